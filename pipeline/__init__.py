@@ -1,0 +1,1 @@
+"""The plant: composes the stages into a model, trains it, runs it over cohorts, keeps records, talks to people."""
