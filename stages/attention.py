@@ -1,0 +1,169 @@
+"""Thumbnail -> attention over cells: a learned map and two that need no training, all with the same call."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from skimage.color import rgb2hed
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stages.geometry import Raster
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMap:
+    """Where a model looks on one slide.
+
+    Attributes:
+        log_attention: (rows, cols) log-probabilities over the tissue cells, minus infinity elsewhere.
+        raster: places the cells on the level-0 frame; each pixel of it is a cell.
+    """
+
+    log_attention: Tensor
+    raster: Raster
+
+
+class ThumbnailAttention(nn.Module):
+    """A small convolutional network from a thumbnail to one logit per cell of ``cell_px`` thumbnail pixels.
+
+    3 x 3 convolutions alternate with 2 x 2 means while ``cell_px`` can be halved; the rest is averaged, and a linear
+    map of it is the logit. The thumbnail is extended by background as far as the receptive fields reach, so that the
+    last cells cover a remainder too and the slide's rim is no special case. At the start the map is uniform.
+    """
+
+    def __init__(self, *, cell_px: int, channels: tuple[int, ...] = (8, 16, 16)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        left = cell_px
+        for before, after in zip((3, *channels[:-1]), channels, strict=True):
+            layers += [nn.Conv2d(before, after, 3), nn.ReLU()]
+            if left % 2 == 0:
+                layers.append(nn.AvgPool2d(2))
+                left //= 2
+        layers += [nn.AvgPool2d(left), nn.Conv2d(channels[-1], 1, 1)]
+        nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
+        self.layers = nn.Sequential(*layers)
+        self.cell_px = cell_px
+        self.stride, self.field = _receptive_field(self.layers)
+        # as far beyond the cell on the left as on the right; odd surplus goes to the right
+        self.margin = (self.field - cell_px) // 2
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        """Thumbnail (3, H, W) in 0 to 1 -> logits (rows, cols)."""
+        height, width = thumbnail.shape[1:]
+        pad = [(-(-n // self.cell_px) - 1) * self.stride + self.field - self.margin - n for n in (height, width)]
+        ink = functional.pad(1 - thumbnail, (self.margin, pad[1], self.margin, pad[0]))  # 0 is background
+        logits: Tensor = self.layers(4 * ink[None])[0, 0]
+        return logits
+
+    def raster(self, thumbnail: Raster) -> Raster:
+        """The cells' places: cell ``i`` is centred on its receptive field, ``stride * i + field / 2 - margin``."""
+        return thumbnail.pooled(self.stride, self.field / 2 - self.margin, *_cells(thumbnail, self.cell_px))
+
+
+class HematoxylinAttention(nn.Module):
+    """More attention where there is more hematoxylin, by colour deconvolution (Ruifrok & Johnston 2001); no training.
+
+    ``logit = mean hematoxylin density of the cell / temperature``.
+    """
+
+    def __init__(self, *, cell_px: int, temperature: float = 0.02) -> None:
+        super().__init__()
+        self.cell_px = cell_px
+        self.temperature = temperature
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        """Thumbnail (3, H, W) in 0 to 1 -> logits (rows, cols)."""
+        stains = rgb2hed(thumbnail.detach().cpu().permute(1, 2, 0).numpy())
+        density = torch.from_numpy(np.ascontiguousarray(stains[..., 0], np.float32)).to(thumbnail.device)
+        return cell_means(density, self.cell_px) / self.temperature
+
+    def raster(self, thumbnail: Raster) -> Raster:
+        """The cells' places."""
+        return _cell_raster(thumbnail, self.cell_px)
+
+
+class UniformAttention(nn.Module):
+    """The same attention everywhere on tissue; no training."""
+
+    def __init__(self, *, cell_px: int) -> None:
+        super().__init__()
+        self.cell_px = cell_px
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        """Thumbnail (3, H, W) -> zeros (rows, cols)."""
+        return thumbnail.new_zeros(tuple(-(-n // self.cell_px) for n in thumbnail.shape[1:]))
+
+    def raster(self, thumbnail: Raster) -> Raster:
+        """The cells' places."""
+        return _cell_raster(thumbnail, self.cell_px)
+
+
+Attention = ThumbnailAttention | HematoxylinAttention | UniformAttention
+
+
+def build_attention(name: str, *, cell_px: int) -> Attention:
+    """Make the attention called ``learned``, ``hematoxylin`` or ``uniform``.
+
+    Raises:
+        ValueError: another name.
+    """
+    kinds = {"learned": ThumbnailAttention, "hematoxylin": HematoxylinAttention, "uniform": UniformAttention}
+    if name not in kinds:
+        raise ValueError(f"unknown attention {name!r}; expected one of {', '.join(kinds)}")
+    attention: Attention = kinds[name](cell_px=cell_px)
+    return attention
+
+
+def tissue_cells(mask: Tensor, *, cell_px: int, min_fraction: float = 0.1) -> Tensor:
+    """Reduce a tissue mask (H, W) to cells (rows, cols): at least ``min_fraction`` of their pixels on tissue.
+
+    Pixels beyond the thumbnail count as background. Where no cell has enough but there is tissue, the fullest stands.
+    """
+    fraction = cell_means(mask.float(), cell_px)
+    return fraction >= (fraction.max().clamp(max=min_fraction) if mask.any() else min_fraction)
+
+
+def masked_log_softmax(logits: Tensor, cells: Tensor) -> Tensor:
+    """``log a_i = l_i - log sum_j exp l_j`` over the marked cells, minus infinity elsewhere; both (rows, cols).
+
+    Raises:
+        ValueError: no cell is marked, or the shapes differ.
+    """
+    if logits.shape != cells.shape:
+        raise ValueError(f"expected one logit per cell, found logits {tuple(logits.shape)}, cells {tuple(cells.shape)}")
+    if not cells.any():
+        raise ValueError("expected at least one tissue cell, found none; a slide without tissue has no attention")
+    return functional.log_softmax(logits.masked_fill(~cells, -math.inf).flatten(), dim=0).reshape(logits.shape)
+
+
+def _cells(thumbnail: Raster, cell_px: int) -> tuple[int, int]:
+    """Columns and rows of cells that cover a thumbnail."""
+    return -(-thumbnail.width // cell_px), -(-thumbnail.height // cell_px)
+
+
+def _cell_raster(thumbnail: Raster, cell_px: int) -> Raster:
+    return thumbnail.pooled(cell_px, cell_px / 2, *_cells(thumbnail, cell_px))
+
+
+def cell_means(values: Tensor, cell_px: int) -> Tensor:
+    """Mean of (H, W) over the cells (rows, cols); beyond the edge counts as 0."""
+    height, width = values.shape
+    padded = functional.pad(values, (0, -width % cell_px, 0, -height % cell_px))
+    return functional.avg_pool2d(padded[None, None], cell_px)[0, 0]
+
+
+def _receptive_field(layers: nn.Sequential) -> tuple[int, int]:
+    """Input pixels between neighbouring outputs, and input pixels that one output sees, across unpadded layers."""
+    stride, field = 1, 1
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.AvgPool2d):
+            kernel, step = (n if isinstance(n, int) else n[0] for n in (layer.kernel_size, layer.stride))
+            field += (kernel - 1) * stride
+            stride *= step
+    return stride, field
