@@ -1,0 +1,326 @@
+"""What `saccade train CONFIG` reads: strict sections, one line of error, `--set section.key=value` on top.
+
+Only the edges of the project (commands, training, batch) see these objects; the stages take flat keyword arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import UsageError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class CohortConfig(_Section):
+    """Which slides, and what is known about them."""
+
+    table: Path = Field(
+        strict=False,
+        description="Cohort table (CSV), relative to this file: slide, patient, label, and mpp, split, fold, site.",
+    )
+    label: str = Field(
+        default="label", min_length=1, description="Column of the table that holds the slide's label, a class name."
+    )
+    slides: Path | None = Field(
+        default=None,
+        strict=False,
+        description="Folder that relative slide paths start from, relative to this file; unset: the table's folder.",
+    )
+
+
+class ViewConfig(_Section):
+    """At which physical scales the slide is seen; micrometres, because magnifications mean different things."""
+
+    attention_mpp: float = Field(
+        default=8.0,
+        gt=0,
+        description="Micrometres per pixel of the thumbnail that attention looks at: coarser costs less to read and "
+        "hides more. The cell pitch (patch_px * patch_mpp) must be a whole multiple of it, so that cells tile the "
+        "thumbnail.",
+    )
+    patch_mpp: float = Field(
+        default=0.5,
+        gt=0,
+        description="Micrometres per pixel of the patches: as fine as the encoder needs in order to tell the classes.",
+    )
+    patch_px: int = Field(
+        default=128,
+        ge=8,
+        le=4096,
+        description="Pixels along a patch's side; with patch_mpp it sets how much tissue one read covers.",
+    )
+
+    @property
+    def pitch_um(self) -> float:
+        """Micrometres along a cell's side: each cell of the attention map owns exactly one patch."""
+        return self.patch_px * self.patch_mpp
+
+    @property
+    def cell_px(self) -> int:
+        """Thumbnail pixels along a cell's side: the stride of the attention map over the thumbnail."""
+        return round(self.pitch_um / self.attention_mpp)
+
+    @model_validator(mode="after")
+    def _cells_tile_the_thumbnail(self) -> Self:
+        if self.attention_mpp < self.patch_mpp:
+            raise ValueError(
+                f"attention_mpp must not be finer than patch_mpp, found {self.attention_mpp:g} and {self.patch_mpp:g}; "
+                f"attention_mpp {self.pitch_um / 8:.10g} would make cells of 8 thumbnail pixels"
+            )
+        ratio = self.pitch_um / self.attention_mpp
+        whole = max(1, round(ratio))
+        if abs(ratio - whole) > 1e-6:
+            raise ValueError(
+                f"the cell pitch, patch_px * patch_mpp = {self.pitch_um:g} um, must be a whole multiple of "
+                f"attention_mpp, found {self.pitch_um:g} / {self.attention_mpp:g} = {ratio:.6g}; "
+                f"the nearest attention_mpp that fits is {self.pitch_um / whole:.10g}"
+            )
+        return self
+
+
+class AttentionConfig(_Section):
+    """How the thumbnail becomes an attention map."""
+
+    kind: Literal["learned", "hematoxylin", "uniform"] = Field(
+        default="learned",
+        description="learned: a small convolutional net; hematoxylin, uniform: maps that need no training.",
+    )
+
+
+class SamplingConfig(_Section):
+    """How many patches are read and how they are drawn."""
+
+    scheme: Literal["systematic", "gumbel", "iid"] = Field(
+        default="systematic",
+        description="All are unbiased; systematic reads no cell twice and has the smallest variance.",
+    )
+    samples: int = Field(
+        default=32,
+        ge=2,
+        le=1_000_000,
+        description="Patches per slide at prediction, all told: what a prediction costs to read.",
+    )
+    train_samples: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Patches per slide and training step, fewer to fit memory; unset: as many as samples.",
+    )
+    replicates: int = Field(
+        default=8,
+        ge=2,
+        le=1000,
+        description="Independent draws that gumbel and iid share the samples among for the interval; not systematic.",
+    )
+
+    @model_validator(mode="after")
+    def _a_patch_for_every_replicate(self) -> Self:
+        if self.scheme != "systematic" and self.samples < self.replicates:
+            raise ValueError(
+                f"samples must be at least replicates (each reads a patch or more), found {self.samples} for "
+                f"{self.replicates} replicates; raise samples or lower replicates (2 at least)"
+            )
+        return self
+
+
+class EncoderConfig(_Section):
+    """What turns a patch into a feature."""
+
+    name: str = Field(
+        default="small",
+        pattern=r"^(small|timm:\S+)$",
+        description="small: the built-in encoder, trained end to end; timm:<model>: any model of timm by its name.",
+    )
+    dim: int = Field(default=64, ge=2, le=65_536, description="Length of the unit feature vector that the head reads.")
+    weights: Path | None = Field(
+        default=None,
+        strict=False,
+        description="Local checkpoint of the encoder, relative to this file, so that it works offline.",
+    )
+
+
+class TrainingConfig(_Section):
+    """How the model is fitted."""
+
+    epochs: int = Field(default=30, ge=1, description="Passes over the training slides.")
+    batch_size: int = Field(
+        default=8, ge=1, description="Slides per step; each brings train_samples patches into memory."
+    )
+    learning_rate: float = Field(
+        default=1e-3, gt=0, description="Peak step size of the optimiser; the method's paper uses 1e-3."
+    )
+    attention_rate: float = Field(
+        default=0.1,
+        gt=0,
+        description="Step size of the attention net as a share of learning_rate: it starts warm and moves with care.",
+    )
+    warm_up: int = Field(
+        default=4,
+        ge=0,
+        description="Passes over the thumbnails that first fit a learned attention to hematoxylin; 0: start uniform.",
+    )
+    weight_decay: float = Field(
+        default=1e-4, ge=0, description="Decoupled weight decay, per unit of learning rate: cohorts are small."
+    )
+    entropy_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Reward per nat of attention entropy: keeps attention from settling on one cell too early.",
+    )
+    gradient_clip: float = Field(
+        default=1.0, gt=0, description="Largest gradient norm: draws are random and a rare one may be far off."
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="Seed of weights, draws and splits: the same seed, the same run."
+    )
+    folds: int | None = Field(
+        default=None,
+        ge=2,
+        description="Cross-validation folds by patient; unset: the table's split or fold column, else 5 folds.",
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Where to compute: auto (a GPU where there is one), cpu, mps, cuda or cuda:N.",
+    )
+
+
+class Config(_Section):
+    """Everything that `saccade train` needs to know."""
+
+    cohort: CohortConfig
+    view: ViewConfig = ViewConfig()
+    attention: AttentionConfig = AttentionConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+_PATHS = (("cohort", "table"), ("cohort", "slides"), ("encoder", "weights"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML where 1e-3 is a number (YAML 1.1 reads a string) and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML configuration, with `section.key=value` overrides on top.
+
+    Paths in the file are relative to the file; paths in overrides are relative to the working directory, where they
+    were typed.
+
+    Raises:
+        UsageError: unreadable file, bad YAML, unknown key (the nearest known one is named), value out of range.
+    """
+    try:
+        data = _parse(path.read_text(encoding="utf-8-sig"), str(path))
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"cannot read the configuration {path}: {reason}; give the path of a YAML file") from exc
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: expected sections ({', '.join(Config.model_fields)}), found {type(data).__name__}")
+    # a section whose keys are all commented out reads as None, and means the defaults
+    data = {key: {} if value is None else value for key, value in data.items()}
+    _resolve_paths(data, path.absolute().parent)
+    config = _build(data, overrides, str(path))
+    if config.encoder.weights is not None and not config.encoder.weights.is_file():
+        raise UsageError(f"encoder.weights: no file {config.encoder.weights}; correct the path or leave it out")
+    return config
+
+
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """A configuration (say, a checkpoint's) with `section.key=value` overrides on top; errors as in `load_config`."""
+    return _build(config.model_dump(mode="json"), overrides, "configuration")
+
+
+def _build(data: dict[str, Any], overrides: Sequence[str], source: str) -> Config:
+    typed: set[str] = set()
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        section, dot, key = dotted.strip().partition(".")
+        if not (equals and dot and section and key):
+            nearest = f" (for {section!r}: {_nearest(section)})" if section else ""
+            raise UsageError(f"--set {override}: expected section.key=value, such as view.patch_px=256{nearest}")
+        one = {section: {key: _parse(text, f"--set {override}")}}
+        _resolve_paths(one, Path.cwd())
+        present = data.get(section)
+        data[section] = (present if isinstance(present, dict) else {}) | one[section]
+        typed.add(f"{section}.{key}")
+    try:
+        return Config.model_validate(data)
+    except ValidationError as exc:
+        raise UsageError(_one_line(exc, source, typed)) from exc
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as exc:
+        line = f", line {exc.problem_mark.line + 1}" if exc.problem_mark else ""
+        raise UsageError(f"{source}{line}: not valid YAML: {exc.problem or exc.context}; correct that line") from exc
+    except yaml.YAMLError as exc:  # control characters and the like: no mark to point at
+        raise UsageError(f"{source}: not valid YAML: {' '.join(str(exc).split())}; save it as plain text") from exc
+
+
+def _resolve_paths(data: dict[str, Any], base: Path) -> None:
+    for section, key in _PATHS:
+        values = data.get(section)
+        if isinstance(values, dict) and isinstance(values.get(key), str):
+            values[key] = str(base / Path(values[key]).expanduser())
+
+
+def _known_keys() -> Iterator[str]:
+    for name, field in Config.model_fields.items():
+        yield name
+        section = field.annotation
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
+        yield from (f"{name}.{key}" for key in section.model_fields)
+
+
+def _nearest(unknown: str) -> str:
+    """The known key most like this one, by its whole path or by its last part (for a key in the wrong section)."""
+
+    def likeness(known: str) -> float:
+        pairs = ((unknown, known), (unknown.rpartition(".")[2], known.rpartition(".")[2]))
+        return max(difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio() for a, b in pairs)
+
+    return f"the nearest known key is {max(_known_keys(), key=likeness)!r}"
+
+
+def _one_line(exc: ValidationError, source: str, typed: set[str]) -> str:
+    errors = exc.errors()
+    first = errors[0]
+    dotted = ".".join(str(part) for part in first["loc"])
+    where = f"--set {dotted}" if dotted in typed else f"{source}: {dotted}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown key; {_nearest(dotted)}{more}"
+    if first["type"] == "missing":
+        return f"{where}: missing; add it{more}"
+    if first["type"] == "value_error":
+        return f"{where}: {first['ctx']['error']}{more}"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{where}: {message}, found {first['input']!r}{more}"

@@ -1,0 +1,287 @@
+"""The cohort at a glance: one HTML file that needs no network and opens from a file:// address."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+MISSING = "\N{EN DASH}"
+
+STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
+NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
+
+
+def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> None:
+    """Write the report of a run, to lie beside its ``slides`` folder.
+
+    Args:
+        path: the HTML file.
+        rows: a dict for each slide, keyed as the columns of predictions.csv; a failed slide needs only ``slide_id``,
+            ``path``, ``status`` and ``error``.
+        run: as in run.json: ``classes``, ``command``, ``settings``, ``started``, ``ended``, ``reused``, ``bytes_read``,
+            ``slide_bytes`` and ``metrics`` (name -> ``{"value", "low", "high"}``); what is missing is left out.
+    """
+    done = [row for row in rows if row["status"] == "ok"]
+    failed = [row for row in rows if row["status"] != "ok"]
+    body = [
+        "<h1>Saccade report</h1>",
+        f'<p class="soft">{_when(run)}</p>',
+        _cards(done, failed, run),
+        _failures(failed),
+        _metrics(run.get("metrics") or {}),
+        _slides(done, list(run.get("classes") or [])),
+        _origin(run),
+    ]
+    policy = (
+        "default-src 'none'; img-src 'self' file:; base-uri 'none'; form-action 'none'; "
+        f"style-src {_digest(STYLE)}; script-src {_digest(SCRIPT)}"
+    )
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Saccade report: {_count(len(rows), 'slide')}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in body if part)
+        + f"\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+    )
+    # names that are not valid UTF-8 reach Python as lone surrogates
+    path.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def _digest(text: str) -> str:
+    """What lets exactly this inline style or script through the page's content policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None for what is missing, empty or not a number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _show(value: Any, form: str) -> str:
+    number = _number(value)
+    return MISSING if number is None else format(number, form)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _bytes(value: Any) -> str:
+    number = _number(value)
+    if number is None:
+        return MISSING
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} B" if unit == "B" else f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.3g} TB"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _moment(run: Mapping[str, Any], key: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(run[key]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _when(run: Mapping[str, Any]) -> str:
+    ended = _moment(run, "ended")
+    return escape(f"{ended:%Y-%m-%d %H:%M} {ended.tzname() or ''}".strip()) if ended else ""
+
+
+def _total(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+    return sum(_number(row.get(key)) or 0.0 for row in rows)
+
+
+def _cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> str:
+    fractions = [f for f in (_number(row.get("fraction_read")) for row in done) if f is not None]
+    started, ended = _moment(run, "started"), _moment(run, "ended")
+    wall = (ended - started).total_seconds() if started and ended else None
+    read, whole = _number(run.get("bytes_read")), _number(run.get("slide_bytes"))
+    share = f"{read / whole:.1%} of the slides' {_bytes(whole)}" if read is not None and whole else ""
+    reused = int(_number(run.get("reused")) or 0)
+    cards = [
+        ("slides predicted", f"{len(done):,} of {len(done) + len(failed):,}", f"{reused:,} reused" if reused else ""),
+        ("slides failed", f"{len(failed):,}", "each attempted again on a rerun" if failed else ""),
+        ("patches read", f"{_total(done, 'patches_read'):,.0f}", f"of {_total(done, 'cells'):,.0f} cells of tissue"),
+        (
+            "tissue read, mean",
+            f"{sum(fractions) / len(fractions):.1%}" if fractions else MISSING,
+            f"{min(fractions):.1%} to {max(fractions):.1%}" if fractions else "",
+        ),
+        ("bytes read", _bytes(read), share),
+        ("time", _duration(wall), f"{_duration(_total(done, 'seconds') / len(done))} per slide" if done else ""),
+    ]
+    return (
+        '<dl class="cards">'
+        + "".join(
+            f'<div><dt>{escape(name)}</dt><dd class="figure">{escape(value)}</dd><dd>{escape(note)}</dd></div>'
+            for name, value, note in cards
+        )
+        + "</dl>"
+    )
+
+
+def _failures(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    lines = "".join(
+        f'<tr><td class="name">{escape(str(row["slide_id"]))}<small>{escape(str(row.get("path", "")))}</small></td>'
+        f"<td>{escape(str(row.get('error') or 'no reason was recorded'))}</td></tr>"
+        for row in rows
+    )
+    return (
+        f'<section class="failed"><h2 class="bad">{_count(len(rows), "slide")} failed</h2><div class="wide"><table>'
+        f'<thead><tr><th scope="col">slide</th><th scope="col">reason</th></tr></thead><tbody>{lines}</tbody></table>'
+        "</div></section>"
+    )
+
+
+def _metrics(metrics: Mapping[str, Any]) -> str:
+    scores = {name: score for name, score in metrics.items() if isinstance(score, Mapping) and "value" in score}
+    if not scores:
+        return ""
+    of = [_count(int(metrics[key]), key[:-1]) for key in ("slides", "patients") if _number(metrics.get(key))]
+    lines = []
+    for key, score in scores.items():
+        name = NAMES.get(key, key.replace("_", " "))
+        value, low, high = (score.get(part) for part in ("value", "low", "high"))
+        interval = MISSING if _number(low) is None else f"{_show(low, '.3f')} to {_show(high, '.3f')}"
+        lines.append(
+            f'<tr><th scope="row">{escape(name)}</th><td class="number">{_show(value, ".3f")}</td>'
+            f'<td class="number">{interval}</td><td>{_bar(value, low, high, name)}</td></tr>'
+        )
+    return (
+        f'<h2>Against the labels</h2><p class="soft">{escape(", ".join(of))}</p>'
+        '<div class="wide"><table class="narrow"><thead><tr><th scope="col">metric</th>'
+        '<th scope="col" class="number">value</th><th scope="col" class="number">95 % interval</th>'
+        f'<th scope="col">0 to 1</th></tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    )
+
+
+def _bar(value: Any, low: Any, high: Any, name: str) -> str:
+    """A value between 0 and 1 with its interval, as an inline picture."""
+    at = _number(value)
+    if at is None:
+        return MISSING
+    start, end = _number(low), _number(high)
+    words = f"{name}: {at:.3f}" + ("" if start is None or end is None else f", interval {start:.3f} to {end:.3f}")
+    band = ""
+    if start is not None and end is not None:
+        width = max(1.0, 126 * (end - start))
+        band = f'<rect class="band" x="{2 + 126 * start:.1f}" y="3" width="{width:.1f}" height="10"/>'
+    return (
+        f'<svg role="img" aria-label="{escape(words)}" width="130" height="16" viewBox="0 0 130 16">'
+        f"<title>{escape(words)}</title>"
+        '<rect class="track" x="2" y="7" width="126" height="2"/>'
+        '<rect class="half" x="64.5" y="4" width="1" height="8"/>'
+        f'{band}<rect class="point" x="{0.5 + 126 * at:.1f}" y="1" width="3" height="14" rx="1"/></svg>'
+    )
+
+
+def _slides(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
+    if not rows:
+        return ""
+    # of two classes the second tells all: the first is its complement
+    shown = classes[1:] if len(classes) == 2 else classes
+    single = len(shown) == 1
+    heads = ['<th scope="col">overlay</th>', _head("slide"), _head("prediction")]
+    heads += [_head(f"probability of {shown[0]}", "number chances") if single else '<th scope="col">probabilities</th>']
+    heads += [_head(name, "number") for name in ("tissue read", "patches", "bytes", "seconds")]
+    body = "".join(_slide(row, shown) for row in rows)
+    return (
+        "<h2>Slides</h2>"
+        '<p class="soft">Bars run from 0 to 1: the band is the stated interval for what was not read, the mark the '
+        "prediction. Click a picture for the full overlay; the GeoJSON opens in QuPath.</p>"
+        '<div class="tools" hidden><label>Filter '
+        '<input id="filter" type="search" placeholder="name, class or path"></label>'
+        '<span id="shown" class="soft" role="status"></span></div>'
+        f'<div class="wide"><table id="slides"><thead><tr>{"".join(heads)}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _head(name: str, kind: str = "") -> str:
+    """A column that can be sorted by, as text or as numbers."""
+    return f'<th scope="col" class="{kind}"><button type="button">{escape(name)}</button></th>'
+
+
+def _slide(row: Mapping[str, Any], shown: Sequence[str]) -> str:
+    name, predicted = str(row["slide_id"]), str(row.get("predicted", ""))
+    folder = f"slides/{quote(os.fsencode(name), safe='')}"
+    chances = "".join(_chance(row, c, named=len(shown) > 1) for c in shown)
+    key = _number(row.get(f"prob_{shown[0]}")) if len(shown) == 1 else None
+    numbers = [
+        ("fraction_read", _show(row.get("fraction_read"), ".1%")),
+        ("patches_read", _show(row.get("patches_read"), ",.0f")),
+        ("bytes_read", _bytes(row.get("bytes_read"))),
+        ("seconds", _show(row.get("seconds"), ".1f")),
+    ]
+    cells = "".join(
+        f'<td class="number" data-sort="{_show(row.get(column), ".9g").replace(MISSING, "-1")}">{text}</td>'
+        for column, text in numbers
+    )
+    return (
+        f'<tr data-text="{escape(" ".join((name, predicted, str(row.get("path", "")))))}">'
+        f'<td><a href="{folder}/overlay.png"><img src="{folder}/overlay.png" loading="lazy" '
+        f'alt="{escape(f"Attention and sampled patches on {name}")}"></a></td>'
+        f'<td class="name" data-sort="{escape(name)}"><strong>{escape(name)}</strong>'
+        f"<small>{escape(str(row.get('path', '')))}</small>"
+        f'<small><a href="{folder}/overlay.geojson">GeoJSON</a></small></td>'
+        f'<td data-sort="{escape(predicted)}">{escape(predicted)}</td>'
+        f'<td data-sort="{escape(predicted) if key is None else f"{key:.9g}"}">{chances}</td>{cells}</tr>'
+    )
+
+
+def _chance(row: Mapping[str, Any], name: str, *, named: bool) -> str:
+    value, low, high = (row.get(f"prob_{name}{end}") for end in ("", "_low", "_high"))
+    bar, number = _bar(value, low, high, f"probability of {name}"), _show(value, ".3f")
+    if named:  # many classes: the bar, and its words on hovering, say the interval
+        return f'<div class="chance"><span>{escape(name)}</span>{bar}<span>{number}</span></div>'
+    interval = f'<span class="soft">[{_show(low, ".3f")}, {_show(high, ".3f")}]</span>'
+    return f'<div class="chance single">{bar}<span>{number} {interval}</span></div>'
+
+
+def _origin(run: Mapping[str, Any]) -> str:
+    settings = run.get("settings") or {}
+    facts = {
+        "command": shlex.join(str(part) for part in run.get("command") or []),
+        **{str(key).replace("_", " "): value for key, value in settings.items() if value is not None},
+        "classes": ", ".join(str(c) for c in run.get("classes") or []),
+    }
+    lines = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td><code>{escape(str(value))}</code></td></tr>'
+        for name, value in facts.items()
+        if value != ""
+    )
+    return (
+        f'<h2>How it was made</h2><div class="wide"><table><tbody>{lines}</tbody></table></div>'
+        '<p class="soft">The same figures for programs: <a href="predictions.csv">predictions.csv</a>, '
+        '<a href="run.json">run.json</a>.</p>'
+        if lines
+        else ""
+    )
