@@ -1,0 +1,386 @@
+"""Run a model over a cohort: one dask task a slide, failures recorded, a rerun does only what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline import artefacts
+from pipeline.cohort import Cohort, CohortSlide
+from pipeline.errors import UsageError
+from pipeline.looking import Look, look
+from pipeline.model import AttentionSampler, ModelSpec, Sampled, load_model, model_digest
+from stages.overlays import draw_overlay, geojson
+from stages.pyramids import open_pyramid
+
+RESULTS_VERSION = 1
+"""Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
+
+Progress = Callable[[int, int, str | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How a run predicts; None means what the model says.
+
+    Attributes:
+        model: checkpoint path, readable by every worker.
+        samples: patches per slide.
+        scheme: how they are drawn.
+        mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
+        seed: of the draws; each slide's own seed follows from it and the slide's content.
+        device: "auto" is a GPU where the worker has one.
+    """
+
+    model: Path
+    samples: int | None = None
+    scheme: str | None = None
+    mpp: float | None = None
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What became of a run's slides."""
+
+    total: int
+    ok: int
+    failed: int
+    reused: int
+    rows: list[dict[str, Any]]
+    metrics: dict[str, Any]
+
+
+def run_cohort(
+    cohort: Cohort,
+    out: Path,
+    settings: RunSettings,
+    *,
+    workers: int = 0,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+    command: Sequence[str] = (),
+) -> RunSummary:
+    """Predict every slide of a cohort into ``out`` and write its table and report.
+
+    Raises:
+        UsageError: nothing was started, because the model, the output folder or the scheduler cannot be used.
+    """
+    model = load_model(settings.model)
+    _check_labels(cohort, model.spec.classes, settings.model)
+    _check_budget(settings, model.spec)
+    artefacts.prepare_output(out)
+    started = time.time()
+    settings = _absolute(settings)
+    digest = model_digest(settings.model)
+    rows: dict[str, dict[str, Any]] = {}
+    reused = 0
+    jobs = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
+    for slide, row in _each(process_slide, jobs, workers=workers, scheduler=scheduler):
+        earlier = bool(row.pop("reused", False))
+        reused += earlier
+        rows[slide.slide_id] = row
+        if progress:
+            words = f"{_in_words(row)}{' (done earlier)' if earlier else ''}"
+            progress(len(rows), len(jobs), f"{slide.slide_id}: {words}")
+    ordered = [rows[slide.slide_id] for slide in cohort.slides]
+    return _finish(cohort, out, ordered, model.spec.classes, reused, settings, started, command)
+
+
+def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
+    """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
+
+    Returns:
+        The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes`` and ``reused``: whether an
+        earlier result was still valid.
+    """
+    started = time.perf_counter()
+    try:
+        if slide.problem:
+            raise ValueError(slide.problem)
+        row = _predict_slide(slide, out, settings, digest, started)
+    except Exception as exc:
+        known = type(exc).__module__.startswith(("stages.", "pipeline.")) or type(exc) is ValueError
+        error = (
+            " ".join(str(exc).split()) if known else f"unexpected {type(exc).__name__}: {' '.join(str(exc).split())}"
+        )
+        row = {"status": "failed", "error": error, "seconds": time.perf_counter() - started}
+    return {"slide_id": slide.slide_id, "path": str(slide.path), **row}
+
+
+def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float) -> dict[str, Any]:
+    model = _worker_model(settings.model, digest, settings.device)
+    mpp = slide.mpp if slide.mpp is not None else settings.mpp
+    folder = out / "slides" / slide.slide_id
+    facts = open_pyramid(slide.path, mpp=mpp).facts
+    parts = {
+        "version": RESULTS_VERSION,
+        "model": digest,
+        "mpp": mpp,
+        "samples": settings.samples or model.spec.samples,
+        "scheme": settings.scheme or model.spec.scheme,
+        "seed": settings.seed,
+    }
+    key = artefacts.slide_key(facts.fingerprint, parts)
+    commit = artefacts.read_commit(folder)
+    if commit is not None and commit["key"] == key:
+        return {**commit["row"], "slide_bytes": commit["slide_bytes"], "reused": True}
+    if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
+        raise ValueError(
+            f"{folder} already holds another slide of this name ({commit['path']}): "
+            "use another --out or rename the slide"
+        )
+    seen = look(slide.path, model, mpp=mpp)
+    generator = torch.Generator(model.device).manual_seed(_slide_seed(settings.seed, facts.fingerprint))
+    sampled = model.sample(seen.view, generator=generator, samples=settings.samples, scheme=settings.scheme)
+    return _write_slide(slide, folder, key, model, seen, sampled, started)
+
+
+def _write_slide(
+    slide: CohortSlide,
+    folder: Path,
+    key: str,
+    model: AttentionSampler,
+    seen: Look,
+    sampled: Sampled,
+    started: float,
+) -> dict[str, Any]:
+    facts, classes = seen.slide.facts, model.spec.classes
+    mpp = facts.require_mpp()
+    attention = sampled.log_attention.exp().reshape(seen.cells.shape).cpu().numpy()
+    cells = sampled.cells
+    boxes = seen.reader.boxes_level0(cells)
+    prediction = sampled.prediction
+    probabilities, low, high = (v.tolist() for v in (prediction.probabilities, prediction.low, prediction.high))
+    best = int(np.argmax(probabilities))
+    cost = seen.cost + seen.reader.count(cells)
+    row: dict[str, Any] = {
+        "status": "ok",
+        "error": "",
+        "predicted": classes[best],
+        **{f"prob_{c}": probabilities[i] for i, c in enumerate(classes)},
+        **{f"prob_{c}_low": low[i] for i, c in enumerate(classes)},
+        **{f"prob_{c}_high": high[i] for i, c in enumerate(classes)},
+        "patches_read": len(cells),
+        "cells": int(seen.tissue.sum()),
+        "fraction_read": float(seen.share.ravel()[cells].sum()),
+        "bytes_read": cost.bytes,
+        "seconds": time.perf_counter() - started,
+        "key": key,
+    }
+    artefacts.begin_slide(folder)
+    title = f"{slide.slide_id}: {classes[best]} {probabilities[best]:.3f} [{low[best]:.3f}, {high[best]:.3f}]"
+    artefacts.write_thumbnail(folder / "thumbnail.png", seen.thumbnail.rgb)
+    artefacts.write_attention_zarr(folder / "attention.zarr", attention, seen.cells)
+    flat = attention.ravel()[cells]
+    artefacts.write_samples_h5(
+        folder / "samples.h5",
+        slide_id=slide.slide_id,
+        facts=facts,
+        patch_px=model.spec.patch_px,
+        patch_mpp=model.spec.patch_mpp,
+        boxes_level0=boxes,
+        cells=cells,
+        features=sampled.features,
+        attention=flat,
+        weights=sampled.weights,
+    )
+    with artefacts.atomic_write(folder / "overlay.png") as temporary:
+        draw_overlay(temporary, seen.thumbnail, attention, seen.cells, boxes, title=title, mpp_level0=mpp)
+    outlines = geojson(attention, seen.cells, boxes, attention_at=flat, weights=sampled.weights, bounds=facts.bounds)
+    artefacts.write_json(folder / "overlay.geojson", outlines)
+    commit = {
+        "key": key,
+        "fingerprint": facts.fingerprint,
+        "path": str(slide.path),
+        "row": row,
+        "attention_not_read": sampled.missed,
+        "slide_bytes": facts.file_bytes,
+        "bytes_exact": all(seen.slide.direct(i) for i in range(len(facts.levels))),
+        "tiles_read": cost.tiles,
+        "pixels_read": cost.pixels,
+        "mpp": [mpp.x, mpp.y],
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    artefacts.write_commit(folder, commit)
+    return {**row, "slide_bytes": facts.file_bytes, "reused": False}
+
+
+@lru_cache(maxsize=1)
+def _worker_model(path: Path, digest: str, device: str) -> AttentionSampler:
+    if model_digest(path) != digest:
+        raise UsageError(f"{path} changed while the run was going on: start it again")
+    return load_model(path, device=device)
+
+
+def _slide_seed(seed: int, fingerprint: str) -> int:
+    """Each slide's own seed, so that its result does not depend on the slides around it or on their order."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{fingerprint}".encode()).digest()[:8], "big") >> 1
+
+
+def _absolute(settings: RunSettings) -> RunSettings:
+    return RunSettings(**{**asdict(settings), "model": settings.model.resolve()})
+
+
+def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
+    unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(classes))
+    if unknown:
+        raise UsageError(
+            f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(classes)}: "
+            "use the model of this task, or a table without a label column to predict only"
+        )
+
+
+def _died(slide: CohortSlide, exc: BaseException) -> dict[str, Any]:
+    """The row of a slide whose task ended without one."""
+    reason = "out of memory, or a crash in the file's decoder"
+    error = f"its worker died or failed ({type(exc).__name__}): {reason}; try it alone with --workers 1"
+    return {"slide_id": slide.slide_id, "path": str(slide.path), "status": "failed", "error": error}
+
+
+def _check_budget(settings: RunSettings, spec: ModelSpec) -> None:
+    """An interval needs this many patches, whatever the slide: better said once than by every slide."""
+    samples, scheme = settings.samples or spec.samples, settings.scheme or spec.scheme
+    fewest = 2 if scheme == "systematic" else spec.replicates
+    if samples < fewest:
+        raise UsageError(f"--samples {samples} is too few for an interval with {scheme}: give at least {fewest}")
+
+
+def _each(
+    task: Callable[..., dict[str, Any]],
+    jobs: Sequence[tuple[Any, ...]],
+    *,
+    workers: int,
+    scheduler: str | None,
+) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
+    """Run ``task(*job)`` for every job and yield (job's slide, its row) as each finishes.
+
+    In this process one by one, or on dask workers. There, no more jobs are handed out than there are threads to work on
+    them, so that a worker which dies (a format library's crash, the kernel's out-of-memory killer) takes only its own
+    slide with it.
+    """
+    if workers == 0 and scheduler is None:
+        yield from ((job[0], task(*job)) for job in jobs)
+        return
+    with _client(workers, scheduler) as client:
+        from distributed import as_completed
+
+        waiting = iter(jobs)
+        slides: dict[str, CohortSlide] = {}
+        running = as_completed()
+
+        def hand_out() -> None:
+            job = next(waiting, None)
+            if job is not None:
+                future = client.submit(task, *job, pure=False)
+                slides[future.key] = job[0]
+                running.add(future)
+
+        for _ in range(max(1, sum(client.nthreads().values()))):
+            hand_out()
+        for future in running:
+            slide = slides.pop(future.key)
+            exc = future.exception()
+            row = future.result() if exc is None else _died(slide, exc)
+            future.release()
+            yield slide, row
+            hand_out()
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+    import dask
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout="10s")
+        except (OSError, ValueError) as exc:
+            raise UsageError(f"no dask scheduler answers at {scheduler}: {exc}") from exc
+        with client:
+            yield client
+        return
+    # one death is enough to blame the slide: each worker has only one at a time
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=None,
+            silence_logs="ERROR",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        client.run(torch.set_num_threads, max(1, (os.cpu_count() or 1) // workers))
+        yield client
+
+
+def _finish(
+    cohort: Cohort,
+    out: Path,
+    rows: list[dict[str, Any]],
+    classes: Sequence[str],
+    reused: int,
+    settings: RunSettings,
+    started: float,
+    command: Sequence[str],
+) -> RunSummary:
+    from pipeline.metrics import evaluate
+    from pipeline.report import write_report
+
+    done = [(slide, row) for slide, row in zip(cohort.slides, rows, strict=True) if row["status"] == "ok"]
+    labelled = [(slide, row) for slide, row in done if slide.label is not None]
+    metrics: dict[str, Any] = {}
+    if len({slide.label for slide, _ in labelled}) > 1:
+        metrics = evaluate(
+            [str(slide.label) for slide, _ in labelled],
+            np.array([[row[f"prob_{c}"] for c in classes] for _, row in labelled]),
+            [slide.patient for slide, _ in labelled],
+            classes,
+            seed=settings.seed,
+        )
+    summary = RunSummary(len(rows), len(done), len(rows) - len(done), reused, rows, metrics)
+    run = {
+        "command": list(command),
+        "settings": json.loads(json.dumps(asdict(settings), default=str)),
+        "classes": list(classes),
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "slides": summary.total,
+        "ok": summary.ok,
+        "failed": summary.failed,
+        "reused": reused,
+        "bytes_read": sum(row["bytes_read"] for _, row in done),
+        "slide_bytes": sum(row.pop("slide_bytes") for _, row in done),
+        "metrics": metrics,
+    }
+    artefacts.write_predictions(out / "predictions.csv", rows, classes)
+    artefacts.write_run(out / "run.json", run)
+    with artefacts.atomic_write(out / "report.html") as temporary:
+        write_report(temporary, rows, run)
+    return summary
+
+
+def _in_words(row: dict[str, Any]) -> str:
+    if row["status"] != "ok":
+        return f"failed: {row['error']}"
+    name = row["predicted"]
+    return (
+        f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
+        f"read {row['patches_read']} patches ({row['fraction_read']:.1%} of the tissue), {row['seconds']:.1f} s"
+    )

@@ -1,0 +1,217 @@
+"""The `saccade` command: parse, call, report. Everything heavy is imported when a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import UsageError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="saccade",
+    help="Whole-slide histopathology by attention sampling: look where it matters, predict with a stated confidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Target = Annotated[Path, typer.Argument(help="A slide, a directory (searched for slides) or a cohort table (CSV).")]
+MppOption = Annotated[
+    float | None, typer.Option("--mpp", help="True µm per level-0 pixel, in place of what the files say.", min=0)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override one configuration value, e.g. --set sampling.samples=64. Repeatable."),
+]
+
+
+class Scheme(StrEnum):
+    """Unbiased ways to draw."""
+
+    SYSTEMATIC = "systematic"
+    GUMBEL = "gumbel"
+    IID = "iid"
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Whole-slide histopathology by attention sampling: look where it matters, predict with a stated confidence."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"saccade {installed('saccade')}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("saccade-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the slides, the weights and the draws.")] = 0,
+) -> None:
+    """The whole thing on a small cohort that it makes from real stained tissue; takes a few minutes."""
+    from pipeline.demo import run_demo
+
+    run_demo(out, seed=seed, say=_say)
+
+
+@app.command()
+def info(
+    slide: Annotated[Path, typer.Argument(help="A slide file or a cached pyramid.")],
+    mpp: MppOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What a slide is: vendor, levels, resolution, tiles, bounds, warnings."""
+    from pipeline.inspection import describe, render_text
+
+    facts = describe(slide, mpp=mpp)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        typer.echo(render_text(facts))
+
+
+@app.command()
+def cache(
+    target: Target,
+    out: Annotated[Path, typer.Option(help="Folder for the pyramids, one <slide_id>.ome.zarr each.")],
+) -> None:
+    """Tile and cache slides as chunked OME-Zarr pyramids that every other command reads in their place."""
+    from pipeline.cohort import find_target
+
+    cohort = find_target(target)  # before anything heavy, so that wrong usage is answered at once
+    from pipeline.caching import cache_cohort
+
+    with _Progress("caching") as progress:
+        failed = cache_cohort(cohort, out, progress=progress)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="Configuration (YAML); configs/default.yaml explains every field.")],
+    out: Annotated[Path, typer.Option(help="Where the checkpoint, splits and metrics go; resumes what is there.")],
+    overrides: Overrides = None,
+) -> None:
+    """Train on a cohort of slides with slide-level labels; cross-validate; write the checkpoint and metrics."""
+    from pipeline.config import load_config
+
+    loaded = load_config(config, overrides or ())
+    from pipeline.training import train_cohort
+
+    metrics = train_cohort(loaded, out, say=_say)
+    typer.echo(f"model:   {out / 'model.safetensors'}\nmetrics: {out / 'metrics.json'}")
+    raise typer.Exit(1 if metrics["excluded"] else 0)
+
+
+@app.command()
+def run(
+    target: Target,
+    out: Annotated[Path, typer.Option(help="Where predictions, overlays and the report go; resumes what is there.")],
+    model: Annotated[Path, typer.Option(help="Checkpoint that `saccade train` wrote (model.safetensors).")],
+    samples: Annotated[int | None, typer.Option(help="Patches to read per slide; default: the model's.", min=1)] = None,
+    scheme: Annotated[Scheme | None, typer.Option(help="How patches are drawn; default: the model's.")] = None,
+    mpp: MppOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Worker processes; 0 works in this one.", min=0)] = 0,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler to use instead.")] = None,
+) -> None:
+    """Predict every slide of TARGET, with intervals and attention overlays; a rerun does only what is missing."""
+    from pipeline.cohort import find_target
+
+    cohort = find_target(target)
+    from pipeline.batch import RunSettings, run_cohort
+
+    settings = RunSettings(model=model, samples=samples, scheme=scheme, mpp=mpp, seed=seed, device=device)
+    with _Progress("predicting") as progress:
+        summary = run_cohort(
+            cohort, out, settings, workers=workers, scheduler=scheduler, progress=progress, command=sys.argv
+        )
+    typer.echo(
+        f"{summary.ok} of {summary.total} slides predicted ({summary.reused} already done), {summary.failed} failed"
+    )
+    typer.echo(f"predictions: {out / 'predictions.csv'}\nreport:      {out / 'report.html'}")
+    raise typer.Exit(1 if summary.failed else 0)
+
+
+class _Progress:
+    """A progress bar on stderr where a person watches, one line a slide where nobody does."""
+
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
+        self._bar: Any = None
+
+    def __enter__(self) -> _Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task(self._verb, total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int, line: str | None) -> None:
+        """``done`` of ``total`` slides are finished; ``line`` tells of the last one, if there is anything to tell."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total)
+            if line:
+                self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif line:
+            print(f"[{done}/{total}] {line}", file=sys.stderr, flush=True)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Entry point: errors become one line with the remedy, and the exit codes that the README states."""
+    debug = "--debug" in sys.argv
+    if debug:  # wanted before or after the command's name
+        sys.argv.remove("--debug")
+    try:
+        app(standalone_mode=True)
+    except UsageError as exc:
+        if debug:
+            raise
+        _say(f"saccade: error: {exc}")
+        sys.exit(2)
+    except SystemExit as exc:
+        if exc.code == INTERRUPTED:  # typer's answer to Ctrl-C
+            _say("saccade: interrupted; what was finished is kept, and the same command goes on from there")
+        raise
+    except Exception as exc:
+        if debug:
+            raise
+        _say(f"saccade: internal error: {type(exc).__name__}: {exc}; run again with --debug and report it")
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The training loop: plain stochastic gradients through one draw a slide and step, run by Lightning."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.model import AttentionSampler, View
+from stages.attention import HematoxylinAttention, masked_log_softmax
+
+with warnings.catch_warnings():  # other people's deprecations, at import
+    warnings.simplefilter("ignore")
+    import lightning
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+Batch = list[int]
+
+STANDARDISE_SLIDES = 16
+"""Slides whose drawn patches set the scale of the features before training."""
+WARM_UP_TEMPERATURE = 0.007
+"""Hematoxylin density that multiplies attention by e: sharp enough that the warm attention prefers dense nuclei."""
+
+
+def fit(
+    model: AttentionSampler,
+    view: Callable[[int], View],
+    labels: Sequence[int],
+    *,
+    checkpoint: Path,
+    samples: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    attention_rate: float,
+    warm_up: int,
+    weight_decay: float,
+    entropy_weight: float,
+    gradient_clip: float,
+    seed: int,
+    device: str,
+    say: Callable[[str], None],
+) -> None:
+    """Fit ``model`` in place on slides with class indices ``labels``; ``view(i)`` gives slide ``i``.
+
+    Loss of a batch: ``cross_entropy(logits, labels) - entropy_weight * mean attention entropy``, AdamW with one
+    cosine cycle. Goes on from ``checkpoint`` where one is, and removes it at the end.
+    """
+    if not checkpoint.exists():
+        _warm_up(model, view, len(labels), passes=warm_up, seed=seed, say=say)
+        some = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:STANDARDISE_SLIDES].tolist()
+        model.standardise([view(i) for i in some], samples=samples, generator=torch.Generator().manual_seed(seed))
+    module = _Fitting(
+        model,
+        view,
+        torch.tensor(labels),
+        samples=samples,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        attention_rate=attention_rate,
+        weight_decay=weight_decay,
+        entropy_weight=entropy_weight,
+        seed=seed,
+    )
+    keep = ModelCheckpoint(
+        checkpoint.parent, checkpoint.stem, save_top_k=1, every_n_epochs=1, enable_version_counter=False
+    )
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers that are not used here
+        trainer = lightning.Trainer(
+            max_epochs=epochs,
+            accelerator="auto" if device == "auto" else device.partition(":")[0].replace("cuda", "gpu"),
+            devices=[int(device.partition(":")[2])] if ":" in device else 1,
+            gradient_clip_val=gradient_clip,
+            callbacks=[keep, _Tell(say)],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=1,
+        )
+        trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _warm_up(
+    model: AttentionSampler,
+    view: Callable[[int], View],
+    slides: int,
+    *,
+    passes: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    """Fit a learned attention to the hematoxylin map first: no labels, no patches, thumbnails only.
+
+    From uniform attention a small lesion is a few per cent of every gradient; nuclei are a better first guess of where
+    to look. Loss: ``KL(hematoxylin attention || learned attention)``.
+    """
+    if passes == 0 or model.spec.attention != "learned":
+        return
+    target = HematoxylinAttention(cell_px=model.spec.cell_px, temperature=WARM_UP_TEMPERATURE)
+    optimizer = torch.optim.Adam(model.attention.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(seed)
+    total = 0.0
+    for _ in range(passes):
+        total = 0.0
+        for index in torch.randperm(slides, generator=generator).tolist():
+            seen = view(index)
+            rgb = torch.from_numpy(seen.rgb).permute(2, 0, 1) / 255
+            tissue = torch.from_numpy(seen.tissue).flatten()
+            wanted = masked_log_softmax(target(rgb), torch.from_numpy(seen.tissue)).flatten()[tissue]
+            loss = functional.kl_div(model.attend(seen)[tissue], wanted, reduction="sum", log_target=True)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach()) / slides
+    say(f"warmed up: attention within {total:.2f} nats of the hematoxylin map")
+
+
+class _Batches:
+    """The epoch's slides in batches, in an order that the seed and the epoch alone decide."""
+
+    def __init__(self, count: int, size: int, seed: int, epoch: int) -> None:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+        self._batches = [part.tolist() for part in order.split(size)]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+
+class _Fitting(lightning.LightningModule):
+    def __init__(
+        self,
+        model: AttentionSampler,
+        view: Callable[[int], View],
+        labels: Tensor,
+        *,
+        samples: int,
+        batch_size: int,
+        learning_rate: float,
+        attention_rate: float,
+        weight_decay: float,
+        entropy_weight: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._view, self._labels = view, labels
+        self._samples, self._batch_size, self._seed = samples, batch_size, seed
+        self._rates = (learning_rate * attention_rate, learning_rate)
+        self._weight_decay, self._entropy_weight = weight_decay, entropy_weight
+        self.losses: list[float] = []
+
+    def train_dataloader(self) -> _Batches:
+        return _Batches(len(self._labels), self._batch_size, self._seed, self.current_epoch)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        # every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have
+        step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
+        generator = torch.Generator(self.model.device).manual_seed(step_seed)
+        views = [self._view(i) for i in batch]
+        logits, entropies = self.model(views, samples=self._samples, generator=generator, augment=_turned(generator))
+        loss = functional.cross_entropy(logits, self._labels[batch].to(logits.device))
+        self.losses.append(float(loss.detach()))
+        regularised: Tensor = loss - self._entropy_weight * entropies.mean().to(loss.dtype)
+        return regularised
+
+    def configure_optimizers(self) -> Any:
+        attention = list(self.model.attention.parameters())  # none in the maps that need no training
+        others = [*self.model.encoder.parameters(), *self.model.head.parameters()]
+        groups: list[dict[str, Any]] = [
+            {"params": p, "lr": r} for p, r in zip((attention, others), self._rates, strict=True) if p
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=self._weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=0.1
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class _Tell(Callback):
+    """One line an epoch, with the time that is left."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._started, self._first = say, time.monotonic(), 0
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        self._started, self._first = time.monotonic(), trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        done = trainer.current_epoch + 1
+        left = (time.monotonic() - self._started) / (done - self._first) * (trainer.max_epochs - done)
+        loss = sum(module.losses) / max(1, len(module.losses))
+        module.losses.clear()
+        self._say(f"epoch {done}/{trainer.max_epochs}: loss {loss:.3f}, {left:.0f} s left")
+
+
+def _turned(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Tissue has no up: turn and mirror each patch (N, P, P, 3) at random, all eight ways alike."""
+
+    def augment(patches: Tensor) -> Tensor:
+        ways = torch.randint(8, (len(patches),), generator=generator, device=patches.device)
+        out = torch.empty_like(patches)
+        for way in range(8):
+            chosen = torch.rot90(patches[ways == way], way % 4, (1, 2))
+            out[ways == way] = chosen.flip(2) if way >= 4 else chosen
+        return out
+
+    return augment

@@ -1,0 +1,82 @@
+"""The first look at a slide: open it, find its tissue on the thumbnail, lay the cells. No patch is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.model import AttentionSampler, View
+from stages.attention import cell_means, tissue_cells
+from stages.geometry import Raster, ResolutionError, choose_level
+from stages.patches import PatchReader
+from stages.pyramids import open_pyramid
+from stages.rasters import ReadCount, count_reads
+from stages.slides import Slide, SlideError
+from stages.tissue import Thumbnail, find_tissue, read_thumbnail
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A slide as its thumbnail shows it.
+
+    Attributes:
+        slide: opened, its resolution known and fine enough.
+        thumbnail, mask: RGB and tissue (H, W) at the attention's resolution.
+        cells: the attention map's raster.
+        share: each cell's share of the slide's tissue, (rows, columns), summing to at most 1.
+        tissue: which cells may be drawn, (rows, columns).
+        reader: reads the cells' patches.
+        cost: what reading the thumbnail cost.
+    """
+
+    slide: Slide
+    thumbnail: Thumbnail
+    mask: NDArray[np.bool_]
+    cells: Raster
+    share: NDArray[np.float64]
+    tissue: NDArray[np.bool_]
+    reader: PatchReader
+    cost: ReadCount
+
+    @property
+    def view(self) -> View:
+        """The model's part of this look."""
+        return View(self.thumbnail.rgb, self.tissue, self.reader.patches)
+
+
+def look(path: Path, model: AttentionSampler, *, mpp: float | None = None) -> Look:
+    """Open a slide or a cached pyramid and prepare it for a model's scales.
+
+    Raises:
+        SlideError: it cannot be read, its resolution is unknown, or it is coarser than the model's patches.
+        NoTissueError: there is nothing on it.
+    """
+    spec = model.spec
+    slide = open_pyramid(path, mpp=mpp)
+    true = slide.facts.require_mpp()
+    patch = Raster(0, 0, spec.patch_mpp / true.x, spec.patch_mpp / true.y, 1, 1)
+    try:
+        choose_level(slide.facts.levels, patch)
+    except ResolutionError as exc:
+        raise SlideError(
+            f"its finest level has {true} µm/px, coarser than the {spec.patch_mpp:g} µm/px that the model reads: "
+            "use a finer scan or a model for this scale, or give the true resolution with --mpp if the file's is wrong"
+        ) from exc
+    thumbnail = read_thumbnail(slide, spec.attention_mpp)
+    mask = find_tissue(thumbnail)
+    cells = model.attention.raster(thumbnail.raster)
+    within = cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy()
+    return Look(
+        slide=slide,
+        thumbnail=thumbnail,
+        mask=mask,
+        cells=cells,
+        share=within / within.sum(),
+        tissue=tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy(),
+        reader=PatchReader(slide, cells, spec.patch_px, spec.patch_mpp),
+        cost=count_reads(slide, [thumbnail.raster]),
+    )

@@ -1,0 +1,152 @@
+"""The model as a whole: what its draws estimate, and its checkpoint."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import UsageError
+from pipeline.model import FEATURE_SCALE, AttentionSampler, ModelSpec, View, load_model, save_model
+from stages.sampling import entropy
+
+SPEC = ModelSpec(
+    classes=("a", "b", "c"),
+    attention_mpp=8.0,
+    patch_mpp=1.0,
+    patch_px=32,
+    attention="learned",
+    encoder="small",
+    dim=8,
+    scheme="systematic",
+    samples=12,
+    replicates=6,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> AttentionSampler:
+    torch.manual_seed(1)
+    model = AttentionSampler(SPEC).eval()
+    for parameter in list(model.attention.parameters())[-2:]:  # its last layer starts at zero
+        torch.nn.init.normal_(parameter, std=20)
+    torch.nn.init.normal_(model.head.weight, std=0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def view() -> View:
+    """A slide that is an array: the model reads patches through a callable and asks nothing else of it."""
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (40, 36, 3), np.uint8)
+    patches = rng.integers(0, 256, (100, 32, 32, 3), np.uint8) // rng.integers(1, 4, (100, 1, 1, 3), np.uint8)
+    tissue = rng.random((10, 9)) < 0.8
+    return View(rgb, tissue, lambda cells: patches[cells])
+
+
+def exhaustive(model: AttentionSampler, view: View) -> torch.Tensor:
+    """Logits of the model that reads every patch, written out."""
+    with torch.no_grad():
+        attention = model.attend(view).exp()
+        features = model.encoder(torch.from_numpy(view.patches(np.arange(attention.numel()))))
+        return model.head(FEATURE_SCALE * (attention[:, None] * features.double()).sum(0).float())
+
+
+@pytest.mark.parametrize("scheme", ["systematic", "gumbel", "iid"])
+def test_logits_are_unbiased_for_those_of_the_model_that_reads_everything(
+    model: AttentionSampler, view: View, scheme: str
+) -> None:
+    truth = exhaustive(model, view)
+    # neither flat nor on a few cells: there is something to weigh and something to miss
+    assert 10 < float(entropy(model.attend(view).detach()[None]).exp()) < 60
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        draws = [model([view], samples=12, generator=generator, scheme=scheme)[0][0] for _ in range(200)]
+        sampled = [model.sample(view, generator=generator, scheme=scheme).prediction.logits for _ in range(200)]
+    for logits in (torch.stack(draws).double(), torch.stack(sampled)):
+        error = logits.std(0) / math.sqrt(len(logits))
+        assert ((logits.mean(0) - truth).abs() < 4 * error).all()  # four standard errors
+
+
+def test_intervals_cover_the_exhaustive_prediction_at_least_as_often_as_they_say(
+    model: AttentionSampler, view: View
+) -> None:
+    truth = exhaustive(model, view).double().softmax(0)
+    generator = torch.Generator().manual_seed(3)
+    trials = 300
+    hits = torch.zeros(3)
+    for _ in range(trials):
+        found = model.sample(view, generator=generator, samples=24).prediction
+        hits += ((found.low <= truth) & (truth <= found.high)).float()
+    # at least the stated 95 %, four standard errors allowed
+    assert (hits / trials > 0.95 - 4 * math.sqrt(0.95 * 0.05 / trials)).all(), hits / trials
+
+
+def test_a_budget_for_every_cell_is_exact_and_says_so(model: AttentionSampler, view: View) -> None:
+    found = model.sample(view, generator=torch.Generator().manual_seed(0), samples=1000)
+    truth = exhaustive(model, view)
+    torch.testing.assert_close(found.prediction.logits.float(), truth, rtol=1e-4, atol=1e-4)
+    assert torch.equal(found.prediction.low, found.prediction.high)
+    assert sorted(found.cells) == list(np.flatnonzero(view.tissue))
+    assert found.missed == pytest.approx(0, abs=1e-9)
+
+
+def test_only_tissue_is_read_and_nothing_twice(model: AttentionSampler, view: View) -> None:
+    asked: list[int] = []
+
+    def patches(cells: np.ndarray) -> da.Array:
+        asked.extend(cells)
+        return da.from_array(view.patches(cells), chunks=4)
+
+    counting = View(view.rgb, view.tissue, patches)
+    found = model.sample(counting, generator=torch.Generator().manual_seed(0), scheme="iid", samples=60)
+    assert len(asked) == len(set(asked)) == len(found.cells) <= 60
+    assert view.tissue.ravel()[asked].all()
+    embedding = (found.weights * found.log_attention.exp().numpy()[found.cells]) @ found.features.astype(np.float64)
+    logits = model.head(FEATURE_SCALE * torch.from_numpy(embedding).float())
+    torch.testing.assert_close(found.prediction.logits.float(), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_gives_back_the_same_model(model: AttentionSampler, view: View, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.spec == SPEC
+    assert not again.training
+    assert torch.equal(exhaustive(again, view), exhaustive(model, view))
+
+
+def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
+    class Boom:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Boom()))
+    with pytest.raises(UsageError, match="cannot load the checkpoint"):
+        load_model(tmp_path / "model.safetensors")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="not a saccade"):
+        load_model(tmp_path / "other.safetensors")
+
+
+def test_a_checkpoint_whose_encoder_needs_timm_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # as where it is not installed
+    model = AttentionSampler(SPEC)
+    model.spec = replace(SPEC, encoder="timm:resnet18")
+    save_model(model, tmp_path / "model.safetensors")
+    with pytest.raises(
+        UsageError, match=r"model\.safetensors: 'timm:resnet18' needs timm.*pip install saccade\[timm\]$"
+    ):
+        load_model(tmp_path / "model.safetensors")
