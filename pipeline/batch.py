@@ -37,7 +37,8 @@ class RunSettings:
 
     Attributes:
         model: checkpoint path, readable by every worker.
-        samples: patches per slide.
+        samples: patches per slide; with a tolerance, at most.
+        tolerance: read on until no interval reaches farther than this from its probability.
         scheme: how they are drawn.
         mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
         seed: of the draws; each slide's own seed follows from it and the slide's content.
@@ -46,6 +47,7 @@ class RunSettings:
 
     model: Path
     samples: int | None = None
+    tolerance: float | None = None
     scheme: str | None = None
     mpp: float | None = None
     seed: int = 0
@@ -130,7 +132,8 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         "version": RESULTS_VERSION,
         "model": digest,
         "mpp": mpp,
-        "samples": settings.samples or model.spec.samples,
+        "samples": settings.samples if settings.tolerance else settings.samples or model.spec.samples,
+        "tolerance": settings.tolerance,
         "scheme": settings.scheme or model.spec.scheme,
         "seed": settings.seed,
     }
@@ -145,7 +148,13 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         )
     seen = look(slide.path, model, mpp=mpp)
     generator = torch.Generator(model.device).manual_seed(_slide_seed(settings.seed, facts.fingerprint))
-    sampled = model.sample(seen.view, generator=generator, samples=settings.samples, scheme=settings.scheme)
+    sampled = model.sample(
+        seen.view,
+        generator=generator,
+        samples=settings.samples,
+        scheme=settings.scheme,
+        tolerance=settings.tolerance,
+    )
     return _write_slide(slide, folder, key, model, seen, sampled, started)
 
 

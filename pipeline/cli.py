@@ -121,7 +121,16 @@ def run(
     target: Target,
     out: Annotated[Path, typer.Option(help="Where predictions, overlays and the report go; resumes what is there.")],
     model: Annotated[Path, typer.Option(help="Checkpoint that `saccade train` wrote (model.safetensors).")],
-    samples: Annotated[int | None, typer.Option(help="Patches to read per slide; default: the model's.", min=1)] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Patches to read per slide (with --tolerance: at most); default: the model's.", min=1),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Read on until every interval is within this of its probability, e.g. 0.02.", min=1e-6, max=1
+        ),
+    ] = None,
     scheme: Annotated[Scheme | None, typer.Option(help="How patches are drawn; default: the model's.")] = None,
     mpp: MppOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
@@ -135,7 +144,9 @@ def run(
     cohort = find_target(target)
     from pipeline.batch import RunSettings, run_cohort
 
-    settings = RunSettings(model=model, samples=samples, scheme=scheme, mpp=mpp, seed=seed, device=device)
+    settings = RunSettings(
+        model=model, samples=samples, tolerance=tolerance, scheme=scheme, mpp=mpp, seed=seed, device=device
+    )
     with _Progress("predicting") as progress:
         summary = run_cohort(
             cohort, out, settings, workers=workers, scheduler=scheduler, progress=progress, command=sys.argv

@@ -30,6 +30,11 @@ class Prediction:
     high: Tensor
     logits: Tensor
 
+    @property
+    def reach(self) -> float:
+        """How far an interval reaches at most from its probability, over the classes."""
+        return float(torch.maximum(self.probabilities - self.low, self.high - self.probabilities).max())
+
 
 def predict(logits: Tensor, patch_logits: Tensor, contrasts: Tensor, *, confidence: float = 0.95) -> Prediction:
     """Prediction from a slide's estimated logits and what of them was left to chance.

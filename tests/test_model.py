@@ -150,3 +150,44 @@ def test_a_checkpoint_whose_encoder_needs_timm_says_so(tmp_path: Path, monkeypat
         UsageError, match=r"model\.safetensors: 'timm:resnet18' needs timm.*pip install saccade\[timm\]$"
     ):
         load_model(tmp_path / "model.safetensors")
+
+
+def test_reading_on_until_sure_reads_nothing_twice_and_stops_when_it_may(model: AttentionSampler, view: View) -> None:
+    asked: list[int] = []
+
+    def patches(cells: np.ndarray) -> np.ndarray:
+        asked.extend(cells)
+        return view.patches(cells)
+
+    counting = View(view.rgb, view.tissue, patches)
+    read = []
+    for tolerance in (0.5, 0.05, 1e-6):
+        asked.clear()
+        found = model.sample(counting, generator=torch.Generator().manual_seed(0), tolerance=tolerance)
+        assert len(asked) == len(set(asked)) == len(found.cells)
+        assert found.prediction.reach <= tolerance
+        read.append(len(asked))
+    assert read[0] <= SPEC.samples < read[-1] == view.tissue.sum()
+    assert read == sorted(read)
+    torch.testing.assert_close(found.prediction.logits.float(), exhaustive(model, view), rtol=1e-4, atol=1e-4)
+
+
+def test_reading_on_ends_with_the_budget(model: AttentionSampler, view: View) -> None:
+    found = model.sample(view, generator=torch.Generator().manual_seed(0), tolerance=1e-6, samples=30)
+    assert 12 < len(found.cells) <= 30
+    assert found.prediction.reach > 1e-6
+
+
+def test_intervals_hold_under_optional_stopping(model: AttentionSampler, view: View) -> None:
+    """Stopping as soon as an interval is narrow picks the lucky ones: they must hold all the same."""
+    truth = exhaustive(model, view).double().softmax(0)
+    generator = torch.Generator().manual_seed(4)
+    trials = 200
+    hits, stopped = torch.zeros(3), 0
+    for _ in range(trials):
+        sampled = model.sample(view, generator=generator, tolerance=0.12)
+        found = sampled.prediction
+        hits += ((found.low - 1e-9 <= truth) & (truth <= found.high + 1e-9)).float()
+        stopped += len(sampled.cells) < view.tissue.sum()
+    assert stopped > trials / 4  # otherwise nothing was optional
+    assert (hits / trials > 0.95 - 4 * math.sqrt(0.95 * 0.05 / trials)).all(), hits / trials
