@@ -3,7 +3,7 @@
     python benchmarks/intervals.py DEMO [--draws 2000]
 
 DEMO is a folder that `saccade demo` made. Every tissue patch of its unseen slides is read once; then each slide is
-drawn again and again by the model's own scheme. Prints, for each budget, the share of the draws whose interval holds the
+drawn again and again by the model's own scheme. Prints, for each budget, the share of draws whose interval holds the
 exhaustive probability (mean over slides, worst and best slide) and the mean width of the interval; the same for reading
 on until every interval is within TOLERANCE (a tenth of the draws), with the patches that it took; and one JSON line.
 """

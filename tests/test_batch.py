@@ -16,12 +16,12 @@ import pytest
 from conftest import tissue_pixels, write_slide
 from distributed import LocalCluster
 
-from pipeline import batch
 from pipeline.artefacts import read_attention_zarr, read_commit
 from pipeline.batch import RunSettings, RunSummary, run_cohort
 from pipeline.caching import cache_cohort
 from pipeline.cohort import find_target
 from pipeline.errors import UsageError
+from pipeline.workers import each
 
 
 def run(target: Path, out: Path, model: Path, **settings: Any) -> RunSummary:
@@ -147,7 +147,7 @@ def test_a_worker_that_dies_takes_only_its_own_slide(mixed: Path) -> None:
     """A decoder's crash cannot be caught; the slide fails, the others go on in a new worker."""
     cohort = find_target(mixed)
     jobs = [(slide,) for slide in cohort.slides]
-    found = dict(batch._each(_die_on_cut, jobs, workers=1, scheduler=None))
+    found = dict(each(_die_on_cut, jobs, workers=1, scheduler=None))
     assert [row["status"] for slide, row in found.items() if slide.slide_id == "cut"] == ["failed"]
     assert all(row["status"] == "ok" for slide, row in found.items() if slide.slide_id != "cut")
     assert len(found) == len(jobs)
