@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from pipeline import artefacts
 from pipeline.cohort import Cohort, CohortSlide
 from pipeline.errors import UsageError
-from pipeline.looking import Look, look
+from pipeline.looking import Look, look_at
 from pipeline.model import AttentionSampler, ModelSpec, Sampled, load_model, model_digest
 from pipeline.workers import each
 from stages.overlays import draw_overlay, geojson
@@ -85,7 +84,7 @@ def run_cohort(
     _check_budget(settings, model.spec)
     artefacts.prepare_output(out)
     started = time.time()
-    settings = _absolute(settings)
+    settings = replace(settings, model=settings.model.resolve())  # workers may have another working directory
     digest = model_digest(settings.model)
     rows: dict[str, dict[str, Any]] = {}
     reused = 0
@@ -126,7 +125,8 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     model = _worker_model(settings.model, digest, settings.device)
     mpp = slide.mpp if slide.mpp is not None else settings.mpp
     folder = out / "slides" / slide.slide_id
-    facts = open_pyramid(slide.path, mpp=mpp).facts
+    opened = open_pyramid(slide.path, mpp=mpp)
+    facts = opened.facts
     parts = {
         "version": RESULTS_VERSION,
         "model": digest,
@@ -145,7 +145,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
             f"{folder} already holds another slide of this name ({commit['path']}): "
             "use another --out or rename the slide"
         )
-    seen = look(slide.path, model, mpp=mpp)
+    seen = look_at(opened, model)
     generator = torch.Generator(model.device).manual_seed(_slide_seed(settings.seed, facts.fingerprint))
     sampled = model.sample(
         seen.view,
@@ -239,10 +239,6 @@ def _slide_seed(seed: int, fingerprint: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{fingerprint}".encode()).digest()[:8], "big") >> 1
 
 
-def _absolute(settings: RunSettings) -> RunSettings:
-    return RunSettings(**{**asdict(settings), "model": settings.model.resolve()})
-
-
 def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
     unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(classes))
     if unknown:
@@ -287,7 +283,7 @@ def _finish(
     summary = RunSummary(len(rows), len(done), len(rows) - len(done), reused, rows, metrics)
     run = {
         "command": list(command),
-        "settings": json.loads(json.dumps(asdict(settings), default=str)),
+        "settings": asdict(settings),
         "classes": list(classes),
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -49,14 +49,18 @@ class Look:
 
 
 def look(path: Path, model: AttentionSampler, *, mpp: float | None = None) -> Look:
-    """Open a slide or a cached pyramid and prepare it for a model's scales.
+    """Open a slide or a cached pyramid and `look_at` it; raises what that does."""
+    return look_at(open_pyramid(path, mpp=mpp), model)
+
+
+def look_at(slide: Slide, model: AttentionSampler) -> Look:
+    """Prepare an opened slide for a model's scales.
 
     Raises:
         SlideError: it cannot be read, its resolution is unknown, or it is coarser than the model's patches.
         NoTissueError: there is nothing on it.
     """
     spec = model.spec
-    slide = open_pyramid(path, mpp=mpp)
     true = slide.facts.require_mpp()
     patch = Raster(0, 0, spec.patch_mpp / true.x, spec.patch_mpp / true.y, 1, 1)
     try:

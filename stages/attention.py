@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,19 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.geometry import Raster
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionMap:
-    """Where a model looks on one slide.
-
-    Attributes:
-        log_attention: (rows, cols) log-probabilities over the tissue cells, minus infinity elsewhere.
-        raster: places the cells on the level-0 frame; each pixel of it is a cell.
-    """
-
-    log_attention: Tensor
-    raster: Raster
 
 
 class ThumbnailAttention(nn.Module):

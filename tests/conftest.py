@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from pipeline.model import AttentionSampler, ModelSpec, save_model
 
 ROOT = Path(__file__).parent.parent
-MakeSlide = Callable[..., Path]
 
 # The same examples in every run, and no time limit on each: machines that test are often busy.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
