@@ -4,63 +4,62 @@
 
 DEMO is a folder that `saccade demo` made. Every tissue patch of its unseen slides is read once; then each slide is
 drawn again and again by the model's own scheme. Prints, for each budget, the share of draws whose interval holds the
-exhaustive probability (mean over slides, worst and best slide) and the mean width of the interval; the same for reading
-on until every interval is within TOLERANCE (a tenth of the draws), with the patches that it took; and one JSON line.
+exhaustive probability (mean over slides, over the half of them whose intervals are narrower at the smallest budget and
+over the other half, the worst and the best slide) and the mean width of the interval; the same without the calibration
+that training leaves in the checkpoint, and for reading on until every interval is within TOLERANCE (a tenth of the
+draws), with the patches that it took; and one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import dask
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from pipeline.calibration import drawn_errors
+from pipeline.checkpoints import load_model
 from pipeline.cohort import read_training_table
 from pipeline.looking import look
-from pipeline.model import AttentionSampler, View, load_model
+from pipeline.model import AttentionSampler, View
+from stages.aggregation import Calibration, Evidence
 
-BUDGETS = (16, 24, 64, 256)
+BUDGETS = (8, 16, 24, 64, 256)
+SLACK = 1e-9
+"""Rounding in the last digits must not count against intervals that are as narrow."""
+
+Rule = Callable[[Evidence, int], Tensor]
 
 
-def covered(
-    model: AttentionSampler, view: View, *, draws: int, tolerance: float, seed: int
-) -> list[tuple[float, float, float]]:
-    """On one slide, for each budget and then for the tolerance: (share of intervals that hold the exhaustive
-    probability, their mean width, mean share of the cells that was read)."""
+def judged(evidence: Evidence, errors: Tensor, half: Tensor) -> tuple[float, float]:
+    """Share of the draws whose interval holds the truth, and mean width in probability, of the second class."""
+    low, high = (torch.sigmoid(evidence.log_odds + sign * half)[:, 1] for sign in (-1, 1))
+    return float((errors[:, 1].abs() <= half[:, 1] + SLACK).double().mean()), float((high - low).mean())
+
+
+def reading_on(
+    model: AttentionSampler, view: View, *, draws: int, tolerance: float, generator: torch.Generator
+) -> tuple[float, float, float]:
+    """(share of intervals that hold the exhaustive probability, mean width, mean share of the cells that was read)."""
     every = np.flatnonzero(view.tissue)
     (pixels,) = dask.compute(view.patches(every), scheduler="threads")
-    with torch.no_grad():
-        features = torch.zeros(view.tissue.size, model.spec.dim)
-        features[torch.from_numpy(every)] = model.encoder(torch.from_numpy(pixels))
-        attention = model.attend(view)
-    generator = torch.Generator().manual_seed(seed)
-
-    def predict(samples: int) -> tuple[float, float, float]:
-        drawn = model.plan(attention, view, generator=generator, samples=samples)
-        found = model.judge(attention, drawn, features[drawn.cells[0]])
-        return float(found.low[1]), float(found.probabilities[1]), float(found.high[1])
-
-    truth = predict(len(every))[1]
-
-    def summary(found: list[tuple[float, float, float]], read: float) -> tuple[float, float, float]:
-        low, _, high = np.array(found).T
-        # rounding in the last digits must not count against intervals that are as narrow
-        inside = (low - 1e-9 <= truth) & (truth <= high + 1e-9)
-        return float(inside.mean()), float((high - low).mean()), read
-
-    results = []
-    for samples in BUDGETS:
-        found = [predict(samples) for _ in range(draws)]
-        results.append(summary(found, min(1.0, samples / len(every))))
     place = {int(cell): i for i, cell in enumerate(every)}
-    cached = View(view.rgb, view.tissue, lambda cells: pixels[[place[int(cell)] for cell in cells]])
-    sampled = [model.sample(cached, generator=generator, tolerance=tolerance) for _ in range(max(1, draws // 10))]
-    found = [tuple(float(v[1]) for v in (p.low, p.probabilities, p.high)) for p in (s.prediction for s in sampled)]
-    results.append(summary(found, float(np.mean([len(s.cells) for s in sampled])) / len(every)))
-    return results
+    cached = View(view.rgb, view.tissue, lambda cells: pixels[[place[int(cell)] for cell in cells]], view.regions)
+    truth = float(model.sample(cached, generator=generator, samples=len(every)).prediction.probabilities[1])
+    held, width, read = 0, 0.0, 0
+    for _ in range(draws):
+        sampled = model.sample(cached, generator=generator, tolerance=tolerance)
+        low, high = float(sampled.prediction.low[1]), float(sampled.prediction.high[1])
+        held += low - SLACK <= truth <= high + SLACK
+        width += high - low
+        read += len(sampled.cells)
+    return held / draws, width / draws, read / draws / len(every)
 
 
 def main() -> None:
@@ -74,18 +73,49 @@ def main() -> None:
     torch.set_num_threads(1)  # the draws are small: threads would wait for each other
     model = load_model(arguments.demo / "training" / "model.safetensors")
     slides = [s for s in read_training_table(arguments.demo / "cohort" / "cohort.csv").slides if s.split == "test"]
-    options = {"draws": arguments.draws, "tolerance": arguments.tolerance, "seed": arguments.seed}
-    found = np.array([covered(model, look(s.path, model).view, **options) for s in slides])  # (slides, settings, 3)
+    rules = {"calibrated": model.calibration or Calibration(), "draw alone": Calibration()}
+    found: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in rules}
+    stopped = []
+    for slide in slides:
+        view = look(slide.path, model).view
+        generator = torch.Generator().manual_seed(arguments.seed)
+        drawn = drawn_errors(model, view, BUDGETS, draws=arguments.draws, generator=generator)
+        for name, rule in rules.items():
+            found[name].append([judged(e, x, rule.half_width(e, n)) for n, (e, x) in drawn.items()])
+        options = {"draws": max(1, arguments.draws // 10), "tolerance": arguments.tolerance}
+        stopped.append(reading_on(model, view, generator=generator, **options))
     figures = []
-    names = [*(f"{n} patches" for n in BUDGETS), f"within {arguments.tolerance:g}"]
-    for i, name in enumerate(names):
-        share, width, read = found[:, i].T
+    unsure = np.argsort([rows[0][1] for rows in found["calibrated"]])[len(slides) // 2 :]
+
+    def tell(setting: str, share: NDArray[np.float64], width: NDArray[np.float64], more: str = "") -> None:
+        one = {
+            "setting": setting,
+            "held": share.mean(),
+            "held_sure_half": np.delete(share, unsure).mean(),
+            "held_unsure_half": share[unsure].mean(),
+            "worst": share.min(),
+            "best": share.max(),
+            "width": width.mean(),
+        }
+        figures.append({k: v if isinstance(v, str) else float(v) for k, v in one.items()})
         print(
-            f"{name:>12}: held {share.mean():.1%} (worst slide {share.min():.1%}, best {share.max():.1%}), "
-            f"mean width {width.mean():.4f}, read {read.mean():.1%} of the cells (most {read.max():.1%})"
+            f"{setting:>26}: held {one['held']:.1%} (sure half {one['held_sure_half']:.1%}, unsure half "
+            f"{one['held_unsure_half']:.1%}; worst slide {one['worst']:.1%}, best {one['best']:.1%}), "
+            f"mean width {one['width']:.4f}{more}",
+            flush=True,
         )
-        means = {"held": share.mean(), "width": width.mean(), "read": read.mean()}
-        figures.append({"setting": name, "worst": share.min(), **means})
+
+    for name, rows in found.items():
+        table = np.array(rows)  # (slides, budgets, 2)
+        for i, n in enumerate(BUDGETS):
+            tell(f"{n} patches, {name}", table[:, i, 0], table[:, i, 1])
+    share, width, read = np.array(stopped).T
+    tell(
+        f"within {arguments.tolerance:g}",
+        share,
+        width,
+        f", read {read.mean():.1%} of the cells (most {read.max():.1%})",
+    )
     print(json.dumps({"benchmark": "intervals", "slides": len(slides), "draws": arguments.draws, "settings": figures}))
 
 

@@ -21,9 +21,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from pipeline.checkpoints import load_model
 from pipeline.cohort import read_training_table
 from pipeline.looking import look
-from pipeline.model import load_model
 from stages.features import unit
 from stages.sampling import draw, expectation, hilbert_order, replicates
 

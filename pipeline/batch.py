@@ -15,15 +15,17 @@ import numpy as np
 import torch
 
 from pipeline import artefacts
+from pipeline.checkpoints import load_model, model_digest
 from pipeline.cohort import Cohort, CohortSlide
 from pipeline.errors import UsageError
 from pipeline.looking import Look, look_at
-from pipeline.model import AttentionSampler, ModelSpec, Sampled, load_model, model_digest
+from pipeline.model import AttentionSampler, ModelSpec, Sampled
 from pipeline.workers import each
 from stages.overlays import draw_overlay, geojson
 from stages.pyramids import open_pyramid
+from stages.sampling import MOST_JUDGED
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
 
 Progress = Callable[[int, int, str | None], None]
@@ -174,7 +176,7 @@ def _write_slide(
     prediction = sampled.prediction
     probabilities, low, high = (v.tolist() for v in (prediction.probabilities, prediction.low, prediction.high))
     best = int(np.argmax(probabilities))
-    cost = seen.cost + seen.reader.count(cells)
+    cost = seen.count(cells, sampled.opened)
     row: dict[str, Any] = {
         "status": "ok",
         "error": "",
@@ -216,6 +218,7 @@ def _write_slide(
         "path": str(slide.path),
         "row": row,
         "attention_not_read": sampled.missed,
+        "regions_opened": len(sampled.opened),
         "slide_bytes": facts.file_bytes,
         "bytes_exact": all(seen.slide.direct(i) for i in range(len(facts.levels))),
         "tiles_read": cost.tiles,
@@ -251,9 +254,13 @@ def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
 def _check_budget(settings: RunSettings, spec: ModelSpec) -> None:
     """An interval needs this many patches, whatever the slide: better said once than by every slide."""
     samples, scheme = settings.samples or spec.samples, settings.scheme or spec.scheme
-    fewest = 2 if scheme == "systematic" else spec.replicates
+    fewest = 2 if spec.inner_mpp is None else 4
     if samples < fewest:
-        raise UsageError(f"--samples {samples} is too few for an interval with {scheme}: give at least {fewest}")
+        raise UsageError(f"--samples {samples} is too few for an interval: give at least {fewest}")
+    if scheme != "systematic" and samples > MOST_JUDGED:
+        raise UsageError(
+            f"--samples {samples}: {scheme} tells no interval beyond {MOST_JUDGED}; use --scheme systematic"
+        )
 
 
 def _finish(

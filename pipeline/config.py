@@ -95,6 +95,21 @@ class AttentionConfig(_Section):
         default="learned",
         description="learned: a small convolutional net; hematoxylin, uniform: maps that need no training.",
     )
+    inner_mpp: float | None = Field(
+        default=None,
+        gt=0,
+        description="Micrometres per pixel of a second, learned attention inside regions that the first one opens, for "
+        "what the thumbnail cannot show; unset: one level.",
+    )
+    region_cells: int = Field(
+        default=4, ge=1, le=64, description="Cells along the side of a region; with inner_mpp only."
+    )
+    region_samples: int = Field(
+        default=4,
+        ge=2,
+        le=4096,
+        description="Patches read in each opened region, so samples / region_samples are opened; with inner_mpp only.",
+    )
 
 
 class SamplingConfig(_Section):
@@ -116,19 +131,18 @@ class SamplingConfig(_Section):
         le=1_000_000,
         description="Patches per slide and training step, fewer to fit memory; unset: as many as samples.",
     )
-    replicates: int = Field(
-        default=8,
-        ge=2,
-        le=1000,
-        description="Independent draws that gumbel and iid share the samples among for the interval; not systematic.",
+    control_variate: bool = Field(
+        default=False,
+        description="Foretell each patch's feature from the thumbnail and sample only what that misses: stays "
+        "unbiased; pays where the thumbnail tells much. One level and a learned attention only.",
     )
 
     @model_validator(mode="after")
-    def _a_patch_for_every_replicate(self) -> Self:
-        if self.scheme != "systematic" and self.samples < self.replicates:
+    def _told_variance(self) -> Self:
+        if self.scheme != "systematic" and self.samples > 2048:
             raise ValueError(
-                f"samples must be at least replicates (each reads a patch or more), found {self.samples} for "
-                f"{self.replicates} replicates; raise samples or lower replicates (2 at least)"
+                f"samples must be at most 2048 with {self.scheme}, whose variance takes memory for their square, found "
+                f"{self.samples}; lower samples or use scheme: systematic"
             )
         return self
 
@@ -188,6 +202,12 @@ class TrainingConfig(_Section):
         ge=2,
         description="Cross-validation folds by patient; unset: the table's split or fold column, else 5 folds.",
     )
+    calibration_slides: int = Field(
+        default=16,
+        ge=0,
+        description="Slides (of val first, then of train) that are read whole once after training, so that the stated "
+        "95 % of the intervals is 95 %; 0: intervals from each draw alone.",
+    )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
@@ -204,6 +224,32 @@ class Config(_Section):
     sampling: SamplingConfig = SamplingConfig()
     encoder: EncoderConfig = EncoderConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> Self:
+        inner, view = self.attention.inner_mpp, self.view
+        if self.sampling.control_variate and (inner is not None or self.attention.kind != "learned"):
+            raise ValueError(
+                "sampling.control_variate needs attention.kind: learned and no attention.inner_mpp; switch one off"
+            )
+        if inner is None:
+            return self
+        if not view.patch_mpp <= inner <= view.attention_mpp:
+            raise ValueError(
+                f"attention.inner_mpp must lie between view.patch_mpp and view.attention_mpp, found {inner:g} for "
+                f"{view.patch_mpp:g} and {view.attention_mpp:g}"
+            )
+        ratio = view.pitch_um / inner
+        if abs(ratio - round(ratio)) > 1e-6:
+            raise ValueError(
+                f"the cell pitch, patch_px * patch_mpp = {view.pitch_um:g} um, must be a whole multiple of "
+                f"attention.inner_mpp, found {ratio:.6g}; the nearest that fits is {view.pitch_um / round(ratio):.10g}"
+            )
+        for name in ("samples", "train_samples"):
+            found = getattr(self.sampling, name)
+            if found is not None and found < 4:
+                raise ValueError(f"sampling.{name} must be at least 4 with attention.inner_mpp, found {found}")
+        return self
 
 
 _PATHS = (("cohort", "table"), ("cohort", "slides"), ("encoder", "weights"))

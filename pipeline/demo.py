@@ -16,10 +16,11 @@ from skimage.draw import polygon2mask
 
 from pipeline import artefacts
 from pipeline.batch import RunSettings, run_cohort
+from pipeline.checkpoints import load_model
 from pipeline.cohort import Cohort, CohortSlide, read_training_table
 from pipeline.config import load_config, override_config
 from pipeline.looking import Look, look
-from pipeline.model import AttentionSampler, load_model
+from pipeline.model import AttentionSampler
 from pipeline.synthetic import make_cohort
 from pipeline.training import train_cohort
 from stages.attention import cell_means

@@ -50,8 +50,9 @@ def fit(
 ) -> None:
     """Fit ``model`` in place on slides with class indices ``labels``; ``view(i)`` gives slide ``i``.
 
-    Loss of a batch: ``cross_entropy(logits, labels) - entropy_weight * mean attention entropy``, AdamW with one
-    cosine cycle. Goes on from ``checkpoint`` where one is, and removes it at the end.
+    Loss of a batch: ``cross_entropy(logits, labels) - entropy_weight * mean attention entropy``, and the squared error
+    of the control variate where the model has one; AdamW with one cosine cycle. Goes on from ``checkpoint`` where one
+    is, and removes it at the end.
     """
     if not checkpoint.exists():
         _warm_up(model, view, len(labels), passes=warm_up, seed=seed, say=say)
@@ -108,7 +109,7 @@ def _warm_up(
     """
     if passes == 0 or model.spec.attention != "learned":
         return
-    target = HematoxylinAttention(cell_px=model.spec.cell_px, temperature=WARM_UP_TEMPERATURE)
+    target = HematoxylinAttention(cell_px=model.attention.cell_px, temperature=WARM_UP_TEMPERATURE)
     optimizer = torch.optim.Adam(model.attention.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(seed)
     total = 0.0
@@ -117,9 +118,11 @@ def _warm_up(
         for index in torch.randperm(slides, generator=generator).tolist():
             seen = view(index)
             rgb = torch.from_numpy(seen.rgb).permute(2, 0, 1) / 255
-            tissue = torch.from_numpy(seen.tissue).flatten()
-            wanted = masked_log_softmax(target(rgb), torch.from_numpy(seen.tissue)).flatten()[tissue]
-            loss = functional.kl_div(model.attend(seen)[tissue], wanted, reduction="sum", log_target=True)
+            log_attention = model.glance(seen).log_attention
+            drawable = log_attention > -torch.inf
+            logits = target(rgb)
+            wanted = masked_log_softmax(logits, drawable.view_as(logits)).flatten()[drawable]
+            loss = functional.kl_div(log_attention[drawable], wanted, reduction="sum", log_target=True)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -172,15 +175,17 @@ class _Fitting(lightning.LightningModule):
         step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
         generator = torch.Generator(self.model.device).manual_seed(step_seed)
         views = [self._view(i) for i in batch]
-        logits, entropies = self.model(views, samples=self._samples, generator=generator, augment=_turned(generator))
-        loss = functional.cross_entropy(logits, self._labels[batch].to(logits.device))
+        found = self.model(views, samples=self._samples, generator=generator, augment=_turned(generator))
+        loss = functional.cross_entropy(found.logits, self._labels[batch].to(found.logits.device))
         self.losses.append(float(loss.detach()))
-        regularised: Tensor = loss - self._entropy_weight * entropies.mean().to(loss.dtype)
+        regularised: Tensor = loss - self._entropy_weight * found.entropies.mean().to(loss.dtype) + found.control_error
         return regularised
 
     def configure_optimizers(self) -> Any:
-        attention = list(self.model.attention.parameters())  # none in the maps that need no training
-        others = [*self.model.encoder.parameters(), *self.model.head.parameters()]
+        looks = [module for module in (self.model.attention, self.model.inner) if module is not None]
+        attention = [p for module in looks for p in module.parameters()]  # none in the maps that need no training
+        chosen = {id(p) for p in attention}
+        others = [p for p in self.model.parameters() if id(p) not in chosen]
         groups: list[dict[str, Any]] = [
             {"params": p, "lr": r} for p, r in zip((attention, others), self._rates, strict=True) if p
         ]

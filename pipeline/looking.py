@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ class Look:
         share: each cell's share of the slide's tissue, (rows, columns), summing to at most 1.
         tissue: which cells may be drawn, (rows, columns).
         reader: reads the cells' patches.
+        insider: with two levels, reads the second look at the regions.
         cost: what reading the thumbnail cost.
     """
 
@@ -40,12 +42,19 @@ class Look:
     share: NDArray[np.float64]
     tissue: NDArray[np.bool_]
     reader: PatchReader
+    insider: PatchReader | None
     cost: ReadCount
 
     @property
     def view(self) -> View:
         """The model's part of this look."""
-        return View(self.thumbnail.rgb, self.tissue, self.reader.patches)
+        regions = self.insider.patches if self.insider else None
+        return View(self.thumbnail.rgb, self.tissue, self.reader.patches, regions)
+
+    def count(self, cells: NDArray[np.int64], opened: NDArray[np.int64]) -> ReadCount:
+        """What the thumbnail, these cells' patches and the second look at these regions cost to read."""
+        inside = self.insider.count(opened) if self.insider else ReadCount()
+        return self.cost + inside + self.reader.count(cells)
 
 
 def look(path: Path, model: AttentionSampler, *, mpp: float | None = None) -> Look:
@@ -72,15 +81,27 @@ def look_at(slide: Slide, model: AttentionSampler) -> Look:
         ) from exc
     thumbnail = read_thumbnail(slide, spec.attention_mpp)
     mask = find_tissue(thumbnail)
-    cells = model.attention.raster(thumbnail.raster)
-    within = cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy()
+    units = model.attention.raster(thumbnail.raster)
+    cells, insider = units, None
+    if model.inner is not None and spec.inner_mpp is not None:
+        side = spec.region_cells * spec.inner_cell_px
+        insider = PatchReader(slide, units, side, spec.inner_mpp, inside=False)
+        cells = model.inner.raster(units.divided(side))
+    within = _grown(cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy(), cells.shape)
+    tissue = tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy()
     return Look(
         slide=slide,
         thumbnail=thumbnail,
         mask=mask,
         cells=cells,
         share=within / within.sum(),
-        tissue=tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy(),
+        tissue=_grown(tissue, cells.shape),
         reader=PatchReader(slide, cells, spec.patch_px, spec.patch_mpp),
+        insider=insider,
         cost=count_reads(slide, [thumbnail.raster]),
     )
+
+
+def _grown(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """A map of cells with zeros added below and on the right, up to whole regions."""
+    return np.pad(values, [(0, want - have) for want, have in zip(shape, values.shape, strict=True)])

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.errors import UsageError
-from stages.aggregation import Prediction, predict
-from stages.attention import build_attention, masked_log_softmax
+from stages.aggregation import Calibration, Evidence, Prediction, predict, weigh
+from stages.attention import ThumbnailAttention, build_attention, masked_log_softmax
 from stages.features import build_encoder
-from stages.sampling import (
-    Draw,
-    contrasts,
-    draw,
-    entropy,
-    expectation,
-    hard_bound,
-    hilbert_order,
-    replicates,
-)
+from stages.sampling import Draw, draw, draw_judged, entropy, expectation, hard_bound, hilbert_order, nest
 
-FORMAT = "saccade-1"
 FEATURE_SCALE = 10.0
 """The head reads ``FEATURE_SCALE * Phi``: unit features alone would keep its logits, and its gradients, small."""
-MAX_REPLICATES = 257
-"""Of a systematic draw: enough to tell its variance apart, few enough to store for any budget."""
 ENCODER_BLOCK = 256
 """Patches in memory at once at prediction, whatever the budget."""
 
@@ -53,8 +36,11 @@ class ModelSpec:
         patch_mpp, patch_px: µm/px and side of a patch.
         attention: kind of attention map.
         encoder, dim: patch encoder and feature length.
-        scheme, samples, replicates: how a slide is drawn at prediction unless the user says otherwise; replicates are
-            for the schemes that do not pair their cells.
+        scheme, samples: how a slide is drawn at prediction unless the user says otherwise.
+        control: whether the thumbnail foretells the features, as a control variate.
+        inner_mpp: µm/px of the second look, inside regions of the slide; None: attention is of one level.
+        region_cells: cells along a region's side.
+        region_samples: patches read in an opened region.
     """
 
     classes: tuple[str, ...]
@@ -66,27 +52,83 @@ class ModelSpec:
     dim: int
     scheme: str
     samples: int
-    replicates: int
+    control: bool = False
+    inner_mpp: float | None = None
+    region_cells: int = 1
+    region_samples: int = 1
 
     @property
     def cell_px(self) -> int:
         """Thumbnail pixels along a cell's side."""
         return round(self.patch_px * self.patch_mpp / self.attention_mpp)
 
+    @property
+    def inner_cell_px(self) -> int:
+        """Pixels of the second look along a cell's side; 0 where there is none."""
+        return round(self.patch_px * self.patch_mpp / self.inner_mpp) if self.inner_mpp else 0
+
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the model needs of one slide; pixels beyond the thumbnail come through ``patches`` only.
+    """What the model needs of one slide; pixels beyond the thumbnail come through ``patches`` and ``regions`` only.
 
     Attributes:
         rgb: thumbnail, (H, W, 3) uint8.
-        tissue: which cells are tissue, (rows, columns) bool.
+        tissue: which cells are tissue, (rows, columns) bool; with two levels, whole regions.
         patches: row-major cell indices (N,) -> lazy or real patches (N, P, P, 3) uint8.
+        regions: row-major region indices (R,) -> lazy or real second looks (R, S, S, 3) uint8; for two levels only.
     """
 
     rgb: NDArray[np.uint8]
     tissue: NDArray[np.bool_]
     patches: Callable[[NDArray[np.int64]], Any]
+    regions: Callable[[NDArray[np.int64]], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What the thumbnail tells of one slide.
+
+    Attributes:
+        log_attention: of the cells or, with two levels, of the regions: row-major, -inf off the tissue.
+        control: features that the thumbnail foretells for each cell, (K, D), or None.
+    """
+
+    log_attention: Tensor
+    control: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which cells of one slide to read, and what each counts for; B draws of it, one unless more are asked for.
+
+    Attributes:
+        draw: (B, N), from the S cells that could be drawn: all of the slide's, or those of the opened regions.
+        log_attention: (B, S), of these.
+        places: (B, S), their row-major indices on the slide.
+        control: (B, S, D) or None.
+        entropy: of the attention, in nats, (B,); with two levels an unbiased estimate.
+    """
+
+    draw: Draw
+    log_attention: Tensor
+    places: Tensor
+    control: Tensor | None
+    entropy: Tensor
+
+    @property
+    def cells(self) -> Tensor:
+        """Row-major indices of the cells to read, (B, N)."""
+        return self.places.gather(1, self.draw.cells)
+
+
+class Outcome(NamedTuple):
+    """What a batch of B slides gives: logits (B, C), attention entropies (B,) in nats, and the mean squared error of
+    the features that the thumbnail foretold (0 without a control variate)."""
+
+    logits: Tensor
+    entropies: Tensor
+    control_error: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +136,13 @@ class Sampled:
     """One slide after its draw was read.
 
     Attributes:
-        log_attention: (rows * columns,), -inf off the tissue.
+        log_attention: (rows * columns,), -inf off the tissue. With two levels, what is known of it: a region that was
+            not opened spreads its attention evenly over its tissue.
         cells: the M different cells that were read, row-major indices (M,).
         weights: (M,), 0 for what only an earlier, smaller draw used, such that
-            ``sum_m weight_m attention_m features_m`` is the slide's embedding.
+            ``sum_m weight_m attention_m features_m`` is the slide's embedding (without a control variate).
         features: (M, D).
+        opened: row-major indices of the regions that were looked into; empty with one level.
         prediction: probabilities with intervals.
         missed: hard bound on the embedding's error, ``1 - sum of the attention that was read``.
     """
@@ -107,6 +151,7 @@ class Sampled:
     cells: NDArray[np.int64]
     weights: NDArray[np.float64]
     features: NDArray[np.float32]
+    opened: NDArray[np.int64]
     prediction: Prediction
     missed: float
 
@@ -114,26 +159,40 @@ class Sampled:
 class AttentionSampler(nn.Module):
     """Slide-level logits as an unbiased estimate of the model that reads every patch.
 
-    ``logits = W (10 Phi) + b`` with ``Phi = sum_i a_i f_i`` estimated from a draw (Katharopoulos & Fleuret, 2019).
+    ``logits = W (10 Phi) + b`` with ``Phi = sum_i a_i f_i`` estimated from a draw (Katharopoulos & Fleuret, 2019). With
+    two levels ``a_{ri} = A_r b_{i|r}``: A from the thumbnail, b from a second look that is taken in drawn regions only.
     """
 
-    def __init__(self, spec: ModelSpec, *, encoder_weights: Path | None = None) -> None:
+    def __init__(
+        self, spec: ModelSpec, *, encoder_weights: Path | None = None, calibration: Calibration | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
-        self.attention = build_attention(spec.attention, cell_px=spec.cell_px)
+        self.calibration = calibration
+        side = spec.cell_px * (spec.region_cells if spec.inner_mpp else 1)
+        self.attention = build_attention(spec.attention, cell_px=side)
+        self.inner = ThumbnailAttention(cell_px=spec.inner_cell_px) if spec.inner_mpp else None
         self.encoder = build_encoder(spec.encoder, dim=spec.dim, pretrained_path=encoder_weights)
         self.head = nn.Linear(spec.dim, len(spec.classes))
+        self.control = nn.Linear(self.attention.channels, spec.dim) if spec.control else None  # type: ignore[arg-type]
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.head.weight.device
 
-    def attend(self, view: View) -> Tensor:
-        """Log attention of the cells, (rows * columns,): sums to one over the tissue, -inf elsewhere."""
-        rgb = torch.from_numpy(view.rgb).to(self.device).permute(2, 0, 1) / 255  # (3, H, W)
+    def glance(self, view: View) -> Glance:
+        """What the thumbnail tells: attention that sums to one over the tissue, and the control variate."""
         tissue = torch.from_numpy(view.tissue).to(self.device)
-        return masked_log_softmax(self.attention(rgb), tissue).flatten()
+        if self.inner is not None:
+            tissue = self._by_region(tissue).any(2)
+        rgb = self._image(view.rgb)
+        if self.control is None:
+            return Glance(masked_log_softmax(self.attention(rgb), tissue).flatten(), None)
+        seen = self.attention.features(rgb)  # type: ignore[operator]
+        log_attention = masked_log_softmax(self.attention.logits(seen), tissue).flatten()  # type: ignore[operator]
+        # detached: foretelling features must not bend where the model looks
+        return Glance(log_attention, self.control(seen.detach().flatten(1).T))
 
     def forward(
         self,
@@ -143,24 +202,32 @@ class AttentionSampler(nn.Module):
         generator: torch.Generator,
         scheme: str | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and attention entropies (B,) in nats of a batch of slides, from one draw each.
+    ) -> Outcome:
+        """One draw of each slide of a batch.
 
         The patches of all slides are read together, by dask on threads, and encoded together.
         """
-        attention = [self.attend(view) for view in views]
-        draws = [self._draw(a, view, samples, generator, scheme) for a, view in zip(attention, views, strict=True)]
-        patches = torch.cat(self._read(views, draws))
+        glances = [self.glance(view) for view in views]
+        plans = self.plan(views, glances, samples=samples, generator=generator, scheme=scheme, judged=False)
+        patches = torch.cat(self._read_planned(views, plans))
         features = self.encoder(augment(patches) if augment else patches)
-        parts = features.split([d.cells.shape[1] for d in draws])
-        embeddings = [expectation(a[None], f[None], d)[0] for a, f, d in zip(attention, parts, draws, strict=True)]
-        return self._logits(torch.stack(embeddings)), torch.cat([entropy(a[None]) for a in attention])
+        parts = [part[None] for part in features.split([plan.cells.shape[1] for plan in plans])]
+        error = features.new_zeros(())
+        if self.control is not None:
+            told = torch.cat([_told(plan)[0] for plan in plans])
+            error = (features.detach() - told).square().sum(1).mean()
+        return Outcome(
+            self._logits(torch.cat([_embed(plan, part) for plan, part in zip(plans, parts, strict=True)])),
+            torch.cat([plan.entropy for plan in plans]),
+            error,
+        )
 
     @torch.no_grad()
     def standardise(self, views: Sequence[View], *, samples: int, generator: torch.Generator) -> None:
         """Set the encoder's centre and spread from one draw of each slide; see `PatchEncoder.standardise`."""
-        draws = [self._draw(self.attend(view), view, samples, generator, None) for view in views]
-        self.encoder.standardise(torch.cat(self._read(views, draws)))
+        glances = [self.glance(view) for view in views]
+        plans = self.plan(views, glances, samples=samples, generator=generator, judged=False)
+        self.encoder.standardise(torch.cat(self._read_planned(views, plans)))
 
     @torch.no_grad()
     def sample(
@@ -176,8 +243,8 @@ class AttentionSampler(nn.Module):
 
         With a ``tolerance`` the first draw has the model's own budget and each further one up to twice the last, until
         no class's interval reaches farther than ``tolerance`` from its probability. Patches are kept: none is read
-        twice. Each of at most J looks has an interval of confidence ``1 - 0.05 / J``, so that all hold together in 95 %
-        of slides, and stopping at any of them is fair (Bonferroni).
+        twice, and no region is looked into twice. Each of at most J looks has an interval of confidence
+        ``1 - 0.05 / J``, so that all hold together in 95 % of slides, and stopping at any of them is fair (Bonferroni).
 
         Args:
             view: the slide.
@@ -186,72 +253,105 @@ class AttentionSampler(nn.Module):
             scheme: how to draw; default: the model's.
             tolerance: see above; None draws once.
         """
-        log_attention = self.attend(view)
+        glance = self.glance(view)
         tissue = int(view.tissue.sum())
         most = min(tissue, samples or tissue)
         budget = (samples or self.spec.samples) if tolerance is None else min(self.spec.samples, most)
         looks = 1 if tolerance is None else 1 + math.ceil(math.log2(most / budget))
         known: dict[int, Tensor] = {}
+        opened: dict[int, Tensor] = {}
         while True:
-            drawn = self.plan(log_attention, view, generator=generator, samples=budget, scheme=scheme)
-            wanted = drawn.cells[0].tolist()
+            (plan,) = self.plan([view], [glance], samples=budget, generator=generator, scheme=scheme, opened=[opened])
+            wanted = plan.cells[0].tolist()
             new = sorted(set(wanted) - known.keys())
             if new:
-                known.update(zip(new, self._encode(view, np.array(new)), strict=True))
+                known.update(zip(new, self.encode(view, np.array(new)), strict=True))
             features = torch.stack([known[cell] for cell in wanted])
-            prediction = self.judge(log_attention, drawn, features, confidence=1 - 0.05 / looks)
+            prediction = self.judge(plan, features, confidence=1 - 0.05 / looks)
             # all the tissue may be read again in part; less than that is a budget to keep
             next_budget = min(2 * budget, tissue if most == tissue else most - len(known))
             if tolerance is None or prediction.reach <= tolerance or next_budget <= budget:
                 break
             budget = next_budget
+        log_attention = self._spread(view, glance, opened)
         cells = torch.tensor(sorted(known), device=log_attention.device)
         weights = torch.zeros(log_attention.numel(), dtype=torch.float64, device=cells.device)
-        weights.index_add_(0, drawn.cells[0], drawn.weights[0])
+        weights.index_add_(0, plan.cells[0], plan.draw.weights[0])
         return Sampled(
             log_attention,
             cells.cpu().numpy(),
             weights[cells].cpu().numpy(),
             torch.stack([known[cell] for cell in sorted(known)]).float().cpu().numpy(),
+            np.array(sorted(opened), np.int64),
             prediction,
             float(hard_bound(log_attention[None], Draw(cells[None], torch.ones_like(cells[None])))[0]),
         )
 
     def plan(
         self,
-        log_attention: Tensor,
-        view: View,
+        views: Sequence[View],
+        glances: Sequence[Glance],
         *,
+        samples: int,
         generator: torch.Generator,
-        samples: int | None = None,
         scheme: str | None = None,
-    ) -> Draw:
-        """Draw one slide's cells so that they also tell how sure they are; see `stages.sampling.replicates`."""
-        budget, scheme = samples or self.spec.samples, scheme or self.spec.scheme
-        return replicates(
-            log_attention[None],
-            budget,
-            # systematic pairs its cells by itself: as many replicates as it can tell apart
-            min(1 + budget // 2, MAX_REPLICATES) if scheme == "systematic" else self.spec.replicates,
-            scheme=scheme,
-            generator=generator,
-            order=self._order(view),
-        )
+        judged: bool = True,
+        repeats: int = 1,
+        opened: Sequence[dict[int, Tensor]] | None = None,
+    ) -> list[Plan]:
+        """Draw at most ``samples`` cells of each slide, ``repeats`` times; `judged`, such that they also tell how sure
+        they are.
+
+        With two levels the drawn regions of all slides are looked into together; what ``opened`` holds for a slide
+        (region -> log attention inside it) is used and added to, so that no region is looked into twice.
+        """
+        take = draw_judged if judged else draw
+        options: dict[str, Any] = {"scheme": scheme or self.spec.scheme, "generator": generator}
+        if self.inner is None:
+            plans = []
+            for view, glance in zip(views, glances, strict=True):
+                log_a = glance.log_attention.expand(repeats, -1)
+                drawn = take(log_a.detach(), samples, order=self._order(*view.tissue.shape), **options)
+                places = torch.arange(log_a.shape[1], device=self.device).expand(repeats, -1)
+                control = None if glance.control is None else glance.control.expand(repeats, -1, -1)
+                plans.append(Plan(drawn, log_a, places, control, entropy(log_a)))
+            return plans
+        outers, shares = [], []
+        for view, glance in zip(views, glances, strict=True):
+            rows, columns = (n // self.spec.region_cells for n in view.tissue.shape)
+            regions, share = self._shares(view, glance, samples)
+            log_a = glance.log_attention.detach().expand(repeats, -1)
+            outers.append(take(log_a, regions, order=self._order(rows, columns), **options))
+            shares.append(share)
+        insides = self._look_inside(views, [outer.cells.flatten() for outer in outers], opened)
+        order = self._order(self.spec.region_cells, self.spec.region_cells)
+        plans = []
+        for view, glance, outer, share, inside in zip(views, glances, outers, shares, insides, strict=True):
+            inner = take(inside.detach(), share, order=order, **options)  # of (B R) regions
+            log_outer = glance.log_attention[outer.cells]  # (B, R)
+            within = (outer.weights * log_outer.exp() * entropy(inside).view_as(log_outer)).sum(1)
+            plans.append(
+                Plan(
+                    nest(outer, inner, inside.shape[1], repeats=options["scheme"] == "iid"),
+                    (log_outer.flatten().unsqueeze(1) + inside).view(repeats, -1),
+                    self._places(view)[outer.cells].flatten(1),
+                    None,
+                    entropy(glance.log_attention[None]) + within,
+                )
+            )
+        return plans
+
+    def evidence(self, plan: Plan, features: Tensor) -> Evidence:
+        """What the features (B, N, D) of a plan's cells, in their order, tell about the log-odds."""
+        return weigh(*self._weighed(plan, features))
+
+    def judge(self, plan: Plan, features: Tensor, *, confidence: float = 0.95) -> Prediction:
+        """Prediction from the features (N, D) of a plan's cells, in their order."""
+        parts = (values[0] for values in self._weighed(plan, features[None]))
+        return predict(*parts, calibration=self.calibration, confidence=confidence)
 
     @torch.no_grad()
-    def judge(self, log_attention: Tensor, drawn: Draw, features: Tensor, *, confidence: float = 0.95) -> Prediction:
-        """Prediction from a plan's features (N, D), those of its cells in their order."""
-        logits = self._logits(expectation(log_attention[None], features[None], drawn)[0])
-        attention = log_attention.double().exp()[drawn.cells[0]]
-        patch_logits = self._logits(features) - self.head.bias
-        return predict(logits, patch_logits, contrasts(drawn)[0] * attention, confidence=confidence)
-
-    def _logits(self, embeddings: Tensor) -> Tensor:
-        """Slide embeddings (..., D) -> logits (..., C); linear, so that unbiased embeddings give unbiased logits."""
-        logits: Tensor = self.head(FEATURE_SCALE * embeddings.to(self.head.weight.dtype))
-        return logits
-
-    def _encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
+    def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
         """Features (M, D) of the cells' patches, in blocks that bound the encoder's memory."""
         blocks = []
         for part in np.array_split(cells, -(-len(cells) // ENCODER_BLOCK)):
@@ -259,20 +359,82 @@ class AttentionSampler(nn.Module):
             blocks.append(self.encoder(torch.from_numpy(patches).to(self.device)))
         return torch.cat(blocks)
 
-    def _draw(self, log_attention: Tensor, view: View, n: int, generator: torch.Generator, scheme: str | None) -> Draw:
-        return draw(
-            log_attention.detach()[None],
-            n,
-            scheme=scheme or self.spec.scheme,
-            generator=generator,
-            order=self._order(view),
-        )
+    @torch.no_grad()
+    def _weighed(self, plan: Plan, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, C), what each patch adds to them (B, N, C), and contrasts times attention (B, H, N)."""
+        assert plan.draw.contrasts is not None, "the plan must be judged"
+        attention = plan.log_attention.double().exp().gather(1, plan.draw.cells)
+        left = features if plan.control is None else features - _told(plan)
+        patch_logits = self._logits(left) - self.head.bias
+        return self._logits(_embed(plan, features)), patch_logits, plan.draw.contrasts * attention.unsqueeze(1)
 
-    def _order(self, view: View) -> Tensor:
-        return _walk(*view.tissue.shape).to(self.device)
+    def _logits(self, embeddings: Tensor) -> Tensor:
+        """Slide embeddings (..., D) -> logits (..., C); linear, so that unbiased embeddings give unbiased logits."""
+        logits: Tensor = self.head(FEATURE_SCALE * embeddings.to(self.head.weight.dtype))
+        return logits
 
-    def _read(self, views: Sequence[View], draws: Sequence[Draw]) -> list[Tensor]:
-        lazy = [view.patches(d.cells[0].cpu().numpy()) for view, d in zip(views, draws, strict=True)]
+    def _shares(self, view: View, glance: Glance, samples: int) -> tuple[int, int]:
+        """How many regions to open, and how many patches to read in each; a slide of few cells is taken whole."""
+        regions = int((glance.log_attention > -torch.inf).sum())
+        if samples >= int(view.tissue.sum()):
+            return regions, self.spec.region_cells**2
+        regions = min(regions, max(2, samples // self.spec.region_samples))
+        return regions, samples // regions
+
+    def _look_inside(
+        self, views: Sequence[View], regions: Sequence[Tensor], opened: Sequence[dict[int, Tensor]] | None
+    ) -> list[Tensor]:
+        """Log attention inside regions, (R, cells of a region) for each slide; -inf off the tissue."""
+        assert self.inner is not None
+        known = opened or [{} for _ in views]
+        new = [sorted(set(r.tolist()) - k.keys()) for r, k in zip(regions, known, strict=True)]
+        asked = [(v.regions, torch.tensor(n)) for v, n in zip(views, new, strict=True) if n]
+        images = iter(self._read(asked) if asked else [])
+        for view, found, cells in zip(views, known, new, strict=True):
+            if cells:
+                logits = self.inner(self._image(next(images)))
+                tissue = self._by_region(torch.from_numpy(view.tissue).to(self.device)).flatten(0, 1)[cells]
+                inside = [masked_log_softmax(one.flatten(), mask) for one, mask in zip(logits, tissue, strict=True)]
+                found.update(zip(cells, inside, strict=True))
+        return [torch.stack([k[cell] for cell in r.tolist()]) for r, k in zip(regions, known, strict=True)]
+
+    def _spread(self, view: View, glance: Glance, opened: dict[int, Tensor]) -> Tensor:
+        """Log attention of all cells as far as it is known, (rows * columns,)."""
+        if self.inner is None:
+            return glance.log_attention
+        tissue = self._by_region(torch.from_numpy(view.tissue).to(self.device)).flatten(0, 1)  # (regions, cells)
+        inside = torch.where(tissue, -tissue.sum(1, keepdim=True).double().log(), -torch.inf)
+        for region, found in opened.items():
+            inside[region] = found.double()
+        joint = torch.where(tissue, glance.log_attention.double().unsqueeze(1) + inside, -torch.inf)
+        out = joint.new_empty(joint.numel())
+        out[self._places(view).flatten()] = joint.flatten()
+        return out
+
+    def _by_region(self, cells: Tensor) -> Tensor:
+        """Cells (rows, columns) -> (region rows, region columns, cells of a region)."""
+        side = self.spec.region_cells
+        rows, columns = (n // side for n in cells.shape)
+        return cells.view(rows, side, columns, side).transpose(1, 2).flatten(2)
+
+    def _places(self, view: View) -> Tensor:
+        """Row-major indices of the cells of each region, (regions, cells of a region)."""
+        cells = torch.arange(view.tissue.size, device=self.device).view(view.tissue.shape)
+        return self._by_region(cells).flatten(0, 1)
+
+    def _image(self, rgb: NDArray[np.uint8] | Tensor) -> Tensor:
+        """(..., H, W, 3) uint8 -> (..., 3, H, W) in 0 to 1."""
+        return torch.as_tensor(rgb).to(self.device).movedim(-1, -3) / 255
+
+    def _order(self, rows: int, columns: int) -> Tensor:
+        return _walk(rows, columns).to(self.device)
+
+    def _read_planned(self, views: Sequence[View], plans: Sequence[Plan]) -> list[Tensor]:
+        """Patches (N, P, P, 3) of single plans, of all slides together."""
+        return self._read([(view.patches, plan.cells[0]) for view, plan in zip(views, plans, strict=True)])
+
+    def _read(self, asked: Sequence[tuple[Callable[[NDArray[np.int64]], Any] | None, Tensor]]) -> list[Tensor]:
+        lazy = [read(cells.cpu().numpy()) for read, cells in asked if read is not None]
         return [torch.from_numpy(p).to(self.device) for p in dask.compute(*lazy, scheduler="threads")]
 
 
@@ -281,48 +443,12 @@ def _walk(rows: int, columns: int) -> Tensor:
     return hilbert_order(rows, columns)
 
 
-def save_model(model: AttentionSampler, path: Path) -> None:
-    """Write weights and spec as one safetensors file (the caller makes the write atomic)."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    safetensors.torch.save_file(state, path, metadata={"format": FORMAT, "spec": json.dumps(asdict(model.spec))})
+def _embed(plan: Plan, features: Tensor) -> Tensor:
+    """Estimates of ``Phi``, (B, D), from features (B, N, D)."""
+    return expectation(plan.log_attention, features, plan.draw, control=plan.control)
 
 
-def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
-    """Read a checkpoint written by `save_model`; nothing in it is ever executed.
-
-    Args:
-        path: the file.
-        device: "cpu", "cuda", "cuda:N", or "auto": a GPU where there is one.
-
-    Raises:
-        UsageError: missing, truncated, or not one of ours; its encoder needs what is not installed; or no such device.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise UsageError(
-                f"{path} is not a {FORMAT} checkpoint: give the model.safetensors that `saccade train` wrote"
-            )
-        spec = json.loads(metadata["spec"])
-        spec["classes"] = tuple(spec["classes"])
-        model = AttentionSampler(ModelSpec(**spec))
-        model.load_state_dict(safetensors.torch.load_file(path))
-    except FileNotFoundError as exc:
-        raise UsageError(f"no checkpoint at {path}: give the model.safetensors that `saccade train` wrote") from exc
-    except ImportError as exc:
-        raise UsageError(f"cannot load the checkpoint {path}: {exc}") from exc
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as exc:
-        reason = str(exc).splitlines()[0]
-        raise UsageError(f"cannot load the checkpoint {path}: {reason}; it is damaged or of another version") from exc
-    try:
-        return model.to(device).eval()
-    except (RuntimeError, AssertionError) as exc:
-        raise UsageError(f"cannot compute on {device!r}: {str(exc).splitlines()[0]}; use --device cpu") from exc
-
-
-def model_digest(path: Path) -> str:
-    """SHA-256 of a checkpoint file: part of every result's key."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _told(plan: Plan) -> Tensor:
+    """What the thumbnail foretold for a plan's cells, (B, N, D)."""
+    assert plan.control is not None
+    return plan.control.gather(1, plan.draw.cells.unsqueeze(-1).expand(-1, -1, plan.control.shape[2]))

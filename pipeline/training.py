@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from pipeline import artefacts
+from pipeline.calibration import calibrate
+from pipeline.checkpoints import load_model, save_model
 from pipeline.cohort import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.looking import Look, look
 from pipeline.metrics import evaluate
-from pipeline.model import AttentionSampler, ModelSpec, load_model, save_model
+from pipeline.model import AttentionSampler, ModelSpec
 from pipeline.splits import split_cohort
 
 Say = Callable[[str], None]
@@ -70,7 +72,10 @@ def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
         dim=config.encoder.dim,
         scheme=config.sampling.scheme,
         samples=config.sampling.samples,
-        replicates=config.sampling.replicates,
+        control=config.sampling.control_variate,
+        inner_mpp=config.attention.inner_mpp,
+        region_cells=config.attention.region_cells if config.attention.inner_mpp else 1,
+        region_samples=config.attention.region_samples if config.attention.inner_mpp else 1,
     )
 
 
@@ -174,14 +179,19 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: _Looks, say: Say) ->
         checkpoint=job.folder / f"training-{key[:12]}.ckpt",
         samples=config.sampling.train_samples or config.sampling.samples,
         say=say,
-        **config.training.model_dump(exclude={"folds"}),
+        **config.training.model_dump(exclude={"folds", "calibration_slides"}),
     )
+    model.eval()
+    if config.training.calibration_slides:
+        slides = [*job.held_out.get("val", ()), *job.train][: config.training.calibration_slides]
+        views = [lambda slide=slide: looks(slide).view for slide in slides]
+        model.calibration = calibrate(model, views, seed=config.training.seed, say=say)
     with artefacts.atomic_write(path) as temporary:
         save_model(model, temporary)
     done = {"key": key, "seconds": time.perf_counter() - started, "config": config.model_dump(mode="json")}
     artefacts.write_json(mark, done)
     say(f"fitted on {len(job.train)} slides in {done['seconds']:.0f} s: {path}")
-    return model.eval()
+    return model
 
 
 def _key(job: _Job, config: Config) -> str:

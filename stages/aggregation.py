@@ -14,6 +14,9 @@ import torch
 from scipy.stats import t as student_t
 from torch import Tensor
 
+SLIGHT = 1e-3
+"""Share of the variance of all drawn patches below which a smaller variance is not believed: few draws look alike."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -36,60 +39,128 @@ class Prediction:
         return float(torch.maximum(self.probabilities - self.low, self.high - self.probabilities).max())
 
 
-def predict(logits: Tensor, patch_logits: Tensor, contrasts: Tensor, *, confidence: float = 0.95) -> Prediction:
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What draws of B slides tell about the log-odds of C classes; all float64.
+
+    Attributes:
+        log_odds: (B, C), ``l_c = z_c - log sum_{j != c} exp z_j``, of the estimated logits.
+        unit: (B, 1), sum of the squared contrasts: the estimate's variance if patches differed by 1 at random.
+        freedom: (B, 1), patches left to chance, less one (0 at least).
+        by_design: (B, C), the design's unbiased variance, in these units.
+        among_random: (B, C), variance among the patches that were left to chance.
+        among_all: (B, C), variance among all that were drawn, those drawn for sure included.
+    """
+
+    log_odds: Tensor
+    unit: Tensor
+    freedom: Tensor
+    by_design: Tensor
+    among_random: Tensor
+    among_all: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How draws of a cohort's slides spread: what a single draw of few patches cannot tell (`pipeline.calibration`).
+
+    A draw's own variance is shrunk, in logarithms, towards what slides whose patches differ as much as this one's
+    usually have (a generalised variance function: K. M. Wolter, *Introduction to Variance Estimation*, ch. 7):
+
+        ``log V = w (eta log by_design + (1 - eta) log among_random) + (1 - w) (alpha + beta log among_all) + log unit``
+
+    with ``w = freedom / (freedom + worth)``; the half-width is ``factor(N) t_{freedom + worth} sqrt(V)``. The default
+    knows no cohort and takes the patches of a slide as exchangeable.
+
+    Attributes:
+        alpha, beta: level and slope of the cohort's variance.
+        eta: weight of the design's variance, which knows that neighbours are alike; the other has more freedom.
+        worth: draws that the cohort's word is worth.
+        budgets, factors: what the half-width is multiplied by at so many draws (interpolated in their logarithm).
+    """
+
+    alpha: float = 0.0
+    beta: float = 1.0
+    eta: float = 0.5
+    worth: float = 4.0
+    budgets: tuple[int, ...] = (1,)
+    factors: tuple[float, ...] = (1.0,)
+
+    def variance(self, evidence: Evidence) -> Tensor:
+        """``V`` (B, C)."""
+        floor = SLIGHT * evidence.among_all + torch.finfo(torch.float64).tiny
+        own = self.eta * (evidence.by_design + floor).log() + (1 - self.eta) * (evidence.among_random + floor).log()
+        cohort = self.alpha + self.beta * (evidence.among_all + floor).log()
+        w = evidence.freedom / (evidence.freedom + self.worth)
+        return (w * own + (1 - w) * cohort).exp() * evidence.unit
+
+    def half_width(self, evidence: Evidence, drawn: int, *, confidence: float = 0.95) -> Tensor:
+        """Half the interval of the log-odds, (B, C), from ``drawn`` cells."""
+        factor = float(np.interp(np.log(drawn), np.log(self.budgets), self.factors))
+        quantile = student_t.ppf(0.5 + confidence / 2, (evidence.freedom + self.worth).numpy())
+        return factor * torch.from_numpy(np.asarray(quantile)) * self.variance(evidence).sqrt()
+
+
+def weigh(logits: Tensor, patch_logits: Tensor, contrasts: Tensor) -> Evidence:
+    """What draws tell about each class's log-odds, linearised at the estimate.
+
+    Patch ``m`` adds ``y_m`` to the log-odds per unit of attention. With two classes this is exact, so the interval is
+    free of the bias that a nonlinear head adds (Jensen).
+
+    Args:
+        logits: (B, C), of the slides.
+        patch_logits: (B, M, C), each drawn patch's logits without the head's constant.
+        contrasts: (B, H, M), ``k_hm``: those of the draw times the patches' attention.
+    """
+    z, k = logits.detach().double().cpu(), contrasts.detach().double().cpu()
+    others = z.unsqueeze(-2).expand(*z.shape, -1).masked_fill(torch.eye(z.shape[-1], dtype=torch.bool), -torch.inf)
+    # d l_c / d z_j: 1 for j = c, minus the share of j among the others elsewhere
+    slopes = torch.eye(z.shape[-1], dtype=torch.float64) - torch.softmax(others, -1)
+    y = patch_logits.detach().double().cpu() @ slopes.transpose(-1, -2)  # (B, M, C)
+    unit = k.square().sum((1, 2)).unsqueeze(-1)
+    chance = (k != 0).any(1)  # (B, M)
+    count = chance.sum(1, keepdim=True)
+    mean = (y * chance.unsqueeze(-1)).sum(1, keepdim=True) / count.clamp(min=1).unsqueeze(-1)
+    spread = ((y - mean).square() * chance.unsqueeze(-1)).sum(1)
+    return Evidence(
+        log_odds=z - others.logsumexp(-1),
+        unit=unit,
+        freedom=(count - 1).clamp(min=0).double(),
+        by_design=(k @ y).square().sum(1) / unit.clamp(min=torch.finfo(torch.float64).tiny),
+        among_random=spread / (count - 1).clamp(min=1),
+        among_all=y.var(1, correction=int(y.shape[1] > 1)),
+    )
+
+
+def predict(
+    logits: Tensor,
+    patch_logits: Tensor,
+    contrasts: Tensor,
+    *,
+    calibration: Calibration | None = None,
+    confidence: float = 0.95,
+) -> Prediction:
     """Prediction from a slide's estimated logits and what of them was left to chance.
 
-    Class ``c`` is judged by its log-odds ``l_c = z_c - log sum_{j != c} exp z_j``, a monotone function of its
-    probability, linearised at the estimate: patch ``m`` adds ``y_m`` to it per unit of attention. With two classes this
-    is exact, so the interval is free of the bias that a nonlinear head adds (Jensen). The interval is
-    ``l_c +- t_df sqrt(V)`` with the larger of two estimates of the variance:
-
-    - by design, unbiased: ``sum_h d_h^2``, ``d_h = sum_m k_hm y_m``;
-    - as if patches were exchangeable: ``s^2 sum_hm k_hm^2``, with ``s^2`` the variance of the drawn ``y``. A few pairs
-      often look alike by luck, and the first then says next to nothing is open; the second remembers how different the
-      patches of this slide can be. Where neighbours are alike it is too large, and the interval wider than stated.
-
-    ``df = 3 (sum d_h^2)^2 / sum d_h^4 - 2`` (Satterthwaite, 1946, for components of one degree of freedom each).
+    The interval of class ``c`` is ``sigmoid(l_c +- half-width)``, with ``l_c`` its log-odds: a monotone function of its
+    probability, so that the interval's ends are those of the probability too.
 
     Args:
         logits: (C,), of the slide.
         patch_logits: (M, C), each drawn patch's logits without the head's constant.
-        contrasts: (H, M), ``k_hm``: `stages.sampling.contrasts` times the patches' attention; zero where nothing was
-            left to chance, as on a slide that was read whole.
+        contrasts: (H, M), ``k_hm``: the draw's contrasts times the patches' attention; zero where nothing was left to
+            chance, as on a slide that was read whole.
+        calibration: the cohort's; default: what a slide tells by itself.
         confidence: of the interval.
 
     Raises:
         ValueError: fewer than two classes, or values that are not finite.
     """
-    z, y, k = (values.detach().double().cpu() for values in (logits, patch_logits, contrasts))
-    if z.shape[0] < 2:
-        raise ValueError(f"a prediction needs at least 2 classes, got {z.shape[0]}")
-    if not all(torch.isfinite(values).all() for values in (z, y, k)):
+    if logits.shape[0] < 2:
+        raise ValueError(f"a prediction needs at least 2 classes, got {logits.shape[0]}")
+    if not all(bool(torch.isfinite(values).all()) for values in (logits, patch_logits, contrasts)):
         raise ValueError("logits are not finite: the checkpoint or the features are damaged")
-    y = y @ _log_odds_slopes(z).T  # (M, C)
-    square = (k @ y).square()  # (H, C)
-    by_design = square.sum(0)
-    fourth = square.square().sum(0)
-    freedom = torch.where(fourth > 0, 3 * by_design.square() / fourth.clamp(min=1e-300) - 2, 1.0)
-    freedom = freedom.clamp(1, max(1, k.shape[0]))
-    variance = torch.maximum(by_design, k.square().sum() * y.var(0, correction=int(len(y) > 1)))
-    half = torch.from_numpy(np.asarray(student_t.ppf(0.5 + confidence / 2, freedom.numpy()))) * variance.sqrt()
-    centre = _log_odds(z)
+    evidence = weigh(logits[None], patch_logits[None], contrasts[None])
+    half = (calibration or Calibration()).half_width(evidence, len(patch_logits), confidence=confidence)[0]
+    centre, z = evidence.log_odds[0], logits.detach().double().cpu()
     return Prediction(torch.softmax(z, 0), torch.sigmoid(centre - half), torch.sigmoid(centre + half), z)
-
-
-def _log_odds(logits: Tensor) -> Tensor:
-    """``log p_c / (1 - p_c)`` for every class: (C,) -> (C,)."""
-    return logits - _others(logits).logsumexp(-1)
-
-
-def _log_odds_slopes(logits: Tensor) -> Tensor:
-    """``d l_c / d z_j``, (C, C): 1 on the diagonal, elsewhere minus the share of ``j`` among the classes that are not
-    ``c``."""
-    return torch.eye(len(logits), dtype=logits.dtype) - torch.softmax(_others(logits), -1)
-
-
-def _others(logits: Tensor) -> Tensor:
-    """(C, C): the logits, with -inf on the diagonal."""
-    own = torch.eye(len(logits), dtype=torch.bool)
-    return logits.expand(len(logits), -1).masked_fill(own, -torch.inf)

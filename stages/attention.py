@@ -30,21 +30,31 @@ class ThumbnailAttention(nn.Module):
             if left % 2 == 0:
                 layers.append(nn.AvgPool2d(2))
                 left //= 2
-        layers += [nn.AvgPool2d(left), nn.Conv2d(channels[-1], 1, 1)]
-        nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*layers, nn.AvgPool2d(left))
+        self.logit = nn.Conv2d(channels[-1], 1, 1)
+        nn.init.zeros_(self.logit.weight)
+        nn.init.zeros_(self.logit.bias)  # type: ignore[arg-type]
         self.cell_px = cell_px
+        self.channels = channels[-1]
         self.stride, self.field = _receptive_field(self.layers)
         # as far beyond the cell on the left as on the right; odd surplus goes to the right
         self.margin = (self.field - cell_px) // 2
 
     def forward(self, thumbnail: Tensor) -> Tensor:
-        """Thumbnail (3, H, W) in 0 to 1 -> logits (rows, cols)."""
-        height, width = thumbnail.shape[1:]
+        """Thumbnail (3, H, W) in 0 to 1 -> logits (rows, cols); or a batch of equal ones (B, 3, H, W)."""
+        return self.logits(self.features(thumbnail))
+
+    def features(self, thumbnail: Tensor) -> Tensor:
+        """What the logits are made from: (``channels``, rows, cols), or (B, ``channels``, rows, cols)."""
+        height, width = thumbnail.shape[-2:]
         pad = [(-(-n // self.cell_px) - 1) * self.stride + self.field - self.margin - n for n in (height, width)]
         ink = functional.pad(1 - thumbnail, (self.margin, pad[1], self.margin, pad[0]))  # 0 is background
-        logits: Tensor = self.layers(4 * ink[None])[0, 0]
+        features: Tensor = self.layers(4 * ink)
+        return features
+
+    def logits(self, features: Tensor) -> Tensor:
+        """`features` -> logits."""
+        logits: Tensor = self.logit(features).squeeze(-3)
         return logits
 
     def raster(self, thumbnail: Raster) -> Raster:

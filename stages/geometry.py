@@ -109,6 +109,11 @@ class Raster:
         corner = self.to_level0((offset - stride / 2, offset - stride / 2))
         return Raster(float(corner[0]), float(corner[1]), self.scale_x * stride, self.scale_y * stride, width, height)
 
+    def divided(self, parts: int) -> Raster:
+        """The raster that cuts every pixel of this one into ``parts x parts``."""
+        scale_x, scale_y = self.scale_x / parts, self.scale_y / parts
+        return Raster(self.x, self.y, scale_x, scale_y, self.width * parts, self.height * parts)
+
 
 def level_raster(size_level0: tuple[int, int], size: tuple[int, int]) -> Raster:
     """Place one pyramid level on the level-0 frame.

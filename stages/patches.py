@@ -25,18 +25,22 @@ class PatchReader:
         cells: the attention map's raster.
         patch_px: side of a patch in its own pixels.
         patch_mpp: µm per pixel of a patch, exact.
+        inside: whether a patch that would reach past the slide's edge is moved inside; otherwise it stays centred on
+            its cell, and what lies outside reads as background.
     """
 
     slide: Slide
     cells: Raster
     patch_px: int
     patch_mpp: float
+    inside: bool = True
 
     def rasters(self, cells: ArrayLike) -> list[Raster]:
-        """The patch of each cell (row-major indices, (N,)), centred on the cell; moved inside at the slide's edge."""
+        """The patch of each cell (row-major indices, (N,)), centred on the cell."""
         centres = self.cells.centres_level0(cells)
         facts = self.slide.facts
-        return patch_rasters(centres, facts.require_mpp(), self.patch_px, self.patch_mpp, bounds=facts.bounds)
+        bounds = facts.bounds if self.inside else None
+        return patch_rasters(centres, facts.require_mpp(), self.patch_px, self.patch_mpp, bounds=bounds)
 
     def boxes_level0(self, cells: ArrayLike) -> NDArray[np.float64]:
         """(x, y, width, height) of each cell's patch in level-0 pixels, (N, 4); x and y are whole."""

@@ -21,10 +21,14 @@ from torch import Tensor
 from stages import schemes
 from stages.hilbert import hilbert_order as hilbert_order
 from stages.schemes import Draw as Draw
-from stages.schemes import helmert
 from stages.schemes import inclusion_probabilities as inclusion_probabilities
+from stages.schemes import nest as nest
 
 SCHEMES = ("systematic", "gumbel", "iid", "topk")
+MOST_CONTRASTS = 512
+"""Pairs of a systematic draw that are contrasts of their own: enough to tell a variance, few enough to hold."""
+MOST_JUDGED = 2048
+"""Draws of ``iid`` or ``gumbel`` whose variance is told: it takes memory for their square."""
 LOG_FLOOR = -600.0
 """Smallest log-probability to draw with. Any positive proposal is unbiased, and this one keeps 1/q within float64."""
 
@@ -80,10 +84,9 @@ def draw(
 
 
 @torch.no_grad()
-def replicates(
+def draw_judged(
     log_attention: Tensor,
     n: int,
-    r: int,
     *,
     scheme: str = "systematic",
     generator: torch.Generator,
@@ -92,82 +95,59 @@ def replicates(
 ) -> Draw:
     """Draw ``n`` cells of every slide such that they also tell how sure they are; arguments as in `draw`.
 
-    The draw carries R sets of weights for `replicate_expectations`:
+    The draw carries contrasts (`Draw.contrasts`), whose squares sum to an unbiased variance:
 
-    - ``systematic``: a single random start has no unbiased variance, so this draws two cells from every two steps of
-      the walk instead (`schemes.pairs`). R = min(r, 1 + pairs): a larger r costs no reads and gives the variance more
-      degrees of freedom, R - 1. In a batch, R follows the slide of most pairs.
-    - ``gumbel`` and ``iid``: R = r independent draws that share the budget.
+    - ``systematic``: a single random start has none, so this draws two cells from every two steps of the walk instead
+      (`schemes.pairs`): a contrast for each pair.
+    - ``gumbel`` and ``iid``: every draw is an estimate of its own, uncorrelated with the others: n - 1 contrasts.
 
-    A slide of at most ``n`` cells is taken whole, and its replicates are all equal.
+    A slide of at most ``n`` cells is taken whole, and its contrasts are 0.
 
     Raises:
-        ValueError: as `draw`; also r < 2, ``topk``, and n too small to replicate (below 2; ``gumbel`` and ``iid``: r).
+        ValueError: as `draw`; also ``topk``, n below 2, and more than `MOST_JUDGED` draws of ``gumbel`` or ``iid``.
     """
     q, order = _checked(log_attention, n, scheme, generator, log_proposal, order)
-    if r < 2:
-        raise ValueError(f"a variance needs at least 2 replicates, got r = {r}")
     if scheme == "topk":
-        raise ValueError("replicates of topk cannot tell its bias: use systematic, gumbel or iid")
+        raise ValueError("topk cannot tell its bias, and so no variance: use systematic, gumbel or iid")
     support = (q > 0).sum(1, keepdim=True)
     if bool((support <= n).all()):
-        return _replicated(_whole(q, int(support.max())), 2)
-    fewest = 2 if scheme == "systematic" else r
-    if n < fewest:
-        raise ValueError(f"{scheme} with r = {r} replicates needs at least {fewest} cells a slide: raise n = {n}")
+        whole = _whole(q, int(support.max()))
+        return Draw(whole.cells, whole.weights, whole.weights.new_zeros(len(q), 1, whole.cells.shape[1]))
+    if n < 2:
+        raise ValueError(f"a variance needs at least 2 cells a slide: raise n = {n}")
+    if scheme != "systematic" and n > MOST_JUDGED:
+        raise ValueError(f"the variance of {scheme} is told for at most {MOST_JUDGED} draws, got {n}: use systematic")
     if scheme == "systematic":
-        drawn = schemes.pairs(q, n, r, _uniform(generator, 3, len(q), n // 2), order)
+        drawn = schemes.pairs(q, n, MOST_CONTRASTS, _uniform(generator, 3, len(q), n // 2), order)
+    elif scheme == "gumbel":
+        drawn = schemes.judged_gumbel(q, n, _uniform(generator, *q.shape))
     else:
-        sizes = [n // r + (g < n % r) for g in range(r)]
-        if scheme == "gumbel":
-            parts = [schemes.gumbel(q, size, _uniform(generator, *q.shape)) for size in sizes]
-        else:
-            parts = [schemes.iid(q, _uniform(generator, len(q), size)) for size in sizes]
-        drawn = schemes.independent(parts)
-    assert drawn.replicate_weights is not None
-    return _where(support <= n, _replicated(_whole(q, n), drawn.replicate_weights.shape[1]), drawn)
+        drawn = schemes.judged_iid(q, _uniform(generator, len(q), n))
+    return _where(support <= n, _whole(q, n), drawn)
 
 
-def expectation(log_attention: Tensor, features: Tensor, draw: Draw) -> Tensor:
-    """Estimate ``sum_i a_i f_i`` by ``sum_m w_m a_{i_m} f_{i_m}``: (B, D), differentiable in both arguments.
+def expectation(log_attention: Tensor, features: Tensor, draw: Draw, *, control: Tensor | None = None) -> Tensor:
+    """Estimate ``sum_i a_i f_i`` by ``sum_m w_m a_{i_m} f_{i_m}``: (B, D), differentiable in all arguments.
+
+    With a control variate ``h`` it is ``sum_i a_i h_i + sum_m w_m a_{i_m} (f_{i_m} - h_{i_m})``: unbiased whatever h
+    is, in value and in the gradients to attention and features, and the better h foretells f the less is left to
+    chance. (Its gradient to h is noise around zero; fit h by a loss of its own.)
 
     Args:
         log_attention: (B, K), log-softmax. It may have changed since the draw: the weights are still right.
         features: (B, N, D), of the drawn cells.
+        control: (B, K, D), known for every cell without reading it; finite also off the tissue.
     """
-    terms = _terms(log_attention, features, draw)
-    return torch.einsum("bn,bnd->bd", draw.weights, terms).to(features.dtype)
-
-
-def replicate_expectations(log_attention: Tensor, features: Tensor, draw: Draw) -> Tensor:
-    """Replicate estimates of ``sum_i a_i f_i``, (B, R, D); arguments as in `expectation`.
-
-    Each is unbiased, their mean over R is `expectation`, and their sample covariance over R is an unbiased estimate of
-    its covariance.
-
-    Raises:
-        ValueError: the draw is not from `replicates`.
-    """
-    if draw.replicate_weights is None:
-        raise ValueError("this draw has no replicates: make it with replicates() instead of draw()")
-    terms = _terms(log_attention, features, draw)
-    return torch.einsum("brn,bnd->brd", draw.replicate_weights, terms).to(features.dtype)
-
-
-def contrasts(draw: Draw) -> Tensor:
-    """What of a draw was left to chance, as orthogonal contrasts ``k`` between its terms: (B, R - 1, N).
-
-    With ``d_h = sum_m k_hm a_m f_m``, ``sum_h d_h^2`` is the sample variance of the replicates over R, an unbiased
-    estimate of the estimate's variance. Where R - 1 is the number of pairs, every contrast is one pair of cells.
-
-    Raises:
-        ValueError: the draw is not from `replicates`.
-    """
-    if draw.replicate_weights is None:
-        raise ValueError("this draw has no replicates: make it with replicates() instead of draw()")
-    r = draw.replicate_weights.shape[1]
-    basis = helmert(r).to(draw.replicate_weights) / math.sqrt(r * (r - 1))
-    return torch.einsum("brn,rh->bhn", draw.replicate_weights, basis)
+    if features.shape[:2] != draw.cells.shape:
+        raise ValueError(f"features of the drawn cells must be {(*draw.cells.shape, 'D')}, got {tuple(features.shape)}")
+    # in float64 a weight of 1e200 times an attention of 1e-200 is still 1
+    shares = draw.weights * log_attention.gather(1, draw.cells).double().exp()
+    values = features.double()
+    known: Tensor | float = 0.0
+    if control is not None:
+        known = torch.einsum("bk,bkd->bd", log_attention.double().exp(), control.double())
+        values = values - control.double().gather(1, draw.cells.unsqueeze(-1).expand_as(features))
+    return (known + torch.einsum("bn,bnd->bd", shares, values)).to(features.dtype)
 
 
 def hard_bound(log_attention: Tensor, draw: Draw) -> Tensor:
@@ -201,13 +181,6 @@ def smooth(log_attention: Tensor, share: float) -> Tensor:
     log_uniform = math.log(share) - (~outside).sum(1, keepdim=True).to(log_attention.dtype).log()
     mixed = torch.logaddexp(log_attention.masked_fill(outside, 0.0) + math.log1p(-share), log_uniform)
     return mixed.masked_fill(outside, -torch.inf)
-
-
-def _terms(log_attention: Tensor, features: Tensor, draw: Draw) -> Tensor:
-    """``a_{i_m} f_m`` (B, N, D) in float64, where a weight of 1e200 times an attention of 1e-200 is still 1."""
-    if features.shape[:2] != draw.cells.shape:
-        raise ValueError(f"features of the drawn cells must be {(*draw.cells.shape, 'D')}, got {tuple(features.shape)}")
-    return log_attention.gather(1, draw.cells).double().exp().unsqueeze(-1) * features.double()
 
 
 def _checked(
@@ -273,15 +246,10 @@ def _whole(q: Tensor, width: int) -> Draw:
     return Draw(torch.where(inside, cells, cells[:, :1]), inside.double())
 
 
-def _replicated(draw: Draw, r: int) -> Draw:
-    """The same weights in every one of r replicates."""
-    return Draw(draw.cells, draw.weights, draw.weights.unsqueeze(1).repeat(1, r, 1))
-
-
 def _where(whole: Tensor, this: Draw, other: Draw) -> Draw:
-    """Rows of ``this`` where ``whole`` (B, 1) holds, of ``other`` elsewhere."""
+    """Rows of ``this``, where nothing is left to chance, where ``whole`` (B, 1) holds, of ``other`` elsewhere."""
     weights = torch.where(whole, this.weights, other.weights)
     cells = torch.where(whole, this.cells, other.cells)
-    if this.replicate_weights is None or other.replicate_weights is None:
+    if other.contrasts is None:
         return Draw(cells, weights)
-    return Draw(cells, weights, torch.where(whole.unsqueeze(-1), this.replicate_weights, other.replicate_weights))
+    return Draw(cells, weights, torch.where(whole.unsqueeze(-1), 0.0, other.contrasts))

@@ -8,7 +8,6 @@ meaningless: the caller takes it whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +21,13 @@ class Draw:
     Attributes:
         cells: (B, N) int64. A row that needs fewer than N cells repeats one of its own with weight 0.
         weights: (B, N) float64; 0 marks padding.
-        replicate_weights: (B, R, N) float64 from `replicates`, None from `draw`: R sets of weights, each unbiased,
-            whose mean over R is ``weights``.
+        contrasts: (B, H, N) float64 from `draw_judged`, None from `draw`: what was left to chance. With
+            ``d_h = sum_m k_hm a_m f_m``, ``sum_h d_h d_h^T`` is an unbiased estimate of the estimate's covariance.
     """
 
     cells: Tensor
     weights: Tensor
-    replicate_weights: Tensor | None = None
+    contrasts: Tensor | None = None
 
 
 def inclusion_probabilities(a: Tensor, n: int) -> Tensor:
@@ -66,13 +65,16 @@ def gumbel_weights(q: Tensor, cells: Tensor) -> Tensor:
     This averages N unbiased estimates (Des Raj's): those drawn before ``m`` at face value plus ``m`` over its
     conditional probability.
     """
-    drawn = q.gather(1, cells)
-    undrawn = q.scatter(1, cells, 0.0).sum(1, keepdim=True)
-    # r_m from what is left, not as 1 - sum: where attention peaks, nothing would be left of the difference
-    left = undrawn + drawn.flip(1).cumsum(1).flip(1)
     n = cells.shape[1]
     later = n - 1 - torch.arange(n, device=q.device)
-    return (left / drawn + later) / n
+    return (_left(q, cells) / q.gather(1, cells) + later) / n
+
+
+def _left(q: Tensor, cells: Tensor) -> Tensor:
+    """``r_m = 1 - sum_{j<m} q_j``, the mass left before each draw (B, N), from what is left and not as a difference:
+    where attention peaks, nothing would be left of it."""
+    undrawn = q.scatter(1, cells, 0.0).sum(1, keepdim=True)
+    return undrawn + q.gather(1, cells).flip(1).cumsum(1).flip(1)
 
 
 def systematic(q: Tensor, n: int, u: Tensor, order: Tensor) -> Draw:
@@ -87,7 +89,7 @@ def systematic(q: Tensor, n: int, u: Tensor, order: Tensor) -> Draw:
     return Draw(cells, torch.where(slot < sure, 1.0, step / q.gather(1, cells)))
 
 
-def pairs(q: Tensor, n: int, r: int, u: Tensor, order: Tensor) -> Draw:
+def pairs(q: Tensor, n: int, most: int, u: Tensor, order: Tensor) -> Draw:
     """`systematic` with two cells from every two steps, by Murthy's design, which has an unbiased variance.
 
     The walk over the cells that are not sure is cut into strata of equal mass. In a stratum a first cell is drawn by
@@ -97,13 +99,13 @@ def pairs(q: Tensor, n: int, r: int, u: Tensor, order: Tensor) -> Draw:
         ``d^2 = (y_1/p_1 - y_2/p_2)^2 (1-p_1)(1-p_2)(1-p_1-p_2) / (2-p_1-p_2)^2``
 
     (M. N. Murthy, "Ordered and unordered estimators in sampling without replacement", Sankhya 18, 1957). A cell on the
-    border of two strata is a unit of each, with its share in either. The ``d`` of all pairs, with random signs, are
-    dealt to R - 1 orthonormal contrasts, so that R replicates vary by as much as the estimate does.
+    border of two strata is a unit of each, with its share in either. Each pair is a contrast of its own while there are
+    at most ``most``; beyond that they are dealt to so many with random signs, which leaves the variance unbiased.
 
     Args:
         q: (B, K).
         n: cells to draw, at least 2.
-        r: at most so many replicates; R = min(r, 1 + most pairs in a slide).
+        most: contrasts at most; H = min(most, n // 2).
         u: (3, B, n // 2) uniforms: first cell, second cell, sign.
         order: (K,).
     """
@@ -140,22 +142,32 @@ def pairs(q: Tensor, n: int, r: int, u: Tensor, order: Tensor) -> Draw:
     cells = torch.where(slot < sure, top, picked)
     weights = torch.where(slot < sure, 1.0, weight.flatten(1).gather(1, drawn))
     d = torch.where(slot < sure, 0.0, d.flatten(1).gather(1, drawn))
-
-    whole = (q > 0).sum(1, keepdim=True) <= n
-    replicates = max(2, min(r, 1 + int(count.masked_fill(whole, 0).max())))
-    dealt = helmert(replicates).to(q)[:, drawn // 2 % (replicates - 1)].transpose(0, 1)  # (B, R, N)
-    scale = math.sqrt(replicates * (replicates - 1))
-    return Draw(cells, weights, weights.unsqueeze(1) + scale * dealt * d.unsqueeze(1))
+    contrast = torch.arange(min(most, n // 2), device=q.device).unsqueeze(1)  # (H, 1)
+    dealt = (drawn // 2 % len(contrast)).unsqueeze(1) == contrast
+    return Draw(cells, weights, torch.where(dealt, d.unsqueeze(1), 0.0))
 
 
-def independent(parts: Sequence[Draw]) -> Draw:
-    """Independent draws, each unbiased, as one draw of all their cells with one replicate for each."""
-    cells = torch.cat([part.cells for part in parts], 1)
-    weights = torch.cat([part.weights for part in parts], 1)
-    sizes = torch.tensor([part.cells.shape[1] for part in parts])
-    owner = torch.arange(len(parts)).repeat_interleave(sizes).to(cells.device)
-    own = owner == torch.arange(len(parts), device=cells.device).unsqueeze(1)  # (R, N)
-    return Draw(cells, weights / len(parts), weights.unsqueeze(1) * own)
+def judged_iid(q: Tensor, u: Tensor) -> Draw:
+    """`iid` whose every draw is an estimate of its own, ``y / q``."""
+    cells = iid(q, u).cells
+    return _mean_of(cells, torch.diag_embed(1 / q.gather(1, cells)))
+
+
+def judged_gumbel(q: Tensor, n: int, u: Tensor) -> Draw:
+    """`gumbel` whose ``m``-th draw is an estimate of its own: those drawn before it at face value plus
+    ``r_m / q_m`` times its own (D. Raj, "Some estimators in sampling with varying probabilities without replacement",
+    JASA 51, 1956). They are uncorrelated, so that their spread tells the variance of their mean."""
+    cells = gumbel(q, n, u).cells
+    drawn = q.gather(1, cells)
+    before = torch.ones(n, n, dtype=q.dtype, device=q.device).tril(-1)
+    return _mean_of(cells, before + torch.diag_embed(_left(q, cells) / drawn))
+
+
+def _mean_of(cells: Tensor, estimates: Tensor) -> Draw:
+    """N uncorrelated estimates, each a row of weights (B, N, N) of the cells (B, N), as one draw: their mean."""
+    n = cells.shape[1]
+    basis = _helmert(n).to(estimates) / math.sqrt(n * (n - 1))
+    return Draw(cells, estimates.mean(1), torch.einsum("bmj,mh->bhj", estimates, basis))
 
 
 def topk(q: Tensor, n: int) -> Draw:
@@ -164,7 +176,42 @@ def topk(q: Tensor, n: int) -> Draw:
     return Draw(top.indices, (1 / top.values.sum(1, keepdim=True)).repeat(1, n))
 
 
-def helmert(r: int) -> Tensor:
+def nest(outer: Draw, inner: Draw, size: int, *, repeats: bool) -> Draw:
+    """Draws within draws: regions, then cells inside each drawn region, as one draw over the opened cells.
+
+    With ``A_r`` over regions and ``b_{i|r}`` inside them, weights are products, so ``sum_m w_m A_r b_i f_i`` is
+    unbiased for ``sum_r A_r sum_i b_{i|r} f_i``. Its variance is that of the regions' estimated totals plus
+    ``sum_r w_r`` times the variance inside region r (J. N. K. Rao, "Unbiased variance estimation for multistage
+    designs", Sankhya C 37, 1975); with replacement, where a region may be opened twice, each time with another draw of
+    its cells, the first term is all of it.
+
+    Args:
+        outer: (B, R) regions.
+        inner: (B R, N) cells of the drawn regions, in their order.
+        size: cells of a region.
+        repeats: whether ``outer`` was drawn with replacement.
+
+    Returns:
+        Draw of (B, R N); cell ``r * size + i`` is cell i of the r-th *drawn* region.
+    """
+    batch, regions = outer.cells.shape
+    n = inner.cells.shape[1]
+    slot = torch.arange(regions, device=outer.cells.device).view(1, regions, 1)
+    cells = (slot * size + inner.cells.view(batch, regions, n)).flatten(1)
+    within = inner.weights.view(batch, regions, n)
+    weights = (outer.weights.unsqueeze(-1) * within).flatten(1)
+    if outer.contrasts is None or inner.contrasts is None:
+        return Draw(cells, weights)
+    between = (outer.contrasts.unsqueeze(-1) * within.unsqueeze(1)).flatten(2)  # (B, H, R N)
+    own = torch.eye(regions, dtype=weights.dtype, device=weights.device)
+    # a slide taken whole has w = 1 and k = 0 also among those drawn with replacement, where w^2 = sum k^2
+    scale = (outer.weights.square() - outer.contrasts.square().sum(1)).clamp(min=0) if repeats else outer.weights
+    inside = scale.sqrt().view(batch, regions, 1, 1) * inner.contrasts.view(batch, regions, -1, n)
+    inside = (inside.unsqueeze(3) * own.view(1, regions, 1, regions, 1)).flatten(3).flatten(1, 2)
+    return Draw(cells, weights, torch.cat([between, inside], 1))
+
+
+def _helmert(r: int) -> Tensor:
     """(r, r - 1) orthonormal columns, each orthogonal to ones (Helmert)."""
     k = torch.arange(1, r, dtype=torch.float64)
     lower = torch.ones(r, r - 1, dtype=torch.float64).triu() - torch.diag_embed(k, offset=-1)[:, : r - 1]

@@ -14,7 +14,8 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from pipeline.model import AttentionSampler, ModelSpec, save_model
+from pipeline.checkpoints import save_model
+from pipeline.model import AttentionSampler, ModelSpec
 
 ROOT = Path(__file__).parent.parent
 
@@ -106,7 +107,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dim=16,
         scheme="systematic",
         samples=16,
-        replicates=4,
     )
     torch.manual_seed(0)
     model = AttentionSampler(spec)

@@ -64,7 +64,7 @@ def test_the_last_cell_sees_the_remainder() -> None:
 def test_the_rim_of_an_empty_thumbnail_is_no_special_case() -> None:
     torch.manual_seed(0)
     attention = ThumbnailAttention(cell_px=8)
-    torch.nn.init.normal_(attention.layers[-1].weight)
+    torch.nn.init.normal_(attention.logit.weight)
     logits = attention(torch.ones(3, 61, 77))
     torch.testing.assert_close(logits, logits[0, 0].expand_as(logits))
 

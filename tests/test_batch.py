@@ -219,9 +219,10 @@ def test_nothing_starts_without_a_usable_model(mixed: Path, tmp_path: Path) -> N
 
 
 def test_what_every_slide_would_refuse_is_said_once(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
-    for settings in ({"samples": 1}, {"samples": 3, "scheme": "iid"}):
-        with pytest.raises(UsageError, match="too few for an interval"):
-            run(mixed, tmp_path / "out", checkpoint, **settings)
+    with pytest.raises(UsageError, match="--samples 1 is too few for an interval: give at least 2"):
+        run(mixed, tmp_path / "out", checkpoint, samples=1)
+    with pytest.raises(UsageError, match="iid tells no interval beyond 2048; use --scheme systematic"):
+        run(mixed, tmp_path / "out", checkpoint, samples=3000, scheme="iid")
 
 
 def test_metrics_are_there_where_the_table_has_labels(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -84,14 +84,14 @@ def test_an_output_folder_that_cannot_be_is_refused(slides_folder: Path, tmp_pat
 
 def test_run_reads_on_until_it_is_sure_enough(slides_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     slide = slides_folder / "plain.tif"
-    done = saccade("run", slide, "--model", checkpoint, "--out", tmp_path / "out", "--tolerance", 0.001)
+    done = saccade("run", slide, "--model", checkpoint, "--out", tmp_path / "out", "--tolerance", 1e-5)
     assert done.returncode == 0, done.stderr
     commit = json.loads((tmp_path / "out" / "slides" / "plain" / "prediction.json").read_text())
     row = commit["row"]
     assert row["patches_read"] > 16  # the model's own budget leaves more open
     for name in ("normal", "tumour"):
-        assert row[f"prob_{name}"] - row[f"prob_{name}_low"] <= 0.001
-        assert row[f"prob_{name}_high"] - row[f"prob_{name}"] <= 0.001
+        assert row[f"prob_{name}"] - row[f"prob_{name}_low"] <= 1e-5
+        assert row[f"prob_{name}_high"] - row[f"prob_{name}"] <= 1e-5
 
 
 def test_cache_then_cache_again(slides_folder: Path, tmp_path: Path) -> None:

@@ -79,10 +79,20 @@ def test_configs_are_frozen(write):
         ("cohort: {table: t.csv}\ntraining: {epochs: '3'}", r"training\.epochs: .*integer.*found '3'$"),
         ("cohort: {table: t.csv}\ntraining: {epochs: true}", r"training\.epochs: .*integer.*found True$"),
         ("cohort: {table: t.csv}\nview: {patch_mpp: .nan}", r"view\.patch_mpp: .*finite.*found nan$"),
-        ("cohort: {table: t.csv}\nsampling: {replicates: 1}", r"sampling\.replicates: .*greater than or equal to 2"),
+        ("cohort: {table: t.csv}\nsampling: {samples: 1}", r"sampling\.samples: .*greater than or equal to 2"),
         (
-            "cohort: {table: t.csv}\nsampling: {samples: 3, scheme: iid}",
-            r"sampling: samples must be at least replicates.*found 3",
+            "cohort: {table: t.csv}\nsampling: {samples: 3000, scheme: iid}",
+            r"sampling: samples must be at most 2048 with iid.*found 3000",
+        ),
+        (
+            "cohort: {table: t.csv}\nattention: {kind: uniform}\nsampling: {control_variate: true}",
+            r"control_variate needs attention\.kind: learned",
+        ),
+        ("cohort: {table: t.csv}\nattention: {inner_mpp: 0.25}", r"inner_mpp must lie between .*found 0\.25"),
+        ("cohort: {table: t.csv}\nattention: {inner_mpp: 6}", r"multiple of attention\.inner_mpp, .*fits is 5\.81"),
+        (
+            "cohort: {table: t.csv}\nattention: {inner_mpp: 4}\nsampling: {samples: 3}",
+            r"sampling\.samples must be at least 4 with attention\.inner_mpp",
         ),
         ("cohort: {table: t.csv}\nsampling: {scheme: topk}", r"'systematic', 'gumbel' or 'iid', found 'topk'"),
         ("cohort: {table: t.csv}\nview: {attention_mpp: 7}", r"64 / 7 = 9\.14286; .*attention_mpp that fits is 7\.11"),

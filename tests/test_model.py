@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.checkpoints import load_model, save_model
 from pipeline.errors import UsageError
-from pipeline.model import FEATURE_SCALE, AttentionSampler, ModelSpec, View, load_model, save_model
+from pipeline.model import FEATURE_SCALE, AttentionSampler, ModelSpec, View
 from stages.sampling import entropy
 
 SPEC = ModelSpec(
@@ -27,7 +28,6 @@ SPEC = ModelSpec(
     dim=8,
     scheme="systematic",
     samples=12,
-    replicates=6,
 )
 
 
@@ -54,7 +54,7 @@ def view() -> View:
 def exhaustive(model: AttentionSampler, view: View) -> torch.Tensor:
     """Logits of the model that reads every patch, written out."""
     with torch.no_grad():
-        attention = model.attend(view).exp()
+        attention = model.glance(view).log_attention.exp()
         features = model.encoder(torch.from_numpy(view.patches(np.arange(attention.numel()))))
         return model.head(FEATURE_SCALE * (attention[:, None] * features.double()).sum(0).float())
 
@@ -65,7 +65,7 @@ def test_logits_are_unbiased_for_those_of_the_model_that_reads_everything(
 ) -> None:
     truth = exhaustive(model, view)
     # neither flat nor on a few cells: there is something to weigh and something to miss
-    assert 10 < float(entropy(model.attend(view).detach()[None]).exp()) < 60
+    assert 10 < float(entropy(model.glance(view).log_attention.detach()[None]).exp()) < 60
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         draws = [model([view], samples=12, generator=generator, scheme=scheme)[0][0] for _ in range(200)]
@@ -191,3 +191,23 @@ def test_intervals_hold_under_optional_stopping(model: AttentionSampler, view: V
         stopped += len(sampled.cells) < view.tissue.sum()
     assert stopped > trials / 4  # otherwise nothing was optional
     assert (hits / trials > 0.95 - 4 * math.sqrt(0.95 * 0.05 / trials)).all(), hits / trials
+
+
+def test_a_control_variate_changes_what_is_drawn_from_not_what_is_estimated(view: View) -> None:
+    """Logits stay unbiased; the loss of what the thumbnail foretells reaches only the control."""
+    torch.manual_seed(1)
+    model = AttentionSampler(replace(SPEC, control=True)).eval()
+    torch.nn.init.normal_(model.attention.logit.weight, std=20)
+    torch.nn.init.normal_(model.head.weight, std=0.2)
+    truth = exhaustive(model, view)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        draws = torch.stack([model([view], samples=12, generator=generator).logits[0] for _ in range(200)])
+    error = draws.double().std(0) / math.sqrt(len(draws))
+    assert ((draws.mean(0) - truth).abs() < 4 * error).all()  # four standard errors
+    model([view], samples=12, generator=generator).control_error.backward()
+    assert model.control is not None
+    assert bool(model.control.weight.grad.any())
+    assert all(p.grad is None for p in [*model.attention.parameters(), *model.encoder.parameters()])
+    found = model.sample(view, generator=generator, samples=1000)
+    torch.testing.assert_close(found.prediction.logits.float(), truth, rtol=1e-4, atol=1e-4)

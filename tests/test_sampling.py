@@ -16,13 +16,13 @@ from stages.sampling import (
     SCHEMES,
     Draw,
     draw,
+    draw_judged,
     entropy,
     expectation,
     hard_bound,
     hilbert_order,
     inclusion_probabilities,
-    replicate_expectations,
-    replicates,
+    nest,
     smooth,
 )
 
@@ -103,7 +103,7 @@ def all_systematic(q: Tensor, n: int) -> Outcomes:
     return Outcomes(length[length > 1e-14], schemes.systematic(q.expand(len(u), -1), n, u, order))
 
 
-def all_pairs(q: Tensor, n: int, r: int) -> Outcomes:
+def all_pairs(q: Tensor, n: int, most: int) -> Outcomes:
     order = torch.tensor(ORDER[len(q)])
     sure = int((inclusion_probabilities(q[None], n) > 1 - 1e-12).sum())
     sure += -1 if n - sure == 1 else (n - sure) % 2
@@ -135,18 +135,40 @@ def all_pairs(q: Tensor, n: int, r: int) -> Outcomes:
             uniforms.append([[o[1] for o in combination] + fill, [o[2] for o in combination] + fill, [*signs, *fill]])
             cells.append([cell for o in combination for cell in o[3]])
     u = torch.tensor(uniforms, dtype=torch.float64).transpose(0, 1)
-    drawn = schemes.pairs(q.expand(len(cells), -1), n, r, u, order)
+    drawn = schemes.pairs(q.expand(len(cells), -1), n, most, u, order)
     assert drawn.cells[:, sure:].tolist() == cells
     return Outcomes(torch.tensor(probability, dtype=torch.float64), drawn)
 
 
-def all_independent(parts: Sequence[Outcomes]) -> Outcomes:
-    """Every combination of independent draws."""
-    index = list(itertools.product(*(range(len(part.probability)) for part in parts)))
-    columns = torch.tensor(index).unbind(1)
-    probability = torch.stack([p.probability[c] for p, c in zip(parts, columns, strict=True)]).prod(0)
-    picked = [Draw(p.draw.cells[c], p.draw.weights[c]) for p, c in zip(parts, columns, strict=True)]
-    return Outcomes(probability, schemes.independent(picked))
+def all_judged(scheme: str, q: Tensor, n: int, most: int = 512) -> Outcomes:
+    """Every draw that tells its variance, with its contrasts."""
+    if int((q > 0).sum()) <= n:
+        return Outcomes(torch.ones(1, dtype=torch.float64), draw_judged(q.log()[None], n, generator=generator()))
+    if scheme == "systematic":
+        return all_pairs(q, n, most)
+    plain = ENUMERATE[scheme](q, n)
+    cells, rows = plain.draw.cells, q.expand(len(plain.probability), -1)
+    if scheme == "iid":
+        middle = torch.tensor(middles(q.tolist()), dtype=torch.float64)
+        return Outcomes(plain.probability, schemes.judged_iid(rows, middle[cells]))
+    # uniforms whose Gumbel keys come in the order of the cells
+    keys = torch.full((len(cells), len(q)), -60.0, dtype=torch.float64)
+    keys.scatter_(1, cells, 40.0 - torch.arange(n, dtype=torch.float64).expand(len(cells), -1))
+    u = -torch.expm1(-torch.exp(q.log() - keys))
+    drawn = schemes.judged_gumbel(rows, n, u)
+    assert torch.equal(drawn.cells, cells)
+    return Outcomes(plain.probability, drawn)
+
+
+def covariances(found: Outcomes, log_a: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Expected stated covariance, and the true one, of estimates with features (K, D)."""
+    assert found.draw.contrasts is not None
+    rows = log_a.expand(len(found.probability), -1)
+    terms = rows.gather(1, found.draw.cells).exp().unsqueeze(-1) * features[found.draw.cells]
+    d = found.draw.contrasts @ terms  # (M, H, D)
+    stated = torch.einsum("m,mhd,mhe->de", found.probability, d, d)
+    error = expectation(rows, features[found.draw.cells], found.draw) - log_a.exp() @ features
+    return stated, torch.einsum("m,md,me->de", found.probability, error, error)
 
 
 ENUMERATE: dict[str, Callable[[Tensor, int], Outcomes]] = {
@@ -200,40 +222,114 @@ class TestEnumeration:
         q = other.masked_fill(logits == -INF, -INF).softmax(0)
         assert max(bias(outcomes_of(scheme, q, n), logits)) < EXACT
 
-    @pytest.mark.parametrize("r", [2, 3])
-    def test_replicates_are_unbiased_and_so_is_their_variance(self, scheme: str, case: str, r: int) -> None:
-        """Each replicate is unbiased, and the spread of the replicates averages to the estimate's true covariance."""
+    @pytest.mark.parametrize("most", [1, 512])
+    def test_the_stated_variance_is_unbiased(self, scheme: str, case: str, most: int) -> None:
+        """Draws that tell their variance are unbiased, and so is their covariance; also with pairs dealt together."""
         logits, n = logits_of(case)
-        q = logits.softmax(0)
-        if int((q > 0).sum()) <= n:
-            drawn = replicates(q.log()[None], n, r, scheme=scheme, generator=generator())
-            found = Outcomes(torch.ones(1, dtype=torch.float64), drawn)
-        elif n < (2 if scheme == "systematic" else r):
+        if n < 2 < int((logits > -INF).sum()):
             with pytest.raises(ValueError, match=f"raise n = {n}"):
-                replicates(q.log()[None], n, r, scheme=scheme, generator=generator())
+                draw_judged(logits.log_softmax(0)[None], n, scheme=scheme, generator=generator())
             return
-        elif scheme == "systematic":
-            found = all_pairs(q, n, r)
-        else:
-            found = all_independent([ENUMERATE[scheme](q, n // r + (g < n % r)) for g in range(r)])
+        found = all_judged(scheme, logits.softmax(0), n, most)
         assert float(found.probability.sum()) == pytest.approx(1, abs=1e-12)
         assert max(bias(found, logits)) < EXACT
-        weights = found.draw.replicate_weights
-        assert weights is not None
-        for g in range(weights.shape[1]):
-            one = Outcomes(found.probability, Draw(found.draw.cells, weights[:, g]))
-            assert max(bias(one, logits)) < EXACT
-        features = features_for(len(q))
-        log_a = logits.log_softmax(0).expand(len(weights), -1)
-        estimates = replicate_expectations(log_a, features[found.draw.cells], found.draw)  # (M, R, D)
-        mean = estimates.mean(1)
-        assert torch.allclose(mean, expectation(log_a, features[found.draw.cells], found.draw), atol=EXACT)
-        count = estimates.shape[1]
-        deviation = estimates - mean.unsqueeze(1)
-        stated = torch.einsum("m,mrd,mre->de", found.probability, deviation, deviation) / (count * (count - 1))
-        error = mean - q @ features
-        true = torch.einsum("m,md,me->de", found.probability, error, error)
+        stated, true = covariances(found, logits.log_softmax(0), features_for(len(logits)))
         assert float((stated - true).abs().max()) < EXACT
+
+    def test_a_control_variate_keeps_everything_unbiased(self, scheme: str, case: str) -> None:
+        """Value and both gradients, whatever the control; the stated variance is that of what the control leaves."""
+        logits, n = logits_of(case)
+        control = torch.randn(len(logits), 3, generator=generator(11), dtype=torch.float64)
+        outcomes = outcomes_of(scheme, logits.softmax(0), n)
+        rows = control.expand(len(outcomes.probability), -1, -1)
+
+        def estimate(log_a: Tensor, features: Tensor, drawn: Draw) -> Tensor:
+            return expectation(log_a, features, drawn, control=rows)
+
+        assert max(bias(outcomes, logits, estimate)) < EXACT
+        if scheme != "systematic" and n > 1:  # the spread of what is left, not of the features
+            found = all_judged(scheme, logits.softmax(0), n)
+            features = features_for(len(logits))
+            stated, _ = covariances(found, logits.log_softmax(0), features - control)
+            log_a = logits.log_softmax(0).expand(len(found.probability), -1)
+            value = expectation(
+                log_a, features[found.draw.cells], found.draw, control=control.expand(len(log_a), -1, -1)
+            )
+            error = value - logits.softmax(0) @ features
+            assert float((stated - torch.einsum("m,md,me->de", found.probability, error, error)).abs().max()) < EXACT
+
+
+NESTED: dict[str, tuple[list[float], list[list[float]], int, int]] = {
+    # name: (logits of the regions, logits of the cells inside each, regions to draw, cells to draw in each)
+    "spread": ([0.3, -0.6, 0.5], [[0.2, -0.4, 0.9], [1.0, 0.0, -0.5], [-0.3, 0.4, 0.1]], 2, 2),
+    "a certain region": (
+        [3.0, -0.6, 0.5, 0.0],
+        [[0.2, -0.4, 0.9], [4.0, 0.0, -INF], [0.0, 0.0, -INF], [1.0, -INF, 2.0]],
+        3,
+        2,
+    ),
+    "all regions opened": ([0.3, -0.6], [[0.2, -0.4, 0.9], [1.0, 0.0, -0.5]], 3, 2),
+    "masked": ([0.3, -INF, -0.5, 0.1], [[0.2, -INF, 0.9], [0.0, 0.0, 0.0], [0.5, -INF, -INF], [0.1, 0.3, 0.2]], 2, 2),
+    "every cell of a region": ([0.3, -0.6, 0.5], [[0.2, -0.4], [1.0, 0.0], [-0.3, 0.4]], 2, 2),
+}
+
+
+@pytest.mark.parametrize("case", NESTED)
+@pytest.mark.parametrize("scheme", UNBIASED)
+def test_draws_within_draws_are_unbiased(scheme: str, case: str) -> None:
+    """Two levels: value, gradients to features and to the logits of both levels, and the variance, by enumeration."""
+    region_logits, cell_logits, regions, n = NESTED[case]
+    outer_logits = torch.tensor(region_logits, dtype=torch.float64).requires_grad_()
+    inner_logits = torch.tensor(cell_logits, dtype=torch.float64).requires_grad_()
+    size = inner_logits.shape[1]
+    features = torch.randn(*inner_logits.shape, 2, generator=generator(5), dtype=torch.float64).requires_grad_()
+    outer = all_judged(scheme, outer_logits.detach().softmax(0), regions)
+    insides = [all_judged(scheme, row.detach().softmax(0), n) for row in inner_logits]
+    estimates, squares, probabilities = [], [], []
+    for m, probability in enumerate(outer.probability):
+        opened = outer.draw.cells[m].tolist()
+        for picks in itertools.product(*(range(len(insides[r].probability)) for r in opened)):
+            parts = [(insides[r].draw, pick) for r, pick in zip(opened, picks, strict=True)]
+            heights = [d.contrasts.shape[1] for d, _ in parts if d.contrasts is not None]
+            width = max(d.cells.shape[1] for d, _ in parts)
+
+            def padded(rows: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+                out = torch.zeros(len(rows), *shape, dtype=rows[0].dtype)
+                for i, row in enumerate(rows):
+                    out[(i, *(slice(k) for k in row.shape))] = row
+                return out
+
+            inner = Draw(
+                padded([d.cells[k] for d, k in parts], (width,)),
+                padded([d.weights[k] for d, k in parts], (width,)),
+                padded([d.contrasts[k] for d, k in parts if d.contrasts is not None], (max(heights), width)),
+            )
+            one = Draw(outer.draw.cells[m : m + 1], outer.draw.weights[m : m + 1], outer.draw.contrasts[m : m + 1])  # type: ignore[index]
+            drawn = nest(one, inner, size, repeats=scheme == "iid")
+            log_a = outer_logits.log_softmax(0)[opened, None] + inner_logits[opened].log_softmax(1)
+            flat, seen = log_a.reshape(1, -1), features[opened].reshape(1, -1, 2)[:, drawn.cells[0]]
+            estimates.append(expectation(flat, seen, drawn)[0])
+            assert drawn.contrasts is not None
+            d = drawn.contrasts[0] @ (flat[0, drawn.cells[0]].exp().unsqueeze(-1) * seen[0])
+            squares.append(d.T @ d)
+            probabilities.append(
+                probability * math.prod(float(insides[r].probability[k]) for r, k in zip(opened, picks, strict=True))
+            )
+    p = torch.stack(probabilities)
+    assert float(p.sum()) == pytest.approx(1, abs=1e-12)
+    values = torch.stack(estimates)
+    mean = p @ values
+    exact = torch.einsum("r,ri,rid->d", outer_logits.softmax(0), inner_logits.softmax(1), features)
+    assert float((mean - exact).detach().abs().max()) < EXACT
+    for k in range(2):
+        variables = (outer_logits, inner_logits, features)
+        ours = torch.autograd.grad(mean[k], variables, retain_graph=True)
+        true = torch.autograd.grad(exact[k], variables, retain_graph=True)
+        for one_gradient, other in zip(ours, true, strict=True):
+            assert float((one_gradient - other).abs().max()) < EXACT
+    error = (values - exact).detach()
+    stated = torch.einsum("m,mde->de", p, torch.stack(squares).detach())
+    assert float((stated - torch.einsum("m,md,me->de", p, error, error)).abs().max()) < EXACT
 
 
 @pytest.mark.parametrize("inclusive", [False, True], ids=["keras", "pytorch port"])
@@ -285,7 +381,7 @@ def test_iid_error_is_known(n: int) -> None:
 def drawn_by(scheme: str, log_a: Tensor, n: int, seed: int = 0, order: Tensor | None = None) -> Draw:
     """A draw by any scheme; "pairs" is the one that carries the variance of systematic."""
     if scheme == "pairs":
-        return replicates(log_a, n, 4, generator=generator(seed), order=order)
+        return draw_judged(log_a, n, generator=generator(seed), order=order)
     return draw(log_a, n, scheme=scheme, generator=generator(seed), order=order)
 
 
@@ -388,7 +484,7 @@ class TestBatches:
             lambda s: schemes.iid(q[s], u[0, s, :4]),
             lambda s: schemes.gumbel(q[s], 4, u[0, s]),
             lambda s: schemes.systematic(q[s], 4, u[0, s, :1], order),
-            lambda s: schemes.pairs(q[s], 4, 2, u[:, s, :2], order),
+            lambda s: schemes.pairs(q[s], 4, 512, u[:, s, :2], order),
         ]
         for call in calls:
             together = call(slice(None))
@@ -419,8 +515,8 @@ class TestBatches:
         value = expectation(log_a, features[drawn.cells], drawn)[3]
         assert torch.allclose(value, log_a[3].exp() @ features, atol=1e-14)
         assert float(hard_bound(log_a, drawn)[3]) == 0
-        if drawn.replicate_weights is not None:
-            assert torch.equal(drawn.replicate_weights[3], drawn.weights[3].expand(drawn.replicate_weights.shape[1], 4))
+        if drawn.contrasts is not None:
+            assert not bool(drawn.contrasts[3].any())
 
     @pytest.mark.parametrize("scheme", [*SCHEMES, "pairs"])
     def test_enough_draws_are_exact(self, scheme: str) -> None:
@@ -430,9 +526,8 @@ class TestBatches:
         features = features_for(6)
         assert drawn.cells.shape == (4, 6)
         assert torch.allclose(expectation(log_a, features[drawn.cells], drawn), log_a.exp() @ features, atol=1e-14)
-        if drawn.replicate_weights is not None:
-            spread = replicate_expectations(log_a, features[drawn.cells], drawn).std(1)
-            assert float(spread.max()) < 1e-14
+        if drawn.contrasts is not None:
+            assert not bool(drawn.contrasts.any())
 
     @pytest.mark.parametrize("scheme", [*SCHEMES, "pairs"])
     def test_masked_cells_are_never_drawn(self, scheme: str) -> None:
@@ -441,15 +536,13 @@ class TestBatches:
         drawn = drawn_by(scheme, log_a, 24, order=hilbert_order(8, 8))
         assert not bool(mask.gather(1, drawn.cells).any())
 
-    def test_more_replicates_follow_the_pairs(self) -> None:
-        """A larger r changes neither cells nor weights: it only says more about them, up to one more than the pairs."""
-        log_a = torch.zeros(1, 100).log_softmax(1)
-        two, many = (replicates(log_a, 20, r, generator=generator()) for r in (2, 1000))
-        assert torch.equal(two.cells, many.cells)
-        assert torch.equal(two.weights, many.weights)
-        assert two.replicate_weights is not None
-        assert many.replicate_weights is not None
-        assert (two.replicate_weights.shape, many.replicate_weights.shape) == ((1, 2, 20), (1, 11, 20))
+    def test_each_pair_is_a_contrast_of_its_own(self) -> None:
+        """Of 20 cells that are not sure, every contrast holds two, and every cell is in one."""
+        drawn = draw_judged(torch.zeros(1, 100).log_softmax(1), 20, generator=generator())
+        assert drawn.contrasts is not None
+        held = drawn.contrasts[0] != 0
+        assert held.sum(1).tolist() == [2] * 10
+        assert held.sum(0).tolist() == [1] * 20
 
 
 class TestExtremes:
@@ -532,7 +625,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match=message):
             draw(log_a, 2, generator=generator())
         with pytest.raises(ValueError, match=message):
-            replicates(log_a, 2, 2, generator=generator())
+            draw_judged(log_a, 2, generator=generator())
 
     @pytest.mark.parametrize("n", [0, -3])
     def test_nothing_to_draw(self, n: int) -> None:
@@ -567,22 +660,18 @@ class TestBadInput:
         drawn = draw(log_a, 2, generator=generator(), log_proposal=torch.tensor([[9.0, 0.0, 1.0, 2.0]]).expand(2, -1))
         assert not bool((drawn.cells == 0).any())
 
-    def test_replicates(self) -> None:
-        with pytest.raises(ValueError, match="at least 2 replicates"):
-            replicates(self.GOOD, 2, 1, generator=generator())
-        with pytest.raises(ValueError, match="topk"):
-            replicates(self.GOOD, 2, 2, scheme="topk", generator=generator())
+    def test_what_cannot_tell_a_variance(self) -> None:
+        with pytest.raises(ValueError, match="topk cannot tell its bias"):
+            draw_judged(self.GOOD, 2, scheme="topk", generator=generator())
         with pytest.raises(ValueError, match="at least 2 cells"):
-            replicates(self.GOOD, 1, 2, generator=generator())
-        with pytest.raises(ValueError, match="at least 3 cells"):
-            replicates(self.GOOD, 2, 3, scheme="iid", generator=generator())
+            draw_judged(self.GOOD, 1, generator=generator())
+        with pytest.raises(ValueError, match="at most 2048 draws, got 3000: use systematic"):
+            draw_judged(torch.zeros(1, 5000).log_softmax(1), 3000, scheme="gumbel", generator=generator())
 
     def test_features_of_other_cells(self) -> None:
         drawn = draw(self.GOOD, 2, generator=generator())
         with pytest.raises(ValueError, match="features of the drawn cells must be"):
             expectation(self.GOOD, torch.zeros(2, 4, 3), drawn)
-        with pytest.raises(ValueError, match="no replicates"):
-            replicate_expectations(self.GOOD, torch.zeros(2, 2, 3), drawn)
 
 
 class TestAttention:
