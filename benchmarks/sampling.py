@@ -1,18 +1,24 @@
-"""Error of every way to draw, relative to independent draws (`iid`) of as many patches.
+"""Error of every way to draw, against reading everything.
 
-    python benchmarks/sampling.py [--demo DEMO] [--draws 2000]
+    python benchmarks/sampling.py [--demo DEMO] [--colon] [--draws 2000]
 
-Mean squared error of the slide embedding against reading everything, over that of `iid` at the same N, in one run:
+Two tables at equal numbers of patches N, from one run: the mean squared error of the embedding over that of `iid`, and,
+where there is a trained head, the root mean squared error of the probability. On
 (a) synthetic maps of 48 x 48 cells, attention from diffuse to peaked, features smooth or white over them;
-(b) with --demo, attention and features of the model that `saccade demo` trained, on its unseen slides.
-`pairs` is the systematic draw that also tells its variance, as predictions use it. Ends with one JSON line.
+(b) with --demo, attention and features of the model that `saccade demo` trained, on its unseen slides; with --colon, of
+an ATS-10 trained as in configs/paper/colon.yaml on all folds but the first, on the images of the first.
+`pairs` is the systematic draw that also tells its variance, as predictions use it; `+ control` adds a control variate:
+features foretold from the attention net's own low-resolution features by least squares on what training drew. `topk` is
+biased; `exhaustive` would read every cell. Ends with one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import dask
@@ -24,16 +30,35 @@ from torch import Tensor
 from pipeline.checkpoints import load_model
 from pipeline.cohort import read_training_table
 from pipeline.looking import look
+from pipeline.model import FEATURE_SCALE, AttentionSampler, View
 from stages.features import unit
-from stages.sampling import draw, expectation, hilbert_order, replicates
+from stages.sampling import draw, draw_judged, expectation, hilbert_order
 
-BUDGETS = (10, 50, 200)
-WAYS = ("iid", "gumbel", "systematic", "pairs", "topk")
+ROOT = Path(__file__).resolve().parent.parent
+BUDGETS = (10, 24, 50, 200)
+WAYS = ("iid", "gumbel", "systematic", "pairs", "systematic + control", "pairs + control", "topk")
 BATCH = 250
+TRAINING_SLIDES = 24
+"""Whose drawn patches the control variate is fitted to."""
 
 
-def synthetic(seed: int) -> Iterator[tuple[str, Tensor, Tensor, tuple[int, int]]]:
-    """(name, log attention (K,), features (K, D), grid) of maps from diffuse to peaked, smooth and white."""
+@dataclass(frozen=True)
+class Setting:
+    """One map: log attention (K,), features (K, D), its grid; a control variate (K, D) and a head where there are any.
+
+    ``head`` is (weights, bias) of the log-odds of the second class against the first.
+    """
+
+    name: str
+    log_attention: Tensor
+    features: Tensor
+    grid: tuple[int, int]
+    control: Tensor | None = None
+    head: tuple[Tensor, float] | None = None
+
+
+def synthetic(seed: int) -> Iterator[Setting]:
+    """Maps from diffuse to peaked, smooth and white."""
     side, dim = 48, 16
     rng = np.random.default_rng(seed)
     landscape = ndimage.gaussian_filter(rng.standard_normal((side, side)), 3)
@@ -44,13 +69,25 @@ def synthetic(seed: int) -> Iterator[tuple[str, Tensor, Tensor, tuple[int, int]]
         features = unit(torch.from_numpy(layers.reshape(dim, -1).T.copy()))
         for name, sharpness in (("diffuse", 0.5), ("middling", 2.0), ("peaked", 5.0)):
             logits = torch.from_numpy(landscape.ravel() * sharpness)
-            yield f"{name}, {kind} features", logits.log_softmax(0), features, (side, side)
+            yield Setting(f"{name}, {kind} features", logits.log_softmax(0), features, (side, side))
 
 
-def trained(demo: Path) -> Iterator[tuple[str, Tensor, Tensor, tuple[int, int]]]:
-    """The same of the demo's model on its unseen slides."""
+def slides(demo: Path, seed: int) -> Iterator[Setting]:
+    """The demo's model on its unseen slides."""
     model = load_model(demo / "training" / "model.safetensors")
-    for slide in read_training_table(demo / "cohort" / "cohort.csv").slides:
+    cohort = read_training_table(demo / "cohort" / "cohort.csv").slides
+    generator = torch.Generator().manual_seed(seed)
+    seen, wanted = [], []
+    for slide in [s for s in cohort if s.split == "train"][:TRAINING_SLIDES]:
+        view = look(slide.path, model).view
+        with torch.no_grad():
+            cells = model.sample(view, generator=generator).cells
+            seen.append(_thumbnail_features(model, view)[cells])
+            wanted.append(model.encode(view, cells))
+    foretell = _least_squares(torch.cat(seen), torch.cat(wanted))
+    weights = FEATURE_SCALE * (model.head.weight[1] - model.head.weight[0]).detach().double()
+    bias = float((model.head.bias[1] - model.head.bias[0]).detach())
+    for slide in cohort:
         if slide.split != "test":
             continue
         view = look(slide.path, model).view
@@ -59,57 +96,155 @@ def trained(demo: Path) -> Iterator[tuple[str, Tensor, Tensor, tuple[int, int]]]
         features = torch.zeros(view.tissue.size, model.spec.dim, dtype=torch.float64)
         with torch.no_grad():
             features[torch.from_numpy(every)] = model.encoder(torch.from_numpy(pixels)).double()
-            log_attention = model.attend(view).double()
+            log_attention = model.glance(view).log_attention.double()
+            control = _extended(_thumbnail_features(model, view)) @ foretell
         rows, columns = view.tissue.shape
-        yield "trained slide model", log_attention, features, (rows, columns)
+        yield Setting("trained slide model", log_attention, features, (rows, columns), control, (weights, bias))
 
 
-def squared_error(
-    way: str, log_attention: Tensor, features: Tensor, grid: tuple[int, int], *, n: int, draws: int, seed: int
-) -> float:
-    """Mean of ``|estimate - Phi|^2`` over seeded draws."""
-    exact = log_attention.exp() @ features
+def _thumbnail_features(model: AttentionSampler, view: View) -> Tensor:
+    """What the attention net sees in each cell, (K, channels)."""
+    rgb = torch.from_numpy(view.rgb).permute(2, 0, 1) / 255
+    features: Tensor = model.attention.features(rgb)  # type: ignore[operator]
+    return features.flatten(1).T
+
+
+def colon(seed: int) -> Iterator[Setting]:
+    """The paper's task: trained on all folds but the first, seen on the first."""
+    from colon import CONFIG, Trainer
+    from paper.colon import load_colon, warm_up
+    from paper.config import build, read_benchmark
+    from paper.fitting import fit
+    from paper.layers import ink
+    from paper.models import AttentionSampling, encode
+
+    benchmark = read_benchmark(CONFIG)
+    folder = Path(os.environ.get("SACCADE_DATA", ROOT / "../shared/data"))
+    trainer = Trainer(load_colon(folder), benchmark)
+    row = benchmark.rows["ats10"]
+    source, fold = trainer.source(row.kind), trainer.folds["random"]
+    train, test = np.flatnonzero(fold != 0).tolist(), np.flatnonzero(fold == 0).tolist()
+    model = build(row, benchmark.networks, seed=seed)
+    assert isinstance(model, AttentionSampling)
+    warm_up(model, source, train, steps=row.warm_up, sharpness=row.sharpness, seed=seed)
+    fit(model, source, train, trainer.colon.labels[train], benchmark.fitting(row), seed=seed)
+    model.eval()
+
+    @torch.no_grad()
+    def whole(items: list[int]) -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[int, int]]]:
+        for item in items:
+            batch = source([item], None)
+            grid, places = model.log_attention(batch)
+            features = unit(encode(model.encoder, batch, places.flatten(0, 1)[None], model.patch_px))[0]
+            low: list[Tensor] = []
+            assert model.attention is not None
+            last = [m for m in model.attention.modules() if isinstance(m, torch.nn.Conv2d)][-1]
+            hook = last.register_forward_pre_hook(lambda _, given, into=low: into.append(given[0]))  # type: ignore[misc]
+            assert batch.low is not None
+            model.attention(ink(batch.low, batch.colours))
+            hook.remove()
+            seen = low[0][0].flatten(1).T
+            yield grid.flatten(), features, seen, (grid.shape[1], grid.shape[2])
+
     generator = torch.Generator().manual_seed(seed)
-    batch = log_attention.expand(BATCH, -1)
-    order = hilbert_order(*grid)
-    total = 0.0
+    seen, wanted = [], []
+    for log_attention, features, channels, grid in whole(train):
+        order = hilbert_order(*grid)
+        cells = draw(log_attention[None].double(), 10, generator=generator, order=order).cells[0]
+        seen.append(channels[cells])
+        wanted.append(features[cells])
+    foretell = _least_squares(torch.cat(seen), torch.cat(wanted))
+    linear = model.head
+    weights = (10.0 * (linear.weight[1] - linear.weight[0])).detach().double()
+    bias = float((linear.bias[1] - linear.bias[0]).detach())
+    for log_attention, features, channels, grid in whole(test):
+        control = _extended(channels) @ foretell
+        yield Setting("trained colon model", log_attention.double(), features.double(), grid, control, (weights, bias))
+
+
+def _extended(channels: Tensor) -> Tensor:
+    return torch.cat([channels, torch.ones(len(channels), 1)], 1).double()
+
+
+def _least_squares(channels: Tensor, features: Tensor) -> Tensor:
+    """Ridge regression of features (n, D) on channels (n, c) and a constant: (c + 1, D)."""
+    x = _extended(channels)
+    return torch.linalg.solve(x.T @ x + 1e-3 * len(x) * torch.eye(x.shape[1]).double(), x.T @ features.double())
+
+
+def errors(setting: Setting, way: str, *, n: int, draws: int, seed: int) -> tuple[float, float]:
+    """Mean of ``|estimate - Phi|^2`` over seeded draws, and of the squared error of the probability (NaN without a
+    head)."""
+    exact = setting.log_attention.exp() @ setting.features
+    generator = torch.Generator().manual_seed(seed)
+    batch = setting.log_attention.expand(BATCH, -1)
+    order = hilbert_order(*setting.grid)
+    scheme, _, more = way.partition(" + ")
+    control = None
+    if more:
+        assert setting.control is not None
+        control = setting.control.expand(BATCH, -1, -1)
+    embedding, probability = 0.0, 0.0
     for _ in range(draws // BATCH):
-        if way == "pairs":
-            drawn = replicates(batch, n, 2, generator=generator, order=order)
+        if scheme == "pairs":
+            drawn = draw_judged(batch, n, generator=generator, order=order)
         else:
-            drawn = draw(batch, n, scheme=way, generator=generator, order=order)
-        total += float((expectation(batch, features[drawn.cells], drawn) - exact).square().sum())
-    return total / (draws // BATCH * BATCH)
+            drawn = draw(batch, n, scheme=scheme, generator=generator, order=order)
+        found = expectation(batch, setting.features[drawn.cells], drawn, control=control)
+        embedding += float((found - exact).square().sum())
+        if setting.head is not None:
+            weights, bias = setting.head
+            away = torch.sigmoid(found @ weights + bias) - torch.sigmoid(exact @ weights + bias)
+            probability += float(away.square().sum())
+    count = draws // BATCH * BATCH
+    return embedding / count, probability / count if setting.head is not None else float("nan")
 
 
 def main() -> None:
-    """Measure every setting and print the table."""
+    """Measure every setting and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, help="folder that `saccade demo` made")
+    parser.add_argument("--colon", action="store_true", help="train and measure the paper's colon model too")
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    settings = list(synthetic(arguments.seed)) + (list(trained(arguments.demo)) if arguments.demo else [])
-    names = list(dict.fromkeys(name for name, *_ in settings))
+    settings = list(synthetic(arguments.seed))
+    settings += list(slides(arguments.demo, arguments.seed)) if arguments.demo else []
+    settings += list(colon(arguments.seed)) if arguments.colon else []
     figures = []
-    print(f"{'MSE relative to iid':<32}{'N':>5}" + "".join(f"{way:>12}" for way in WAYS[1:]))
-    for name in names:
+    print(f"{'MSE of the embedding over that of iid':<38}{'N':>4}" + "".join(f"{way:>22}" for way in WAYS[1:]))
+    for name in dict.fromkeys(setting.name for setting in settings):
+        group = [setting for setting in settings if setting.name == name]
         for n in BUDGETS:
+            ways = [way for way in WAYS if group[0].control is not None or "control" not in way]
             # slides of one kind are averaged before the ratio, so that an easy slide does not dominate it
-            error = {
-                way: np.mean(
-                    [
-                        squared_error(way, a, f, grid, n=n, draws=arguments.draws, seed=arguments.seed)
-                        for kind, a, f, grid in settings
-                        if kind == name
-                    ]
-                )
-                for way in WAYS
+            found = {
+                way: np.mean([errors(s, way, n=n, draws=arguments.draws, seed=arguments.seed) for s in group], axis=0)
+                for way in ways
             }
-            ratio = {way: float(error[way] / error["iid"]) for way in WAYS[1:]}
-            print(f"{name:<32}{n:>5}" + "".join(f"{ratio[way]:>12.3g}" for way in WAYS[1:]), flush=True)
-            figures.append({"setting": name, "n": n, "iid": float(error["iid"]), "relative": ratio})
+            ratio = {way: float(found[way][0] / found["iid"][0]) for way in ways[1:]}
+            cells = "".join(f"{ratio[way]:>22.3g}" if way in ratio else f"{'':>22}" for way in WAYS[1:])
+            print(f"{name:<38}{n:>4}{cells}", flush=True)
+            figures.append(
+                {
+                    "setting": name,
+                    "n": n,
+                    "cells": float(np.mean([int((s.log_attention > -torch.inf).sum()) for s in group])),
+                    "iid": float(found["iid"][0]),
+                    "relative": ratio,
+                    "rms_probability": {
+                        way: float(np.sqrt(found[way][1])) for way in ways if group[0].head is not None
+                    },
+                }
+            )
+    print(
+        f"\n{'RMS error of the probability':<38}{'N':>4}" + "".join(f"{way:>22}" for way in (*WAYS, "exhaustive reads"))
+    )
+    for one in figures:
+        if one["rms_probability"]:
+            cells = "".join(f"{one['rms_probability'][way]:>22.3g}" for way in WAYS)  # type: ignore[index]
+            print(f"{one['setting']:<38}{one['n']:>4}{cells}{one['cells']:>22.0f}")
     print(json.dumps({"benchmark": "sampling", "draws": arguments.draws, "settings": figures}))
 
 
