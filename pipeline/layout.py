@@ -1,15 +1,18 @@
-"""Where everything on a made-up slide lies: pieces of tissue on a bright field, and the blobs inside them."""
+"""Where everything on a made-up slide lies: pieces of tissue on a bright field, and the suspects inside them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 CLASSES = ("normal", "tumour")
+Kind = Literal["spots", "hidden"]
+"""How lesions hide: among three large blobs that a thumbnail shows, or among many small spots that it does not."""
 MPP = 0.5
 """Micrometres per pixel of level 0."""
 COARSE = 32
@@ -66,7 +69,8 @@ class SlidePlan:
         seed: entropy of everything random in the pixels.
         width, height: level-0 pixels.
         depth: distance into the tissue in level-0 pixels, negative outside; a coarse field (rows, cols), see `COARSE`.
-        suspects: the blobs that a thumbnail finds suspicious; the first is the lesion where the label is `tumour`.
+        suspects: regions that look alike until one looks closely: lesions and decoys.
+        kind: how lesions hide.
     """
 
     name: str
@@ -76,11 +80,14 @@ class SlidePlan:
     height: int
     depth: Field
     suspects: tuple[Blob, ...]
+    kind: Kind = "spots"
 
     @property
     def lesions(self) -> tuple[Blob, ...]:
-        """The blobs that make the slide positive."""
-        return self.suspects[:1] if self.label == CLASSES[1] else ()
+        """What makes the slide positive: the first of the large blobs, or the first half of the hidden spots."""
+        if self.label != CLASSES[1]:
+            return ()
+        return self.suspects[: 1 if self.kind == "spots" else len(self.suspects) // 2]
 
     @property
     def tissue_area(self) -> float:
@@ -88,16 +95,17 @@ class SlidePlan:
         return _tissue_area(self.depth)
 
 
-def plan_slide(seed: int, index: int, *, label: str, size: int = 4096) -> SlidePlan:
-    """Lay out slide ``index`` of cohort ``seed``; the label decides nothing but whether the first blob is a lesion."""
+def plan_slide(seed: int, index: int, *, label: str, size: int = 4096, kind: Kind = "spots") -> SlidePlan:
+    """Lay out slide ``index`` of cohort ``seed``; the label decides nothing but whether suspects are lesions."""
+    place = {"spots": _place_blobs, "hidden": _place_hidden}[kind]
     entropy = (seed, index)
     rng = np.random.default_rng(entropy)
     width, height = (int(size + 2 * rng.integers(0, size // 32) + 1) for _ in range(2))
     for _ in range(1000):
         depth = _tissue_depth(rng, width, height)
-        suspects = _place_suspects(rng, depth, width, height)
+        suspects = place(rng, depth, width, height)
         if suspects:
-            return SlidePlan(f"slide-{index:03d}", label, entropy, width, height, depth, suspects)
+            return SlidePlan(f"slide-{index:03d}", label, entropy, width, height, depth, suspects, kind)
     raise RuntimeError(f"no layout found for slide {index} of seed {seed}; use a larger size than {size}")
 
 
@@ -130,20 +138,36 @@ def _tissue_depth(rng: np.random.Generator, width: int, height: int) -> Field:
     return np.asarray(np.minimum(depth - np.quantile(depth, 1 - target), margin), np.float32)
 
 
-def _place_suspects(rng: np.random.Generator, depth: Field, width: int, height: int) -> tuple[Blob, ...]:
-    """Three blobs of 1.8-2.6 % of the tissue each, inside it and apart; empty where they found no room."""
+def _place_blobs(rng: np.random.Generator, depth: Field, width: int, height: int) -> tuple[Blob, ...]:
+    """Three blobs of 1.8-2.6 % of the tissue each; empty where they found no room."""
+    areas = rng.uniform(0.018, 0.026, 3) * _tissue_area(depth)
+    blobs = _place(rng, depth, width, height, areas, gap=4 * COARSE)
+    return blobs if len(blobs) == 3 else ()
+
+
+def _place_hidden(rng: np.random.Generator, depth: Field, width: int, height: int) -> tuple[Blob, ...]:
+    """Sixteen spots 70-100 um across and 100 um apart, or as many pairs of them as found room."""
+    areas = np.pi / 4 * (rng.uniform(70, 100, 16) / MPP) ** 2
+    spots = _place(rng, depth, width, height, areas, gap=100 / MPP)
+    return spots[: len(spots) // 2 * 2]
+
+
+def _place(
+    rng: np.random.Generator, depth: Field, width: int, height: int, areas: NDArray[np.floating], *, gap: float
+) -> tuple[Blob, ...]:
+    """Blobs of these areas inside the tissue, ``gap`` level-0 pixels apart; fewer where one found no room."""
     x, y = _coarse_grid(width, height)
     inside = ndimage.distance_transform_edt(depth > 0) * COARSE
     placed: list[Blob] = []
-    for fraction in rng.uniform(0.018, 0.026, 3):
+    for area in areas:
         blob = _random_blob(rng, 0, 0, 1.0, 0.12)
-        blob = _moved(blob, 0, 0, math.sqrt(fraction * _tissue_area(depth) / blob.area))
+        blob = _moved(blob, 0, 0, math.sqrt(area / blob.area))
         room = inside > blob.reach + COARSE
         for other in placed:
-            room &= np.hypot(x - other.x, y - other.y) > blob.reach + other.reach + 4 * COARSE
+            room &= np.hypot(x - other.x, y - other.y) > blob.reach + other.reach + gap
         spots = np.flatnonzero(room)
         if spots.size == 0:
-            return ()
+            break
         row, col = divmod(int(rng.choice(spots)), depth.shape[1])
         placed.append(_moved(blob, float(x[0, col]), float(y[row, 0]), blob.radius))
     return tuple(placed)

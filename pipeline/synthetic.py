@@ -1,10 +1,16 @@
 """A cohort of slides made from real stained tissue: pyramidal TIFF files, labels, patients, splits, lesion outlines.
 
-Every pixel of tissue comes from `skimage.data.immunohistochemistry()`: brown glands, blue nuclei, pale stroma. Each
-slide is a bright field with one to three irregular pieces of tissue, and in the tissue lie three dense, blue blobs. To
-a thumbnail they are all alike. At high resolution most of them are small and crowded (`painting.DECOY_SCALE`); on a
-slide labelled `tumour`, one of the three has enlarged, coarse structures (`painting.LESION_SCALE`). So the low view can
-tell *where* to look and only the high view can tell *what* it is. Nothing else about a slide depends on its label.
+The tissue comes from `skimage.data.immunohistochemistry()`: brown glands, blue nuclei, pale stroma. Each slide is a
+bright field with one to three irregular pieces of tissue, and in the tissue lie suspects: on slides labelled `normal`
+all of them decoys, on slides labelled `tumour` some of them lesions. At high resolution the structures of a decoy are
+small and crowded (`suspects.DECOY_SCALE`), those of a lesion enlarged and coarse (`suspects.LESION_SCALE`). Nothing
+else about a slide depends on its label. There are two kinds:
+
+- ``spots``: three dense, blue blobs, one of them perhaps the lesion. A thumbnail of 8 um a pixel tells *where* to look,
+  and only full resolution tells *what* it is.
+- ``hidden``: some sixteen spots less than 100 um across, perhaps half of them lesions, that have the mean colours of
+  the tissue around them. A thumbnail of 32 um a pixel shows nothing, at 4 um a pixel the spots are dotted, and only
+  full resolution tells what they are.
 """
 
 from __future__ import annotations
@@ -14,13 +20,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from pipeline.artefacts import read_json, write_json, write_table
 from pipeline.atomic import atomic_write
 from pipeline.errors import UsageError
-from pipeline.layout import CLASSES, MPP, SlidePlan, plan_slide
+from pipeline.layout import CLASSES, MPP, Kind, SlidePlan, plan_slide
 from pipeline.painting import render, write_slide
 
 FORMAT = 1
@@ -33,6 +40,7 @@ def make_cohort(
     slides: int = 64,
     seed: int = 0,
     size: int = 4096,
+    kind: Kind = "spots",
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -48,19 +56,22 @@ def make_cohort(
         slides: how many; a multiple of 4, at least 16, so that every split holds both labels.
         seed: of everything random.
         size: smallest width and height in level-0 pixels; each is up to 6 % larger, and odd.
+        kind: how lesions hide, see the module. Smaller slides have fewer hidden spots: sixteen need about 3000.
         workers: processes that paint slides; 1 paints in this one.
         progress: called with (slides done, slides in all).
 
     Raises:
-        ValueError: the number of slides does not allow balanced splits.
+        ValueError: the number of slides does not allow balanced splits, or the kind is unknown.
         UsageError: ``out`` holds slides made from something else.
     """
     if slides < 16 or slides % 4:
         raise ValueError(f"slides must be a multiple of 4 and at least 16, so that labels balance; found {slides}")
+    if kind not in get_args(Kind):
+        raise ValueError(f"expected kind to be one of {', '.join(get_args(Kind))}; found {kind}")
     # the number counts too: who has which label depends on it
-    _claim(out, {"format": FORMAT, "seed": seed, "size": size, "slides": slides})
+    _claim(out, {"format": FORMAT, "seed": seed, "size": size, "slides": slides, "kind": kind})
     labels, splits = _assign(slides // 2, seed)
-    jobs = [(out, seed, i, labels[i // 2], size) for i in range(slides)]
+    jobs = [(out, seed, i, labels[i // 2], size, kind) for i in range(slides)]
     missing = [job for job in jobs if not _slide_path(out, job[2]).exists()]
     done = slides - len(missing)
     report = progress or (lambda done, total: None)
@@ -98,23 +109,25 @@ def lesion_geojson(plan: SlidePlan) -> dict[str, object]:
         "features": [
             {
                 "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [blob.outline().round(1).tolist()]},
+                "geometry": {"type": "Polygon", "coordinates": [lesion.outline().round(1).tolist()]},
                 "properties": {
                     "objectType": "annotation",
                     "name": "lesion",
                     "classification": {"name": "Tumor", "color": [200, 0, 0]},
-                    "measurements": {"area_um2": round(blob.area * MPP**2, 1)},
+                    "measurements": {"area_um2": round(lesion.area * MPP**2, 1)},
                 },
             }
-            for blob in plan.lesions
+            for lesion in plan.lesions
         ],
     }
 
 
-def _claim(out: Path, recipe: Mapping[str, int]) -> None:
+def _claim(out: Path, recipe: Mapping[str, int | str]) -> None:
     """Make the folders and note what the slides will be made from, before the first of them is there."""
     note = out / "cohort.json"
     found = read_json(note)
+    if found is not None:
+        found = {"kind": "spots", **found}  # as were all cohorts that do not say
     if found != recipe and (note.exists() or any((out / "slides").glob("slide-*.tif"))):
         there = f"one made with {_in_words(found)}" if found else f"slides without a readable {note.name}"
         raise UsageError(
@@ -146,9 +159,9 @@ def _slide_path(out: Path, index: int) -> Path:
     return out / "slides" / f"slide-{index:03d}.tif"
 
 
-def _make_slide(out: Path, seed: int, index: int, label: str, size: int) -> None:
+def _make_slide(out: Path, seed: int, index: int, label: str, size: int, kind: Kind) -> None:
     """Write one slide and its outlines; the slide last, since its presence says that both are there."""
-    plan = plan_slide(seed, index, label=label, size=size)
+    plan = plan_slide(seed, index, label=label, size=size, kind=kind)
     if plan.lesions:
         with atomic_write(out / "lesions" / f"{plan.name}.geojson") as temporary:
             temporary.write_text(json.dumps(lesion_geojson(plan)), encoding="utf-8")

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -15,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.errors import UsageError
-from pipeline.layout import CLASSES, MPP, SlidePlan, plan_slide
+from pipeline.layout import CLASSES, MPP, Kind, SlidePlan, plan_slide
 from pipeline.painting import render, write_slide
 from pipeline.synthetic import make_cohort
 
@@ -103,8 +104,9 @@ def test_the_same_seed_gives_the_same_pixels_and_another_seed_does_not() -> None
     assert first.shape != other.shape or (first != other).any()
 
 
-def test_only_the_lesion_depends_on_the_label() -> None:
-    normal, tumour = (plan_slide(1, 3, label=label, size=SIZE) for label in CLASSES)
+@pytest.mark.parametrize("kind", ["spots", "hidden"])
+def test_only_the_lesion_depends_on_the_label(kind: Kind) -> None:
+    normal, tumour = (plan_slide(1, 3, label=label, size=SIZE, kind=kind) for label in CLASSES)
     differ = (render(normal).astype(int) != render(tumour)).any(axis=2)
     y, x = np.nonzero(differ)
     assert y.size > 0
@@ -146,10 +148,10 @@ def stop(done: int, total: int) -> None:
     raise StoppedError
 
 
-@pytest.mark.parametrize("other", [{"seed": 1}, {"size": 700}, {"slides": 20}], ids=str)
-def test_slides_of_another_cohort_are_not_taken_for_this_one(tmp_path: Path, other: dict[str, int]) -> None:
+@pytest.mark.parametrize("other", [{"seed": 1}, {"size": 700}, {"slides": 20}, {"kind": "hidden"}], ids=str)
+def test_slides_of_another_cohort_are_not_taken_for_this_one(tmp_path: Path, other: dict[str, Any]) -> None:
     """Already when the first run ended before its first slide."""
-    made = {"seed": 0, "size": 600, "slides": 16}
+    made: dict[str, Any] = {"seed": 0, "size": 600, "slides": 16, "kind": "spots"}
     with pytest.raises(StoppedError):
         make_cohort(tmp_path, **made, workers=1, progress=stop)
     assert list((tmp_path / "slides").iterdir()) == []
@@ -161,6 +163,14 @@ def test_slides_of_another_cohort_are_not_taken_for_this_one(tmp_path: Path, oth
     assert list((tmp_path / "slides").iterdir()) == []
     with pytest.raises(StoppedError):  # and the first cohort may go on
         make_cohort(tmp_path, **made, workers=1, progress=stop)
+
+
+def test_a_cohort_from_before_there_were_kinds_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "cohort.json").write_text('{"format": 1, "seed": 0, "size": 600, "slides": 16}')
+    with pytest.raises(StoppedError):
+        make_cohort(tmp_path, slides=16, size=600, workers=1, progress=stop)
+    with pytest.raises(UsageError, match="kind hidden, found one made with kind spots"):
+        make_cohort(tmp_path, slides=16, size=600, kind="hidden", workers=1)
 
 
 def test_slides_of_unknown_origin_are_refused(tmp_path: Path) -> None:
@@ -175,6 +185,12 @@ def test_slides_of_unknown_origin_are_refused(tmp_path: Path) -> None:
 def test_a_cohort_that_cannot_be_balanced_is_refused(tmp_path: Path, slides: int) -> None:
     with pytest.raises(ValueError, match="multiple of 4 and at least 16"):
         make_cohort(tmp_path, slides=slides)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one of spots, hidden; found seen"):
+        make_cohort(tmp_path, kind="seen")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
