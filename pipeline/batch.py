@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline import artefacts
 from pipeline.checkpoints import load_model, model_digest
@@ -148,7 +146,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
             "use another --out or rename the slide"
         )
     seen = look_at(opened, model)
-    generator = torch.Generator(model.device).manual_seed(_slide_seed(settings.seed, facts.fingerprint))
+    generator = seen.generator(settings.seed, model.device)
     sampled = model.sample(
         seen.view,
         generator=generator,
@@ -237,11 +235,6 @@ def _worker_model(path: Path, digest: str, device: str) -> AttentionSampler:
     return load_model(path, device=device)
 
 
-def _slide_seed(seed: int, fingerprint: str) -> int:
-    """Each slide's own seed, so that its result does not depend on the slides around it or on their order."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{fingerprint}".encode()).digest()[:8], "big") >> 1
-
-
 def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
     unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(classes))
     if unknown:
@@ -315,5 +308,6 @@ def _in_words(row: dict[str, Any]) -> str:
     name = row["predicted"]
     return (
         f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
-        f"read {row['patches_read']} patches ({row['fraction_read']:.1%} of the tissue), {row['seconds']:.1f} s"
+        f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue), "
+        f"{row['seconds']:.1f} s"
     )

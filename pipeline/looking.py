@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ class Look:
         """What the thumbnail, these cells' patches and the second look at these regions cost to read."""
         inside = self.insider.count(opened) if self.insider else ReadCount()
         return self.cost + inside + self.reader.count(cells)
+
+    def generator(self, seed: int, device: torch.device) -> torch.Generator:
+        """The slide's own draws: they depend on its content, not on the slides around it or on their order."""
+        digest = hashlib.sha256(f"{seed}:{self.slide.facts.fingerprint}".encode()).digest()
+        return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def look(path: Path, model: AttentionSampler, *, mpp: float | None = None) -> Look:

@@ -201,8 +201,7 @@ def _key(job: _Job, config: Config) -> str:
 
 
 def _predict(model: AttentionSampler, slide: CohortSlide, seen: Look, config: Config) -> dict[str, Any]:
-    digest = hashlib.sha256(f"{config.training.seed}:{seen.slide.facts.fingerprint}".encode()).digest()
-    generator = torch.Generator(model.device).manual_seed(int.from_bytes(digest[:7], "big"))
+    generator = seen.generator(config.training.seed, model.device)
     found = model.sample(seen.view, generator=generator).prediction
     columns = {"": found.probabilities, "_low": found.low, "_high": found.high}
     return {
