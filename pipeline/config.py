@@ -181,7 +181,7 @@ class TrainingConfig(_Section):
     warm_up: int = Field(
         default=4,
         ge=0,
-        description="Passes over the thumbnails that first fit a learned attention to hematoxylin; 0: start uniform.",
+        description="Passes that first fit a learned attention to hematoxylin, without labels; 0: start uniform.",
     )
     weight_decay: float = Field(
         default=1e-4, ge=0, description="Decoupled weight decay, per unit of learning rate: cohorts are small."

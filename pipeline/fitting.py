@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import dask
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.model import AttentionSampler, View
-from stages.attention import HematoxylinAttention, masked_log_softmax
+from stages.attention import GrainAttention, HematoxylinAttention
 
 with warnings.catch_warnings():  # other people's deprecations, at import
     warnings.simplefilter("ignore")
@@ -25,6 +26,8 @@ Batch = list[int]
 
 STANDARDISE_SLIDES = 16
 """Slides whose drawn patches set the scale of the features before training."""
+WARM_UP_REGIONS = 8
+"""Regions of a slide that a pass of the second look's warm-up reads."""
 WARM_UP_TEMPERATURE = 0.007
 """Hematoxylin density that multiplies attention by e: sharp enough that the warm attention prefers dense nuclei."""
 
@@ -102,32 +105,62 @@ def _warm_up(
     seed: int,
     say: Callable[[str], None],
 ) -> None:
-    """Fit a learned attention to the hematoxylin map first: no labels, no patches, thumbnails only.
+    """Fit a learned attention to a map that needs no training first: no labels, no patches.
 
     From uniform attention a small lesion is a few per cent of every gradient; nuclei are a better first guess of where
-    to look. Loss: ``KL(hematoxylin attention || learned attention)``.
+    to look. On the thumbnail that is where hematoxylin is dense, and in a second look where it is grainy. Loss:
+    ``KL(given attention || learned attention)``.
     """
-    if passes == 0 or model.spec.attention != "learned":
-        return
-    target = HematoxylinAttention(cell_px=model.attention.cell_px, temperature=WARM_UP_TEMPERATURE)
-    optimizer = torch.optim.Adam(model.attention.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(seed)
+    if passes and model.spec.attention == "learned":
+        given = HematoxylinAttention(cell_px=model.attention.cell_px, temperature=WARM_UP_TEMPERATURE)
+
+        def whole(seen: View) -> Tensor:
+            log_attention = model.glance(seen).log_attention
+            logits = given(model.image(seen.rgb))
+            return _divergence(logits.flatten(), log_attention, log_attention > -torch.inf)
+
+        nats = _fit_looks(model.attention, lambda index: whole(view(index)), slides, passes, generator)
+        say(f"warmed up: attention within {nats:.2f} nats of the hematoxylin map")
+    inner = model.inner
+    if passes and inner is not None:
+        grain = GrainAttention(cell_px=model.spec.inner_cell_px)
+
+        def inside(seen: View) -> Tensor:
+            assert seen.regions is not None
+            tissue = model.tissue_by_region(seen)
+            regions = tissue.any(1).nonzero().flatten()
+            some = regions[torch.randperm(len(regions), generator=generator)[:WARM_UP_REGIONS]]
+            (pixels,) = dask.compute(seen.regions(some.cpu().numpy()), scheduler="threads")
+            images = model.image(pixels)
+            parts = zip(images, inner(images).flatten(1), tissue[some], strict=True)
+            return torch.stack([_divergence(grain(image).flatten(), ours, mask) for image, ours, mask in parts]).mean()
+
+        nats = _fit_looks(inner, lambda index: inside(view(index)), slides, passes, generator)
+        say(f"warmed up: second look within {nats:.2f} nats of the hematoxylin's grain")
+
+
+def _fit_looks(
+    look: nn.Module, loss_of: Callable[[int], Tensor], slides: int, passes: int, generator: torch.Generator
+) -> float:
+    """Fit one attention net, a step a slide; the mean loss of the last pass."""
+    optimizer = torch.optim.Adam(look.parameters(), lr=1e-2)
     total = 0.0
     for _ in range(passes):
         total = 0.0
         for index in torch.randperm(slides, generator=generator).tolist():
-            seen = view(index)
-            rgb = torch.from_numpy(seen.rgb).permute(2, 0, 1) / 255
-            log_attention = model.glance(seen).log_attention
-            drawable = log_attention > -torch.inf
-            logits = target(rgb)
-            wanted = masked_log_softmax(logits, drawable.view_as(logits)).flatten()[drawable]
-            loss = functional.kl_div(log_attention[drawable], wanted, reduction="sum", log_target=True)
+            loss = loss_of(index)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             total += float(loss.detach()) / slides
-    say(f"warmed up: attention within {total:.2f} nats of the hematoxylin map")
+    return total
+
+
+def _divergence(given: Tensor, learned: Tensor, cells: Tensor) -> Tensor:
+    """KL divergence in nats between the attention of two sets of logits over the marked ones of K cells."""
+    wanted, ours = (values[cells].log_softmax(0) for values in (given, learned))
+    return functional.kl_div(ours, wanted, reduction="sum", log_target=True)
 
 
 class _Batches:

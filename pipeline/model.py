@@ -186,7 +186,7 @@ class AttentionSampler(nn.Module):
         tissue = torch.from_numpy(view.tissue).to(self.device)
         if self.inner is not None:
             tissue = self._by_region(tissue).any(2)
-        rgb = self._image(view.rgb)
+        rgb = self.image(view.rgb)
         if self.control is None:
             return Glance(masked_log_softmax(self.attention(rgb), tissue).flatten(), None)
         seen = self.attention.features(rgb)  # type: ignore[operator]
@@ -350,6 +350,10 @@ class AttentionSampler(nn.Module):
         parts = (values[0] for values in self._weighed(plan, features[None]))
         return predict(*parts, calibration=self.calibration, confidence=confidence)
 
+    def tissue_by_region(self, view: View) -> Tensor:
+        """Which cells of each region are tissue, (regions, cells of a region)."""
+        return self._by_region(torch.from_numpy(view.tissue).to(self.device)).flatten(0, 1)
+
     @torch.no_grad()
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
         """Features (M, D) of the cells' patches, in blocks that bound the encoder's memory."""
@@ -392,8 +396,8 @@ class AttentionSampler(nn.Module):
         images = iter(self._read(asked) if asked else [])
         for view, found, cells in zip(views, known, new, strict=True):
             if cells:
-                logits = self.inner(self._image(next(images)))
-                tissue = self._by_region(torch.from_numpy(view.tissue).to(self.device)).flatten(0, 1)[cells]
+                logits = self.inner(self.image(next(images)))
+                tissue = self.tissue_by_region(view)[cells]
                 inside = [masked_log_softmax(one.flatten(), mask) for one, mask in zip(logits, tissue, strict=True)]
                 found.update(zip(cells, inside, strict=True))
         return [torch.stack([k[cell] for cell in r.tolist()]) for r, k in zip(regions, known, strict=True)]
@@ -402,7 +406,7 @@ class AttentionSampler(nn.Module):
         """Log attention of all cells as far as it is known, (rows * columns,)."""
         if self.inner is None:
             return glance.log_attention
-        tissue = self._by_region(torch.from_numpy(view.tissue).to(self.device)).flatten(0, 1)  # (regions, cells)
+        tissue = self.tissue_by_region(view)
         inside = torch.where(tissue, -tissue.sum(1, keepdim=True).double().log(), -torch.inf)
         for region, found in opened.items():
             inside[region] = found.double()
@@ -422,7 +426,7 @@ class AttentionSampler(nn.Module):
         cells = torch.arange(view.tissue.size, device=self.device).view(view.tissue.shape)
         return self._by_region(cells).flatten(0, 1)
 
-    def _image(self, rgb: NDArray[np.uint8] | Tensor) -> Tensor:
+    def image(self, rgb: NDArray[np.uint8] | Tensor) -> Tensor:
         """(..., H, W, 3) uint8 -> (..., 3, H, W) in 0 to 1."""
         return torch.as_tensor(rgb).to(self.device).movedim(-1, -3) / 255
 

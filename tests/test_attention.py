@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.attention import ThumbnailAttention, build_attention, masked_log_softmax, tissue_cells
+from stages.attention import GrainAttention, ThumbnailAttention, build_attention, masked_log_softmax, tissue_cells
 from stages.geometry import Raster
 
 NAMES = ["learned", "hematoxylin", "uniform"]
@@ -118,3 +118,16 @@ def test_a_speck_of_tissue_still_has_a_cell() -> None:
     assert not tissue_cells(mask, cell_px=8).any()
     mask[16, 3] = True
     assert tissue_cells(mask, cell_px=8).nonzero().tolist() == [[2, 0]]
+
+
+def test_grain_prefers_nuclei_to_an_even_stain_of_the_same_mean() -> None:
+    """Dots of hematoxylin against the same amount spread evenly: the mean map sees no difference, the grain does."""
+    blue = torch.tensor([0.65, 0.704, 0.286])  # optical density of hematoxylin by colour (Ruifrok & Johnston 2001)
+    amount = torch.full((16, 32), 0.5)
+    amount[:, 16:] = 0.0
+    amount[::2, 16::2] = 2.0
+    image = torch.exp(-amount * blue[:, None, None])
+    dense = build_attention("hematoxylin", cell_px=16)(image)[0]
+    grain = GrainAttention(cell_px=16)(image)[0]
+    assert abs(float(dense[1] - dense[0])) < 0.05 * abs(float(dense[0]))
+    assert float(grain[1] - grain[0]) > 10
