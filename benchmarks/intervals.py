@@ -27,7 +27,8 @@ from pipeline.calibration import drawn_errors
 from pipeline.checkpoints import load_model
 from pipeline.cohort import read_training_table
 from pipeline.looking import look
-from pipeline.model import AttentionSampler, View
+from pipeline.model import AttentionSampler
+from pipeline.values import View
 from stages.aggregation import Calibration, Evidence
 
 BUDGETS = (8, 16, 24, 64, 256)

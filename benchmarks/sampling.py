@@ -30,7 +30,8 @@ from torch import Tensor
 from pipeline.checkpoints import load_model
 from pipeline.cohort import read_training_table
 from pipeline.looking import look
-from pipeline.model import FEATURE_SCALE, AttentionSampler, View
+from pipeline.model import FEATURE_SCALE, AttentionSampler
+from pipeline.values import View
 from stages.features import unit
 from stages.sampling import draw, draw_judged, expectation, hilbert_order
 

@@ -17,7 +17,8 @@ from pipeline.checkpoints import load_model, model_digest
 from pipeline.cohort import Cohort, CohortSlide
 from pipeline.errors import UsageError
 from pipeline.looking import Look, look_at
-from pipeline.model import AttentionSampler, ModelSpec, Sampled
+from pipeline.model import AttentionSampler
+from pipeline.values import ModelSpec, Sampled
 from pipeline.workers import each
 from stages.overlays import draw_overlay, geojson
 from stages.pyramids import open_pyramid

@@ -19,7 +19,8 @@ from scipy.optimize import minimize
 from scipy.stats import t as student_t
 from torch import Tensor
 
-from pipeline.model import AttentionSampler, View
+from pipeline.model import AttentionSampler
+from pipeline.values import View
 from stages.aggregation import Calibration, Evidence
 
 DRAWS = 100

@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 
 from pipeline.errors import UsageError
-from pipeline.model import AttentionSampler, ModelSpec
+from pipeline.model import AttentionSampler
+from pipeline.values import ModelSpec
 from stages.aggregation import Calibration
 
 FORMAT = "saccade-2"

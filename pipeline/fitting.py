@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.model import AttentionSampler, View
+from pipeline.model import AttentionSampler
+from pipeline.values import View
 from stages.attention import GrainAttention, HematoxylinAttention
 
 with warnings.catch_warnings():  # other people's deprecations, at import

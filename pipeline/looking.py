@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.model import AttentionSampler, View
+from pipeline.model import AttentionSampler
+from pipeline.values import View
 from stages.attention import cell_means, tissue_cells
 from stages.geometry import Raster, ResolutionError, choose_level
 from stages.patches import PatchReader

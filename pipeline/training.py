@@ -22,8 +22,9 @@ from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.looking import Look, look
 from pipeline.metrics import evaluate
-from pipeline.model import AttentionSampler, ModelSpec
+from pipeline.model import AttentionSampler
 from pipeline.splits import split_cohort
+from pipeline.values import ModelSpec
 
 Say = Callable[[str], None]
 LOOKS_BYTES = 2**31

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.checkpoints import save_model
-from pipeline.model import AttentionSampler, ModelSpec
+from pipeline.model import AttentionSampler
+from pipeline.values import ModelSpec
 
 ROOT = Path(__file__).parent.parent
 

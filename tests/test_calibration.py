@@ -11,7 +11,8 @@ import torch
 
 from pipeline.calibration import calibrate, drawn_errors
 from pipeline.checkpoints import load_model, save_model
-from pipeline.model import AttentionSampler, ModelSpec, View
+from pipeline.model import AttentionSampler
+from pipeline.values import ModelSpec, View
 
 SPEC = ModelSpec(
     classes=("a", "b"),

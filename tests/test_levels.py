@@ -13,7 +13,8 @@ from conftest import tissue_pixels, write_slide
 
 from pipeline.checkpoints import load_model, save_model
 from pipeline.looking import look
-from pipeline.model import FEATURE_SCALE, AttentionSampler, ModelSpec, View
+from pipeline.model import FEATURE_SCALE, AttentionSampler
+from pipeline.values import ModelSpec, View
 
 SPEC = ModelSpec(
     classes=("a", "b", "c"),

@@ -15,7 +15,8 @@ import torch
 
 from pipeline.checkpoints import load_model, save_model
 from pipeline.errors import UsageError
-from pipeline.model import FEATURE_SCALE, AttentionSampler, ModelSpec, View
+from pipeline.model import FEATURE_SCALE, AttentionSampler
+from pipeline.values import ModelSpec, View
 from stages.sampling import entropy
 
 SPEC = ModelSpec(
