@@ -22,6 +22,7 @@ from torch import Tensor
 from pipeline.model import AttentionSampler
 from pipeline.values import View
 from stages.aggregation import Calibration, Evidence
+from stages.slides import SlideError
 
 DRAWS = 100
 """Draws of every slide at every budget."""
@@ -54,8 +55,13 @@ def calibrate(
     generator = torch.Generator(model.device).manual_seed(seed)
     found: dict[int, list[tuple[Evidence, Tensor]]] = {n: [] for n in budgets}
     for number, view in enumerate(views, 1):
-        for n, one in drawn_errors(model, view(), budgets, draws=DRAWS, generator=generator).items():
-            found[n].append(one)
+        try:
+            one = drawn_errors(model, view(), budgets, draws=DRAWS, generator=generator)
+        except SlideError as exc:  # reading all of a slide meets what training never touched
+            say(f"calibrating intervals: left out: {exc}")
+            one = {}
+        for n, drawn in one.items():
+            found[n].append(drawn)
         if number % 4 == 0 or number == len(views):
             say(f"calibrating intervals: read {number}/{len(views)} slides whole")
     return fit_calibration({n: parts for n, parts in found.items() if parts})

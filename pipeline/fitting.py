@@ -56,7 +56,7 @@ def fit(
 
     Loss of a batch: ``cross_entropy(logits, labels) - entropy_weight * mean attention entropy``, and the squared error
     of the control variate where the model has one; AdamW with one cosine cycle. Goes on from ``checkpoint`` where one
-    is, and removes it at the end.
+    is, and leaves it there: it is the caller's once the model is saved.
     """
     if not checkpoint.exists():
         _warm_up(model, view, len(labels), passes=warm_up, seed=seed, say=say)
@@ -94,7 +94,6 @@ def fit(
             reload_dataloaders_every_n_epochs=1,
         )
         trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
-    checkpoint.unlink(missing_ok=True)
 
 
 def _warm_up(

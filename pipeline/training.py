@@ -172,12 +172,13 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: _Looks, say: Say) ->
     started = time.perf_counter()
     from pipeline.fitting import fit  # Lightning takes seconds to import
 
+    checkpoint = job.folder / f"training-{key[:12]}.ckpt"
     labels = [spec.classes.index(str(slide.label)) for slide in job.train]
     fit(
         model,
         lambda index: looks(job.train[index]).view,
         labels,
-        checkpoint=job.folder / f"training-{key[:12]}.ckpt",
+        checkpoint=checkpoint,
         samples=config.sampling.train_samples or config.sampling.samples,
         say=say,
         **config.training.model_dump(exclude={"folds", "calibration_slides"}),
@@ -191,6 +192,7 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: _Looks, say: Say) ->
         save_model(model, temporary)
     done = {"key": key, "seconds": time.perf_counter() - started, "config": config.model_dump(mode="json")}
     artefacts.write_json(mark, done)
+    checkpoint.unlink(missing_ok=True)
     say(f"fitted on {len(job.train)} slides in {done['seconds']:.0f} s: {path}")
     return model
 

@@ -13,6 +13,7 @@ from pipeline.calibration import calibrate, drawn_errors
 from pipeline.checkpoints import load_model, save_model
 from pipeline.model import AttentionSampler
 from pipeline.values import ModelSpec, View
+from stages.slides import SlideError
 
 SPEC = ModelSpec(
     classes=("a", "b"),
@@ -80,3 +81,13 @@ def test_slides_too_small_to_draw_from_tell_nothing(model: AttentionSampler) -> 
     tissue[0, :3] = True
     small = View(slide(0).rgb, tissue, slide(0).patches)
     assert calibrate(model, [lambda: small], seed=0, say=lambda line: None) is None
+
+
+def test_a_slide_that_cannot_be_read_whole_is_left_out_and_said(model: AttentionSampler) -> None:
+    def broken(cells: np.ndarray) -> np.ndarray:
+        raise SlideError("s1.svs: a tile is damaged")
+
+    said: list[str] = []
+    views = [lambda: slide(0), lambda: View(slide(1).rgb, slide(1).tissue, broken)]
+    assert calibrate(model, views, seed=0, say=said.append) is not None
+    assert "calibrating intervals: left out: s1.svs: a tile is damaged" in said

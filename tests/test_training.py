@@ -97,6 +97,26 @@ def test_training_from_a_checkpoint_equals_training_in_one_go(
     assert not list((tmp_path / "killed").glob("*.ckpt"))
 
 
+def test_what_is_killed_while_intervals_are_calibrated_is_not_trained_again(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def dies(line: str) -> None:
+        if line.startswith("calibrating"):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_cohort(config(cohort), tmp_path, say=dies)
+    lines: list[str] = []
+    train_cohort(config(cohort), tmp_path, say=lines.append)
+    assert not any(line.startswith("epoch") for line in lines)
+    assert any(line.startswith("calibrating") for line in lines)
+    assert load_model(tmp_path / "model.safetensors").calibration is not None
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
 def test_a_rerun_trains_nothing_and_a_change_trains_again(cohort: Path, tmp_path: Path) -> None:
     train_cohort(config(cohort), tmp_path, say=lambda line: None)
     before = (tmp_path / "model.safetensors").stat().st_mtime_ns
