@@ -8,32 +8,23 @@ import numpy as np
 
 from pipeline.layers import Block, Layer, ramp, smooth_noise
 from pipeline.layout import MPP, Blob, Field
-from pipeline.textures import (
-    STEPS,
-    UNCHANGED,
-    dots,
-    relative_light,
-    relief,
-    restained,
-    structure,
-    tinted,
-    without_detail,
-)
+from pipeline.textures import STEPS, dots, light, restained, shades, structure, tinted, without_detail
 
 LESION_SCALE, DECOY_SCALE = 2.0, 0.5
 """Magnification of the source's structures inside a lesion and inside a decoy."""
 LESION_CUTOFF, DECOY_CUTOFF = 3.6, 5.8
 """Level-0 pixels: slower variation is removed. Chosen so that 8 um means of both textures spread equally."""
-HIDDEN_LESION_CUTOFF, HIDDEN_DECOY_CUTOFF = 2.3, 4.6
-"""The same inside hidden spots. Chosen so that 4 um means of both textures spread equally."""
+HIDDEN_LESION_CUTOFF, HIDDEN_DECOY_CUTOFF = 1.8, 6.0
+"""The same inside hidden spots. Chosen so that 4 um means of both textures spread about equally."""
+HIDDEN_DECOY_CONTRAST = 0.75
+"""Contrast of a decoy's detail inside hidden spots, that of a lesion being 1: what a small encoder learns first."""
 
 _SMOOTH = 12.0  # level-0 pixels; makes room for the dots, yet is too little for a thumbnail to notice
-_SPACING = 16.0 / MPP  # level-0 pixels between the middles of dots
-# Amounts of blue stain. Both are mostly bright and here and there much darker: pale tissue has no room for the reverse.
-_DOTS = 1.8 * np.clip((STEPS - 0.7) / 0.1, 0, 1)
-_DETAIL = 0.7 * np.clip((STEPS - 0.5) / 0.4, 0, 1)
+_SPACING = 18.0 / MPP  # level-0 pixels between the middles of dots
+_DOTS = np.clip((STEPS - 0.4) / 0.2, 0, 1)  # how much of the detail shows; it is dark, so there is room for contrast
+_DETAIL = light(2.2 * np.clip((STEPS - 0.35) / 0.3, 0, 1))
+_MEAN = 1 - _DOTS.mean() * (1 - _DETAIL.mean(axis=0))  # of the light in a spot, by colour
 _BRIGHTEST = 250  # of any colour in a spot
-_PEAK = relative_light(_DOTS).max(axis=0) * relative_light(_DETAIL).max(axis=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +81,10 @@ class DenseBlob:
 class HiddenSpot:
     """A spot that keeps the mean colour of the tissue around every point, and so stays out of a thumbnail.
 
-    ``colour = smoothed * (1 + c * (dots * detail - 1))``: dots and detail dim and brighten each colour about a mean of
-    one, and the contrast ``c <= 1`` is what keeps the brightest of them from being cut off. The dots, 16 um apart,
-    show at an intermediate level that there is a spot; the detail shows at full resolution whether it is a lesion.
+    ``colour = smoothed * (1 + c * (light / mean - 1))`` with ``light = 1 - dots * (1 - detail)``: bright between the
+    dots, and inside them as bright as the detail lets through. The contrast ``c <= 1`` keeps the brightest from being
+    cut off. The dots, 18 um apart, show at an intermediate level that there is a spot; the detail, crisp clumps or
+    fainter patches of fine grain, shows at full resolution whether it is a lesion. A little of it is left at 4 um.
     """
 
     blob: Blob
@@ -104,14 +96,16 @@ class HiddenSpot:
     def random(rng: np.random.Generator, blob: Blob, smoothed: Tissue, *, is_lesion: bool) -> HiddenSpot:
         """Draw what fills a spot in tissue of which the smoothed version is given."""
         scale, cutoff = (LESION_SCALE, HIDDEN_LESION_CUTOFF) if is_lesion else (DECOY_SCALE, HIDDEN_DECOY_CUTOFF)
-        texels = relief(dots(_SPACING), _DOTS), relief(structure(scale, cutoff), _DETAIL)
+        mean, contrast = _DETAIL.mean(axis=0), 1.0 if is_lesion else HIDDEN_DECOY_CONTRAST
+        detail = shades(mean + contrast * (_DETAIL - mean))[structure(scale, cutoff)]
+        texels = shades(np.repeat(_DOTS[:, None], 3, axis=1))[dots(_SPACING)], detail
         layers = (Layer.random(rng, t, smoothed.mix.shape, bend=20) for t in texels)
         return HiddenSpot(blob, smoothed, *layers)
 
     def sample(self, block: Block) -> Field:
         """Colours (height, width, 3) in 0-255 of the pixels of a block."""
         smooth = self.tissue.sample(block)
-        light = self.dots.sample(block) * self.detail.sample(block) / UNCHANGED**2
-        contrast = ((_BRIGHTEST / smooth - 1) / (_PEAK - 1)).clip(0, 1)
+        passed = 1 - self.dots.sample(block) / 255 * (1 - self.detail.sample(block) / 255)
+        contrast = ((_BRIGHTEST / smooth - 1) / (1 / _MEAN - 1)).clip(0, 1)
         # rendering drops fractions at last: unrounded, all of the spot would be half a step darker
-        return np.asarray(np.rint(smooth * (1 + contrast * (light - 1))), np.float32)
+        return np.asarray(np.rint(smooth * (1 + contrast * (passed / _MEAN - 1))), np.float32)

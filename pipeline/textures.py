@@ -19,8 +19,6 @@ OVERSAMPLE = 2
 """Texture pixels per slide pixel, so that nearest-neighbour lookups leave no visible steps."""
 STEPS = (np.arange(256) + 0.5) / 256
 """What the values of an even texture, `structure` or `dots`, stand for: in 0-1, each as frequent as any other."""
-UNCHANGED = 128
-"""The value of a `relief` that leaves the light as it is."""
 
 
 @lru_cache(maxsize=1)
@@ -97,15 +95,14 @@ def without_detail(texels: NDArray[np.uint32], sigma: float) -> NDArray[np.uint3
     return _words(np.clip(np.rint(idctn(spectrum * g * (2 - g), axes=(0, 1))), 0, 255))
 
 
-def relative_light(amount: NDArray[np.floating]) -> NDArray[np.floating]:
-    """What the blue stain lets pass, (256, 3), where an even texture has these amounts (256,); mean 1 by colour."""
-    light = np.exp(-amount[:, None] * rgb_from_hed[0])
-    return np.asarray(light / light.mean(axis=0))
+def light(amount: NDArray[np.floating]) -> NDArray[np.floating]:
+    """What these amounts (...) of the blue stain let pass, (..., 3) in 0-1."""
+    return np.asarray(np.exp(-amount[..., None] * rgb_from_hed[0]))
 
 
-def relief(texture: NDArray[np.uint8], amount: NDArray[np.floating]) -> NDArray[np.uint32]:
-    """An even texture as texels of `relative_light`, in units of ``1 / UNCHANGED``."""
-    return _words(np.rint(UNCHANGED * relative_light(amount)))[texture]
+def shades(passed: NDArray[np.floating]) -> NDArray[np.uint32]:
+    """Light (..., 3) in 0-1 -> texels."""
+    return _words(np.rint(255 * np.clip(passed, 0, 1)))
 
 
 def colours(texels: NDArray[np.uint32]) -> NDArray[np.uint8]:

@@ -1,0 +1,1 @@
+"""The paper's tasks: models, training, costs and records that all of their benchmarks share."""
