@@ -14,9 +14,9 @@ LESION_SCALE, DECOY_SCALE = 2.0, 0.5
 """Magnification of the source's structures inside a lesion and inside a decoy."""
 LESION_CUTOFF, DECOY_CUTOFF = 3.6, 5.8
 """Level-0 pixels: slower variation is removed. Chosen so that 8 um means of both textures spread equally."""
-HIDDEN_LESION_CUTOFF, HIDDEN_DECOY_CUTOFF = 1.8, 6.0
-"""The same inside hidden spots. Chosen so that 4 um means of both textures spread about equally."""
-HIDDEN_DECOY_CONTRAST = 0.75
+HIDDEN_LESION_CUTOFF, HIDDEN_DECOY_CUTOFF = 1.8, 7.0
+"""The same inside hidden spots: apart enough for a small encoder to learn from slide labels."""
+HIDDEN_DECOY_CONTRAST = 0.5
 """Contrast of a decoy's detail inside hidden spots, that of a lesion being 1: what a small encoder learns first."""
 
 _SMOOTH = 12.0  # level-0 pixels; makes room for the dots, yet is too little for a thumbnail to notice
@@ -84,7 +84,7 @@ class HiddenSpot:
     ``colour = smoothed * (1 + c * (light / mean - 1))`` with ``light = 1 - dots * (1 - detail)``: bright between the
     dots, and inside them as bright as the detail lets through. The contrast ``c <= 1`` keeps the brightest from being
     cut off. The dots, 18 um apart, show at an intermediate level that there is a spot; the detail, crisp clumps or
-    fainter patches of fine grain, shows at full resolution whether it is a lesion. A little of it is left at 4 um.
+    fainter patches of fine grain, shows at full resolution whether it is a lesion, and less surely at 4 um too.
     """
 
     blob: Blob

@@ -9,8 +9,8 @@ else about a slide depends on its label. There are two kinds:
 - ``spots``: three dense, blue blobs, one of them perhaps the lesion. A thumbnail of 8 um a pixel tells *where* to look,
   and only full resolution tells *what* it is.
 - ``hidden``: some sixteen spots less than 100 um across, perhaps half of them lesions, that have the mean colours of
-  the tissue around them. A thumbnail of 32 um a pixel shows nothing, at 4 um a pixel the spots are dotted, and only
-  full resolution tells what they are.
+  the tissue around them. A thumbnail of 32 um a pixel shows nothing, at 4 um a pixel the spots are dotted, and full
+  resolution tells for sure what they are.
 """
 
 from __future__ import annotations

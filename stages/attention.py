@@ -89,7 +89,7 @@ class GrainAttention(nn.Module):
     a nucleus covers a few; a thumbnail's pixels average over many.
     """
 
-    def __init__(self, *, cell_px: int, temperature: float = 0.002) -> None:
+    def __init__(self, *, cell_px: int, temperature: float = 0.001) -> None:
         super().__init__()
         self.cell_px = cell_px
         self.temperature = temperature
