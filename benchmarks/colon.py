@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -36,7 +35,7 @@ from paper.colon import (
     load_colon,
     warm_up,
 )
-from paper.config import Benchmark, Row, build, read_benchmark
+from paper.config import Benchmark, Row, build, data_folder, read_benchmark
 from paper.fitting import fit, predict, train_step
 from paper.layers import area_average
 from paper.models import AttentionSampling
@@ -248,7 +247,7 @@ def main() -> None:
     torch.set_num_threads(1)
     benchmark = read_benchmark(arguments.config)
     results = ROOT / "benchmarks/results" / f"{arguments.config.stem}.jsonl"
-    colon = load_colon(Path(os.environ.get("SACCADE_DATA", ROOT / "../shared/data")))
+    colon = load_colon(data_folder())
     if arguments.what == "peak":
         (name,) = arguments.rows
         row, shared = cost_rows(benchmark)[name]

@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from paper import costs
-from paper.config import Row, build
+from paper.config import Row, build, data_folder
 from paper.fitting import train_step
 from paper.layers import Batch
 from paper.megapixel import Megapixel, read_setting
@@ -51,7 +50,7 @@ def view_of(name: str, side: int, setting: Megapixel) -> int:
 
 def prepare(name: str, side: int, batch_size: int, setting: Megapixel) -> Callable[[], object]:
     """One training step of a row on images of a side."""
-    data = Path(os.environ.get("SACCADE_DATA", ROOT / "../shared/data"))
+    data = data_folder()
     digits = load_digits(data / "mnist", "train")
     images = make_images(digits, "train", batch_size, side=side, noise=setting.noise, strokes=setting.strokes)
     sampled = name.startswith("ats")

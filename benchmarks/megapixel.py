@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from paper.config import build
+from paper.config import build, data_folder
 from paper.fitting import fit, predict
 from paper.layers import Batch
 from paper.megapixel import Megapixel, Source, make_splits, read_setting
@@ -115,7 +114,7 @@ def main() -> None:
     ]
     started = time.perf_counter()
     if jobs:
-        data = Path(os.environ.get("SACCADE_DATA", ROOT / "../shared/data"))
+        data = data_folder()
         images = make_splits(setting, data, ("train", arguments.split), arguments.device)
     for number, (name, repeat) in enumerate(jobs):
         if time.perf_counter() - started > 60 * arguments.minutes:

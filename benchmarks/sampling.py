@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import dask
 import numpy as np
 import torch
 from scipy import ndimage
@@ -93,10 +91,9 @@ def slides(demo: Path, seed: int) -> Iterator[Setting]:
             continue
         view = look(slide.path, model).view
         every = np.flatnonzero(view.tissue)
-        (pixels,) = dask.compute(view.patches(every), scheduler="threads")
         features = torch.zeros(view.tissue.size, model.spec.dim, dtype=torch.float64)
         with torch.no_grad():
-            features[torch.from_numpy(every)] = model.encoder(torch.from_numpy(pixels)).double()
+            features[torch.from_numpy(every)] = model.encode(view, every).double()
             log_attention = model.glance(view).log_attention.double()
             control = _extended(_thumbnail_features(model, view)) @ foretell
         rows, columns = view.tissue.shape
@@ -105,8 +102,7 @@ def slides(demo: Path, seed: int) -> Iterator[Setting]:
 
 def _thumbnail_features(model: AttentionSampler, view: View) -> Tensor:
     """What the attention net sees in each cell, (K, channels)."""
-    rgb = torch.from_numpy(view.rgb).permute(2, 0, 1) / 255
-    features: Tensor = model.attention.features(rgb)  # type: ignore[operator]
+    features: Tensor = model.attention.features(model.image(view.rgb))  # type: ignore[operator]
     return features.flatten(1).T
 
 
@@ -114,13 +110,13 @@ def colon(seed: int) -> Iterator[Setting]:
     """The paper's task: trained on all folds but the first, seen on the first."""
     from colon import CONFIG, Trainer
     from paper.colon import load_colon, warm_up
-    from paper.config import build, read_benchmark
+    from paper.config import build, data_folder, read_benchmark
     from paper.fitting import fit
     from paper.layers import ink
     from paper.models import AttentionSampling, encode
 
     benchmark = read_benchmark(CONFIG)
-    folder = Path(os.environ.get("SACCADE_DATA", ROOT / "../shared/data"))
+    folder = data_folder()
     trainer = Trainer(load_colon(folder), benchmark)
     row = benchmark.rows["ats10"]
     source, fold = trainer.source(row.kind), trainer.folds["random"]

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 from paper.config import Networks, Row, Section, Training, build
-from paper.fitting import Fitting, fit, predict
+from paper.fitting import fit, predict
 from paper.markdown import with_interval
 from paper.records import bootstrap, provenance
 from paper.signs import CLASSES, Scene, SceneSource, load_scenes
@@ -44,7 +44,7 @@ def evaluate(
     model = build(row, setting.networks, seed=seed)
     learn, unseen = (SceneSource(scenes, low_scale=setting.low_scale, device=device) for scenes in (train, test))
     labels, truth = (torch.tensor([scene.label for scene in scenes]) for scenes in (train, test))
-    fitting = Fitting(**Training.model_validate(setting.training.model_dump() | row.training).model_dump())
+    fitting = row.fitting(setting.training)
 
     def progress(epoch: int, loss: float) -> None:
         elapsed = time.perf_counter() - started

@@ -126,11 +126,12 @@ def _costs(rows: dict[str, dict[str, float]], figures: dict[str, dict[str, Any]]
     lines = []
     for name, cost in rows.items():
         row = name.removesuffix("-shared")
-        reads = figures.get(row, {}).get("reads")
+        reads = figures.get(row, {}).get("reads") or benchmark.rows[row].samples
+        pixels = benchmark.rows[row].kind in ("cnn", "half")
         lines.append(
             [
                 benchmark.rows[row].title + ("" if name == row else ", shared convolutions"),
-                "all pixels" if reads is None else str(reads),
+                "all pixels" if pixels else str(reads or ""),
                 *(f"{cost[key]:.2f}" for key in ("ms", "saved_mb", "peak_mb")),
                 *(
                     f"{rows[other][key] / cost[key]:.1f}x" if other in rows else ""

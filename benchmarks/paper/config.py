@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +68,10 @@ class Row(Section):
     draws: int = Field(default=1, description="Whose logits are averaged at prediction.")
     training: dict[str, Any] = Field(default={}, description="What differs from the common training.")
 
+    def fitting(self, common: Training) -> Fitting:
+        """How this row is trained, given how rows are trained in common."""
+        return Fitting(**Training.model_validate(common.model_dump() | self.training).model_dump())
+
 
 class Benchmark(Section):
     """A task's configuration."""
@@ -82,7 +87,7 @@ class Benchmark(Section):
 
     def fitting(self, row: Row) -> Fitting:
         """How a row is trained."""
-        return Fitting(**Training.model_validate(self.training.model_dump() | row.training).model_dump())
+        return row.fitting(self.training)
 
     def digest(self, name: str) -> str:
         """Of everything in this file that a row's result depends on."""
@@ -96,6 +101,11 @@ class Benchmark(Section):
         else:
             relevant["training"] = asdict(self.fitting(row))
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def data_folder() -> Path:
+    """Where the public data sets are: $SACCADE_DATA, or shared/data beside the repository."""
+    return Path(os.environ.get("SACCADE_DATA", Path(__file__).resolve().parents[3] / "shared/data"))
 
 
 def read_benchmark(path: Path) -> Benchmark:

@@ -197,6 +197,11 @@ class GatedAttention(nn.Module):
         scores: Tensor = self.score(gated)
         return scores[..., 0]
 
+    def pool(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, D) -> their mean by the softmax of the scores (B, D), and its logarithm (B, N)."""
+        log_attention = self(features).log_softmax(1)
+        return torch.einsum("bn,bnd->bd", log_attention.exp(), features), log_attention
+
 
 def grid_corners(shape: tuple[int, ...], px: int, stride: int, device: torch.device) -> Tensor:
     """Top-left pixels (N, 2) of all patches of a grid on images (B, H, W, C), as (y, x); what is left over is shared

@@ -35,7 +35,7 @@ class Megapixel(Section):
 
     def fitting(self, row: Row) -> Fitting:
         """How a row is trained."""
-        return Fitting(**Training.model_validate(self.training.model_dump() | row.training).model_dump())
+        return row.fitting(self.training)
 
     def digest(self, name: str, split: Split) -> str:
         """Of everything in this file that a row's result on a split depends on."""

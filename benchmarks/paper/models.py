@@ -96,8 +96,7 @@ class GatedMIL(Classifier):
             features = self.encoder.windows(image, self.patch_px, self.grid_stride)
         else:
             features = encode(self.encoder, batch, corners, self.patch_px)
-        log_attention = self.attention(features).log_softmax(1)
-        embedding = torch.einsum("bn,bnd->bd", log_attention.exp(), features)
+        embedding, log_attention = self.attention.pool(features)
         return Output(self.head(embedding), log_attention)
 
     def standardise(self, batch: Batch, generator: torch.Generator) -> None:
@@ -166,16 +165,22 @@ class AttentionSampling(Classifier):
     def standardise(self, batch: Batch, generator: torch.Generator) -> None:
         """As `Classifier.standardise`, at places drawn evenly."""
         with torch.no_grad():
-            grid, places = self.log_attention(batch)
-        flat = places.flatten(0, 1)
-        cells = torch.randint(len(flat), (len(grid), 32), generator=generator, device=flat.device)
-        self.encoder.standardise(patch_ink(batch, flat[cells], self.patch_px))
+            _, places = self.log_attention(batch)
+        standardise_evenly(self.encoder, batch, places.flatten(0, 1), self.patch_px, generator)
 
     def _order(self, rows: int, cols: int) -> Tensor:
         key = (rows, cols, str(self.head.weight.device))
         if key not in self._orders:
             self._orders[key] = hilbert_order(rows, cols).to(self.head.weight.device)
         return self._orders[key]
+
+
+def standardise_evenly(
+    encoder: PatchEncoder, batch: Batch, corners: Tensor, px: int, generator: torch.Generator
+) -> None:
+    """Standardise an encoder on 32 patches of each image, drawn evenly from those with these corners (N, 2)."""
+    some = torch.randint(len(corners), (batch.images.shape[0], 32), generator=generator, device=corners.device)
+    encoder.standardise(patch_ink(batch, corners[some], px))
 
 
 def cell_corners(batch: Batch, px: int, cells: tuple[int, ...], stride: int) -> Tensor:

@@ -18,7 +18,7 @@ from paper.layers import (
     ink,
     read_patches,
 )
-from paper.models import LOGIT_SCALE, cell_corners, encode, patch_ink
+from paper.models import LOGIT_SCALE, cell_corners, encode, patch_ink, standardise_evenly
 from stages.features import unit
 
 
@@ -51,8 +51,7 @@ class TopSelection(Classifier):
         """Class logits, and the log attention over the patches that were kept."""
         kept = self.select(batch)
         features = encode(self.encoder, batch, kept, self.patch_px)
-        log_attention = self.attention(features).log_softmax(1)
-        embedding = torch.einsum("bn,bnd->bd", log_attention.exp(), features)
+        embedding, log_attention = self.attention.pool(features)
         return Output(self.head(embedding), log_attention)
 
     @torch.no_grad()
@@ -75,8 +74,7 @@ class TopSelection(Classifier):
     def standardise(self, batch: Batch, generator: torch.Generator) -> None:
         """As `Classifier.standardise`, at places drawn evenly."""
         every = grid_corners(batch.images.shape, self.patch_px, self.grid_stride, generator.device)
-        some = torch.randint(len(every), (batch.images.shape[0], 32), generator=generator, device=generator.device)
-        self.encoder.standardise(patch_ink(batch, every[some], self.patch_px))
+        standardise_evenly(self.encoder, batch, every, self.patch_px, generator)
 
 
 class PerturbedTopK(Classifier):
@@ -134,8 +132,7 @@ class PerturbedTopK(Classifier):
         assert batch.low is not None
         rows, cols = (-(-n // self.attention.stride) for n in batch.low.shape[1:3])
         places = cell_corners(batch, self.patch_px, (rows, cols), self.attention.stride).flatten(0, 1)
-        some = torch.randint(len(places), (len(batch.low), 32), generator=generator, device=generator.device)
-        self.encoder.standardise(patch_ink(batch, places[some], self.patch_px))
+        standardise_evenly(self.encoder, batch, places, self.patch_px, generator)
 
 
 def standard(scores: Tensor) -> Tensor:
