@@ -185,8 +185,7 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: _Looks, say: Say) ->
     )
     model.eval()
     if config.training.calibration_slides:
-        slides = [*job.held_out.get("val", ()), *job.train][: config.training.calibration_slides]
-        views = [lambda slide=slide: looks(slide).view for slide in slides]
+        views = [lambda slide=slide: looks(slide).view for slide in _calibration_slides(job, config)]
         model.calibration = calibrate(model, views, seed=config.training.seed, say=say)
     with artefacts.atomic_write(path) as temporary:
         save_model(model, temporary)
@@ -197,8 +196,14 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: _Looks, say: Say) ->
     return model
 
 
+def _calibration_slides(job: _Job, config: Config) -> list[CohortSlide]:
+    """The slides that are read whole for the intervals: those that training did not see first."""
+    return [*job.held_out.get("val", ()), *job.train][: config.training.calibration_slides]
+
+
 def _key(job: _Job, config: Config) -> str:
-    slides = sorted((s.slide_id, str(s.path), s.path.stat().st_size, s.label, s.mpp) for s in job.train)
+    read = {s.slide_id: s for s in (*job.train, *_calibration_slides(job, config))}
+    slides = sorted((s.slide_id, str(s.path), s.path.stat().st_size, s.label, s.mpp) for s in read.values())
     told = config.model_dump(mode="json", exclude={"training": {"device"}})
     return hashlib.sha256(json.dumps([slides, told], sort_keys=True, default=str).encode()).hexdigest()
 
@@ -221,6 +226,6 @@ def _judge(rows: list[dict[str, Any]], classes: Sequence[str], seed: int) -> dic
 
 
 def _metric_in_words(name: str, value: Any) -> str:
-    if isinstance(value, dict) and value.get("value") is not None:
+    if isinstance(value, dict) and value.get("low") is not None:
         return f"{name} {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
     return f"{name} {value}"

@@ -128,6 +128,19 @@ def test_a_rerun_trains_nothing_and_a_change_trains_again(cohort: Path, tmp_path
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns != before
 
 
+def test_other_slides_to_calibrate_on_make_an_earlier_model_stale(cohort: Path, tmp_path: Path) -> None:
+    """Intervals come from val slides first: where those change, what stands there is not up to date."""
+    lines = (cohort / "cohort.csv").read_text().splitlines()
+    overrides = [f"cohort.slides={cohort}", "training.epochs=1"]
+    told: list[list[str]] = [[], [], []]
+    for run, val in enumerate((8, 8, 9)):
+        table = tmp_path / "cohort.csv"
+        moved = [line.replace("test", "val") if line.startswith(f"s{val}.") else line for line in lines]
+        table.write_text("\n".join(moved) + "\n")
+        train_cohort(config(cohort, f"cohort.table={table}", *overrides), tmp_path / "out", say=told[run].append)
+    assert [any("up to date" in line for line in said) for said in told] == [False, True, False]
+
+
 def test_cross_validation_tests_every_slide_once(cohort: Path, tmp_path: Path) -> None:
     metrics = train_cohort(config(cohort, "training.folds=2", "training.epochs=1"), tmp_path, say=lambda line: None)
     assert metrics["cross-validation"]["slides"] == 12
