@@ -19,7 +19,8 @@ import openslide
 from numpy.typing import NDArray
 
 from stages.geometry import Box, Mpp, Raster, level_raster
-from stages.tiles import LevelTiles, find_level_tiles
+from stages.tiff import TiffTiles, find_level_tiles
+from stages.tiles import TileGrid
 
 PLAUSIBLE_MPP = (0.05, 50.0)
 """µm/px: an oil-immersion scan at its finest, a thumbnail of a whole section at its coarsest."""
@@ -111,7 +112,7 @@ class OpenSlideSlide:
         self._lock = threading.Lock()
         self._pid = -1
         self._handle: openslide.OpenSlide | None = None
-        self._tiles: tuple[LevelTiles | None, ...] | None = None
+        self._tiles: tuple[TiffTiles | None, ...] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"facts": self.facts}
@@ -127,7 +128,7 @@ class OpenSlideSlide:
                 self._handle, self._pid = _open_handle(self.facts.path), os.getpid()
             return self._handle
 
-    def _level_tiles(self, level: int) -> LevelTiles | None:
+    def _level_tiles(self, level: int) -> TiffTiles | None:
         if self._tiles is None:
             found = find_level_tiles(self.facts.path, [(r.width, r.height) for r in self.facts.levels])
             self._tiles = tuple(
@@ -135,7 +136,7 @@ class OpenSlideSlide:
             )
         return self._tiles[level]
 
-    def _verified(self, level: int, tiles: LevelTiles) -> bool:
+    def _verified(self, level: int, tiles: TileGrid) -> bool:
         """Whether some tiles decode to what OpenSlide shows: exactly where it does not interpolate."""
         sizes = tiles.byte_counts.ravel()
         filled = np.flatnonzero(sizes)

@@ -16,7 +16,20 @@ from pipeline.config import load_config
 
 # the order of the flow: a stage may import only what stands before it
 STAGES = (
-    *("geometry", "tiles", "slides", "ngff", "pyramids", "rasters", "tissue", "attention", "hilbert", "schemes"),
+    *(
+        "geometry",
+        "jpeg",
+        "tiles",
+        "tiff",
+        "slides",
+        "ngff",
+        "pyramids",
+        "rasters",
+        "tissue",
+        "attention",
+        "hilbert",
+        "schemes",
+    ),
     *("sampling", "patches", "features", "aggregation", "outlines", "overlays"),
 )
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stages.geometry import Box
 from stages.slides import SlideError, open_slide
-from stages.tiles import LevelTiles, find_level_tiles
+from stages.tiff import TiffTiles, find_level_tiles
 
 ENCODINGS = {
     "ycbcr 4:2:0": {"photometric": "ycbcr", "subsampling": (2, 2)},
@@ -160,14 +160,14 @@ def test_a_spoilt_tile_is_a_slide_error(tmp_path: Path) -> None:
 def test_tiles_that_differ_from_openslide_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One grey level off in one channel, and OpenSlide reads that slide for good."""
     path = write_slide(tmp_path / "a.tif", tissue_pixels(512, 512), levels=2)
-    decode = LevelTiles._tile_pixels
+    decode = TiffTiles.pixels
 
-    def slightly_off(self: LevelTiles, row: int, column: int) -> Any:
+    def slightly_off(self: TiffTiles, row: int, column: int) -> Any:
         pixels = decode(self, row, column).copy()
         pixels[7, 7, 1] ^= 1
         return pixels
 
-    monkeypatch.setattr(LevelTiles, "_tile_pixels", slightly_off)
+    monkeypatch.setattr(TiffTiles, "pixels", slightly_off)
     slide = open_slide(path)
     whole = Box(0, 0, 512, 512)
     assert [slide.direct(level) for level in (0, 1)] == [False, False]

@@ -1,0 +1,97 @@
+"""Decode one JPEG tile as its slide means it: exactly, or with an error.
+
+Tiles in a TIFF are abbreviated streams, whose tables the file keeps once, and their colours are what the TIFF says, not
+what a decoder would guess. libjpeg answers damage with a warning and made-up pixels; here a warning is an error.
+
+Formats: ITU-T T.81 (JPEG), TIFF Technical Note 2 (JPEG in TIFF), Adobe Technical Note 5116 (the APP14 marker).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+Colour = Literal["rgb", "ycbcr"]
+"""What the three components of a stream are."""
+
+SCALES = (1, 2, 4, 8)
+"""Factors by which a tile can be decoded smaller, straight from its coefficients."""
+
+_START = b"\xff\xd8"
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+_TRANSFORMS: dict[Colour, bytes] = {"rgb": b"\x00", "ycbcr": b"\x01"}
+_FRAMES = {marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)}
+
+
+class JpegError(ValueError):
+    """This stream is damaged; the message says how."""
+
+
+def prefix(tables: bytes | None, colour: Colour) -> bytes:
+    """What stands before every tile's own segments: the colours and the tables that its file keeps once.
+
+    Args:
+        tables: the file's abbreviated stream of tables, if it has one (TIFF's JPEGTables).
+        colour: of the streams, as the file states it; overrides what a stream says itself.
+    """
+    shared = b""
+    if tables:
+        end = tables.rfind(b"\xff\xd9")
+        shared = _body(tables[: end if end > 0 else len(tables)])
+    return _START + _ADOBE + _TRANSFORMS[colour] + shared
+
+
+def decode(stream: bytes, before: bytes, size: tuple[int, int], *, scale: int = 1) -> NDArray[np.uint8]:
+    """RGB (height, width, 3) of a tile, as libjpeg decodes it by default (accurate DCT, smooth upsampling of colour).
+
+    Args:
+        stream: the tile as its file holds it.
+        before: `prefix` of its file.
+        size: (width, height) that the file states; anything else in the stream is damage.
+        scale: one of `SCALES`: each pixel then stands for a square of so many, about their mean.
+
+    Raises:
+        JpegError: the stream is not a JPEG of this size, or the decoder warns of it.
+    """
+    whole = before + _body(stream)
+    found = frame_size(whole)
+    if found != size:
+        raise JpegError(f"it holds {found[0]} x {found[1]} pixels, not the file's {size[0]} x {size[1]}")
+    width, height = (-(-side // scale) for side in size)
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            whole, "RGB", fastdct=False, fastupsample=False, min_width=width, min_height=height, strict=True
+        )
+    except ValueError as exc:
+        raise JpegError(str(exc)) from exc
+    if pixels.shape != (height, width, 3):
+        raise JpegError(f"it decodes to {pixels.shape}, expected {height} x {width} x 3")
+    return pixels
+
+
+def frame_size(stream: bytes) -> tuple[int, int]:
+    """(width, height) that a stream's frame header states, read before anything is decoded or allocated.
+
+    Raises:
+        JpegError: it has none.
+    """
+    at = 2
+    while at + 9 <= len(stream) and stream[at] == 0xFF:
+        marker = stream[at + 1]
+        if marker in _FRAMES:
+            return int.from_bytes(stream[at + 7 : at + 9], "big"), int.from_bytes(stream[at + 5 : at + 7], "big")
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    raise JpegError("it is not a JPEG stream")
+
+
+def _body(stream: bytes) -> bytes:
+    """A stream without its start and without the application segments (JFIF, Adobe) from which colours are guessed."""
+    if stream[:2] != _START:
+        raise JpegError("it is not a JPEG stream")
+    at = 2
+    while stream[at : at + 1] == b"\xff" and len(stream) > at + 4 and 0xE0 <= stream[at + 1] <= 0xEF:
+        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return stream[at:]

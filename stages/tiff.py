@@ -1,0 +1,145 @@
+"""The slide's own compressed tiles, where its file is a plain tiled TIFF.
+
+OpenSlide's cost is compositing, not decoding, and off whole downsamples it interpolates between pixels. A plain tiled
+TIFF needs neither: its level *is* a grid of tiles. `find_level_tiles` finds those levels; whoever uses them compares
+some tiles with OpenSlide first (`stages.slides` does) and falls back on any difference.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from stages import jpeg
+from stages.tiles import TileGrid
+
+# Only where a tile is simply the level's pixels; JPEG 2000 is as fast through OpenSlide.
+_CODECS = {
+    tifffile.COMPRESSION.NONE,
+    tifffile.COMPRESSION.LZW,
+    tifffile.COMPRESSION.JPEG,
+    tifffile.COMPRESSION.ADOBE_DEFLATE,
+    tifffile.COMPRESSION.DEFLATE,
+}
+_COLOURS: dict[int, jpeg.Colour] = {tifffile.PHOTOMETRIC.RGB: "rgb", tifffile.PHOTOMETRIC.YCBCR: "ycbcr"}
+
+
+@dataclass(frozen=True, slots=True)
+class JpegTiles:
+    """How the JPEG tiles of a level are to be read.
+
+    Attributes:
+        tables: the abbreviated stream of tables that they share, or None where each has its own.
+        colour: of their components.
+    """
+
+    tables: bytes | None
+    colour: jpeg.Colour
+
+
+class TiffTiles(TileGrid):
+    """One level of a tiled TIFF.
+
+    Attributes:
+        jpeg: how its tiles are to be read, where they are JPEG streams.
+    """
+
+    def __init__(self, path: Path, page: tifffile.TiffPage) -> None:
+        self._lock = threading.Lock()
+        self._fd: int | None = None
+        self._path = path
+        self.size = (page.imagewidth, page.imagelength)
+        self.tile = (page.tilewidth, page.tilelength)
+        shape = (-(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth))
+        self._offsets = np.array(page.dataoffsets, np.int64).reshape(shape)
+        self.byte_counts = np.array(page.databytecounts, np.int64).reshape(shape)
+        self.jpeg: JpegTiles | None = None
+        if page.compression == tifffile.COMPRESSION.JPEG:
+            self.jpeg = JpegTiles(page.jpegtables, _COLOURS[page.photometric])
+            self._prefix = jpeg.prefix(page.jpegtables, self.jpeg.colour)
+        else:
+            self._decode: Callable[..., Any] = page.decode
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", None) is not None:
+            os.close(self._fd)  # type: ignore[arg-type]
+
+    def stored(self, row: int, column: int) -> bytes:
+        """As `TileGrid.stored`."""
+        size, offset = int(self.byte_counts[row, column]), int(self._offsets[row, column])
+        data = os.pread(self._descriptor(), size, offset)
+        if len(data) != size:
+            raise ValueError(f"ends after {len(data)} of {size} bytes: the file is truncated")
+        return data
+
+    def decode(self, data: bytes, row: int, column: int) -> NDArray[np.uint8]:
+        """As `TileGrid.decode`."""
+        try:
+            if self.jpeg is not None:
+                return jpeg.decode(data, self._prefix, self.tile)
+            segment, _, _ = self._decode(data, row * self.byte_counts.shape[1] + column)
+        except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
+            raise ValueError(f"does not decode: {exc}") from exc
+        pixels: NDArray[np.uint8] = segment[0]
+        return pixels
+
+    def reduced(self, row: int, column: int, scale: int) -> NDArray[np.uint8]:
+        """RGB of a whole JPEG tile decoded ``scale`` times smaller, see `stages.jpeg.decode`."""
+        assert self.jpeg is not None
+        try:
+            return jpeg.decode(self.stored(row, column), self._prefix, self.tile, scale=scale)
+        except jpeg.JpegError as exc:
+            raise ValueError(f"does not decode: {exc}") from exc
+
+    def _descriptor(self) -> int:
+        with self._lock:
+            if self._fd is None:
+                self._fd = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            return self._fd
+
+
+def find_level_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffTiles | None]:
+    """The tile grid of each level of ``sizes`` (width, height), or None where the file has no plain grid of that size.
+
+    A level that two pages could be (focus planes, say) has none: guessing would show the wrong one.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [page for page in _all_pages(tiff) if _is_plain(page)]
+            grids: list[TiffTiles | None] = []
+            for size in sizes:
+                same = [page for page in pages if (page.imagewidth, page.imagelength) == size]
+                grids.append(TiffTiles(path, same[0]) if len(same) == 1 else None)
+            return grids
+    except Exception:  # not a TIFF, or one that tifffile cannot follow: OpenSlide reads it instead
+        return [None] * len(sizes)
+
+
+def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
+    pages: list[Any] = []
+    for page in tiff.pages:
+        pages.append(page)
+        pages.extend(page.pages or ())
+    return [page.aspage() for page in pages]
+
+
+def _is_plain(page: Any) -> bool:
+    grid = -(-page.imagelength // page.tilelength) * -(-page.imagewidth // page.tilewidth) if page.is_tiled else 0
+    return bool(
+        page.is_tiled
+        and page.imagedepth == 1
+        and page.samplesperpixel == 3
+        and page.bitspersample == 8
+        and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+        and page.compression in _CODECS
+        and (page.compression != tifffile.COMPRESSION.JPEG or page.photometric in _COLOURS)
+        and len(page.dataoffsets) == len(page.databytecounts) == grid
+    )
