@@ -36,6 +36,7 @@ from paper.colon import (
     warm_up,
 )
 from paper.config import Benchmark, Row, build, data_folder, read_benchmark
+from paper.contrast import learn_to_tell_apart
 from paper.fitting import fit, predict, train_step
 from paper.layers import area_average
 from paper.models import AttentionSampling
@@ -113,8 +114,17 @@ class Trainer:
         model = build(row, self.benchmark.networks, seed=seed)
         if isinstance(model, AttentionSampling):
             warm_up(model, source, train, steps=row.warm_up, sharpness=row.sharpness, seed=seed)
+        if row.self_supervised:
+            learn_to_tell_apart(
+                model.encoder,
+                source,
+                train,
+                patch_px=self.benchmark.networks.patch_px,
+                steps=row.self_supervised,
+                seed=seed,
+            )
         loss = fit(model, source, train, self.colon.labels[train], self.benchmark.fitting(row), seed=seed)
-        probabilities = predict(model, source, test, seed=seed, draws=row.draws)[:, 1]
+        probabilities = predict(model, source, test, seed=seed, draws=row.draws, augmented=row.augmented)[:, 1]
         found: dict[str, Any] = {
             "probabilities": [round(p, 5) for p in probabilities.tolist()],
             "training_loss": round(loss, 5),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import colon
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from conftest import ROOT
+from paper import contrast
 from paper.colon import (
     KINDS,
     Colon,
@@ -26,7 +29,9 @@ from paper.colon import (
     warm_up,
 )
 from paper.config import Benchmark, Networks, Row, Training, build, read_benchmark
-from paper.layers import area_average, ink, read_patches
+from paper.contrast import learn_to_tell_apart
+from paper.fitting import predict
+from paper.layers import PatchEncoder, area_average, ink, read_patches
 from paper.records import append_record, auroc, bootstrap, interval, read_records
 from sklearn.metrics import roc_auc_score
 from tables import colon_figures
@@ -107,6 +112,43 @@ def test_warm_up_brings_the_attention_there(benchmark_config: Benchmark) -> None
     uniform = torch.full_like(goal, -np.log(625))
     miss, start = ((goal.exp() * (goal - other)).sum(1).mean() for other in (found, uniform))
     assert miss < 0.3 * start
+
+
+def test_an_encoder_learns_to_tell_patches_apart_without_labels() -> None:
+    """Two views of an unseen patch stand out from the others more than before; the same seed does the same."""
+    tissue = torch.from_numpy(skimage.data.immunohistochemistry())
+    images = torch.stack([tissue[:256, :256], tissue[256:, :256], tissue[:256, 256:], tissue[256:, 256:]])
+    source = ColonSource(images, low_factor=4, whole=False, stain_jitter=0.0)
+    unseen = contrast._windows(source, [3], 27, torch.Generator().manual_seed(1))
+
+    @torch.no_grad()
+    def surprise(encoder: PatchEncoder) -> torch.Tensor:
+        """Cross-entropy of finding each patch's other view by its features, (PATCHES,)."""
+        generator = torch.Generator().manual_seed(9)
+        a, b = (torch.nn.functional.normalize(encoder(contrast._view(unseen, 27, generator)), dim=1) for _ in range(2))
+        return -(a @ b.T / contrast.TEMPERATURE).log_softmax(1).diagonal()
+
+    torch.manual_seed(0)
+    encoders = [PatchEncoder(widths=(8, 16, 32))]
+    encoders.append(copy.deepcopy(encoders[0]))
+    encoders[0].standardise(contrast._view(unseen, 27, None))
+    before = surprise(encoders[0])
+    for encoder in encoders:
+        learn_to_tell_apart(encoder, source, [0, 1, 2], patch_px=27, steps=30, seed=2)
+    gain = before - surprise(encoders[0])
+    torch.testing.assert_close(surprise(encoders[0]), surprise(encoders[1]), rtol=0, atol=0)
+    assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
+
+
+def test_augmented_predictions_see_each_draw_anew(benchmark_config: Benchmark) -> None:
+    """Turned images give a convolutional model other logits; without augmentation all its draws are the same."""
+    source = ColonSource(stained(3, 100), low_factor=1, whole=True, stain_jitter=0.1)
+    model = build(benchmark_config.rows["cnn"], benchmark_config.networks, seed=0)
+    once, plain = (predict(model, source, range(3), seed=0, draws=draws) for draws in (1, 3))
+    augmented = [predict(model, source, range(3), seed=0, draws=3, augmented=True) for _ in range(2)]
+    torch.testing.assert_close(once, plain)
+    torch.testing.assert_close(*augmented, rtol=0, atol=0)
+    assert (augmented[0] - plain).abs().max() > 1e-4
 
 
 def test_colour_quantiles_do_not_know_where_things_are() -> None:

@@ -66,6 +66,10 @@ class Row(Section):
     warm_up: int = Field(default=0, description="Steps in which attention first learns to look at haematoxylin.")
     sharpness: float = Field(default=1.5, description="Of the attention that it then has, see colon.py.")
     draws: int = Field(default=1, description="Whose logits are averaged at prediction.")
+    augmented: bool = Field(default=False, description="Each of these draws sees the image augmented anew.")
+    self_supervised: int = Field(
+        default=0, description="Steps in which the encoder first learns to tell patches apart."
+    )
     training: dict[str, Any] = Field(default={}, description="What differs from the common training.")
 
     def fitting(self, common: Training) -> Fitting:

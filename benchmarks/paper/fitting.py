@@ -126,15 +126,21 @@ def predict(
     seed: int,
     batch_size: int = 10,
     draws: int = 1,
+    augmented: bool = False,
     device: str = "cpu",
 ) -> Tensor:
-    """Class probabilities (len(items), classes), from logits averaged over ``draws`` independent draws."""
+    """Class probabilities (len(items), classes), from logits averaged over ``draws`` independent draws.
+
+    Args:
+        augmented: each draw sees the images augmented anew.
+    """
     generator = torch.Generator(device).manual_seed(seed)
+    augmenting = torch.Generator().manual_seed(seed) if augmented else None
     model.to(device).eval()
     found = []
     for chosen in torch.arange(len(items)).split(batch_size):
-        batch = source([items[i] for i in chosen.tolist()], None)
-        logits = torch.stack([model(batch, generator).logits for _ in range(draws)]).mean(0)
+        some = [items[i] for i in chosen.tolist()]
+        logits = torch.stack([model(source(some, augmenting), generator).logits for _ in range(draws)]).mean(0)
         found.append(logits.softmax(1).cpu())
     return torch.cat(found)
 
