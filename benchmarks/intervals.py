@@ -2,12 +2,12 @@
 
     python benchmarks/intervals.py DEMO [--draws 2000]
 
-DEMO is a folder that `saccade demo` made. Every tissue patch of its unseen slides is read once; then each slide is
-drawn again and again by the model's own scheme. Prints, for each budget, the share of draws whose interval holds the
-exhaustive probability (mean over slides, over the half of them whose intervals are narrower at the smallest budget and
-over the other half, the worst and the best slide) and the mean width of the interval; the same without the calibration
-that training leaves in the checkpoint, and for reading on until every interval is within TOLERANCE (a tenth of the
-draws), with the patches that it took; and one JSON line.
+DEMO is a folder that `saccade demo` or benchmarks/colon_slides.py made. Every tissue patch of its unseen slides is read
+once; then each slide is drawn again and again by the model's own scheme. Prints, for each budget, the share of draws
+whose interval holds the exhaustive probability (mean over the slides that have more cells, over the half of them whose
+intervals are narrower at the smallest budget and over the other half, the worst and the best slide) and the mean width
+of the interval; the same without the calibration that training leaves in the checkpoint, and for reading on until every
+interval is within TOLERANCE (a tenth of the draws), with the patches that it took; and one JSON line.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def main() -> None:
         generator = torch.Generator().manual_seed(arguments.seed)
         drawn = drawn_errors(model, view, BUDGETS, draws=arguments.draws, generator=generator)
         for name, rule in rules.items():
-            found[name].append([judged(e, x, rule.half_width(e, n)) for n, (e, x) in drawn.items()])
+            # a slide of fewer cells than the budget is read whole: nothing to judge
+            rows = {n: judged(e, x, rule.half_width(e, n)) for n, (e, x) in drawn.items()}
+            found[name].append([rows.get(n, (np.nan, np.nan)) for n in BUDGETS])
         options = {"draws": max(1, arguments.draws // 10), "tolerance": arguments.tolerance}
         stopped.append(reading_on(model, view, generator=generator, **options))
     figures = []
@@ -91,12 +93,13 @@ def main() -> None:
     def tell(setting: str, share: NDArray[np.float64], width: NDArray[np.float64], more: str = "") -> None:
         one = {
             "setting": setting,
-            "held": share.mean(),
-            "held_sure_half": np.delete(share, unsure).mean(),
-            "held_unsure_half": share[unsure].mean(),
-            "worst": share.min(),
-            "best": share.max(),
-            "width": width.mean(),
+            "slides": len(share) - np.isnan(share).sum(),
+            "held": np.nanmean(share),
+            "held_sure_half": np.nanmean(np.delete(share, unsure)),
+            "held_unsure_half": np.nanmean(share[unsure]),
+            "worst": np.nanmin(share),
+            "best": np.nanmax(share),
+            "width": np.nanmean(width),
         }
         figures.append({k: v if isinstance(v, str) else float(v) for k, v in one.items()})
         print(
