@@ -98,6 +98,12 @@ class Raster:
         index = np.asarray(flat, np.int64)
         return self.to_level0(np.stack([index % self.width, index // self.width], axis=-1) + 0.5)
 
+    def within(self, other: Raster) -> Raster:
+        """This raster in the frame of another: positions and scales in the other's pixels in place of level-0 ones."""
+        sx, sy = other.scale_x, other.scale_y
+        x, y = (self.x - other.x) / sx, (self.y - other.y) / sy
+        return Raster(x, y, self.scale_x / sx, self.scale_y / sy, self.width, self.height)
+
     def pooled(self, stride: int, offset: float, width: int, height: int) -> Raster:
         """The raster of a network's output: its pixel ``i`` is centred on ``stride * i + offset`` of this raster.
 
@@ -155,21 +161,55 @@ def physical_raster(bounds: Box, mpp_level0: Mpp, target_mpp: float) -> Raster:
 
 
 def patch_rasters(
-    centres_level0: ArrayLike, mpp_level0: Mpp, patch_px: int, patch_mpp: float, *, bounds: Box | None = None
+    centres_level0: ArrayLike,
+    mpp_level0: Mpp,
+    patch_px: int,
+    patch_mpp: float,
+    *,
+    bounds: Box | None = None,
+    step: tuple[int, int] = (1, 1),
 ) -> list[Raster]:
     """Patches of ``patch_px`` square pixels at exactly ``patch_mpp`` centred on level-0 points (N, 2).
 
     The top-left corners are rounded to whole level-0 pixels, so that what is recorded is what was read. A patch that
     would reach past ``bounds`` (level-0 pixels) is moved inside: it still covers what its cell has of the slide, and
-    shows tissue where it would have shown padding.
+    shows tissue where it would have shown padding. With a ``step`` (level-0 pixels along x and y) corners go to the
+    nearest multiple of it, along each axis where that stays inside the bounds.
     """
     scale = np.array([patch_mpp / mpp_level0.x, patch_mpp / mpp_level0.y])
     corners = np.rint(np.asarray(centres_level0, np.float64).reshape(-1, 2) - scale * (patch_px / 2))
+    snapped = np.rint(corners / step) * step
     if bounds is not None:
         first = np.array([bounds.x, bounds.y])
         last = np.floor(first + np.array([bounds.width, bounds.height]) - scale * patch_px + 1e-6)
         corners = np.maximum(np.minimum(corners, last), first)  # a slide smaller than a patch begins with it
-    return [Raster(float(x), float(y), float(scale[0]), float(scale[1]), patch_px, patch_px) for x, y in corners]
+        snapped = np.rint(corners / step) * step
+        snapped = np.where((first <= snapped) & (snapped <= last), snapped, corners)
+    return [Raster(float(x), float(y), float(scale[0]), float(scale[1]), patch_px, patch_px) for x, y in snapped]
+
+
+def tile_step(level: Raster, tile: tuple[int, int], patch: Raster) -> tuple[int, int]:
+    """Level-0 pixels along x and y between corners at which patches cross no border of the level's tiles needlessly.
+
+    It is a tile's side; of patches that fit a tile several times it is the whole fraction of that side which just holds
+    one, so that neighbouring patches stay apart. 1 where it would not be whole level-0 pixels.
+
+    Args:
+        level: that is read.
+        tile: (width, height) of its tiles, in its pixels.
+        patch: of the patches' size and scale.
+    """
+
+    def along(side: int, level_scale: float, extent: float) -> int:
+        fits = max(1, math.floor(side * level_scale / extent + 1e-6))
+        parts = next(parts for parts in range(min(fits, side), 0, -1) if side % parts == 0)
+        step = side // parts * level_scale
+        return round(step) if step.is_integer() else 1
+
+    return (
+        along(tile[0], level.scale_x, patch.scale_x * patch.width),
+        along(tile[1], level.scale_y, patch.scale_y * patch.height),
+    )
 
 
 def choose_level(levels: Sequence[Raster], target: Raster, tolerance: float = LEVEL_TOLERANCE) -> int:

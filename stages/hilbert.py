@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def hilbert_order(rows: int, cols: int) -> Tensor:
@@ -16,21 +21,27 @@ def hilbert_order(rows: int, cols: int) -> Tensor:
     Raises:
         ValueError: a side below 1.
     """
+    import torch  # deferred: workers that only read patches do without
+
     if rows < 1 or cols < 1:
         raise ValueError(f"a grid needs at least one row and one column, got {rows} x {cols}")
-    cell = torch.arange(rows * cols)
-    row, col = cell // cols, cell % cols
+    return torch.from_numpy(np.argsort(hilbert_position(rows, cols, np.arange(rows * cols))))
+
+
+def hilbert_position(rows: int, cols: int, cells: ArrayLike) -> NDArray[np.int64]:
+    """Positions of cells (row-major indices, (N,)) along the curve of `hilbert_order`; gaps are what lies outside."""
+    row, col = np.divmod(np.asarray(cells, np.int64), cols)
     along, across = (col, row) if cols >= rows else (row, col)
     side = 1 << (min(rows, cols) - 1).bit_length()
     x, y = along % side, across
-    position = (along // side) * side**2
+    position: NDArray[np.int64] = (along // side) * side**2
     s = side // 2
     while s:
         right, up = (x & s) > 0, (y & s) > 0
-        position += s * s * ((3 * right.long()) ^ up.long())
+        position += s * s * ((3 * right.astype(np.int64)) ^ up.astype(np.int64))
         # the lower quadrants hold the curve transposed, the right one of them backwards as well
         turned = right & ~up
-        x, y = torch.where(turned, side - 1 - x, x), torch.where(turned, side - 1 - y, y)
-        x, y = torch.where(up, x, y), torch.where(up, y, x)
+        x, y = np.where(turned, side - 1 - x, x), np.where(turned, side - 1 - y, y)
+        x, y = np.where(up, x, y), np.where(up, y, x)
         s //= 2
-    return position.argsort()
+    return position

@@ -6,22 +6,21 @@ resampled by area onto the raster's own pixels. What lies outside the slide is b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from stages.geometry import Box, Raster, choose_level
+from stages.reduced import choose_scale, read_reduced, reduced_raster
+from stages.resampling import Weights, area_weights, resample, round_into
 from stages.slides import Slide
 
 BLOCK_SIDE = 1024
 """Level pixels along a side of the blocks that a large raster is read by: 25 MB each while they are averaged."""
-
-_SHARES = 2.0**22
-"""Weights are whole multiples of 1/this: pixels (8 bits) weighed along two axes then fit a float64's 53 bits, every sum
-is exact, and the result cannot depend on how the work was cut into blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +37,51 @@ class ReadCount:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a raster's pixels come from: a level and the raster's position in that level's pixels."""
+    """Where a raster's pixels come from: a level, as it is or reduced, and the raster's position in its pixels."""
 
     level: int
-    x: float
-    y: float
-    scale_x: float
-    scale_y: float
+    scale: int
+    """How many times smaller the level's tiles are decoded; 1 is in full."""
+    grid: Raster
+    """The pixels that are read: the level's, or those of its reduced tiles."""
+    place: Raster
+    """The raster in the grid's pixels."""
     box: Box
-    """Whole level pixels that the raster touches; may reach outside the level."""
+    """Whole pixels of the grid that the raster touches; may reach outside of it."""
+
+    def tile(self, slide: Slide) -> tuple[int, int]:
+        """(width, height) of the level's tiles as they are decoded."""
+        width, height = slide.facts.tile_sizes[self.level]
+        return width // self.scale, height // self.scale
+
+    def same_grid(self) -> bool:
+        """Whether the raster's pixels are the grid's own."""
+        place, box = self.place, self.box
+        off = (place.x - box.x, place.y - box.y, place.scale_x - 1, place.scale_y - 1)
+        return max(map(abs, off)) < 1e-6 and (box.height, box.width) == place.shape
+
+    def weights(self) -> tuple[Weights, Weights]:
+        """What the box's pixels add to the raster's, along its rows and its columns."""
+        place, box = self.place, self.box
+        down = area_weights(place.y - box.y, place.scale_y, place.height, box.height)
+        return down, area_weights(place.x - box.x, place.scale_x, place.width, box.width)
 
 
-def _source(slide: Slide, raster: Raster) -> _Source:
+def _sources(slide: Slide, rasters: Sequence[Raster]) -> list[_Source]:
+    """The source of each of some rasters of one scale."""
     levels = slide.facts.levels
-    index = choose_level(levels, raster)
-    level = levels[index]
-    left, top, right, bottom = raster.extent_level0
-    (x0, y0), (x1, y1) = level.from_level0([(left, top), (right, bottom)])
-    # 1e-6: an edge that rounding puts a hair past a pixel's border does not touch that pixel
-    x, y = int(np.floor(x0 + 1e-6)), int(np.floor(y0 + 1e-6))
-    box = Box(x, y, max(1, int(np.ceil(x1 - 1e-6)) - x), max(1, int(np.ceil(y1 - 1e-6)) - y))
-    return _Source(index, float(x0), float(y0), (x1 - x0) / raster.width, (y1 - y0) / raster.height, box)
+    index = choose_level(levels, rasters[0])
+    scale = choose_scale(slide, index, rasters[0])
+    grid = reduced_raster(levels[index], scale) if scale > 1 else levels[index]
+    sources = []
+    for raster in rasters:
+        place = raster.within(grid)
+        left, top, right, bottom = place.extent_level0
+        # 1e-6: an edge that rounding puts a hair past a pixel's border does not touch that pixel
+        x, y = math.floor(left + 1e-6), math.floor(top + 1e-6)
+        box = Box(x, y, max(1, math.ceil(right - 1e-6) - x), max(1, math.ceil(bottom - 1e-6) - y))
+        sources.append(_Source(index, scale, grid, place, box))
+    return sources
 
 
 def render(slide: Slide, raster: Raster) -> NDArray[np.uint8]:
@@ -71,28 +94,63 @@ def render(slide: Slide, raster: Raster) -> NDArray[np.uint8]:
         ResolutionError: the raster is finer than the slide.
         SlideError: the slide cannot be read there.
     """
-    source = _source(slide, raster)
-    box, start = source.box, (source.x - source.box.x, source.y - source.box.y)
-    same_grid = np.allclose((*start, source.scale_x, source.scale_y), (0, 0, 1, 1), rtol=0, atol=1e-6)
-    if same_grid and (box.height, box.width) == raster.shape:
-        return _read_padded(slide, source.level, box)
-    width, height = _block_size(slide.facts.tile_sizes[source.level])
-    columns = list(_bands(area_weights(start[0], source.scale_x, raster.width, box.width), box.x, width))
-    out = np.empty((*raster.shape, 3), np.uint8)
-    begun = np.zeros((0, raster.width, 3))  # rows that a band began and the next one ends
-    for down in _bands(area_weights(start[1], source.scale_y, raster.height, box.height), box.y, height):
-        rows = np.zeros((down.weights.shape[0], raster.width, 3))
+    pixels: NDArray[np.uint8] = render_many(slide, [raster])[0]
+    return pixels
+
+
+def render_many(slide: Slide, rasters: Sequence[Raster]) -> NDArray[np.uint8]:
+    """RGB (N, height, width, 3) of rasters of one shape and scale, each as `render` gives it, read together.
+
+    Every tile is read once where a raster's `source_pixels` are at most ``BLOCK_SIDE**2``; memory is then that of the
+    result and of the sources. Larger rasters are read one after the other.
+
+    Raises:
+        ResolutionError: the rasters are finer than the slide.
+        SlideError: the slide cannot be read there; caused by `DamagedTilesError` where it is known which tiles.
+    """
+    sources, shape = _sources(slide, rasters), rasters[0].shape
+    out = np.empty((len(rasters), *shape, 3), np.uint8)
+    boxes = [source.box for source in sources]
+    if all(source.same_grid() for source in sources):
+        _read_padded(slide, sources[0], boxes, list(out))
+    elif max(box.area for box in boxes) <= BLOCK_SIDE**2:
+        height, width = max(box.height for box in boxes), max(box.width for box in boxes)
+        memory = np.empty((len(rasters), height, width, 3), np.uint8)
+        parts = [m[: box.height, : box.width] for m, box in zip(memory, boxes, strict=True)]
+        _read_padded(slide, sources[0], boxes, parts)
+        for source, part, pixels in zip(sources, parts, out, strict=True):
+            round_into(resample(part, *source.weights()), pixels)
+    else:
+        for source, pixels in zip(sources, out, strict=True):
+            _render_large(slide, source, pixels)
+    return out
+
+
+def source_pixels(slide: Slide, raster: Raster) -> int:
+    """Pixels of the slide's level that a raster is made of."""
+    return _sources(slide, [raster])[0].box.area
+
+
+def _render_large(slide: Slide, source: _Source, out: NDArray[np.uint8]) -> None:
+    """Fill ``out`` (height, width, 3) block by block of the source."""
+    box, columns_out = source.box, source.place.width
+    width, height = _block_size(source.tile(slide))
+    rows_weights, columns_weights = source.weights()
+    columns = list(_bands(columns_weights, box.x, width))
+    begun = np.zeros((0, columns_out, 3))  # rows that a band began and the next one ends
+    for down in _bands(rows_weights, box.y, height):
+        rows = np.zeros((down.weights.shape[0], columns_out, 3))
         rows[: len(begun)] = begun
         for across in columns:
             part = Box(across.start, down.start, across.weights.shape[1], down.weights.shape[1])
-            pixels = _read_padded(slide, source.level, part)
+            pixels = np.empty((part.height, part.width, 3), np.uint8)
+            _read_padded(slide, source, [part], [pixels])
             rows[:, across.first : across.first + across.weights.shape[0]] += resample(
                 pixels, down.weights, across.weights
             )
         done = down.ended - down.first
         out[down.first : down.ended] = np.rint(rows[:done])
         begun = rows[done:]
-    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +167,7 @@ class _Band:
     start: int
     first: int
     ended: int
-    weights: sparse.csr_array
+    weights: Weights
 
 
 def _block_size(tile: tuple[int, int]) -> tuple[int, int]:
@@ -119,75 +177,58 @@ def _block_size(tile: tuple[int, int]) -> tuple[int, int]:
     return width, height
 
 
-def _bands(weights: sparse.csr_array, start: int, side: int) -> Iterator[_Band]:
+def _bands(weights: Weights, start: int, side: int) -> Iterator[_Band]:
     """Cut `area_weights` of the level pixels from ``start`` on at the multiples of ``side``."""
-    outputs, inputs = weights.shape
-    low, high = weights.indices[weights.indptr[:-1]], weights.indices[weights.indptr[1:] - 1]  # each output's span
+    (outputs, inputs), matrix = weights.shape, weights.matrix
+    low, high = matrix.indices[matrix.indptr[:-1]], matrix.indices[matrix.indptr[1:] - 1]  # each output's span
     begin = 0
     while begin < inputs:
         end = min(inputs, ((start + begin) // side + 1) * side - start)
         first, last = int(np.searchsorted(high, begin)), int(np.searchsorted(low, end))
         ended = outputs if end == inputs else int(np.searchsorted(high, end))
         if last > first:
-            yield _Band(start + begin, first, ended, weights[first:last, begin:end])
+            factor = weights.factor if weights.factor and not (begin % weights.factor or end % weights.factor) else 0
+            yield _Band(start + begin, first, ended, Weights(matrix[first:last, begin:end], factor))
         begin = end
 
 
-def _read_padded(slide: Slide, level: int, box: Box) -> NDArray[np.uint8]:
-    raster = slide.facts.levels[level]
-    inside = box.intersect(Box(0, 0, raster.width, raster.height))
-    if inside == box:
-        return slide.read_level(level, box)
-    out = np.empty((box.height, box.width, 3), np.uint8)
-    out[:] = slide.facts.background
-    if inside.area:
-        x, y = inside.x - box.x, inside.y - box.y
-        out[y : y + inside.height, x : x + inside.width] = slide.read_level(level, inside)
-    return out
+def _read_padded(slide: Slide, source: _Source, boxes: Sequence[Box], out: Sequence[NDArray[np.uint8]]) -> None:
+    """Fill ``out`` with boxes of the source's grid; what lies outside it is background."""
+    whole = Box(0, 0, source.grid.width, source.grid.height)
+    parts, targets = [], []
+    for box, pixels in zip(boxes, out, strict=True):
+        part = box.intersect(whole)
+        if part != box:
+            pixels[:] = slide.facts.background
+        if part.area:
+            x, y = part.x - box.x, part.y - box.y
+            parts.append(part)
+            targets.append(pixels if part == box else pixels[y : y + part.height, x : x + part.width])
+    if source.scale == 1:
+        slide.read_boxes(source.level, parts, out=targets)
+        return
+    for part, target in zip(parts, targets, strict=True):
+        target[:] = read_reduced(slide, source.level, source.scale, part)
 
 
-def area_weights(start: float, scale: float, outputs: int, inputs: int) -> sparse.csr_array:
-    """Weights (outputs, inputs) that average a line of pixels by area: output ``i`` covers
-    ``[start + i*scale, start + (i+1)*scale)`` and weighs input ``j`` by the share of it that ``[j, j+1)`` covers.
-
-    Rows sum to exactly 1: the cumulative shares are rounded, not the weights.
-    """
-    low = start + scale * np.arange(outputs)[:, None]
-    first = np.clip(np.floor(low), 0, inputs - 1)
-    borders = first + np.arange(int(np.ceil(scale)) + 2)  # (outputs, borders of the inputs that one may touch)
-    shares = np.rint(np.clip((borders - low) / scale, 0, 1) * _SHARES) / _SHARES
-    shares[:, 0] = 0
-    shares[borders >= inputs] = 1  # what rounding puts past an end belongs to the last input
-    weights = np.diff(shares, axis=1)
-    kept = weights > 0
-    indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-    return sparse.csr_array((weights[kept], borders[:, :-1][kept].astype(np.int64), indptr), shape=(outputs, inputs))
-
-
-def resample(pixels: NDArray[np.uint8], down: sparse.csr_array, across: sparse.csr_array) -> NDArray[np.float64]:
-    """Apply weights (h, H) along the rows and (w, W) along the columns of an RGB image (H, W, 3) -> (h, w, 3)."""
-    (h, H), (w, W) = down.shape, across.shape
-    rows = (down @ pixels.reshape(H, W * 3)).reshape(h, W, 3)
-    columns = across @ rows.transpose(1, 0, 2).reshape(W, h * 3)
-    values: NDArray[np.float64] = columns.reshape(w, h, 3).transpose(1, 0, 2)
-    return values
-
-
-def count_reads(slide: Slide, rasters: Iterable[Raster]) -> ReadCount:
-    """What rendering the rasters costs: a tile that two of them touch is read, and counted, twice.
+def count_reads(slide: Slide, rasters: Sequence[Raster]) -> ReadCount:
+    """What rendering rasters of one scale together costs: a tile that several of them touch is read, and counted, once.
 
     Computed from the slide's tile layout, so it holds wherever the reading happens.
     """
-    total = ReadCount()
-    for raster in rasters:
-        source = _source(slide, raster)
-        level = slide.facts.levels[source.level]
-        inside = source.box.intersect(Box(0, 0, level.width, level.height))
-        if not inside.area:
-            continue
-        width, height = slide.facts.tile_sizes[source.level]
-        rows = slice(inside.y // height, (inside.y + inside.height - 1) // height + 1)
-        columns = slice(inside.x // width, (inside.x + inside.width - 1) // width + 1)
-        touched = slide.tile_bytes(source.level)[rows, columns]
-        total += ReadCount(int(touched.sum()), touched.size, touched.size * width * height)
-    return total
+    if not rasters:
+        return ReadCount()
+    sources = _sources(slide, rasters)
+    touched: set[tuple[int, int]] = set()
+    level, grid, (width, height) = sources[0].level, sources[0].grid, sources[0].tile(slide)
+    for source in sources:
+        inside = source.box.intersect(Box(0, 0, grid.width, grid.height))
+        if inside.area:
+            rows = range(inside.y // height, (inside.y + inside.height - 1) // height + 1)
+            columns = range(inside.x // width, (inside.x + inside.width - 1) // width + 1)
+            touched.update(product(rows, columns))
+    if not touched:
+        return ReadCount()
+    at = np.array(sorted(touched))
+    stored = int(slide.tile_bytes(level)[at[:, 0], at[:, 1]].sum())
+    return ReadCount(stored, len(at), len(at) * math.prod(slide.facts.tile_sizes[level]))

@@ -31,6 +31,9 @@ _CODECS = {
 }
 _COLOURS: dict[int, jpeg.Colour] = {tifffile.PHOTOMETRIC.RGB: "rgb", tifffile.PHOTOMETRIC.YCBCR: "ycbcr"}
 
+MAX_PAGES = 1000
+"""A slide has some ten; with focus planes, some hundred."""
+
 
 @dataclass(frozen=True, slots=True)
 class JpegTiles:
@@ -46,18 +49,24 @@ class JpegTiles:
 
 
 class TiffTiles(TileGrid):
-    """One level of a tiled TIFF.
+    """One level of a tiled TIFF, or of another file that holds tiles likewise.
+
+    Args:
+        path: the file.
+        page: a `tifffile.TiffPage`, or what has those of its attributes that say where the tiles are.
 
     Attributes:
         jpeg: how its tiles are to be read, where they are JPEG streams.
     """
 
-    def __init__(self, path: Path, page: tifffile.TiffPage) -> None:
+    def __init__(self, path: Path, page: Any) -> None:
         self._lock = threading.Lock()
         self._fd: int | None = None
         self._path = path
+        self._opened = _version(path.stat())
         self.size = (page.imagewidth, page.imagelength)
         self.tile = (page.tilewidth, page.tilelength)
+        self._most = 2 * 3 * page.tilewidth * page.tilelength + 2**16  # noise compresses to a little more than itself
         shape = (-(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth))
         self._offsets = np.array(page.dataoffsets, np.int64).reshape(shape)
         self.byte_counts = np.array(page.databytecounts, np.int64).reshape(shape)
@@ -65,6 +74,7 @@ class TiffTiles(TileGrid):
         if page.compression == tifffile.COMPRESSION.JPEG:
             self.jpeg = JpegTiles(page.jpegtables, _COLOURS[page.photometric])
             self._prefix = jpeg.prefix(page.jpegtables, self.jpeg.colour)
+            self.scales = jpeg.scales(self.tile)
         else:
             self._decode: Callable[..., Any] = page.decode
 
@@ -75,27 +85,31 @@ class TiffTiles(TileGrid):
     def stored(self, row: int, column: int) -> bytes:
         """As `TileGrid.stored`."""
         size, offset = int(self.byte_counts[row, column]), int(self._offsets[row, column])
-        data = os.pread(self._descriptor(), size, offset)
+        if offset < 0 or not 0 < size <= self._most:
+            raise ValueError(f"claims {size} bytes at {offset}, which cannot be")
+        descriptor = self._descriptor()
+        if _version(os.fstat(descriptor)) != self._opened:
+            raise ValueError("is not what it was: the file has changed since it was opened")
+        data = os.pread(descriptor, size, offset)
         if len(data) != size:
             raise ValueError(f"ends after {len(data)} of {size} bytes: the file is truncated")
         return data
 
-    def decode(self, data: bytes, row: int, column: int) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""
         try:
             if self.jpeg is not None:
-                return jpeg.decode(data, self._prefix, self.tile)
+                return jpeg.decode(data, self._prefix, self.tile, into=into)
             segment, _, _ = self._decode(data, row * self.byte_counts.shape[1] + column)
         except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
             raise ValueError(f"does not decode: {exc}") from exc
         pixels: NDArray[np.uint8] = segment[0]
         return pixels
 
-    def reduced(self, row: int, column: int, scale: int) -> NDArray[np.uint8]:
-        """RGB of a whole JPEG tile decoded ``scale`` times smaller, see `stages.jpeg.decode`."""
-        assert self.jpeg is not None
+    def reduced(self, data: bytes, scale: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """As `TileGrid.reduced`."""
         try:
-            return jpeg.decode(self.stored(row, column), self._prefix, self.tile, scale=scale)
+            return jpeg.decode(data, self._prefix, self.tile, scale=scale, into=into)
         except jpeg.JpegError as exc:
             raise ValueError(f"does not decode: {exc}") from exc
 
@@ -104,6 +118,10 @@ class TiffTiles(TileGrid):
             if self._fd is None:
                 self._fd = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             return self._fd
+
+
+def _version(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def find_level_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffTiles | None]:
@@ -118,6 +136,10 @@ def find_level_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffT
             for size in sizes:
                 same = [page for page in pages if (page.imagewidth, page.imagelength) == size]
                 grids.append(TiffTiles(path, same[0]) if len(same) == 1 else None)
+            for page in pages:  # tuples of millions, in a cycle of references that only the collector would find
+                page.dataoffsets = page.databytecounts = ()
+                for tag in ("TileOffsets", "TileByteCounts"):
+                    del page.tags[tag]
             return grids
     except Exception:  # not a TIFF, or one that tifffile cannot follow: OpenSlide reads it instead
         return [None] * len(sizes)
@@ -128,6 +150,8 @@ def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
     for page in tiff.pages:
         pages.append(page)
         pages.extend(page.pages or ())
+        if len(pages) > MAX_PAGES:
+            raise ValueError("more pages than a slide has: a chain of them can be made to take hours")
     return [page.aspage() for page in pages]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from stages.geometry import Box
 
 Background = tuple[int, int, int]
 WHITE: Background = (255, 255, 255)
+
+NAMED = 5
+"""Tiles that a message names beside the first."""
 
 
 class DamagedTilesError(ValueError):
@@ -28,9 +32,12 @@ class DamagedTilesError(ValueError):
 
     def __init__(self, damage: dict[tuple[int, int], str], boxes: Sequence[int] = ()) -> None:
         self.damage, self.boxes = damage, tuple(boxes)
-        (row, column), what = next(iter(damage.items()))
-        others = f" (and {len(damage) - 1} more tiles)" if len(damage) > 1 else ""
-        super().__init__(f"tile ({row}, {column}) {what}{others}")
+        (first, what), *more = damage.items()
+        named = ", ".join(f"{at}" for at, _ in more[:NAMED]) + (", ..." if len(more) > NAMED else "")
+        super().__init__(f"tile {first} {what}" + (f" (and {len(more)} more tiles: {named})" if more else ""))
+
+    def __reduce__(self) -> tuple[type[DamagedTilesError], tuple[Any, ...]]:
+        return type(self), (self.damage, self.boxes)  # else it could not come back from another process
 
 
 class TileGrid(ABC):
@@ -40,11 +47,13 @@ class TileGrid(ABC):
         size: (width, height) of the level, in its pixels.
         tile: (width, height) of a tile; the last column and row may reach past the level.
         byte_counts: compressed bytes of each tile, (tile rows, tile columns); 0 is a blank tile.
+        scales: factors by which `reduced` can decode a tile smaller, largest first.
     """
 
     size: tuple[int, int]
     tile: tuple[int, int]
     byte_counts: NDArray[np.int64]
+    scales: tuple[int, ...] = ()
 
     @abstractmethod
     def stored(self, row: int, column: int) -> bytes:
@@ -55,17 +64,30 @@ class TileGrid(ABC):
         """
 
     @abstractmethod
-    def decode(self, data: bytes, row: int, column: int) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """RGB of a tile from its stored bytes; at least the part that lies inside the level.
+
+        Args:
+            data: as `stored` gives them.
+            row, column: of the tile.
+            into: memory of a whole tile, (height, width, 3), where the pixels may be put; whoever does returns it.
 
         Raises:
             ValueError: they do not decode.
         """
 
+    def reduced(self, data: bytes, scale: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """RGB of a whole tile from its stored bytes, one of ``scales`` times smaller: about the means of its squares.
+
+        Raises:
+            ValueError: they do not decode.
+        """
+        raise NotImplementedError
+
     def box(self, row: int, column: int) -> Box:
         """The tile's part of the level, in the level's pixels."""
-        width, height = self.tile
-        return Box(column * width, row * height, width, height).intersect(Box(0, 0, *self.size))
+        x, y = column * self.tile[0], row * self.tile[1]
+        return Box(x, y, min(self.tile[0], self.size[0] - x), min(self.tile[1], self.size[1] - y))
 
     def touched(self, box: Box) -> tuple[slice, slice]:
         """Rows and columns of the tiles that a box of the level touches."""
@@ -75,15 +97,25 @@ class TileGrid(ABC):
             slice(box.x // width, (box.x + box.width - 1) // width + 1),
         )
 
-    def pixels(self, row: int, column: int) -> NDArray[np.uint8] | None:
+    def is_blank(self, row: int, column: int) -> bool:
+        """Whether nothing is stored of a tile."""
+        return not self.byte_counts[row, column]
+
+    def pixels(self, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8] | None:
         """RGB (height, width, 3) of a tile's part of the level, or None where it is blank.
+
+        Args:
+            row, column: of the tile.
+            into: see `decode`; fresh memory costs about as much as decoding a tile into it.
 
         Raises:
             OSError, ValueError: it cannot be read or does not decode.
         """
-        if not self.byte_counts[row, column]:
+        if self.is_blank(row, column):
             return None
-        found, box = self.decode(self.stored(row, column), row, column), self.box(row, column)
+        found, box = self.decode(self.stored(row, column), row, column, into), self.box(row, column)
+        if found.shape == (box.height, box.width, 3):
+            return found
         if found.ndim != 3 or found.shape[0] < box.height or found.shape[1] < box.width or found.shape[2] != 3:
             raise ValueError(f"is {found.shape}, expected {box.height} x {box.width} x 3")
         return found[: box.height, : box.width]
@@ -92,38 +124,55 @@ class TileGrid(ABC):
         """RGB (height, width, 3) of one box; see `read_many`."""
         return self.read_many([box], blank=blank)[0]
 
-    def read_many(self, boxes: Sequence[Box], *, blank: Background = WHITE) -> list[NDArray[np.uint8]]:
+    def read_many(
+        self, boxes: Sequence[Box], *, blank: Background = WHITE, out: Sequence[NDArray[np.uint8]] | None = None
+    ) -> list[NDArray[np.uint8]]:
         """RGB (height, width, 3) of each box, in the level's pixels; each tile is decoded once, in the file's order.
 
         Args:
             boxes: inside the level.
             blank: what blank tiles are filled with.
+            out: arrays to fill, one for each box; new ones by default.
 
         Raises:
             DamagedTilesError: tiles cannot be read or do not decode; all others were tried.
         """
+        targets = box_arrays(boxes) if out is None else list(out)
         wanted: dict[tuple[int, int], list[int]] = {}
         for i, box in enumerate(boxes):
             rows, columns = self.touched(box)
             for row in range(rows.start, rows.stop):
                 for column in range(columns.start, columns.stop):
                     wanted.setdefault((row, column), []).append(i)
-        out = [np.empty((box.height, box.width, 3), np.uint8) for box in boxes]
+        scratch = np.empty((self.tile[1], self.tile[0], 3), np.uint8)
         damage: dict[tuple[int, int], str] = {}
         for row, column in sorted(wanted):
+            users, tile = wanted[row, column], self.box(row, column)
+            # a box that is a tile is decoded where it belongs
+            whole = (targets[i] for i in users if boxes[i] == tile and targets[i].shape == scratch.shape)
+            into = next((target for target in whole if target.flags.c_contiguous), scratch)
             try:
-                pixels = self.pixels(row, column)
+                pixels = self.pixels(row, column, into)
             except (OSError, ValueError) as exc:
                 damage[row, column] = str(exc)
                 continue
-            tile = self.box(row, column)
-            for i in wanted[row, column]:
-                part, box = tile.intersect(boxes[i]), boxes[i]
-                target = out[i][part.y - box.y :, part.x - box.x :][: part.height, : part.width]
+            for i in users:
+                if targets[i] is pixels:
+                    continue
+                box = boxes[i]
+                left, top = max(tile.x, box.x), max(tile.y, box.y)
+                right = min(tile.x + tile.width, box.x + box.width)
+                bottom = min(tile.y + tile.height, box.y + box.height)
+                target = targets[i][top - box.y : bottom - box.y, left - box.x : right - box.x]
                 if pixels is None:
                     target[:] = blank
                 else:
-                    target[:] = pixels[part.y - tile.y :, part.x - tile.x :][: part.height, : part.width]
+                    target[:] = pixels[top - tile.y : bottom - tile.y, left - tile.x : right - tile.x]
         if damage:
             raise DamagedTilesError(damage, sorted({i for at in damage for i in wanted[at]}))
-        return out
+        return targets
+
+
+def box_arrays(boxes: Sequence[Box]) -> list[NDArray[np.uint8]]:
+    """Memory for the RGB of each box, (height, width, 3), uninitialised."""
+    return [np.empty((box.height, box.width, 3), np.uint8) for box in boxes]
