@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,8 @@ import typer
 from pipeline.errors import UsageError
 
 INTERRUPTED = 130
+QUIET_SECONDS = 30
+"""Between lines about one slide, in a log."""
 
 app = typer.Typer(
     name="saccade",
@@ -31,6 +34,21 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override one configuration value, e.g. --set sampling.samples=64. Repeatable."),
 ]
+
+
+class Profile(StrEnum):
+    """What a pyramid holds."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    PORTABLE = "portable"
+
+
+class Ngff(StrEnum):
+    """Versions of OME-Zarr that are written."""
+
+    OLD = "0.4"
+    NEW = "0.5"
 
 
 class Scheme(StrEnum):
@@ -87,15 +105,32 @@ def info(
 def cache(
     target: Target,
     out: Annotated[Path, typer.Option(help="Folder for the pyramids, one <slide_id>.ome.zarr each.")],
+    profile: Annotated[
+        Profile,
+        typer.Option(
+            help="native copies JPEG tiles as they are; portable keeps pixels losslessly, for any program; "
+            "auto is native where a slide has nothing but JPEG tiles."
+        ),
+    ] = Profile.AUTO,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Keep all of a portable pyramid; else its finest levels hold tissue only.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Write nothing: read every chunk that is in the folder, and report damage.")
+    ] = False,
+    ngff: Annotated[
+        Ngff, typer.Option(help="0.4 exports for QuPath and others, as <slide_id>.ngff04.ome.zarr; we read 0.5.")
+    ] = Ngff.NEW,
 ) -> None:
     """Tile and cache slides as chunked OME-Zarr pyramids that every other command reads in their place."""
     from pipeline.cohort import find_target
 
     cohort = find_target(target)  # before anything heavy, so that wrong usage is answered at once
-    from pipeline.caching import cache_cohort
+    from pipeline.caching import CacheSettings, cache_cohort, verify_cohort
 
-    with _Progress("caching") as progress:
-        failed = cache_cohort(cohort, out, progress=progress)
+    settings = CacheSettings(profile.value, everything, ngff.value)
+    with _Progress("verifying" if verify else "caching") as progress:
+        failed = (verify_cohort if verify else cache_cohort)(cohort, out, settings, progress=progress)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -164,6 +199,7 @@ class _Progress:
     def __init__(self, verb: str) -> None:
         self._verb = verb
         self._bar: Any = None
+        self._told = time.monotonic()
 
     def __enter__(self) -> _Progress:
         if sys.stderr.isatty():
@@ -187,10 +223,18 @@ class _Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def within(self, line: str) -> None:
+        """How far the slide is that is being worked on; where nobody watches, now and then."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"{self._verb} {line}")
+        elif time.monotonic() - self._told >= QUIET_SECONDS:
+            self._told = time.monotonic()
+            _say(f"  {line}")
+
     def __call__(self, done: int, total: int, line: str | None) -> None:
         """``done`` of ``total`` slides are finished; ``line`` tells of the last one, if there is anything to tell."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total)
+            self._bar.update(self._task, completed=done, total=total, description=self._verb)
             if line:
                 self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         elif line:

@@ -136,6 +136,12 @@ class SamplingConfig(_Section):
         description="Foretell each patch's feature from the thumbnail and sample only what that misses: stays "
         "unbiased; pays where the thumbnail tells much. One level and a learned attention only.",
     )
+    snap: bool = Field(
+        default=False,
+        description="Move each patch onto the grid of the slide's own tiles, by half a tile at most: up to four times "
+        "fewer tiles to decode. What is drawn stays unbiased for the moved patches, but attention saw the cell, not "
+        "them, and where cells do not match tiles some tissue counts twice and some never.",
+    )
 
     @model_validator(mode="after")
     def _told_variance(self) -> Self:
@@ -215,6 +221,24 @@ class TrainingConfig(_Section):
     )
 
 
+class ReadingConfig(_Section):
+    """What is kept of slides that are slow to read; the model does not depend on it."""
+
+    cache: Path | None = Field(
+        default=None,
+        strict=False,
+        description="Folder, relative to this file, that keeps what was read of slides in formats whose tiles only "
+        "OpenSlide decodes (NDPI, MRXS, JPEG 2000 ...), so that it is there in the next epoch; several trainings may "
+        "share it. Unset: nothing is kept.",
+    )
+    cache_gb: float = Field(
+        default=50.0,
+        gt=0,
+        description="Gigabytes that the cache may fill, some 100 kB for 256 x 256 pixels; then the least recently used "
+        "goes.",
+    )
+
+
 class Config(_Section):
     """Everything that `saccade train` needs to know."""
 
@@ -224,6 +248,7 @@ class Config(_Section):
     sampling: SamplingConfig = SamplingConfig()
     encoder: EncoderConfig = EncoderConfig()
     training: TrainingConfig = TrainingConfig()
+    reading: ReadingConfig = ReadingConfig()
 
     @model_validator(mode="after")
     def _levels_fit(self) -> Self:
@@ -252,7 +277,7 @@ class Config(_Section):
         return self
 
 
-_PATHS = (("cohort", "table"), ("cohort", "slides"), ("encoder", "weights"))
+_PATHS = (("cohort", "table"), ("cohort", "slides"), ("encoder", "weights"), ("reading", "cache"))
 
 
 class _Loader(yaml.SafeLoader):

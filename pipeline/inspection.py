@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from stages.geometry import Box
-from stages.pyramids import open_pyramid
+from stages.pyramids import ZarrSlide, open_pyramid
 from stages.slides import Slide, SlideError
 
 
@@ -55,6 +55,8 @@ def _warnings(slide: Slide) -> list[str]:
     found = [facts.mpp_problem] if facts.mpp_problem else []
     if len(facts.levels) == 1 and facts.levels[0].width * facts.levels[0].height > 2**26:
         found.append("no pyramid: every thumbnail must read the whole slide; `saccade cache` it first")
+    if isinstance(slide, ZarrSlide) and slide.kept == "tissue":
+        found.append("of its finest levels only tissue and its surroundings are kept; the rest reads as background")
     for index, level in enumerate(facts.levels):
         x, y = level.width // 2, level.height // 2
         try:

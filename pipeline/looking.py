@@ -18,6 +18,7 @@ from stages.geometry import Raster, ResolutionError, choose_level
 from stages.patches import PatchReader
 from stages.pyramids import open_pyramid
 from stages.rasters import ReadCount, count_reads
+from stages.readthrough import CachedSlide, ChunkCache
 from stages.slides import Slide, SlideError
 from stages.tissue import Thumbnail, find_tissue, read_thumbnail
 
@@ -64,9 +65,17 @@ class Look:
         return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def look(path: Path, model: AttentionSampler, *, mpp: float | None = None) -> Look:
-    """Open a slide or a cached pyramid and `look_at` it; raises what that does."""
-    return look_at(open_pyramid(path, mpp=mpp), model)
+def look(path: Path, model: AttentionSampler, *, mpp: float | None = None, cache: ChunkCache | None = None) -> Look:
+    """Open a slide or a cached pyramid and `look_at` it; raises what that does.
+
+    Args:
+        path: the file or the pyramid's folder.
+        model: what it is looked at for.
+        mpp: µm per level-0 pixel that replaces the file's own.
+        cache: where pixels of slow levels are kept for the next time.
+    """
+    slide = open_pyramid(path, mpp=mpp)
+    return look_at(slide if cache is None else CachedSlide(slide, cache), model)
 
 
 def look_at(slide: Slide, model: AttentionSampler) -> Look:
@@ -103,7 +112,7 @@ def look_at(slide: Slide, model: AttentionSampler) -> Look:
         cells=cells,
         share=within / within.sum(),
         tissue=_grown(tissue, cells.shape),
-        reader=PatchReader(slide, cells, spec.patch_px, spec.patch_mpp),
+        reader=PatchReader(slide, cells, spec.patch_px, spec.patch_mpp, snap=spec.snap),
         insider=insider,
         cost=count_reads(slide, [thumbnail.raster]),
     )

@@ -25,6 +25,7 @@ from pipeline.metrics import evaluate
 from pipeline.model import AttentionSampler
 from pipeline.splits import split_cohort
 from pipeline.values import ModelSpec
+from stages.readthrough import ChunkCache, chunk_cache
 
 Say = Callable[[str], None]
 LOOKS_BYTES = 2**31
@@ -43,8 +44,8 @@ class _Job:
 class _Looks:
     """First looks at slides, kept while they fit into `LOOKS_BYTES`."""
 
-    def __init__(self, model: AttentionSampler) -> None:
-        self._model = model
+    def __init__(self, model: AttentionSampler, cache: ChunkCache | None) -> None:
+        self._model, self._cache = model, cache
         self._kept: OrderedDict[Path, Look] = OrderedDict()
         self._bytes = 0
 
@@ -52,7 +53,7 @@ class _Looks:
         if slide.path in self._kept:
             self._kept.move_to_end(slide.path)
             return self._kept[slide.path]
-        seen = look(slide.path, self._model, mpp=slide.mpp)
+        seen = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache)
         self._kept[slide.path] = seen
         self._bytes += seen.thumbnail.rgb.nbytes
         while self._bytes > LOOKS_BYTES and len(self._kept) > 1:
@@ -77,6 +78,7 @@ def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
         inner_mpp=config.attention.inner_mpp,
         region_cells=config.attention.region_cells if config.attention.inner_mpp else 1,
         region_samples=config.attention.region_samples if config.attention.inner_mpp else 1,
+        snap=config.sampling.snap,
     )
 
 
@@ -104,7 +106,9 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
             f"encoder: {spec.encoder!r} cannot take patches of view.patch_px={spec.patch_px}: {exc}"
         ) from exc
     artefacts.prepare_output(out)
-    looks = _Looks(untrained)  # a first look needs only the model's geometry
+    kept = config.reading.cache
+    cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
+    looks = _Looks(untrained, cache)  # a first look needs only the model's geometry
     usable, excluded = _first_looks(cohort.slides, looks, say)
     rows: list[dict[str, Any]] = []
     for job in _plan(usable, config, out):
@@ -204,7 +208,7 @@ def _calibration_slides(job: _Job, config: Config) -> list[CohortSlide]:
 def _key(job: _Job, config: Config) -> str:
     read = {s.slide_id: s for s in (*job.train, *_calibration_slides(job, config))}
     slides = sorted((s.slide_id, str(s.path), s.path.stat().st_size, s.label, s.mpp) for s in read.values())
-    told = config.model_dump(mode="json", exclude={"training": {"device"}})
+    told = config.model_dump(mode="json", exclude={"training": {"device"}, "reading": True})
     return hashlib.sha256(json.dumps([slides, told], sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -29,6 +29,7 @@ class ModelSpec:
         inner_mpp: µm/px of the second look, inside regions of the slide; None: attention is of one level.
         region_cells: cells along a region's side.
         region_samples: patches read in an opened region.
+        snap: whether patches are moved onto the grid of the slide's own tiles; see `stages.patches.PatchReader`.
     """
 
     classes: tuple[str, ...]
@@ -44,6 +45,7 @@ class ModelSpec:
     inner_mpp: float | None = None
     region_cells: int = 1
     region_samples: int = 1
+    snap: bool = False
 
     @property
     def cell_px(self) -> int:

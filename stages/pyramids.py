@@ -1,98 +1,86 @@
-"""Tile and cache: a slide as a chunked OME-Zarr 0.5 pyramid, pixel for pixel.
+"""Tile and cache: a slide as a chunked OME-Zarr 0.5 pyramid that is read in its place.
 
-Every level is copied as it is, losslessly, so that each later step gives the same result from the slide and from its
-pyramid. A pyramid's folder comes into being complete: shards are written, one writer each, beside the folder's place
-under a name that follows from the slide, so that a run which was killed goes on where it stopped; the group's metadata
-comes last, and then the folder is renamed. Two runs at once share the work: what they write is the same, and the first
-to finish puts it in place.
+A pyramid's folder comes into being complete: shards are written, one writer each, beside the folder's place under a
+name that follows from the slide and from what is kept of it, so that a run which was killed goes on where it stopped,
+once every checksum is found right; the group's metadata comes last, and then the folder is renamed. Two runs at once
+share the work: what they write is the same, and the first to finish puts it in place.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-import zarr.errors
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
+from stages.building import build
 from stages.geometry import Box
-from stages.ngff import (
-    FORMAT,
-    REMEDY,
-    LevelLayout,
-    chunk_bytes,
-    level_layouts,
-    marked_facts,
-    read_mark,
-    write_mark,
-)
+from stages.marks import REMEDY, Kept, Mark, is_marked, read_mark, write_json, write_mark
+from stages.ngff import LevelLayout, array_metadata
+from stages.packing import Progress
+from stages.plans import Plan, Wish, choose_profile, native_plan, portable_plan
+from stages.shards import ShardTiles, shard_damage, write_shard, zstd_chunk
 from stages.slides import Slide, SlideError, SlideFacts, open_slide, override_mpp
+from stages.tiles import DamagedTilesError
 
-WRITERS = 2
-"""Shards written at once; more than the slide's decoding can feed gains nothing."""
+WRITERS = max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+"""Shards copied at once, some 20 MB each."""
 
 
-class ZarrSlide:
-    """A pyramid that `cache_pyramid` wrote: the slide's pixels without the slide."""
+class ZarrSlide(Slide):
+    """A pyramid that `cache_pyramid` wrote: the slide's pixels without the slide.
 
-    def __init__(self, facts: SlideFacts) -> None:
-        self.facts = facts
+    Attributes:
+        layouts: of its levels.
+        kept: whether its finest levels hold all of the slide or the surroundings of its tissue; what is not there reads
+            as background.
+    """
+
+    def __init__(self, facts: SlideFacts, layouts: Sequence[LevelLayout], kept: Kept) -> None:
+        self.facts, self.layouts, self.kept = facts, tuple(layouts), kept
         self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._pid = -1
-        self._arrays: list[Any] = []
-        self._tile_bytes: dict[int, NDArray[np.int64]] = {}
+        self._tiles: tuple[ShardTiles, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"facts": self.facts}
+        return {"facts": self.facts, "layouts": self.layouts, "kept": self.kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.facts = state["facts"]
+        self.facts, self.layouts, self.kept = state["facts"], state["layouts"], state["kept"]
         self._reset()
 
-    def _array(self, level: int) -> Any:
+    def tiles(self, level: int) -> ShardTiles:
+        """See `Slide.tiles`: a pyramid's chunks."""
         with self._lock:
             if self._pid != os.getpid():
-                layouts = level_layouts(self.facts.path, self.facts)
-                self._arrays, self._pid = [_open_array(layout) for layout in layouts], os.getpid()
-            return self._arrays[level]
+                self._tiles, self._pid = tuple(ShardTiles(layout) for layout in self.layouts), os.getpid()
+            return self._tiles[level]
 
-    def read_level(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """See `Slide.read_level`."""
-        array = self._array(level)
+    def read_boxes(
+        self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
+    ) -> list[NDArray[np.uint8]]:
+        """See `Slide.read_boxes`."""
         try:
-            pixels = array[:, box.y : box.y + box.height, box.x : box.x + box.width]
-        except Exception as exc:  # zarr's codecs raise their own types; to the caller it is one thing: damage
+            return self.tiles(level).read_many(boxes, blank=self.facts.background, out=out)
+        except DamagedTilesError as exc:
+            box = boxes[exc.boxes[0]]
             raise SlideError(f"cannot read the pyramid's level {level} at ({box.x}, {box.y}): {exc}; {REMEDY}") from exc
-        return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
 
     def tile_bytes(self, level: int) -> NDArray[np.int64]:
         """See `Slide.tile_bytes`: exact, from the shards' own indices."""
-        if level not in self._tile_bytes:
-            layout = level_layouts(self.facts.path, self.facts)[level]
-            per_shard = layout.chunks_per_shard
-            counts = np.zeros((layout.grid[0] * per_shard[0], layout.grid[1] * per_shard[1]), np.int64)
-            for path, box in layout.shards():
-                found = chunk_bytes(path, per_shard)
-                if found is None:
-                    raise SlideError(f"this pyramid is damaged: {path.relative_to(self.facts.path)}; {REMEDY}")
-                row, column = box.y // layout.chunk[0], box.x // layout.chunk[1]
-                counts[row : row + per_shard[0], column : column + per_shard[1]] = found
-            rows, columns = (-(-side // chunk) for side, chunk in zip(layout.size, layout.chunk, strict=True))
-            self._tile_bytes[level] = counts[:rows, :columns]
-        return self._tile_bytes[level]
+        try:
+            return self.tiles(level).byte_counts
+        except (OSError, ValueError) as exc:
+            raise SlideError(f"cannot read the pyramid's level {level}: it {exc}; {REMEDY}") from exc
 
     def direct(self, level: int) -> bool:
         """See `Slide.direct`: always, a pyramid's chunks are its tiles."""
@@ -112,141 +100,146 @@ def open_pyramid(path: Path | str, *, mpp: float | None = None) -> Slide:
     path = Path(path)
     if not path.is_dir():
         return open_slide(path, mpp=mpp)
-    mark = read_mark(path)
-    if mark is None:
+    if (path / ".zgroup").exists():
+        raise SlideError(
+            "a zarr folder of version 2, made for other programs: name the slide file itself, "
+            "or make a pyramid of it with `saccade cache`, without --ngff"
+        )
+    if not is_marked(path):
         raise SlideError(
             "a folder, but not a finished pyramid of ours: name the slide file itself, "
             "or make a pyramid of it with `saccade cache`"
         )
-    slide = ZarrSlide(override_mpp(marked_facts(path, mark), mpp))
-    slide._array(0)  # damaged metadata shows now, not at the first patch
-    return slide
-
-
-def _open_array(layout: LevelLayout) -> Any:
-    try:
-        array = zarr.open_array(layout.folder, mode="r", zarr_format=3)
-        found = (array.shape, array.chunks, array.shards, str(array.dtype))
-    except Exception as exc:  # whatever zarr makes of metadata that is none
-        raise SlideError(f"this pyramid's level {layout.folder.name} cannot be opened ({exc}): {REMEDY}") from exc
-    expected = ((3, *layout.size), (3, *layout.chunk), (3, *layout.shard), "uint8")
-    if found != expected:
-        raise SlideError(f"this pyramid's level {layout.folder.name} is {found}, expected {expected}: {REMEDY}")
-    return array
+    mark = read_mark(path)
+    return ZarrSlide(override_mpp(mark.facts, mpp), mark.layouts, mark.kept)
 
 
 def cache_pyramid(
-    slide: Slide, out: Path | str, *, progress: Callable[[int, int], None] | None = None, writers: int = WRITERS
+    slide: Slide,
+    out: Path | str,
+    *,
+    profile: Wish = "auto",
+    everything: bool = False,
+    progress: Progress | None = None,
+    writers: int = WRITERS,
 ) -> Path:
     """Copy a slide into a pyramid at ``out`` and return that path; at once where it is there already.
 
-    A pyramid there of other content (the slide was replaced) or a damaged one is rebuilt and only then exchanged;
-    anything there that is not a pyramid of ours is left alone. What a killed run finished is kept. The label, macro and
-    thumbnail images are not copied, and the µm/px are the file's own, whatever ``slide`` was opened with.
+    A pyramid there of other content (the slide was replaced, or more is wanted) or a damaged one is rebuilt and only
+    then exchanged; anything there that is not a pyramid of ours is left alone. What a killed run finished is kept. The
+    label, macro and thumbnail images are not copied, and the µm/px are the file's own, whatever ``slide`` was opened
+    with.
 
     Args:
-        slide: what to copy.
+        slide: what to copy; where tissue is on it is judged by its µm/px.
         out: the pyramid's folder.
-        progress: called with (pixels done, pixels in all), from this thread.
-        writers: shards written at once, some 50 MB each.
+        profile: `native` copies JPEG tiles as they are and other levels losslessly; `portable` holds pixels losslessly,
+            and levels that the slide lacks; `auto` is native where every level consists of JPEG tiles.
+        everything: keep all chunks of a portable pyramid; by default the finest levels hold the surroundings of tissue.
+        progress: called from this thread.
+        writers: shards copied at once.
 
     Raises:
+        FullDiskError: there is no room; nor will there be for another slide.
         SlideError: the slide cannot be read, or the pyramid not be written.
     """
-    out = Path(os.path.abspath(out))
     source = open_pyramid(slide.facts.path)
-    fingerprint = source.facts.fingerprint
-    if _is_current(out, fingerprint):
-        return out
-    if os.path.lexists(out) and read_mark(out) is None:
-        raise SlideError(f"{out} exists and is not a pyramid of ours: move it away or choose another folder")
-    partial = out.with_name(f".{out.name}.{fingerprint[:16]}-{FORMAT}.partial")
-    try:
-        shard_bytes = _write_levels(source, partial, progress, writers)
-        if open_pyramid(slide.facts.path).facts.fingerprint != fingerprint:
-            shutil.rmtree(partial)
-            raise SlideError("the file changed while it was being copied: run `saccade cache` again")
-        write_mark(partial, source.facts, shard_bytes)
-        _put_in_place(partial, out)
-    except OSError as exc:
-        if not _is_current(out, fingerprint):  # else another run was first, and took the folder that we worked in
-            raise SlideError(
-                f"cannot write {out}: {exc.strerror or exc}; check the disk and its permissions, "
-                "then run `saccade cache` again: it goes on where it stopped"
-            ) from exc
-        shutil.rmtree(partial, ignore_errors=True)
-    for litter in out.glob("*/c/0/*/*.partial"):  # half a shard each, of runs that were killed
-        litter.unlink(missing_ok=True)
-    return out
+    chosen = choose_profile(source, profile)
+
+    def is_current(folder: Path) -> bool:
+        found = _readable_mark(folder)
+        if found is None or found.facts.fingerprint != source.facts.fingerprint:
+            return False
+        enough = found.profile == chosen and (found.kept == "all" or not everything)
+        return enough or os.path.realpath(folder) == os.path.realpath(source.facts.path)
+
+    def plan() -> Plan:
+        if isinstance(source, ZarrSlide) and source.kept != "all":
+            raise SlideError("a pyramid that holds only its slide's tissue: cache the slide itself")
+        if chosen == "native":
+            return native_plan(source)
+        return portable_plan(source, seen=slide, everything=everything)
+
+    return build(
+        source,
+        Path(out),
+        _Pyramid(),
+        plan=plan,
+        is_current=is_current,
+        fingerprint=lambda: open_pyramid(source.facts.path).facts.fingerprint,
+        progress=progress,
+        writers=writers,
+    )
 
 
-def _write_levels(
-    source: Slide, partial: Path, progress: Callable[[int, int], None] | None, writers: int
-) -> list[list[int]]:
-    """Write every shard that is not there yet; returns the sizes of their files, level by level."""
-    layouts = level_layouts(partial, source.facts)
-    partial.mkdir(parents=True, exist_ok=True)
-    arrays = [_create_array(layout) for layout in layouts]
-    shards = [(level, path, box) for level, layout in enumerate(layouts) for path, box in layout.shards()]
-    for level, path, _ in shards:
-        if path.exists() and chunk_bytes(path, layouts[level].chunks_per_shard) is None:
-            path.unlink(missing_ok=True)  # torn: writes are atomic, but a machine may lose power
+class _Pyramid:
+    """How a pyramid is stored, see `stages.packing.Format`."""
 
-    def write(work: tuple[int, Path, Box]) -> int:
-        level, path, box = work
-        if not path.exists():
-            if not partial.is_dir():  # zarr would make it again
-                raise FileNotFoundError(f"{partial} was taken away")
-            pixels = source.read_level(level, box)
-            arrays[level][:, box.y : box.y + box.height, box.x : box.x + box.width] = np.moveaxis(pixels, -1, 0)
-            with path.open("r+b") as file:
-                os.fsync(file.fileno())
-        return box.area
+    name = "ngff05"
 
-    done, total = 0, sum(box.area for _, _, box in shards)
-    with ThreadPoolExecutor(writers) as pool:
-        for area in pool.map(write, shards):
+    def start(self, plan: Plan) -> None:
+        for layout in plan.layouts:
+            for row in range(layout.grid[0]):
+                layout.shard_path(row, 0).parent.mkdir(parents=True, exist_ok=True)
+            write_json(layout.folder / "zarr.json", array_metadata(layout, plan.facts.background))
+
+    def is_whole(self, layout: LevelLayout, row: int, column: int, wanted: Sequence[bool]) -> bool:
+        if not layout.shard_path(row, column).exists():
+            return False
+        return not shard_damage(ShardTiles(layout), layout, row, column, decode=False)
+
+    def encode(self, pixels: NDArray[np.uint8]) -> bytes:
+        return zstd_chunk(pixels)
+
+    def write(self, layout: LevelLayout, row: int, column: int, chunks: Sequence[bytes | None]) -> int:
+        return write_shard(layout.shard_path(row, column), chunks)
+
+    def finish(self, plan: Plan, source: SlideFacts) -> None:
+        sizes = tuple(tuple(path.stat().st_size for path, _ in layout.shards()) for layout in plan.layouts)
+        write_mark(Mark(plan.facts, plan.layouts, plan.profile, plan.kept, sizes), source)
+
+    def is_ours(self, folder: Path) -> bool:
+        return is_marked(folder)
+
+
+def _readable_mark(folder: Path) -> Mark | None:
+    with contextlib.suppress(SlideError, OSError):
+        return read_mark(folder) if is_marked(folder) else None
+    return None
+
+
+def verify_pyramid(path: Path | str, *, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Read every chunk of a pyramid, compare its checksum and decode it; returns what is wrong, one line each.
+
+    Args:
+        path: the pyramid's folder.
+        progress: called with (pixels looked at, pixels in all), from this thread.
+
+    Raises:
+        SlideError: it cannot be opened.
+    """
+    slide = open_pyramid(path)
+    if not isinstance(slide, ZarrSlide):
+        raise SlideError("not a pyramid: there is nothing in it to verify")
+    shards = [
+        (level, row, column)
+        for level, layout in enumerate(slide.layouts)
+        for row in range(layout.grid[0])
+        for column in range(layout.grid[1])
+    ]
+    total = sum(level.width * level.height for level in slide.facts.levels)
+
+    def look(shard: tuple[int, int, int]) -> tuple[int, list[str]]:
+        level, row, column = shard
+        layout = slide.layouts[level]
+        found = shard_damage(slide.tiles(level), layout, row, column, decode=True)
+        return layout.shard_box(row, column).area, found
+
+    done, damage = 0, []
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for area, found in pool.map(look, shards):
             done += area
+            damage += found
             if progress is not None:
                 progress(done, total)
-    return [[path.stat().st_size for path, _ in layout.shards()] for layout in layouts]
-
-
-def _create_array(layout: LevelLayout) -> Any:
-    config: Any = {"write_empty_chunks": True}  # so that a shard which is missing is damage
-    try:
-        return zarr.create_array(
-            layout.folder,
-            shape=(3, *layout.size),
-            chunks=(3, *layout.chunk),
-            shards=(3, *layout.shard),
-            dtype=np.uint8,
-            fill_value=255,
-            compressors=ZstdCodec(level=3, checksum=True),
-            dimension_names=("c", "y", "x"),
-            zarr_format=3,
-            config=config,
-        )
-    except zarr.errors.ContainsArrayError:  # of a run that was killed, or of one that is at work beside us
-        return zarr.open_array(layout.folder, mode="r+", zarr_format=3, config=config)
-
-
-def _put_in_place(partial: Path, out: Path) -> None:
-    """Rename ``partial`` to ``out``; an outdated pyramid there is deleted once the new one has its place."""
-    retired = out.with_name(f".{out.name}.{uuid.uuid4().hex}.old")
-    if out.exists():
-        os.rename(out, retired)
-    try:
-        os.rename(partial, out)
-    except OSError:  # another run was first: what we retired was its pyramid
-        if retired.exists():
-            os.rename(retired, out)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
-
-
-def _is_current(folder: Path, fingerprint: str) -> bool:
-    """Whether a whole pyramid of this content is there."""
-    with contextlib.suppress(SlideError, OSError):
-        return folder.is_dir() and open_pyramid(folder).facts.fingerprint == fingerprint
-    return False
+    return damage

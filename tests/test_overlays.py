@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,18 +31,24 @@ from stages.overlays import attention_image, blend, draw_overlay, geojson, overl
 from stages.patches import PatchReader
 from stages.rasters import render
 from stages.slides import Slide, SlideFacts, open_slide
+from stages.tiles import box_arrays
 from stages.tissue import Thumbnail, find_tissue, read_thumbnail
 
 
-class ArraySlide:
+class ArraySlide(Slide):
     """A slide held in memory, for what no writer can make: bounds away from the corner."""
 
     def __init__(self, facts: SlideFacts, levels: list[NDArray[np.uint8]]) -> None:
         self.facts = facts
         self.levels = levels
 
-    def read_level(self, level: int, box: Box) -> NDArray[np.uint8]:
-        return self.levels[level][box.y : box.y + box.height, box.x : box.x + box.width]
+    def read_boxes(
+        self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
+    ) -> list[NDArray[np.uint8]]:
+        targets = box_arrays(boxes) if out is None else list(out)
+        for box, target in zip(boxes, targets, strict=True):
+            target[:] = self.levels[level][box.y : box.y + box.height, box.x : box.x + box.width]
+        return targets
 
     def tile_bytes(self, level: int) -> NDArray[np.int64]:
         return np.ones((1, 1), np.int64)

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,19 +19,30 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from conftest import ROOT, tissue_pixels, write_slide
 from ome_zarr_models.v05.image import Image
 from test_rasters import measured_reads
+from test_slides import empty_tile
+from test_slides import spoil as spoil_tile
 
 import stages.ngff
+from stages.building import FullDiskError
 from stages.geometry import Box, Mpp, Raster, patch_rasters, physical_raster
-from stages.ngff import chunk_bytes, level_layouts
-from stages.pyramids import ZarrSlide, cache_pyramid, open_pyramid
+from stages.ngff import level_layouts
+from stages.plans import Wish, choose_profile
+from stages.pyramids import ZarrSlide, cache_pyramid, open_pyramid, verify_pyramid
 from stages.rasters import count_reads, render
 from stages.slides import Slide, SlideError, open_slide
 
-MADE = ["even.tif", "odd.tif", "plain.tif"]
+MADE: list[tuple[str, Wish]] = [
+    ("even.tif", "native"),
+    ("even.tif", "portable"),
+    ("odd.tif", "native"),
+    ("odd.tif", "portable"),
+    ("plain.tif", "portable"),
+]
 REAL = [
     "CMU-1-Small-Region.svs",
     "test3-DAPI-2-(387).ndpi",
@@ -41,14 +52,20 @@ REAL = [
 ]
 
 
+Cached = Callable[[str, Wish], tuple[Slide, ZarrSlide]]
+
+
 @pytest.fixture(scope="module")
-def cached(slides_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Slide, Slide]]:
-    """(slide, its pyramid) of a made slide by name; each cached once."""
+def cached(slides_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cached:
+    """(slide, its whole pyramid) of a made slide by name and profile; each cached once."""
     folder = tmp_path_factory.mktemp("pyramids")
 
-    def pair(name: str) -> tuple[Slide, Slide]:
+    def pair(name: str, profile: Wish) -> tuple[Slide, ZarrSlide]:
         slide = open_slide(slides_folder / name)
-        return slide, open_pyramid(cache_pyramid(slide, folder / f"{name}.ome.zarr"))
+        out = cache_pyramid(slide, folder / f"{name}.{profile}.ome.zarr", profile=profile, everything=True)
+        pyramid = open_pyramid(out)
+        assert isinstance(pyramid, ZarrSlide)
+        return slide, pyramid
 
     return pair
 
@@ -88,16 +105,16 @@ def assert_same_renders(slide: Slide, pyramid: Slide, mpp: Mpp) -> None:
             np.testing.assert_array_equal(render(pyramid, patch), render(slide, patch))
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_pixels_equal_the_slides(cached: Callable[[str], tuple[Slide, Slide]], name: str) -> None:
-    """Every level is copied losslessly."""
-    assert_same_pixels(*cached(name))
+@pytest.mark.parametrize(("name", "profile"), MADE)
+def test_pixels_equal_the_slides(cached: Cached, name: str, profile: Wish) -> None:
+    """Every level is copied losslessly, as tiles or as pixels."""
+    assert_same_pixels(*cached(name, profile))
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_later_steps_cannot_tell_the_difference(cached: Callable[[str], tuple[Slide, Slide]], name: str) -> None:
+@pytest.mark.parametrize(("name", "profile"), MADE)
+def test_later_steps_cannot_tell_the_difference(cached: Cached, name: str, profile: Wish) -> None:
     """What is rendered from the pyramid is what is rendered from the slide."""
-    slide, pyramid = cached(name)
+    slide, pyramid = cached(name, profile)
     assert_same_renders(slide, pyramid, slide.facts.require_mpp())
 
 
@@ -108,15 +125,15 @@ def test_renders_do_not_depend_on_the_chunks(
     """Scanner strips are stored as square chunks; sums are exact, so the cut makes no difference."""
     monkeypatch.setattr(stages.ngff, "CHUNK_SIDES", (chunk, chunk))
     slide = open_slide(slides_folder / "odd.tif")
-    pyramid = open_pyramid(cache_pyramid(slide, tmp_path / "a.ome.zarr"))
+    pyramid = open_pyramid(cache_pyramid(slide, tmp_path / "a.ome.zarr", profile="portable", everything=True))
     assert pyramid.facts.tile_sizes != slide.facts.tile_sizes
     assert_same_renders(slide, pyramid, slide.facts.require_mpp())
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_facts_are_the_slides(cached: Callable[[str], tuple[Slide, Slide]], name: str) -> None:
+@pytest.mark.parametrize(("name", "profile"), MADE)
+def test_facts_are_the_slides(cached: Cached, name: str, profile: Wish) -> None:
     """All that a slide is survives but for where and how it lies on disk; the fingerprint above all."""
-    slide, pyramid = cached(name)
+    slide, pyramid = cached(name, profile)
     on_disk = {"path": pyramid.facts.path, "file_bytes": pyramid.facts.file_bytes, "associated": ()}
     assert pyramid.facts == replace(slide.facts, **on_disk)
     files = [path for path in pyramid.facts.path.rglob("*") if path.is_file()]
@@ -124,10 +141,10 @@ def test_facts_are_the_slides(cached: Callable[[str], tuple[Slide, Slide]], name
     assert pyramid.facts.file_bytes == shards
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_the_metadata_is_valid_ome_zarr(cached: Callable[[str], tuple[Slide, Slide]], name: str) -> None:
+@pytest.mark.parametrize(("name", "profile"), MADE)
+def test_the_metadata_is_valid_ome_zarr(cached: Cached, name: str, profile: Wish) -> None:
     """ome-zarr-models accepts it, and its scales are the levels' true ones."""
-    slide, pyramid = cached(name)
+    slide, pyramid = cached(name, profile)
     image = Image.from_zarr(zarr.open_group(pyramid.facts.path, mode="r"))
     (multiscale,) = image.attributes.ome.multiscales
     assert [(axis.name, axis.type, axis.unit) for axis in multiscale.axes] == [
@@ -144,25 +161,81 @@ def test_the_metadata_is_valid_ome_zarr(cached: Callable[[str], tuple[Slide, Sli
         assert translation.translation == pytest.approx([0, centre[1], centre[0]])
 
 
-def test_other_readers_see_the_same_pixels(cached: Callable[[str], tuple[Slide, Slide]]) -> None:
-    """Plain zarr and dask open the arrays; names, chunks, shards and codecs are as promised."""
-    slide, pyramid = cached("odd.tif")
+@pytest.mark.parametrize(("name", "profile"), MADE)
+def test_other_readers_see_the_same_pixels(cached: Cached, name: str, profile: Wish) -> None:
+    """Plain zarr and dask open the arrays and read what our own reader does; names and codecs are as promised."""
+    slide, pyramid = cached(name, profile)
     for i, level in enumerate(slide.facts.levels):
-        pixels = np.moveaxis(slide.read_level(i, Box(0, 0, level.width, level.height)), -1, 0)
-        array = zarr.open_array(pyramid.facts.path / str(i), mode="r")
+        pixels = np.moveaxis(pyramid.read_level(i, Box(0, 0, level.width, level.height)), -1, 0)
+        array = zarr.open_group(pyramid.facts.path, mode="r")[str(i)]
         assert array.metadata.dimension_names == ("c", "y", "x")
-        assert array.chunks == (3, 240, 240)
-        assert [c.to_dict()["name"] for c in array.compressors] == ["zstd"]
+        assert (array.chunks[1:], array.shards[1:]) == (pyramid.layouts[i].chunk, pyramid.layouts[i].shard)
+        assert [c.to_dict()["name"] for c in array.compressors] == (
+            ["zstd", "crc32c"] if profile == "portable" else ["crc32c"]
+        )
         np.testing.assert_array_equal(array[:], pixels)
         lazy = da.from_zarr(array)
         np.testing.assert_array_equal(lazy[:, 100:300, 50:].compute(scheduler="sync"), pixels[:, 100:300, 50:])
-    assert zarr.open_array(pyramid.facts.path / "0", mode="r").shards == (3, 1920, 1920)
+
+
+def test_native_chunks_are_the_slides_own_tiles(cached: Cached) -> None:
+    """Byte for byte, and in few files: a shard holds some 4096 pixels along a side."""
+    slide, pyramid = cached("odd.tif", "native")
+    theirs, ours = slide.tiles(0), pyramid.tiles(0)
+    assert theirs is not None
+    assert ours.tile == theirs.tile == (240, 240)
+    rows, columns = theirs.byte_counts.shape
+    assert all(ours.stored(r, c) == theirs.stored(r, c) for r in range(rows) for c in range(columns))
+    assert pyramid.layouts[0].grid == (1, 1)
+
+
+def test_levels_without_jpeg_tiles_are_held_losslessly_beside_those_with(tmp_path: Path) -> None:
+    """A native pyramid of a slide whose levels differ: each in the way that suits it."""
+    path, image = tmp_path / "a.tif", tissue_pixels(900, 700)
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(image, tile=(256, 256), photometric="rgb", compression="jpeg", metadata=None)
+        small = image.reshape(350, 2, 450, 2, 3).mean((1, 3)).astype(np.uint8)
+        tiff.write(small, tile=(256, 256), photometric="rgb", compression="deflate", subfiletype=1, metadata=None)
+    slide = open_slide(path)
+    assert choose_profile(slide, "auto") == "portable"
+    pyramid = open_pyramid(cache_pyramid(slide, tmp_path / "a.ome.zarr", profile="native"))
+    assert isinstance(pyramid, ZarrSlide)
+    assert [layout.jpeg is not None for layout in pyramid.layouts] == [True, False]
+    assert_same_pixels(slide, pyramid)
+
+
+def test_a_tile_that_is_damaged_in_the_slide_is_told_from_a_damaged_pyramid(tmp_path: Path) -> None:
+    """Copied as it is, unseen; found where it is read or verified, and the message says whose damage it is."""
+    path = write_slide(tmp_path / "a.tif", tissue_pixels(1500, 1500), levels=1)
+    spoil_tile(path, 0, 0)  # glass: none of the tiles that are compared with OpenSlide
+    out = cache_pyramid(open_slide(path), tmp_path / "a.ome.zarr", profile="native")
+    with pytest.raises(SlideError, match=r"tile \(0, 0\) does not decode, nor did it in the slide"):
+        open_pyramid(out).read_level(0, Box(0, 0, 300, 300))
+    (line,) = verify_pyramid(out)
+    assert line.startswith("level 0, tile (0, 0) does not decode, nor did it in the slide: ")
+
+
+@pytest.mark.parametrize("profile", ["native", "portable"])
+def test_tiles_that_were_never_scanned_read_as_in_the_slide(tmp_path: Path, profile: Wish) -> None:
+    """Blank tiles hold no bytes; in a native pyramid they are not there either."""
+    path = write_slide(tmp_path / "a.tif", tissue_pixels(700, 600, margin=0), levels=1)
+    empty_tile(path, 0, 4)
+    slide = open_slide(path)
+    out = cache_pyramid(slide, tmp_path / "a.ome.zarr", profile=profile, everything=True)
+    pyramid = open_pyramid(out)
+    assert pyramid.direct(0)
+    assert slide.tile_bytes(0)[1, 1] == 0
+    assert (pyramid.tile_bytes(0)[1, 1] == 0) == (profile == "native")
+    assert_same_pixels(slide, pyramid)
+    pixels = pyramid.read_level(0, Box(0, 0, 700, 600))
+    np.testing.assert_array_equal(np.moveaxis(zarr.open_array(out / "0", mode="r")[:], 0, -1), pixels)
+    assert verify_pyramid(out) == []
 
 
 def test_a_slide_without_a_resolution_is_cached_in_pixels(tmp_path: Path) -> None:
     """No unit is claimed that the file does not have; the remedy works on the pyramid as on the slide."""
     path = write_slide(tmp_path / "a.tif", tissue_pixels(500, 400), mpp=None, levels=2)
-    out = cache_pyramid(open_slide(path, mpp=0.25), tmp_path / "a.ome.zarr")
+    out = cache_pyramid(open_slide(path, mpp=0.25), tmp_path / "a.ome.zarr", profile="portable")
     (multiscale,) = Image.from_zarr(zarr.open_group(out, mode="r")).attributes.ome.multiscales
     assert [axis.unit for axis in multiscale.axes] == [None, None, None]
     assert multiscale.datasets[1].coordinateTransformations[0].scale == [1, 2, 2]
@@ -179,10 +252,10 @@ def test_an_override_is_not_cached(slides_folder: Path, tmp_path: Path) -> None:
     assert (told.mpp, told.mpp_source) == (Mpp(0.3, 0.3), "override")
 
 
-def test_tile_bytes_are_those_of_the_chunks(cached: Callable[[str], tuple[Slide, Slide]]) -> None:
+def test_tile_bytes_are_those_of_the_chunks(cached: Cached) -> None:
     """Costs are exact: all chunks and the shards' indices make up the files."""
-    _, pyramid = cached("odd.tif")
-    for i, layout in enumerate(level_layouts(pyramid.facts.path, pyramid.facts)):
+    _, pyramid = cached("odd.tif", "portable")
+    for i, layout in enumerate(pyramid.layouts):
         files = [path.stat().st_size for path, _ in layout.shards()]
         index = 16 * layout.chunks_per_shard[0] * layout.chunks_per_shard[1] + 4
         assert pyramid.direct(i)
@@ -195,14 +268,15 @@ def test_tile_bytes_are_those_of_the_chunks(cached: Callable[[str], tuple[Slide,
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count a process's reads")
-def test_counted_bytes_are_the_bytes_really_read(cached: Callable[[str], tuple[Slide, Slide]]) -> None:
+@pytest.mark.parametrize("profile", ["native", "portable"])
+def test_counted_bytes_are_the_bytes_really_read(cached: Cached, profile: Wish) -> None:
     """Reading patches costs their chunks, and of each shard that they touch its index and a reader's buffer."""
-    _, pyramid = cached("odd.tif")
+    _, pyramid = cached("odd.tif", profile)
     centres = np.random.default_rng(2).uniform((300, 300), (1500, 2100), (20, 2))
     patches = patch_rasters(centres, Mpp(0.5, 0.5), 256, 0.5)
     ((counted, read),) = measured_reads([(pyramid.facts.path, patches)])
     touched = count_reads(pyramid, patches).tiles
-    assert counted <= read <= counted + touched * (16 * 64 + 4 + 2 * 8192)
+    assert counted <= read <= counted + touched * (16 * 17**2 + 4 + 2 * 8192)
 
 
 def test_progress_counts_every_pixel(slides_folder: Path, tmp_path: Path) -> None:
@@ -211,9 +285,11 @@ def test_progress_counts_every_pixel(slides_folder: Path, tmp_path: Path) -> Non
     seen: list[tuple[int, int]] = []
     total = sum(level.width * level.height for level in slide.facts.levels)
     for _ in range(2):
-        cache_pyramid(slide, tmp_path / "a.ome.zarr", progress=lambda done, of: seen.append((done, of)))
+        cache_pyramid(
+            slide, tmp_path / "a.ome.zarr", profile="portable", progress=lambda done, of, _: seen.append((done, of))
+        )
     assert seen[-1] == (total, total)
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 def test_a_pyramid_that_is_there_is_left_alone(pyramid: Path) -> None:
@@ -273,7 +349,7 @@ def test_a_pyramid_pickles_small_and_reads_in_another_process(pyramid: Path) -> 
     """What travels is the path and the facts."""
     slide = open_pyramid(pyramid)
     pixels = slide.read_level(0, Box(200, 100, 64, 64))
-    assert len(pickle.dumps(slide)) < 3000
+    assert len(pickle.dumps(slide)) < 6000
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         there = pool.submit(slide.read_level, 0, Box(200, 100, 64, 64)).result(timeout=60)
     np.testing.assert_array_equal(there, pixels)
@@ -353,29 +429,30 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import stages.ngff
 from stages.pyramids import cache_pyramid, open_pyramid
-stages.ngff.SHARD_SIDE = 512
+stages.ngff.SHARD_SIDE = stages.ngff.JPEG_SHARD_SIDE = 512
 stop_after = int(sys.argv[4])
 calls = 0
-def progress(done, total):
+def progress(done, total, written):
     global calls
     calls += 1
     print(done, flush=True)
     if calls == stop_after:
         os.kill(os.getpid(), signal.SIGKILL)
-cache_pyramid(open_pyramid(sys.argv[2]), sys.argv[3], progress=progress, writers=1)
+cache_pyramid(open_pyramid(sys.argv[2]), sys.argv[3], profile=sys.argv[5], progress=progress, writers=1)
 """
 
 
-def start_caching(slide: Path, out: Path, *, stop_after: int = 0) -> subprocess.Popen[str]:
+def start_caching(slide: Path, out: Path, *, profile: Wish = "auto", stop_after: int = 0) -> subprocess.Popen[str]:
     """Cache in a process of its own, which kills itself after some shards."""
-    command = [sys.executable, "-c", CACHE, str(ROOT), str(slide), str(out), str(stop_after)]
+    command = [sys.executable, "-c", CACHE, str(ROOT), str(slide), str(out), str(stop_after), profile]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many shards from a small slide."""
-    monkeypatch.setattr(stages.ngff, "SHARD_SIDE", 512)
+    for side in ("SHARD_SIDE", "JPEG_SHARD_SIDE"):
+        monkeypatch.setattr(stages.ngff, side, 512)
 
 
 def test_a_killed_run_leaves_no_pyramid_and_is_resumed(slides_folder: Path, tmp_path: Path, small_shards: None) -> None:
@@ -404,14 +481,17 @@ def test_a_killed_run_leaves_no_pyramid_and_is_resumed(slides_folder: Path, tmp_
         assert (out / path.relative_to(partial)).stat().st_mtime_ns == written
 
 
-def test_two_runs_at_once_make_one_good_pyramid(slides_folder: Path, tmp_path: Path, small_shards: None) -> None:
+@pytest.mark.parametrize("profile", ["native", "portable"])
+def test_two_runs_at_once_make_one_good_pyramid(
+    slides_folder: Path, tmp_path: Path, small_shards: None, profile: Wish
+) -> None:
     """Both succeed, whoever is first; the result is whole and nothing is left beside it."""
     slide, out = open_slide(slides_folder / "even.tif"), tmp_path / "a.ome.zarr"
-    runs = [start_caching(slide.facts.path, out) for _ in range(2)]
+    runs = [start_caching(slide.facts.path, out, profile=profile) for _ in range(2)]
     for run in runs:
         _, errors = run.communicate(timeout=120)
         assert run.returncode == 0, errors
-    assert_same_pixels(slide, open_pyramid(out))
+    assert verify_pyramid(out) == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ome.zarr"]
 
 
@@ -422,7 +502,7 @@ def test_the_run_that_comes_second_finds_the_first_ones(
     slide, out = open_slide(slides_folder / "even.tif"), tmp_path / "a.ome.zarr"
     calls: list[int] = []
 
-    def other_run_finishes(done: int, total: int) -> None:
+    def other_run_finishes(done: int, total: int, written: int) -> None:
         calls.append(done)
         if len(calls) == 2:
             cache_pyramid(slide, out)
@@ -438,7 +518,7 @@ def test_a_slide_that_changes_meanwhile_is_not_cached(tmp_path: Path, small_shar
     other = write_slide(tmp_path / "b.tif", tissue_pixels(1500, 1100, margin=0.3))
     out = tmp_path / "a.ome.zarr"
 
-    def replace_it(done: int, total: int) -> None:
+    def replace_it(done: int, total: int, written: int) -> None:
         if other.exists():
             os.replace(other, path)
 
@@ -447,12 +527,15 @@ def test_a_slide_that_changes_meanwhile_is_not_cached(tmp_path: Path, small_shar
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.tif"]
 
 
-def test_a_damaged_slide_fails_as_a_slide(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("compression", "profile"), [(None, "portable"), ("jpeg", "native"), ("jpeg", "portable")])
+def test_a_damaged_slide_fails_as_a_slide(tmp_path: Path, compression: str | None, profile: Wish) -> None:
     """What the slide cannot give is the slide's error, and no pyramid comes of it."""
-    path = write_slide(tmp_path / "a.tif", tissue_pixels(1536, 1536), levels=1, compression=None)
+    path = write_slide(tmp_path / "a.tif", tissue_pixels(1536, 1536), levels=1, compression=compression)
+    slide = open_slide(path)
+    assert slide.direct(0)
     os.truncate(path, path.stat().st_size * 2 // 3)
-    with pytest.raises(SlideError, match="cannot read level 0"):
-        cache_pyramid(open_slide(path), tmp_path / "a.ome.zarr")
+    with pytest.raises(SlideError):
+        cache_pyramid(open_slide(path), tmp_path / "a.ome.zarr", profile=profile, everything=True)
     assert not (tmp_path / "a.ome.zarr").exists()
 
 
@@ -472,11 +555,13 @@ def test_a_read_only_place_is_one_clear_error(slides_folder: Path, tmp_path: Pat
         cache_pyramid(open_slide(slides_folder / "plain.tif"), tmp_path / "a.ome.zarr")
 
 
-def test_a_full_disk_is_one_clear_error_and_resumed(slides_folder: Path, tmp_path: Path, small_shards: None) -> None:
-    """A write that the system refuses ends the run with a clear line; with room again, it goes on."""
+def test_a_write_that_the_system_refuses_is_one_clear_error_and_resumed(
+    slides_folder: Path, tmp_path: Path, small_shards: None
+) -> None:
+    """A file larger than the process may write ends the run with a clear line; allowed again, it goes on."""
     slide, out = open_slide(slides_folder / "even.tif"), tmp_path / "a.ome.zarr"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # the largest file that this process may write
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))  # the largest file that this process may write
     try:
         with pytest.raises(SlideError, match=r"cannot write .*File too large.*it goes on where it stopped"):
             cache_pyramid(slide, out)
@@ -487,19 +572,80 @@ def test_a_full_disk_is_one_clear_error_and_resumed(slides_folder: Path, tmp_pat
     assert_same_pixels(slide, open_pyramid(out))
 
 
-def test_a_shards_index_tells_whether_it_is_whole(pyramid: Path, tmp_path: Path) -> None:
-    """Missing, empty, cut short, or zeroed as after a power cut: not whole."""
-    layout = level_layouts(pyramid, open_pyramid(pyramid).facts)[0]
-    path, _ = next(layout.shards())
-    whole = chunk_bytes(path, layout.chunks_per_shard)
-    assert whole is not None
-    assert whole.shape == layout.chunks_per_shard
-    data = path.read_bytes()
-    copy = tmp_path / "shard"
-    assert chunk_bytes(copy, layout.chunks_per_shard) is None
-    for bad in (b"", data[:50], data[:-1], data[1:], bytes(len(data)), data + b"x"):
-        copy.write_bytes(bad)
-        assert chunk_bytes(copy, layout.chunks_per_shard) is None
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB, where this process may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("profile", ["native", "portable"])
+def test_a_full_disk_is_one_clear_error_and_resumed(
+    slides_folder: Path, small_disk: Path, small_shards: None, profile: Wish
+) -> None:
+    """The pyramid that is there stays good, nothing half-written has a name, and with room again it goes on."""
+    first = cache_pyramid(open_slide(slides_folder / "odd.tif"), small_disk / "first.ome.zarr", profile="native")
+    filler = small_disk / "filler"
+    slide = open_slide(write_slide(small_disk.with_name("b.tif"), tissue_pixels(700, 900), compression="jpeg"))
+    out = small_disk / "a.ome.zarr"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 60_000))
+    with pytest.raises(FullDiskError, match=r"cannot write .*the disk is full .*make room on it, .* where it stopped"):
+        cache_pyramid(slide, out, profile=profile)
+    assert not out.exists()
+    assert verify_pyramid(first) == []
+    assert not list(small_disk.rglob("*.ome.zarr/**/*.partial"))
+    filler.unlink()
+    shutil.rmtree(first)
+    cache_pyramid(slide, out, profile=profile)
+    assert verify_pyramid(out) == []
+    assert [entry.name for entry in small_disk.iterdir()] == ["a.ome.zarr"]
+
+
+@pytest.mark.parametrize("profile", ["native", "portable"])
+def test_a_pyramid_on_a_read_only_disk_is_read_and_found_current(
+    slides_folder: Path, small_disk: Path, profile: Wish
+) -> None:
+    """A cache that is given out read-only: everything that reads works, what would write says so."""
+    slide = open_slide(slides_folder / "odd.tif")
+    if profile == "portable":
+        slide = open_slide(write_slide(small_disk.with_name("b.tif"), tissue_pixels(400, 300), compression="deflate"))
+    out = cache_pyramid(slide, small_disk / "a.ome.zarr", profile=profile)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert cache_pyramid(slide, out, profile=profile) == out
+    assert_same_pixels(slide, open_pyramid(out))
+    assert verify_pyramid(out) == []
+    with pytest.raises(SlideError, match=r"cannot write .*Read-only file system; check the disk and its permissions"):
+        cache_pyramid(slide, small_disk / "b.ome.zarr")
+
+
+@pytest.mark.parametrize("bad", ["gone", "empty", "short", "cut", "shifted", "zeroed", "longer", "other index"])
+def test_a_shard_that_is_not_whole_is_noticed(pyramid: Path, bad: str) -> None:
+    """However a shard was spoilt, behind the back of who has the pyramid open: an error that names it, no pixels."""
+    slide = open_pyramid(pyramid)
+    shard = pyramid / "0/c/0/0/0"
+    data = shard.read_bytes()
+    shard.unlink()
+    if bad != "gone":
+        flipped = bytes([data[-20] ^ 1])
+        contents = {
+            "empty": b"",
+            "short": data[:50],
+            "cut": data[:-1],
+            "shifted": data[1:],
+            "zeroed": bytes(len(data)),
+            "longer": data + b"x",
+            "other index": data[:-20] + flipped + data[-19:],
+        }
+        shard.write_bytes(contents[bad])
+    with pytest.raises(SlideError, match=r"cannot read the pyramid's level 0 .*c/0/0/0.*delete it and run"):
+        slide.read_level(0, Box(0, 0, 10, 10))
+    with pytest.raises(SlideError, match=r"cannot read the pyramid's level 0.*c/0/0/0.*delete it and run"):
+        slide.tile_bytes(0)
 
 
 @pytest.mark.realdata

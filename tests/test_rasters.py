@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 import stages.rasters
 from stages.geometry import Mpp, Raster, ResolutionError, patch_rasters, physical_raster
-from stages.rasters import ReadCount, area_weights, count_reads, render
+from stages.rasters import ReadCount, count_reads, render, render_many
+from stages.resampling import Weights, area_weights, resample
 from stages.slides import OpenSlideSlide, Slide, open_slide
 
 SIZES = [(1024, 1024), (4096, 4096), (16384, 8192)]
@@ -81,12 +82,42 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> list[OpenSlideSlide]:
 def test_area_weights_are_the_shares_of_area(start: float, scale: float, outputs: int) -> None:
     """Each row sums to exactly 1 and weighs every input by how much of it the output covers."""
     inputs = math.ceil(start + scale * outputs)
-    weights = area_weights(start, scale, outputs, inputs).toarray()
+    weights = area_weights(start, scale, outputs, inputs).matrix.toarray()
     assert (weights.sum(axis=1) == 1).all()
     for i, row in enumerate(weights):
         low, high = start + i * scale, start + (i + 1) * scale
         shares = [max(0.0, min(high, j + 1) - max(low, j)) / scale for j in range(inputs)]
         np.testing.assert_allclose(row, shares, rtol=0, atol=3e-7)
+
+
+@given(st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([1, 2, 4, 8, 16]), st.integers(1, 9), st.integers(1, 9))
+def test_sums_over_whole_factors_equal_the_weights(down: int, across: int, height: int, width: int) -> None:
+    """The quick way through whole factors gives what the weights give, to the last bit."""
+    rng = np.random.default_rng(height * 100 + width)
+    pixels = rng.integers(0, 256, (down * height, across * width, 3), np.uint8)
+    rows = area_weights(0.0, float(down), height, down * height)
+    columns = area_weights(0.0, float(across), width, across * width)
+    assert (rows.factor, columns.factor) == (down, across)
+    slowly = resample(pixels, Weights(rows.matrix), Weights(columns.matrix))
+    np.testing.assert_array_equal(resample(pixels, rows, columns), slowly)
+    np.testing.assert_allclose(slowly, pixels.reshape(height, down, width, across, 3).mean((1, 3)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("start", "scale"), [(0.0, 3.0), (0.5, 2.0), (0.0, 2.0001), (0.0, 32.0)])
+def test_other_scales_go_by_their_weights(start: float, scale: float) -> None:
+    """Off the grid, off whole numbers and off powers of two there is no quick way."""
+    assert area_weights(start, scale, 20, math.ceil(start + scale * 20)).factor == 0
+
+
+def test_rasters_read_together_are_those_read_alone(slides_folder: Path) -> None:
+    """Inside, across the edges and outside, on the level's grid and off it, large and small."""
+    slide = open_slide(slides_folder / "odd.tif")
+    corners = [(0.0, 0.0), (-30.0, 700.0), (1700.0, 2300.0), (512.0, 512.0), (513.0, 517.0), (5000.0, 0.0)]
+    for scale, side in [(1.0, 96), (2.0, 96), (1.37, 96), (4.0, 50), (3.3, 400)]:
+        rasters = [Raster(x, y, scale, scale, side, side) for x, y in corners]
+        together = render_many(slide, rasters)
+        for raster, pixels in zip(rasters, together, strict=True):
+            np.testing.assert_array_equal(pixels, render(slide, raster))
 
 
 def test_rendered_pixels_are_area_averages(flat: tuple[OpenSlideSlide, NDArray[np.uint8]]) -> None:
@@ -199,10 +230,14 @@ def some_patches(slide: Slide, count: int) -> list[Raster]:
 
 
 def test_patches_cost_the_same_whatever_the_slides_size(repeated: list[OpenSlideSlide]) -> None:
-    """Twenty patches of a slide 128 times larger cost the same bytes, tiles and pixels."""
+    """A patch of a slide 128 times larger costs the same bytes, tiles and pixels; together they never cost more."""
     tile = int(repeated[0].tile_bytes(0)[0, 0])
     for slide in repeated:
-        assert count_reads(slide, some_patches(slide, 20)) == ReadCount(80 * tile, 80, 80 * 256 * 256)
+        patches = some_patches(slide, 20)
+        for patch in patches:
+            assert count_reads(slide, [patch]) == ReadCount(4 * tile, 4, 4 * 256 * 256)
+        assert count_reads(slide, patches).tiles <= 80
+        assert count_reads(slide, patches[:1] * 20) == count_reads(slide, patches[:1])
 
 
 def test_a_thumbnail_costs_exactly_the_level_that_it_is_made_of(repeated: list[OpenSlideSlide]) -> None:
@@ -219,7 +254,7 @@ MEASURE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from stages.geometry import Raster
-from stages.rasters import count_reads, render
+from stages.rasters import count_reads, render_many
 from stages.pyramids import open_pyramid
 
 def read_so_far():
@@ -228,17 +263,16 @@ def read_so_far():
 
 for path, rasters in json.load(sys.stdin):
     slide, rasters = open_pyramid(path), [Raster(*raster) for raster in rasters]
-    render(slide, rasters[0])  # opens the handle, checks the tiles, loads the codecs
+    render_many(slide, rasters[:1])  # opens the handle, checks the tiles, loads the codecs
     counted = count_reads(slide, rasters).bytes
     before = read_so_far()
-    for raster in rasters:
-        render(slide, raster)
+    render_many(slide, rasters)
     print(json.dumps([counted, read_so_far() - before]))
 """
 
 
 def measured_reads(requests: list[tuple[Path, list[Raster]]]) -> Iterator[tuple[int, int]]:
-    """(bytes counted, bytes that the process really read) for rendering each list of rasters, in a fresh process."""
+    """(bytes counted, bytes that the process really read) for each list of rasters together, in a fresh process."""
     rows = [
         (str(path), [(r.x, r.y, r.scale_x, r.scale_y, r.width, r.height) for r in rasters])
         for path, rasters in requests
@@ -254,7 +288,7 @@ def test_counted_bytes_are_the_bytes_really_read(repeated: list[OpenSlideSlide],
     requests = [(slide.facts.path, some_patches(slide, 20)) for slide in repeated]
     requests += [(slide.facts.path, [physical_raster(slide.facts.bounds, Mpp(0.5, 0.5), 8)]) for slide in repeated]
     odd = open_slide(slides_folder / "odd.tif")
-    requests += [(odd.facts.path, [Raster(0, 0, 3, 3, 601, 800), *some_patches(odd, 10)])]
+    requests += [(odd.facts.path, [Raster(0, 0, 3, 3, 601, 800)]), (odd.facts.path, some_patches(odd, 10))]
     measured = list(measured_reads(requests))
     assert len(measured) == len(requests)
     for counted, read in measured:

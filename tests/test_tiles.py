@@ -12,6 +12,8 @@ import openslide
 import pytest
 import tifffile
 from conftest import tissue_pixels, write_slide
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stages.geometry import Box
@@ -61,6 +63,68 @@ def test_direct_reads_equal_openslide(tmp_path: Path, encoding: str, tile: int) 
             assert slide.direct(level)
             for box in some_boxes(raster.width, raster.height, 12, seed=tile + level):
                 np.testing.assert_array_equal(slide.read_level(level, box), shown_by_openslide(handle, level, box))
+
+
+@st.composite
+def drawn_slides(draw: st.DrawFn) -> dict[str, Any]:
+    """How a JPEG slide of up to two levels is stored: its size, tiles, colours, and which tiles it leaves out."""
+    tile = draw(st.sampled_from([240, 256, 512]))
+    width, height = draw(st.integers(1, 1100)), draw(st.integers(1, 1100))
+    count = -(-width // tile) * -(-height // tile)
+    return {
+        "size": (width, height),
+        "tile": tile,
+        "colours": draw(
+            st.sampled_from([("rgb", (1, 1)), ("ycbcr", (1, 1)), ("ycbcr", (2, 1)), ("ycbcr", (2, 2))]),
+        ),
+        "quality": draw(st.sampled_from([30, 75, 95])),
+        "halved": draw(st.booleans()),
+        "blank": draw(st.lists(st.integers(0, count - 1), max_size=count - 1, unique=True)),
+    }
+
+
+def write_drawn(path: Path, drawn: dict[str, Any]) -> None:
+    """A generic TIFF as `drawn_slides` describes it; tiles that are left out are of level 0."""
+    (width, height), (photometric, subsampling) = drawn["size"], drawn["colours"]
+    image = tissue_pixels(width, height, margin=0)
+    with tifffile.TiffWriter(path) as tiff:
+        for level in range(2 if drawn["halved"] and min(width, height) > 1 else 1):
+            tiff.write(
+                np.ascontiguousarray(image[:: 2**level, :: 2**level][: height // 2**level, : width // 2**level]),
+                tile=(drawn["tile"],) * 2,
+                photometric=photometric if photometric == "rgb" else "ycbcr",
+                subsampling=subsampling,
+                compression="jpeg",
+                compressionargs={"level": drawn["quality"], "outcolorspace": photometric},
+                subfiletype=int(level > 0),
+                metadata=None,
+            )
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.pages[0].aspage()
+        assert page.photometric.name.lower() == photometric
+        counts = [0 if i in drawn["blank"] else count for i, count in enumerate(page.databytecounts)]
+        page.tags["TileByteCounts"].overwrite(counts if len(counts) > 1 else counts[0])
+
+
+@settings(max_examples=60)
+@given(drawn_slides(), st.integers(0, 2**32 - 1))
+def test_any_jpeg_slide_reads_as_openslide_shows_it(
+    tmp_path_factory: pytest.TempPathFactory, drawn: dict[str, Any], seed: int
+) -> None:
+    """Random sizes, tiles, colours, qualities, blank tiles; random boxes of every level, one by one and together."""
+    path = tmp_path_factory.mktemp("drawn") / "a.tif"
+    write_drawn(path, drawn)
+    slide = open_slide(path)
+    with openslide.OpenSlide(path) as handle:
+        for level, raster in enumerate(slide.facts.levels):
+            if not handle.level_downsamples[level].is_integer():
+                continue  # there it interpolates
+            assert slide.direct(level)
+            boxes = list(some_boxes(raster.width, raster.height, 6, seed=seed))
+            for box, together in zip(boxes, slide.read_boxes(level, boxes), strict=True):
+                shown = shown_by_openslide(handle, level, box)
+                np.testing.assert_array_equal(together, shown)
+                np.testing.assert_array_equal(slide.read_level(level, box), shown)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (255, 257), (256, 256), (17, 1025)])
@@ -127,10 +191,10 @@ def test_a_truncated_file_is_a_slide_error_where_it_ends(tmp_path: Path) -> None
 def test_truncation_is_noticed_by_the_tile_itself(tmp_path: Path) -> None:
     """A tile that ends early says how much of it is there."""
     path = write_slide(tmp_path / "a.tif", tissue_pixels(512, 512, margin=0), levels=1)
-    (tiles,) = find_level_tiles(path, [(512, 512)])
-    assert tiles is not None
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - 10)
+    (tiles,) = find_level_tiles(path, [(512, 512)])
+    assert tiles is not None
     with pytest.raises(ValueError, match=r"tile \(1, 1\) ends after \d+ of \d+ bytes: the file is truncated"):
         tiles.read(Box(300, 300, 10, 10))
 
@@ -162,8 +226,8 @@ def test_tiles_that_differ_from_openslide_are_not_used(tmp_path: Path, monkeypat
     path = write_slide(tmp_path / "a.tif", tissue_pixels(512, 512), levels=2)
     decode = TiffTiles.pixels
 
-    def slightly_off(self: TiffTiles, row: int, column: int) -> Any:
-        pixels = decode(self, row, column).copy()
+    def slightly_off(self: TiffTiles, row: int, column: int, into: Any = None) -> Any:
+        pixels = decode(self, row, column, into).copy()
         pixels[7, 7, 1] ^= 1
         return pixels
 

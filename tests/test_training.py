@@ -128,6 +128,27 @@ def test_a_rerun_trains_nothing_and_a_change_trains_again(cohort: Path, tmp_path
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns != before
 
 
+def test_a_read_cache_changes_nothing_but_what_is_read(tmp_path: Path) -> None:
+    """The same weights; what was read of slow slides lies in the folder; and the model is none the staler for it."""
+    rows = ["slide,patient,label,split"]
+    for i in range(4):
+        write_slide(tmp_path / f"s{i}.tif", tissue_pixels(400 + i, 420), compression="packbits", levels=2, factor=4)
+        rows.append(f"s{i}.tif,p{i},{'ab'[i % 2]},train")
+    (tmp_path / "cohort.csv").write_text("\n".join(rows))
+    (tmp_path / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    short = ("training.epochs=1", "training.calibration_slides=0")
+    train_cohort(config(tmp_path, *short), tmp_path / "plain", say=lambda line: None)
+    cached = config(tmp_path, *short, f"reading.cache={tmp_path / 'cache'}")
+    train_cohort(cached, tmp_path / "cached", say=lambda line: None)
+    assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) >= 4 * 4
+    plain, with_cache = (load_model(tmp_path / name / "model.safetensors") for name in ("plain", "cached"))
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, with_cache.state_dict()[name]), name
+    lines: list[str] = []
+    train_cohort(cached, tmp_path / "plain", say=lines.append)
+    assert any("up to date" in line for line in lines)
+
+
 def test_other_slides_to_calibrate_on_make_an_earlier_model_stale(cohort: Path, tmp_path: Path) -> None:
     """Intervals come from val slides first: where those change, what stands there is not up to date."""
     lines = (cohort / "cohort.csv").read_text().splitlines()

@@ -1,0 +1,235 @@
+"""Reading patches through the pipeline's own path, against OpenSlide and against the physical limit.
+
+    python benchmarks/reading.py [--folder DIR] [--patches 256] [--rounds 7] [--sizes 0.1 1.5 6]       about 5 minutes
+
+On mosaics of the real slide's tiles (`mosaic.py`; made in DIR unless they are there, 1.6 GB in all) and on the slide
+itself, files in the page cache. Patches are what `PatchReader` gives on two dask threads, of cells drawn at random, in
+the sampler's order: each a whole tile ("aligned"), 256 x 256 px anywhere ("unaligned"), or 256 x 256 px anywhere of 2
+or 1.7 times the level's µm/px ("halved", "scaled"). OpenSlide reads the same regions in the same order with
+`read_region`, its cache emptied before every round, on one thread and on two with a handle each; then Pillow resizes
+them with BOX, where that is needed (at 1.7 it is quicker than an average by area, which it is not).
+The limit is what it takes to decode the tiles that are touched, each once for a block of patches, from memory into
+memory that is there already, on two threads. Contestants take turns in every round; figures are medians of rounds.
+
+Then opening at three sizes: OpenSlide's handle, `open_slide` (of which that handle is a part), its virtual pyramid,
+and the first read, which also compares tiles with OpenSlide. Then memory: by how much opening and reading raise a fresh
+process's resident peak over what it holds with everything imported. Ends with one JSON line of the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import openslide
+import zarr
+from mosaic import make_mosaic
+from numpy.typing import NDArray
+from paper import costs
+from paper.config import data_folder
+from PIL import Image
+
+from stages.geometry import Box, Raster
+from stages.hilbert import hilbert_position
+from stages.patches import PatchReader
+from stages.pyramids import cache_pyramid, open_pyramid
+from stages.slides import Slide, open_slide
+from stages.virtual import SlideStore
+
+SIDE = 256
+MPP = 0.25
+CACHE = 32 * 2**20
+"""Bytes of OpenSlide's own cache, by default."""
+CASES = {"aligned": 1.0, "unaligned": 1.0, "halved": 2.0, "scaled": 1.7}
+"""Level pixels along one of the patches'."""
+CACHES = {"mosaic": ("native",), "small mosaic": ("native", "portable"), "real slide": ("native", "portable")}
+"""Portable pyramids are ten times their slides, so that of the large mosaic is left out."""
+
+
+def drawn(slide: Slide, case: str, count: int) -> tuple[PatchReader, NDArray[np.int64]]:
+    """A reader of a case's patches and ``count`` cells, no two alike, in the order in which the sampler draws them."""
+    level, mpp, (tile, _) = slide.facts.levels[0], slide.facts.require_mpp().x, slide.facts.tile_sizes[0]
+    (side, offset), factor = (tile, 0) if case == "aligned" else (SIDE, 101), CASES[case]
+    pitch = math.ceil(side * factor)
+    cells = Raster(offset, offset, pitch, pitch, (level.width - offset) // pitch, (level.height - offset) // pitch)
+    every = cells.width * cells.height
+    chosen = np.random.default_rng(0).choice(every, min(count, every), replace=False)
+    order = np.argsort(hilbert_position(cells.height, cells.width, chosen))
+    return PatchReader(slide, cells, side, mpp * factor), chosen[order]
+
+
+def by_pipeline(reader: PatchReader, cells: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """As the model reads them."""
+    (pixels,) = dask.compute(reader.patches(cells), scheduler="threads", num_workers=2)
+    found: NDArray[np.uint8] = pixels
+    return found
+
+
+def by_openslide(
+    handles: Sequence[openslide.OpenSlide], reader: PatchReader, cells: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """One thread for each handle, on a share of the patches each."""
+    rasters = reader.rasters(cells)
+
+    def read(handle: openslide.OpenSlide, part: Sequence[Raster]) -> list[NDArray[np.uint8]]:
+        handle.set_cache(openslide.OpenSlideCache(CACHE))
+        pixels = []
+        for raster in part:
+            extent = raster.scale_x * raster.width
+            region = handle.read_region((int(raster.x), int(raster.y)), 0, (math.ceil(extent - 1e-6),) * 2)
+            if raster.scale_x > 1.01:
+                box = (0, 0, extent, extent)
+                region = region.convert("RGB").resize((raster.width, raster.height), Image.Resampling.BOX, box)
+            pixels.append(np.asarray(region)[..., :3])
+        return pixels
+
+    shares = [list(part) for part in np.array_split(np.array(rasters, object), len(handles))]
+    with ThreadPoolExecutor(len(handles)) as pool:
+        return np.stack([pixels for part in pool.map(read, handles, shares) for pixels in part])
+
+
+def decoding(reader: PatchReader, cells: NDArray[np.int64]) -> Callable[[], None]:
+    """The limit: decode what the patches touch, each tile once for a block."""
+    grid = reader.slide.tiles(0)
+    assert grid is not None
+    rasters, block = reader.rasters(cells), reader.patches(cells).chunks[0][0]
+    streams: list[list[tuple[bytes, int, int]]] = []
+    for begin in range(0, len(rasters), block):
+        touched = set()
+        for raster in rasters[begin : begin + block]:
+            left, top, right, bottom = raster.extent_level0
+            whole = Box(int(left), int(top), math.ceil(right - 1e-6) - int(left), math.ceil(bottom - 1e-6) - int(top))
+            rows, columns = grid.touched(whole.intersect(Box(0, 0, *grid.size)))
+            touched |= set(product(range(rows.start, rows.stop), range(columns.start, columns.stop)))
+        streams.append([(grid.stored(*at), *at) for at in sorted(touched)])
+
+    def decode(block: list[tuple[bytes, int, int]]) -> None:
+        into = np.empty((grid.tile[1], grid.tile[0], 3), np.uint8)
+        for stream, row, column in block:
+            grid.decode(stream, row, column, into)
+
+    def run() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(decode, streams))
+
+    return run
+
+
+def read_case(path: Path, pyramids: dict[str, Path], case: str, *, count: int, rounds: int) -> dict[str, Any]:
+    """Milliseconds a patch of each contestant, and the ratios that count."""
+    slide = open_slide(path)
+    reader, cells = drawn(slide, case, count)
+    handles = [openslide.OpenSlide(path) for _ in range(2)]
+    steps: dict[str, Callable[[], object]] = {
+        "openslide": partial(by_openslide, handles[:1], reader, cells),
+        "openslide, two threads": partial(by_openslide, handles, reader, cells),
+        "slide": partial(by_pipeline, reader, cells),
+        "decode only": decoding(reader, cells),
+    }
+    expected = by_pipeline(reader, cells)
+    for profile, folder in pyramids.items():
+        of_pyramid, _ = drawn(open_pyramid(folder), case, count)
+        steps[profile] = partial(by_pipeline, of_pyramid, cells)
+        assert np.array_equal(by_pipeline(of_pyramid, cells), expected), (case, profile)
+    difference = np.abs(by_openslide(handles, reader, cells).astype(int) - expected)
+    assert case == "scaled" or difference.max() <= (case == "halved"), case  # Pillow rounds along each axis
+    times = {name: ms / len(cells) for name, ms in costs.interleaved_ms(steps, rounds=rounds).items()}
+    cost = reader.count(cells)
+    found: dict[str, Any] = {
+        "patches": len(cells),
+        "tiles": cost.tiles,
+        "kB": round(cost.bytes / 1e3, 1),
+        "decoded_mb_s": round(cost.bytes / 1e3 / (times["decode only"] * len(cells)), 1),
+        "ms": {name: round(ms, 4) for name, ms in times.items()},
+        "over_openslide": round(times["openslide"] / times["slide"], 2),
+        "over_openslide_two_threads": round(times["openslide, two threads"] / times["slide"], 2),
+        "of_limit": round(times["decode only"] / times["slide"], 3),
+    }
+    for profile in pyramids:
+        found[f"{profile}_over_slide"] = round(times["slide"] / times[profile], 3)
+        found[f"{profile}_over_openslide"] = round(times["openslide"] / times[profile], 2)
+    return found
+
+
+def open_times(paths: dict[str, Path], rounds: int) -> dict[str, Any]:
+    """Milliseconds to open each: OpenSlide's handle alone, the slide, its virtual pyramid; and its first read."""
+
+    def first_read(path: Path) -> None:
+        slide = open_slide(path)
+        slide.read_level(0, Box(0, 0, 16, 16))
+
+    steps: dict[str, Callable[[], object]] = {}
+    for size, path in paths.items():
+        steps[f"openslide {size}"] = lambda path=path: openslide.OpenSlide(path).close()
+        steps[f"slide {size}"] = partial(open_slide, path)
+        steps[f"virtual {size}"] = lambda path=path: zarr.open_group(SlideStore(open_slide(path)), mode="r")["0"]
+        steps[f"first read {size}"] = partial(first_read, path)
+    return {name: round(ms, 2) for name, ms in costs.interleaved_ms(steps, rounds=rounds).items()}
+
+
+def peak(path: Path, count: int) -> float:
+    """MB by which opening a slide and reading unaligned patches of it raises this process's resident peak."""
+
+    def step() -> None:
+        reader, cells = drawn(open_pyramid(path), "unaligned", count)
+        by_pipeline(reader, cells)
+
+    return round(costs.peak_bytes(step, steps=1) / 1e6, 1)
+
+
+def main() -> None:
+    """Do what the command line asks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where mosaics and pyramids are kept; default: a temporary one")
+    parser.add_argument("--patches", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--sizes", type=float, nargs=3, default=(0.1, 1.5, 6.0), help="of the mosaics, in gigapixels")
+    parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peak:
+        print(json.dumps({"rise_mb": peak(arguments.peak, arguments.patches)}))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        mosaics = {f"{size:g}": folder / f"mosaic-{size:g}.svs" for size in arguments.sizes}
+        for size, path in mosaics.items():
+            if not path.exists():
+                make_mosaic(path, float(size), mpp=MPP)
+        small, large, _ = mosaics.values()
+        slides = {"mosaic": large, "small mosaic": small, "real slide": data_folder() / "slides/CMU-1-Small-Region.svs"}
+        reading: dict[str, Any] = {}
+        for name, path in slides.items():
+            pyramids = {
+                profile: cache_pyramid(
+                    open_slide(path), folder / f"{path.stem}-{profile}.zarr", profile=profile, everything=True
+                )
+                for profile in CACHES[name]
+            }
+            for case in CASES:
+                found = read_case(path, pyramids, case, count=arguments.patches, rounds=arguments.rounds)
+                reading[f"{name}, {case}"] = found
+                print(f"{name}, {case}:", json.dumps(found), flush=True)
+        opening = open_times(mosaics, 3 * arguments.rounds)
+        print("opening, ms:", json.dumps(opening), flush=True)
+        memory: dict[str, float] = {
+            size: costs.in_fresh_process([__file__, "--peak", path, "--patches", arguments.patches])["rise_mb"]
+            for size, path in mosaics.items()
+        }
+    memory["largest_over_smallest"] = round(max(memory.values()) / min(memory.values()), 3)
+    print("memory, MB:", json.dumps(memory), flush=True)
+    print(json.dumps({"benchmark": "reading", "reading": reading, "opening_ms": opening, "memory_mb": memory}))
+
+
+if __name__ == "__main__":
+    main()
