@@ -11,10 +11,10 @@ demo: $(VENV)/.installed
 	$(BIN)/saccade demo --out $(DEMO)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -n auto --dist loadfile -m ""
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

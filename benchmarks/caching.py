@@ -188,6 +188,8 @@ def main() -> None:
         path, out, profile = arguments.peak
         print(json.dumps(peak(Path(path), Path(out), profile)))
         return
+    if arguments.folder:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         folder = Path(temporary)
         mosaic = make_mosaic(folder / "mosaic.svs", arguments.gigapixels)

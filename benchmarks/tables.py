@@ -153,6 +153,8 @@ jittered by {stain_jitter:g}) and starts each repeat from the same seeds. What w
 another assignment of folds. Intervals are 95 % bootstrap intervals over images; differences of error are paired. One
 hundred images resolve little: an error of 0.10 has an interval of 0.05 to 0.16. Neighbouring images look as if cut from
 the same slides: the rows of blocks keep neighbours together. Images 37 and 39 are labelled negative but show glands.
+With a self-supervised start the encoder first learns, without labels, to tell patches of the training images apart
+(600 steps, `benchmarks/paper/contrast.py`); predictions from augmented views are means over 16 of them.
 Training loss is the mean cross-entropy of the last epoch, on augmented images: a row whose loss stands well above the
 others' had not learned all that it can.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -117,23 +116,27 @@ def test_cache_reports_bad_slides_and_does_the_rest(slides_folder: Path, tmp_pat
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(slides_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     """A real interrupt after the first slide, then the same command: the first slide is not done again."""
-    for number in range(20):  # enough that the interrupt arrives in time on a busy machine
-        shutil.copyfile(slides_folder / "plain.tif", tmp_path / f"{number}.tif")
     command = [
         sys.executable,
         "-m",
         "pipeline.cli",
         "run",
-        tmp_path,
+        slides_folder,
         "--model",
         checkpoint,
         "--out",
         tmp_path / "out",
     ]
-    running = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    running = subprocess.Popen(
+        list(map(str, command)),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where tests run in the background it is off
+    )
     assert running.stderr is not None
     for line in running.stderr:
-        if line.startswith("[1/20]"):
+        if line.startswith("[1/3]"):
             break
     running.send_signal(signal.SIGINT)
     rest = running.stderr.read()
