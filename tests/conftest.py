@@ -27,6 +27,20 @@ hypothesis.settings.load_profile("steady")
 torch.set_num_threads(1)
 
 
+TINY = ModelSpec(
+    classes=("a", "b", "c"),
+    attention_mpp=8.0,
+    patch_mpp=1.0,
+    patch_px=32,
+    attention="learned",
+    encoder="small",
+    dim=8,
+    scheme="systematic",
+    samples=12,
+)
+"""A model of few weights."""
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real slides, or a visible skip."""

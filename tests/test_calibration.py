@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 
 from pipeline.calibration import calibrate, drawn_errors
 from pipeline.checkpoints import load_model, save_model
 from pipeline.model import AttentionSampler
-from pipeline.values import ModelSpec, View
+from pipeline.values import View
 from stages.slides import SlideError
 
-SPEC = ModelSpec(
-    classes=("a", "b"),
-    attention_mpp=8.0,
-    patch_mpp=1.0,
-    patch_px=32,
-    attention="learned",
-    encoder="small",
-    dim=8,
-    scheme="systematic",
-    samples=16,
-)
+SPEC = replace(TINY, classes=("a", "b"), samples=16)
 
 
 @pytest.fixture(scope="module")

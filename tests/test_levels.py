@@ -9,27 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tissue_pixels, write_slide
+from conftest import TINY, tissue_pixels, write_slide
 
 from pipeline.checkpoints import load_model, save_model
 from pipeline.looking import look
 from pipeline.model import FEATURE_SCALE, AttentionSampler
 from pipeline.values import ModelSpec, View
 
-SPEC = ModelSpec(
-    classes=("a", "b", "c"),
-    attention_mpp=16.0,
-    patch_mpp=1.0,
-    patch_px=32,
-    attention="learned",
-    encoder="small",
-    dim=8,
-    scheme="systematic",
-    samples=12,
-    inner_mpp=4.0,
-    region_cells=3,
-    region_samples=3,
-)
+SPEC = replace(TINY, attention_mpp=16.0, inner_mpp=4.0, region_cells=3, region_samples=3)
 ROWS, COLUMNS = 9, 12  # cells; 3 x 4 regions
 
 

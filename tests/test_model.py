@@ -12,24 +12,13 @@ import dask.array as da
 import numpy as np
 import pytest
 import torch
+from conftest import TINY as SPEC
 
 from pipeline.checkpoints import load_model, save_model
 from pipeline.errors import UsageError
 from pipeline.model import FEATURE_SCALE, AttentionSampler
-from pipeline.values import ModelSpec, View
+from pipeline.values import View
 from stages.sampling import entropy
-
-SPEC = ModelSpec(
-    classes=("a", "b", "c"),
-    attention_mpp=8.0,
-    patch_mpp=1.0,
-    patch_px=32,
-    attention="learned",
-    encoder="small",
-    dim=8,
-    scheme="systematic",
-    samples=12,
-)
 
 
 @pytest.fixture(scope="module")
