@@ -54,7 +54,9 @@ def _warnings(slide: Slide) -> list[str]:
     facts = slide.facts
     found = [facts.mpp_problem] if facts.mpp_problem else []
     if len(facts.levels) == 1 and facts.levels[0].width * facts.levels[0].height > 2**26:
-        found.append("no pyramid: every thumbnail must read the whole slide; `saccade cache` it first")
+        found.append(
+            "no pyramid: every thumbnail must read the whole slide; `saccade cache --profile portable` adds the levels"
+        )
     if isinstance(slide, ZarrSlide) and slide.kept == "tissue":
         found.append("of its finest levels only tissue and its surroundings are kept; the rest reads as background")
     for index, level in enumerate(facts.levels):

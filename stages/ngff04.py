@@ -9,8 +9,6 @@ Formats: https://ngff.openmicroscopy.org/0.4/ and https://zarr-specs.readthedocs
 from __future__ import annotations
 
 import json
-import os
-import uuid
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from stages.ngff import LevelLayout, fill_value, ome_metadata
 from stages.packing import Progress
 from stages.plans import Plan, portable_plan
 from stages.pyramids import WRITERS, open_pyramid
+from stages.shards import one_step
 from stages.slides import Slide, SlideFacts
 
 SUFFIX = ".ngff04.ome.zarr"
@@ -98,13 +97,8 @@ class _Export:
     def write(self, layout: LevelLayout, row: int, column: int, chunks: Sequence[bytes | None]) -> int:
         for place, chunk in zip(layout.chunks_in(row, column), chunks, strict=True):
             if place is not None and chunk is not None:
-                path = _chunk_path(layout, *place)
-                beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-                try:
+                with one_step(_chunk_path(layout, *place)) as beside:
                     beside.write_bytes(chunk)
-                    os.replace(beside, path)
-                finally:
-                    beside.unlink(missing_ok=True)
         return sum(len(chunk) for chunk in chunks if chunk is not None)
 
     def finish(self, plan: Plan, source: SlideFacts) -> None:

@@ -8,11 +8,12 @@ Format: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def jpeg_chunk(stream: bytes) -> bytes:
     return stream + _crc(stream)
 
 
+@contextlib.contextmanager
+def one_step(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its place once it is written; the disk may hold it later only."""
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int:
     """Write a shard in one step and return its size; the disk may hold it later only.
 
@@ -59,14 +71,9 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int:
     index = np.stack([np.cumsum(sizes) - sizes, sizes], axis=-1).astype("<u8")
     index[missing] = _NO_CHUNK
     entries = index.tobytes()
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with beside.open("wb", buffering=_BUFFER) as file:
-            file.writelines(chunk for chunk in chunks if chunk is not None)
-            file.write(entries + _crc(entries))
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with one_step(path) as beside, beside.open("wb", buffering=_BUFFER) as file:
+        file.writelines(chunk for chunk in chunks if chunk is not None)
+        file.write(entries + _crc(entries))
     return int(sizes.sum()) + len(entries) + 4
 
 
