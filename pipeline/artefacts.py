@@ -203,20 +203,20 @@ def write_attention_zarr(path: Path, attention: NDArray[np.floating], raster: Ra
         UsageError: something is at ``path`` that we did not write.
     """
     import zarr
+    from zarr.storage import LocalStore  # zarr takes text for an address and cuts it at "#" and "?"
 
     if attention.shape != raster.shape:
         raise ValueError(f"attention of shape {attention.shape} on a raster of shape {raster.shape}")
     place: dict[str, Any] = {key: getattr(raster, key) for key in ("x", "y", "scale_x", "scale_y")}
     with atomic_directory(path, ours=lambda folder: _attention_place(folder) is not None) as temporary:
         array = zarr.create_array(
-            store=str(temporary),
+            store=LocalStore(temporary),
             shape=attention.shape,
             chunks=tuple(min(side, 1024) for side in attention.shape),
             dtype="float32",
             dimension_names=("y", "x"),
             attributes={"saccade": {"frame": "level0", **place}},
             zarr_format=3,
-            overwrite=True,  # the folder is there already, new and empty
         )
         array[:] = attention.astype(np.float32)
 
@@ -228,13 +228,14 @@ def read_attention_zarr(path: Path) -> tuple[NDArray[np.float32], Raster]:
         UsageError: there is none.
     """
     import zarr
+    from zarr.storage import LocalStore
 
     from stages.geometry import Raster
 
     place = _attention_place(path)
     if place is None:
         raise UsageError(f"no attention map at {path}; expected one that `saccade run` wrote: run the slide again")
-    attention = np.asarray(zarr.open_array(str(path), mode="r")[:], np.float32)
+    attention = np.asarray(zarr.open_array(LocalStore(path, read_only=True), mode="r")[:], np.float32)
     rows, columns = attention.shape
     return attention, Raster(place["x"], place["y"], place["scale_x"], place["scale_y"], columns, rows)
 

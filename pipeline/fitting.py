@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.atomic import atomic_write
 from pipeline.model import AttentionSampler
 from pipeline.values import View
 from stages.attention import GrainAttention, HematoxylinAttention
@@ -21,7 +22,8 @@ from stages.attention import GrainAttention, HematoxylinAttention
 with warnings.catch_warnings():  # other people's deprecations, at import
     warnings.simplefilter("ignore")
     import lightning
-    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.plugins.io import CheckpointIO
 
 Batch = list[int]
 
@@ -74,9 +76,6 @@ def fit(
         entropy_weight=entropy_weight,
         seed=seed,
     )
-    keep = ModelCheckpoint(
-        checkpoint.parent, checkpoint.stem, save_top_k=1, every_n_epochs=1, enable_version_counter=False
-    )
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers that are not used here
@@ -85,7 +84,9 @@ def fit(
             accelerator="auto" if device == "auto" else device.partition(":")[0].replace("cuda", "gpu"),
             devices=[int(device.partition(":")[2])] if ":" in device else 1,
             gradient_clip_val=gradient_clip,
-            callbacks=[keep, _Tell(say)],
+            callbacks=[_Tell(say), _Keep(checkpoint)],
+            plugins=[_OnDisk()],
+            enable_checkpointing=False,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -245,6 +246,33 @@ class _Tell(Callback):
         loss = sum(module.losses) / max(1, len(module.losses))
         module.losses.clear()
         self._say(f"epoch {done}/{trainer.max_epochs}: loss {loss:.3f}, {left:.0f} s left")
+
+
+class _Keep(Callback):
+    """What going on from the last finished epoch needs, after every epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        trainer.save_checkpoint(self._path)
+
+
+class _OnDisk(CheckpointIO):
+    """Checkpoints at paths of this file system. Lightning's own takes a path for an address, so that a folder called
+    ``a::b`` is the file ``a``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with atomic_write(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        with Path(path).open("rb") as file:
+            loaded: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return loaded
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
 
 
 def _turned(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
