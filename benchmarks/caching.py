@@ -4,8 +4,8 @@
 
 On a mosaic of the real slide's tiles (`mosaic.py`) and on the slide itself, files in the page cache, in turns, on the
 same two cores; every contestant waits until the disk holds what it wrote, and opens the slide within its time:
-- native and portable: `stages.pyramids.cache_pyramid` as `saccade cache` calls it, whole, portable with --all; "tissue"
-  is the portable default, which looks for tissue first (on the mosaic nearly all is);
+- native and portable: `stages.pyramid.cache.cache_pyramid` as `saccade cache` calls it, whole, portable with --all;
+  "tissue" is the portable default, which looks for tissue first (on the mosaic nearly all is);
 - OpenSlide -> zarr: squares of 2048 px by `read_region` into an array of zarr-python's with its default zstd, chunks of
   256 px in shards of 2048, on two threads with a handle each. `--squares` of level 0, spread over it, are scaled up to
   the pixels of all levels: the whole would take minutes;
@@ -36,10 +36,10 @@ from mosaic import make_mosaic
 from paper import costs
 from paper.config import data_folder
 
-from stages.plans import own_jpeg
-from stages.pyramids import cache_pyramid
-from stages.shards import zstd_chunk
-from stages.slides import open_slide
+from stages.pyramid.cache import cache_pyramid
+from stages.pyramid.plan import own_jpeg
+from stages.pyramid.shards import zstd_chunk
+from stages.slide.files import open_slide
 
 THREADS = 2
 SQUARE = 2048

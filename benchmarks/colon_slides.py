@@ -21,10 +21,10 @@ import tifffile
 from paper.colon import Colon, assign_folds, load_colon
 from paper.config import data_folder
 
-from pipeline.batch import RunSettings, run_cohort
-from pipeline.cohort import Cohort, read_training_table
+from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import load_config
-from pipeline.training import train_cohort
+from pipeline.run.run import RunSettings, run_cohort
+from pipeline.train.train import train_cohort
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/paper/colon-slides.yaml"
 MPP = 0.55

@@ -39,10 +39,10 @@ from mosaic import SLIDE, make_mosaic, read_piece
 from numpy.typing import NDArray
 from paper.config import data_folder
 
-from stages import jpeg
 from stages.geometry import Box
-from stages.slides import SlideError, open_slide
-from stages.tiff import TiffTiles
+from stages.slide import jpeg
+from stages.slide.files import SlideError, open_slide
+from stages.slide.tiff import TiffTiles
 
 SIZE = 2160 * 2880 / 1e9
 """Gigapixels of a slide that has each of the scanner's whole tiles."""

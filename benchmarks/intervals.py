@@ -23,13 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.calibration import drawn_errors
-from pipeline.checkpoints import load_model
-from pipeline.cohort import read_training_table
-from pipeline.looking import look
-from pipeline.model import AttentionSampler
-from pipeline.values import View
-from stages.aggregation import Calibration, Evidence
+from pipeline.cohort.table import read_training_table
+from pipeline.model.checkpoint import load_model
+from pipeline.model.look import look
+from pipeline.model.sampler import AttentionSampler
+from pipeline.model.values import View
+from pipeline.train.calibrate import drawn_errors
+from stages.prediction.predict import Calibration, Evidence
 
 BUDGETS = (8, 16, 24, 64, 256)
 SLACK = 1e-9

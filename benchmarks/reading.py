@@ -40,11 +40,11 @@ from paper.config import data_folder
 from PIL import Image
 
 from stages.geometry import Box, Raster
-from stages.hilbert import hilbert_position
 from stages.patches import PatchReader
-from stages.pyramids import cache_pyramid, open_pyramid
-from stages.slides import Slide, open_slide
-from stages.virtual import SlideStore
+from stages.pyramid.cache import cache_pyramid, open_pyramid
+from stages.pyramid.store import SlideStore
+from stages.sampling.walk import hilbert_position
+from stages.slide.files import Slide, open_slide
 
 SIDE = 256
 MPP = 0.25

@@ -24,9 +24,9 @@ import numpy as np
 from paper.config import data_folder
 
 from stages.geometry import Box
-from stages.ngff import level_layouts
-from stages.readthrough import CachedSlide, CachedTiles, ChunkCache
-from stages.slides import Slide, open_slide
+from stages.pyramid.chunk_cache import CachedSlide, CachedTiles, ChunkCache
+from stages.pyramid.layout import level_layouts
+from stages.slide.files import Slide, open_slide
 
 SIDE = 256
 

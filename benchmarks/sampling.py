@@ -25,13 +25,13 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from pipeline.checkpoints import load_model
-from pipeline.cohort import read_training_table
-from pipeline.looking import look
-from pipeline.model import FEATURE_SCALE, AttentionSampler
-from pipeline.values import View
-from stages.features import unit
-from stages.sampling import draw, draw_judged, expectation, hilbert_order
+from pipeline.cohort.table import read_training_table
+from pipeline.model.checkpoint import load_model
+from pipeline.model.look import look
+from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
+from pipeline.model.values import View
+from stages.encoder.build import unit
+from stages.sampling.draw import draw, draw_judged, expectation, hilbert_order
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGETS = (10, 24, 50, 200)

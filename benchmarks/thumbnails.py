@@ -3,8 +3,8 @@
     python benchmarks/thumbnails.py [--gigapixels 1.5] [--downsample 32] [--rounds 5] [--strips 8]       five minutes
 
 On a flat mosaic (see mosaic.py), in turns:
-- ours: `stages.rasters.render` of the whole slide, as every command makes its thumbnail, on two threads; opening the
-  file and comparing its tiles with OpenSlide is within the time;
+- ours: `stages.slide.render.render` of the whole slide, as every command makes its thumbnail, on two threads; opening
+  the file and comparing its tiles with OpenSlide is within the time;
 - OpenSlide: strips of whole rows of tiles, so that none is decoded twice, averaged by area; on one thread, and on two
   with a handle each. `--strips` of them, spread over the slide, are scaled up: the whole would take minutes;
 - the limit: the same tiles decoded 8 times smaller on two threads from memory, and nothing else.
@@ -32,11 +32,11 @@ from mosaic import make_mosaic
 from numpy.typing import NDArray
 from paper.costs import in_fresh_process, peak_bytes
 
-from stages import jpeg
 from stages.geometry import Box, Raster
-from stages.rasters import render
-from stages.reduced import THREADS
-from stages.slides import open_slide
+from stages.slide import jpeg
+from stages.slide.files import open_slide
+from stages.slide.reduced import THREADS
+from stages.slide.render import render
 
 SIZES = (0.1, 1.5, 6.0)
 """Gigapixels of the slides that memory is measured on."""

@@ -2,7 +2,7 @@
 
     python benchmarks/two_levels.py [--out data/hidden] [--seeds 0]
 
-Makes a cohort of kind "hidden" (`pipeline.synthetic`), trains configs/two-level.yaml on it as it is and with
+Makes a cohort of kind "hidden" (`pipeline.demo.cohort`), trains configs/two-level.yaml on it as it is and with
 `attention.inner_mpp` switched off, and predicts the unseen slides. The one-level model reads more patches, such that it
 reads at least as many bytes. Prints AUROC, patches, bytes and time of both, and one JSON line.
 """
@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.batch import RunSettings, run_cohort
-from pipeline.cohort import Cohort, read_training_table
+from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import load_config
-from pipeline.synthetic import make_cohort
-from pipeline.training import train_cohort
+from pipeline.demo.cohort import make_cohort
+from pipeline.run.run import RunSettings, run_cohort
+from pipeline.train.train import train_cohort
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/two-level.yaml"
 ROWS: dict[str, tuple[str, ...]] = {

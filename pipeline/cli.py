@@ -78,7 +78,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the slides, the weights and the draws.")] = 0,
 ) -> None:
     """The whole thing on a small cohort that it makes from real stained tissue; takes a few minutes."""
-    from pipeline.demo import run_demo
+    from pipeline.demo.demo import run_demo
 
     run_demo(out, seed=seed, say=_say)
 
@@ -90,7 +90,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What a slide is: vendor, levels, resolution, tiles, bounds, warnings."""
-    from pipeline.inspection import describe, render_text
+    from pipeline.info import describe, render_text
 
     facts = describe(slide, mpp=mpp)
     if as_json:
@@ -123,10 +123,10 @@ def cache(
     ] = Ngff.NEW,
 ) -> None:
     """Tile and cache slides as chunked OME-Zarr pyramids that every other command reads in their place."""
-    from pipeline.cohort import find_target
+    from pipeline.cohort.table import find_target
 
     cohort = find_target(target)  # before anything heavy, so that wrong usage is answered at once
-    from pipeline.caching import CacheSettings, cache_cohort, verify_cohort
+    from pipeline.cache import CacheSettings, cache_cohort, verify_cohort
 
     settings = CacheSettings(profile.value, everything, ngff.value)
     with _Progress("verifying" if verify else "caching") as progress:
@@ -144,7 +144,7 @@ def train(
     from pipeline.config import load_config
 
     loaded = load_config(config, overrides or ())
-    from pipeline.training import train_cohort
+    from pipeline.train.train import train_cohort
 
     metrics = train_cohort(loaded, out, say=_say)
     typer.echo(f"model:   {out / 'model.safetensors'}\nmetrics: {out / 'metrics.json'}")
@@ -174,10 +174,10 @@ def run(
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler to use instead.")] = None,
 ) -> None:
     """Predict every slide of TARGET, with intervals and attention overlays; a rerun does only what is missing."""
-    from pipeline.cohort import find_target
+    from pipeline.cohort.table import find_target
 
     cohort = find_target(target)
-    from pipeline.batch import RunSettings, run_cohort
+    from pipeline.run.run import RunSettings, run_cohort
 
     settings = RunSettings(
         model=model, samples=samples, tolerance=tolerance, scheme=scheme, mpp=mpp, seed=seed, device=device

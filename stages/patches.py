@@ -17,10 +17,10 @@ from dask.tokenize import tokenize
 from numpy.typing import ArrayLike, NDArray
 
 from stages.geometry import Raster, choose_level, patch_rasters, tile_step
-from stages.hilbert import hilbert_position
-from stages.rasters import ReadCount, count_reads, render_many, source_pixels
-from stages.slides import Slide, SlideError
-from stages.tiles import DamagedTilesError
+from stages.sampling.walk import hilbert_position
+from stages.slide.files import Slide, SlideError
+from stages.slide.render import ReadCount, count_reads, render_many, source_pixels
+from stages.slide.tiles import DamagedTilesError
 
 BLOCK = 32
 """Patches per dask task, at most: the graph grows with their number, not with the slide."""

@@ -15,8 +15,8 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from stages.geometry import Raster, physical_raster
-from stages.rasters import render
-from stages.slides import Slide
+from stages.slide.files import Slide
+from stages.slide.render import render
 
 MAX_THUMBNAIL_PIXELS = 100_000_000
 MIN_OBJECT_UM2 = 10_000.0

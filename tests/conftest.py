@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
-import numpy as np
 import pytest
-import skimage.data
-import tifffile
 import torch
-from numpy.typing import NDArray
+from makers import ROOT, tissue_pixels, write_slide
 
-from pipeline.checkpoints import save_model
-from pipeline.model import AttentionSampler
-from pipeline.values import ModelSpec
-
-ROOT = Path(__file__).parent.parent
+import stages.pyramid.layout
+from pipeline.model.checkpoint import save_model
+from pipeline.model.sampler import AttentionSampler
+from pipeline.model.values import ModelSpec
 
 # The same examples in every run, and no time limit on each: machines that test are often busy.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("steady")
 # The tests' tensors are small: threads gain nothing, and on a busy machine each waits for the other.
 torch.set_num_threads(1)
-
-
-TINY = ModelSpec(
-    classes=("a", "b", "c"),
-    attention_mpp=8.0,
-    patch_mpp=1.0,
-    patch_px=32,
-    attention="learned",
-    encoder="small",
-    dim=8,
-    scheme="systematic",
-    samples=12,
-)
-"""A model of few weights."""
 
 
 @pytest.fixture(scope="session")
@@ -48,55 +31,6 @@ def shared_data() -> Path:
     if not (folder / "slides").is_dir():
         pytest.skip(f"no real slides at {folder}: set SACCADE_DATA")
     return folder
-
-
-def tissue_pixels(width: int, height: int, *, margin: float = 0.2) -> NDArray[np.uint8]:
-    """Real stained tissue mirrored over a rectangle, with a bright margin of the given share on every side."""
-    piece = skimage.data.immunohistochemistry()
-    block = np.concatenate([np.concatenate([piece, piece[:, ::-1]], 1)] * 2)
-    block[512:] = block[511::-1]
-    reps = (-(-height // 1024), -(-width // 1024), 1)
-    image = np.tile(block, reps)[:height, :width].copy()
-    y, x = int(height * margin), int(width * margin)
-    inside = np.zeros((height, width), bool)
-    inside[y : height - y, x : width - x] = True
-    image[~inside] = 244
-    return image
-
-
-def write_slide(
-    path: Path,
-    image: NDArray[np.uint8],
-    *,
-    mpp: float | None = 0.5,
-    tile: int = 256,
-    levels: int = 3,
-    factor: int = 2,
-    compression: str | None = "jpeg",
-    photometric: str = "rgb",
-    **options: Any,
-) -> Path:
-    """Write ``image`` as a tiled pyramidal TIFF whose levels drop what ``factor`` leaves over, as scanners do."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        for level in range(levels):
-            shrink = factor**level
-            h, w = image.shape[0] // shrink, image.shape[1] // shrink
-            blocks = image[: h * shrink, : w * shrink].reshape(h, shrink, w, shrink, 3)
-            part = blocks.mean((1, 3)).round().astype(np.uint8) if level else image
-            density = {} if mpp is None else {"resolution": (1e4 / mpp / shrink,) * 2, "resolutionunit": "CENTIMETER"}
-            tiff.write(
-                part,
-                tile=(tile, tile),
-                photometric=photometric,  # of the array: JPEG stores it as YCbCr
-                compression=compression,
-                compressionargs={"level": 90} if compression == "jpeg" else None,
-                subfiletype=int(level > 0),
-                metadata=None,
-                **density,
-                **options,
-            )
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -130,3 +64,22 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     save_model(model, path)
     return path
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many shards from a small slide."""
+    for side in ("SHARD_SIDE", "JPEG_SHARD_SIDE"):
+        monkeypatch.setattr(stages.pyramid.layout, side, 512)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB, where this process may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield place
+    subprocess.run(["umount", place], check=True)

@@ -1,4 +1,4 @@
-"""The house's own rules: imports run one way, configurations load, the command answers at once."""
+"""The house's own rules: every file has its place, imports run one way, configurations load, help answers at once."""
 
 from __future__ import annotations
 
@@ -10,64 +10,96 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from makers import ROOT
 
 from pipeline.config import load_config
 
-# the order of the flow: a stage may import only what stands before it
-STAGES = (
-    *(
-        "geometry",
-        "jpeg",
-        "codecs",
-        "tiles",
-        "tiff",
-        "dicom",
-        "facts",
-        "slides",
-        "reduced",
-        "ngff",
-        "marks",
-        "shards",
-        "virtual",
-        "readthrough",
-        "resampling",
-        "rasters",
-        "tissue",
-        "plans",
-        "packing",
-        "building",
-        "pyramids",
-        "ngff04",
-        "attention",
-        "hilbert",
-        "schemes",
-    ),
-    *("sampling", "patches", "features", "aggregation", "outlines", "overlays"),
-)
+# Reading before writing, the flow's order: a room may import only rooms before it, a file only files before it.
+HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
+    "stages": {
+        "geometry": (),
+        "sampling": ("walk", "schemes", "draw"),
+        "slide": ("jpeg", "tiles", "tiff", "dicom", "facts", "files", "reduced", "area_means", "render"),
+        "tissue": (),
+        "pyramid": (
+            *("codec", "layout", "record", "shards", "store", "chunk_cache", "plan", "copying", "transaction"),
+            *("cache", "export"),
+        ),
+        "attention": (),
+        "patches": (),
+        "encoder": ("build",),
+        "prediction": ("predict",),
+        "overlay": ("outlines", "picture"),
+    },
+    "pipeline": {
+        "errors": (),
+        "config": (),
+        "output": ("atomic", "artefacts"),
+        "cohort": ("files", "table", "splits", "metrics"),
+        "model": ("values", "sampler", "look", "checkpoint"),
+        "train": ("calibrate", "fit", "train"),
+        "report": ("report",),
+        "run": ("workers", "run"),
+        "demo": ("layout", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
+        "info": (),
+        "cache": (),
+        "cli": (),
+    },
+}
+FLOORS = tuple(HOUSE)
 
 
-def imported(path: Path) -> set[str]:
-    """Every project module that a file imports, at whatever depth."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def modules() -> list[str]:
+    """Every module of the house by its dotted name; a folder's own file by the folder's."""
+    found = []
+    for floor in FLOORS:
+        for path in sorted((ROOT / floor).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return found
+
+
+def source(module: str) -> Path:
+    path = ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def imported(module: str) -> set[str]:
+    """Every module of the house that a file imports, at whatever depth."""
+    known, found = set(modules()), set()
+    for node in ast.walk(ast.parse(source(module).read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return {name for name in found if name.split(".")[0] in ("stages", "pipeline")}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: imports here say where they are from"
+            for alias in node.names:
+                inside = f"{node.module}.{alias.name}"
+                found.add(inside if inside in known else str(node.module))
+    return {name for name in found if name.split(".")[0] in FLOORS}
 
 
-def test_stages_never_import_the_pipeline() -> None:
-    for path in (ROOT / "stages").glob("*.py"):
-        assert not {name for name in imported(path) if name.startswith("pipeline")}, path
+def place(module: str) -> tuple[int, int, int]:
+    """Floor, room and file; what is later may import what is earlier."""
+    floor, room, file = (*module.split("."), "", "")[:3]
+    rooms = HOUSE[floor]
+    return (
+        FLOORS.index(floor),
+        list(rooms).index(room) if room else -1,
+        rooms[room].index(file) if file else -1,
+    )
 
 
-def test_stages_import_downward_only() -> None:
-    assert {path.stem for path in (ROOT / "stages").glob("*.py")} == {"__init__", *STAGES}
-    for i, stage in enumerate(STAGES):
-        above = {f"stages.{name}" for name in STAGES[i:]}
-        assert not imported(ROOT / "stages" / f"{stage}.py") & above, stage
+def test_every_file_has_its_place() -> None:
+    found = {name for name in modules() if name not in FLOORS}
+    planned = {f"{floor}.{room}" for floor, rooms in HOUSE.items() for room in rooms}
+    planned |= {f"{floor}.{room}.{f}" for floor, rooms in HOUSE.items() for room, files in rooms.items() for f in files}
+    assert found == planned
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_run_one_way(module: str) -> None:
+    above = [name for name in imported(module) if name != module and place(name) >= place(module)]
+    assert not above, f"{module} imports what stands after it: {above}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)

@@ -20,8 +20,8 @@ from paper.layers import (
     ink,
     read_patches,
 )
-from stages.features import unit
-from stages.sampling import draw, expectation, hilbert_order, smooth
+from stages.encoder.build import unit
+from stages.sampling.draw import draw, expectation, hilbert_order, smooth
 
 LOGIT_SCALE = 10.0
 """Of unit-length embeddings, so that the head's weights need not grow large before a prediction can be sure."""
@@ -111,7 +111,7 @@ class AttentionSampling(Classifier):
     Args:
         attention: over the low view; None for uniform attention over the cells that `LowViewAttention` would have.
         samples: cells to draw; None reads every cell (exhaustive, exact).
-        scheme: how they are drawn, one of `stages.sampling.SCHEMES`.
+        scheme: how they are drawn, one of `stages.sampling.draw.SCHEMES`.
         smoothing: share of uniform attention that is mixed in.
         cell_stride: of the uniform attention, in pixels of the low view.
     """

@@ -1,0 +1,170 @@
+"""Tile and cache a cohort: every slide as a pyramid that all other commands read in its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.errors import UsageError
+from pipeline.output import artefacts
+from stages.pyramid.cache import cache_pyramid, open_pyramid, verify_pyramid
+from stages.pyramid.export import SUFFIX, export_ngff04
+from stages.pyramid.plan import Wish
+from stages.pyramid.record import REMEDY
+from stages.pyramid.transaction import FullDiskError
+from stages.slide.files import SlideError
+
+Ngff = Literal["0.4", "0.5"]
+
+
+class CacheProgress(Protocol):
+    """Hears of slides that are finished, and of the one that is being copied."""
+
+    def __call__(self, done: int, total: int, line: str | None) -> None:
+        """``done`` of ``total`` slides are finished; ``line`` tells of the last one."""
+        ...
+
+    def within(self, line: str) -> None:
+        """How far the slide is that is being copied."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """What is made of each slide.
+
+    Attributes:
+        profile: of a pyramid, see `stages.pyramid.cache.cache_pyramid`.
+        everything: keep all chunks of what is portable, not only those around tissue.
+        ngff: version of the format; 0.5 are our pyramids, 0.4 is an export for other programs.
+    """
+
+    profile: Wish = "auto"
+    everything: bool = False
+    ngff: Ngff = "0.5"
+
+    def place(self, out: Path, slide: CohortSlide) -> Path:
+        """Where a slide's pyramid goes."""
+        return out / f"{slide.slide_id}{'.ome.zarr' if self.ngff == '0.5' else SUFFIX}"
+
+
+def cache_cohort(
+    cohort: Cohort, out: Path, settings: CacheSettings | None = None, *, progress: CacheProgress | None = None
+) -> int:
+    """Write every slide's pyramid to ``out/<slide_id>.ome.zarr``; those that are there and whole are kept.
+
+    A pyramid records the resolution that the file states; an override is given again where it is read.
+
+    Args:
+        cohort: the slides.
+        out: the folder for the pyramids.
+        settings: what is made; the defaults where None.
+        progress: told of all that happens.
+
+    Returns:
+        How many slides failed; the others are not affected, but for a full disk, which ends the work.
+
+    Raises:
+        UsageError: the settings contradict each other, or ``out`` cannot be written.
+    """
+    settings = settings or CacheSettings()
+    if settings.ngff == "0.4" and settings.profile == "native":
+        raise UsageError("--ngff 0.4 is for programs that do not know our JPEG chunks: leave --profile native out")
+    artefacts.prepare_output(out)
+
+    def cache(slide: CohortSlide) -> str:
+        opened, target = open_pyramid(slide.path, mpp=slide.mpp), settings.place(out, slide)
+        clock = _Clock(slide.slide_id, progress)
+        if settings.ngff == "0.4":
+            export_ngff04(opened, target, everything=settings.everything, progress=clock)
+        else:
+            cache_pyramid(opened, target, profile=settings.profile, everything=settings.everything, progress=clock)
+        return f"{target}{clock.summary()}"
+
+    return _each(cohort, cache, progress)
+
+
+def verify_cohort(
+    cohort: Cohort, out: Path, settings: CacheSettings | None = None, *, progress: CacheProgress | None = None
+) -> int:
+    """Read every chunk of every slide's pyramid in ``out``, and nothing else; writes nothing.
+
+    Returns:
+        How many slides have no pyramid there, a damaged one, or one of what the slide's file was before.
+
+    Raises:
+        UsageError: exports are asked for.
+    """
+    settings = settings or CacheSettings()
+    if settings.ngff == "0.4":
+        raise UsageError(
+            "--verify reads pyramids that we read ourselves; --ngff 0.4 is an export: leave one of them out"
+        )
+
+    def verify(slide: CohortSlide) -> str:
+        target = settings.place(out, slide)
+        if not target.is_dir():
+            raise SlideError(f"there is no pyramid {target}: make it with `saccade cache`")
+        clock = _Clock(slide.slide_id, progress)
+        damage = verify_pyramid(target, progress=lambda done, total: clock(done, total, 0))
+        if damage:
+            more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
+            raise SlideError(f"{target} is damaged: {damage[0]}{more}; {REMEDY}")
+        pyramid, original = open_pyramid(target).facts, open_pyramid(slide.path).facts
+        if pyramid.fingerprint != original.fingerprint:
+            raise SlideError(f"{target} was made of other content than {slide.path} has: run `saccade cache` again")
+        return f"{target}: every chunk is as it was written, {pyramid.file_bytes / 1e6:.1f} MB"
+
+    return _each(cohort, verify, progress)
+
+
+def _each(cohort: Cohort, work: Callable[[CohortSlide], str], progress: CacheProgress | None) -> int:
+    """Do every slide; returns how many failed or were not tried because the disk is full."""
+    failed, total = 0, len(cohort.slides)
+    for number, slide in enumerate(cohort.slides, 1):
+        full = False
+        try:
+            if slide.problem:
+                raise ValueError(slide.problem)
+            line = f"{slide.slide_id}: {work(slide)}"
+        except Exception as exc:
+            full = isinstance(exc, FullDiskError)
+            failed += 1
+            line = f"{slide.slide_id}: failed: {exc}"
+        if full and number < total:
+            failed += total - number
+            line += f"; the other {total - number} slides were not tried"
+        if progress:
+            progress(number, total, line)
+        if full:
+            break
+    return failed
+
+
+class _Clock:
+    """Tells how fast one slide is copied."""
+
+    def __init__(self, slide_id: str, progress: CacheProgress | None) -> None:
+        self._slide_id, self._progress = slide_id, progress
+        self._started = time.monotonic()
+        self._written = 0
+
+    def __call__(self, done: int, total: int, written: int) -> None:
+        """See `stages.pyramid.copying.Progress`."""
+        self._written = written
+        passed = time.monotonic() - self._started
+        if self._progress and 0 < done < total:
+            left = round(passed * (total - done) / done)
+            rate = f"{written / 1e6 / passed:.0f} MB/s, " if written else ""
+            self._progress.within(f"{self._slide_id}: {done / total:.0%}, {rate}{left // 60}:{left % 60:02d} left")
+
+    def summary(self) -> str:
+        """How much was written, and how fast."""
+        if not self._written:
+            return ""
+        seconds = time.monotonic() - self._started
+        return f", {self._written / 1e6:.1f} MB in {seconds:.1f} s ({self._written / 1e6 / seconds:.0f} MB/s)"

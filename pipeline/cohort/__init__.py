@@ -1,0 +1,1 @@
+"""Which slides: tables, folders, splits by patient, and how well predictions fit labels."""

@@ -1,0 +1,130 @@
+"""Slides on disk: which files under a folder are slides, and what a slide is called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import UsageError
+from pipeline.output.artefacts import is_output
+
+SLIDE_SUFFIXES = (
+    *(".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"),
+)
+"""What OpenSlide opens, by name; a file that is named outright is tried whatever its suffix."""
+PYRAMID_SUFFIX = ".zarr"
+
+_MAX_NAME_BYTES = 120  # leaves room for what gets appended, within the 255 bytes that file systems allow
+_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def find_slides(folder: Path) -> list[Path]:
+    """Every slide under a folder, absolute and sorted; each file once, whatever links lead to it.
+
+    Hidden names are skipped; `.zarr` folders are never entered (one that holds an OME-Zarr image is a slide), nor are
+    the output folders of earlier runs. Files of one DICOM series are the levels of one slide: the first by name stands
+    for it, and OpenSlide finds the others.
+
+    Raises:
+        UsageError: a folder cannot be listed.
+    """
+    slides: dict[str, Path] = {}
+    entered: set[str] = set()
+    pending = [folder.absolute()]
+    while pending:
+        here = pending.pop()
+        real = os.path.realpath(here)
+        if real in entered:  # a link back up, or to a folder that was searched already
+            continue
+        entered.add(real)
+        try:
+            with os.scandir(here) as listing:
+                entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as exc:
+            raise UsageError(f"cannot search {here}: {exc.strerror}; make it readable or name another folder") from exc
+        files = []
+        for entry in entries:
+            path = Path(entry.path)
+            suffix = path.suffix.lower()
+            if entry.is_dir():
+                if suffix == PYRAMID_SUFFIX:
+                    files += [path] if _is_ome_zarr(path) else []
+                elif not is_output(path):
+                    pending.append(path)
+            # a dead link with a slide's name stays in, so that it fails visibly; pipes and devices do not
+            elif suffix in SLIDE_SUFFIXES and (entry.is_file() or not os.path.exists(path)):
+                files.append(path)
+        for path in _one_per_series(files):
+            slides.setdefault(os.path.realpath(path), path)
+    return sorted(slides.values())
+
+
+def slide_stem(path: Path) -> str:
+    """A slide's file name without its format: `a.ome.tiff` and `a.ome.zarr` are `a`, `TCGA-1.2f6b` stays whole."""
+    if path.suffix.lower() not in (*SLIDE_SUFFIXES, PYRAMID_SUFFIX):
+        return path.name
+    return path.stem[:-4] if path.stem.lower().endswith(".ome") and len(path.stem) > 4 else path.stem
+
+
+def folder_name(name: str) -> str:
+    """A name that can be a folder on any system: unsafe characters percent-encoded, long names cut and hashed.
+
+    Letters of every script stay as they are, and different names stay different.
+    """
+    text = unicodedata.normalize("NFC", name)
+
+    def unsafe(index: int) -> bool:
+        char = text[index]
+        at_end = index in (0, len(text) - 1)
+        return char in '<>:"/\\|?*%' or not char.isprintable() or (at_end and char in ". ")
+
+    safe = "".join(_percent(char) if unsafe(i) else char for i, char in enumerate(text))
+    if _DEVICE_NAME.fullmatch(safe):
+        safe = _percent(safe[0]) + safe[1:]
+    raw = safe.encode()
+    if len(raw) <= _MAX_NAME_BYTES:
+        return safe
+    return raw[: _MAX_NAME_BYTES - 17].decode(errors="ignore") + "~" + hashlib.sha256(raw).hexdigest()[:16]
+
+
+def _percent(char: str) -> str:
+    # surrogatepass: file names that are not valid Unicode reach Python as lone surrogates
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
+
+
+def _is_ome_zarr(path: Path) -> bool:
+    """Whether a `.zarr` folder holds an image of OME-Zarr 0.5, as `saccade cache` writes; attention maps do not."""
+    try:
+        metadata = json.loads((path / "zarr.json").read_bytes())
+        return "multiscales" in metadata["attributes"]["ome"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _one_per_series(files: Sequence[Path]) -> list[Path]:
+    """Keep the first file of every DICOM series; files that OpenSlide cannot open stay, to fail where they are run.
+
+    What is one slide is OpenSlide's own judgement, which looks at the series identifier, not at the folder.
+    """
+    if sum(path.suffix.lower() == ".dcm" for path in files) < 2:
+        return list(files)
+    import openslide  # only folders of DICOM files need it
+
+    kept, seen = [], set()
+    for path in files:
+        series = None
+        if path.suffix.lower() == ".dcm":
+            try:
+                with openslide.OpenSlide(path) as handle:
+                    series = handle.properties.get("dicom.SeriesInstanceUID")
+            except openslide.OpenSlideError:
+                series = None
+        if series is None or series not in seen:
+            kept.append(path)
+            seen.add(series)
+    return kept

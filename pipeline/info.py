@@ -1,0 +1,93 @@
+"""What a slide is, in words: the facts behind `saccade info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from stages.geometry import Box
+from stages.pyramid.cache import ZarrSlide, open_pyramid
+from stages.slide.files import Slide, SlideError
+
+
+def describe(path: Path, *, mpp: float | None = None) -> dict[str, Any]:
+    """The slide's facts as plain JSON values; sizes in pixels, resolutions in µm/px.
+
+    Raises:
+        UsageError: it cannot be opened.
+    """
+    try:
+        slide = open_pyramid(path, mpp=mpp)
+    except SlideError as exc:
+        raise UsageError(f"{path}: {exc}") from exc
+    facts = slide.facts
+    true = facts.mpp
+    levels = [
+        {
+            "width": level.width,
+            "height": level.height,
+            "downsample": [level.scale_x, level.scale_y],
+            "mpp": [true.x * level.scale_x, true.y * level.scale_y] if true else None,
+            "tile": list(tile),
+            "direct_tiles": slide.direct(index),
+        }
+        for index, (level, tile) in enumerate(zip(facts.levels, facts.tile_sizes, strict=True))
+    ]
+    return {
+        "path": str(path),
+        "vendor": facts.vendor,
+        "file_bytes": facts.file_bytes,
+        "mpp": [true.x, true.y] if true else None,
+        "mpp_source": facts.mpp_source,
+        "objective_power": facts.objective_power,
+        "bounds": [facts.bounds.x, facts.bounds.y, facts.bounds.width, facts.bounds.height],
+        "levels": levels,
+        "associated": list(facts.associated),
+        "fingerprint": facts.fingerprint,
+        "warnings": _warnings(slide),
+    }
+
+
+def _warnings(slide: Slide) -> list[str]:
+    """What will bite later, found by looking and by reading a little of every level."""
+    facts = slide.facts
+    found = [facts.mpp_problem] if facts.mpp_problem else []
+    if len(facts.levels) == 1 and facts.levels[0].width * facts.levels[0].height > 2**26:
+        found.append(
+            "no pyramid: every thumbnail must read the whole slide; `saccade cache --profile portable` adds the levels"
+        )
+    if isinstance(slide, ZarrSlide) and slide.kept == "tissue":
+        found.append("of its finest levels only tissue and its surroundings are kept; the rest reads as background")
+    for index, level in enumerate(facts.levels):
+        x, y = level.width // 2, level.height // 2
+        try:
+            slide.read_level(index, Box(x, y, min(64, level.width - x), min(64, level.height - y)))
+        except SlideError as exc:
+            found.append(str(exc))
+    return found
+
+
+def render_text(facts: dict[str, Any]) -> str:
+    """`describe`'s facts for a person."""
+    mpp = facts["mpp"]
+    resolution = f"{mpp[0]:.4g} x {mpp[1]:.4g} µm/px ({facts['mpp_source']})" if mpp else "unknown"
+    x, y, width, height = facts["bounds"]
+    lines = [
+        facts["path"],
+        f"  vendor      {facts['vendor']}, {facts['file_bytes'] / 1e6:.1f} MB",
+        f"  resolution  {resolution}"
+        + (f", objective {facts['objective_power']}x" if facts["objective_power"] else ""),
+        f"  bounds      {width} x {height} px at ({x}, {y})"
+        + (f", {width * mpp[0] / 1000:.2f} x {height * mpp[1] / 1000:.2f} mm" if mpp else ""),
+    ]
+    for index, level in enumerate(facts["levels"]):
+        how = "own tiles" if level["direct_tiles"] else "through OpenSlide"
+        lines.append(
+            f"  level {index:<5} {level['width']} x {level['height']} px"
+            + (f", {level['mpp'][0]:.4g} µm/px" if level["mpp"] else "")
+            + f", {level['downsample'][0]:.4g}x, tiles {level['tile'][0]} x {level['tile'][1]} ({how})"
+        )
+    lines.append(f"  also in it  {', '.join(facts['associated']) or 'no label, macro or thumbnail image'}")
+    lines += [f"  warning     {warning}" for warning in facts["warnings"]]
+    return "\n".join(lines)

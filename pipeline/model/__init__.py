@@ -1,0 +1,1 @@
+"""The model: attention, draw, reading, encoding and prediction, composed once; and its checkpoint."""

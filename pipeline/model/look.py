@@ -1,0 +1,123 @@
+"""The first look at a slide: open it, find its tissue on the thumbnail, lay the cells. No patch is read."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.model.sampler import AttentionSampler
+from pipeline.model.values import View
+from stages.attention import cell_means, tissue_cells
+from stages.geometry import Raster, ResolutionError, choose_level
+from stages.patches import PatchReader
+from stages.pyramid.cache import open_pyramid
+from stages.pyramid.chunk_cache import CachedSlide, ChunkCache
+from stages.slide.files import Slide, SlideError
+from stages.slide.render import ReadCount, count_reads
+from stages.tissue import Thumbnail, find_tissue, read_thumbnail
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A slide as its thumbnail shows it.
+
+    Attributes:
+        slide: opened, its resolution known and fine enough.
+        thumbnail, mask: RGB and tissue (H, W) at the attention's resolution.
+        cells: the attention map's raster.
+        share: each cell's share of the slide's tissue, (rows, columns), summing to at most 1.
+        tissue: which cells may be drawn, (rows, columns).
+        reader: reads the cells' patches.
+        insider: with two levels, reads the second look at the regions.
+        cost: what reading the thumbnail cost.
+    """
+
+    slide: Slide
+    thumbnail: Thumbnail
+    mask: NDArray[np.bool_]
+    cells: Raster
+    share: NDArray[np.float64]
+    tissue: NDArray[np.bool_]
+    reader: PatchReader
+    insider: PatchReader | None
+    cost: ReadCount
+
+    @property
+    def view(self) -> View:
+        """The model's part of this look."""
+        regions = self.insider.patches if self.insider else None
+        return View(self.thumbnail.rgb, self.tissue, self.reader.patches, regions)
+
+    def count(self, cells: NDArray[np.int64], opened: NDArray[np.int64]) -> ReadCount:
+        """What the thumbnail, these cells' patches and the second look at these regions cost to read."""
+        inside = self.insider.count(opened) if self.insider else ReadCount()
+        return self.cost + inside + self.reader.count(cells)
+
+    def generator(self, seed: int, device: torch.device) -> torch.Generator:
+        """The slide's own draws: they depend on its content, not on the slides around it or on their order."""
+        digest = hashlib.sha256(f"{seed}:{self.slide.facts.fingerprint}".encode()).digest()
+        return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def look(path: Path, model: AttentionSampler, *, mpp: float | None = None, cache: ChunkCache | None = None) -> Look:
+    """Open a slide or a cached pyramid and `look_at` it; raises what that does.
+
+    Args:
+        path: the file or the pyramid's folder.
+        model: what it is looked at for.
+        mpp: µm per level-0 pixel that replaces the file's own.
+        cache: where pixels of slow levels are kept for the next time.
+    """
+    slide = open_pyramid(path, mpp=mpp)
+    return look_at(slide if cache is None else CachedSlide(slide, cache), model)
+
+
+def look_at(slide: Slide, model: AttentionSampler) -> Look:
+    """Prepare an opened slide for a model's scales.
+
+    Raises:
+        SlideError: it cannot be read, its resolution is unknown, or it is coarser than the model's patches.
+        NoTissueError: there is nothing on it.
+    """
+    spec = model.spec
+    true = slide.facts.require_mpp()
+    patch = Raster(0, 0, spec.patch_mpp / true.x, spec.patch_mpp / true.y, 1, 1)
+    try:
+        choose_level(slide.facts.levels, patch)
+    except ResolutionError as exc:
+        raise SlideError(
+            f"its finest level has {true} µm/px, coarser than the {spec.patch_mpp:g} µm/px that the model reads: "
+            "use a finer scan or a model for this scale, or give the true resolution with --mpp if the file's is wrong"
+        ) from exc
+    thumbnail = read_thumbnail(slide, spec.attention_mpp)
+    mask = find_tissue(thumbnail)
+    units = model.attention.raster(thumbnail.raster)
+    cells, insider = units, None
+    if model.inner is not None and spec.inner_mpp is not None:
+        side = spec.region_cells * spec.inner_cell_px
+        insider = PatchReader(slide, units, side, spec.inner_mpp, inside=False)
+        cells = model.inner.raster(units.divided(side))
+    within = _grown(cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy(), cells.shape)
+    tissue = tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy()
+    return Look(
+        slide=slide,
+        thumbnail=thumbnail,
+        mask=mask,
+        cells=cells,
+        share=within / within.sum(),
+        tissue=_grown(tissue, cells.shape),
+        reader=PatchReader(slide, cells, spec.patch_px, spec.patch_mpp, snap=spec.snap),
+        insider=insider,
+        cost=count_reads(slide, [thumbnail.raster]),
+    )
+
+
+def _grown(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """A map of cells with zeros added below and on the right, up to whole regions."""
+    return np.pad(values, [(0, want - have) for want, have in zip(shape, values.shape, strict=True)])

@@ -1,0 +1,146 @@
+"""What passes between the model and those who call it: frozen values, no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stages.prediction.predict import Prediction
+from stages.sampling.draw import Draw
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything but the weights that makes a model what it is; stored in its checkpoint.
+
+    Attributes:
+        classes: class names in the order of the logits.
+        attention_mpp: µm/px of the thumbnail.
+        patch_mpp, patch_px: µm/px and side of a patch.
+        attention: kind of attention map.
+        encoder, dim: patch encoder and feature length.
+        scheme, samples: how a slide is drawn at prediction unless the user says otherwise.
+        control: whether the thumbnail foretells the features, as a control variate.
+        inner_mpp: µm/px of the second look, inside regions of the slide; None: attention is of one level.
+        region_cells: cells along a region's side.
+        region_samples: patches read in an opened region.
+        snap: whether patches are moved onto the grid of the slide's own tiles; see `stages.patches.PatchReader`.
+    """
+
+    classes: tuple[str, ...]
+    attention_mpp: float
+    patch_mpp: float
+    patch_px: int
+    attention: str
+    encoder: str
+    dim: int
+    scheme: str
+    samples: int
+    control: bool = False
+    inner_mpp: float | None = None
+    region_cells: int = 1
+    region_samples: int = 1
+    snap: bool = False
+
+    @property
+    def cell_px(self) -> int:
+        """Thumbnail pixels along a cell's side."""
+        return round(self.patch_px * self.patch_mpp / self.attention_mpp)
+
+    @property
+    def inner_cell_px(self) -> int:
+        """Pixels of the second look along a cell's side; 0 where there is none."""
+        return round(self.patch_px * self.patch_mpp / self.inner_mpp) if self.inner_mpp else 0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the model needs of one slide; pixels beyond the thumbnail come through ``patches`` and ``regions`` only.
+
+    Attributes:
+        rgb: thumbnail, (H, W, 3) uint8.
+        tissue: which cells are tissue, (rows, columns) bool; with two levels, whole regions.
+        patches: row-major cell indices (N,) -> lazy or real patches (N, P, P, 3) uint8.
+        regions: row-major region indices (R,) -> lazy or real second looks (R, S, S, 3) uint8; for two levels only.
+    """
+
+    rgb: NDArray[np.uint8]
+    tissue: NDArray[np.bool_]
+    patches: Callable[[NDArray[np.int64]], Any]
+    regions: Callable[[NDArray[np.int64]], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What the thumbnail tells of one slide.
+
+    Attributes:
+        log_attention: of the cells or, with two levels, of the regions: row-major, -inf off the tissue.
+        control: features that the thumbnail foretells for each cell, (K, D), or None.
+    """
+
+    log_attention: Tensor
+    control: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which cells of one slide to read, and what each counts for; B draws of it, one unless more are asked for.
+
+    Attributes:
+        draw: (B, N), from the S cells that could be drawn: all of the slide's, or those of the opened regions.
+        log_attention: (B, S), of these.
+        places: (B, S), their row-major indices on the slide.
+        control: (B, S, D) or None.
+        entropy: of the attention, in nats, (B,); with two levels an unbiased estimate.
+    """
+
+    draw: Draw
+    log_attention: Tensor
+    places: Tensor
+    control: Tensor | None
+    entropy: Tensor
+
+    @property
+    def cells(self) -> Tensor:
+        """Row-major indices of the cells to read, (B, N)."""
+        return self.places.gather(1, self.draw.cells)
+
+
+class Outcome(NamedTuple):
+    """What a batch of B slides gives: logits (B, C), attention entropies (B,) in nats, and the mean squared error of
+    the features that the thumbnail foretold (0 without a control variate)."""
+
+    logits: Tensor
+    entropies: Tensor
+    control_error: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One slide after its draw was read.
+
+    Attributes:
+        log_attention: (rows * columns,), -inf off the tissue. With two levels, what is known of it: a region that was
+            not opened spreads its attention evenly over its tissue.
+        cells: the M different cells that were read, row-major indices (M,).
+        weights: (M,), 0 for what only an earlier, smaller draw used, such that
+            ``sum_m weight_m attention_m features_m`` is the slide's embedding (without a control variate).
+        features: (M, D).
+        opened: row-major indices of the regions that were looked into; empty with one level.
+        prediction: probabilities with intervals.
+        missed: hard bound on the embedding's error, ``1 - sum of the attention that was read``.
+    """
+
+    log_attention: Tensor
+    cells: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    features: NDArray[np.float32]
+    opened: NDArray[np.int64]
+    prediction: Prediction
+    missed: float

@@ -1,0 +1,1 @@
+"""The cohort at a glance, as one HTML file."""

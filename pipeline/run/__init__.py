@@ -1,0 +1,1 @@
+"""Prediction of a cohort: one task a slide, failures recorded, a rerun does only what is missing."""

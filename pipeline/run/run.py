@@ -1,0 +1,314 @@
+"""Run a model over a cohort: one dask task a slide, failures recorded, a rerun does only what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.errors import UsageError
+from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.model.look import Look, look_at
+from pipeline.model.sampler import AttentionSampler
+from pipeline.model.values import ModelSpec, Sampled
+from pipeline.output import artefacts
+from pipeline.run.workers import each
+from stages.overlay.picture import draw_overlay, geojson
+from stages.pyramid.cache import open_pyramid
+from stages.sampling.draw import MOST_JUDGED
+
+RESULTS_VERSION = 2
+"""Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
+
+Progress = Callable[[int, int, str | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How a run predicts; None means what the model says.
+
+    Attributes:
+        model: checkpoint path, readable by every worker.
+        samples: patches per slide; with a tolerance, at most.
+        tolerance: read on until no interval reaches farther than this from its probability.
+        scheme: how they are drawn.
+        mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
+        seed: of the draws; each slide's own seed follows from it and the slide's content.
+        device: "auto" is a GPU where the worker has one.
+    """
+
+    model: Path
+    samples: int | None = None
+    tolerance: float | None = None
+    scheme: str | None = None
+    mpp: float | None = None
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What became of a run's slides."""
+
+    total: int
+    ok: int
+    failed: int
+    reused: int
+    rows: list[dict[str, Any]]
+    metrics: dict[str, Any]
+
+
+def run_cohort(
+    cohort: Cohort,
+    out: Path,
+    settings: RunSettings,
+    *,
+    workers: int = 0,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+    command: Sequence[str] = (),
+) -> RunSummary:
+    """Predict every slide of a cohort into ``out`` and write its table and report.
+
+    Raises:
+        UsageError: nothing was started, because the model, the output folder or the scheduler cannot be used.
+    """
+    model = load_model(settings.model)
+    _check_labels(cohort, model.spec.classes, settings.model)
+    _check_budget(settings, model.spec)
+    artefacts.prepare_output(out)
+    started = time.time()
+    settings = replace(settings, model=settings.model.resolve())  # workers may have another working directory
+    digest = model_digest(settings.model)
+    rows: dict[str, dict[str, Any]] = {}
+    reused = 0
+    jobs = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
+    for slide, row in each(process_slide, jobs, workers=workers, scheduler=scheduler):
+        earlier = bool(row.pop("reused", False))
+        reused += earlier
+        rows[slide.slide_id] = row
+        if progress:
+            words = f"{_in_words(row)}{' (done earlier)' if earlier else ''}"
+            progress(len(rows), len(jobs), f"{slide.slide_id}: {words}")
+    ordered = [rows[slide.slide_id] for slide in cohort.slides]
+    return _finish(cohort, out, ordered, model.spec.classes, reused, settings, started, command)
+
+
+def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
+    """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
+
+    Returns:
+        The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes`` and ``reused``: whether an
+        earlier result was still valid.
+    """
+    started = time.perf_counter()
+    try:
+        if slide.problem:
+            raise ValueError(slide.problem)
+        row = _predict_slide(slide, out, settings, digest, started)
+    except Exception as exc:
+        known = type(exc).__module__.startswith(("stages.", "pipeline.")) or type(exc) is ValueError
+        error = (
+            " ".join(str(exc).split()) if known else f"unexpected {type(exc).__name__}: {' '.join(str(exc).split())}"
+        )
+        row = {"status": "failed", "error": error, "seconds": time.perf_counter() - started}
+    return {"slide_id": slide.slide_id, "path": str(slide.path), **row}
+
+
+def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float) -> dict[str, Any]:
+    model = _worker_model(settings.model, digest, settings.device)
+    mpp = slide.mpp if slide.mpp is not None else settings.mpp
+    folder = out / "slides" / slide.slide_id
+    opened = open_pyramid(slide.path, mpp=mpp)
+    facts = opened.facts
+    parts = {
+        "version": RESULTS_VERSION,
+        "model": digest,
+        "mpp": mpp,
+        "samples": settings.samples if settings.tolerance else settings.samples or model.spec.samples,
+        "tolerance": settings.tolerance,
+        "scheme": settings.scheme or model.spec.scheme,
+        "seed": settings.seed,
+    }
+    key = artefacts.slide_key(facts.fingerprint, parts)
+    commit = artefacts.read_commit(folder)
+    if commit is not None and commit["key"] == key:
+        return {**commit["row"], "slide_bytes": commit["slide_bytes"], "reused": True}
+    if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
+        raise ValueError(
+            f"{folder} already holds another slide of this name ({commit['path']}): "
+            "use another --out or rename the slide"
+        )
+    seen = look_at(opened, model)
+    generator = seen.generator(settings.seed, model.device)
+    sampled = model.sample(
+        seen.view,
+        generator=generator,
+        samples=settings.samples,
+        scheme=settings.scheme,
+        tolerance=settings.tolerance,
+    )
+    return _write_slide(slide, folder, key, model, seen, sampled, started)
+
+
+def _write_slide(
+    slide: CohortSlide,
+    folder: Path,
+    key: str,
+    model: AttentionSampler,
+    seen: Look,
+    sampled: Sampled,
+    started: float,
+) -> dict[str, Any]:
+    facts, classes = seen.slide.facts, model.spec.classes
+    mpp = facts.require_mpp()
+    attention = sampled.log_attention.exp().reshape(seen.cells.shape).cpu().numpy()
+    cells = sampled.cells
+    boxes = seen.reader.boxes_level0(cells)
+    prediction = sampled.prediction
+    probabilities, low, high = (v.tolist() for v in (prediction.probabilities, prediction.low, prediction.high))
+    best = int(np.argmax(probabilities))
+    cost = seen.count(cells, sampled.opened)
+    row: dict[str, Any] = {
+        "status": "ok",
+        "error": "",
+        "predicted": classes[best],
+        **{f"prob_{c}": probabilities[i] for i, c in enumerate(classes)},
+        **{f"prob_{c}_low": low[i] for i, c in enumerate(classes)},
+        **{f"prob_{c}_high": high[i] for i, c in enumerate(classes)},
+        "patches_read": len(cells),
+        "cells": int(seen.tissue.sum()),
+        "fraction_read": float(seen.share.ravel()[cells].sum()),
+        "bytes_read": cost.bytes,
+        "seconds": time.perf_counter() - started,
+        "key": key,
+    }
+    artefacts.begin_slide(folder)
+    title = f"{slide.slide_id}: {classes[best]} {probabilities[best]:.3f} [{low[best]:.3f}, {high[best]:.3f}]"
+    artefacts.write_thumbnail(folder / "thumbnail.png", seen.thumbnail.rgb)
+    artefacts.write_attention_zarr(folder / "attention.zarr", attention, seen.cells)
+    flat = attention.ravel()[cells]
+    artefacts.write_samples_h5(
+        folder / "samples.h5",
+        slide_id=slide.slide_id,
+        facts=facts,
+        patch_px=model.spec.patch_px,
+        patch_mpp=model.spec.patch_mpp,
+        boxes_level0=boxes,
+        cells=cells,
+        features=sampled.features,
+        attention=flat,
+        weights=sampled.weights,
+    )
+    with artefacts.atomic_write(folder / "overlay.png") as temporary:
+        draw_overlay(temporary, seen.thumbnail, attention, seen.cells, boxes, title=title, mpp_level0=mpp)
+    outlines = geojson(attention, seen.cells, boxes, attention_at=flat, weights=sampled.weights, bounds=facts.bounds)
+    artefacts.write_json(folder / "overlay.geojson", outlines)
+    commit = {
+        "key": key,
+        "fingerprint": facts.fingerprint,
+        "path": str(slide.path),
+        "row": row,
+        "attention_not_read": sampled.missed,
+        "regions_opened": len(sampled.opened),
+        "slide_bytes": facts.file_bytes,
+        "bytes_exact": all(seen.slide.direct(i) for i in range(len(facts.levels))),
+        "tiles_read": cost.tiles,
+        "pixels_read": cost.pixels,
+        "mpp": [mpp.x, mpp.y],
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    artefacts.write_commit(folder, commit)
+    return {**row, "slide_bytes": facts.file_bytes, "reused": False}
+
+
+@lru_cache(maxsize=1)
+def _worker_model(path: Path, digest: str, device: str) -> AttentionSampler:
+    if model_digest(path) != digest:
+        raise UsageError(f"{path} changed while the run was going on: start it again")
+    return load_model(path, device=device)
+
+
+def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
+    unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(classes))
+    if unknown:
+        raise UsageError(
+            f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(classes)}: "
+            "use the model of this task, or a table without a label column to predict only"
+        )
+
+
+def _check_budget(settings: RunSettings, spec: ModelSpec) -> None:
+    """An interval needs this many patches, whatever the slide: better said once than by every slide."""
+    samples, scheme = settings.samples or spec.samples, settings.scheme or spec.scheme
+    fewest = 2 if spec.inner_mpp is None else 4
+    if samples < fewest:
+        raise UsageError(f"--samples {samples} is too few for an interval: give at least {fewest}")
+    if scheme != "systematic" and samples > MOST_JUDGED:
+        raise UsageError(
+            f"--samples {samples}: {scheme} tells no interval beyond {MOST_JUDGED}; use --scheme systematic"
+        )
+
+
+def _finish(
+    cohort: Cohort,
+    out: Path,
+    rows: list[dict[str, Any]],
+    classes: Sequence[str],
+    reused: int,
+    settings: RunSettings,
+    started: float,
+    command: Sequence[str],
+) -> RunSummary:
+    from pipeline.cohort.metrics import evaluate
+    from pipeline.report.report import write_report
+
+    done = [(slide, row) for slide, row in zip(cohort.slides, rows, strict=True) if row["status"] == "ok"]
+    labelled = [(slide, row) for slide, row in done if slide.label is not None]
+    metrics: dict[str, Any] = {}
+    if len({slide.label for slide, _ in labelled}) > 1:
+        metrics = evaluate(
+            [str(slide.label) for slide, _ in labelled],
+            np.array([[row[f"prob_{c}"] for c in classes] for _, row in labelled]),
+            [slide.patient for slide, _ in labelled],
+            classes,
+            seed=settings.seed,
+        )
+    summary = RunSummary(len(rows), len(done), len(rows) - len(done), reused, rows, metrics)
+    run = {
+        "command": list(command),
+        "settings": asdict(settings),
+        "classes": list(classes),
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "slides": summary.total,
+        "ok": summary.ok,
+        "failed": summary.failed,
+        "reused": reused,
+        "bytes_read": sum(row["bytes_read"] for _, row in done),
+        "slide_bytes": sum(row.pop("slide_bytes") for _, row in done),
+        "metrics": metrics,
+    }
+    artefacts.write_predictions(out / "predictions.csv", rows, classes)
+    artefacts.write_run(out / "run.json", run)
+    with artefacts.atomic_write(out / "report.html") as temporary:
+        write_report(temporary, rows, run)
+    return summary
+
+
+def _in_words(row: dict[str, Any]) -> str:
+    if row["status"] != "ok":
+        return f"failed: {row['error']}"
+    name = row["predicted"]
+    return (
+        f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
+        f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue), "
+        f"{row['seconds']:.1f} s"
+    )

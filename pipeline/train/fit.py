@@ -1,0 +1,289 @@
+"""The training loop: plain stochastic gradients through one draw a slide and step, run by Lightning."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dask
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.model.sampler import AttentionSampler
+from pipeline.model.values import View
+from pipeline.output.atomic import atomic_write
+from stages.attention import GrainAttention, HematoxylinAttention
+
+with warnings.catch_warnings():  # other people's deprecations, at import
+    warnings.simplefilter("ignore")
+    import lightning
+    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.plugins.io import CheckpointIO
+
+Batch = list[int]
+
+STANDARDISE_SLIDES = 16
+"""Slides whose drawn patches set the scale of the features before training."""
+WARM_UP_REGIONS = 8
+"""Regions of a slide that a pass of the second look's warm-up reads."""
+WARM_UP_TEMPERATURE = 0.007
+"""Hematoxylin density that multiplies attention by e: sharp enough that the warm attention prefers dense nuclei."""
+
+
+def fit(
+    model: AttentionSampler,
+    view: Callable[[int], View],
+    labels: Sequence[int],
+    *,
+    checkpoint: Path,
+    samples: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    attention_rate: float,
+    warm_up: int,
+    weight_decay: float,
+    entropy_weight: float,
+    gradient_clip: float,
+    seed: int,
+    device: str,
+    say: Callable[[str], None],
+) -> None:
+    """Fit ``model`` in place on slides with class indices ``labels``; ``view(i)`` gives slide ``i``.
+
+    Loss of a batch: ``cross_entropy(logits, labels) - entropy_weight * mean attention entropy``, and the squared error
+    of the control variate where the model has one; AdamW with one cosine cycle. Goes on from ``checkpoint`` where one
+    is, and leaves it there: it is the caller's once the model is saved.
+    """
+    if not checkpoint.exists():
+        _warm_up(model, view, len(labels), passes=warm_up, seed=seed, say=say)
+        some = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:STANDARDISE_SLIDES].tolist()
+        model.standardise([view(i) for i in some], samples=samples, generator=torch.Generator().manual_seed(seed))
+    module = _Fitting(
+        model,
+        view,
+        torch.tensor(labels),
+        samples=samples,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        attention_rate=attention_rate,
+        weight_decay=weight_decay,
+        entropy_weight=entropy_weight,
+        seed=seed,
+    )
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers that are not used here
+        trainer = lightning.Trainer(
+            max_epochs=epochs,
+            accelerator="auto" if device == "auto" else device.partition(":")[0].replace("cuda", "gpu"),
+            devices=[int(device.partition(":")[2])] if ":" in device else 1,
+            gradient_clip_val=gradient_clip,
+            callbacks=[_Tell(say), _Keep(checkpoint)],
+            plugins=[_OnDisk()],
+            enable_checkpointing=False,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=1,
+        )
+        trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+
+
+def _warm_up(
+    model: AttentionSampler,
+    view: Callable[[int], View],
+    slides: int,
+    *,
+    passes: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    """Fit a learned attention to a map that needs no training first: no labels, no patches.
+
+    From uniform attention a small lesion is a few per cent of every gradient; nuclei are a better first guess of where
+    to look. On the thumbnail that is where hematoxylin is dense, and in a second look where it is grainy. Loss:
+    ``KL(given attention || learned attention)``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if passes and model.spec.attention == "learned":
+        given = HematoxylinAttention(cell_px=model.attention.cell_px, temperature=WARM_UP_TEMPERATURE)
+
+        def whole(seen: View) -> Tensor:
+            log_attention = model.glance(seen).log_attention
+            logits = given(model.image(seen.rgb))
+            return _divergence(logits.flatten(), log_attention, log_attention > -torch.inf)
+
+        nats = _fit_looks(model.attention, lambda index: whole(view(index)), slides, passes, generator)
+        say(f"warmed up: attention within {nats:.2f} nats of the hematoxylin map")
+    inner = model.inner
+    if passes and inner is not None:
+        grain = GrainAttention(cell_px=model.spec.inner_cell_px)
+
+        def inside(seen: View) -> Tensor:
+            assert seen.regions is not None
+            tissue = model.tissue_by_region(seen)
+            regions = tissue.any(1).nonzero().flatten()
+            some = regions[torch.randperm(len(regions), generator=generator)[:WARM_UP_REGIONS]]
+            (pixels,) = dask.compute(seen.regions(some.cpu().numpy()), scheduler="threads")
+            images = model.image(pixels)
+            parts = zip(images, inner(images).flatten(1), tissue[some], strict=True)
+            return torch.stack([_divergence(grain(image).flatten(), ours, mask) for image, ours, mask in parts]).mean()
+
+        nats = _fit_looks(inner, lambda index: inside(view(index)), slides, passes, generator)
+        say(f"warmed up: second look within {nats:.2f} nats of the hematoxylin's grain")
+
+
+def _fit_looks(
+    look: nn.Module, loss_of: Callable[[int], Tensor], slides: int, passes: int, generator: torch.Generator
+) -> float:
+    """Fit one attention net, a step a slide; the mean loss of the last pass."""
+    optimizer = torch.optim.Adam(look.parameters(), lr=1e-2)
+    total = 0.0
+    for _ in range(passes):
+        total = 0.0
+        for index in torch.randperm(slides, generator=generator).tolist():
+            loss = loss_of(index)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach()) / slides
+    return total
+
+
+def _divergence(given: Tensor, learned: Tensor, cells: Tensor) -> Tensor:
+    """KL divergence in nats between the attention of two sets of logits over the marked ones of K cells."""
+    wanted, ours = (values[cells].log_softmax(0) for values in (given, learned))
+    return functional.kl_div(ours, wanted, reduction="sum", log_target=True)
+
+
+class _Batches:
+    """The epoch's slides in batches, in an order that the seed and the epoch alone decide."""
+
+    def __init__(self, count: int, size: int, seed: int, epoch: int) -> None:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+        self._batches = [part.tolist() for part in order.split(size)]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+
+class _Fitting(lightning.LightningModule):
+    def __init__(
+        self,
+        model: AttentionSampler,
+        view: Callable[[int], View],
+        labels: Tensor,
+        *,
+        samples: int,
+        batch_size: int,
+        learning_rate: float,
+        attention_rate: float,
+        weight_decay: float,
+        entropy_weight: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._view, self._labels = view, labels
+        self._samples, self._batch_size, self._seed = samples, batch_size, seed
+        self._rates = (learning_rate * attention_rate, learning_rate)
+        self._weight_decay, self._entropy_weight = weight_decay, entropy_weight
+        self.losses: list[float] = []
+
+    def train_dataloader(self) -> _Batches:
+        return _Batches(len(self._labels), self._batch_size, self._seed, self.current_epoch)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        # every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have
+        step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
+        generator = torch.Generator(self.model.device).manual_seed(step_seed)
+        views = [self._view(i) for i in batch]
+        found = self.model(views, samples=self._samples, generator=generator, augment=_turned(generator))
+        loss = functional.cross_entropy(found.logits, self._labels[batch].to(found.logits.device))
+        self.losses.append(float(loss.detach()))
+        regularised: Tensor = loss - self._entropy_weight * found.entropies.mean().to(loss.dtype) + found.control_error
+        return regularised
+
+    def configure_optimizers(self) -> Any:
+        looks = [module for module in (self.model.attention, self.model.inner) if module is not None]
+        attention = [p for module in looks for p in module.parameters()]  # none in the maps that need no training
+        chosen = {id(p) for p in attention}
+        others = [p for p in self.model.parameters() if id(p) not in chosen]
+        groups: list[dict[str, Any]] = [
+            {"params": p, "lr": r} for p, r in zip((attention, others), self._rates, strict=True) if p
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=self._weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=0.1
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class _Tell(Callback):
+    """One line an epoch, with the time that is left."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._started, self._first = say, time.monotonic(), 0
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        self._started, self._first = time.monotonic(), trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        done = trainer.current_epoch + 1
+        left = (time.monotonic() - self._started) / (done - self._first) * (trainer.max_epochs - done)
+        loss = sum(module.losses) / max(1, len(module.losses))
+        module.losses.clear()
+        self._say(f"epoch {done}/{trainer.max_epochs}: loss {loss:.3f}, {left:.0f} s left")
+
+
+class _Keep(Callback):
+    """What going on from the last finished epoch needs, after every epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        trainer.save_checkpoint(self._path)
+
+
+class _OnDisk(CheckpointIO):
+    """Checkpoints at paths of this file system. Lightning's own takes a path for an address, so that a folder called
+    ``a::b`` is the file ``a``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with atomic_write(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        with Path(path).open("rb") as file:
+            loaded: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return loaded
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def _turned(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Tissue has no up: turn and mirror each patch (N, P, P, 3) at random, all eight ways alike."""
+
+    def augment(patches: Tensor) -> Tensor:
+        ways = torch.randint(8, (len(patches),), generator=generator, device=patches.device)
+        out = torch.empty_like(patches)
+        for way in range(8):
+            chosen = torch.rot90(patches[ways == way], way % 4, (1, 2))
+            out[ways == way] = chosen.flip(2) if way >= 4 else chosen
+        return out
+
+    return augment

@@ -1,0 +1,1 @@
+"""What a person looks at: the picture of a slide's attention, and its outlines for QuPath."""

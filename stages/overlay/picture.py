@@ -1,0 +1,307 @@
+"""Attention and sampled patches, as a pathologist looks at them: a picture, and objects for QuPath.
+
+Everything is placed through `Raster`: an attention value, a patch outline and a polygon corner reach the picture only
+by way of level-0 coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from scipy import ndimage
+
+from stages.geometry import Box, Mpp, Raster
+from stages.overlay.outlines import trace
+from stages.tissue import Thumbnail
+
+COLOURS, COLOURS_FROM = "viridis", 0.3
+"""Perceptually uniform, from teal to yellow: its purple beginning is left out because it looks like haematoxylin."""
+OPACITY = (0.30, 0.80)
+"""Of the colour at uniform attention and at the highest; below uniform attention the tissue shows as it is."""
+REGION_MULTIPLE = 2.0
+"""Cells with at least this many times the uniform attention make up the regions of `geojson`."""
+DPI = 100
+PICTURE_PX = (640, 1500)
+"""A picture's longer side on the page: small thumbnails are enlarged to the first, large ones reduced to the second."""
+
+Floats = NDArray[np.float64]
+
+
+def times_uniform(attention: NDArray[np.floating]) -> Floats:
+    """Attention (rows, cols) as a multiple of what each cell would get if all with any were alike: ``a_i K``."""
+    values = np.asarray(attention, np.float64)
+    return values * np.count_nonzero(values)
+
+
+def attention_image(raster: Raster, attention: NDArray[np.floating], attention_raster: Raster) -> Floats:
+    """The attention of the cell under each pixel centre of ``raster``, (H, W); 0 where there is no cell."""
+    rows, columns = np.arange(raster.height), np.arange(raster.width)
+    across = raster.to_level0(np.stack([columns + 0.5, np.zeros(raster.width)], axis=-1))
+    down = raster.to_level0(np.stack([np.zeros(raster.height), rows + 0.5], axis=-1))
+    j = np.floor(attention_raster.from_level0(across)[:, 0]).astype(np.int64)
+    i = np.floor(attention_raster.from_level0(down)[:, 1]).astype(np.int64)
+    inside = ((i >= 0) & (i < attention_raster.height))[:, None] & ((j >= 0) & (j < attention_raster.width))
+    values = np.asarray(attention, np.float64)
+    at = values[np.clip(i, 0, attention_raster.height - 1)[:, None], np.clip(j, 0, attention_raster.width - 1)]
+    return np.where(inside, at, 0.0)
+
+
+def blend(rgb: NDArray[np.uint8], multiple: NDArray[np.floating], top: float) -> NDArray[np.uint8]:
+    """Lay colour over an image (H, W, 3): none below uniform attention, strongest at ``top`` times it, log scale."""
+    height = np.log(np.clip(multiple, 1.0, top)) / math.log(top)
+    low, high = OPACITY
+    opacity = np.where(multiple > 1.0, low + (high - low) * height, 0.0)[..., None]
+    colour = colormaps[COLOURS](COLOURS_FROM + (1 - COLOURS_FROM) * height)[..., :3] * 255
+    mixed: NDArray[np.uint8] = np.rint(rgb * (1 - opacity) + colour * opacity).astype(np.uint8)
+    return mixed
+
+
+def overlay_figure(
+    thumbnail: Thumbnail,
+    attention: NDArray[np.floating],
+    attention_raster: Raster,
+    patch_boxes_level0: ArrayLike,
+    *,
+    title: str,
+    mpp_level0: Mpp,
+) -> Figure:
+    """The overlay as a matplotlib figure, whose first axes' data coordinates are level-0 pixels.
+
+    Args:
+        thumbnail: the slide at low resolution.
+        attention: (rows, cols), summing to one over the tissue and 0 off it.
+        attention_raster: its cells' place on the level-0 frame.
+        patch_boxes_level0: (N, 4) x, y, width, height of the patches that were read, level-0 pixels.
+        title: wrapped where it is long, such as the prediction with its interval.
+        mpp_level0: µm per level-0 pixel.
+    """
+    rgb, raster = _reduced(thumbnail)
+    multiple = times_uniform(attention)
+    top = max(2.0, float(multiple.max(initial=0.0)))
+    picture = blend(rgb, attention_image(raster, multiple, attention_raster), top)
+    boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
+
+    left, upper, right, lower = thumbnail.raster.extent_level0
+    across_um, down_um = (right - left) * mpp_level0.x, (lower - upper) * mpp_level0.y
+    longest = min(max(*rgb.shape[:2], PICTURE_PX[0]), PICTURE_PX[1])
+    width, height = (max(1.0, longest * side / max(across_um, down_um)) for side in (across_um, down_um))
+    page_width, margin, foot = max(width + 40, 680.0), 20.0, 86.0
+    lines = textwrap.wrap(_printable(title), int((page_width - 2 * margin) / 8.4))
+    head = 18 + 20.0 * len(lines)
+    page_height = head + height + foot
+
+    figure = Figure(figsize=(page_width / DPI, page_height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    x0, y0 = (page_width - width) / 2, foot
+    main = figure.add_axes((x0 / page_width, y0 / page_height, width / page_width, height / page_height))
+    place = raster.extent_level0
+    main.imshow(picture, extent=(place[0], place[2], place[3], place[1]), aspect="auto")
+    _outline(main, boxes)
+    main.set_xlim(left, right)
+    main.set_ylim(lower, upper)
+    main.set_xticks([])
+    main.set_yticks([])
+    for spine in main.spines.values():
+        spine.set_color("0.75")
+    for n, line in enumerate(lines):
+        # a dollar sign in a slide's name is not mathematics
+        figure.text(margin / page_width, 1 - (24 + 20 * n) / page_height, line, fontsize=11, parse_math=False)
+    third = (page_width - 2 * margin) / 3
+    _scale_bar(figure, (margin, min(third - 20, max(width, 60.0))), width / across_um)
+    _patch_key(figure, margin + third, boxes, mpp_level0)
+    _legend(figure, (margin + 2 * third, third), top)
+    return figure
+
+
+def draw_overlay(
+    path: Path,
+    thumbnail: Thumbnail,
+    attention: NDArray[np.floating],
+    attention_raster: Raster,
+    patch_boxes_level0: ArrayLike,
+    *,
+    title: str,
+    mpp_level0: Mpp,
+) -> None:
+    """Write `overlay_figure` to ``path`` as PNG, whatever the path's ending."""
+    figure = overlay_figure(
+        thumbnail, attention, attention_raster, patch_boxes_level0, title=title, mpp_level0=mpp_level0
+    )
+    figure.savefig(path, format="png", dpi=DPI)
+
+
+def _reduced(thumbnail: Thumbnail) -> tuple[NDArray[np.uint8], Raster]:
+    """The thumbnail at a whole fraction of its size, no larger than a page needs."""
+    height, width = thumbnail.rgb.shape[:2]
+    step = max(height, width) // PICTURE_PX[1]
+    if step <= 1:
+        return thumbnail.rgb, thumbnail.raster
+    # edge rows and columns are repeated up to a whole block, which `pooled` counts in full
+    padded = np.pad(thumbnail.rgb, ((0, -height % step), (0, -width % step), (0, 0)), mode="edge")
+    rgb = np.asarray(Image.fromarray(padded).reduce(step))
+    return rgb, thumbnail.raster.pooled(step, step / 2, rgb.shape[1], rgb.shape[0])
+
+
+def _printable(text: str) -> str:
+    """The text with what the font cannot show replaced: names of slides come in all scripts, and damaged."""
+    known = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(c if ord(c) in known else "?" for c in " ".join(text.split()))
+
+
+def _outline(axes: Any, boxes: Floats) -> None:
+    x, y, w, h = boxes.T
+    corners = np.stack([(x, x + w, x + w, x, x), (y, y, y + h, y + h, y)], axis=-1)  # (5, N, 2)
+    rings = list(corners.transpose(1, 0, 2))
+    # light on dark, so that the outline shows on glass, on tissue and on fluorescence alike
+    axes.add_collection(LineCollection(rings, colors="black", linewidths=2.6, alpha=0.75))
+    axes.add_collection(LineCollection(rings, colors="white", linewidths=1.2))
+
+
+def _strip(figure: Figure, x: float, y: float, width: float, height: float) -> Any:
+    """Axes at page pixels (from the bottom left), with data coordinates in page pixels of their own."""
+    page_width, page_height = figure.get_size_inches() * DPI
+    axes = figure.add_axes((x / page_width, y / page_height, width / page_width, height / page_height))
+    axes.set_xlim(0, width)
+    axes.set_ylim(0, height)
+    axes.set_axis_off()
+    return axes
+
+
+def round_length(most: float) -> float:
+    """The longest 1, 2 or 5 times a power of ten that is at most ``most``."""
+    power = 10.0 ** math.floor(math.log10(most))
+    return power * max(m for m in (1, 2, 5) if m * power <= most * (1 + 1e-9))
+
+
+def _scale_bar(figure: Figure, place: tuple[float, float], px_per_um: float) -> None:
+    left, width = place
+    length = round_length(width / px_per_um)
+    axes = _strip(figure, left, 12, width, 58)
+    axes.plot([0, length * px_per_um], [36, 36], color="black", linewidth=4, solid_capstyle="butt")
+    axes.text(0, 22, f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm", fontsize=10, va="top")
+
+
+def _patch_key(figure: Figure, left: float, boxes: Floats, mpp_level0: Mpp) -> None:
+    axes = _strip(figure, left, 12, 200, 58)
+    square = np.array([[2.0, 30.0, 14.0, 14.0]])
+    _outline(axes, square)
+    side = f"each {boxes[0, 2] * mpp_level0.x:.0f} µm wide" if len(boxes) else ""
+    axes.text(26, 37, f"{len(boxes)} patch{'' if len(boxes) == 1 else 'es'} read", fontsize=10, va="center")
+    axes.text(26, 22, side, fontsize=8.5, va="top", color="0.25")
+
+
+def _legend(figure: Figure, place: tuple[float, float], top: float) -> None:
+    left, width = place
+    axes = _strip(figure, left, 12, width, 58)
+    inner = width - 24  # room for the last tick's label
+    ramp = np.exp(np.linspace(0, math.log(top), 256))[None, :] * (1 + 1e-9)
+    glass = np.full((1, 256, 3), 235, np.uint8)
+    axes.imshow(blend(glass, ramp, top), extent=(0, inner, 30, 44), aspect="auto")
+    axes.set_xlim(0, width)
+    axes.set_ylim(0, 58)
+    axes.text(0, 48, "attention, times uniform", fontsize=10, va="bottom")
+    last = -math.inf
+    for tick in [*(m * 10.0**p for p in range(9) for m in (1, 2, 5)), top]:
+        x = inner * math.log(tick) / math.log(top)
+        if x - last >= 38 and (x <= inner - 38 or tick == top):
+            last = x
+            axes.plot([x, x], [26, 30], color="black", linewidth=0.8)
+            text = f"{tick:.0f}" if tick >= 10 else f"{tick:.2g}"
+            axes.text(
+                x, 24, f"{text}\N{MULTIPLICATION SIGN}", fontsize=8.5, va="top", ha="left" if x == 0 else "center"
+            )
+
+
+def geojson(
+    attention: NDArray[np.floating],
+    attention_raster: Raster,
+    patch_boxes_level0: ArrayLike,
+    *,
+    attention_at: ArrayLike,
+    weights: ArrayLike,
+    bounds: Box,
+    region_multiple: float = REGION_MULTIPLE,
+) -> dict[str, Any]:
+    """Sampled patches (detections) and regions of high attention (annotations) as QuPath reads them.
+
+    Coordinates are level-0 pixels minus the corner of ``bounds``, because QuPath crops a slide to its bounds.
+
+    Args:
+        attention: (rows, cols), summing to one over the tissue.
+        attention_raster: its cells' place on the level-0 frame.
+        patch_boxes_level0: (N, 4) x, y, width, height in level-0 pixels, in the order of drawing.
+        attention_at, weights: (N,) each patch's attention and its weight in the estimator.
+        bounds: the slide's scanned part, level-0 pixels.
+        region_multiple: regions are the joined cells with at least this many times the uniform attention.
+
+    Raises:
+        ValueError: a number is not finite; GeoJSON cannot hold it.
+    """
+    boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
+    drawn, weight = np.asarray(attention_at, np.float64).ravel(), np.asarray(weights, np.float64).ravel()
+    multiple = times_uniform(attention)
+    if not all(np.isfinite(v).all() for v in (boxes, drawn, weight, multiple)):
+        raise ValueError("attention, weights and boxes must be finite: the model's output is not a number somewhere")
+    uniform = np.count_nonzero(multiple)
+    origin = np.array([bounds.x, bounds.y], np.float64)
+    features = []
+    regions, count = ndimage.label(multiple >= region_multiple)
+    for n, part in enumerate(ndimage.find_objects(regions), 1):
+        cells = regions[part] == n
+        corner = np.array([part[1].start, part[0].start])
+        rings = [attention_raster.to_level0(ring + corner) - origin for ring in trace(cells)]
+        inside = multiple[part][cells]
+        features.append(
+            _feature(
+                rings,
+                "annotation",
+                f"Attention region {n} of {count}",
+                (f"Attention at least {region_multiple:g} times uniform", (253, 191, 17)),
+                {
+                    "attention": float(inside.sum() / uniform),
+                    "mean attention, times uniform": float(inside.mean()),
+                    "highest attention, times uniform": float(inside.max()),
+                    "cells": float(len(inside)),
+                },
+            )
+        )
+    for n, ((x, y, w, h), a, v) in enumerate(zip(boxes, drawn, weight, strict=True), 1):
+        ring = np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)]) - origin
+        measurements = {
+            "attention": float(a),
+            "attention, times uniform": float(a * uniform),
+            "weight": float(v),
+            "order": float(n),
+        }
+        features.append(_feature([ring], "detection", f"Patch {n}", ("Sampled patch", (33, 145, 140)), measurements))
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _feature(
+    rings: list[Floats],
+    object_type: str,
+    name: str,
+    classification: tuple[str, tuple[int, int, int]],
+    measurements: dict[str, float],
+) -> dict[str, Any]:
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]},
+        "properties": {
+            "objectType": object_type,
+            "name": name,
+            "classification": {"name": classification[0], "color": list(classification[1])},
+            "measurements": measurements,
+        },
+    }

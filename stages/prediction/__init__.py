@@ -1,0 +1,1 @@
+"""From a draw's estimate to class probabilities with intervals."""

@@ -1,0 +1,245 @@
+"""Tile and cache: a slide as a chunked OME-Zarr 0.5 pyramid that is read in its place.
+
+A pyramid's folder comes into being complete: shards are written, one writer each, beside the folder's place under a
+name that follows from the slide and from what is kept of it, so that a run which was killed goes on where it stopped,
+once every checksum is found right; the group's metadata comes last, and then the folder is renamed. Two runs at once
+share the work: what they write is the same, and the first to finish puts it in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.geometry import Box
+from stages.pyramid.copying import Progress
+from stages.pyramid.layout import LevelLayout, array_metadata
+from stages.pyramid.plan import Plan, Wish, choose_profile, native_plan, portable_plan
+from stages.pyramid.record import REMEDY, Kept, Mark, is_marked, read_mark, write_json, write_mark
+from stages.pyramid.shards import ShardTiles, shard_damage, write_shard, zstd_chunk
+from stages.pyramid.transaction import build
+from stages.slide.files import Slide, SlideError, SlideFacts, open_slide, override_mpp
+from stages.slide.tiles import DamagedTilesError
+
+WRITERS = max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+"""Shards copied at once, some 20 MB each."""
+
+
+class ZarrSlide(Slide):
+    """A pyramid that `cache_pyramid` wrote: the slide's pixels without the slide.
+
+    Attributes:
+        layouts: of its levels.
+        kept: whether its finest levels hold all of the slide or the surroundings of its tissue; what is not there reads
+            as background.
+    """
+
+    def __init__(self, facts: SlideFacts, layouts: Sequence[LevelLayout], kept: Kept) -> None:
+        self.facts, self.layouts, self.kept = facts, tuple(layouts), kept
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = -1
+        self._tiles: tuple[ShardTiles, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"facts": self.facts, "layouts": self.layouts, "kept": self.kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.facts, self.layouts, self.kept = state["facts"], state["layouts"], state["kept"]
+        self._reset()
+
+    def tiles(self, level: int) -> ShardTiles:
+        """See `Slide.tiles`: a pyramid's chunks."""
+        with self._lock:
+            if self._pid != os.getpid():
+                self._tiles, self._pid = tuple(ShardTiles(layout) for layout in self.layouts), os.getpid()
+            return self._tiles[level]
+
+    def read_boxes(
+        self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
+    ) -> list[NDArray[np.uint8]]:
+        """See `Slide.read_boxes`."""
+        try:
+            return self.tiles(level).read_many(boxes, blank=self.facts.background, out=out)
+        except DamagedTilesError as exc:
+            box = boxes[exc.boxes[0]]
+            raise SlideError(f"cannot read the pyramid's level {level} at ({box.x}, {box.y}): {exc}; {REMEDY}") from exc
+
+    def tile_bytes(self, level: int) -> NDArray[np.int64]:
+        """See `Slide.tile_bytes`: exact, from the shards' own indices."""
+        try:
+            return self.tiles(level).byte_counts
+        except (OSError, ValueError) as exc:
+            raise SlideError(f"cannot read the pyramid's level {level}: it {exc}; {REMEDY}") from exc
+
+    def direct(self, level: int) -> bool:
+        """See `Slide.direct`: always, a pyramid's chunks are its tiles."""
+        return True
+
+
+def open_pyramid(path: Path | str, *, mpp: float | None = None) -> Slide:
+    """Open the pixels of a slide, be it a whole-slide file or the pyramid that `cache_pyramid` made of one.
+
+    Args:
+        path: the file or the pyramid's folder.
+        mpp: µm per level-0 pixel that replaces the file's own.
+
+    Raises:
+        SlideError: missing, not a slide, damaged, or an OME-Zarr that was not written here.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return open_slide(path, mpp=mpp)
+    if (path / ".zgroup").exists():
+        raise SlideError(
+            "a zarr folder of version 2, made for other programs: name the slide file itself, "
+            "or make a pyramid of it with `saccade cache`, without --ngff"
+        )
+    if not is_marked(path):
+        raise SlideError(
+            "a folder, but not a finished pyramid of ours: name the slide file itself, "
+            "or make a pyramid of it with `saccade cache`"
+        )
+    mark = read_mark(path)
+    return ZarrSlide(override_mpp(mark.facts, mpp), mark.layouts, mark.kept)
+
+
+def cache_pyramid(
+    slide: Slide,
+    out: Path | str,
+    *,
+    profile: Wish = "auto",
+    everything: bool = False,
+    progress: Progress | None = None,
+    writers: int = WRITERS,
+) -> Path:
+    """Copy a slide into a pyramid at ``out`` and return that path; at once where it is there already.
+
+    A pyramid there of other content (the slide was replaced, or more is wanted) or a damaged one is rebuilt and only
+    then exchanged; anything there that is not a pyramid of ours is left alone. What a killed run finished is kept. The
+    label, macro and thumbnail images are not copied, and the µm/px are the file's own, whatever ``slide`` was opened
+    with.
+
+    Args:
+        slide: what to copy; where tissue is on it is judged by its µm/px.
+        out: the pyramid's folder.
+        profile: `native` copies JPEG tiles as they are and other levels losslessly; `portable` holds pixels losslessly,
+            and levels that the slide lacks; `auto` is native where every level consists of JPEG tiles.
+        everything: keep all chunks of a portable pyramid; by default the finest levels hold the surroundings of tissue.
+        progress: called from this thread.
+        writers: shards copied at once.
+
+    Raises:
+        FullDiskError: there is no room; nor will there be for another slide.
+        SlideError: the slide cannot be read, or the pyramid not be written.
+    """
+    source = open_pyramid(slide.facts.path)
+    chosen = choose_profile(source, profile)
+
+    def is_current(folder: Path) -> bool:
+        found = _readable_mark(folder)
+        if found is None or found.facts.fingerprint != source.facts.fingerprint:
+            return False
+        enough = found.profile == chosen and (found.kept == "all" or not everything)
+        return enough or os.path.realpath(folder) == os.path.realpath(source.facts.path)
+
+    def plan() -> Plan:
+        if isinstance(source, ZarrSlide) and source.kept != "all":
+            raise SlideError("a pyramid that holds only its slide's tissue: cache the slide itself")
+        if chosen == "native":
+            return native_plan(source)
+        return portable_plan(source, seen=slide, everything=everything)
+
+    return build(
+        source,
+        Path(out),
+        _Pyramid(),
+        plan=plan,
+        is_current=is_current,
+        fingerprint=lambda: open_pyramid(source.facts.path).facts.fingerprint,
+        progress=progress,
+        writers=writers,
+    )
+
+
+class _Pyramid:
+    """How a pyramid is stored, see `stages.pyramid.copying.Format`."""
+
+    name = "ngff05"
+
+    def start(self, plan: Plan) -> None:
+        for layout in plan.layouts:
+            for row in range(layout.grid[0]):
+                layout.shard_path(row, 0).parent.mkdir(parents=True, exist_ok=True)
+            write_json(layout.folder / "zarr.json", array_metadata(layout, plan.facts.background))
+
+    def is_whole(self, layout: LevelLayout, row: int, column: int, wanted: Sequence[bool]) -> bool:
+        if not layout.shard_path(row, column).exists():
+            return False
+        return not shard_damage(ShardTiles(layout), layout, row, column, decode=False)
+
+    def encode(self, pixels: NDArray[np.uint8]) -> bytes:
+        return zstd_chunk(pixels)
+
+    def write(self, layout: LevelLayout, row: int, column: int, chunks: Sequence[bytes | None]) -> int:
+        return write_shard(layout.shard_path(row, column), chunks)
+
+    def finish(self, plan: Plan, source: SlideFacts) -> None:
+        sizes = tuple(tuple(path.stat().st_size for path, _ in layout.shards()) for layout in plan.layouts)
+        write_mark(Mark(plan.facts, plan.layouts, plan.profile, plan.kept, sizes), source)
+
+    def is_ours(self, folder: Path) -> bool:
+        return is_marked(folder)
+
+
+def _readable_mark(folder: Path) -> Mark | None:
+    with contextlib.suppress(SlideError, OSError):
+        return read_mark(folder) if is_marked(folder) else None
+    return None
+
+
+def verify_pyramid(path: Path | str, *, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Read every chunk of a pyramid, compare its checksum and decode it; returns what is wrong, one line each.
+
+    Args:
+        path: the pyramid's folder.
+        progress: called with (pixels looked at, pixels in all), from this thread.
+
+    Raises:
+        SlideError: it cannot be opened.
+    """
+    slide = open_pyramid(path)
+    if not isinstance(slide, ZarrSlide):
+        raise SlideError("not a pyramid: there is nothing in it to verify")
+    shards = [
+        (level, row, column)
+        for level, layout in enumerate(slide.layouts)
+        for row in range(layout.grid[0])
+        for column in range(layout.grid[1])
+    ]
+    total = sum(level.width * level.height for level in slide.facts.levels)
+
+    def look(shard: tuple[int, int, int]) -> tuple[int, list[str]]:
+        level, row, column = shard
+        layout = slide.layouts[level]
+        found = shard_damage(slide.tiles(level), layout, row, column, decode=True)
+        return layout.shard_box(row, column).area, found
+
+    done, damage = 0, []
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for area, found in pool.map(look, shards):
+            done += area
+            damage += found
+            if progress is not None:
+                progress(done, total)
+    return damage

@@ -1,0 +1,156 @@
+"""Export: a slide as OME-Zarr 0.4 on zarr v2, for QuPath and whatever else reads nothing newer.
+
+One file a chunk, planar and deflated, axes t, c, z, y, x: what Bio-Formats' reader takes without native libraries. Our
+own commands do not read it. It is made as a portable pyramid is, see `stages.pyramid.cache`.
+
+Formats: https://ngff.openmicroscopy.org/0.4/ and https://zarr-specs.readthedocs.io/en/latest/v2/v2.0.html
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.pyramid.cache import WRITERS, open_pyramid
+from stages.pyramid.copying import Progress
+from stages.pyramid.layout import LevelLayout, fill_value, ome_metadata
+from stages.pyramid.plan import Plan, portable_plan
+from stages.pyramid.record import FORMAT, write_json
+from stages.pyramid.shards import one_step
+from stages.pyramid.transaction import build
+from stages.slide.files import Slide, SlideFacts
+
+SUFFIX = ".ngff04.ome.zarr"
+
+_LEVEL = 1
+
+
+def export_ngff04(
+    slide: Slide,
+    out: Path | str,
+    *,
+    everything: bool = False,
+    progress: Progress | None = None,
+    writers: int = WRITERS,
+) -> Path:
+    """Write a slide as an OME-Zarr 0.4 image at ``out`` and return that path; at once where it is there already.
+
+    Args:
+        slide: what to copy; where tissue is on it is judged by its µm/px.
+        out: the image's folder.
+        everything: keep all chunks; by default the finest levels hold the surroundings of tissue.
+        progress: called from this thread.
+        writers: regions copied at once.
+
+    Raises:
+        FullDiskError: there is no room; nor will there be for another slide.
+        SlideError: the slide cannot be read, or the image not be written.
+    """
+    source = open_pyramid(slide.facts.path)
+
+    def is_current(folder: Path) -> bool:
+        mark = _read_mark(folder)
+        wanted = {"format": FORMAT, "fingerprint": source.facts.fingerprint}
+        return wanted.items() <= mark.items() and (mark["kept"] == "all" or not everything)
+
+    return build(
+        source,
+        Path(out),
+        _Export(),
+        plan=lambda: portable_plan(source, seen=slide, everything=everything),
+        is_current=is_current,
+        fingerprint=lambda: open_pyramid(source.facts.path).facts.fingerprint,
+        progress=progress,
+        writers=writers,
+    )
+
+
+class _Export:
+    """How it is stored, see `stages.pyramid.copying.Format`."""
+
+    name = "ngff04"
+
+    def start(self, plan: Plan) -> None:
+        for layout in plan.layouts:
+            for row in range(-(-layout.size[0] // layout.chunk[0])):
+                _chunk_path(layout, row, 0).parent.mkdir(parents=True, exist_ok=True)
+            write_json(layout.folder / ".zarray", _array_metadata(layout, plan.facts))
+
+    def is_whole(self, layout: LevelLayout, row: int, column: int, wanted: Sequence[bool]) -> bool:
+        places = layout.chunks_in(row, column)
+        try:
+            for place in (place for place, want in zip(places, wanted, strict=True) if place and want):
+                zlib.decompress(_chunk_path(layout, *place).read_bytes())
+        except (OSError, zlib.error):
+            return False
+        return True
+
+    def encode(self, pixels: NDArray[np.uint8]) -> bytes:
+        return zlib.compress(np.moveaxis(pixels, -1, 0).tobytes(), _LEVEL)
+
+    def write(self, layout: LevelLayout, row: int, column: int, chunks: Sequence[bytes | None]) -> int:
+        for place, chunk in zip(layout.chunks_in(row, column), chunks, strict=True):
+            if place is not None and chunk is not None:
+                with one_step(_chunk_path(layout, *place)) as beside:
+                    beside.write_bytes(chunk)
+        return sum(len(chunk) for chunk in chunks if chunk is not None)
+
+    def finish(self, plan: Plan, source: SlideFacts) -> None:
+        mark = {"format": FORMAT, "fingerprint": source.fingerprint, "kept": plan.kept}
+        write_json(plan.facts.path / ".zgroup", {"zarr_format": 2})
+        write_json(plan.facts.path / ".zattrs", {**_attributes(plan.facts, source.path.name), "saccade": mark})
+
+    def is_ours(self, folder: Path) -> bool:
+        return bool(_read_mark(folder))
+
+
+def _chunk_path(layout: LevelLayout, row: int, column: int) -> Path:
+    return layout.folder / "0" / "0" / "0" / str(row) / str(column)
+
+
+def _read_mark(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / ".zattrs").read_bytes())["saccade"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _array_metadata(layout: LevelLayout, facts: SlideFacts) -> dict[str, Any]:
+    return {
+        "zarr_format": 2,
+        "shape": [1, 3, 1, *layout.size],
+        "chunks": [1, 3, 1, *layout.chunk],
+        "dtype": "|u1",
+        "compressor": {"id": "zlib", "level": _LEVEL},
+        "fill_value": fill_value(facts.background),
+        "filters": None,
+        "order": "C",
+        "dimension_separator": "/",
+    }
+
+
+def _attributes(facts: SlideFacts, name: str) -> dict[str, Any]:
+    """OME-NGFF 0.4 metadata: that of 0.5 with axes for time and depth, and the versions where 0.4 has them."""
+    newer = ome_metadata(facts)
+    (image,) = newer["multiscales"]
+    channel, y, x = image["axes"]
+    axes = [{"name": "t", "type": "time"}, channel, {**y, "name": "z"}, y, x]
+    # of each transformation (scale, translation) the values of the added axes: nothing moves along them
+    added = {"scale": 1.0, "translation": 0.0}
+    datasets = []
+    for dataset in image["datasets"]:
+        steps = []
+        for step in dataset["coordinateTransformations"]:
+            kind = step["type"]
+            c, *plane = step[kind]
+            steps.append({"type": kind, kind: [added[kind], c, added[kind], *plane]})
+        datasets.append({**dataset, "coordinateTransformations": steps})
+    multiscale = {"version": "0.4", "name": name, "axes": axes, "datasets": datasets}
+    omero = {**newer["omero"], "version": "0.4", "name": name, "rdefs": {"model": "color"}}
+    return {"multiscales": [multiscale], "omero": omero}

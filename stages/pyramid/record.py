@@ -1,0 +1,167 @@
+"""The record that makes a folder a pyramid of ours: what it holds, and of which slide."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from stages.geometry import Box, Mpp, Raster
+from stages.pyramid.codec import JpegCodec
+from stages.pyramid.layout import LevelLayout, array_metadata, ome_metadata
+from stages.slide.files import SlideError, SlideFacts
+from stages.slide.tiff import JpegTiles
+
+FORMAT = 2
+"""Version of the layout and of the record that we keep in the group's metadata."""
+REMEDY = "delete it and run `saccade cache` again"
+
+Profile = Literal["native", "portable"]
+Kept = Literal["all", "tissue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a pyramid of ours says of itself.
+
+    Attributes:
+        facts: of the pyramid.
+        layouts: of its levels.
+        profile: how it was made.
+        kept: whether the finest levels hold all of the slide or the surroundings of its tissue.
+        shard_bytes: size of each shard's file, level by level, in the order of `LevelLayout.shards`.
+    """
+
+    facts: SlideFacts
+    layouts: tuple[LevelLayout, ...]
+    profile: Profile
+    kept: Kept
+    shard_bytes: tuple[tuple[int, ...], ...]
+
+
+def pyramid_facts(facts: SlideFacts, folder: Path, layouts: Sequence[LevelLayout]) -> SlideFacts:
+    """The facts of a slide's pyramid: the slide's own, but for what lies on disk."""
+    tiles = tuple((min(x.chunk[1], x.size[1]), min(x.chunk[0], x.size[0])) for x in layouts)
+    return replace(facts, path=folder, tile_sizes=tiles, associated=())
+
+
+def write_mark(mark: Mark, source: SlideFacts) -> None:
+    """Write the group's metadata: what makes the folder a pyramid, so the last thing in it.
+
+    Args:
+        mark: what to say of the pyramid.
+        source: the slide that it was made of.
+    """
+    kept = asdict(mark.facts)
+    for name in ("path", "file_bytes", "associated"):
+        del kept[name]
+    levels = [
+        {
+            "chunk": layout.chunk,
+            "shard": layout.shard,
+            "jpeg": None if layout.jpeg is None else JpegCodec(layout.jpeg.tables, layout.jpeg.colour).to_dict(),
+            "shard_bytes": sizes,
+        }
+        for layout, sizes in zip(mark.layouts, mark.shard_bytes, strict=True)
+    ]
+    ours = {
+        "format": FORMAT,
+        "profile": mark.profile,
+        "kept": mark.kept,
+        "facts": kept,
+        "source": {"name": source.path.name, "bytes": source.file_bytes},
+        "levels": levels,
+    }
+    attributes = {"ome": ome_metadata(mark.facts), "saccade": ours}
+    write_json(mark.facts.path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of metadata in one step, and have the disk hold it."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            json.dump(content, file, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def is_marked(folder: Path) -> bool:
+    """Whether `write_mark` made this folder a pyramid, of whatever format; it may be damaged since."""
+    try:
+        return "format" in json.loads((folder / "zarr.json").read_bytes())["attributes"]["saccade"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def read_mark(folder: Path) -> Mark:
+    """What `write_mark` recorded at a folder, whose arrays' metadata and shards are looked at one by one.
+
+    Raises:
+        SlideError: the record makes no sense, or the metadata or a shard is not as it was written.
+    """
+    try:
+        ours = json.loads((folder / "zarr.json").read_bytes())["attributes"]["saccade"]
+        if ours["format"] != FORMAT:
+            raise SlideError(f"this pyramid has format {ours['format']}, this version reads {FORMAT}: {REMEDY}")
+        mark = _parsed(folder, ours)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as exc:
+        raise SlideError(f"this pyramid's metadata is damaged ({exc!r}): {REMEDY}") from exc
+    for layout in mark.layouts:
+        try:
+            found = json.loads((layout.folder / "zarr.json").read_bytes())
+        except (OSError, ValueError) as exc:
+            raise SlideError(f"this pyramid's level {layout.folder.name} cannot be opened ({exc}): {REMEDY}") from exc
+        if found != array_metadata(layout, mark.facts.background):
+            raise SlideError(f"this pyramid's level {layout.folder.name} is not as it was written: {REMEDY}")
+    for layout, sizes in zip(mark.layouts, mark.shard_bytes, strict=True):
+        _check_shards(layout, sizes)
+    return mark
+
+
+def _check_shards(layout: LevelLayout, sizes: Sequence[int]) -> None:
+    shards = f"{layout.folder}/c/0"  # large pyramids have thousands: a `Path` for each would take longer than looking
+    for (row, column), size in zip(product(*map(range, layout.grid)), sizes, strict=True):
+        try:
+            found = os.stat(f"{shards}/{row}/{column}").st_size
+        except OSError:
+            found = 0
+        if found != size:
+            name = f"{layout.folder.name}/c/0/{row}/{column}"
+            raise SlideError(f"this pyramid is damaged: {name} has {found} bytes, expected {size}; {REMEDY}")
+
+
+def _parsed(folder: Path, ours: dict[str, Any]) -> Mark:
+    kept = ours["facts"]
+    sizes = tuple(tuple(int(size) for size in level["shard_bytes"]) for level in ours["levels"])
+    stored = {
+        **kept,
+        "path": folder,
+        "levels": tuple(Raster(**level) for level in kept["levels"]),
+        "tile_sizes": tuple((int(width), int(height)) for width, height in kept["tile_sizes"]),
+        "mpp": None if kept["mpp"] is None else Mpp(**kept["mpp"]),
+        "bounds": Box(**kept["bounds"]),
+        "background": tuple(kept["background"]),
+        "associated": (),
+        "file_bytes": sum(map(sum, sizes)),
+    }
+    facts = SlideFacts(**stored)
+    layouts = []
+    for i, (raster, level) in enumerate(zip(facts.levels, ours["levels"], strict=True)):
+        codec = None if level["jpeg"] is None else JpegCodec.from_dict(level["jpeg"])
+        jpeg = None if codec is None else JpegTiles(codec.tables, codec.colour)
+        chunk, shard = ((int(rows), int(columns)) for rows, columns in (level["chunk"], level["shard"]))
+        layouts.append(LevelLayout(folder / str(i), raster.shape, chunk, shard, jpeg))
+        if len(sizes[i]) != layouts[i].grid[0] * layouts[i].grid[1]:
+            raise ValueError(f"{len(sizes[i])} shards of level {i}")
+    if not layouts or ours["kept"] not in ("all", "tissue"):
+        raise ValueError("no levels" if not layouts else ours["kept"])
+    return Mark(facts, tuple(layouts), ours["profile"], ours["kept"], sizes)

@@ -1,0 +1,217 @@
+"""Shards: files that each hold the compressed chunks of a square of a level, and an index of them at the end.
+
+Chunks are written and read here without zarr-python, whose half millisecond a call is more than a chunk takes to
+decode; what is written is what zarr reads, and a test ties the two.
+
+Format: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+from numcodecs.zstd import Zstd
+from numpy.typing import NDArray
+
+from stages.pyramid.layout import ZSTD_LEVEL, LevelLayout
+from stages.slide import jpeg
+from stages.slide.tiles import TileGrid
+
+OPEN_SHARDS = 64
+"""Files of a level that are kept open, each with its index in memory: some 5 kB."""
+
+_NO_CHUNK = 2**64 - 1
+_BUFFER = 2**18
+_ZSTD = Zstd(level=ZSTD_LEVEL)
+
+
+def zstd_chunk(pixels: NDArray[np.uint8]) -> bytes:
+    """A chunk of pixels (height, width, 3) as an array without JPEG tiles holds it."""
+    data: bytes = _ZSTD.encode(np.ascontiguousarray(pixels))
+    return data + _crc(data)
+
+
+def jpeg_chunk(stream: bytes) -> bytes:
+    """A JPEG tile as an array of such tiles holds it."""
+    return stream + _crc(stream)
+
+
+@contextlib.contextmanager
+def one_step(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its place once it is written; the disk may hold it later only."""
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int:
+    """Write a shard in one step and return its size; the disk may hold it later only.
+
+    Args:
+        path: the shard's file, in a folder that is there.
+        chunks: row by row; None where there is none.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    sizes = np.array([0 if chunk is None else len(chunk) for chunk in chunks], np.uint64)
+    missing = np.array([chunk is None for chunk in chunks])
+    index = np.stack([np.cumsum(sizes) - sizes, sizes], axis=-1).astype("<u8")
+    index[missing] = _NO_CHUNK
+    entries = index.tobytes()
+    with one_step(path) as beside, beside.open("wb", buffering=_BUFFER) as file:
+        file.writelines(chunk for chunk in chunks if chunk is not None)
+        file.write(entries + _crc(entries))
+    return int(sizes.sum()) + len(entries) + 4
+
+
+class ShardTiles(TileGrid):
+    """A level of a pyramid of ours; what a pyramid does not hold is blank.
+
+    Attributes:
+        jpeg: how its chunks are to be read, where they are JPEG streams.
+    """
+
+    def __init__(self, layout: LevelLayout) -> None:
+        self.size = (layout.size[1], layout.size[0])
+        self.tile = (layout.chunk[1], layout.chunk[0])
+        self.jpeg = layout.jpeg
+        self._layout = layout
+        self._lock = threading.Lock()
+        self._open: OrderedDict[tuple[int, int], _Shard] = OrderedDict()
+        if layout.jpeg is not None:
+            self._prefix = jpeg.prefix(layout.jpeg.tables, layout.jpeg.colour)
+            self.scales = jpeg.scales(self.tile)
+
+    @cached_property
+    def byte_counts(self) -> NDArray[np.int64]:  # type: ignore[override]
+        """As `TileGrid.byte_counts`; all indices are read for it, once."""
+        layout = self._layout
+        rows, columns = layout.chunks_per_shard
+        counts = np.empty((layout.grid[0] * rows, layout.grid[1] * columns), np.int64)
+        for row in range(layout.grid[0]):
+            for column in range(layout.grid[1]):
+                found = _Shard(layout, row, column).index[..., 1]
+                counts[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns] = found
+        whole = counts[: -(-layout.size[0] // layout.chunk[0]), : -(-layout.size[1] // layout.chunk[1])]
+        return np.ascontiguousarray(whole)
+
+    def is_blank(self, row: int, column: int) -> bool:
+        """As `TileGrid.is_blank`."""
+        shard, place = self._find(row, column)
+        return not shard.index[(*place, 1)]
+
+    def stored(self, row: int, column: int) -> bytes:
+        """As `TileGrid.stored`, without the checksum, which is compared."""
+        shard, place = self._find(row, column)
+        offset, size = (int(value) for value in shard.index[place])
+        data = os.pread(shard.descriptor, size, offset)
+        if len(data) != size:
+            raise ValueError(f"ends after {len(data)} of {size} bytes")
+        content = data[:-4]
+        if _crc(content) != data[-4:]:
+            raise ValueError("does not have the checksum that was written")
+        return content
+
+    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """As `TileGrid.decode`."""
+        if self.jpeg is not None:
+            try:
+                return jpeg.decode(data, self._prefix, self.tile, into=into)
+            except jpeg.JpegError as exc:  # its checksum says that it is what was copied
+                raise ValueError(f"does not decode, nor did it in the slide: {exc}") from exc
+        try:
+            shape = (self.tile[1], self.tile[0], 3)
+            target = np.empty(shape, np.uint8) if into is None else into
+            _ZSTD.decode(data, target)
+        except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
+            raise ValueError(f"does not decode: {exc}") from exc
+        return target
+
+    def reduced(self, data: bytes, scale: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """As `TileGrid.reduced`."""
+        try:
+            return jpeg.decode(data, self._prefix, self.tile, scale=scale, into=into)
+        except jpeg.JpegError as exc:
+            raise ValueError(f"does not decode: {exc}") from exc
+
+    def _find(self, row: int, column: int) -> tuple[_Shard, tuple[int, int]]:
+        """The shard that holds a chunk, and the chunk's place in it."""
+        rows, columns = self._layout.chunks_per_shard
+        key = (row // rows, column // columns)
+        with self._lock:
+            shard = self._open.get(key)
+            if shard is None:
+                shard = self._open[key] = _Shard(self._layout, *key)
+                if len(self._open) > OPEN_SHARDS:
+                    self._open.popitem(last=False)
+            else:
+                self._open.move_to_end(key)
+        return shard, (row % rows, column % columns)
+
+
+class _Shard:
+    """An open shard; whoever still reads from it keeps it open.
+
+    Attributes:
+        descriptor: of the open file.
+        index: (offset, bytes) of each chunk, (rows, columns, 2) int64; 0 bytes where there is none.
+    """
+
+    def __init__(self, layout: LevelLayout, row: int, column: int) -> None:
+        path = layout.shard_path(row, column)
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        rows, columns = layout.chunks_per_shard
+        length = 16 * rows * columns + 4
+        size = os.fstat(self.descriptor).st_size
+        data = os.pread(self.descriptor, length, max(0, size - length))
+        if len(data) == length and _crc(data[:-4]) == data[-4:]:
+            index = np.frombuffer(data[:-4], "<u8")
+            self.index = np.where(index == _NO_CHUNK, 0, index).astype(np.int64).reshape(rows, columns, 2)
+            # a file that lost its middle cannot account for its own length
+            if int(self.index[..., 1].sum()) + length == size:
+                return
+        raise ValueError(f"is in a damaged shard: {path.relative_to(layout.folder.parent)}")
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+def _crc(data: bytes) -> bytes:
+    return int(google_crc32c.value(data)).to_bytes(4, "little")
+
+
+def shard_damage(tiles: ShardTiles, layout: LevelLayout, row: int, column: int, *, decode: bool) -> list[str]:
+    """What is wrong with the chunks of a shard, found by reading all of it.
+
+    Args:
+        tiles: the level.
+        layout: the level's.
+        row, column: of the shard.
+        decode: whether chunks are decoded, too; else only their checksums are compared.
+    """
+    found = []
+    for place in layout.chunks_in(row, column):
+        if place is None:
+            continue
+        try:
+            if decode:
+                tiles.pixels(*place)
+            elif not tiles.is_blank(*place):
+                tiles.stored(*place)
+        except (OSError, ValueError) as exc:
+            found.append(f"level {layout.folder.name}, tile {place} {exc}")
+    return found

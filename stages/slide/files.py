@@ -1,0 +1,264 @@
+"""Open any whole-slide image and read its pixels.
+
+`Slide` is the small protocol that every later stage reads pixels through. `open_slide` gives it for whatever OpenSlide
+opens; `stages.pyramid.cache` gives it for the OME-Zarr pyramids that we write ourselves.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from stages.geometry import Box
+from stages.slide.dicom import find_dicom_tiles
+from stages.slide.facts import SlideError as SlideError
+from stages.slide.facts import SlideFacts as SlideFacts
+from stages.slide.facts import fingerprint_of, read_facts
+from stages.slide.facts import override_mpp as override_mpp
+from stages.slide.tiff import TiffTiles, find_level_tiles
+from stages.slide.tiles import DamagedTilesError, TileGrid, box_arrays
+
+REGION_SIDE = 256
+"""Level pixels along a side of the regions that OpenSlide is asked for where it interpolates."""
+
+COMPARED = 3
+"""Tiles of a level that are compared with OpenSlide before its own are used."""
+
+
+class Slide(Protocol):
+    """Pixels of one slide, level by level. Implementations pickle by path and open handles once per process."""
+
+    facts: SlideFacts
+
+    def read_boxes(
+        self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
+    ) -> list[NDArray[np.uint8]]:
+        """RGB (height, width, 3) of each box, read together: a tile that several of them touch is decoded once.
+
+        Args:
+            level: index in ``facts.levels``.
+            boxes: inside the level and in its pixels.
+            out: arrays to fill, one for each box; new ones by default.
+
+        Raises:
+            SlideError: a region cannot be read; caused by `DamagedTilesError` where it is known which.
+        """
+        ...
+
+    def read_level(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """RGB (height, width, 3) of one box; see `read_boxes`."""
+        return self.read_boxes(level, [box])[0]
+
+    def tile_bytes(self, level: int) -> NDArray[np.int64]:
+        """Compressed bytes of each of the level's tiles, (tile rows, tile columns); estimated if the file hides it."""
+        ...
+
+    def tiles(self, level: int) -> TileGrid | None:
+        """The level's own compressed tiles, where its reads decode them and nothing else; else None."""
+        return None
+
+    def direct(self, level: int) -> bool:
+        """Whether reads of this level decode the slide's own tiles, so that `tile_bytes` are exact."""
+        ...
+
+
+class OpenSlideSlide(Slide):
+    """A whole-slide file: its own JPEG tiles where they can be decoded directly and verified, else OpenSlide."""
+
+    def __init__(self, facts: SlideFacts) -> None:
+        self.facts = facts
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._pid = -1
+        self._handle: openslide.OpenSlide | None = None
+        self._grids: list[TiffTiles | None] | None = None
+        self._verdicts: dict[int, bool | None] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"facts": self.facts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.facts = state["facts"]
+        self._reset()
+
+    def _open(self) -> openslide.OpenSlide:
+        """This process's handle: handles do not survive a fork, and a new process must not share its parent's."""
+        with self._lock:
+            if self._pid != os.getpid() or self._handle is None:
+                handle = _open_handle(self.facts.path)
+                if fingerprint_of(self.facts.path, dict(handle.properties)) != self.facts.fingerprint:
+                    handle.close()
+                    raise SlideError("the file is no longer the one that was opened: start again with the new one")
+                self._handle, self._pid = handle, os.getpid()
+            return self._handle
+
+    def tiles(self, level: int) -> TiffTiles | None:
+        """See `Slide.tiles`."""
+        with self._lock:
+            if self._grids is None:
+                find = find_dicom_tiles if self.facts.vendor == "dicom" else find_level_tiles
+                self._grids = find(self.facts.path, [(r.width, r.height) for r in self.facts.levels])
+            tiles, same = self._grids[level], self._verdict(level)
+            if tiles is None or same is False:
+                return None
+            if same is None and not any(
+                other is not None and other.jpeg == tiles.jpeg and self._verdict(i)
+                for i, other in enumerate(self._grids)
+            ):
+                return None
+            return tiles
+
+    def _verdict(self, level: int) -> bool | None:
+        """`_verified`, found out once; False where there are no tiles."""
+        if level not in self._verdicts:
+            assert self._grids is not None
+            tiles = self._grids[level]
+            self._verdicts[level] = tiles is not None and self._verified(level, tiles)
+        return self._verdicts[level]
+
+    def _verified(self, level: int, tiles: TileGrid) -> bool | None:
+        """Whether some tiles decode to what OpenSlide shows: exactly where it does not interpolate.
+
+        A damaged tile says nothing of how intact ones decode, so others stand in for it; were it left to OpenSlide, it
+        would be shown as if it were whole. Where most are refused it is the encoding, and OpenSlide's business: None.
+        """
+        sizes = tiles.byte_counts.ravel()
+        filled = np.flatnonzero(sizes)
+        if len(filled) < len(sizes) and level and self.facts.vendor == "aperio":
+            return False  # in this format a missing tile is not blank: the finer level shows through
+        if not len(filled):
+            return True
+        by_size = filled[np.argsort(sizes[filled], kind="stable")]
+        whole, agreed, refused = self._whole(level), 0, 0
+        # rich in detail, typical, far corner; then what stands in for them
+        spread = [by_size[round(share * (len(by_size) - 1))] for share in (1, 0.5, 0.75, 0.25, 0.9, 0.4, 0.6, 0)]
+        for index in dict.fromkeys([*spread[:2], filled[-1], *spread[2:]]):
+            row, column = divmod(int(index), tiles.byte_counts.shape[1])
+            box = tiles.box(row, column)
+            try:
+                tiles.stored(row, column)  # first: OpenSlide would allocate whatever the file claims
+                theirs = self._read_openslide(level, box)
+            except (SlideError, OSError, ValueError):
+                continue
+            try:
+                ours = tiles.read(box)
+            except ValueError:
+                refused += 1
+                continue
+            difference = np.abs(ours.astype(np.int16) - theirs)
+            # off whole downsamples OpenSlide interpolates between pixels, so only a likeness can be asked for
+            if (difference.max() > 0) if whole else (difference.mean() > 12):
+                return False
+            agreed += 1
+            if agreed == COMPARED:
+                break
+        return True if agreed and agreed >= refused else None
+
+    def _whole(self, level: int) -> bool:
+        """Whether OpenSlide can be asked for exact pixels of this level: it addresses them in whole level-0 pixels."""
+        return float(self._open().level_downsamples[level]).is_integer()
+
+    def _read_openslide(self, level: int, box: Box) -> NDArray[np.uint8]:
+        if self._whole(level):
+            return self._read_region(level, box)
+        # Its pixels then depend on where a region starts, so regions start on a grid: what is read is what is there,
+        # however it is asked for.
+        raster, side, out = self.facts.levels[level], REGION_SIDE, np.empty((box.height, box.width, 3), np.uint8)
+        for y in range(box.y // side * side, box.y + box.height, side):
+            for x in range(box.x // side * side, box.x + box.width, side):
+                region = Box(x, y, side, side).intersect(Box(0, 0, raster.width, raster.height))
+                part = region.intersect(box)
+                pixels = self._read_region(level, region)[part.y - y :, part.x - x :][: part.height, : part.width]
+                out[part.y - box.y :, part.x - box.x :][: part.height, : part.width] = pixels
+        return out
+
+    def _read_region(self, level: int, box: Box) -> NDArray[np.uint8]:
+        handle = self._open()
+        downsample = handle.level_downsamples[level]
+        location = (round(box.x * downsample), round(box.y * downsample))
+        try:
+            rgba = np.asarray(handle.read_region(location, level, (box.width, box.height)))
+        except openslide.OpenSlideError as exc:
+            with self._lock:  # OpenSlide's errors latch: this handle answers nothing else from now on
+                self._handle = None
+            raise SlideError(
+                f"cannot read level {level} at ({box.x}, {box.y}): {exc}; the file is damaged: copy or scan it again"
+            ) from exc
+        return _on_background(rgba, self.facts.background)
+
+    def read_boxes(
+        self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
+    ) -> list[NDArray[np.uint8]]:
+        """See `Slide.read_boxes`."""
+        tiles = self.tiles(level)
+        if tiles is None:
+            targets = box_arrays(boxes) if out is None else list(out)
+            for box, target in zip(boxes, targets, strict=True):
+                target[:] = self._read_openslide(level, box)
+            return targets
+        try:
+            return tiles.read_many(boxes, blank=self.facts.background, out=out)
+        except DamagedTilesError as exc:
+            box = boxes[exc.boxes[0]]
+            raise SlideError(
+                f"cannot read level {level} at ({box.x}, {box.y}): {exc}; the file is damaged or gone: copy it again"
+            ) from exc
+
+    def tile_bytes(self, level: int) -> NDArray[np.int64]:
+        """See `Slide.tile_bytes`."""
+        tiles = self.tiles(level)
+        if tiles is not None:
+            return tiles.byte_counts
+        raster, (width, height) = self.facts.levels[level], self.facts.tile_sizes[level]
+        pixels = sum(r.width * r.height for r in self.facts.levels)
+        shape = (-(-raster.height // height), -(-raster.width // width))
+        return np.full(shape, max(1, round(self.facts.file_bytes * width * height / pixels)), np.int64)
+
+    def direct(self, level: int) -> bool:
+        """See `Slide.direct`."""
+        return self.tiles(level) is not None
+
+
+def _on_background(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
+    alpha = rgba[..., 3:]
+    if alpha.min() == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    # openslide-python has already undone the premultiplication
+    mixed = rgba[..., :3] * (alpha / 255.0) + np.array(background) * (1 - alpha / 255.0)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _open_handle(path: Path) -> openslide.OpenSlide:
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError as exc:
+        raise SlideError("not a whole-slide image that OpenSlide knows, or its companion files are missing") from exc
+    except openslide.OpenSlideError as exc:
+        raise SlideError(f"cannot be opened: {exc}") from exc
+
+
+def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide:
+    """Open a whole-slide file and read what it says of itself.
+
+    Args:
+        path: the slide file.
+        mpp: µm per level-0 pixel that replaces the file's own.
+
+    Raises:
+        SlideError: missing, not a slide, damaged, or claiming absurd dimensions.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SlideError("no such file: check the path, or the cohort table's folder")
+    with _open_handle(path) as handle:
+        facts = read_facts(path, handle)
+    return OpenSlideSlide(override_mpp(facts, mpp))

@@ -1,0 +1,186 @@
+"""Slides and models that the tests make for themselves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openslide
+import skimage.data
+import tifffile
+from numpy.typing import NDArray
+
+from pipeline.model.values import ModelSpec
+from stages.geometry import Raster
+from stages.pyramid.plan import Wish
+
+ROOT = Path(__file__).parent.parent
+
+TINY = ModelSpec(
+    classes=("a", "b", "c"),
+    attention_mpp=8.0,
+    patch_mpp=1.0,
+    patch_px=32,
+    attention="learned",
+    encoder="small",
+    dim=8,
+    scheme="systematic",
+    samples=12,
+)
+"""A model of few weights."""
+
+
+def tissue_pixels(width: int, height: int, *, margin: float = 0.2) -> NDArray[np.uint8]:
+    """Real stained tissue mirrored over a rectangle, with a bright margin of the given share on every side."""
+    piece = skimage.data.immunohistochemistry()
+    block = np.concatenate([np.concatenate([piece, piece[:, ::-1]], 1)] * 2)
+    block[512:] = block[511::-1]
+    reps = (-(-height // 1024), -(-width // 1024), 1)
+    image = np.tile(block, reps)[:height, :width].copy()
+    y, x = int(height * margin), int(width * margin)
+    inside = np.zeros((height, width), bool)
+    inside[y : height - y, x : width - x] = True
+    image[~inside] = 244
+    return image
+
+
+def write_slide(
+    path: Path,
+    image: NDArray[np.uint8],
+    *,
+    mpp: float | None = 0.5,
+    tile: int = 256,
+    levels: int = 3,
+    factor: int = 2,
+    compression: str | None = "jpeg",
+    photometric: str = "rgb",
+    **options: Any,
+) -> Path:
+    """Write ``image`` as a tiled pyramidal TIFF whose levels drop what ``factor`` leaves over, as scanners do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        for level in range(levels):
+            shrink = factor**level
+            h, w = image.shape[0] // shrink, image.shape[1] // shrink
+            blocks = image[: h * shrink, : w * shrink].reshape(h, shrink, w, shrink, 3)
+            part = blocks.mean((1, 3)).round().astype(np.uint8) if level else image
+            density = {} if mpp is None else {"resolution": (1e4 / mpp / shrink,) * 2, "resolutionunit": "CENTIMETER"}
+            tiff.write(
+                part,
+                tile=(tile, tile),
+                photometric=photometric,  # of the array: JPEG stores it as YCbCr
+                compression=compression,
+                compressionargs={"level": 90} if compression == "jpeg" else None,
+                subfiletype=int(level > 0),
+                metadata=None,
+                **density,
+                **options,
+            )
+    return path
+
+
+CACHE = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import stages.pyramid.layout
+from stages.pyramid.cache import cache_pyramid, open_pyramid
+stages.pyramid.layout.SHARD_SIDE = stages.pyramid.layout.JPEG_SHARD_SIDE = 512
+stop_after = int(sys.argv[4])
+calls = 0
+def progress(done, total, written):
+    global calls
+    calls += 1
+    print(done, flush=True)
+    if calls == stop_after:
+        os.kill(os.getpid(), signal.SIGKILL)
+cache_pyramid(open_pyramid(sys.argv[2]), sys.argv[3], profile=sys.argv[5], progress=progress, writers=1)
+"""
+
+
+def start_caching(slide: Path, out: Path, *, profile: Wish = "auto", stop_after: int = 0) -> subprocess.Popen[str]:
+    """Cache in a process of its own, which kills itself after some shards."""
+    command = [sys.executable, "-c", CACHE, str(ROOT), str(slide), str(out), str(stop_after), profile]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+MEASURE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from stages.geometry import Raster
+from stages.slide.render import count_reads, render_many
+from stages.pyramid.cache import open_pyramid
+
+def read_so_far():
+    with open("/proc/self/io") as file:
+        return int(file.readline().split()[1])
+
+for path, rasters in json.load(sys.stdin):
+    slide, rasters = open_pyramid(path), [Raster(*raster) for raster in rasters]
+    render_many(slide, rasters[:1])  # opens the handle, checks the tiles, loads the codecs
+    counted = count_reads(slide, rasters).bytes
+    before = read_so_far()
+    render_many(slide, rasters)
+    print(json.dumps([counted, read_so_far() - before]))
+"""
+
+
+def measured_reads(requests: list[tuple[Path, list[Raster]]]) -> Iterator[tuple[int, int]]:
+    """(bytes counted, bytes that the process really read) for each list of rasters together, in a fresh process."""
+    rows = [
+        (str(path), [(r.x, r.y, r.scale_x, r.scale_y, r.width, r.height) for r in rasters])
+        for path, rasters in requests
+    ]
+    command = [sys.executable, "-c", MEASURE, str(ROOT)]
+    done = subprocess.run(command, input=json.dumps(rows), capture_output=True, text=True, check=True)
+    yield from (tuple(json.loads(line)) for line in done.stdout.splitlines())
+
+
+def change_tags(path: Path, page: int = 0, **values: Any) -> Path:
+    """Overwrite TIFF tags of one page."""
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for name, value in values.items():
+            tiff.pages[page].aspage().tags[name].overwrite(value)
+    return path
+
+
+def empty_tile(path: Path, page: int, index: int) -> None:
+    """Make one tile zero bytes long, as writers do with tiles that were never scanned."""
+    with tifffile.TiffFile(path) as tiff:
+        counts = list(tiff.pages[page].aspage().databytecounts)
+    counts[index] = 0
+    change_tags(path, page, TileByteCounts=counts)
+
+
+def spoil(path: Path, page: int, index: int) -> None:
+    """Overwrite one tile's data with noise."""
+    with tifffile.TiffFile(path) as tiff:
+        at = tiff.pages[page].aspage()
+        offset, size = at.dataoffsets[index], at.databytecounts[index]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(np.random.default_rng(0).bytes(size))
+
+
+def saccade(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline.cli", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+Pixels = NDArray[np.float64]
+
+
+def pixels(slide: openslide.OpenSlide, left: int, top: int, width: int, height: int, *, level: int = 0) -> Pixels:
+    """Colours 0-255 of a rectangle of a level, (height, width, 3), its corner in level-0 pixels."""
+    region = slide.read_region((left, top), level, (width, height))
+    return np.asarray(region.convert("RGB"), np.float64)
+
+
+def thumbnail(image: Pixels, factor: int) -> Pixels:
+    """Means of ``factor`` x ``factor`` pixels; what is left at the far edges is dropped."""
+    height, width = (n // factor for n in image.shape[:2])
+    return image[: height * factor, : width * factor].reshape(height, factor, width, factor, 3).mean((1, 3))

@@ -1,0 +1,372 @@
+"""What a TARGET means, what a cohort table may look like, and how each mistake in it is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from pipeline.cohort.files import find_slides, folder_name, slide_stem
+from pipeline.cohort.table import CohortSlide, find_target, read_table, read_training_table
+from pipeline.errors import UsageError
+from pipeline.output.artefacts import prepare_output, write_attention_zarr
+from stages.geometry import Raster
+
+
+def touch(path: Path) -> Path:
+    """A file with a slide's name; finding slides looks at names only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"not really a slide")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.svs", "b.ndpi", "sub dir/ç\nd.TIF"):
+        touch(tmp_path / "slides" / name)
+    return tmp_path / "slides"
+
+
+@pytest.fixture
+def table(folder: Path):
+    def write(text: str, *, encoding: str = "utf-8", name: str = "cohort.csv") -> Path:
+        path = folder / name
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write
+
+
+def one_line(caught: pytest.ExceptionInfo[UsageError]) -> bool:
+    return "\n" not in str(caught.value).replace("ç\nd", "")
+
+
+# ---- targets ----
+
+
+def test_one_slide_is_a_cohort_of_one(folder):
+    cohort = find_target(folder / "a.svs")
+    assert cohort.slides == (CohortSlide(slide_id="a", path=folder / "a.svs", patient="a"),)
+
+
+def test_a_file_named_outright_is_a_slide_whatever_its_suffix(folder):
+    path = touch(folder / "odd.jp2")
+    assert [slide.path for slide in find_target(path).slides] == [path]
+
+
+def test_a_relative_target_gives_absolute_paths(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert find_target(Path("slides/a.svs")).slides[0].path == folder / "a.svs"
+    assert find_target(Path("slides")).slides[0].path == folder / "a.svs"
+
+
+def test_a_folder_is_searched_all_the_way_down_in_a_fixed_order(folder):
+    touch(folder / ".hidden.svs")
+    touch(folder / ".cache" / "c.svs")
+    touch(folder / "notes.txt")
+    touch(folder / "b" / "Data0001.dat")
+    cohort = find_target(folder)
+    found = [slide.path.relative_to(folder).as_posix() for slide in cohort.slides]
+    assert found == ["a.svs", "b.ndpi", "sub dir/ç\nd.TIF"]
+    assert [slide.slide_id for slide in cohort.slides] == ["a", "b", "ç%0Ad"]
+
+
+def test_links_give_each_file_once_and_loops_end(folder):
+    (folder / "sub dir" / "up").symlink_to(folder, target_is_directory=True)
+    (folder / "again.svs").symlink_to(folder / "a.svs")
+    elsewhere = touch(folder.parent / "elsewhere" / "e.svs")
+    (folder / "linked.svs").symlink_to(elsewhere)
+    names = [slide.path.name for slide in find_target(folder).slides]
+    assert names == ["a.svs", "b.ndpi", "linked.svs", "ç\nd.TIF"]
+
+
+def test_a_dead_link_is_a_slide_with_a_problem(folder):
+    (folder / "gone.svs").symlink_to(folder / "nowhere.svs")
+    problems = {slide.slide_id: slide.problem for slide in find_target(folder).slides}
+    assert "nowhere.svs" in problems.pop("gone")
+    assert set(problems.values()) == {None}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_is_never_opened_as_a_slide(folder):
+    os.mkfifo(folder / "pipe.svs")
+    assert "pipe" not in {slide.slide_id for slide in find_target(folder).slides}
+
+
+def test_pyramids_are_slides_and_other_zarr_folders_are_left_alone(folder):
+    ome = {"ome": {"version": "0.5", "multiscales": [{"datasets": [{"path": "0"}]}]}}
+    zarr.create_group(str(folder / "p.ome.zarr"), attributes=ome, zarr_format=3)
+    touch(folder / "p.ome.zarr" / "0" / "inside.svs")
+    write_attention_zarr(folder / "attention.zarr", np.ones((2, 3), np.float32), Raster(0, 0, 8, 8, 3, 2))
+    touch(folder / "old.zarr" / ".zgroup")
+    slides = {slide.slide_id: slide.path for slide in find_target(folder).slides}
+    assert slides["p"] == folder / "p.ome.zarr"
+    assert len(slides) == 4
+    assert find_target(folder / "p.ome.zarr").slides[0].slide_id == "p"
+
+
+def test_outputs_of_earlier_runs_are_not_searched(folder):
+    prepare_output(folder / "results")
+    touch(folder / "results" / "slides" / "a" / "overlay.ome.tiff")
+    assert len(find_target(folder).slides) == 3
+    assert len(find_target(folder / "results").slides) == 1  # named outright, it is
+
+
+def test_an_empty_folder_names_what_was_searched_for(tmp_path):
+    with pytest.raises(UsageError, match=r"no slides in .*\.svs.*\.ndpi|no slides in .*\.ndpi.*\.svs") as caught:
+        find_target(tmp_path)
+    assert one_line(caught)
+
+
+def test_a_missing_target_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match=r"no such file or folder: .*gone") as caught:
+        find_target(tmp_path / "gone")
+    assert one_line(caught)
+
+
+@pytest.mark.parametrize("names", [("x/s.svs", "y/s.svs"), ("s.svs", "s.ndpi"), ("S.svs", "s.tif")])
+def test_two_slides_with_one_name_in_a_folder_are_an_error_with_the_remedy(tmp_path, names):
+    for name in names:
+        touch(tmp_path / name)
+    with pytest.raises(UsageError, match=r"two slides are called '[sS]'.*'slide_id' column") as caught:
+        find_target(tmp_path)
+    assert one_line(caught)
+
+
+@pytest.mark.realdata
+def test_files_of_one_dicom_series_are_one_slide(shared_data, tmp_path):
+    dicom = shared_data / "slides" / "multi_frame_jpeg_camelyon_challenge_image.dcm"
+    shutil.copy(dicom, tmp_path / "level0.dcm")
+    shutil.copy(dicom, tmp_path / "level1.dcm")
+    touch(tmp_path / "broken.dcm")
+    assert [path.name for path in find_slides(tmp_path)] == ["broken.dcm", "level0.dcm"]
+
+
+@pytest.mark.realdata
+def test_every_real_slide_is_found(shared_data):
+    found = {slide.path.name for slide in find_target(shared_data / "slides").slides}
+    files = {p.name for p in (shared_data / "slides").glob("**/*") if p.suffix in (".svs", ".tiff", ".dcm", ".ndpi")}
+    assert found == files
+
+
+# ---- names ----
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("test3-DAPI-2-(387)", "test3-DAPI-2-(387)"),
+        ("Fälle 12 肝臓", "Fälle 12 肝臓"),
+        ("a/b\\c:d*e?f", "a%2Fb%5Cc%3Ad%2Ae%3Ff"),
+        ("a\nb\tc\0", "a%0Ab%09c%00"),
+        ("50%", "50%25"),
+        ("..", "%2E%2E"),
+        (" x. ", "%20x.%20"),
+        ("con", "%63on"),
+        ("COM1.a", "%43OM1.a"),
+        ("bad\udcff", "bad%ED%B3%BF"),
+    ],
+)
+def test_names_become_safe_folders(tmp_path, name, safe):
+    assert folder_name(name) == safe
+    (tmp_path / safe).mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == [safe]
+
+
+def test_names_stay_different_when_cut():
+    first, second = folder_name("é" * 300 + "1"), folder_name("é" * 300 + "2")
+    assert first != second
+    assert max(len(first.encode()), len(second.encode())) <= 120
+    assert folder_name("a/b") != folder_name("a%2Fb")
+    assert folder_name("e\u0301") == folder_name("é")
+
+
+@pytest.mark.parametrize(
+    ("file", "stem"),
+    [
+        ("a.svs", "a"),
+        ("a.OME.TIFF", "a"),
+        ("a.ome.zarr", "a"),
+        ("TCGA-1.2f6b", "TCGA-1.2f6b"),
+        ("TCGA-1.2f6b.svs", "TCGA-1.2f6b"),
+        ("x.jp2", "x.jp2"),
+    ],
+)
+def test_stems(file, stem):
+    assert slide_stem(Path(file)) == stem
+
+
+# ---- tables ----
+
+
+def test_a_full_table(table, folder):
+    path = table(
+        "slide,patient,label,mpp,split,fold,site,time,event\n"
+        "a.svs,P1,tumour,0.25,training,0,North,12,1\n"
+        "\n"
+        "b.ndpi,P2,normal,,TEST,1.0,,,\n"
+    )
+    first, second = find_target(path).slides
+    assert first == CohortSlide("a", folder / "a.svs", "P1", "tumour", 0.25, "train", 0, "North")
+    assert second == CohortSlide("b", folder / "b.ndpi", "P2", "normal", None, "test", 1, None)
+
+
+@pytest.mark.parametrize("slide", ["slide", "slide_id", "wsi", "FILENAME", "image_path"])
+@pytest.mark.parametrize("patient", ["patient", "case_id", "PATIENT"])
+def test_the_fields_other_names_for_the_columns(table, slide, patient):
+    path = table(f"{patient},{slide},spacing_at_level_0\nP1,a.svs,0.5\n")
+    (found,) = read_table(path).slides
+    assert (found.slide_id, found.patient, found.mpp, found.label) == ("a", "P1", 0.5, None)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_what_spreadsheets_save_is_read(table, separator, encoding, newline):
+    mpp = '"0.25"' if separator == "," else "0,25"
+    rows = [["Slide", "Label", "MPP"], ["a.svs", '"x, y; z"', mpp], ["b.ndpi", "ü", ""]]
+    path = table(newline.join(separator.join(row) for row in rows) + newline, encoding=encoding)
+    first, second = read_table(path).slides
+    assert (first.label, first.mpp) == ("x, y; z", 0.25)
+    assert (second.label, second.mpp) == ("ü", None)
+
+
+def test_paths_start_from_the_table_or_from_a_root_or_are_absolute(table, folder, tmp_path):
+    path = table(f"slide\nsub dir/../a.svs\n{folder / 'b.ndpi'}\n")
+    assert [slide.path for slide in read_table(path).slides] == [folder / "a.svs", folder / "b.ndpi"]
+    moved = path.rename(tmp_path / "cohort.csv")
+    assert [slide.problem for slide in read_table(moved, root=folder).slides] == [None, None]
+    assert "row 2: no slide" in (read_table(moved).slides[0].problem or "")
+
+
+def test_a_path_with_a_newline_survives_quoting(table, folder):
+    path = table('slide,label\n"sub dir/ç\nd.TIF",x\nb.ndpi,y\n')
+    assert [slide.path for slide in read_table(path).slides] == [folder / "sub dir" / "ç\nd.TIF", folder / "b.ndpi"]
+
+
+def test_a_slide_without_suffix_is_found_where_only_one_fits(table, folder):
+    touch(folder / "deep" / "TCGA-1.2f6b.svs")
+    touch(folder / "x" / "twin.svs")
+    touch(folder / "y" / "twin.tif")
+    slides = read_table(table("slide_id\nb\nTCGA-1.2f6b\ntwin\nnone\n")).slides
+    assert [slide.path.name for slide in slides[:2]] == ["b.ndpi", "TCGA-1.2f6b.svs"]
+    assert [slide.slide_id for slide in slides[:2]] == ["b", "TCGA-1.2f6b"]
+    assert "fits 2 slides (x/twin.svs, y/twin.tif)" in slides[2].problem
+    assert slides[3].problem.startswith("row 5: no slide")
+    assert read_table(table("slide_id\nx/twin\n")).slides[0].path == folder / "x" / "twin.svs"
+
+
+def test_large_tables_of_names_are_read_in_seconds(tmp_path):
+    for i in range(2000):
+        touch(tmp_path / "slides" / f"s{i}.svs")
+    path = tmp_path / "cohort.csv"
+    path.write_text("slide_id\n" + "".join(f"s{i}\n" for i in range(2000)))
+    started = time.perf_counter()
+    assert all(slide.problem is None for slide in read_table(path, root=tmp_path / "slides").slides)
+    assert time.perf_counter() - started < 5  # 0.2 s on a free core; a search for each row took 12 s
+
+
+def test_a_folder_with_one_slide_stands_for_it(table, folder):
+    touch(folder / "uuid" / "inner.svs")
+    slides = read_table(table("slide\nuuid\nsub dir\n")).slides
+    assert [slide.path.name for slide in slides] == ["inner.svs", "ç\nd.TIF"]
+    touch(folder / "uuid" / "second.svs")
+    assert "is a folder with 2 slides" in read_table(table("slide\nuuid\n")).slides[0].problem
+
+
+def test_slide_id_beside_a_path_column_names_the_slide(table, tmp_path):
+    touch(tmp_path / "slides" / "x" / "s.svs")
+    touch(tmp_path / "slides" / "y" / "s.svs")
+    cohort = read_table(table("slide,slide_id\nx/s.svs,first/s\ny/s.svs,second\n"))
+    assert [slide.slide_id for slide in cohort.slides] == ["first%2Fs", "second"]
+    with pytest.raises(UsageError, match=r"two slides are called 's', row 2 and row 3"):
+        read_table(table("slide\nx/s.svs\ny/s.svs\n"))
+
+
+@pytest.mark.parametrize("cell", ["nan", "NaN", "abc", "0", "-0.5", "inf", "1e999"])
+def test_a_bad_mpp_is_that_slides_problem_only(table, cell):
+    first, second = read_table(table(f"slide,label,mpp\na.svs,x,{cell}\nb.ndpi,y,0.5\n")).slides
+    assert first.mpp is None
+    assert first.problem is not None
+    assert f"row 2: mpp must be a positive number of µm/px, found {cell!r}; correct it" in first.problem
+    assert (second.mpp, second.problem) == (0.5, None)
+
+
+def test_a_missing_slide_is_that_slides_problem_only(table):
+    first, second = read_table(table("slide\ngone.svs\nb.ndpi\n")).slides
+    assert "no slide" in first.problem
+    assert first.slide_id == "gone"
+    assert second.problem is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty; expected a header"),
+        ("slide,label\n", "no slides below the header"),
+        ("name,label\na.svs,x\n", r"expected a column slide or .*, found name, label"),
+        ("slide,label\n,x\n", r"row 2: no slide; fill in 'slide'"),
+        ("slide,label\na.svs,x,oops\n", r"row 2: 3 cells under 2 columns; .*double quotes"),
+        ("slide,label\na.svs,x\nb.ndpi,y\na.svs,y\n", r"a\.svs is listed twice, in row 2 and row 4; remove one"),
+        ("slide,label\na.svs,x\n./sub dir/../a.svs,y\n", "is listed twice, in row 2 and row 3"),
+        ("slide,split\na.svs,holdout\n", r"row 2: split must be train, val or test, found 'holdout'"),
+        ("slide,fold\na.svs,-1\n", r"row 2: fold must be a whole number from 0, found '-1'"),
+        ("slide,fold\na.svs,1.5\n", r"row 2: fold must be a whole number"),
+        ('slide,label\n"a.svs,x\n', r"not a valid CSV"),
+        ("slide\0,label\n", r"not UTF-8 text; save the table as 'CSV UTF-8'"),
+    ],
+)
+def test_a_broken_table_is_one_line_with_the_remedy(table, text, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        find_target(table(text))
+    assert one_line(caught)
+    assert "cohort.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_other_encodings_name_the_right_one(table, encoding):
+    with pytest.raises(UsageError, match="CSV UTF-8"):
+        find_target(table("slide,label\na.svs,ü\n", encoding=encoding))
+
+
+def test_a_missing_table_or_a_folder_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot read the cohort table .*gone\.csv: No such file"):
+        read_table(tmp_path / "gone.csv")
+    with pytest.raises(UsageError, match="cannot read the cohort table"):
+        read_table(tmp_path)
+
+
+# ---- training ----
+
+
+def test_a_training_table_may_name_its_label_column(table):
+    cohort = read_training_table(table("slide,Grade\na.svs,10\nb.ndpi,9\n"), label="grade")
+    assert cohort.classes == ("9", "10")
+    assert read_training_table(table("slide,label\na.svs,tumour\nb.ndpi,normal\n")).classes == ("normal", "tumour")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slide,labels,site\na.svs,x,s\n", r"no label column 'label', found slide, labels, site; .*nearest: 'labels'"),
+        ("slide,label\na.svs,x\nb.ndpi,x\n", r"column 'label' must hold two classes or more, found only 'x'"),
+        ("slide,label\na.svs,x\nb.ndpi,\n", r"1 of 2 slides have no 'label', the first is 'b'; fill in"),
+        ("slide,label\na.svs,nan\nb.ndpi,nan\n", r"2 of 2 slides have no 'label'"),
+        ("slide,label,mpp\na.svs,x,nan\nb.ndpi,y,\n", r"row 2: mpp must be a positive number"),
+        ("slide,label\ngone.svs,x\nlost.svs,y\n", r"row 2: no slide .*gone\.svs.*\(and 1 more\)"),
+        (
+            "slide,label,patient,split\na.svs,x,P,train\nb.ndpi,y,P,test\n",
+            r"patient 'P' is in both train \('a'\) and test \('b'\); put all",
+        ),
+        ("slide,label,split\na.svs,x,train\nb.ndpi,y,\n", r"'b' has no split while others do"),
+    ],
+)
+def test_what_training_refuses(table, text, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        read_training_table(table(text))
+    assert one_line(caught)

@@ -1,0 +1,203 @@
+"""The model as a whole: what its draws estimate, and its checkpoint."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+from makers import TINY as SPEC
+
+from pipeline.errors import UsageError
+from pipeline.model.checkpoint import load_model, save_model
+from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
+from pipeline.model.values import View
+from stages.sampling.draw import entropy
+
+
+@pytest.fixture(scope="module")
+def model() -> AttentionSampler:
+    torch.manual_seed(1)
+    model = AttentionSampler(SPEC).eval()
+    for parameter in list(model.attention.parameters())[-2:]:  # its last layer starts at zero
+        torch.nn.init.normal_(parameter, std=20)
+    torch.nn.init.normal_(model.head.weight, std=0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def view() -> View:
+    """A slide that is an array: the model reads patches through a callable and asks nothing else of it."""
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (40, 36, 3), np.uint8)
+    patches = rng.integers(0, 256, (100, 32, 32, 3), np.uint8) // rng.integers(1, 4, (100, 1, 1, 3), np.uint8)
+    tissue = rng.random((10, 9)) < 0.8
+    return View(rgb, tissue, lambda cells: patches[cells])
+
+
+def exhaustive(model: AttentionSampler, view: View) -> torch.Tensor:
+    """Logits of the model that reads every patch, written out."""
+    with torch.no_grad():
+        attention = model.glance(view).log_attention.exp()
+        features = model.encoder(torch.from_numpy(view.patches(np.arange(attention.numel()))))
+        return model.head(FEATURE_SCALE * (attention[:, None] * features.double()).sum(0).float())
+
+
+@pytest.mark.parametrize("scheme", ["systematic", "gumbel", "iid"])
+def test_logits_are_unbiased_for_those_of_the_model_that_reads_everything(
+    model: AttentionSampler, view: View, scheme: str
+) -> None:
+    truth = exhaustive(model, view)
+    # neither flat nor on a few cells: there is something to weigh and something to miss
+    assert 10 < float(entropy(model.glance(view).log_attention.detach()[None]).exp()) < 60
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        draws = [model([view], samples=12, generator=generator, scheme=scheme)[0][0] for _ in range(200)]
+        sampled = [model.sample(view, generator=generator, scheme=scheme).prediction.logits for _ in range(200)]
+    for logits in (torch.stack(draws).double(), torch.stack(sampled)):
+        error = logits.std(0) / math.sqrt(len(logits))
+        assert ((logits.mean(0) - truth).abs() < 4 * error).all()  # four standard errors
+
+
+def test_intervals_cover_the_exhaustive_prediction_at_least_as_often_as_they_say(
+    model: AttentionSampler, view: View
+) -> None:
+    truth = exhaustive(model, view).double().softmax(0)
+    generator = torch.Generator().manual_seed(3)
+    trials = 300
+    hits = torch.zeros(3)
+    for _ in range(trials):
+        found = model.sample(view, generator=generator, samples=24).prediction
+        hits += ((found.low <= truth) & (truth <= found.high)).float()
+    # at least the stated 95 %, four standard errors allowed
+    assert (hits / trials > 0.95 - 4 * math.sqrt(0.95 * 0.05 / trials)).all(), hits / trials
+
+
+def test_a_budget_for_every_cell_is_exact_and_says_so(model: AttentionSampler, view: View) -> None:
+    found = model.sample(view, generator=torch.Generator().manual_seed(0), samples=1000)
+    truth = exhaustive(model, view)
+    torch.testing.assert_close(found.prediction.logits.float(), truth, rtol=1e-4, atol=1e-4)
+    assert torch.equal(found.prediction.low, found.prediction.high)
+    assert sorted(found.cells) == list(np.flatnonzero(view.tissue))
+    assert found.missed == pytest.approx(0, abs=1e-9)
+
+
+def test_only_tissue_is_read_and_nothing_twice(model: AttentionSampler, view: View) -> None:
+    asked: list[int] = []
+
+    def patches(cells: np.ndarray) -> da.Array:
+        asked.extend(cells)
+        return da.from_array(view.patches(cells), chunks=4)
+
+    counting = View(view.rgb, view.tissue, patches)
+    found = model.sample(counting, generator=torch.Generator().manual_seed(0), scheme="iid", samples=60)
+    assert len(asked) == len(set(asked)) == len(found.cells) <= 60
+    assert view.tissue.ravel()[asked].all()
+    embedding = (found.weights * found.log_attention.exp().numpy()[found.cells]) @ found.features.astype(np.float64)
+    logits = model.head(FEATURE_SCALE * torch.from_numpy(embedding).float())
+    torch.testing.assert_close(found.prediction.logits.float(), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_gives_back_the_same_model(model: AttentionSampler, view: View, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.spec == SPEC
+    assert not again.training
+    assert torch.equal(exhaustive(again, view), exhaustive(model, view))
+
+
+def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
+    class Boom:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Boom()))
+    with pytest.raises(UsageError, match="cannot load the checkpoint"):
+        load_model(tmp_path / "model.safetensors")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="not a saccade"):
+        load_model(tmp_path / "other.safetensors")
+
+
+def test_a_checkpoint_whose_encoder_needs_timm_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # as where it is not installed
+    model = AttentionSampler(SPEC)
+    model.spec = replace(SPEC, encoder="timm:resnet18")
+    save_model(model, tmp_path / "model.safetensors")
+    with pytest.raises(
+        UsageError, match=r"model\.safetensors: 'timm:resnet18' needs timm.*pip install saccade\[timm\]$"
+    ):
+        load_model(tmp_path / "model.safetensors")
+
+
+def test_reading_on_until_sure_reads_nothing_twice_and_stops_when_it_may(model: AttentionSampler, view: View) -> None:
+    asked: list[int] = []
+
+    def patches(cells: np.ndarray) -> np.ndarray:
+        asked.extend(cells)
+        return view.patches(cells)
+
+    counting = View(view.rgb, view.tissue, patches)
+    read = []
+    for tolerance in (0.5, 0.05, 1e-6):
+        asked.clear()
+        found = model.sample(counting, generator=torch.Generator().manual_seed(0), tolerance=tolerance)
+        assert len(asked) == len(set(asked)) == len(found.cells)
+        assert found.prediction.reach <= tolerance
+        read.append(len(asked))
+    assert read[0] <= SPEC.samples < read[-1] == view.tissue.sum()
+    assert read == sorted(read)
+    torch.testing.assert_close(found.prediction.logits.float(), exhaustive(model, view), rtol=1e-4, atol=1e-4)
+
+
+def test_reading_on_ends_with_the_budget(model: AttentionSampler, view: View) -> None:
+    found = model.sample(view, generator=torch.Generator().manual_seed(0), tolerance=1e-6, samples=30)
+    assert 12 < len(found.cells) <= 30
+    assert found.prediction.reach > 1e-6
+
+
+def test_intervals_hold_under_optional_stopping(model: AttentionSampler, view: View) -> None:
+    """Stopping as soon as an interval is narrow picks the lucky ones: they must hold all the same."""
+    truth = exhaustive(model, view).double().softmax(0)
+    generator = torch.Generator().manual_seed(4)
+    trials = 200
+    hits, stopped = torch.zeros(3), 0
+    for _ in range(trials):
+        sampled = model.sample(view, generator=generator, tolerance=0.12)
+        found = sampled.prediction
+        hits += ((found.low - 1e-9 <= truth) & (truth <= found.high + 1e-9)).float()
+        stopped += len(sampled.cells) < view.tissue.sum()
+    assert stopped > trials / 4  # otherwise nothing was optional
+    assert (hits / trials > 0.95 - 4 * math.sqrt(0.95 * 0.05 / trials)).all(), hits / trials
+
+
+def test_a_control_variate_changes_what_is_drawn_from_not_what_is_estimated(view: View) -> None:
+    """Logits stay unbiased; the loss of what the thumbnail foretells reaches only the control."""
+    torch.manual_seed(1)
+    model = AttentionSampler(replace(SPEC, control=True)).eval()
+    torch.nn.init.normal_(model.attention.logit.weight, std=20)
+    torch.nn.init.normal_(model.head.weight, std=0.2)
+    truth = exhaustive(model, view)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        draws = torch.stack([model([view], samples=12, generator=generator).logits[0] for _ in range(200)])
+    error = draws.double().std(0) / math.sqrt(len(draws))
+    assert ((draws.mean(0) - truth).abs() < 4 * error).all()  # four standard errors
+    model([view], samples=12, generator=generator).control_error.backward()
+    assert model.control is not None
+    assert bool(model.control.weight.grad.any())
+    assert all(p.grad is None for p in [*model.attention.parameters(), *model.encoder.parameters()])
+    found = model.sample(view, generator=generator, samples=1000)
+    torch.testing.assert_close(found.prediction.logits.float(), truth, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,179 @@
+"""Two levels of attention: regions from the thumbnail, cells inside opened regions from a second look."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from makers import TINY, tissue_pixels, write_slide
+
+from pipeline.model.checkpoint import load_model, save_model
+from pipeline.model.look import look
+from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
+from pipeline.model.values import ModelSpec, View
+
+SPEC = replace(TINY, attention_mpp=16.0, inner_mpp=4.0, region_cells=3, region_samples=3)
+ROWS, COLUMNS = 9, 12  # cells; 3 x 4 regions
+
+
+def two_level(spec: ModelSpec) -> AttentionSampler:
+    torch.manual_seed(1)
+    model = AttentionSampler(spec).eval()
+    assert model.inner is not None
+    for attention, spread in ((model.attention, 20), (model.inner, 20)):
+        torch.nn.init.normal_(attention.logit.weight, std=spread)  # starts at zero
+    torch.nn.init.normal_(model.head.weight, std=0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> AttentionSampler:
+    return two_level(SPEC)
+
+
+@pytest.fixture(scope="module")
+def view() -> View:
+    """A slide that is an array; one of its regions has no tissue."""
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (18, 24, 3), np.uint8)
+    patches = rng.integers(0, 256, (108, 32, 32, 3), np.uint8) // rng.integers(1, 4, (108, 1, 1, 3), np.uint8)
+    regions = rng.integers(0, 256, (12, 24, 24, 3), np.uint8)
+    tissue = rng.random((ROWS, COLUMNS)) < 0.8
+    tissue[3:6, :3] = False
+    return View(rgb, tissue, lambda cells: patches[cells], lambda found: regions[found])
+
+
+def exhaustive(model: AttentionSampler, view: View) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the model that looks into every region and reads every patch, and its attention; written out."""
+    assert model.inner is not None
+    assert view.regions is not None
+    attention = torch.zeros(ROWS, COLUMNS, dtype=torch.float64)
+    with torch.no_grad():
+        outer = model.glance(view).log_attention.exp()
+        for region in range(12):
+            row, column = 3 * (region // 4), 3 * (region % 4)
+            tissue = torch.from_numpy(view.tissue[row : row + 3, column : column + 3])
+            if not tissue.any():
+                assert outer[region] == 0
+                continue
+            image = torch.from_numpy(view.regions(np.array([region]))[0]).permute(2, 0, 1) / 255
+            inside = model.inner(image).masked_fill(~tissue, -math.inf).flatten().softmax(0).view(3, 3)
+            attention[row : row + 3, column : column + 3] = outer[region] * inside
+        features = model.encoder(torch.from_numpy(view.patches(np.arange(ROWS * COLUMNS)))).double()
+        embedding = (attention.flatten()[:, None] * features).sum(0)
+        return model.head(FEATURE_SCALE * embedding.float()), attention.flatten()
+
+
+@pytest.mark.parametrize("scheme", ["systematic", "gumbel", "iid"])
+def test_logits_are_unbiased_for_those_of_the_model_that_reads_everything(
+    model: AttentionSampler, view: View, scheme: str
+) -> None:
+    truth, _ = exhaustive(model, view)
+    generator = torch.Generator().manual_seed(2)
+    glance = model.glance(view)
+    with torch.no_grad():
+        every = model.encoder(torch.from_numpy(view.patches(np.arange(ROWS * COLUMNS))))
+        trained = [model([view], samples=12, generator=generator, scheme=scheme).logits[0] for _ in range(200)]
+        (plan,) = model.plan([view], [glance], samples=12, generator=generator, scheme=scheme, repeats=4000)
+        evidence = model.evidence(plan, every[plan.cells])
+    for logits, centred in ((torch.stack(trained).double(), truth), (evidence.log_odds, None)):
+        if centred is not None:
+            error = logits.std(0) / math.sqrt(len(logits))
+            assert ((logits.mean(0) - centred).abs() < 4 * error).all()  # four standard errors
+    # and the stated variance of the (nearly linear) log-odds is that of the draws, within its own sampling error
+    stated, true = evidence.by_design * evidence.unit, evidence.log_odds.var(0)
+    assert ((stated.mean(0) / true - 1).abs() < 0.15).all()
+
+
+def test_a_budget_for_every_cell_is_exact_and_looks_everywhere(model: AttentionSampler, view: View) -> None:
+    truth, attention = exhaustive(model, view)
+    found = model.sample(view, generator=torch.Generator().manual_seed(0), samples=1000)
+    torch.testing.assert_close(found.prediction.logits.float(), truth, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.log_attention.exp(), attention, rtol=1e-4, atol=1e-7)
+    assert torch.equal(found.prediction.low, found.prediction.high)
+    assert sorted(found.cells) == list(np.flatnonzero(view.tissue))
+    assert list(found.opened) == [region for region in range(12) if region != 4]
+    assert found.missed == pytest.approx(0, abs=1e-9)
+
+
+def test_only_opened_regions_are_read_and_nothing_twice(model: AttentionSampler, view: View) -> None:
+    asked: list[int] = []
+    opened: list[int] = []
+
+    def patches(cells: np.ndarray) -> np.ndarray:
+        asked.extend(cells)
+        return np.asarray(view.patches(cells))
+
+    def regions(found: np.ndarray) -> np.ndarray:
+        assert view.regions is not None
+        opened.extend(found)
+        return np.asarray(view.regions(found))
+
+    counting = View(view.rgb, view.tissue, patches, regions)
+    once = model.sample(counting, generator=torch.Generator().manual_seed(0))
+    assert len(asked) == len(set(asked)) == len(once.cells) <= 12
+    assert opened == list(once.opened)
+    assert len(opened) == 4  # 12 samples, 3 in each
+    assert {(c // COLUMNS // 3) * 4 + c % COLUMNS // 3 for c in asked} <= set(opened)
+    assert float(once.log_attention.exp().sum()) == pytest.approx(1, abs=1e-6)
+    embedding = (once.weights * once.log_attention.exp().numpy()[once.cells]) @ once.features.astype(np.float64)
+    logits = model.head(FEATURE_SCALE * torch.from_numpy(embedding).float())
+    torch.testing.assert_close(once.prediction.logits.float(), logits, rtol=1e-4, atol=1e-4)
+    asked.clear(), opened.clear()
+    on = model.sample(counting, generator=torch.Generator().manual_seed(0), tolerance=1e-6)
+    assert len(asked) == len(set(asked)) == len(on.cells) == view.tissue.sum()
+    assert len(opened) == len(set(opened)) == len(on.opened)
+
+
+def test_both_attentions_learn(model: AttentionSampler, view: View) -> None:
+    """One step's gradient reaches the encoder, the head and both attention nets."""
+    assert model.inner is not None
+    out = model([view], samples=12, generator=torch.Generator().manual_seed(0))
+    loss = torch.nn.functional.cross_entropy(out.logits, torch.tensor([1])) - 0.01 * out.entropies.mean()
+    model.zero_grad()
+    loss.backward()
+    for part in (model.attention, model.inner, model.encoder, model.head):
+        gradients = [p.grad for p in part.parameters() if p.grad is not None]
+        assert gradients
+        assert all(bool(g.isfinite().all()) for g in gradients)
+        assert any(bool(g.any()) for g in gradients)
+    model.zero_grad()
+
+
+def test_a_checkpoint_gives_back_both_levels(model: AttentionSampler, view: View, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.spec == SPEC
+    first, second = (m.sample(view, generator=torch.Generator().manual_seed(3)) for m in (model, again))
+    assert torch.equal(first.prediction.logits, second.prediction.logits)
+
+
+@pytest.mark.parametrize("size", [(1803, 1401), (2048, 1536)])
+def test_cells_regions_and_patches_lie_on_the_same_places(size: tuple[int, int], tmp_path: Path) -> None:
+    """On a slide: a region's second look is cut into cells exactly where the cells' patches are read."""
+    path = write_slide(tmp_path / "slide.tif", tissue_pixels(*size))
+    model = two_level(replace(SPEC, attention_mpp=16.0, patch_mpp=0.5, patch_px=64))
+    seen = look(path, model)
+    assert seen.insider is not None
+    rows, columns = (n // 3 for n in seen.tissue.shape)
+    assert rows * columns == seen.insider.cells.width * seen.insider.cells.height
+    places = model._places(seen.view)
+    for region in (0, columns + 1, rows * columns - 1):
+        raster = seen.insider.rasters([region])[0]
+        blocks = raster.pooled(8, 4, 3, 3)  # cells of 32 um are 8 pixels at 4 um/px
+        np.testing.assert_allclose(
+            blocks.centres_level0(np.arange(9)), seen.cells.centres_level0(places[region].numpy()), atol=0.5
+        )
+    one = look(path, AttentionSampler(replace(model.spec, inner_mpp=None, region_cells=1)))
+    height, width = one.tissue.shape
+    assert np.array_equal(seen.tissue[:height, :width], one.tissue)
+    assert (seen.cells.x, seen.cells.scale_x) == (one.cells.x, one.cells.scale_x)
+    images = seen.insider.patches([0, columns + 1]).compute()
+    assert images.shape == (2, 24, 24, 3)
+    found = model.sample(seen.view, generator=torch.Generator().manual_seed(0), samples=12)
+    cost = seen.count(found.cells, found.opened)
+    assert cost.bytes > seen.count(found.cells, found.opened[:0]).bytes > seen.cost.bytes

@@ -1,0 +1,199 @@
+"""The report: everything about a run on one page that needs nothing but its own folder."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from pipeline.report.report import write_report
+
+HOSTILE = "<script>alert(1)</script>\"'&amp; #100%?é"
+NAMES = ["plain", HOSTILE.replace("/", "_"), "組織 1", "../up"]
+VOID = {"meta", "img", "input", "rect"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: checks that tags nest, and keeps links, texts and attributes."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.inline: dict[str, str] = {}
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("style", "script"):
+            self.inline[self.open[-1]] = data
+        else:
+            self.texts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def row(name: str, classes: list[str], **changes: Any) -> dict[str, Any]:
+    share = 1 / len(classes)
+    chances = {f"prob_{c}{end}": share + d for c in classes for end, d in (("", 0.0), ("_low", -0.1), ("_high", 0.125))}
+    plain = {"slide_id": name, "path": f"/cohort/{name}.svs", "status": "ok", "error": "", "predicted": classes[-1]}
+    cost = {
+        "patches_read": 40,
+        "cells": 800,
+        "fraction_read": 0.05,
+        "bytes_read": 1_500_000,
+        "seconds": 2.0,
+        "key": "k",
+    }
+    return {**plain, **chances, **cost, **changes}
+
+
+def failed(name: str, error: str) -> dict[str, Any]:
+    return {"slide_id": name, "path": f"/cohort/{name}", "status": "failed", "error": error, "seconds": 0.1}
+
+
+def run(classes: list[str], **changes: Any) -> dict[str, Any]:
+    plain = {
+        "command": ["saccade", "run", "my slides", "--model", "m.safetensors"],
+        "settings": {"model": "/models/m.safetensors", "samples": None, "seed": 0},
+        "classes": classes,
+        "started": "2030-01-02T03:04:05+00:00",
+        "ended": "2030-01-02T03:06:10+00:00",
+        "reused": 1,
+        "bytes_read": 6_000_000,
+        "slide_bytes": 600_000_000,
+        "metrics": {},
+    }
+    return {**plain, **changes}
+
+
+def report(folder: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> Page:
+    write_report(folder / "report.html", rows, about)
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("classes", [["normal", "tumour"], ["a", "b", "<c> & d"]])
+def test_every_link_leads_to_a_file_of_the_run(tmp_path: Path, classes: list[str]) -> None:
+    names = NAMES[:3]
+    for name in names:
+        folder = tmp_path / "slides" / name
+        folder.mkdir(parents=True)
+        (folder / "overlay.png").write_bytes(b"")
+        (folder / "overlay.geojson").write_bytes(b"")
+    for name in ("predictions.csv", "run.json"):
+        (tmp_path / name).write_bytes(b"")
+    page = report(tmp_path, [row(name, classes) for name in names], run(classes))
+    links = [a["href"] for a in page.all("a")] + [i["src"] for i in page.all("img")]
+    assert len(links) == 3 * len(names) + 2
+    for link in links:
+        parts = urlsplit(link or "")
+        assert (parts.scheme, parts.netloc, parts.query, parts.fragment) == ("", "", "", "")
+        assert (tmp_path / unquote(parts.path)).is_file(), link
+    assert all(image["alt"] for image in page.all("img"))
+
+
+def test_hostile_names_and_errors_are_text_only(tmp_path: Path) -> None:
+    classes = ["normal", HOSTILE]
+    rows = [row(name, classes) for name in NAMES] + [failed(HOSTILE, HOSTILE)]
+    plain = report(tmp_path, [row("x", ["n", "t"]) for _ in NAMES] + [failed("x", "y")], run(["n", "t"]))
+    about = run(classes, command=[HOSTILE], settings={HOSTILE: HOSTILE}, metrics={HOSTILE: {"value": 0.5}})
+    page = report(tmp_path, rows, about)
+    assert len(page.all("script")) == 1
+    assert page.text.count(HOSTILE) >= 6
+    allowed = {name for _, attributes in plain.tags for name in attributes} | {"hidden"}
+    assert {name for _, attributes in page.tags for name in attributes} <= allowed  # no onclick, no style
+    # a name cannot climb out of the run's folder
+    assert not any(".." in (link["href"] or "").split("/") for link in page.all("a"))
+
+
+def test_nothing_but_its_own_style_script_and_pictures_may_load(tmp_path: Path) -> None:
+    page = report(tmp_path, [row("x", ["n", "t"])], run(["n", "t"]))
+    [policy] = [m["content"] or "" for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "'self' file:"
+    for tag in ("style", "script"):
+        digest = base64.b64encode(hashlib.sha256(page.inline[tag].encode()).digest()).decode()
+        assert rules[f"{tag}-src"] == f"'sha256-{digest}'"
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", source)
+
+
+def test_says_what_the_run_did(tmp_path: Path) -> None:
+    metrics = {"slides": 4, "patients": 3, "auroc": {"value": 0.97, "low": 0.9, "high": None}, "f1": {"value": None}}
+    rows = [
+        row("one", ["n", "t"], fraction_read=0.02),
+        row("two", ["n", "t"], fraction_read=0.04),
+        failed("bad", "torn"),
+    ]
+    text = report(tmp_path, rows, run(["n", "t"], metrics=metrics)).text
+    for said in (
+        "2 of 3 1 reused",
+        "slides failed 1",
+        "1 slide failed",
+        "bad /cohort/bad torn",
+        "80 of 1,600 cells",
+        "3.0% 2.0% to 4.0%",
+        "6 MB 1.0% of the slides' 600 MB",
+        "2 min 5 s",
+        "probability of t",
+        "0.500 [0.400, 0.625]",
+        "4 slides, 3 patients",
+        "AUROC 0.970",
+        "saccade run 'my slides' --model m.safetensors",
+        "/models/m.safetensors",
+    ):
+        assert said in text, said
+
+
+def test_bars_show_value_and_interval_to_scale(tmp_path: Path) -> None:
+    changes = {"prob_t": 0.25, "prob_t_low": 0.0, "prob_t_high": 1.0}
+    page = report(tmp_path, [row("x", ["n", "t"], **changes)], run(["n", "t"]))
+    [track] = [r for r in page.all("rect") if r["class"] == "track"]
+    [band] = [r for r in page.all("rect") if r["class"] == "band"]
+    [point] = [r for r in page.all("rect") if r["class"] == "point"]
+    assert (float(band["x"] or 0), float(band["width"] or 0)) == (float(track["x"] or 0), float(track["width"] or 0))
+    centre = float(point["x"] or 0) + float(point["width"] or 0) / 2
+    assert centre == pytest.approx(float(track["x"] or 0) + 0.25 * float(track["width"] or 0), abs=0.06)
+    assert page.all("svg")[0]["aria-label"] == "probability of t: 0.250, interval 0.000 to 1.000"
+
+
+def test_missing_numbers_read_as_missing(tmp_path: Path) -> None:
+    """As in rows read back from a table: empty cells and NaN, or a run that says nothing of itself."""
+    blank = {key: "" for key in row("x", ["n", "t"]) if key not in ("slide_id", "path", "status", "predicted")}
+    rows = [row("x", ["n", "t"], **blank), row("y", ["n", "t"], prob_t=math.nan, fraction_read=math.nan)]
+    text = report(tmp_path, rows, run(["n", "t"])).text
+    assert "nan" not in text.lower()
+    assert "\N{EN DASH}" in text
+    assert "0 of 0" in report(tmp_path, [], {}).text
+    assert "0 of 1" in report(tmp_path, [failed("x", "")], {}).text
+
+
+def test_names_that_are_not_valid_text_do_not_stop_the_report(tmp_path: Path) -> None:
+    page = report(tmp_path, [row("bad\udcff", ["n", "t"])], run(["n", "t"]))
+    assert page.all("img")[0]["src"] == "slides/bad%FF/overlay.png"

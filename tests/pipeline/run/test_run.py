@@ -1,0 +1,234 @@
+"""`saccade run` from the inside: artefacts, failures, reruns, workers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from distributed import LocalCluster
+from makers import tissue_pixels, write_slide
+
+from pipeline.cache import cache_cohort
+from pipeline.cohort.table import find_target
+from pipeline.errors import UsageError
+from pipeline.output.artefacts import read_attention_zarr, read_commit
+from pipeline.run.run import RunSettings, RunSummary, run_cohort
+from pipeline.run.workers import each
+
+
+def run(target: Path, out: Path, model: Path, **settings: Any) -> RunSummary:
+    return run_cohort(find_target(target), out, RunSettings(model=model, **settings))
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def mixed(slides_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good slides among bad ones: truncated, empty, no resolution, implausible resolution, not a slide."""
+    folder = tmp_path_factory.mktemp("mixed cohort ü")
+    for slide in slides_folder.iterdir():
+        shutil.copy(slide, folder)
+    whole = (slides_folder / "even.tif").read_bytes()
+    (folder / "cut.tif").write_bytes(whole[: len(whole) // 2])
+    write_slide(folder / "blank.tif", np.full((900, 900, 3), 244, np.uint8))
+    write_slide(folder / "no-mpp.tif", tissue_pixels(600, 600), mpp=None)
+    write_slide(folder / "bogus-mpp.tif", tissue_pixels(600, 600), mpp=352.8)
+    (folder / "text.svs").write_text("not a slide")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(mixed: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "out"
+    summary = run(mixed, out, checkpoint)
+    assert (summary.total, summary.ok, summary.failed) == (8, 3, 5)
+    return out
+
+
+def test_bad_slides_fail_with_a_remedy_and_cost_no_other(finished: Path) -> None:
+    by_id = {row["slide_id"]: row for row in rows(finished)}
+    assert {name for name, row in by_id.items() if row["status"] == "ok"} == {"even", "odd", "plain"}
+    expected = {
+        "cut": "damaged|truncated|opened|slide",
+        "blank": "no tissue",
+        "no-mpp": "--mpp",
+        "bogus-mpp": "--mpp",
+        "text": "not a whole-slide image",
+    }
+    for name, words in expected.items():
+        assert re.search(words, by_id[name]["error"]), by_id[name]
+        assert "unexpected" not in by_id[name]["error"]
+        assert not (finished / "slides" / name / "prediction.json").exists()
+
+
+def test_every_artefact_of_a_predicted_slide_is_there_and_agrees(finished: Path) -> None:
+    for row in rows(finished):
+        if row["status"] != "ok":
+            continue
+        folder = finished / "slides" / row["slide_id"]
+        names = {path.name for path in folder.iterdir()}
+        artefacts = (
+            "thumbnail.png",
+            "attention.zarr",
+            "samples.h5",
+            "overlay.png",
+            "overlay.geojson",
+            "prediction.json",
+        )
+        assert names == set(artefacts)
+        attention, raster = read_attention_zarr(folder / "attention.zarr")
+        assert attention.sum() == pytest.approx(1, abs=1e-5)
+        assert np.count_nonzero(attention) == int(row["cells"])
+        with h5py.File(folder / "samples.h5") as bag:
+            count = int(row["patches_read"])
+            assert bag["coords"].shape == (count, 2)
+            assert bag["features"].shape == (count, 16)
+            assert np.allclose(np.linalg.norm(bag["features"][:], axis=1), 1, atol=1e-4)
+            assert np.allclose(bag["attention"][:], attention.ravel()[bag["cell"][:]])
+            middle = bag["coords"][:] + bag["coords"].attrs["patch_size_level0"] / 2
+            assert np.abs(middle - raster.centres_level0(bag["cell"][:])).max() <= 1
+        low, p, high = (float(row[f"prob_tumour{end}"]) for end in ("_low", "", "_high"))
+        assert 0 <= low <= p <= high <= 1
+        assert 0 < float(row["fraction_read"]) <= 1
+        geojson = json.loads((folder / "overlay.geojson").read_text())
+        assert sum(f["properties"]["objectType"] == "detection" for f in geojson["features"]) == count
+
+
+def test_a_rerun_does_only_what_is_missing(finished: Path, mixed: Path, checkpoint: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("slides/*/*.*")}
+    lost = finished / "slides" / "odd" / "prediction.json"
+    lost.unlink()
+    summary = run(mixed, finished, checkpoint)
+    assert (summary.ok, summary.reused) == (3, 2)
+    after = {path: path.stat().st_mtime_ns for path in finished.glob("slides/*/*.*")}
+    assert {path for path in after if after[path] == before.get(path)} == {p for p in before if p.parent.name != "odd"}
+    assert lost.exists()
+
+
+def test_results_do_not_depend_on_the_other_slides_or_on_the_run(
+    finished: Path, mixed: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    run(mixed / "odd.tif", tmp_path / "alone", checkpoint)
+    alone = rows(tmp_path / "alone")[0]
+    (together,) = (row for row in rows(finished) if row["slide_id"] == "odd")
+    for row in (alone, together):
+        row.pop("seconds")
+    assert alone == together
+
+
+def test_what_changes_results_makes_them_stale(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
+    slide, out = mixed / "even.tif", tmp_path / "out"
+    run(slide, out, checkpoint)
+    assert run(slide, out, checkpoint).reused == 1
+    for change in ({"samples": 20}, {"tolerance": 0.3}, {"scheme": "iid"}, {"seed": 1}, {"mpp": 0.45}):
+        assert run(slide, out, checkpoint, **change).reused == 0
+        assert run(slide, out, checkpoint, **change).reused == 1
+
+
+def test_worker_processes_give_the_same_results(finished: Path, mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
+    cohort, out = find_target(mixed), tmp_path / "out"
+    run_cohort(cohort, out, RunSettings(model=checkpoint), workers=2)
+    columns = ("slide_id", "status", "prob_tumour", "prob_tumour_low", "patches_read", "bytes_read", "key")
+    assert [[row[c] for c in columns] for row in rows(out)] == [[row[c] for c in columns] for row in rows(finished)]
+
+
+def test_a_worker_that_dies_takes_only_its_own_slide(mixed: Path) -> None:
+    """A decoder's crash cannot be caught; the slide fails, the others go on in a new worker."""
+    cohort = find_target(mixed)
+    jobs = [(slide,) for slide in cohort.slides]
+    found = dict(each(_die_on_cut, jobs, workers=1, scheduler=None))
+    assert [row["status"] for slide, row in found.items() if slide.slide_id == "cut"] == ["failed"]
+    assert all(row["status"] == "ok" for slide, row in found.items() if slide.slide_id != "cut")
+    assert len(found) == len(jobs)
+
+
+def _die_on_cut(slide: Any) -> dict[str, Any]:
+    if slide.slide_id == "cut":
+        os._exit(11)
+    return {"slide_id": slide.slide_id, "status": "ok"}
+
+
+def test_a_scheduler_by_address(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs="ERROR") as cluster:
+        cohort = find_target(mixed / "even.tif")
+        summary = run_cohort(
+            cohort, tmp_path / "out", RunSettings(model=checkpoint), scheduler=cluster.scheduler_address
+        )
+    assert summary.ok == 1
+    with pytest.raises(UsageError, match="no dask scheduler answers"):
+        run_cohort(cohort, tmp_path / "other", RunSettings(model=checkpoint), scheduler="tcp://127.0.0.1:1")
+
+
+def test_a_cached_pyramid_gives_the_slides_own_results(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
+    assert cache_cohort(find_target(mixed / "odd.tif"), tmp_path / "cache") == 0
+    (pyramid,) = find_target(tmp_path / "cache").slides
+    assert pyramid.path.name == "odd.ome.zarr"
+    run(mixed / "odd.tif", tmp_path / "slide", checkpoint)
+    run(pyramid.path, tmp_path / "pyramid", checkpoint)
+    one, other = rows(tmp_path / "slide")[0], rows(tmp_path / "pyramid")[0]
+    same = (
+        "predicted",
+        "prob_tumour",
+        "prob_tumour_low",
+        "prob_tumour_high",
+        "patches_read",
+        "cells",
+        "fraction_read",
+        "key",
+    )
+    assert [one[c] for c in same] == [other[c] for c in same]
+
+
+def test_another_slide_of_the_same_name_is_never_overwritten(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(mixed / "even.tif", out, checkpoint)
+    kept = read_commit(out / "slides" / "even")
+    impostor = write_slide(tmp_path / "elsewhere" / "even.tif", tissue_pixels(900, 900))
+    summary = run(impostor, out, checkpoint)
+    assert summary.failed == 1
+    assert "another slide of this name" in summary.rows[0]["error"]
+    assert read_commit(out / "slides" / "even") == kept
+
+
+def test_labels_that_the_model_does_not_know_are_refused(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
+    table = tmp_path / "cohort.csv"
+    table.write_text(f"slide,label\n{mixed / 'even.tif'},benign\n")
+    with pytest.raises(UsageError, match="benign"):
+        run(table, tmp_path / "out", checkpoint)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_starts_without_a_usable_model(mixed: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "model.safetensors"
+    broken.write_bytes(b"\x00" * 100)
+    for path in (tmp_path / "missing.safetensors", broken):
+        with pytest.raises(UsageError, match="checkpoint"):
+            run(mixed, tmp_path / "out", path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_every_slide_would_refuse_is_said_once(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--samples 1 is too few for an interval: give at least 2"):
+        run(mixed, tmp_path / "out", checkpoint, samples=1)
+    with pytest.raises(UsageError, match="iid tells no interval beyond 2048; use --scheme systematic"):
+        run(mixed, tmp_path / "out", checkpoint, samples=3000, scheme="iid")
+
+
+def test_metrics_are_there_where_the_table_has_labels(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
+    table = tmp_path / "cohort.csv"
+    named = {"even": "normal", "odd": "tumour", "plain": "normal"}
+    table.write_text("slide,label\n" + "".join(f"{mixed / name}.tif,{label}\n" for name, label in named.items()))
+    summary = run(table, tmp_path / "out", checkpoint)
+    assert 0 <= summary.metrics["auroc"]["value"] <= 1
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["metrics"]["slides"] == 3

@@ -1,0 +1,98 @@
+"""`saccade cache` on real files: what it says, what it leaves, and with what exit code."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from makers import saccade, tissue_pixels, write_slide
+
+from stages.pyramid.record import read_mark
+
+
+@pytest.fixture
+def slides(slides_folder: Path, tmp_path: Path) -> Path:
+    """Two slides: one of JPEG tiles, one not."""
+    folder = tmp_path / "my\nslides ü"
+    folder.mkdir()
+    for name in ("odd.tif", "plain.tif"):
+        shutil.copy(slides_folder / name, folder)
+    return folder
+
+
+def test_profiles_and_verification(slides: Path, tmp_path: Path) -> None:
+    """Each slide in the profile that suits it, whatever its folder is called; whole until it is damaged."""
+    out = tmp_path / "out\nö ü"
+    done = saccade("cache", slides, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("MB/s") == 2
+    profiles = {path.name: read_mark(path).profile for path in out.glob("*.zarr")}
+    assert profiles == {"odd.ome.zarr": "native", "plain.ome.zarr": "portable"}
+    verified = saccade("cache", slides, "--out", out, "--verify")
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stderr.count("every chunk is as it was written") == 2
+
+    for name in profiles:
+        shard = out / name / "0/c/0/0/0"
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 1
+        shard.write_bytes(data)
+    damaged = saccade("cache", slides, "--out", out, "--verify")
+    assert damaged.returncode == 1
+    assert damaged.stderr.count("is damaged: level 0, tile (") == 2
+    assert damaged.stderr.count("delete it and run `saccade cache` again") == 2
+
+
+def test_verification_knows_a_missing_and_an_outdated_pyramid(slides: Path, tmp_path: Path) -> None:
+    """A slide replaced under its cache is seen, and the next run makes the pyramid anew."""
+    out = tmp_path / "out"
+    missing = saccade("cache", slides, "--out", out, "--verify")
+    assert missing.returncode == 1
+    assert missing.stderr.count("there is no pyramid") == 2
+    assert not out.exists()
+    assert saccade("cache", slides, "--out", out).returncode == 0
+    write_slide(slides / "odd.tif", tissue_pixels(500, 400), levels=1)
+    outdated = saccade("cache", slides, "--out", out, "--verify")
+    assert outdated.returncode == 1
+    assert "was made of other content than" in outdated.stderr
+    assert saccade("cache", slides, "--out", out).returncode == 0
+    assert saccade("cache", slides, "--out", out, "--verify").returncode == 0
+
+
+def test_portable_everything_and_export(slides: Path, tmp_path: Path) -> None:
+    """The options reach the files; contradictions are refused before anything is written."""
+    out = tmp_path / "out"
+    for wrong, words in (
+        (["--ngff", "0.4", "--profile", "native"], "leave --profile native out"),
+        (["--ngff", "0.4", "--verify"], "leave one of them out"),
+    ):
+        done = saccade("cache", slides, "--out", out, *wrong)
+        assert (done.returncode, out.exists()) == (2, False)
+        assert words in done.stderr
+    assert saccade("cache", slides, "--out", out, "--profile", "portable", "--all").returncode == 0
+    assert {(read_mark(path).profile, read_mark(path).kept) for path in out.glob("*.zarr")} == {("portable", "all")}
+    assert saccade("cache", slides, "--out", tmp_path / "old", "--ngff", "0.4").returncode == 0
+    names = sorted(path.name for path in (tmp_path / "old").glob("*.zarr"))
+    assert names == ["odd.ngff04.ome.zarr", "plain.ngff04.ome.zarr"]
+
+
+def test_a_full_disk_ends_the_run_with_one_line(slides: Path, small_disk: Path) -> None:
+    """What there was room for is whole, and the slides after are not tried in vain."""
+    for number in range(3):
+        shutil.copy(slides / "plain.tif", slides / f"z{number}.tif")
+    done = saccade("cache", slides, "--out", small_disk)
+    assert done.returncode == 1
+    assert done.stderr.count("the disk is full") == 1
+    assert "plain: failed: " in done.stderr
+    assert "the other 3 slides were not tried" in done.stderr
+    assert saccade("cache", slides / "odd.tif", "--out", small_disk, "--verify").returncode == 0
+
+
+def test_a_read_only_disk_is_refused_at_once(slides: Path, small_disk: Path) -> None:
+    """One line, and nothing started."""
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    done = saccade("cache", slides, "--out", small_disk)
+    assert done.returncode == 2
+    assert "Read-only file system; choose another --out or make it writable" in done.stderr

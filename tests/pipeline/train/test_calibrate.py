@@ -1,0 +1,85 @@
+"""The interval's rule, fitted to how far draws really fall: it holds what it says on slides that it never saw."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from makers import TINY
+
+from pipeline.model.checkpoint import load_model, save_model
+from pipeline.model.sampler import AttentionSampler
+from pipeline.model.values import View
+from pipeline.train.calibrate import calibrate, drawn_errors
+from stages.slide.files import SlideError
+
+SPEC = replace(TINY, classes=("a", "b"), samples=16)
+
+
+@pytest.fixture(scope="module")
+def model() -> AttentionSampler:
+    """Random weights whose attention prefers dark cells."""
+    torch.manual_seed(1)
+    model = AttentionSampler(SPEC).eval()
+    torch.nn.init.normal_(model.attention.logit.weight, std=20)
+    torch.nn.init.normal_(model.head.weight, std=1)
+    return model
+
+
+def slide(seed: int) -> View:
+    """A slide as an array whose patches are of two kinds, the rare kind seldom where attention is high."""
+    rng = np.random.default_rng(seed)
+    rgb = rng.integers(0, 256, (60, 60, 3), np.uint8)
+    rare = rng.random(225) < rng.uniform(0.02, 0.2)
+    noise = rng.integers(0, 256, (225, 32, 32, 3)) // 4
+    patches = (noise + np.where(rare, 160, 20)[:, None, None, None]).astype(np.uint8)
+    return View(rgb, np.ones((15, 15), bool), lambda cells: patches[cells])
+
+
+@pytest.fixture(scope="module")
+def calibrated(model: AttentionSampler) -> AttentionSampler:
+    said: list[str] = []
+    model.calibration = calibrate(model, [lambda i=i: slide(i) for i in range(12)], seed=0, say=said.append)  # type: ignore[misc]
+    assert said[-1] == "calibrating intervals: read 12/12 slides whole"
+    return model
+
+
+@pytest.mark.parametrize("n", [8, 16, 64])
+def test_intervals_hold_what_they_say_on_unseen_slides(calibrated: AttentionSampler, n: int) -> None:
+    """Nominal 95 % over 30 unseen slides; tolerance from the spread between slides, of which 12 were calibrated on."""
+    assert calibrated.calibration is not None
+    generator = torch.Generator().manual_seed(7)
+    held = []
+    for seed in range(100, 130):
+        evidence, errors = drawn_errors(calibrated, slide(seed), [n], draws=100, generator=generator)[n]
+        half = calibrated.calibration.half_width(evidence, n)
+        held.append(float((errors.abs() <= half)[:, 1].double().mean()))
+    error = float(np.std(held, ddof=1)) * math.sqrt(1 / 30 + 1 / 12)
+    assert abs(np.mean(held) - 0.95) < 3 * error, held
+
+
+def test_a_checkpoint_keeps_its_calibration(calibrated: AttentionSampler, tmp_path: Path) -> None:
+    save_model(calibrated, tmp_path / "model.safetensors")
+    assert load_model(tmp_path / "model.safetensors").calibration == calibrated.calibration
+
+
+def test_slides_too_small_to_draw_from_tell_nothing(model: AttentionSampler) -> None:
+    """Where every budget reads the whole slide, there is no error to learn from."""
+    tissue = np.zeros((15, 15), bool)
+    tissue[0, :3] = True
+    small = View(slide(0).rgb, tissue, slide(0).patches)
+    assert calibrate(model, [lambda: small], seed=0, say=lambda line: None) is None
+
+
+def test_a_slide_that_cannot_be_read_whole_is_left_out_and_said(model: AttentionSampler) -> None:
+    def broken(cells: np.ndarray) -> np.ndarray:
+        raise SlideError("s1.svs: a tile is damaged")
+
+    said: list[str] = []
+    views = [lambda: slide(0), lambda: View(slide(1).rgb, slide(1).tissue, broken)]
+    assert calibrate(model, views, seed=0, say=said.append) is not None
+    assert "calibrating intervals: left out: s1.svs: a tile is damaged" in said

@@ -1,0 +1,229 @@
+"""`saccade train` from the inside: learning, resuming, splits, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from makers import tissue_pixels, write_slide
+
+from pipeline.config import Config, load_config
+from pipeline.errors import UsageError
+from pipeline.model.checkpoint import load_model
+from pipeline.model.sampler import AttentionSampler
+from pipeline.train import fit as fitting
+from pipeline.train.train import train_cohort
+
+FAST = [
+    *("view.attention_mpp=8", "view.patch_px=32", "encoder.dim=16", "sampling.samples=16"),
+    *("training.epochs=3", "training.batch_size=4", "training.device=cpu"),
+]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve patients; the tissue of the positives is finely striped, which any one patch can tell."""
+    folder = tmp_path_factory.mktemp("cohort")
+    with (folder / "cohort.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["slide", "patient", "label", "split"])
+        for i in range(12):
+            image = tissue_pixels(500 + 7 * i, 460 + 3 * i, margin=0.1)
+            if i % 2:
+                image[100:400, 100:400:2] //= 3
+            write_slide(folder / f"s{i}.tif", image, levels=2, factor=4)
+            writer.writerow([f"s{i}.tif", f"p{i}", "ab"[i % 2], "train" if i < 8 else "test"])
+    (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    return folder
+
+
+def config(cohort: Path, *more: str) -> Config:
+    return load_config(cohort / "config.yaml", [*FAST, *more])
+
+
+def test_it_learns_and_says_so(cohort: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    long = config(cohort, "training.epochs=20", "training.learning_rate=0.003")
+    metrics = train_cohort(long, tmp_path, say=lines.append)
+    assert metrics["test"]["slides"] == 4
+    assert metrics["test"]["auroc"]["value"] == 1.0
+    assert json.loads((tmp_path / "metrics.json").read_text())["test"]["auroc"]["value"] == 1.0
+    assert sum("epoch" in line and "s left" in line for line in lines) == 20
+    assert load_model(tmp_path / "model.safetensors").spec.classes == ("a", "b")
+
+
+def test_every_parameter_learns_from_slide_labels(cohort: Path) -> None:
+    """One step's gradient reaches attention, encoder and head alike."""
+    from pipeline.model.look import look
+    from pipeline.train.train import model_spec
+
+    torch.manual_seed(0)
+    model = AttentionSampler(model_spec(config(cohort), ("a", "b")))
+    torch.nn.init.normal_(list(model.attention.parameters())[-2], std=0.1)  # starts at zero, which passes nothing on
+    views = [look(cohort / f"s{i}.tif", model).view for i in (0, 1)]
+    logits, entropies, _ = model(views, samples=8, generator=torch.Generator().manual_seed(0))
+    assert logits.shape == (2, 2)
+    (torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1])) - 0.01 * entropies.mean()).backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert still == []
+
+
+def test_training_from_a_checkpoint_equals_training_in_one_go(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the second epoch, then started again: the same weights as without the kill."""
+
+    class KilledError(Exception):
+        pass
+
+    def dies(line: str) -> None:
+        if line.startswith("epoch 2/"):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_cohort(config(cohort), tmp_path / "killed", say=dies)
+    lines: list[str] = []
+    train_cohort(config(cohort), tmp_path / "killed", say=lines.append)
+    assert not any(line.startswith("epoch 1/") for line in lines)
+    train_cohort(config(cohort), tmp_path / "whole", say=lambda line: None)
+    killed, whole = (load_model(tmp_path / name / "model.safetensors").state_dict() for name in ("killed", "whole"))
+    for name, value in whole.items():
+        torch.testing.assert_close(killed[name], value, rtol=0, atol=1e-6)
+    assert not list((tmp_path / "killed").glob("*.ckpt"))
+
+
+def test_what_is_killed_while_intervals_are_calibrated_is_not_trained_again(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def dies(line: str) -> None:
+        if line.startswith("calibrating"):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_cohort(config(cohort), tmp_path, say=dies)
+    lines: list[str] = []
+    train_cohort(config(cohort), tmp_path, say=lines.append)
+    assert not any(line.startswith("epoch") for line in lines)
+    assert any(line.startswith("calibrating") for line in lines)
+    assert load_model(tmp_path / "model.safetensors").calibration is not None
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_rerun_trains_nothing_and_a_change_trains_again(cohort: Path, tmp_path: Path) -> None:
+    train_cohort(config(cohort), tmp_path, say=lambda line: None)
+    before = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    lines: list[str] = []
+    train_cohort(config(cohort), tmp_path, say=lines.append)
+    assert any("up to date" in line for line in lines)
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
+    train_cohort(config(cohort, "training.seed=1"), tmp_path, say=lambda line: None)
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns != before
+
+
+def test_a_read_cache_changes_nothing_but_what_is_read(tmp_path: Path) -> None:
+    """The same weights; what was read of slow slides lies in the folder; and the model is none the staler for it."""
+    rows = ["slide,patient,label,split"]
+    for i in range(4):
+        write_slide(tmp_path / f"s{i}.tif", tissue_pixels(400 + i, 420), compression="packbits", levels=2, factor=4)
+        rows.append(f"s{i}.tif,p{i},{'ab'[i % 2]},train")
+    (tmp_path / "cohort.csv").write_text("\n".join(rows))
+    (tmp_path / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    short = ("training.epochs=1", "training.calibration_slides=0")
+    train_cohort(config(tmp_path, *short), tmp_path / "plain", say=lambda line: None)
+    cached = config(tmp_path, *short, f"reading.cache={tmp_path / 'cache'}")
+    train_cohort(cached, tmp_path / "cached", say=lambda line: None)
+    assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) >= 4 * 4
+    plain, with_cache = (load_model(tmp_path / name / "model.safetensors") for name in ("plain", "cached"))
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, with_cache.state_dict()[name]), name
+    lines: list[str] = []
+    train_cohort(cached, tmp_path / "plain", say=lines.append)
+    assert any("up to date" in line for line in lines)
+
+
+def test_other_slides_to_calibrate_on_make_an_earlier_model_stale(cohort: Path, tmp_path: Path) -> None:
+    """Intervals come from val slides first: where those change, what stands there is not up to date."""
+    lines = (cohort / "cohort.csv").read_text().splitlines()
+    overrides = [f"cohort.slides={cohort}", "training.epochs=1"]
+    told: list[list[str]] = [[], [], []]
+    for run, val in enumerate((8, 8, 9)):
+        table = tmp_path / "cohort.csv"
+        moved = [line.replace("test", "val") if line.startswith(f"s{val}.") else line for line in lines]
+        table.write_text("\n".join(moved) + "\n")
+        train_cohort(config(cohort, f"cohort.table={table}", *overrides), tmp_path / "out", say=told[run].append)
+    assert [any("up to date" in line for line in said) for said in told] == [False, True, False]
+
+
+def test_cross_validation_tests_every_slide_once(cohort: Path, tmp_path: Path) -> None:
+    metrics = train_cohort(config(cohort, "training.folds=2", "training.epochs=1"), tmp_path, say=lambda line: None)
+    assert metrics["cross-validation"]["slides"] == 12
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["slide_id"] for row in rows) == sorted(f"s{i}" for i in range(12))
+    assert {path.name for path in tmp_path.glob("fold-*")} == {"fold-0", "fold-1"}
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_bad_slide_is_left_out_and_named(cohort: Path, tmp_path: Path) -> None:
+    table = tmp_path / "cohort.csv"
+    bad = write_slide(tmp_path / "blank.tif", np.full((400, 400, 3), 244, np.uint8))
+    lines = (cohort / "cohort.csv").read_text().splitlines()
+    table.write_text("\n".join([*lines, f"{bad},p99,a,train"]) + "\n")
+    told: list[str] = []
+    overrides = [f"cohort.table={table}", f"cohort.slides={cohort}", "training.epochs=1"]
+    metrics = train_cohort(config(cohort, *overrides), tmp_path / "out", say=told.append)
+    assert list(metrics["excluded"]) == ["blank"]
+    assert any("left out: blank: no tissue" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("cohort.label=diagnosis", "no label column 'diagnosis', found slide, patient, label"),
+        ("cohort.table=missing.csv", "missing.csv"),
+    ],
+)
+def test_a_bad_cohort_starts_nothing(cohort: Path, tmp_path: Path, override: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        train_cohort(config(cohort, override), tmp_path / "out", say=lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_that_cannot_be_made_starts_nothing(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # as where it is not installed
+    junk = tmp_path / "junk.safetensors"
+    junk.write_bytes(b"junk" * 100)
+    for override, words in [
+        ("encoder.name=timm:resnet18", r"^encoder: 'timm:resnet18' needs timm.*pip install saccade\[timm\]$"),
+        (f"encoder.weights={junk}", r"^encoder: .*junk\.safetensors cannot be read as weights"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            train_cohort(config(cohort, override), tmp_path / "out", say=lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_class_is_refused(cohort: Path, tmp_path: Path) -> None:
+    table = tmp_path / "one.csv"
+    table.write_text(f"slide,label\n{cohort / 's0.tif'},a\n{cohort / 's2.tif'},a\n")
+    with pytest.raises(UsageError, match="two classes or more"):
+        train_cohort(config(cohort, f"cohort.table={table}"), tmp_path / "out", say=lambda line: None)
+
+
+def test_patches_are_turned_all_eight_ways_alike() -> None:
+    turn = fitting._turned(torch.Generator().manual_seed(0))
+    patch = torch.arange(2 * 2 * 3, dtype=torch.uint8).reshape(1, 2, 2, 3)
+    count = 4000
+    seen, counts = turn(patch.repeat(count, 1, 1, 1)).flatten(1).unique(dim=0, return_counts=True)
+    assert len(seen) == 8
+    # a binomial share of 1/8: five standard errors
+    assert (counts / count - 1 / 8).abs().max() < 5 * (1 / 8 * 7 / 8 / count) ** 0.5

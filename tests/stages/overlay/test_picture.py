@@ -1,0 +1,323 @@
+"""Attention and patches land where they belong on the slide: in the picture, and in QuPath's objects."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from makers import tissue_pixels, write_slide
+from matplotlib.figure import Figure
+from matplotlib.path import Path as Ring
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from stages.attention import HematoxylinAttention, masked_log_softmax, tissue_cells
+from stages.geometry import Box, Mpp, Raster, level_raster
+from stages.overlay.outlines import trace
+from stages.overlay.picture import (
+    attention_image,
+    blend,
+    draw_overlay,
+    geojson,
+    overlay_figure,
+    round_length,
+    times_uniform,
+)
+from stages.patches import PatchReader
+from stages.slide.files import Slide, SlideFacts, open_slide
+from stages.slide.render import render
+from stages.slide.tiles import box_arrays
+from stages.tissue import Thumbnail, find_tissue, read_thumbnail
+
+
+class ArraySlide(Slide):
+    """A slide held in memory, for what no writer can make: bounds away from the corner."""
+
+    def __init__(self, facts: SlideFacts, levels: list[NDArray[np.uint8]]) -> None:
+        self.facts = facts
+        self.levels = levels
+
+    def read_boxes(
+        self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
+    ) -> list[NDArray[np.uint8]]:
+        targets = box_arrays(boxes) if out is None else list(out)
+        for box, target in zip(boxes, targets, strict=True):
+            target[:] = self.levels[level][box.y : box.y + box.height, box.x : box.x + box.width]
+        return targets
+
+    def tile_bytes(self, level: int) -> NDArray[np.int64]:
+        return np.ones((1, 1), np.int64)
+
+    def direct(self, level: int) -> bool:
+        return False
+
+
+def blob_image(width: int, height: int, x: float, y: float, radius: float) -> NDArray[np.uint8]:
+    """Tissue that is brown and pale, with one disc of dense hematoxylin."""
+    image = tissue_pixels(width, height)
+    rows, columns = np.ogrid[:height, :width]
+    image[np.hypot(columns + 0.5 - x, rows + 0.5 - y) < radius] = (70, 60, 150)
+    return image
+
+
+def attend(slide: Slide, attention_mpp: float, cell_px: int) -> tuple[Thumbnail, NDArray[np.float64], Raster]:
+    thumbnail = read_thumbnail(slide, attention_mpp)
+    hematoxylin = HematoxylinAttention(cell_px=cell_px, temperature=0.01)
+    rgb = torch.from_numpy(thumbnail.rgb).permute(2, 0, 1) / 255
+    cells = tissue_cells(torch.from_numpy(find_tissue(thumbnail)), cell_px=cell_px)
+    attention = masked_log_softmax(hematoxylin(rgb), cells).exp().double().numpy()
+    return thumbnail, attention, hematoxylin.raster(thumbnail.raster)
+
+
+def picture(figure: Figure) -> NDArray[np.uint8]:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=figure.dpi)
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def to_level0(figure: Figure, xy: NDArray[np.float64], height: int) -> NDArray[np.float64]:
+    """Page pixels (N, 2) from the top left -> level-0 coordinates (N, 2), by the figure's first axes."""
+    return figure.axes[0].transData.inverted().transform(np.stack([xy[:, 0], height - xy[:, 1]], axis=1))
+
+
+def area(ring: list[list[float]]) -> float:
+    x, y = np.array(ring).T
+    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)
+
+
+def check_blob(slide: Slide, centre: tuple[float, float], attention_mpp: float, cell_px: int) -> None:
+    """The whole chain, to within one cell: the picture's own pixels, the patch outline and the GeoJSON."""
+    thumbnail, attention, cells = attend(slide, attention_mpp, cell_px)
+    cell = np.array([cells.scale_x, cells.scale_y])
+    box = np.array([[centre[0] - 90, centre[1] - 90, 180, 180]])
+    mpp = slide.facts.require_mpp()
+    without = overlay_figure(thumbnail, attention, cells, box[:0], title="t", mpp_level0=mpp)
+    page = picture(without)
+    plain = picture(overlay_figure(thumbnail, np.zeros_like(attention), cells, box[:0], title="t", mpp_level0=mpp))
+    upper = int(page.shape[0] - 86)  # above the foot with the legend
+    coloured = np.argwhere((np.abs(page.astype(int) - plain).sum(axis=2) > 120)[:upper])[:, ::-1] + 0.5
+    assert len(coloured) > 50
+    found = np.median(to_level0(without, coloured, page.shape[0]), axis=0)
+    assert (np.abs(found - centre) <= cell).all(), (found, centre, cell)
+
+    with_patch = overlay_figure(thumbnail, attention, cells, box, title="t", mpp_level0=mpp)
+    outline = np.argwhere((np.abs(picture(with_patch).astype(int) - page).sum(axis=2) > 60)[:upper])[:, ::-1] + 0.5
+    corners = to_level0(with_patch, outline, page.shape[0])
+    per_pixel = np.abs(np.diff(to_level0(with_patch, np.array([[0.0, 0.0], [1.0, 1.0]]), page.shape[0]), axis=0))[0]
+    expected = [box[0, :2], box[0, :2] + box[0, 2:]]
+    assert np.abs([corners.min(axis=0), corners.max(axis=0)] - np.array(expected)).max() <= 3.5 * per_pixel.max()
+
+    bounds = slide.facts.bounds
+    objects = geojson(attention, cells, box, attention_at=[0.5], weights=[1.0], bounds=bounds)["features"]
+    point = np.array(centre) - (bounds.x, bounds.y)
+    regions = [f for f in objects if f["properties"]["objectType"] == "annotation"]
+    biggest = max(regions, key=lambda f: f["properties"]["measurements"]["attention"])
+    outer = np.array(biggest["geometry"]["coordinates"][0])
+    assert Ring(outer).contains_point(point)
+    assert (np.abs((outer.min(axis=0) + outer.max(axis=0)) / 2 - point) <= cell).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "centre", "options", "attention_mpp", "cell_px"),
+    [
+        ((2048, 1536), (1301.0, 402.0), {}, 8.0, 4),
+        ((1801, 2403), (1210.0, 1805.0), {"factor": 3, "levels": 3, "tile": 240}, 7.3, 3),
+        ((2111, 1603), (1540.5, 1150.5), {"factor": 5, "levels": 2, "mpp": 0.37}, 5.1, 5),
+        ((1500, 1307), (505.0, 905.0), {"factor": 2, "levels": 4, "compression": "deflate"}, 16.0, 1),
+    ],
+)
+def test_blob_of_a_pyramidal_slide_is_found_where_it_is(
+    tmp_path: Path,
+    size: tuple[int, int],
+    centre: tuple[float, float],
+    options: dict[str, object],
+    attention_mpp: float,
+    cell_px: int,
+) -> None:
+    image = blob_image(*size, *centre, radius=110)
+    slide = open_slide(write_slide(tmp_path / "slide.tif", image, photometric="rgb", **options))
+    check_blob(slide, centre, attention_mpp, cell_px)
+
+
+@pytest.mark.parametrize("mpp", [Mpp(0.5, 0.5), Mpp(0.42, 0.55)])
+def test_blob_is_found_within_bounds_away_from_the_corner(tmp_path: Path, mpp: Mpp) -> None:
+    """As in MRXS: the scan is a part of the level, and OpenSlide's frame starts at the level's corner."""
+    centre, bounds = (1302.0, 1001.0), Box(337, 211, 1703, 1399)
+    inner = blob_image(bounds.width, bounds.height, centre[0] - bounds.x, centre[1] - bounds.y, radius=110)
+    full = np.full((1801, 2501, 3), 255, np.uint8)
+    full[bounds.y : bounds.y + bounds.height, bounds.x : bounds.x + bounds.width] = inner
+    small = full[:1800, :2499].reshape(600, 3, 833, 3, 3).mean((1, 3)).astype(np.uint8)
+    facts = open_slide(write_slide(tmp_path / "any.tif", full, photometric="rgb")).facts
+    levels = (level_raster((2501, 1801), (2501, 1801)), level_raster((2501, 1801), (833, 600)))
+    facts = replace(facts, levels=levels, tile_sizes=((2501, 1801), (833, 600)), bounds=bounds, mpp=mpp)
+    check_blob(ArraySlide(facts, [full, small]), centre, 8.0, 4)
+
+
+def test_attention_image_shows_the_cell_under_each_pixel_centre() -> None:
+    """Against the definition, pixel by pixel, where cells and pixels have no edges in common."""
+    rng = np.random.default_rng(0)
+    raster, cells = Raster(30.5, -7.25, 3.3, 2.9, 23, 19), Raster(41.0, 2.0, 11.7, 13.1, 5, 4)
+    attention = rng.uniform(size=cells.shape)
+    image = attention_image(raster, attention, cells)
+    for flat in range(raster.width * raster.height):
+        u, v = cells.from_level0(raster.centres_level0([flat])[0])
+        inside = 0 <= u < cells.width and 0 <= v < cells.height
+        assert image.ravel()[flat] == (attention[int(v), int(u)] if inside else 0)
+
+
+def test_attention_off_and_below_uniform_leaves_the_tissue_as_it_is() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (2, 3, 3)).astype(np.uint8)
+    multiple = np.array([[0.0, 0.5, 1.0], [1.5, 3.0, 9.0]])
+    mixed = blend(rgb, multiple, 9.0)
+    assert np.array_equal(mixed[0], rgb[0])
+    assert (mixed[1] != rgb[1]).any(axis=1).all()
+
+
+def test_times_uniform_counts_only_cells_with_attention() -> None:
+    assert np.allclose(times_uniform(np.array([[0.0, 0.25], [0.75, 0.0]])), [[0, 0.5], [1.5, 0]])
+
+
+@given(st.floats(1e-3, 1e7))
+def test_scale_bars_are_round_and_as_long_as_fits(most: float) -> None:
+    length = round_length(most)
+    digits = length / 10.0 ** math.floor(math.log10(length) + 1e-9)
+    assert min(abs(digits - d) for d in (1, 2, 5)) < 1e-6
+    assert most / 2.5 * (1 - 1e-6) <= length <= most * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (2000, 6000), (20, 3000), (900, 40)])
+def test_any_thumbnail_gives_a_sensible_page(tmp_path: Path, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(100, 250, (*shape, 3)).astype(np.uint8)
+    thumbnail = Thumbnail(rgb, Raster(10, 20, 32, 32, shape[1], shape[0]), 16.0)
+    cells = thumbnail.raster.pooled(4, 2, -(-shape[1] // 4), -(-shape[0] // 4))
+    attention = rng.dirichlet(np.ones(cells.width * cells.height)).reshape(cells.shape)
+    path = tmp_path / "overlay.tmp"
+    draw_overlay(path, thumbnail, attention, cells, [[10, 20, 64, 64]], title="any", mpp_level0=Mpp(0.5, 0.5))
+    with Image.open(path) as page:
+        assert page.format == "PNG"
+        assert 600 <= page.width <= 1600
+        assert 100 <= page.height <= 1700
+
+
+def test_titles_may_hold_anything(tmp_path: Path) -> None:
+    """A name is not mathematics, and a letter that the font lacks is no reason to warn or fail."""
+    thumbnail = Thumbnail(np.full((9, 9, 3), 200, np.uint8), Raster(0, 0, 32, 32, 9, 9), 16.0)
+    for title in ("$x_{", "組織 <b>\n\t", "\udcff\x07", "", "long " * 60):
+        draw_overlay(
+            tmp_path / "o.png", thumbnail, np.ones((1, 1)), Raster(0, 0, 288, 288, 1, 1), np.empty((0, 4)),
+            title=title, mpp_level0=Mpp(0.5, 0.5),
+        )  # fmt: skip
+        assert (tmp_path / "o.png").stat().st_size > 1000
+
+
+def test_drawing_in_threads_gives_the_same_pictures(tmp_path: Path) -> None:
+    def one(n: int) -> bytes:
+        rgb = np.random.default_rng(n % 2).integers(100, 250, (60, 50, 3)).astype(np.uint8)
+        thumbnail = Thumbnail(rgb, Raster(0, 0, 32, 32, 50, 60), 16.0)
+        cells = thumbnail.raster.pooled(10, 5, 5, 6)
+        path = tmp_path / f"{n}.png"
+        draw_overlay(path, thumbnail, np.eye(6, 5) / 5, cells, [[0, 0, 99, 99]], title="t", mpp_level0=Mpp(0.5, 0.5))
+        return path.read_bytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(one, range(8)))) == 2
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 7))))
+def test_traced_rings_cover_exactly_the_cells(cells: NDArray[np.bool_]) -> None:
+    """Even-odd filling gives the cells back; each ring is simple, outer and holes turn in opposite ways."""
+    parts, count = ndimage.label(cells)
+    covered = np.zeros(cells.shape, int)
+    rows, columns = np.mgrid[: cells.shape[0], : cells.shape[1]]
+    centres = np.stack([columns.ravel() + 0.5, rows.ravel() + 0.5], axis=1)
+    for n in range(1, count + 1):
+        rings = trace(parts == n)
+        areas = [area(ring.tolist()) for ring in rings]
+        assert areas[0] > 0
+        assert all(a < 0 for a in areas[1:])
+        assert sum(areas) == (parts == n).sum()
+        for ring in rings:
+            assert (ring[0] == ring[-1]).all()
+            assert max(Counter(map(tuple, ring[:-1].tolist())).values()) == 1
+            turns = np.diff(np.concatenate([ring, ring[1:2]]), axis=0)
+            assert (turns[1:] * turns[:-1]).sum(axis=1).tolist() == [0] * (len(turns) - 1)  # corners only
+            covered += Ring(ring).contains_points(centres).reshape(cells.shape)
+    assert np.array_equal(covered % 2 == 1, cells)
+
+
+def test_geojson_is_what_qupath_reads() -> None:
+    attention = np.array([[0.4, 0.4, 0.0, 0.02], [0.0, 0.0, 0.0, 0.14], [0.02, 0.02, 0.0, 0.0]])  # 6 cells with any
+    cells, bounds = Raster(100.0, 50.0, 64.0, 32.0, 4, 3), Box(100, 50, 256, 96)
+    boxes = [[110.0, 60.0, 40.0, 20.0], [300.0, 90.0, 40.0, 20.0]]
+    found = geojson(attention, cells, boxes, attention_at=[0.4, 0.14], weights=[1.25, 0.5], bounds=bounds)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert set(found) == {"type", "features"}  # no CRS
+    assert found["type"] == "FeatureCollection"
+    for feature in found["features"]:
+        assert feature["type"] == "Feature"
+        assert feature["geometry"]["type"] == "Polygon"
+        properties = feature["properties"]
+        assert set(properties) == {"objectType", "name", "classification", "measurements"}
+        assert isinstance(properties["classification"]["name"], str)
+        assert [0 <= c <= 255 for c in properties["classification"]["color"]] == [True] * 3
+        assert all(type(v) is float for v in properties["measurements"].values())
+    region, *patches = found["features"]
+    assert region["properties"]["objectType"] == "annotation"
+    assert region["geometry"]["coordinates"] == [[[0, 0], [128, 0], [128, 32], [0, 32], [0, 0]]]
+    assert region["properties"]["measurements"]["attention"] == pytest.approx(0.8)
+    assert region["properties"]["measurements"]["mean attention, times uniform"] == pytest.approx(2.4)
+    higher = geojson(attention, cells, [], attention_at=[], weights=[], bounds=bounds, region_multiple=2.5)
+    assert higher["features"] == []
+    assert [p["properties"]["objectType"] for p in patches] == ["detection"] * 2
+    assert patches[1]["geometry"]["coordinates"] == [[[200, 40], [240, 40], [240, 60], [200, 60], [200, 40]]]
+    assert patches[1]["properties"]["measurements"] == {
+        "attention": pytest.approx(0.14),
+        "attention, times uniform": pytest.approx(0.84),
+        "weight": 0.5,
+        "order": 2.0,
+    }
+
+
+def test_geojson_of_numbers_that_are_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be finite"):
+        geojson(np.array([[np.nan]]), Raster(0, 0, 8, 8, 1, 1), [], attention_at=[], weights=[], bounds=Box(0, 0, 8, 8))
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("name", "attention_mpp"), [("CMU-1-Small-Region.svs", 8.0), ("test3-DAPI-2-(387).ndpi", 8.0)])
+def test_patches_of_a_real_slide_show_what_their_outlines_frame(
+    shared_data: Path, name: str, attention_mpp: float
+) -> None:
+    """The picture inside an outline resembles the patch read there more than anything a cell or half a cell aside."""
+    slide = open_slide(shared_data / "slides" / name)
+    thumbnail, attention, cells = attend(slide, attention_mpp, 4)
+    best = np.argsort(attention.ravel())[-8:]
+    boxes = PatchReader(slide, cells, 256, 0.5).boxes_level0(best)
+    figure = overlay_figure(thumbnail, np.zeros_like(attention), cells, boxes[:0], title=name, mpp_level0=Mpp(1, 1))
+    page = picture(figure).astype(float)
+    shifts = [(i, j) for i in (-4, -2, 0, 2, 4) for j in (-4, -2, 0, 2, 4)]
+    likeness = np.zeros(len(shifts))
+    for x, y, w, h in boxes:
+        patch = render(slide, Raster(x, y, w / 16, h / 16, 16, 16)).astype(float)  # at the thumbnail's resolution
+        for n, (i, j) in enumerate(shifts):
+            u, v = np.meshgrid(x + w * (np.arange(16) + 0.5 + i) / 16, y + h * (np.arange(16) + 0.5 + j) / 16)
+            at = figure.axes[0].transData.transform(np.stack([u.ravel(), v.ravel()], axis=1))
+            rows = np.floor(page.shape[0] - at[:, 1]).astype(int).clip(0, page.shape[0] - 1)
+            seen = page[rows, np.floor(at[:, 0]).astype(int).clip(0, page.shape[1] - 1)]
+            likeness[n] += np.corrcoef(patch.ravel(), seen.ravel())[0, 1] / len(boxes)
+    assert shifts[int(likeness.argmax())] == (0, 0)
+    assert likeness.max() > 0.7

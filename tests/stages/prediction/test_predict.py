@@ -1,0 +1,78 @@
+"""A draw's logits and contrasts -> probabilities and intervals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.stats import t
+from torch import Tensor
+
+from stages.prediction.predict import Calibration, predict
+
+
+def independent_pairs(patch_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The estimate and contrasts of 2 H independent draws of equal weight, paired: what `predict` takes."""
+    count = len(patch_logits)
+    contrasts = torch.zeros(count // 2, count, dtype=torch.float64)
+    pair = torch.arange(count // 2)
+    contrasts[pair, 2 * pair], contrasts[pair, 2 * pair + 1] = 1 / count, -1 / count
+    return patch_logits.mean(0), patch_logits, contrasts
+
+
+def test_two_classes_by_hand() -> None:
+    """Differences of 1 and 3 in log-odds over four draws, all left to chance: every part of the rule, written out."""
+    odds = torch.tensor([0.0, 1.0, 2.0, -1.0], dtype=torch.float64)
+    rule = Calibration(alpha=0.3, beta=0.8, eta=0.25, worth=2.0, budgets=(2, 8), factors=(1.0, 1.4))
+    found = predict(*independent_pairs(torch.stack([-odds / 2, odds / 2], 1)), calibration=rule)
+    unit = 4 / 16
+    by_design, among = (1 + 9) / 16 / unit, float(odds.var())  # among all and among those left to chance are the same
+    floor = 1e-3 * among
+    own = 0.25 * math.log(by_design + floor) + 0.75 * math.log(among + floor)
+    cohort = 0.3 + 0.8 * math.log(among + floor)
+    w = 3 / (3 + 2)
+    half = 1.2 * float(t.ppf(0.975, 5)) * math.sqrt(math.exp(w * own + (1 - w) * cohort) * unit)  # 4 is midway of 2, 8
+    assert float(found.low[1]) == pytest.approx(1 / (1 + math.exp(-(0.5 - half))), abs=1e-12)
+    assert float(found.high[1]) == pytest.approx(1 / (1 + math.exp(-(0.5 + half))), abs=1e-12)
+    assert float(found.low[0]) == pytest.approx(1 - float(found.high[1]), abs=1e-12)
+    assert float(found.probabilities.sum()) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_without_a_cohort_exchangeable_patches_are_covered_as_often_as_stated(classes: int) -> None:
+    """Gaussian patches around known logits: 95 % intervals hold the truth 95 % of the time."""
+    generator = torch.Generator().manual_seed(classes)
+    truth = torch.linspace(-1, 1, classes, dtype=torch.float64)
+    p = torch.softmax(truth, 0)
+    trials = 2000
+    hits = torch.zeros(classes)
+    for _ in range(trials):
+        noise = torch.randn(32, classes, generator=generator, dtype=torch.float64)
+        found = predict(*independent_pairs(truth + noise))
+        hits += ((found.low <= p) & (p <= found.high)).float()
+    error = math.sqrt(0.95 * 0.05 / trials)
+    # four standard errors; the head's curvature (linearised with more than two classes) may cost a little more
+    assert (hits / trials > 0.95 - 4 * error - 0.005).all(), hits / trials
+    assert (hits / trials < 0.95 + 4 * error + 0.005).all(), hits / trials
+
+
+def test_pairs_that_look_alike_by_luck_do_not_make_sure() -> None:
+    """Both pairs hold equal patches, but the pairs differ: the slide's patches can, and the interval remembers."""
+    odds = torch.tensor([-1.0, -1.0, 3.0, 3.0], dtype=torch.float64)
+    found = predict(*independent_pairs(torch.stack([-odds / 2, odds / 2], 1)))
+    assert float(found.high[1] - found.low[1]) > 0.25
+
+
+def test_nothing_left_to_chance_leaves_nothing_open() -> None:
+    found = predict(torch.tensor([1.0, -1.0]), torch.randn(5, 2), torch.zeros(1, 5))
+    assert torch.equal(found.low, found.high)
+    assert torch.allclose(found.low, found.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("logits", "words"), [(torch.zeros(1), "at least 2 classes"), (torch.full((2,), torch.nan), "not finite")]
+)
+def test_what_has_no_interval_is_refused(logits: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        predict(logits, torch.zeros(3, len(logits)), torch.zeros(1, 3))
