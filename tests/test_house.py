@@ -40,7 +40,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "train": ("calibrate", "fit", "train"),
         "report": ("report",),
         "run": ("workers", "run"),
-        "demo": ("layout", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
+        "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "cache": (),
         "cli": (),

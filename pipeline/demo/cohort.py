@@ -24,8 +24,8 @@ from typing import get_args
 
 import numpy as np
 
-from pipeline.demo.layout import CLASSES, MPP, Kind, SlidePlan, plan_slide
 from pipeline.demo.painting import render, write_slide
+from pipeline.demo.scene import CLASSES, MPP, Kind, Scene, make_scene
 from pipeline.errors import UsageError
 from pipeline.output.artefacts import read_json, write_json, write_table
 from pipeline.output.atomic import atomic_write
@@ -102,7 +102,7 @@ def make_cohort(
     return table
 
 
-def lesion_geojson(plan: SlidePlan) -> dict[str, object]:
+def lesion_geojson(scene: Scene) -> dict[str, object]:
     """The lesions as a QuPath feature collection in level-0 pixels."""
     return {
         "type": "FeatureCollection",
@@ -117,7 +117,7 @@ def lesion_geojson(plan: SlidePlan) -> dict[str, object]:
                     "measurements": {"area_um2": round(lesion.area * MPP**2, 1)},
                 },
             }
-            for lesion in plan.lesions
+            for lesion in scene.lesions
         ],
     }
 
@@ -161,9 +161,9 @@ def _slide_path(out: Path, index: int) -> Path:
 
 def _make_slide(out: Path, seed: int, index: int, label: str, size: int, kind: Kind) -> None:
     """Write one slide and its outlines; the slide last, since its presence says that both are there."""
-    plan = plan_slide(seed, index, label=label, size=size, kind=kind)
-    if plan.lesions:
-        with atomic_write(out / "lesions" / f"{plan.name}.geojson") as temporary:
-            temporary.write_text(json.dumps(lesion_geojson(plan)), encoding="utf-8")
+    scene = make_scene(seed, index, label=label, size=size, kind=kind)
+    if scene.lesions:
+        with atomic_write(out / "lesions" / f"{scene.name}.geojson") as temporary:
+            temporary.write_text(json.dumps(lesion_geojson(scene)), encoding="utf-8")
     with atomic_write(_slide_path(out, index)) as temporary:
-        write_slide(temporary, render(plan))
+        write_slide(temporary, render(scene))

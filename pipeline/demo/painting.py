@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from pipeline.demo.layout import MPP, Field, SlidePlan
+from pipeline.demo.scene import MPP, Field, Scene
 from pipeline.demo.suspects import DenseBlob, HiddenSpot, Tissue
 from pipeline.demo.texture_layers import Block, ramp, smooth_noise
 
@@ -18,27 +18,27 @@ _BLOCK = 256  # pixels painted at a time
 _BACKGROUND = np.array([243, 242, 240], np.int16)
 
 
-def render(plan: SlidePlan) -> NDArray[np.uint8]:
+def render(scene: Scene) -> NDArray[np.uint8]:
     """Paint level 0 of a slide, (height, width, 3) uint8, block by block."""
-    rng = np.random.default_rng((*plan.seed, 1))
-    shape = plan.depth.shape
+    rng = np.random.default_rng((*scene.seed, 1))
+    shape = scene.depth.shape
     ordinary = Tissue.random(rng, shape)
     rough, dense = (smooth_noise(rng, shape, sigma) for sigma in (1.0, 2.0))
-    suspects = _suspects(rng, plan, ordinary, dense)
+    suspects = _suspects(rng, scene, ordinary, dense)
     grain = rng.integers(-2, 3, (_BLOCK, _BLOCK, 1), np.int16)
-    image = np.empty((plan.height, plan.width, 3), np.uint8)
-    for top in range(0, plan.height, _BLOCK):
-        for left in range(0, plan.width, _BLOCK):
+    image = np.empty((scene.height, scene.width, 3), np.uint8)
+    for top in range(0, scene.height, _BLOCK):
+        for left in range(0, scene.width, _BLOCK):
             view = image[top : top + _BLOCK, left : left + _BLOCK]
             block = Block(top, left, *view.shape[:2])
             bright = _BACKGROUND + grain[: block.height, : block.width]
-            if block.window(plan.depth).max() < -64:
+            if block.window(scene.depth).max() < -64:
                 view[:] = bright
                 continue
             ragged = 12 * block.upsample(rough)
-            depth = block.upsample(plan.depth) + ragged
+            depth = block.upsample(scene.depth) + ragged
             tissue = ordinary.sample(block)
-            rim = ragged * (plan.kind != "hidden")  # small spots keep to the outline that is noted
+            rim = ragged * (scene.kind != "hidden")  # small spots keep to the outline that is noted
             for suspect in suspects:
                 blob = suspect.blob
                 alpha = ramp(blob.depth(block.x, block.y) + rim, 8) if block.meets(blob) else np.zeros(1)
@@ -49,12 +49,12 @@ def render(plan: SlidePlan) -> NDArray[np.uint8]:
 
 
 def _suspects(
-    rng: np.random.Generator, plan: SlidePlan, ordinary: Tissue, dense: Field
+    rng: np.random.Generator, scene: Scene, ordinary: Tissue, dense: Field
 ) -> Sequence[DenseBlob | HiddenSpot]:
-    if plan.kind == "hidden":
+    if scene.kind == "hidden":
         smoothed = ordinary.smoothed()
-        return [HiddenSpot.random(rng, blob, smoothed, is_lesion=blob in plan.lesions) for blob in plan.suspects]
-    return [DenseBlob.random(rng, blob, dense, is_lesion=blob in plan.lesions) for blob in plan.suspects]
+        return [HiddenSpot.random(rng, blob, smoothed, is_lesion=blob in scene.lesions) for blob in scene.suspects]
+    return [DenseBlob.random(rng, blob, dense, is_lesion=blob in scene.lesions) for blob in scene.suspects]
 
 
 def write_slide(path: Path, image: NDArray[np.uint8], *, mpp: float = MPP, quality: int = 85) -> None:

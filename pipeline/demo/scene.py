@@ -61,7 +61,7 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
-class SlidePlan:
+class Scene:
     """Where everything on one slide lies; `painting.render` turns it into pixels.
 
     Attributes:
@@ -95,7 +95,7 @@ class SlidePlan:
         return _tissue_area(self.depth)
 
 
-def plan_slide(seed: int, index: int, *, label: str, size: int = 4096, kind: Kind = "spots") -> SlidePlan:
+def make_scene(seed: int, index: int, *, label: str, size: int = 4096, kind: Kind = "spots") -> Scene:
     """Lay out slide ``index`` of cohort ``seed``; the label decides nothing but whether suspects are lesions."""
     place = {"spots": _place_blobs, "hidden": _place_hidden}[kind]
     entropy = (seed, index)
@@ -105,7 +105,7 @@ def plan_slide(seed: int, index: int, *, label: str, size: int = 4096, kind: Kin
         depth = _tissue_depth(rng, width, height)
         suspects = place(rng, depth, width, height)
         if suspects:
-            return SlidePlan(f"slide-{index:03d}", label, entropy, width, height, depth, suspects, kind)
+            return Scene(f"slide-{index:03d}", label, entropy, width, height, depth, suspects, kind)
     raise RuntimeError(f"no layout found for slide {index} of seed {seed}; use a larger size than {size}")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.demo.layout import MPP, Blob, Field
+from pipeline.demo.scene import MPP, Blob, Field
 from pipeline.demo.texture_layers import Block, Layer, ramp, smooth_noise
 from pipeline.demo.textures import STEPS, dots, light, restained, shades, structure, tinted, without_detail
 

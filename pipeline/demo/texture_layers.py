@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.demo.layout import COARSE, Blob, Field
+from pipeline.demo.scene import COARSE, Blob, Field
 from pipeline.demo.textures import OVERSAMPLE, colours
 
 _SPLINE = np.array(  # (4, COARSE) weights of the samples around each pixel between the second and the third

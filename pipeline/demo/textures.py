@@ -13,7 +13,7 @@ from scipy.fft import dctn, idctn
 from scipy.special import ndtri
 from skimage.color import hed_from_rgb, rgb_from_hed
 
-from pipeline.demo.layout import Field
+from pipeline.demo.scene import Field
 
 OVERSAMPLE = 2
 """Texture pixels per slide pixel, so that nearest-neighbour lookups leave no visible steps."""

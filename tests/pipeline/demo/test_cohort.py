@@ -17,8 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.demo.cohort import make_cohort
-from pipeline.demo.layout import CLASSES, MPP, Kind, SlidePlan, plan_slide
 from pipeline.demo.painting import render, write_slide
+from pipeline.demo.scene import CLASSES, MPP, Kind, Scene, make_scene
 from pipeline.errors import UsageError
 
 SEED, SIZE, SLIDES = 77, 896, 120
@@ -36,8 +36,8 @@ def rows(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def plans(table: Path) -> list[SlidePlan]:
-    return [plan_slide(SEED, i, label=row["label"], size=SIZE) for i, row in enumerate(rows(table))]
+def scenes(table: Path) -> list[Scene]:
+    return [make_scene(SEED, i, label=row["label"], size=SIZE) for i, row in enumerate(rows(table))]
 
 
 def test_patients_are_disjoint_between_splits_and_labels_balanced(cohort: Path) -> None:
@@ -50,15 +50,15 @@ def test_patients_are_disjoint_between_splits_and_labels_balanced(cohort: Path) 
 
 
 def test_openslide_reads_size_resolution_and_colour(cohort: Path) -> None:
-    for row, plan in zip(rows(cohort)[:3], plans(cohort), strict=False):
+    for row, scene in zip(rows(cohort)[:3], scenes(cohort), strict=False):
         with openslide.OpenSlide(cohort.parent / row["slide"]) as slide:
-            assert slide.dimensions == (plan.width, plan.height)
+            assert slide.dimensions == (scene.width, scene.height)
             assert min(slide.dimensions) >= SIZE
             assert slide.level_count >= 2
             for axis in "xy":
                 assert float(slide.properties[f"openslide.mpp-{axis}"]) == pytest.approx(MPP, rel=1e-6)
-            read = pixels(slide, 0, 0, plan.width, plan.height)
-        assert np.abs(read - render(plan)).mean() < 6  # JPEG with halved colour resolution
+            read = pixels(slide, 0, 0, scene.width, scene.height)
+        assert np.abs(read - render(scene)).mean() < 6  # JPEG with halved colour resolution
 
 
 def test_each_level_is_the_mean_of_the_one_before(tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_each_level_is_the_mean_of_the_one_before(tmp_path: Path) -> None:
 
 
 def test_tumour_slides_and_only_they_have_a_small_lesion(cohort: Path) -> None:
-    for plan in plans(cohort):
-        path = cohort.parent / "lesions" / f"{plan.name}.geojson"
-        assert path.exists() == (plan.label == "tumour")
+    for scene in scenes(cohort):
+        path = cohort.parent / "lesions" / f"{scene.name}.geojson"
+        assert path.exists() == (scene.label == "tumour")
         if not path.exists():
             continue
         (feature,) = json.loads(path.read_text(encoding="utf-8"))["features"]
@@ -82,25 +82,25 @@ def test_tumour_slides_and_only_they_have_a_small_lesion(cohort: Path) -> None:
         assert (ring[0] == ring[-1]).all()
         x, y = ring[:-1].T
         area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
-        assert area == pytest.approx(plan.lesions[0].area, rel=0.01)
-        assert 0.01 < area / plan.tissue_area <= 0.03
+        assert area == pytest.approx(scene.lesions[0].area, rel=0.01)
+        assert 0.01 < area / scene.tissue_area <= 0.03
         assert feature["properties"]["objectType"] == "annotation"
 
 
 def test_tissue_covers_a_quarter_to_under_half_of_a_slide() -> None:
-    plans = [plan_slide(SEED, i, label=CLASSES[0]) for i in range(20)]
-    assert all(0.25 < plan.tissue_area / (plan.width * plan.height) < 0.46 for plan in plans)
+    scenes = [make_scene(SEED, i, label=CLASSES[0]) for i in range(20)]
+    assert all(0.25 < scene.tissue_area / (scene.width * scene.height) < 0.46 for scene in scenes)
 
 
 def test_the_same_seed_gives_the_same_pixels_and_another_seed_does_not() -> None:
-    first, again, other = (render(plan_slide(seed, 3, label="tumour", size=600)) for seed in (1, 1, 2))
+    first, again, other = (render(make_scene(seed, 3, label="tumour", size=600)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or (first != other).any()
 
 
 @pytest.mark.parametrize("kind", ["spots", "hidden"])
 def test_only_the_lesion_depends_on_the_label(kind: Kind) -> None:
-    normal, tumour = (plan_slide(1, 3, label=label, size=SIZE, kind=kind) for label in CLASSES)
+    normal, tumour = (make_scene(1, 3, label=label, size=SIZE, kind=kind) for label in CLASSES)
     differ = (render(normal).astype(int) != render(tumour)).any(axis=2)
     y, x = np.nonzero(differ)
     assert y.size > 0
@@ -129,8 +129,8 @@ def test_a_second_run_makes_only_what_is_missing(cohort: Path) -> None:
 
 
 def test_two_processes_make_the_same_slides_as_one(cohort: Path, tmp_path: Path) -> None:
-    for row, plan in list(zip(rows(cohort), plans(cohort), strict=True))[::30]:
-        write_slide(tmp_path / "one.tif", render(plan))
+    for row, scene in list(zip(rows(cohort), scenes(cohort), strict=True))[::30]:
+        write_slide(tmp_path / "one.tif", render(scene))
         assert (tmp_path / "one.tif").read_bytes() == (cohort.parent / row["slide"]).read_bytes()
 
 
@@ -196,24 +196,24 @@ class Cues:
 
     def __init__(self, table: Path) -> None:
         slide, blob, texture, blob_label = [], [], [], []
-        for row, plan in zip(rows(table), plans(table), strict=True):
+        for row, scene in zip(rows(table), scenes(table), strict=True):
             path = table.parent / row["slide"]
             with openslide.OpenSlide(path) as file:
                 low = thumbnail(pixels(file, 0, 0, *file.level_dimensions[1], level=1), THUMBNAIL_PX // 4)
-                slide.append(self._slide(plan, low, path.stat().st_size))
-                for suspect in plan.suspects:
+                slide.append(self._slide(scene, low, path.stat().st_size))
+                for suspect in scene.suspects:
                     side = int(suspect.radius * 1.2) // THUMBNAIL_PX * THUMBNAIL_PX
                     crop = pixels(file, int(suspect.x) - side // 2, int(suspect.y) - side // 2, side, side)
                     low = thumbnail(crop, THUMBNAIL_PX)
                     blob.append([*low.mean((0, 1)), *low.std((0, 1))])
                     texture.append(np.abs(np.diff(crop.mean(2), axis=1)).mean() / crop.mean(2).std())
-                    blob_label.append(suspect in plan.lesions)
+                    blob_label.append(suspect in scene.lesions)
         self.slide, self.blob, self.texture = np.array(slide), np.array(blob), np.array(texture)
         self.label = np.array([row["label"] == CLASSES[1] for row in rows(table)], int)
         self.blob_label = np.array(blob_label, int)
 
     @staticmethod
-    def _slide(plan: SlidePlan, low: Pixels, size: int) -> list[float]:
+    def _slide(scene: Scene, low: Pixels, size: int) -> list[float]:
         tissue = low.mean(2) < 220
         y, x = np.nonzero(tissue)
         blue = tissue & (low[..., 2] - low[..., 0] > 15)
@@ -231,8 +231,8 @@ class Cues:
             x.mean(),
             blue_y.mean(),
             blue_x.mean(),
-            plan.width,
-            plan.height,
+            scene.width,
+            scene.height,
         ]
 
 

@@ -14,27 +14,27 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from pipeline.demo.layout import COARSE, MPP, SlidePlan, plan_slide
 from pipeline.demo.painting import render, write_slide
+from pipeline.demo.scene import COARSE, MPP, Scene, make_scene
 from stages.encoder.build import build_encoder
 
 SEED, SIZE, SLIDES = 78, 2560, 16
 
 
-def hidden(index: int, *, size: int, label: str = "tumour") -> SlidePlan:
-    return plan_slide(SEED, index, label=label, size=size, kind="hidden")
+def hidden(index: int, *, size: int, label: str = "tumour") -> Scene:
+    return make_scene(SEED, index, label=label, size=size, kind="hidden")
 
 
 def test_half_of_many_small_spots_are_lesions_and_only_where_the_label_says_so() -> None:
     for index in range(10):
-        plan = hidden(index, size=4096)
-        assert len(plan.suspects) == 2 * len(plan.lesions) == 16
+        scene = hidden(index, size=4096)
+        assert len(scene.suspects) == 2 * len(scene.lesions) == 16
         normal = hidden(index, size=4096, label="normal")
-        assert normal.suspects == plan.suspects
+        assert normal.suspects == scene.suspects
         assert normal.lesions == ()
-        for i, spot in enumerate(plan.suspects):
+        for i, spot in enumerate(scene.suspects):
             assert 70 <= 2 * np.sqrt(spot.area / np.pi) * MPP <= 100
-            for other in plan.suspects[:i]:
+            for other in scene.suspects[:i]:
                 assert np.hypot(spot.x - other.x, spot.y - other.y) > (spot.radius + other.radius) + 100 / MPP
 
 
@@ -42,12 +42,12 @@ def test_a_spot_keeps_the_mean_colours_of_its_place_and_nothing_finer() -> None:
     """Against the same tissue without spots: at 32 um a pixel a few grey values of 255, at 4 um many."""
     change: dict[int, list[Pixels]] = {64: [], 8: []}
     for index in range(2):
-        plan = hidden(index, size=1024)
-        spotted, plain = (render(p).astype(float) for p in (plan, replace(plan, suspects=())))
+        scene = hidden(index, size=1024)
+        spotted, plain = (render(p).astype(float) for p in (scene, replace(scene, suspects=())))
         for factor, found in change.items():
             difference = thumbnail(spotted, factor) - thumbnail(plain, factor)
             y, x = ((np.arange(n) + 0.5) * factor for n in difference.shape[:2])
-            inside = np.max([spot.depth(x[None], y[:, None]) for spot in plan.suspects], axis=0) > 0
+            inside = np.max([spot.depth(x[None], y[:, None]) for spot in scene.suspects], axis=0) > 0
             found.append(difference[inside])
     coarse, fine = (np.concatenate(found) for found in change.values())
     assert np.abs(coarse.mean(axis=0)).max() < 1
@@ -78,13 +78,13 @@ def cues(window: Pixels) -> list[float]:
     return [*window.mean((0, 1)), *window.std((0, 1)), *near, *far, *ratios, grey.min(), grey.max()]
 
 
-def elsewhere(plan: SlidePlan, rng: np.random.Generator) -> list[tuple[float, float]]:
+def elsewhere(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]]:
     """As many places (x, y) as there are spots, drawn as the spots were, and none of them near a spot."""
-    rows, cols = ((np.arange(n) - 1.0) * COARSE for n in plan.depth.shape)
-    room = ndimage.distance_transform_edt(plan.depth > 0) * COARSE > 110 + COARSE
-    for spot in plan.suspects:
+    rows, cols = ((np.arange(n) - 1.0) * COARSE for n in scene.depth.shape)
+    room = ndimage.distance_transform_edt(scene.depth > 0) * COARSE > 110 + COARSE
+    for spot in scene.suspects:
         room &= np.hypot(cols[None] - spot.x, rows[:, None] - spot.y) > spot.reach + 150
-    chosen = rng.choice(np.flatnonzero(room), len(plan.suspects), replace=False)
+    chosen = rng.choice(np.flatnonzero(room), len(scene.suspects), replace=False)
     return [(cols[k % cols.size], rows[k // cols.size]) for k in chosen]
 
 
@@ -93,14 +93,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> list[Place]:
     path = tmp_path_factory.mktemp("hidden") / "slide.tif"
     found = []
     for index in range(SLIDES):
-        plan = hidden(index, size=SIZE)
-        write_slide(path, render(plan))
-        others = elsewhere(plan, np.random.default_rng((SEED, index)))
+        scene = hidden(index, size=SIZE)
+        write_slide(path, render(scene))
+        others = elsewhere(scene, np.random.default_rng((SEED, index)))
         with openslide.OpenSlide(path) as slide:
             views = {mpp: view(slide, mpp) for mpp in (32.0, 4.0, 0.5)}
-        for k, (x, y) in enumerate([*((spot.x, spot.y) for spot in plan.suspects), *others]):
+        for k, (x, y) in enumerate([*((spot.x, spot.y) for spot in scene.suspects), *others]):
             seen = {mpp: look(views[mpp], mpp, x, y) for mpp in views}
-            found.append(Place(index, k < len(plan.suspects), k < len(plan.lesions), seen, around(views[0.5], x, y)))
+            found.append(Place(index, k < len(scene.suspects), k < len(scene.lesions), seen, around(views[0.5], x, y)))
     return found
 
 
