@@ -18,6 +18,7 @@ from pipeline.config import load_config
 HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "stages": {
         "geometry": (),
+        "disk": (),
         "sampling": ("walk", "schemes", "draw"),
         "slide": ("jpeg", "tiles", "tiff", "dicom", "facts", "files", "reduced", "area_means", "render"),
         "tissue": (),
@@ -34,7 +35,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "pipeline": {
         "errors": (),
         "config": (),
-        "output": ("atomic", "artefacts"),
+        "output": ("artefacts",),
         "cohort": ("files", "table", "splits", "metrics"),
         "model": ("values", "sampler", "look", "checkpoint"),
         "train": ("calibrate", "fit", "train"),

@@ -28,7 +28,7 @@ from pipeline.demo.painting import render, write_slide
 from pipeline.demo.scene import CLASSES, MPP, Kind, Scene, make_scene
 from pipeline.errors import UsageError
 from pipeline.output.artefacts import read_json, write_json, write_table
-from pipeline.output.atomic import atomic_write
+from stages.disk import atomic_write
 
 FORMAT = 1
 """Raised whenever the same seed would no longer give the same files."""

@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import UsageError
-from pipeline.output.atomic import atomic_directory as atomic_directory
-from pipeline.output.atomic import atomic_write as atomic_write
-from pipeline.output.atomic import flush
+from stages.disk import ForeignFolderError, atomic_directory, flush
+from stages.disk import atomic_write as atomic_write
 
 if TYPE_CHECKING:
     from stages.geometry import Raster
@@ -208,17 +207,20 @@ def write_attention_zarr(path: Path, attention: NDArray[np.floating], raster: Ra
     if attention.shape != raster.shape:
         raise ValueError(f"attention of shape {attention.shape} on a raster of shape {raster.shape}")
     place: dict[str, Any] = {key: getattr(raster, key) for key in ("x", "y", "scale_x", "scale_y")}
-    with atomic_directory(path, ours=lambda folder: _attention_place(folder) is not None) as temporary:
-        array = zarr.create_array(
-            store=LocalStore(temporary),
-            shape=attention.shape,
-            chunks=tuple(min(side, 1024) for side in attention.shape),
-            dtype="float32",
-            dimension_names=("y", "x"),
-            attributes={"saccade": {"frame": "level0", **place}},
-            zarr_format=3,
-        )
-        array[:] = attention.astype(np.float32)
+    try:
+        with atomic_directory(path, ours=lambda folder: _attention_place(folder) is not None) as temporary:
+            array = zarr.create_array(
+                store=LocalStore(temporary),
+                shape=attention.shape,
+                chunks=tuple(min(side, 1024) for side in attention.shape),
+                dtype="float32",
+                dimension_names=("y", "x"),
+                attributes={"saccade": {"frame": "level0", **place}},
+                zarr_format=3,
+            )
+            array[:] = attention.astype(np.float32)
+    except ForeignFolderError as exc:
+        raise UsageError(f"{exc}; move it or choose another --out") from exc
 
 
 def read_attention_zarr(path: Path) -> tuple[NDArray[np.float32], Raster]:

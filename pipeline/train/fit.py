@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
-from pipeline.output.atomic import atomic_write
 from stages.attention import GrainAttention, HematoxylinAttention
+from stages.disk import atomic_write
 
 with warnings.catch_warnings():  # other people's deprecations, at import
     warnings.simplefilter("ignore")

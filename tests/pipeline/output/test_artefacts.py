@@ -19,7 +19,7 @@ from makers import ROOT
 
 from pipeline.errors import UsageError
 from pipeline.output import artefacts
-from pipeline.output.atomic import atomic_directory, atomic_write
+from stages.disk import ForeignFolderError, atomic_directory, atomic_write
 from stages.geometry import Mpp, Raster, level_raster
 from stages.slide.files import open_slide
 
@@ -80,7 +80,7 @@ def test_a_killed_process_leaves_the_old_file(folder):
     path.write_text("old")
     script = (
         "import os, pathlib, signal, sys\n"
-        "from pipeline.output.atomic import atomic_write\n"
+        "from stages.disk import atomic_write\n"
         "with atomic_write(pathlib.Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -121,7 +121,7 @@ def test_a_directory_appears_whole_and_replaces_only_ours(folder):
     (folder / "theirs.zarr").mkdir()
     (folder / "theirs.zarr" / "precious").touch()
     with (
-        pytest.raises(UsageError, match=r"theirs\.zarr was not written by saccade and stays"),
+        pytest.raises(ForeignFolderError, match=r"theirs\.zarr was not written by saccade and stays"),
         atomic_directory(folder / "theirs.zarr", ours=ours),
     ):
         pass

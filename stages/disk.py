@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import UsageError
+
+class ForeignFolderError(FileExistsError):
+    """A folder is to be written where something is that we did not write."""
 
 
 @contextmanager
@@ -40,10 +42,10 @@ def atomic_directory(path: Path, *, ours: Callable[[Path], bool]) -> Iterator[Pa
         ours: says whether an existing folder was written by us.
 
     Raises:
-        UsageError: something is at ``path`` that we did not write.
+        ForeignFolderError: something is at ``path`` that we did not write.
     """
     if os.path.lexists(path) and not ours(path):
-        raise UsageError(f"{path} was not written by saccade and stays as it is; move it or choose another --out")
+        raise ForeignFolderError(f"{path} was not written by saccade and stays as it is")
     temporary, aside = _beside(path), _beside(path)
     temporary.mkdir()
     try:
