@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from paper.config import data_folder
+
+from stages.disk import new_file
 
 SLIDE = "slides/CMU-1-Small-Region.svs"
 QUALITY = 30
@@ -62,8 +63,7 @@ def make_mosaic(
     piece = read_piece(data_folder() / SLIDE)
     unit = math.lcm(piece.side, *factors)
     side = math.ceil(math.sqrt(gigapixels * 1e9) / unit) * unit
-    beside = path.with_name(path.name + ".part")
-    with tifffile.TiffWriter(beside, bigtiff=True) as tiff:
+    with new_file(path, durable=False) as beside, tifffile.TiffWriter(beside, bigtiff=True) as tiff:
         for factor in (1, *factors):
             period = piece.tiles if factor == 1 else reduced_tiles(piece, factor)
             size, count = side // factor, math.ceil(side // factor / piece.side)
@@ -82,7 +82,6 @@ def make_mosaic(
                 metadata=None,
                 software=False,
             )
-    os.replace(beside, path)
     return path
 
 

@@ -1,13 +1,24 @@
-"""Writing so that a reader sees the old file or the new one, never half of one, whatever happens in between."""
+"""The one way to write a file or a folder: beside its place, flushed, then renamed.
+
+A reader sees the old or the new, never half of one, whatever happens in between; after a power cut, too, since nothing
+takes its place before the disk holds it. What is unfinished is hidden and begins with `PREFIX`, so that what a killed
+process left is known by its name. Permissions are those that any new file gets.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+PREFIX = ".saccade-"
+"""How the name of everything unfinished begins."""
+
+_TEMPORARY = re.compile(re.escape(PREFIX) + r"[0-9a-f]{32}(\..+)?", re.DOTALL)
 
 
 class ForeignFolderError(FileExistsError):
@@ -15,74 +26,115 @@ class ForeignFolderError(FileExistsError):
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def new_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; when the block ends well, it becomes ``path`` in one step.
 
     If the block fails, whatever was at ``path`` is still there and the new file is gone. The temporary path keeps the
     suffix, for writers that choose their format by it.
+
+    Args:
+        path: the file to be, in a folder that is there.
+        durable: whether the disk holds it from then on; without, a power cut may leave it torn, for those who flush
+            all at the end or who compare a checksum.
     """
     temporary = _beside(path)
     try:
         yield temporary
-        flush(temporary)
+        if durable:
+            flush(temporary)
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    flush(path.parent)
+    except BaseException:
+        with suppress(OSError):  # why it failed tells more
+            temporary.unlink()
+        raise
+    if durable:
+        flush(path.parent)
 
 
 @contextmanager
-def atomic_directory(path: Path, *, ours: Callable[[Path], bool]) -> Iterator[Path]:
+def new_folder(path: Path, *, ours: Callable[[Path], bool]) -> Iterator[Path]:
     """Yield a new folder beside ``path`` to fill; when the block ends well, it becomes ``path``.
 
-    An earlier folder at ``path`` is moved aside first and deleted last, and only if it is ours.
-
     Args:
-        path: the folder to be.
-        ours: says whether an existing folder was written by us.
+        path: the folder to be, in a folder that is there.
+        ours: says whether an existing folder was written by us, and may be replaced.
 
     Raises:
         ForeignFolderError: something is at ``path`` that we did not write.
     """
-    if os.path.lexists(path) and not ours(path):
-        raise ForeignFolderError(f"{path} was not written by saccade and stays as it is")
-    temporary, aside = _beside(path), _beside(path)
+    _refuse_foreign(path, ours)
+    temporary = _beside(path)
     temporary.mkdir()
     try:
         yield temporary
-        for folder, _, files in os.walk(temporary, topdown=False):
-            for name in files:
-                flush(Path(folder, name))
-            flush(Path(folder))
-        if path.exists():
-            os.rename(path, aside)
-        try:
-            os.rename(temporary, path)
-        except OSError:
-            if aside.exists():
-                os.rename(aside, path)
-            raise
+        flush_tree(temporary)
+        put_in_place(temporary, path, ours=ours)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def resumable_folder(path: Path, key: str) -> Path:
+    """Where to fill a folder over several runs until `put_in_place`: beside ``path``, under a name that follows from
+    the key."""
+    return path.with_name(f"{PREFIX}{path.name}.{key}")
+
+
+def put_in_place(folder: Path, path: Path, *, ours: Callable[[Path], bool]) -> None:
+    """Rename a folder that the disk holds; an earlier one at ``path`` is moved aside first and deleted last.
+
+    Raises:
+        ForeignFolderError: something is at ``path`` that we did not write.
+        OSError: it cannot be renamed; what was at ``path`` is there again.
+    """
+    _refuse_foreign(path, ours)
+    aside = _beside(path)
+    if path.exists():
+        os.rename(path, aside)
+    try:
+        os.rename(folder, path)
+    except OSError:
+        if aside.exists():
+            os.rename(aside, path)
+        raise
     flush(path.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def flush(path: Path) -> None:
+    """Have the disk hold a file's content, or a folder's names, before anything else relies on it."""
+    if not path.is_dir():
+        # Windows flushes only what was opened for writing; elsewhere the umask may forbid just that
+        _fsync(path, os.O_RDWR | getattr(os, "O_BINARY", 0) if os.name == "nt" else os.O_RDONLY)
+    elif os.name != "nt":  # Windows opens no folders, and keeps their entries itself
+        with suppress(OSError):  # some network file systems flush no folders
+            _fsync(path, os.O_RDONLY)
+
+
+def flush_tree(folder: Path, *, threads: int = 1) -> None:
+    """`flush` a folder and everything in it but what is unfinished: another process may be at work there."""
+    paths = [Path(here, name) for here, _, names in os.walk(folder) for name in ("", *names) if not is_temporary(name)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(flush, paths))
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that `new_file` did not finish: work of another process, or of a dead one."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def _beside(path: Path) -> Path:
     """A new hidden name in the same folder, so that renaming it never crosses file systems."""
-    return path.with_name(f".saccade-{uuid.uuid4().hex}{path.suffix}")
+    return path.with_name(f"{PREFIX}{os.urandom(16).hex()}{path.suffix}")
 
 
-def flush(path: Path) -> None:
-    """Have the disk hold it before anything else relies on it."""
-    directory = path.is_dir()
-    if directory and os.name == "nt":  # Windows opens no folders, and keeps their entries itself
-        return
-    descriptor = os.open(path, os.O_RDONLY if directory else os.O_RDWR | getattr(os, "O_BINARY", 0))
+def _refuse_foreign(path: Path, ours: Callable[[Path], bool]) -> None:
+    if os.path.lexists(path) and not ours(path):
+        raise ForeignFolderError(f"{path} was not written by saccade and stays as it is")
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
-    except OSError:
-        if not directory:  # some network file systems flush no folders
-            raise
     finally:
         os.close(descriptor)

@@ -28,7 +28,7 @@ from pipeline.demo.painting import render, write_slide
 from pipeline.demo.scene import CLASSES, MPP, Kind, Scene, make_scene
 from pipeline.errors import UsageError
 from pipeline.output.artefacts import read_json, write_json, write_table
-from stages.disk import atomic_write
+from stages.disk import new_file
 
 FORMAT = 1
 """Raised whenever the same seed would no longer give the same files."""
@@ -163,7 +163,7 @@ def _make_slide(out: Path, seed: int, index: int, label: str, size: int, kind: K
     """Write one slide and its outlines; the slide last, since its presence says that both are there."""
     scene = make_scene(seed, index, label=label, size=size, kind=kind)
     if scene.lesions:
-        with atomic_write(out / "lesions" / f"{scene.name}.geojson") as temporary:
+        with new_file(out / "lesions" / f"{scene.name}.geojson") as temporary:
             temporary.write_text(json.dumps(lesion_geojson(scene)), encoding="utf-8")
-    with atomic_write(_slide_path(out, index)) as temporary:
+    with new_file(_slide_path(out, index)) as temporary:
         write_slide(temporary, render(scene))

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import UsageError
-from stages.disk import ForeignFolderError, atomic_directory, flush
-from stages.disk import atomic_write as atomic_write
+from stages.disk import ForeignFolderError, flush, new_file, new_folder
 
 if TYPE_CHECKING:
     from stages.geometry import Raster
@@ -80,7 +79,7 @@ def slide_key(fingerprint: str, parts: Mapping[str, Any]) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON (UTF-8): numpy values as plain numbers, paths as text, NaN and infinity as null."""
     text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path) as temporary:
+    with new_file(path) as temporary:
         # backslashreplace: a file name that is not Unicode becomes the JSON escape of its surrogates
         temporary.write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
 
@@ -105,7 +104,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
     if columns is None:
         columns = list(dict.fromkeys(key for row in rows for key in row))
     with (
-        atomic_write(path) as temporary,
+        new_file(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
@@ -187,7 +186,7 @@ def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:
     """Write (H, W, 3) RGB as a PNG."""
     from PIL import Image
 
-    with atomic_write(path) as temporary:
+    with new_file(path) as temporary:
         Image.fromarray(rgb).save(temporary)
 
 
@@ -208,7 +207,7 @@ def write_attention_zarr(path: Path, attention: NDArray[np.floating], raster: Ra
         raise ValueError(f"attention of shape {attention.shape} on a raster of shape {raster.shape}")
     place: dict[str, Any] = {key: getattr(raster, key) for key in ("x", "y", "scale_x", "scale_y")}
     try:
-        with atomic_directory(path, ours=lambda folder: _attention_place(folder) is not None) as temporary:
+        with new_folder(path, ours=lambda folder: _attention_place(folder) is not None) as temporary:
             array = zarr.create_array(
                 store=LocalStore(temporary),
                 shape=attention.shape,
@@ -310,7 +309,7 @@ def write_samples_h5(
         "save_path": str(path.parent).encode("utf-8", "backslashreplace").decode(),
         "savetodir": str(path.parent).encode("utf-8", "backslashreplace").decode(),
     }
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_file(path) as temporary, h5py.File(temporary, "w") as file:
         for name, column in columns.items():
             chunk = (max(1, min(1024, len(column))), *column.shape[1:])
             file.create_dataset(name, data=column, maxshape=(None, *column.shape[1:]), chunks=chunk)

@@ -20,6 +20,7 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec, Sampled
 from pipeline.output import artefacts
 from pipeline.run.workers import each
+from stages.disk import new_file
 from stages.overlay.picture import draw_overlay, geojson
 from stages.pyramid.cache import open_pyramid
 from stages.sampling.draw import MOST_JUDGED
@@ -207,7 +208,7 @@ def _write_slide(
         attention=flat,
         weights=sampled.weights,
     )
-    with artefacts.atomic_write(folder / "overlay.png") as temporary:
+    with new_file(folder / "overlay.png") as temporary:
         draw_overlay(temporary, seen.thumbnail, attention, seen.cells, boxes, title=title, mpp_level0=mpp)
     outlines = geojson(attention, seen.cells, boxes, attention_at=flat, weights=sampled.weights, bounds=facts.bounds)
     artefacts.write_json(folder / "overlay.geojson", outlines)
@@ -298,7 +299,7 @@ def _finish(
     }
     artefacts.write_predictions(out / "predictions.csv", rows, classes)
     artefacts.write_run(out / "run.json", run)
-    with artefacts.atomic_write(out / "report.html") as temporary:
+    with new_file(out / "report.html") as temporary:
         write_report(temporary, rows, run)
     return summary
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from stages.attention import GrainAttention, HematoxylinAttention
-from stages.disk import atomic_write
+from stages.disk import new_file
 
 with warnings.catch_warnings():  # other people's deprecations, at import
     warnings.simplefilter("ignore")
@@ -263,7 +263,7 @@ class _OnDisk(CheckpointIO):
     ``a::b`` is the file ``a``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with atomic_write(Path(path)) as temporary:
+        with new_file(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import logging
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.disk import is_temporary, new_file
 from stages.geometry import Box
 from stages.pyramid.layout import level_layouts
 from stages.slide.files import Slide, SlideError
@@ -87,20 +87,14 @@ class ChunkCache:
             return
         data = _checksum(name, payload) + payload
         path = self._root / name
-        beside = path.with_name(f".{uuid.uuid4().hex}")
         try:
             with self._lock:
                 if len(data) > self._room:
                     self._make_room(len(data))
                 self._room -= len(data)
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with new_file(path, durable=False) as beside:  # the checksum tells what a power cut tore
                 beside.write_bytes(data)
-                os.replace(beside, path)  # not fsynced: the checksum tells what a power cut tore
-            except OSError:
-                with contextlib.suppress(OSError):
-                    beside.unlink(missing_ok=True)
-                raise
         except OSError as exc:
             self._writable = False
             _log.warning(
@@ -133,9 +127,9 @@ class ChunkCache:
                     status = path.stat()
                 except FileNotFoundError:  # another process was faster
                     continue
-                if not name.startswith("."):
+                if not name.startswith("."):  # what others keep here, as file managers do, is hidden
                     yield status.st_mtime_ns, status.st_size, path
-                elif now - status.st_mtime_ns > LITTER_SECONDS * 10**9:
+                elif is_temporary(name) and now - status.st_mtime_ns > LITTER_SECONDS * 10**9:
                     path.unlink(missing_ok=True)
 
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.disk import new_file
 from stages.pyramid.cache import WRITERS, open_pyramid
 from stages.pyramid.copying import Progress
 from stages.pyramid.layout import LevelLayout, fill_value, ome_metadata
 from stages.pyramid.plan import Plan, portable_plan
 from stages.pyramid.record import FORMAT, write_json
-from stages.pyramid.shards import one_step
 from stages.pyramid.transaction import build
 from stages.slide.files import Slide, SlideFacts
 
@@ -97,7 +97,7 @@ class _Export:
     def write(self, layout: LevelLayout, row: int, column: int, chunks: Sequence[bytes | None]) -> int:
         for place, chunk in zip(layout.chunks_in(row, column), chunks, strict=True):
             if place is not None and chunk is not None:
-                with one_step(_chunk_path(layout, *place)) as beside:
+                with new_file(_chunk_path(layout, *place), durable=False) as beside:
                     beside.write_bytes(chunk)
         return sum(len(chunk) for chunk in chunks if chunk is not None)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from stages.disk import new_file
 from stages.geometry import Box, Mpp, Raster
 from stages.pyramid.codec import JpegCodec
 from stages.pyramid.layout import LevelLayout, array_metadata, ome_metadata
@@ -83,15 +83,8 @@ def write_mark(mark: Mark, source: SlideFacts) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a file of metadata in one step, and have the disk hold it."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(content, file, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with new_file(path) as beside, beside.open("w", encoding="utf-8") as file:
+        json.dump(content, file, allow_nan=False)
 
 
 def is_marked(folder: Path) -> bool:

@@ -8,12 +8,10 @@ Format: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-import uuid
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import numpy as np
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
+from stages.disk import new_file
 from stages.pyramid.layout import ZSTD_LEVEL, LevelLayout
 from stages.slide import jpeg
 from stages.slide.tiles import TileGrid
@@ -45,17 +44,6 @@ def jpeg_chunk(stream: bytes) -> bytes:
     return stream + _crc(stream)
 
 
-@contextlib.contextmanager
-def one_step(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place once it is written; the disk may hold it later only."""
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int:
     """Write a shard in one step and return its size; the disk may hold it later only.
 
@@ -71,7 +59,7 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int:
     index = np.stack([np.cumsum(sizes) - sizes, sizes], axis=-1).astype("<u8")
     index[missing] = _NO_CHUNK
     entries = index.tobytes()
-    with one_step(path) as beside, beside.open("wb", buffering=_BUFFER) as file:
+    with new_file(path, durable=False) as beside, beside.open("wb", buffering=_BUFFER) as file:
         file.writelines(chunk for chunk in chunks if chunk is not None)
         file.write(entries + _crc(entries))
     return int(sizes.sum()) + len(entries) + 4

@@ -1,15 +1,14 @@
-"""Make a folder complete or not at all: beside its place, resumable, and put there in one step."""
+"""Make a pyramid complete or not at all: beside its place, resumable, and put there in one step."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from stages.disk import PREFIX, ForeignFolderError, flush_tree, is_temporary, put_in_place, resumable_folder
 from stages.pyramid.copying import Format, Progress, write_levels
 from stages.pyramid.plan import Plan
 from stages.slide.files import Slide, SlideError
@@ -52,9 +51,9 @@ def build(
     if is_current(out):
         return out
     if os.path.lexists(out) and not form.is_ours(out):
-        raise SlideError(f"{out} exists and is not a pyramid of ours: move it away or choose another folder")
+        raise _foreign(out)
     wanted = plan()
-    partial = out.with_name(f".{out.name}.{form.name}-{wanted.digest()}.partial")
+    partial = resumable_folder(out, f"{form.name}-{wanted.digest()}")
     wanted = wanted.at(partial)
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -63,17 +62,23 @@ def build(
         if fingerprint() != source.facts.fingerprint:
             shutil.rmtree(partial)
             raise SlideError("the file changed while it was being copied: run `saccade cache` again")
-        _flush(partial, writers)
-        form.finish(wanted, source.facts)
-        _sync(partial)  # a folder in its place must have its mark
-        _put_in_place(partial, out)
+        flush_tree(partial, threads=writers)
+        form.finish(wanted, source.facts)  # once the disk holds all the rest
+        put_in_place(partial, out, ours=form.is_ours)
+    except ForeignFolderError as exc:
+        raise _foreign(out) from exc
     except OSError as exc:
         if not is_current(out):  # else another run was first, and took the folder that we worked in
             raise _unwritten(out, exc) from exc
         shutil.rmtree(partial, ignore_errors=True)
-    for litter in out.rglob("*.partial"):  # half a file each, of runs that were killed
-        litter.unlink(missing_ok=True)
+    for path in out.rglob(f"{PREFIX}*"):
+        if is_temporary(path.name):  # half a file, of a run that was killed
+            path.unlink(missing_ok=True)
     return out
+
+
+def _foreign(out: Path) -> SlideError:
+    return SlideError(f"{out} exists and is not a pyramid of ours: move it away or choose another folder")
 
 
 def _unwritten(out: Path, exc: OSError) -> SlideError:
@@ -81,34 +86,3 @@ def _unwritten(out: Path, exc: OSError) -> SlideError:
     if exc.errno in _FULL:
         return FullDiskError(f"cannot write {out}: the disk is full ({exc.strerror}); make room on it, {again}")
     return SlideError(f"cannot write {out}: {exc.strerror or exc}; check the disk and its permissions, {again}")
-
-
-def _flush(folder: Path, writers: int) -> None:
-    """Have the disk hold all files and folders, which it has mostly done while they were written."""
-    paths = [
-        path for here, _, files in os.walk(folder) for path in (here, *(os.path.join(here, name) for name in files))
-    ]
-    with ThreadPoolExecutor(writers) as pool:
-        list(pool.map(_sync, paths))
-
-
-def _sync(path: str | Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _put_in_place(partial: Path, out: Path) -> None:
-    """Rename ``partial`` to ``out``; an outdated pyramid there is deleted once the new one has its place."""
-    retired = out.with_name(f".{out.name}.{uuid.uuid4().hex}.old")
-    if out.exists():
-        os.rename(out, retired)
-    try:
-        os.rename(partial, out)
-    except OSError:  # another run was first: what we retired was its pyramid
-        if retired.exists():
-            os.rename(retired, out)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)

@@ -19,7 +19,7 @@ from makers import ROOT
 
 from pipeline.errors import UsageError
 from pipeline.output import artefacts
-from stages.disk import ForeignFolderError, atomic_directory, atomic_write
+from stages.disk import ForeignFolderError, new_file, new_folder
 from stages.geometry import Mpp, Raster, level_raster
 from stages.slide.files import open_slide
 
@@ -47,7 +47,7 @@ def test_a_failure_in_the_middle_keeps_the_old_file_and_leaves_nothing(folder, e
     path.write_text("old")
 
     def fail() -> None:
-        with atomic_write(path) as temporary:
+        with new_file(path) as temporary:
             temporary.write_text("half")
             raise error
 
@@ -58,7 +58,7 @@ def test_a_failure_in_the_middle_keeps_the_old_file_and_leaves_nothing(folder, e
 
 
 def test_the_temporary_path_is_a_hidden_neighbour_with_the_same_suffix(folder):
-    with atomic_write(folder / "x.ome.tiff") as temporary:
+    with new_file(folder / "x.ome.tiff") as temporary:
         assert temporary.parent == folder
         assert temporary.name.startswith(".")
         assert temporary.suffix == ".tiff"
@@ -80,8 +80,8 @@ def test_a_killed_process_leaves_the_old_file(folder):
     path.write_text("old")
     script = (
         "import os, pathlib, signal, sys\n"
-        "from stages.disk import atomic_write\n"
-        "with atomic_write(pathlib.Path(sys.argv[1])) as temporary:\n"
+        "from stages.disk import new_file\n"
+        "with new_file(pathlib.Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -93,7 +93,7 @@ def test_a_killed_process_leaves_the_old_file(folder):
 
 def test_writers_of_one_file_at_once_leave_one_whole_file(tmp_path):
     path = tmp_path / "a.txt"
-    with atomic_write(path) as first, atomic_write(path) as second:
+    with new_file(path) as first, new_file(path) as second:
         first.write_text("first")
         second.write_text("second")
     assert path.read_text() == "first"  # the outer block ends last
@@ -105,7 +105,7 @@ def test_a_directory_appears_whole_and_replaces_only_ours(folder):
         return (path / "mark").exists()
 
     def fill(text: str, error: type[Exception] | None = None) -> None:
-        with atomic_directory(folder / "d.zarr", ours=ours) as temporary:
+        with new_folder(folder / "d.zarr", ours=ours) as temporary:
             (temporary / "mark").touch()
             (temporary / "sub").mkdir()
             (temporary / "sub" / "data").write_text(text)
@@ -122,7 +122,7 @@ def test_a_directory_appears_whole_and_replaces_only_ours(folder):
     (folder / "theirs.zarr" / "precious").touch()
     with (
         pytest.raises(ForeignFolderError, match=r"theirs\.zarr was not written by saccade and stays"),
-        atomic_directory(folder / "theirs.zarr", ours=ours),
+        new_folder(folder / "theirs.zarr", ours=ours),
     ):
         pass
     assert names(folder) == {"d.zarr", "theirs.zarr"}

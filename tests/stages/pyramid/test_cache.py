@@ -436,13 +436,16 @@ def test_a_killed_run_leaves_no_pyramid_and_is_resumed(slides_folder: Path, tmp_
     torn = next(path for path, _ in layout.shards() if path not in finished)
     torn.parent.mkdir(parents=True, exist_ok=True)
     torn.write_bytes(next(iter(finished)).read_bytes()[:-100])  # as a machine that lost power may leave it
-    litter = torn.with_suffix(".0123.partial")
+    litter = torn.with_name(f".saccade-{'0' * 32}")
     litter.write_bytes(b"half a shard")
+    for name in (".saccade-notes", "notes.partial", f".saccade-{'0' * 31}"):
+        torn.with_name(name).write_text("the user's")
 
     cache_pyramid(slide, out)
     assert_same_pixels(slide, open_pyramid(out))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ome.zarr"]
-    assert not list(out.rglob("*.partial"))
+    found = {path.name for path in (out / torn.relative_to(partial)).parent.iterdir() if not path.name.isdigit()}
+    assert found == {".saccade-notes", "notes.partial", f".saccade-{'0' * 31}"}
     for path, written in finished.items():
         assert (out / path.relative_to(partial)).stat().st_mtime_ns == written
 
@@ -552,7 +555,7 @@ def test_a_full_disk_is_one_clear_error_and_resumed(
         cache_pyramid(slide, out, profile=profile)
     assert not out.exists()
     assert verify_pyramid(first) == []
-    assert not list(small_disk.rglob("*.ome.zarr/**/*.partial"))
+    assert not list(small_disk.rglob("*.ome.zarr/**/.saccade-*"))
     filler.unlink()
     shutil.rmtree(first)
     cache_pyramid(slide, out, profile=profile)

@@ -231,7 +231,7 @@ def test_only_its_own_files_are_ever_deleted(tmp_path: Path) -> None:
 def test_litter_of_killed_processes_is_removed_when_it_is_old(cache: ChunkCache) -> None:
     cache.write("slide/0/0", b"kept")
     (chunk,) = chunks_in(cache)
-    old, new = chunk.with_name(".0123"), chunk.with_name(".4567")
+    old, new = (chunk.with_name(f".saccade-{digit * 32}") for digit in "01")
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 4000,) * 2)

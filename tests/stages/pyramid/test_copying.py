@@ -107,7 +107,7 @@ def test_shards_that_are_damaged_in_a_partial_pyramid_are_not_trusted(
         out = tmp_path / profile
         killed = start_caching(flat, out, profile=profile, stop_after=20)
         killed.communicate(timeout=60)
-        (partial,) = tmp_path.glob(f".{profile}.*.partial")
+        (partial,) = tmp_path.glob(f".saccade-{profile}.*")
         shards = sorted(path for path in partial.rglob("c/0/*/*"))
         assert len(shards) >= 20
         for number, path in enumerate(shards):

@@ -61,7 +61,7 @@ def test_it_has_the_slides_pixels(slide: Slide, exported: Path) -> None:
     assert metadata["compressor"] == {"id": "zlib", "level": 1}
     assert metadata["dimension_separator"] == "/"
     assert (exported / "0/0/0/0/4/5").is_file()
-    assert not list(exported.rglob("*.partial"))
+    assert not list(exported.rglob(".saccade-*"))
 
 
 def test_what_is_not_kept_is_background(tmp_path: Path) -> None:
