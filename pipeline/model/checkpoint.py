@@ -1,4 +1,10 @@
-"""A model in one safetensors file: weights, specification, calibration. Nothing in it is ever executed."""
+"""A model in one safetensors file: weights, specification, calibration. Nothing in it is ever executed.
+
+The header is written here, in one order: the library's writer orders the metadata at random, and the digest of the
+file is part of every result's key, so that a model which is saved again must be the same bytes.
+
+Format: https://github.com/huggingface/safetensors#format
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -14,18 +21,52 @@ import torch
 from pipeline.errors import UsageError
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
+from stages.disk import new_file
 from stages.prediction.predict import Calibration
 
 FORMAT = "saccade-2"
 
 
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
 def save_model(model: AttentionSampler, path: Path) -> None:
-    """Write weights, spec and calibration as one safetensors file (the caller makes the write atomic)."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    """Write weights, spec and calibration as one safetensors file, in one step; the same model gives the same bytes.
+
+    The file is ``n``, 8 bytes little-endian; a JSON header of ``n`` bytes, padded with spaces to a multiple of 8; the
+    tensors end to end, widest type first so that each is aligned, then by name. The header's ``__metadata__`` has the
+    texts ``format`` and, as JSON, ``spec`` and ``calibration``.
+
+    Raises:
+        KeyError: a weight is of a type that the format has no name for.
+        OSError: it cannot be written.
+    """
     metadata = {"format": FORMAT, "spec": json.dumps(asdict(model.spec))}
     if model.calibration is not None:
         metadata["calibration"] = json.dumps(asdict(model.calibration))
-    safetensors.torch.save_file(state, path, metadata=metadata)
+    state = sorted(model.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0]))
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, value in state:
+        start, end = end, end + value.nbytes
+        header[name] = {"dtype": _DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with new_file(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, value in state:
+            file.write(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:

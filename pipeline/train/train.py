@@ -25,7 +25,6 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
 from pipeline.output import artefacts
 from pipeline.train.calibrate import calibrate
-from stages.disk import new_file
 from stages.pyramid.chunk_cache import ChunkCache, chunk_cache
 
 Say = Callable[[str], None]
@@ -192,8 +191,7 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: _Looks, say: Say) ->
     if config.training.calibration_slides:
         views = [lambda slide=slide: looks(slide).view for slide in _calibration_slides(job, config)]
         model.calibration = calibrate(model, views, seed=config.training.seed, say=say)
-    with new_file(path) as temporary:
-        save_model(model, temporary)
+    save_model(model, path)
     done = {"key": key, "seconds": time.perf_counter() - started, "config": config.model_dump(mode="json")}
     artefacts.write_json(mark, done)
     checkpoint.unlink(missing_ok=True)

@@ -1,10 +1,8 @@
-"""The model as a whole: what its draws estimate, and its checkpoint."""
+"""The model as a whole: what its draws estimate."""
 
 from __future__ import annotations
 
 import math
-import pickle
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +12,6 @@ import pytest
 import torch
 from makers import TINY as SPEC
 
-from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
 from pipeline.model.values import View
@@ -110,36 +107,6 @@ def test_a_checkpoint_gives_back_the_same_model(model: AttentionSampler, view: V
     assert again.spec == SPEC
     assert not again.training
     assert torch.equal(exhaustive(again, view), exhaustive(model, view))
-
-
-def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
-    class Boom:
-        def __reduce__(self) -> tuple[object, ...]:
-            return (Path.touch, (tmp_path / "executed",))
-
-    (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Boom()))
-    with pytest.raises(UsageError, match="cannot load the checkpoint"):
-        load_model(tmp_path / "model.safetensors")
-    assert not (tmp_path / "executed").exists()
-
-
-def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(UsageError, match="not a saccade"):
-        load_model(tmp_path / "other.safetensors")
-
-
-def test_a_checkpoint_whose_encoder_needs_timm_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)  # as where it is not installed
-    model = AttentionSampler(SPEC)
-    model.spec = replace(SPEC, encoder="timm:resnet18")
-    save_model(model, tmp_path / "model.safetensors")
-    with pytest.raises(
-        UsageError, match=r"model\.safetensors: 'timm:resnet18' needs timm.*pip install saccade\[timm\]$"
-    ):
-        load_model(tmp_path / "model.safetensors")
 
 
 def test_reading_on_until_sure_reads_nothing_twice_and_stops_when_it_may(model: AttentionSampler, view: View) -> None:
