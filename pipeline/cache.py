@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError
-from pipeline.output import artefacts
+from pipeline.output import slide_folder as artefacts
 from stages.pyramid.cache import cache_pyramid, open_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
 from stages.pyramid.plan import Wish

@@ -35,7 +35,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "pipeline": {
         "errors": (),
         "config": (),
-        "output": ("artefacts",),
+        "output": ("slide_folder",),
         "cohort": ("files", "table", "splits", "metrics"),
         "model": ("values", "sampler", "look", "checkpoint"),
         "train": ("calibrate", "fit", "train"),

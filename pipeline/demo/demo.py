@@ -20,7 +20,7 @@ from pipeline.demo.cohort import make_cohort
 from pipeline.model.checkpoint import load_model
 from pipeline.model.look import Look, look
 from pipeline.model.sampler import AttentionSampler
-from pipeline.output import artefacts
+from pipeline.output import slide_folder as artefacts
 from pipeline.run.run import RunSettings, run_cohort
 from pipeline.train.train import train_cohort
 from stages.attention import cell_means

@@ -18,7 +18,7 @@ from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.look import Look, look_at
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec, Sampled
-from pipeline.output import artefacts
+from pipeline.output import slide_folder as artefacts
 from pipeline.run.workers import each
 from stages.disk import new_file
 from stages.overlay.picture import draw_overlay, geojson

@@ -23,7 +23,7 @@ from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import Look, look
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
-from pipeline.output import artefacts
+from pipeline.output import slide_folder as artefacts
 from pipeline.train.calibrate import calibrate
 from stages.pyramid.chunk_cache import ChunkCache, chunk_cache
 

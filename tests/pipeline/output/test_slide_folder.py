@@ -18,7 +18,7 @@ import zarr
 from makers import ROOT
 
 from pipeline.errors import UsageError
-from pipeline.output import artefacts
+from pipeline.output import slide_folder as artefacts
 from stages.disk import ForeignFolderError, new_file, new_folder
 from stages.geometry import Mpp, Raster, level_raster
 from stages.slide.files import open_slide
