@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError
-from pipeline.output import slide_folder as artefacts
+from pipeline.output.folder import prepare_output
 from stages.pyramid.cache import cache_pyramid, open_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
 from stages.pyramid.plan import Wish
@@ -74,7 +74,7 @@ def cache_cohort(
     settings = settings or CacheSettings()
     if settings.ngff == "0.4" and settings.profile == "native":
         raise UsageError("--ngff 0.4 is for programs that do not know our JPEG chunks: leave --profile native out")
-    artefacts.prepare_output(out)
+    prepare_output(out)
 
     def cache(slide: CohortSlide) -> str:
         opened, target = open_pyramid(slide.path, mpp=slide.mpp), settings.place(out, slide)

@@ -35,7 +35,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "pipeline": {
         "errors": (),
         "config": (),
-        "output": ("slide_folder",),
+        "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "table", "splits", "metrics"),
         "model": ("values", "sampler", "look", "checkpoint"),
         "train": ("calibrate", "fit", "train"),

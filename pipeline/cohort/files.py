@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.output.slide_folder import is_output
+from pipeline.output.folder import is_output
 
 SLIDE_SUFFIXES = (
     *(".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
-from pipeline.output.slide_folder import write_table
+from pipeline.output.table import write_table
 
 DEFAULT_FOLDS = 5
 

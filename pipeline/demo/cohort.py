@@ -27,7 +27,8 @@ import numpy as np
 from pipeline.demo.painting import render, write_slide
 from pipeline.demo.scene import CLASSES, MPP, Kind, Scene, make_scene
 from pipeline.errors import UsageError
-from pipeline.output.slide_folder import read_json, write_json, write_table
+from pipeline.output.documents import read_json, write_json
+from pipeline.output.table import write_table
 from stages.disk import new_file
 
 FORMAT = 1

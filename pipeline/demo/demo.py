@@ -20,7 +20,9 @@ from pipeline.demo.cohort import make_cohort
 from pipeline.model.checkpoint import load_model
 from pipeline.model.look import Look, look
 from pipeline.model.sampler import AttentionSampler
-from pipeline.output import slide_folder as artefacts
+from pipeline.output.attention_map import read_attention_zarr
+from pipeline.output.documents import write_json
+from pipeline.output.folder import prepare_output
 from pipeline.run.run import RunSettings, run_cohort
 from pipeline.train.train import train_cohort
 from stages.attention import cell_means
@@ -35,7 +37,7 @@ def run_demo(out: Path, *, seed: int, say: Say) -> dict[str, Any]:
         The figures, as written to ``out/demo.json``: AUROC on the test slides, mean fraction of the tissue read, bytes
         read and the slides' bytes, attention inside lesions over their share of the tissue, seconds of each step.
     """
-    artefacts.prepare_output(out)
+    prepare_output(out)
     clock = time.perf_counter()
     seconds: dict[str, float] = {}
 
@@ -81,7 +83,7 @@ def run_demo(out: Path, *, seed: int, say: Say) -> dict[str, Any]:
         "attention_in_lesion": float(np.mean(enrichment)),
         "seconds": seconds,
     }
-    artefacts.write_json(out / "demo.json", figures)
+    write_json(out / "demo.json", figures)
     auroc = figures["auroc"]
     say(
         f"\nunseen slides: AUROC {auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}], reading "
@@ -101,7 +103,7 @@ def lesion_enrichment(slide: CohortSlide, model: AttentionSampler, result: Path,
     A cell that straddles the outline counts by the part of its tissue that is inside.
     """
     seen = look(slide.path, model, mpp=slide.mpp)
-    attention, _ = artefacts.read_attention_zarr(result / "attention.zarr")
+    attention, _ = read_attention_zarr(result / "attention.zarr")
     inside = _inside(seen, lesion) & seen.mask
     tissue, lesion_tissue = (
         cell_means(torch.from_numpy(m).double(), model.spec.cell_px).numpy() for m in (seen.mask, inside)

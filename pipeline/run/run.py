@@ -18,7 +18,13 @@ from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.look import Look, look_at
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec, Sampled
-from pipeline.output import slide_folder as artefacts
+from pipeline.output.attention_map import write_attention_zarr
+from pipeline.output.bags import write_samples_h5
+from pipeline.output.documents import write_json
+from pipeline.output.folder import prepare_output
+from pipeline.output.run_record import write_run
+from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit, write_thumbnail
+from pipeline.output.table import write_predictions
 from pipeline.run.workers import each
 from stages.disk import new_file
 from stages.overlay.picture import draw_overlay, geojson
@@ -84,7 +90,7 @@ def run_cohort(
     model = load_model(settings.model)
     _check_labels(cohort, model.spec.classes, settings.model)
     _check_budget(settings, model.spec)
-    artefacts.prepare_output(out)
+    prepare_output(out)
     started = time.time()
     settings = replace(settings, model=settings.model.resolve())  # workers may have another working directory
     digest = model_digest(settings.model)
@@ -138,8 +144,8 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         "scheme": settings.scheme or model.spec.scheme,
         "seed": settings.seed,
     }
-    key = artefacts.slide_key(facts.fingerprint, parts)
-    commit = artefacts.read_commit(folder)
+    key = slide_key(facts.fingerprint, parts)
+    commit = read_commit(folder)
     if commit is not None and commit["key"] == key:
         return {**commit["row"], "slide_bytes": commit["slide_bytes"], "reused": True}
     if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
@@ -191,12 +197,12 @@ def _write_slide(
         "seconds": time.perf_counter() - started,
         "key": key,
     }
-    artefacts.begin_slide(folder)
+    begin_slide(folder)
     title = f"{slide.slide_id}: {classes[best]} {probabilities[best]:.3f} [{low[best]:.3f}, {high[best]:.3f}]"
-    artefacts.write_thumbnail(folder / "thumbnail.png", seen.thumbnail.rgb)
-    artefacts.write_attention_zarr(folder / "attention.zarr", attention, seen.cells)
+    write_thumbnail(folder / "thumbnail.png", seen.thumbnail.rgb)
+    write_attention_zarr(folder / "attention.zarr", attention, seen.cells)
     flat = attention.ravel()[cells]
-    artefacts.write_samples_h5(
+    write_samples_h5(
         folder / "samples.h5",
         slide_id=slide.slide_id,
         facts=facts,
@@ -211,7 +217,7 @@ def _write_slide(
     with new_file(folder / "overlay.png") as temporary:
         draw_overlay(temporary, seen.thumbnail, attention, seen.cells, boxes, title=title, mpp_level0=mpp)
     outlines = geojson(attention, seen.cells, boxes, attention_at=flat, weights=sampled.weights, bounds=facts.bounds)
-    artefacts.write_json(folder / "overlay.geojson", outlines)
+    write_json(folder / "overlay.geojson", outlines)
     commit = {
         "key": key,
         "fingerprint": facts.fingerprint,
@@ -226,7 +232,7 @@ def _write_slide(
         "mpp": [mpp.x, mpp.y],
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    artefacts.write_commit(folder, commit)
+    write_commit(folder, commit)
     return {**row, "slide_bytes": facts.file_bytes, "reused": False}
 
 
@@ -297,8 +303,8 @@ def _finish(
         "slide_bytes": sum(row.pop("slide_bytes") for _, row in done),
         "metrics": metrics,
     }
-    artefacts.write_predictions(out / "predictions.csv", rows, classes)
-    artefacts.write_run(out / "run.json", run)
+    write_predictions(out / "predictions.csv", rows, classes)
+    write_run(out / "run.json", run)
     with new_file(out / "report.html") as temporary:
         write_report(temporary, rows, run)
     return summary

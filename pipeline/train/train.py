@@ -23,7 +23,9 @@ from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import Look, look
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
-from pipeline.output import slide_folder as artefacts
+from pipeline.output.documents import read_json, write_json
+from pipeline.output.folder import prepare_output
+from pipeline.output.table import write_table
 from pipeline.train.calibrate import calibrate
 from stages.pyramid.chunk_cache import ChunkCache, chunk_cache
 
@@ -105,7 +107,7 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
         raise UsageError(
             f"encoder: {spec.encoder!r} cannot take patches of view.patch_px={spec.patch_px}: {exc}"
         ) from exc
-    artefacts.prepare_output(out)
+    prepare_output(out)
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
     looks = _Looks(untrained, cache)  # a first look needs only the model's geometry
@@ -119,8 +121,8 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
     for part in dict.fromkeys(row["part"] for row in rows):
         metrics[part] = _judge([row for row in rows if row["part"] == part], spec.classes, config.training.seed)
         say(f"{part}: " + ", ".join(_metric_in_words(name, value) for name, value in metrics[part].items()))
-    artefacts.write_table(out / "predictions.csv", rows)
-    artefacts.write_json(out / "metrics.json", metrics)
+    write_table(out / "predictions.csv", rows)
+    write_json(out / "metrics.json", metrics)
     return metrics
 
 
@@ -167,7 +169,7 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: _Looks, say: Say) ->
     job.folder.mkdir(parents=True, exist_ok=True)
     path, mark = job.folder / "model.safetensors", job.folder / "training.json"
     key = _key(job, config)
-    earlier = artefacts.read_json(mark)
+    earlier = read_json(mark)
     if earlier is not None and earlier.get("key") == key and path.exists():
         say(f"{path} is up to date")
         return load_model(path)
@@ -193,7 +195,7 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: _Looks, say: Say) ->
         model.calibration = calibrate(model, views, seed=config.training.seed, say=say)
     save_model(model, path)
     done = {"key": key, "seconds": time.perf_counter() - started, "config": config.model_dump(mode="json")}
-    artefacts.write_json(mark, done)
+    write_json(mark, done)
     checkpoint.unlink(missing_ok=True)
     say(f"fitted on {len(job.train)} slides in {done['seconds']:.0f} s: {path}")
     return model

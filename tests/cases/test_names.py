@@ -12,7 +12,7 @@ from makers import tissue_pixels, write_slide
 from pipeline.cache import CacheSettings, cache_cohort
 from pipeline.cohort.table import find_target
 from pipeline.config import load_config
-from pipeline.output.slide_folder import read_attention_zarr, write_attention_zarr
+from pipeline.output.attention_map import read_attention_zarr, write_attention_zarr
 from pipeline.run.run import RunSettings, run_cohort
 from pipeline.train.train import train_cohort
 from stages.geometry import Raster

@@ -14,7 +14,8 @@ import zarr
 from pipeline.cohort.files import find_slides, folder_name, slide_stem
 from pipeline.cohort.table import CohortSlide, find_target, read_table, read_training_table
 from pipeline.errors import UsageError
-from pipeline.output.slide_folder import prepare_output, write_attention_zarr
+from pipeline.output.attention_map import write_attention_zarr
+from pipeline.output.folder import prepare_output
 from stages.geometry import Raster
 
 

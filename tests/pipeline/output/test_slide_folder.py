@@ -18,7 +18,13 @@ import zarr
 from makers import ROOT
 
 from pipeline.errors import UsageError
-from pipeline.output import slide_folder as artefacts
+from pipeline.output.attention_map import read_attention_zarr, write_attention_zarr
+from pipeline.output.bags import write_samples_h5
+from pipeline.output.documents import read_json, write_json
+from pipeline.output.folder import is_output, prepare_output
+from pipeline.output.run_record import write_run
+from pipeline.output.slide_folder import COMMIT, begin_slide, read_commit, slide_key, write_commit, write_thumbnail
+from pipeline.output.table import prediction_columns, write_predictions, write_table
 from stages.disk import ForeignFolderError, new_file, new_folder
 from stages.geometry import Mpp, Raster, level_raster
 from stages.slide.files import open_slide
@@ -70,7 +76,7 @@ def test_the_temporary_path_is_a_hidden_neighbour_with_the_same_suffix(folder):
 
 def test_files_get_the_permissions_that_new_files_get(tmp_path):
     (tmp_path / "plain").write_text("x")
-    artefacts.write_json(tmp_path / "ours", {})
+    write_json(tmp_path / "ours", {})
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
@@ -134,10 +140,10 @@ def test_a_directory_appears_whole_and_replaces_only_ours(folder):
 
 def test_an_output_folder_is_made_marked_and_used_again(folder):
     out = folder / "deep" / "out"
-    artefacts.prepare_output(out)
-    assert artefacts.is_output(out)
-    artefacts.write_run(out / "run.json", {})
-    artefacts.prepare_output(out)
+    prepare_output(out)
+    assert is_output(out)
+    write_run(out / "run.json", {})
+    prepare_output(out)
     assert names(out) == {".saccade", "run.json"}
 
 
@@ -145,13 +151,13 @@ def test_an_output_folder_is_made_marked_and_used_again(folder):
 def test_what_another_program_wrote_is_never_written_over(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(UsageError, match=f"already has a '{name}' that saccade did not write; choose an --out"):
-        artefacts.prepare_output(tmp_path)
+        prepare_output(tmp_path)
     assert names(tmp_path) == {name}
 
 
 def test_other_files_in_an_output_folder_are_fine(tmp_path):
     (tmp_path / "notes.txt").touch()
-    artefacts.prepare_output(tmp_path)
+    prepare_output(tmp_path)
     assert names(tmp_path) == {".saccade", "notes.txt"}
 
 
@@ -159,52 +165,52 @@ def test_a_file_in_the_way_is_one_line_with_the_remedy(tmp_path):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UsageError, match=r"cannot write to .*; choose another --out") as caught:
-            artefacts.prepare_output(out)
+            prepare_output(out)
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that refuses even its owner")
 def test_an_unwritable_folder_is_one_line_with_the_remedy():
     with pytest.raises(UsageError, match=r"cannot write to /proc/self: .*; choose another --out"):
-        artefacts.prepare_output(Path("/proc/self"))
+        prepare_output(Path("/proc/self"))
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_one_line_with_the_remedy(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="Permission denied; choose another --out"):
-        artefacts.prepare_output(tmp_path)
+        prepare_output(tmp_path)
 
 
 # ---- keys and commit marks ----
 
 
 def test_keys_change_with_every_part_and_not_with_order():
-    key = artefacts.slide_key("abc", {"samples": 32, "mpp": None, "scheme": "iid"})
+    key = slide_key("abc", {"samples": 32, "mpp": None, "scheme": "iid"})
     assert len(key) == 64
-    assert key == artefacts.slide_key("abc", {"scheme": "iid", "samples": 32, "mpp": None})
+    assert key == slide_key("abc", {"scheme": "iid", "samples": 32, "mpp": None})
     others = [
-        artefacts.slide_key("abd", {"samples": 32, "mpp": None, "scheme": "iid"}),
-        artefacts.slide_key("abc", {"samples": 33, "mpp": None, "scheme": "iid"}),
-        artefacts.slide_key("abc", {"samples": 32, "mpp": 0.5, "scheme": "iid"}),
-        artefacts.slide_key("abc", {"samples": 32, "scheme": "iid"}),
+        slide_key("abd", {"samples": 32, "mpp": None, "scheme": "iid"}),
+        slide_key("abc", {"samples": 33, "mpp": None, "scheme": "iid"}),
+        slide_key("abc", {"samples": 32, "mpp": 0.5, "scheme": "iid"}),
+        slide_key("abc", {"samples": 32, "scheme": "iid"}),
     ]
     assert len({key, *others}) == 5
     with pytest.raises(ValueError, match="JSON compliant"):
-        artefacts.slide_key("abc", {"mpp": float("nan")})
+        slide_key("abc", {"mpp": float("nan")})
     with pytest.raises(TypeError, match="not JSON serializable"):
-        artefacts.slide_key("abc", {"path": object()})
+        slide_key("abc", {"path": object()})
 
 
 def test_a_commit_mark_is_read_back_and_taken_back_before_a_new_start(folder):
     slide = folder / "s"
-    assert artefacts.read_commit(slide) is None
-    artefacts.begin_slide(slide)
+    assert read_commit(slide) is None
+    begin_slide(slide)
     record = {"key": "k", "fingerprint": "f", "path": f"/x/{AWKWARD}\udcff", "row": {"prob_a": 0.5}}
-    artefacts.write_commit(slide, record)
-    assert artefacts.read_commit(slide) == record
-    artefacts.begin_slide(slide)
-    assert artefacts.read_commit(slide) is None
+    write_commit(slide, record)
+    assert read_commit(slide) == record
+    begin_slide(slide)
+    assert read_commit(slide) is None
     assert names(slide) == set()
 
 
@@ -212,13 +218,13 @@ def test_a_commit_mark_is_read_back_and_taken_back_before_a_new_start(folder):
     "content", [b"", b'{"key": "k", "ro', b"[1]", b'{"row": 1}', b'{"key": 1}', b"\xff\xfe", b"null"]
 )
 def test_a_damaged_commit_mark_counts_as_none(tmp_path, content):
-    (tmp_path / artefacts.COMMIT).write_bytes(content)
-    assert artefacts.read_commit(tmp_path) is None
+    (tmp_path / COMMIT).write_bytes(content)
+    assert read_commit(tmp_path) is None
 
 
 def test_a_commit_without_a_key_is_refused(tmp_path):
     with pytest.raises(ValueError, match="needs a 'key'"):
-        artefacts.write_commit(tmp_path, {"row": 1})
+        write_commit(tmp_path, {"row": 1})
 
 
 # ---- JSON and tables ----
@@ -226,14 +232,14 @@ def test_a_commit_without_a_key_is_refused(tmp_path):
 
 def test_json_has_no_nan_and_takes_numpy_and_paths(folder):
     value = {"a": np.float32(0.5), "b": [float("nan"), np.inf, -np.inf], "c": np.arange(3), 4: (folder, True, None)}
-    artefacts.write_json(folder / "v.json", value)
+    write_json(folder / "v.json", value)
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
 
     read = json.loads((folder / "v.json").read_text(encoding="utf-8"), parse_constant=refuse)
     assert read == {"a": 0.5, "b": [None, None, None], "c": [0, 1, 2], "4": [str(folder), True, None]}
-    assert artefacts.read_json(folder / "v.json") == read
+    assert read_json(folder / "v.json") == read
 
 
 def test_predictions_have_the_columns_that_are_promised(folder):
@@ -244,7 +250,7 @@ def test_predictions_have_the_columns_that_are_promised(folder):
     done |= {"key": "k", "not_a_column": 1}
     failed = {"slide_id": "b", "path": "/x/b\r.svs\udcff", "status": "failed", "error": "no\n  such\tfile"}
     path = folder / "predictions.csv"
-    artefacts.write_predictions(path, [done, failed], ["no", "yes"])
+    write_predictions(path, [done, failed], ["no", "yes"])
     with path.open(encoding="utf-8", newline="") as file:
         first, second = csv.DictReader(file)
     columns = (
@@ -262,18 +268,18 @@ def test_predictions_have_the_columns_that_are_promised(folder):
 
 def test_classes_whose_columns_collide_are_refused():
     with pytest.raises(UsageError, match=r"two columns 'prob_x_low'; rename a class"):
-        artefacts.prediction_columns(["x", "x_low"])
+        prediction_columns(["x", "x_low"])
 
 
 def test_a_table_takes_its_columns_from_its_rows(tmp_path):
-    artefacts.write_table(tmp_path / "t.csv", [{"a": 1}, {"b": None, "a": 2.5}])
+    write_table(tmp_path / "t.csv", [{"a": 1}, {"b": None, "a": 2.5}])
     assert (tmp_path / "t.csv").read_text() == "a,b\n1,\n2.5,\n"
-    artefacts.write_table(tmp_path / "t.csv", [], ["a", "b"])
+    write_table(tmp_path / "t.csv", [], ["a", "b"])
     assert (tmp_path / "t.csv").read_text() == "a,b\n"
 
 
 def test_a_run_says_what_made_it(tmp_path):
-    artefacts.write_run(tmp_path / "run.json", {"command": ["saccade", "run"], "ok": 3})
+    write_run(tmp_path / "run.json", {"command": ["saccade", "run"], "ok": 3})
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["program"] == "saccade"
     assert run["ok"] == 3
@@ -289,7 +295,7 @@ def test_a_thumbnail_is_a_png_of_the_same_pixels(folder):
     from PIL import Image
 
     rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    artefacts.write_thumbnail(folder / "thumbnail.png", rgb)
+    write_thumbnail(folder / "thumbnail.png", rgb)
     with Image.open(folder / "thumbnail.png") as image:
         assert image.format == "PNG"
         assert np.array_equal(np.asarray(image), rgb)
@@ -300,8 +306,8 @@ def test_an_attention_map_comes_back_in_its_place(folder):
     raster = Raster(x=13.5, y=-2.25, scale_x=127.9, scale_y=128.1, width=5, height=3)
     attention = np.random.default_rng(0).random((3, 5))
     for _ in range(2):
-        artefacts.write_attention_zarr(path, attention, raster)
-    found, place = artefacts.read_attention_zarr(path)
+        write_attention_zarr(path, attention, raster)
+    found, place = read_attention_zarr(path)
     assert place == raster
     assert np.array_equal(found, attention.astype(np.float32))
     array = zarr.open_array(str(path), mode="r")
@@ -314,19 +320,19 @@ def test_an_attention_map_comes_back_in_its_place(folder):
 
 def test_an_attention_map_larger_than_its_chunks(tmp_path):
     attention = np.random.default_rng(0).random((3, 2500))
-    artefacts.write_attention_zarr(tmp_path / "a.zarr", attention, Raster(0, 0, 1, 1, 2500, 3))
-    assert np.array_equal(artefacts.read_attention_zarr(tmp_path / "a.zarr")[0], attention.astype(np.float32))
+    write_attention_zarr(tmp_path / "a.zarr", attention, Raster(0, 0, 1, 1, 2500, 3))
+    assert np.array_equal(read_attention_zarr(tmp_path / "a.zarr")[0], attention.astype(np.float32))
 
 
 def test_a_zarr_that_is_not_ours_is_kept_and_a_wrong_shape_refused(tmp_path):
     zarr.create_array(store=str(tmp_path / "theirs.zarr"), shape=(2,), dtype="f4")
     raster = Raster(0, 0, 1, 1, 3, 2)
     with pytest.raises(UsageError, match="was not written by saccade"):
-        artefacts.write_attention_zarr(tmp_path / "theirs.zarr", np.zeros((2, 3)), raster)
+        write_attention_zarr(tmp_path / "theirs.zarr", np.zeros((2, 3)), raster)
     with pytest.raises(UsageError, match="no attention map at"):
-        artefacts.read_attention_zarr(tmp_path / "theirs.zarr")
+        read_attention_zarr(tmp_path / "theirs.zarr")
     with pytest.raises(ValueError, match=r"\(3, 2\) on a raster of shape \(2, 3\)"):
-        artefacts.write_attention_zarr(tmp_path / "new.zarr", np.zeros((3, 2)), raster)
+        write_attention_zarr(tmp_path / "new.zarr", np.zeros((3, 2)), raster)
     assert names(tmp_path) == {"theirs.zarr"}
 
 
@@ -348,7 +354,7 @@ def bag(folder: Path, slides_folder: Path) -> Bag:
     boxes = np.concatenate([corners, np.full((37, 2), 128 * 2.0)], 1).astype(float)
     features = rng.normal(size=(37, 16)).astype(np.float32)
     path = folder / "samples.h5"
-    artefacts.write_samples_h5(
+    write_samples_h5(
         path,
         slide_id="even",
         facts=facts,
@@ -396,7 +402,7 @@ def test_bags_of_nothing_and_of_much_and_of_unequal_lengths(tmp_path, slides_fol
     facts = open_slide(slides_folder / "even.tif", mpp=0.5).facts
 
     def write(n: int, cells: int) -> None:
-        artefacts.write_samples_h5(
+        write_samples_h5(
             tmp_path / "s.h5",
             slide_id="s",
             facts=facts,
@@ -427,7 +433,7 @@ def test_the_level_for_clam_is_the_nearest_in_scale(tmp_path, slides_folder):
     assert facts.levels[1] == level_raster((1803, 2401), (450, 600))
     levels = {}
     for patch_mpp in (0.5, 0.9, 1.2, 2.0, 8.0):
-        artefacts.write_samples_h5(
+        write_samples_h5(
             tmp_path / "s.h5",
             slide_id="s",
             facts=facts,

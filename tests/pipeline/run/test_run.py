@@ -19,7 +19,8 @@ from makers import tissue_pixels, write_slide
 from pipeline.cache import cache_cohort
 from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
-from pipeline.output.slide_folder import read_attention_zarr, read_commit
+from pipeline.output.attention_map import read_attention_zarr
+from pipeline.output.slide_folder import read_commit
 from pipeline.run.run import RunSettings, RunSummary, run_cohort
 from pipeline.run.workers import each
 

@@ -1,0 +1,90 @@
+"""Bags: the patches that were read of a slide, in the form that CLAM, TRIDENT and torchmil open."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stages.disk import new_file
+
+if TYPE_CHECKING:
+    from stages.slide.files import SlideFacts
+
+
+def write_samples_h5(
+    path: Path,
+    *,
+    slide_id: str,
+    facts: SlideFacts,
+    patch_px: int,
+    patch_mpp: float,
+    boxes_level0: ArrayLike,
+    cells: ArrayLike,
+    features: ArrayLike,
+    attention: ArrayLike,
+    weights: ArrayLike,
+) -> None:
+    """Write the patches that were read as a bag that CLAM, TRIDENT and torchmil open, with our weights beside.
+
+    Datasets: ``coords`` (N, 2) int64, level-0 top-left corners; ``features`` (N, D) float32; ``attention`` (N,), of
+    each patch's cell; ``weight`` (N,), such that ``sum_m weight_m attention_m features_m`` is the slide's embedding;
+    ``cell`` (N,), row-major index into attention.zarr. Attributes of ``coords`` are CLAM's and TRIDENT's, and
+    ``mpp_level0`` (x, y) and ``target_mpp`` in µm/px. Magnifications are ``10 / mpp``, unrounded, so that a reader who
+    divides them gets the true scale. ``patch_level`` is the level whose scale is nearest to the patches'.
+
+    Args:
+        path: the file.
+        slide_id: the slide's name.
+        facts: what the slide is; its resolution must be known.
+        patch_px: side of a patch in its own pixels.
+        patch_mpp: µm per pixel of a patch.
+        boxes_level0: (x, y, width, height) of each patch in level-0 pixels, (N, 4).
+        cells, features, attention, weights: as above.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    import h5py
+
+    boxes = np.asarray(boxes_level0, np.float64).reshape(-1, 4)
+    columns: dict[str, NDArray[Any]] = {
+        "coords": np.rint(boxes[:, :2]).astype(np.int64),
+        "features": np.asarray(features, np.float32),
+        "attention": np.asarray(attention, np.float32),
+        "weight": np.asarray(weights, np.float64),
+        "cell": np.asarray(cells, np.int64),
+    }
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"one row for each patch in every dataset, found {lengths}")
+    mpp = facts.require_mpp()
+    scale = patch_mpp / mpp.x
+    level = min(range(len(facts.levels)), key=lambda i: abs(math.log(facts.levels[i].scale_x / scale)))
+    full, chosen = facts.levels[0], facts.levels[level]
+    attributes = {
+        "name": slide_id,
+        "patch_size": patch_px,
+        "patch_size_level0": round(patch_px * scale),
+        "patch_level": level,
+        "downsample": (chosen.scale_x, chosen.scale_y),
+        "level_dim": (chosen.width, chosen.height),
+        "downsampled_level_dim": (chosen.width, chosen.height),
+        "level0_width": full.width,
+        "level0_height": full.height,
+        "level0_magnification": 10 / mpp.x,
+        "target_magnification": 10 / patch_mpp,
+        "mpp_level0": (mpp.x, mpp.y),
+        "target_mpp": patch_mpp,
+        "overlap": 0,
+        "save_path": str(path.parent).encode("utf-8", "backslashreplace").decode(),
+        "savetodir": str(path.parent).encode("utf-8", "backslashreplace").decode(),
+    }
+    with new_file(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, column in columns.items():
+            chunk = (max(1, min(1024, len(column))), *column.shape[1:])
+            file.create_dataset(name, data=column, maxshape=(None, *column.shape[1:]), chunks=chunk)
+        file["coords"].attrs.update(attributes)

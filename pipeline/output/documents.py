@@ -1,0 +1,43 @@
+"""JSON documents: written in one step, read only where they are whole."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.disk import new_file
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON (UTF-8): numpy values as plain numbers, paths as text, NaN and infinity as null."""
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    with new_file(path) as temporary:
+        # backslashreplace: a file name that is not Unicode becomes the JSON escape of its surrogates
+        temporary.write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file, or None where there is no file, or one that is cut off, damaged or not an object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: numpy values as plain numbers, paths as text, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value

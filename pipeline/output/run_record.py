@@ -1,0 +1,38 @@
+"""The record of a run: what was asked, what came of it, which versions on which machine made it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pipeline.output.documents import write_json
+
+_PACKAGES = (
+    *("saccade", "torch", "openslide-python", "openslide-bin", "zarr", "dask", "distributed"),
+    *("numpy", "scikit-image", "tifffile", "imagecodecs", "h5py", "timm"),
+)
+
+
+def write_run(path: Path, run: Mapping[str, Any]) -> None:
+    """Write run.json: ``run`` and which versions on which machine made it."""
+    write_json(path, {"program": "saccade", **run, "versions": versions(), "machine": machine()})
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of this package and of what its results depend on; None for what is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What this process runs on."""
+    return {"name": platform.node(), "system": platform.platform(), "cpus": os.cpu_count()}

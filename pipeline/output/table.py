@@ -1,0 +1,60 @@
+"""Tables: CSV files, and predictions.csv in particular."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.output.documents import plain
+from stages.disk import new_file
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Write a CSV (UTF-8, one header): numbers to six digits, None, NaN and missing values as empty cells.
+
+    Args:
+        path: the file.
+        rows: values by column.
+        columns: what to write, in this order; default: every key that occurs, in order of appearance.
+    """
+    if columns is None:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+    with (
+        new_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        careful = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # the other leaves "\r" unquoted
+        for cells in [list(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]:
+            (careful if any("\r" in cell for cell in cells) else writer).writerow(cells)
+
+
+def prediction_columns(classes: Sequence[str]) -> list[str]:
+    """The columns of predictions.csv.
+
+    Raises:
+        UsageError: two columns would share a name, as with classes "x" and "x_low".
+    """
+    columns = ["slide_id", "path", "status", "error", "predicted"]
+    columns += [f"prob_{name}{end}" for name in classes for end in ("", "_low", "_high")]
+    columns += ["patches_read", "cells", "fraction_read", "bytes_read", "seconds", "key"]
+    twice = next((column for column in columns if columns.count(column) > 1), None)
+    if twice is not None:
+        raise UsageError(f"the classes {', '.join(classes)} would give two columns {twice!r}; rename a class")
+    return columns
+
+
+def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:
+    """Write predictions.csv, one row a slide; a failed slide's numbers stay empty and its error is one line."""
+    lines = [{**row, "error": " ".join(str(row.get("error") or "").split())} for row in rows]
+    write_table(path, lines, prediction_columns(classes))
+
+
+def _cell(value: Any) -> str:
+    value = plain(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else str(value)
