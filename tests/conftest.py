@@ -10,7 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from makers import ROOT, tissue_pixels, write_slide
+from makers import AWKWARD, ROOT, tissue_pixels, write_slide
 
 import stages.pyramid.layout
 from pipeline.model.checkpoint import save_model
@@ -63,6 +63,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.normal_(parameter, std=0.3)
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     save_model(model, path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of an awkward name."""
+    path = tmp_path / AWKWARD
+    path.mkdir()
     return path
 
 

@@ -20,6 +20,8 @@ from stages.geometry import Raster
 from stages.pyramid.plan import Wish
 
 ROOT = Path(__file__).parent.parent
+AWKWARD = 'Fälle 12\nü, "x".d'
+"""A name with spaces, quotes, a newline and more than ASCII in it."""
 
 TINY = ModelSpec(
     classes=("a", "b", "c"),
@@ -33,6 +35,11 @@ TINY = ModelSpec(
     samples=12,
 )
 """A model of few weights."""
+
+
+def names(folder: Path) -> set[str]:
+    """Of what is in a folder."""
+    return {path.name for path in folder.iterdir()}
 
 
 def tissue_pixels(width: int, height: int, *, margin: float = 0.2) -> NDArray[np.uint8]:

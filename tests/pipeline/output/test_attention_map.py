@@ -1,0 +1,47 @@
+"""An attention map says where on the slide it lies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zarr
+from makers import names
+
+from pipeline.errors import UsageError
+from pipeline.output.attention_map import read_attention_zarr, write_attention_zarr
+from stages.geometry import Raster
+
+
+def test_an_attention_map_comes_back_in_its_place(folder):
+    path = folder / "attention.zarr"
+    raster = Raster(x=13.5, y=-2.25, scale_x=127.9, scale_y=128.1, width=5, height=3)
+    attention = np.random.default_rng(0).random((3, 5))
+    for _ in range(2):
+        write_attention_zarr(path, attention, raster)
+    found, place = read_attention_zarr(path)
+    assert place == raster
+    assert np.array_equal(found, attention.astype(np.float32))
+    array = zarr.open_array(str(path), mode="r")
+    assert array.metadata.zarr_format == 3
+    assert array.metadata.dimension_names == ("y", "x")
+    place_written = {"frame": "level0", "x": 13.5, "y": -2.25, "scale_x": 127.9, "scale_y": 128.1}
+    assert dict(array.attrs) == {"saccade": place_written}
+    assert names(folder) == {"attention.zarr"}
+
+
+def test_an_attention_map_larger_than_its_chunks(tmp_path):
+    attention = np.random.default_rng(0).random((3, 2500))
+    write_attention_zarr(tmp_path / "a.zarr", attention, Raster(0, 0, 1, 1, 2500, 3))
+    assert np.array_equal(read_attention_zarr(tmp_path / "a.zarr")[0], attention.astype(np.float32))
+
+
+def test_a_zarr_that_is_not_ours_is_kept_and_a_wrong_shape_refused(tmp_path):
+    zarr.create_array(store=str(tmp_path / "theirs.zarr"), shape=(2,), dtype="f4")
+    raster = Raster(0, 0, 1, 1, 3, 2)
+    with pytest.raises(UsageError, match="was not written by saccade"):
+        write_attention_zarr(tmp_path / "theirs.zarr", np.zeros((2, 3)), raster)
+    with pytest.raises(UsageError, match="no attention map at"):
+        read_attention_zarr(tmp_path / "theirs.zarr")
+    with pytest.raises(ValueError, match=r"\(3, 2\) on a raster of shape \(2, 3\)"):
+        write_attention_zarr(tmp_path / "new.zarr", np.zeros((3, 2)), raster)
+    assert names(tmp_path) == {"theirs.zarr"}

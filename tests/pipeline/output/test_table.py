@@ -1,0 +1,49 @@
+"""Tables have the columns that are promised."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pandas as pd
+import pytest
+from makers import AWKWARD
+
+from pipeline.errors import UsageError
+from pipeline.output.table import prediction_columns, write_predictions, write_table
+
+
+def test_predictions_have_the_columns_that_are_promised(folder):
+    done = {"slide_id": "a", "path": f"/x/{AWKWARD}/a.svs", "status": "ok", "error": "", "predicted": "yes"}
+    done |= {"prob_no": 0.25, "prob_no_low": 0.2, "prob_no_high": float("nan")}
+    done |= {"prob_yes": 1 / 3, "prob_yes_low": np.float32(0.5), "prob_yes_high": 1.0}
+    done |= {"patches_read": 32, "cells": 123456789, "fraction_read": 1e-9, "bytes_read": 10**12, "seconds": 1.5}
+    done |= {"key": "k", "not_a_column": 1}
+    failed = {"slide_id": "b", "path": "/x/b\r.svs\udcff", "status": "failed", "error": "no\n  such\tfile"}
+    path = folder / "predictions.csv"
+    write_predictions(path, [done, failed], ["no", "yes"])
+    with path.open(encoding="utf-8", newline="") as file:
+        first, second = csv.DictReader(file)
+    columns = (
+        "slide_id,path,status,error,predicted,prob_no,prob_no_low,prob_no_high,prob_yes,prob_yes_low,prob_yes_high,"
+        "patches_read,cells,fraction_read,bytes_read,seconds,key"
+    )
+    assert ",".join(first) == columns
+    assert first["path"] == f"/x/{AWKWARD}/a.svs"
+    assert (first["prob_no_high"], first["prob_yes"], first["cells"]) == ("", "0.333333", "123456789")
+    assert (second["path"], second["error"], second["prob_no"]) == ("/x/b\r.svs\\udcff", "no such file", "")
+    frame = pd.read_csv(path)
+    assert frame["bytes_read"][0] == 10**12
+    assert frame["status"].tolist() == ["ok", "failed"]
+
+
+def test_classes_whose_columns_collide_are_refused():
+    with pytest.raises(UsageError, match=r"two columns 'prob_x_low'; rename a class"):
+        prediction_columns(["x", "x_low"])
+
+
+def test_a_table_takes_its_columns_from_its_rows(tmp_path):
+    write_table(tmp_path / "t.csv", [{"a": 1}, {"b": None, "a": 2.5}])
+    assert (tmp_path / "t.csv").read_text() == "a,b\n1,\n2.5,\n"
+    write_table(tmp_path / "t.csv", [], ["a", "b"])
+    assert (tmp_path / "t.csv").read_text() == "a,b\n"
