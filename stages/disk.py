@@ -97,7 +97,10 @@ def put_in_place(folder: Path, path: Path, *, ours: Callable[[Path], bool]) -> N
             os.rename(aside, path)
         raise
     flush(path.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside.is_symlink():
+        aside.unlink()  # what it leads to was kept elsewhere on purpose
+    else:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def flush(path: Path) -> None:

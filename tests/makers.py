@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openslide
+import pytest
 import skimage.data
 import tifffile
 from numpy.typing import NDArray
@@ -191,3 +194,53 @@ def thumbnail(image: Pixels, factor: int) -> Pixels:
     """Means of ``factor`` x ``factor`` pixels; what is left at the far edges is dropped."""
     height, width = (n // factor for n in image.shape[:2])
     return image[: height * factor, : width * factor].reshape(height, factor, width, factor, 3).mean((1, 3))
+
+
+class PowerCut:
+    """What a power cut would leave of what this process writes: contents and names that were flushed, nothing else.
+
+    Every call is made all the same.
+
+    Args:
+        monkeypatch: undoes the listening.
+        before_rename: called with the target before anything is renamed.
+    """
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, before_rename: Callable[[Path], None] = lambda target: None
+    ) -> None:
+        self._contents: dict[int, tuple[int, int]] = {}
+        self._names: dict[int, dict[str, int]] = {}
+        fsync, rename, replace = os.fsync, os.rename, os.replace
+
+        def flushing(descriptor: int) -> None:
+            fsync(descriptor)
+            found = os.fstat(descriptor)
+            if stat.S_ISDIR(found.st_mode):
+                self._names[found.st_ino] = {entry.name: entry.inode() for entry in os.scandir(descriptor)}
+            else:
+                self._contents[found.st_ino] = (found.st_size, found.st_mtime_ns)
+
+        def renaming(really: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+            def listened(source: Any, target: Any) -> None:
+                before_rename(Path(target))
+                really(source, target)
+
+            return listened
+
+        monkeypatch.setattr(os, "fsync", flushing)
+        monkeypatch.setattr(os, "rename", renaming(rename))
+        monkeypatch.setattr(os, "replace", renaming(replace))
+
+    def names(self, folder: Path) -> set[str]:
+        """What a folder would list."""
+        return set(self._names.get(folder.stat().st_ino, {}))
+
+    def lost(self, path: Path) -> set[str]:
+        """Of a file, and of all that a folder holds: names of what would be torn, or not be there."""
+        found = path.stat()
+        if not path.is_dir():
+            return set() if self._contents.get(found.st_ino) == (found.st_size, found.st_mtime_ns) else {path.name}
+        listed = self._names.get(found.st_ino, {})
+        gone = {entry.name for entry in path.iterdir() if listed.get(entry.name) != entry.stat().st_ino}
+        return gone.union(*(self.lost(entry) for entry in path.iterdir()))

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from makers import ROOT, names
+from makers import ROOT, PowerCut, names
 
-from pipeline.output.documents import write_json
-from stages.disk import ForeignFolderError, new_file, new_folder
+from stages.disk import (
+    PREFIX,
+    ForeignFolderError,
+    flush_tree,
+    is_temporary,
+    new_file,
+    new_folder,
+    put_in_place,
+    resumable_folder,
+)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -41,10 +52,17 @@ def test_the_temporary_path_is_a_hidden_neighbour_with_the_same_suffix(folder):
     assert names(folder) == {"x.ome.tiff"}
 
 
-def test_files_get_the_permissions_that_new_files_get(tmp_path):
-    (tmp_path / "plain").write_text("x")
-    write_json(tmp_path / "ours", {})
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+@pytest.mark.skipif(os.name == "nt", reason="it has no umask")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_files_and_folders_get_the_permissions_that_new_ones_get(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with new_folder(tmp_path / "d", ours=lambda _: False) as temporary, new_file(temporary / "a") as inner:
+            inner.touch()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o777 & ~umask
+    assert stat.S_IMODE((tmp_path / "d/a").stat().st_mode) == 0o666 & ~umask
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
@@ -100,3 +118,162 @@ def test_a_directory_appears_whole_and_replaces_only_ours(folder):
         pass
     assert names(folder) == {"d.zarr", "theirs.zarr"}
     assert names(folder / "theirs.zarr") == {"precious"}
+
+
+# ---- power cuts ----
+
+
+def test_the_disk_holds_a_file_before_it_takes_its_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content before it is renamed, its name when the block ends."""
+    seen: list[tuple[str, set[str]]] = []
+    disk = PowerCut(monkeypatch, lambda target: seen.append((target.name, disk.lost(temporary))))
+    for content in ("old", "new one"):
+        with new_file(folder / "a.txt") as temporary:
+            temporary.write_text(content)
+        assert disk.lost(folder) == set()
+    assert seen == [("a.txt", set())] * 2
+
+
+def test_the_disk_holds_a_folder_before_it_takes_its_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files at any depth, and all names; the earlier folder is there until then."""
+    seen: list[set[str]] = []
+
+    def before_rename(target: Path) -> None:
+        if target.name == "d":
+            seen.append(disk.lost(temporary))
+
+    disk = PowerCut(monkeypatch, before_rename)
+    for content in ("old", "new one"):
+        with new_folder(folder / "d", ours=lambda _: True) as temporary:
+            (temporary / "deep/er").mkdir(parents=True)
+            for name in ("a", "deep/b", "deep/er/c"):
+                (temporary / name).write_text(content)
+        assert disk.lost(folder) == set()
+    assert seen == [set(), set()]
+
+
+def test_a_whole_tree_is_flushed_by_several_threads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for what another process has not finished, which may be gone when its turn comes."""
+    disk = PowerCut(monkeypatch)
+    for i in range(40):
+        (folder / f"{i % 7}/{i}").parent.mkdir(exist_ok=True)
+        (folder / f"{i % 7}/{i}").write_text("x" * i)
+    assert "39" in disk.lost(folder)
+    with new_file(folder / "3/unfinished", durable=False) as temporary:
+        temporary.write_text("half")
+        flush_tree(folder, threads=4)
+        assert disk.lost(folder) == {temporary.name}
+
+
+def test_what_need_not_be_durable_is_not_flushed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pyramid's thousands of shards are flushed together, what training read is never."""
+    disk = PowerCut(monkeypatch)
+    with new_file(folder / "a", durable=False) as temporary:
+        temporary.write_text("x")
+    assert disk.lost(folder) == {"a"}
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_file_that_the_disk_does_not_take_leaves_the_old_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """Some disks find out that they are full, or broken, only when they are asked to hold it."""
+    path = folder / "a"
+    path.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=os.strerror(error)), new_file(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "old"
+    assert names(folder) == {"a"}
+
+
+def test_file_systems_that_flush_no_folders_are_written_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some network file systems."""
+    fsync = os.fsync
+
+    def only_files(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    with new_folder(folder / "d", ours=lambda _: False) as temporary, new_file(temporary / "a") as inner:
+        inner.write_text("x")
+    assert (folder / "d/a").read_text() == "x"
+
+
+# ---- nothing of the user's ----
+
+
+def test_nothing_beside_is_touched_whatever_it_is_called(folder: Path) -> None:
+    """Not when it is written, nor when writing fails, though names begin as ours do."""
+    mine = {".saccade", ".saccade-notes", f".saccade-{'0' * 32}", f".saccade-{'a' * 32}.json", "a.json.partial"}
+    for name in mine:
+        (folder / name).write_text("years of work")
+    for fails in (False, True):
+        with suppress(RuntimeError), new_file(folder / "a.json") as temporary:
+            temporary.write_text("x")
+            if fails:
+                raise RuntimeError
+        with suppress(RuntimeError), new_folder(folder / "d", ours=lambda _: True) as temporary:
+            (temporary / "b").write_text("x")
+            if fails:
+                raise RuntimeError
+    assert names(folder) == {*mine, "a.json", "d"}
+    assert {(folder / name).read_text() for name in mine} == {"years of work"}
+
+
+def test_a_folder_that_another_program_made_meanwhile_stays(folder: Path) -> None:
+    """It was not there when writing began; hours may pass until it ends."""
+
+    def write() -> None:
+        with new_folder(folder / "d", ours=lambda path: (path / "mark").exists()) as temporary:
+            (temporary / "mark").touch()
+            (folder / "d").mkdir()
+            (folder / "d/thesis.txt").write_text("years of work")
+
+    with pytest.raises(ForeignFolderError, match="d was not written by saccade and stays as it is"):
+        write()
+    assert names(folder) == {"d"}
+    assert (folder / "d/thesis.txt").read_text() == "years of work"
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_earlier_one(folder: Path) -> None:
+    """As when another process took it away."""
+    (folder / "d").mkdir()
+    (folder / "d/earlier").touch()
+    with pytest.raises(FileNotFoundError):
+        put_in_place(folder / "gone", folder / "d", ours=lambda _: True)
+    assert names(folder) == {"d"}
+    assert names(folder / "d") == {"earlier"}
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(folder: Path) -> None:
+    """A user who keeps results on another disk finds the earlier ones there."""
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere/earlier").touch()
+    (folder / "d").symlink_to(folder / "elsewhere")
+    with new_folder(folder / "d", ours=lambda _: True) as temporary:
+        (temporary / "new").touch()
+    assert names(folder) == {"d", "elsewhere"}
+    assert names(folder / "d") == {"new"}
+    assert names(folder / "elsewhere") == {"earlier"}
+
+
+def test_what_is_unfinished_is_known_by_its_name(folder: Path) -> None:
+    """So that litter of a killed process is told from all else; a folder to go on with is named after its place."""
+    for name in ("a", "a.ome.tif", "x.y\nz"):
+        with new_file(folder / name) as temporary:
+            temporary.touch()
+            assert is_temporary(temporary.name)
+    for name in ("a", ".saccade", ".saccade-notes", f"x.saccade-{'0' * 32}", f".saccade-{'0' * 31}", f".{'0' * 32}"):
+        assert not is_temporary(name)
+    partial = resumable_folder(folder / "a.zarr", "key")
+    assert partial == resumable_folder(folder / "a.zarr", "key") != resumable_folder(folder / "a.zarr", "other")
+    assert partial.parent == folder
+    assert partial.name.startswith(PREFIX)
+    assert "a.zarr" in partial.name

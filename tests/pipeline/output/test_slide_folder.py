@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from makers import AWKWARD, names
+from makers import AWKWARD, PowerCut, names
 
+from pipeline.cohort.table import find_target
 from pipeline.output.slide_folder import COMMIT, begin_slide, read_commit, slide_key, write_commit, write_thumbnail
+from pipeline.run.run import RunSettings, run_cohort
 
 
 def test_keys_change_with_every_part_and_not_with_order():
@@ -59,3 +63,36 @@ def test_a_thumbnail_is_a_png_of_the_same_pixels(folder):
     with Image.open(folder / "thumbnail.png") as image:
         assert image.format == "PNG"
         assert np.array_equal(np.asarray(image), rgb)
+
+
+def test_a_power_cut_never_leaves_a_mark_beside_what_is_not_whole(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a first run and in one that replaces its results: the old mark is gone before anything else is replaced, and
+    the disk holds everything else before the new one has its place."""
+    slides, slide = tmp_path / "out/slides", tmp_path / "out/slides/plain"
+    marks: list[set[str]] = []
+    replaced: set[str] = set()
+
+    def before_rename(target: Path) -> None:
+        if target == slide / COMMIT:
+            (temporary,) = slide.glob(".saccade-*")
+            assert disk.lost(temporary) == set()
+            marks.append(disk.lost(slide) - {temporary.name})
+        elif target.parent == slide:
+            replaced.add(target.name)
+            assert COMMIT not in names(slide) | disk.names(slide)
+
+    disk = PowerCut(monkeypatch, before_rename)
+    everything = {"thumbnail.png", "attention.zarr", "samples.h5", "overlay.png", "overlay.geojson"}
+    for seed in (0, 1):
+        replaced.clear()
+        summary = run_cohort(
+            find_target(slides_folder / "plain.tif"), tmp_path / "out", RunSettings(model=checkpoint, seed=seed)
+        )
+        assert (summary.ok, summary.reused) == (1, 0), summary.rows
+        assert {name for name in replaced if not name.startswith(".saccade-")} == everything
+        assert disk.names(slide) == names(slide) == {*everything, COMMIT}
+        assert disk.lost(slide) == set()
+    assert marks == [set(), set()]
+    assert names(slides) == {"plain"}

@@ -232,12 +232,15 @@ def test_litter_of_killed_processes_is_removed_when_it_is_old(cache: ChunkCache)
     cache.write("slide/0/0", b"kept")
     (chunk,) = chunks_in(cache)
     old, new = (chunk.with_name(f".saccade-{digit * 32}") for digit in "01")
-    for path in (old, new):
+    theirs = chunk.with_name(".nfs0123")
+    for path in (old, new, theirs):
         path.write_bytes(b"half")
-    os.utime(old, (time.time() - 4000,) * 2)
+    for path in (old, theirs):
+        os.utime(path, (time.time() - 4000,) * 2)
     ChunkCache(cache.folder, GB).write("slide/0/1", b"kept")
     assert not old.exists()
     assert new.exists(), "it may be another process's, at work"
+    assert theirs.exists(), "nobody said that it is litter"
 
 
 def read_forever(cached: Slide, seed: int) -> None:
