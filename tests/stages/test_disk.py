@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -277,3 +278,11 @@ def test_what_is_unfinished_is_known_by_its_name(folder: Path) -> None:
     assert partial.parent == folder
     assert partial.name.startswith(PREFIX)
     assert "a.zarr" in partial.name
+
+
+def test_nobody_else_renames_or_flushes() -> None:
+    """Two ways to write a file are two chances to do it wrong."""
+    sources = [path for floor in ("stages", "pipeline") for path in (ROOT / floor).rglob("*.py")]
+    pattern = re.compile(r"\bos\.(replace|rename|renames|fsync|fdatasync)\b|\bshutil\.(move|copy)|\b(tempfile|uuid)\b")
+    found = {path.relative_to(ROOT).as_posix() for path in sources if pattern.search(path.read_text(encoding="utf-8"))}
+    assert found == {"stages/disk.py"}
