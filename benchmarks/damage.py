@@ -41,7 +41,8 @@ from paper.config import data_folder
 
 from stages.geometry import Box
 from stages.slide import jpeg
-from stages.slide.files import SlideError, open_slide
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
 from stages.slide.tiff import TiffTiles
 
 SIZE = 2160 * 2880 / 1e9

@@ -41,10 +41,12 @@ from PIL import Image
 
 from stages.geometry import Box, Raster
 from stages.patches import PatchReader
-from stages.pyramid.cache import cache_pyramid, open_pyramid
+from stages.pyramid.cache import cache_pyramid
+from stages.pyramid.open import open_pyramid
 from stages.pyramid.store import SlideStore
 from stages.sampling.walk import hilbert_position
-from stages.slide.files import Slide, open_slide
+from stages.slide.files import open_slide
+from stages.slide.protocol import Slide
 
 SIDE = 256
 MPP = 0.25

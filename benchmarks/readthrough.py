@@ -26,7 +26,8 @@ from paper.config import data_folder
 from stages.geometry import Box
 from stages.pyramid.chunk_cache import CachedSlide, CachedTiles, ChunkCache
 from stages.pyramid.layout import level_layouts
-from stages.slide.files import Slide, open_slide
+from stages.slide.files import open_slide
+from stages.slide.protocol import Slide
 
 SIDE = 256
 

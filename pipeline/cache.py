@@ -11,12 +11,13 @@ from typing import Literal, Protocol
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError
 from pipeline.output.folder import prepare_output
-from stages.pyramid.cache import cache_pyramid, open_pyramid, verify_pyramid
+from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
+from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Wish
 from stages.pyramid.record import REMEDY
 from stages.pyramid.transaction import FullDiskError
-from stages.slide.files import SlideError
+from stages.slide.facts import SlideError
 
 Ngff = Literal["0.4", "0.5"]
 
@@ -154,7 +155,7 @@ class _Clock:
         self._written = 0
 
     def __call__(self, done: int, total: int, written: int) -> None:
-        """See `stages.pyramid.copying.Progress`."""
+        """See `stages.pyramid.format.Progress`."""
         self._written = written
         passed = time.monotonic() - self._started
         if self._progress and 0 < done < total:

@@ -7,8 +7,9 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from stages.geometry import Box
-from stages.pyramid.cache import ZarrSlide, open_pyramid
-from stages.slide.files import Slide, SlideError
+from stages.pyramid.open import ZarrSlide, open_pyramid
+from stages.slide.facts import SlideError
+from stages.slide.protocol import Slide
 
 
 def describe(path: Path, *, mpp: float | None = None) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from stages.geometry import Raster, choose_level, patch_rasters, tile_step
 from stages.sampling.walk import hilbert_position
-from stages.slide.files import Slide, SlideError
+from stages.slide.facts import SlideError
+from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount, count_reads, render_many, source_pixels
 from stages.slide.tiles import DamagedTilesError
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from stages.geometry import Raster, physical_raster
-from stages.slide.files import Slide
+from stages.slide.protocol import Slide
 from stages.slide.render import render
 
 MAX_THUMBNAIL_PIXELS = 100_000_000

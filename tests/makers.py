@@ -98,7 +98,8 @@ CACHE = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import stages.pyramid.layout
-from stages.pyramid.cache import cache_pyramid, open_pyramid
+from stages.pyramid.cache import cache_pyramid
+from stages.pyramid.open import open_pyramid
 stages.pyramid.layout.SHARD_SIDE = stages.pyramid.layout.JPEG_SHARD_SIDE = 512
 stop_after = int(sys.argv[4])
 calls = 0
@@ -123,7 +124,7 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 from stages.geometry import Raster
 from stages.slide.render import count_reads, render_many
-from stages.pyramid.cache import open_pyramid
+from stages.pyramid.open import open_pyramid
 
 def read_so_far():
     with open("/proc/self/io") as file:

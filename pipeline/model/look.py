@@ -16,9 +16,10 @@ from pipeline.model.values import View
 from stages.attention import cell_means, tissue_cells
 from stages.geometry import Raster, ResolutionError, choose_level
 from stages.patches import PatchReader
-from stages.pyramid.cache import open_pyramid
 from stages.pyramid.chunk_cache import CachedSlide, ChunkCache
-from stages.slide.files import Slide, SlideError
+from stages.pyramid.open import open_pyramid
+from stages.slide.facts import SlideError
+from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount, count_reads
 from stages.tissue import Thumbnail, find_tissue, read_thumbnail
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from stages.disk import new_file
 
 if TYPE_CHECKING:
-    from stages.slide.files import SlideFacts
+    from stages.slide.facts import SlideFacts
 
 
 def write_samples_h5(

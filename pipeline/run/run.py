@@ -28,7 +28,7 @@ from pipeline.output.table import write_predictions
 from pipeline.run.workers import each
 from stages.disk import new_file
 from stages.overlay.picture import draw_overlay, geojson
-from stages.pyramid.cache import open_pyramid
+from stages.pyramid.open import open_pyramid
 from stages.sampling.draw import MOST_JUDGED
 
 RESULTS_VERSION = 2

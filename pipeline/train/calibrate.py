@@ -22,7 +22,7 @@ from torch import Tensor
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from stages.prediction.predict import Calibration, Evidence
-from stages.slide.files import SlideError
+from stages.slide.facts import SlideError
 
 DRAWS = 100
 """Draws of every slide at every budget."""

@@ -10,108 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.geometry import Box
-from stages.pyramid.copying import Progress
+from stages.pyramid.chunks import zstd_chunk
+from stages.pyramid.format import Progress
 from stages.pyramid.layout import LevelLayout, array_metadata
+from stages.pyramid.open import ZarrSlide, open_pyramid
 from stages.pyramid.plan import Plan, Wish, choose_profile, native_plan, portable_plan
-from stages.pyramid.record import REMEDY, Kept, Mark, is_marked, read_mark, write_json, write_mark
-from stages.pyramid.shards import ShardTiles, shard_damage, write_shard, zstd_chunk
+from stages.pyramid.record import Record, has_record, read_record, write_json, write_record
+from stages.pyramid.shards import ShardTiles, shard_damage, write_shard
 from stages.pyramid.transaction import build
-from stages.slide.files import Slide, SlideError, SlideFacts, open_slide, override_mpp
-from stages.slide.tiles import DamagedTilesError
+from stages.slide.facts import SlideError, SlideFacts
+from stages.slide.protocol import Slide
 
 WRITERS = max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 """Shards copied at once, some 20 MB each."""
-
-
-class ZarrSlide(Slide):
-    """A pyramid that `cache_pyramid` wrote: the slide's pixels without the slide.
-
-    Attributes:
-        layouts: of its levels.
-        kept: whether its finest levels hold all of the slide or the surroundings of its tissue; what is not there reads
-            as background.
-    """
-
-    def __init__(self, facts: SlideFacts, layouts: Sequence[LevelLayout], kept: Kept) -> None:
-        self.facts, self.layouts, self.kept = facts, tuple(layouts), kept
-        self._reset()
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._pid = -1
-        self._tiles: tuple[ShardTiles, ...] = ()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"facts": self.facts, "layouts": self.layouts, "kept": self.kept}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.facts, self.layouts, self.kept = state["facts"], state["layouts"], state["kept"]
-        self._reset()
-
-    def tiles(self, level: int) -> ShardTiles:
-        """See `Slide.tiles`: a pyramid's chunks."""
-        with self._lock:
-            if self._pid != os.getpid():
-                self._tiles, self._pid = tuple(ShardTiles(layout) for layout in self.layouts), os.getpid()
-            return self._tiles[level]
-
-    def read_boxes(
-        self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
-    ) -> list[NDArray[np.uint8]]:
-        """See `Slide.read_boxes`."""
-        try:
-            return self.tiles(level).read_many(boxes, blank=self.facts.background, out=out)
-        except DamagedTilesError as exc:
-            box = boxes[exc.boxes[0]]
-            raise SlideError(f"cannot read the pyramid's level {level} at ({box.x}, {box.y}): {exc}; {REMEDY}") from exc
-
-    def tile_bytes(self, level: int) -> NDArray[np.int64]:
-        """See `Slide.tile_bytes`: exact, from the shards' own indices."""
-        try:
-            return self.tiles(level).byte_counts
-        except (OSError, ValueError) as exc:
-            raise SlideError(f"cannot read the pyramid's level {level}: it {exc}; {REMEDY}") from exc
-
-    def direct(self, level: int) -> bool:
-        """See `Slide.direct`: always, a pyramid's chunks are its tiles."""
-        return True
-
-
-def open_pyramid(path: Path | str, *, mpp: float | None = None) -> Slide:
-    """Open the pixels of a slide, be it a whole-slide file or the pyramid that `cache_pyramid` made of one.
-
-    Args:
-        path: the file or the pyramid's folder.
-        mpp: µm per level-0 pixel that replaces the file's own.
-
-    Raises:
-        SlideError: missing, not a slide, damaged, or an OME-Zarr that was not written here.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return open_slide(path, mpp=mpp)
-    if (path / ".zgroup").exists():
-        raise SlideError(
-            "a zarr folder of version 2, made for other programs: name the slide file itself, "
-            "or make a pyramid of it with `saccade cache`, without --ngff"
-        )
-    if not is_marked(path):
-        raise SlideError(
-            "a folder, but not a finished pyramid of ours: name the slide file itself, "
-            "or make a pyramid of it with `saccade cache`"
-        )
-    mark = read_mark(path)
-    return ZarrSlide(override_mpp(mark.facts, mpp), mark.layouts, mark.kept)
 
 
 def cache_pyramid(
@@ -147,7 +65,7 @@ def cache_pyramid(
     chosen = choose_profile(source, profile)
 
     def is_current(folder: Path) -> bool:
-        found = _readable_mark(folder)
+        found = _readable_record(folder)
         if found is None or found.facts.fingerprint != source.facts.fingerprint:
             return False
         enough = found.profile == chosen and (found.kept == "all" or not everything)
@@ -173,7 +91,7 @@ def cache_pyramid(
 
 
 class _Pyramid:
-    """How a pyramid is stored, see `stages.pyramid.copying.Format`."""
+    """How a pyramid is stored, see `stages.pyramid.format.Format`."""
 
     name = "ngff05"
 
@@ -196,15 +114,15 @@ class _Pyramid:
 
     def finish(self, plan: Plan, source: SlideFacts) -> None:
         sizes = tuple(tuple(path.stat().st_size for path, _ in layout.shards()) for layout in plan.layouts)
-        write_mark(Mark(plan.facts, plan.layouts, plan.profile, plan.kept, sizes), source)
+        write_record(Record(plan.facts, plan.layouts, plan.profile, plan.kept, sizes), source)
 
     def is_ours(self, folder: Path) -> bool:
-        return is_marked(folder)
+        return has_record(folder)
 
 
-def _readable_mark(folder: Path) -> Mark | None:
+def _readable_record(folder: Path) -> Record | None:
     with contextlib.suppress(SlideError, OSError):
-        return read_mark(folder) if is_marked(folder) else None
+        return read_record(folder) if has_record(folder) else None
     return None
 
 

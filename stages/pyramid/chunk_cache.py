@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from stages.disk import is_temporary, new_file
 from stages.geometry import Box
 from stages.pyramid.layout import level_layouts
-from stages.slide.files import Slide, SlideError
+from stages.slide.facts import SlideError
+from stages.slide.protocol import Slide
 from stages.slide.tiles import TileGrid
 
 FORMAT = 1

@@ -11,58 +11,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.geometry import Box
+from stages.pyramid.chunks import jpeg_chunk
+from stages.pyramid.format import Format, Progress
 from stages.pyramid.layout import LevelLayout
 from stages.pyramid.plan import STEP, Plan, own_jpeg
-from stages.pyramid.shards import jpeg_chunk
-from stages.slide.files import Slide, SlideError, SlideFacts
+from stages.slide.facts import SlideError
+from stages.slide.protocol import Slide
 
 Pixels = NDArray[np.uint8]
-Progress = Callable[[int, int, int], None]
-"""Called with (pixels of the slide that are done, pixels in all, bytes written by this run)."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-class Format(Protocol):
-    """How a pyramid is stored.
-
-    Attributes:
-        name: of the format; what one began, another does not go on with.
-    """
-
-    name: str
-
-    def start(self, plan: Plan) -> None:
-        """Make the folders and the arrays' metadata, or find them there."""
-        ...
-
-    def is_whole(self, layout: LevelLayout, row: int, column: int, wanted: Sequence[bool]) -> bool:
-        """Whether an earlier run stored a shard's wanted chunks, and they are undamaged."""
-        ...
-
-    def encode(self, pixels: Pixels) -> bytes:
-        """A chunk (height, width, 3) as it is stored."""
-        ...
-
-    def write(self, layout: LevelLayout, row: int, column: int, chunks: Sequence[bytes | None]) -> int:
-        """Store a shard's chunks and return their bytes; into a folder that is gone nothing is written."""
-        ...
-
-    def finish(self, plan: Plan, source: SlideFacts) -> None:
-        """Write what makes the folder a pyramid."""
-        ...
-
-    def is_ours(self, folder: Path) -> bool:
-        """Whether a folder was made by this format, and may be replaced."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.disk import new_file
-from stages.pyramid.cache import WRITERS, open_pyramid
-from stages.pyramid.copying import Progress
+from stages.pyramid.cache import WRITERS
+from stages.pyramid.format import Progress
 from stages.pyramid.layout import LevelLayout, fill_value, ome_metadata
+from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Plan, portable_plan
 from stages.pyramid.record import FORMAT, write_json
 from stages.pyramid.transaction import build
-from stages.slide.files import Slide, SlideFacts
+from stages.slide.facts import SlideFacts
+from stages.slide.protocol import Slide
 
 SUFFIX = ".ngff04.ome.zarr"
 
@@ -55,9 +57,9 @@ def export_ngff04(
     source = open_pyramid(slide.facts.path)
 
     def is_current(folder: Path) -> bool:
-        mark = _read_mark(folder)
+        record = _read_record(folder)
         wanted = {"format": FORMAT, "fingerprint": source.facts.fingerprint}
-        return wanted.items() <= mark.items() and (mark["kept"] == "all" or not everything)
+        return wanted.items() <= record.items() and (record["kept"] == "all" or not everything)
 
     return build(
         source,
@@ -72,7 +74,7 @@ def export_ngff04(
 
 
 class _Export:
-    """How it is stored, see `stages.pyramid.copying.Format`."""
+    """How it is stored, see `stages.pyramid.format.Format`."""
 
     name = "ngff04"
 
@@ -102,19 +104,19 @@ class _Export:
         return sum(len(chunk) for chunk in chunks if chunk is not None)
 
     def finish(self, plan: Plan, source: SlideFacts) -> None:
-        mark = {"format": FORMAT, "fingerprint": source.fingerprint, "kept": plan.kept}
+        record = {"format": FORMAT, "fingerprint": source.fingerprint, "kept": plan.kept}
         write_json(plan.facts.path / ".zgroup", {"zarr_format": 2})
-        write_json(plan.facts.path / ".zattrs", {**_attributes(plan.facts, source.path.name), "saccade": mark})
+        write_json(plan.facts.path / ".zattrs", {**_attributes(plan.facts, source.path.name), "saccade": record})
 
     def is_ours(self, folder: Path) -> bool:
-        return bool(_read_mark(folder))
+        return bool(_read_record(folder))
 
 
 def _chunk_path(layout: LevelLayout, row: int, column: int) -> Path:
     return layout.folder / "0" / "0" / "0" / str(row) / str(column)
 
 
-def _read_mark(folder: Path) -> dict[str, Any]:
+def _read_record(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / ".zattrs").read_bytes())["saccade"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.geometry import Box, Mpp, Raster
-from stages.pyramid.codec import JpegCodec
-from stages.slide.files import SlideFacts
-from stages.slide.tiff import JpegTiles
+from stages.pyramid.jpeg_metadata import jpeg_metadata
+from stages.slide.facts import SlideFacts
+from stages.slide.jpeg import JpegTiles
 
 SHARD_SIDE = 2048
 """Pixels along a side of a shard, about: 13 MB of RGB before compression."""
@@ -128,7 +128,7 @@ def array_metadata(layout: LevelLayout, background: tuple[int, int, int]) -> dic
     if layout.jpeg is None:
         codecs += [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}]
     else:
-        codecs.append(JpegCodec(layout.jpeg.tables, layout.jpeg.colour).to_dict())
+        codecs.append(jpeg_metadata(layout.jpeg))
     codecs.append({"name": "crc32c"})
     index: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
     sharding = {

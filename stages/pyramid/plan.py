@@ -22,8 +22,10 @@ from stages.pyramid import layout as ngff
 from stages.pyramid.layout import LevelLayout, array_metadata, jpeg_layout, level_layouts
 from stages.pyramid.record import FORMAT, Kept, Profile, pyramid_facts
 from stages.pyramid.shards import ShardTiles
-from stages.slide.files import Slide, SlideError, SlideFacts
-from stages.slide.tiff import JpegTiles, TiffTiles
+from stages.slide.facts import SlideError, SlideFacts
+from stages.slide.jpeg import JpegTiles
+from stages.slide.protocol import Slide
+from stages.slide.tiff import TiffTiles
 from stages.tissue import read_thumbnail, tissue_mask
 
 STEP = 4
@@ -48,7 +50,7 @@ class Plan:
         facts, layouts: of the pyramid and its levels.
         own: the slide's level that each level is copied from; None where it is the average of the level before it.
         keep: which chunks (rows, columns) of each level are kept; None for all.
-        profile, kept: see `stages.pyramid.record.Mark`.
+        profile, kept: see `stages.pyramid.record.Record`.
     """
 
     facts: SlideFacts

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 from stages.disk import new_file
 from stages.geometry import Box, Mpp, Raster
-from stages.pyramid.codec import JpegCodec
+from stages.pyramid.jpeg_metadata import jpeg_metadata, read_jpeg_metadata
 from stages.pyramid.layout import LevelLayout, array_metadata, ome_metadata
-from stages.slide.files import SlideError, SlideFacts
-from stages.slide.tiff import JpegTiles
+from stages.slide.facts import SlideError, SlideFacts
 
 FORMAT = 2
 """Version of the layout and of the record that we keep in the group's metadata."""
@@ -26,7 +25,7 @@ Kept = Literal["all", "tissue"]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Record:
     """What a pyramid of ours says of itself.
 
     Attributes:
@@ -50,35 +49,35 @@ def pyramid_facts(facts: SlideFacts, folder: Path, layouts: Sequence[LevelLayout
     return replace(facts, path=folder, tile_sizes=tiles, associated=())
 
 
-def write_mark(mark: Mark, source: SlideFacts) -> None:
+def write_record(record: Record, source: SlideFacts) -> None:
     """Write the group's metadata: what makes the folder a pyramid, so the last thing in it.
 
     Args:
-        mark: what to say of the pyramid.
+        record: what to say of the pyramid.
         source: the slide that it was made of.
     """
-    kept = asdict(mark.facts)
+    kept = asdict(record.facts)
     for name in ("path", "file_bytes", "associated"):
         del kept[name]
     levels = [
         {
             "chunk": layout.chunk,
             "shard": layout.shard,
-            "jpeg": None if layout.jpeg is None else JpegCodec(layout.jpeg.tables, layout.jpeg.colour).to_dict(),
+            "jpeg": None if layout.jpeg is None else jpeg_metadata(layout.jpeg),
             "shard_bytes": sizes,
         }
-        for layout, sizes in zip(mark.layouts, mark.shard_bytes, strict=True)
+        for layout, sizes in zip(record.layouts, record.shard_bytes, strict=True)
     ]
     ours = {
         "format": FORMAT,
-        "profile": mark.profile,
-        "kept": mark.kept,
+        "profile": record.profile,
+        "kept": record.kept,
         "facts": kept,
         "source": {"name": source.path.name, "bytes": source.file_bytes},
         "levels": levels,
     }
-    attributes = {"ome": ome_metadata(mark.facts), "saccade": ours}
-    write_json(mark.facts.path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    attributes = {"ome": ome_metadata(record.facts), "saccade": ours}
+    write_json(record.facts.path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -87,16 +86,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         json.dump(content, file, allow_nan=False)
 
 
-def is_marked(folder: Path) -> bool:
-    """Whether `write_mark` made this folder a pyramid, of whatever format; it may be damaged since."""
+def has_record(folder: Path) -> bool:
+    """Whether `write_record` made this folder a pyramid, of whatever format; it may be damaged since."""
     try:
         return "format" in json.loads((folder / "zarr.json").read_bytes())["attributes"]["saccade"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def read_mark(folder: Path) -> Mark:
-    """What `write_mark` recorded at a folder, whose arrays' metadata and shards are looked at one by one.
+def read_record(folder: Path) -> Record:
+    """What `write_record` recorded at a folder, whose arrays' metadata and shards are looked at one by one.
 
     Raises:
         SlideError: the record makes no sense, or the metadata or a shard is not as it was written.
@@ -105,19 +104,19 @@ def read_mark(folder: Path) -> Mark:
         ours = json.loads((folder / "zarr.json").read_bytes())["attributes"]["saccade"]
         if ours["format"] != FORMAT:
             raise SlideError(f"this pyramid has format {ours['format']}, this version reads {FORMAT}: {REMEDY}")
-        mark = _parsed(folder, ours)
+        record = _parsed(folder, ours)
     except (OSError, KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as exc:
         raise SlideError(f"this pyramid's metadata is damaged ({exc!r}): {REMEDY}") from exc
-    for layout in mark.layouts:
+    for layout in record.layouts:
         try:
             found = json.loads((layout.folder / "zarr.json").read_bytes())
         except (OSError, ValueError) as exc:
             raise SlideError(f"this pyramid's level {layout.folder.name} cannot be opened ({exc}): {REMEDY}") from exc
-        if found != array_metadata(layout, mark.facts.background):
+        if found != array_metadata(layout, record.facts.background):
             raise SlideError(f"this pyramid's level {layout.folder.name} is not as it was written: {REMEDY}")
-    for layout, sizes in zip(mark.layouts, mark.shard_bytes, strict=True):
+    for layout, sizes in zip(record.layouts, record.shard_bytes, strict=True):
         _check_shards(layout, sizes)
-    return mark
+    return record
 
 
 def _check_shards(layout: LevelLayout, sizes: Sequence[int]) -> None:
@@ -132,7 +131,7 @@ def _check_shards(layout: LevelLayout, sizes: Sequence[int]) -> None:
             raise SlideError(f"this pyramid is damaged: {name} has {found} bytes, expected {size}; {REMEDY}")
 
 
-def _parsed(folder: Path, ours: dict[str, Any]) -> Mark:
+def _parsed(folder: Path, ours: dict[str, Any]) -> Record:
     kept = ours["facts"]
     sizes = tuple(tuple(int(size) for size in level["shard_bytes"]) for level in ours["levels"])
     stored = {
@@ -149,12 +148,11 @@ def _parsed(folder: Path, ours: dict[str, Any]) -> Mark:
     facts = SlideFacts(**stored)
     layouts = []
     for i, (raster, level) in enumerate(zip(facts.levels, ours["levels"], strict=True)):
-        codec = None if level["jpeg"] is None else JpegCodec.from_dict(level["jpeg"])
-        jpeg = None if codec is None else JpegTiles(codec.tables, codec.colour)
+        jpeg = None if level["jpeg"] is None else read_jpeg_metadata(level["jpeg"])
         chunk, shard = ((int(rows), int(columns)) for rows, columns in (level["chunk"], level["shard"]))
         layouts.append(LevelLayout(folder / str(i), raster.shape, chunk, shard, jpeg))
         if len(sizes[i]) != layouts[i].grid[0] * layouts[i].grid[1]:
             raise ValueError(f"{len(sizes[i])} shards of level {i}")
     if not layouts or ours["kept"] not in ("all", "tissue"):
         raise ValueError("no levels" if not layouts else ours["kept"])
-    return Mark(facts, tuple(layouts), ours["profile"], ours["kept"], sizes)
+    return Record(facts, tuple(layouts), ours["profile"], ours["kept"], sizes)

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
-from numcodecs.zstd import Zstd
+from imagecodecs import zstd_decode
 from numpy.typing import NDArray
 
 from stages.disk import new_file
-from stages.pyramid.layout import ZSTD_LEVEL, LevelLayout
+from stages.pyramid.layout import LevelLayout
 from stages.slide import jpeg
 from stages.slide.tiles import TileGrid
 
@@ -30,18 +30,6 @@ OPEN_SHARDS = 64
 
 _NO_CHUNK = 2**64 - 1
 _BUFFER = 2**18
-_ZSTD = Zstd(level=ZSTD_LEVEL)
-
-
-def zstd_chunk(pixels: NDArray[np.uint8]) -> bytes:
-    """A chunk of pixels (height, width, 3) as an array without JPEG tiles holds it."""
-    data: bytes = _ZSTD.encode(np.ascontiguousarray(pixels))
-    return data + _crc(data)
-
-
-def jpeg_chunk(stream: bytes) -> bytes:
-    """A JPEG tile as an array of such tiles holds it."""
-    return stream + _crc(stream)
 
 
 def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int:
@@ -61,7 +49,7 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int:
     entries = index.tobytes()
     with new_file(path, durable=False) as beside, beside.open("wb", buffering=_BUFFER) as file:
         file.writelines(chunk for chunk in chunks if chunk is not None)
-        file.write(entries + _crc(entries))
+        file.write(entries + crc32c(entries))
     return int(sizes.sum()) + len(entries) + 4
 
 
@@ -109,7 +97,7 @@ class ShardTiles(TileGrid):
         if len(data) != size:
             raise ValueError(f"ends after {len(data)} of {size} bytes")
         content = data[:-4]
-        if _crc(content) != data[-4:]:
+        if crc32c(content) != data[-4:]:
             raise ValueError("does not have the checksum that was written")
         return content
 
@@ -121,11 +109,12 @@ class ShardTiles(TileGrid):
             except jpeg.JpegError as exc:  # its checksum says that it is what was copied
                 raise ValueError(f"does not decode, nor did it in the slide: {exc}") from exc
         try:
-            shape = (self.tile[1], self.tile[0], 3)
-            target = np.empty(shape, np.uint8) if into is None else into
-            _ZSTD.decode(data, target)
+            target = np.empty((self.tile[1], self.tile[0], 3), np.uint8) if into is None else into
+            pixels = zstd_decode(data, out=target.reshape(-1).data)
         except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
             raise ValueError(f"does not decode: {exc}") from exc
+        if len(pixels) != target.size:
+            raise ValueError(f"decodes to {len(pixels)} bytes, expected {target.size}")
         return target
 
     def reduced(self, data: bytes, scale: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -165,7 +154,7 @@ class _Shard:
         length = 16 * rows * columns + 4
         size = os.fstat(self.descriptor).st_size
         data = os.pread(self.descriptor, length, max(0, size - length))
-        if len(data) == length and _crc(data[:-4]) == data[-4:]:
+        if len(data) == length and crc32c(data[:-4]) == data[-4:]:
             index = np.frombuffer(data[:-4], "<u8")
             self.index = np.where(index == _NO_CHUNK, 0, index).astype(np.int64).reshape(rows, columns, 2)
             # a file that lost its middle cannot account for its own length
@@ -178,7 +167,7 @@ class _Shard:
             os.close(self.descriptor)
 
 
-def _crc(data: bytes) -> bytes:
+def crc32c(data: bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(4, "little")
 
 

@@ -1,4 +1,4 @@
-"""The virtual pyramid: any slide as a read-only OME-Zarr 0.5 image, with nothing copied.
+"""The slide's store: any slide as a read-only OME-Zarr 0.5 image, with nothing copied.
 
 Every level is an array (c, y, x) whose chunks are the slide's own tiles, or 256-px squares where the format hides them.
 A chunk is made when it is asked for, by `Slide.read_level`, and handed out as plain bytes: whatever reads zarr reads
@@ -19,7 +19,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from stages.pyramid.layout import LevelLayout, array_metadata, fill_value, level_layouts, ome_metadata
-from stages.slide.files import Slide
+from stages.slide.protocol import Slide
 
 _CHUNK_KEY = re.compile(r"(0|[1-9]\d*)/c/0/(0|[1-9]\d*)/(0|[1-9]\d*)", re.ASCII)
 

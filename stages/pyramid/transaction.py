@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stages.disk import PREFIX, ForeignFolderError, flush_tree, is_temporary, put_in_place, resumable_folder
-from stages.pyramid.copying import Format, Progress, write_levels
+from stages.pyramid.copying import write_levels
+from stages.pyramid.format import Format, Progress
 from stages.pyramid.plan import Plan
-from stages.slide.files import Slide, SlideError
+from stages.slide.facts import SlideError
+from stages.slide.protocol import Slide
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

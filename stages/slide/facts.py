@@ -6,10 +6,12 @@ import hashlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import openslide
+from typing import TYPE_CHECKING
 
 from stages.geometry import Box, Mpp, Raster, level_raster
+
+if TYPE_CHECKING:
+    import openslide
 
 PLAUSIBLE_MPP = (0.05, 50.0)
 """µm/px: an oil-immersion scan at its finest, a thumbnail of a whole section at its coarsest."""

@@ -1,8 +1,4 @@
-"""Open any whole-slide image and read its pixels.
-
-`Slide` is the small protocol that every later stage reads pixels through. `open_slide` gives it for whatever OpenSlide
-opens; `stages.pyramid.cache` gives it for the OME-Zarr pyramids that we write ourselves.
-"""
+"""Whole-slide files as slides: everything that OpenSlide opens, read from its own tiles where that is the same."""
 
 from __future__ import annotations
 
@@ -10,18 +6,15 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import openslide
 from numpy.typing import NDArray
 
 from stages.geometry import Box
-from stages.slide.dicom import find_dicom_tiles
-from stages.slide.facts import SlideError as SlideError
-from stages.slide.facts import SlideFacts as SlideFacts
-from stages.slide.facts import fingerprint_of, read_facts
-from stages.slide.facts import override_mpp as override_mpp
+from stages.slide.facts import SlideError, SlideFacts, fingerprint_of, override_mpp, read_facts
+from stages.slide.protocol import Slide
 from stages.slide.tiff import TiffTiles, find_level_tiles
 from stages.slide.tiles import DamagedTilesError, TileGrid, box_arrays
 
@@ -30,43 +23,6 @@ REGION_SIDE = 256
 
 COMPARED = 3
 """Tiles of a level that are compared with OpenSlide before its own are used."""
-
-
-class Slide(Protocol):
-    """Pixels of one slide, level by level. Implementations pickle by path and open handles once per process."""
-
-    facts: SlideFacts
-
-    def read_boxes(
-        self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
-    ) -> list[NDArray[np.uint8]]:
-        """RGB (height, width, 3) of each box, read together: a tile that several of them touch is decoded once.
-
-        Args:
-            level: index in ``facts.levels``.
-            boxes: inside the level and in its pixels.
-            out: arrays to fill, one for each box; new ones by default.
-
-        Raises:
-            SlideError: a region cannot be read; caused by `DamagedTilesError` where it is known which.
-        """
-        ...
-
-    def read_level(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """RGB (height, width, 3) of one box; see `read_boxes`."""
-        return self.read_boxes(level, [box])[0]
-
-    def tile_bytes(self, level: int) -> NDArray[np.int64]:
-        """Compressed bytes of each of the level's tiles, (tile rows, tile columns); estimated if the file hides it."""
-        ...
-
-    def tiles(self, level: int) -> TileGrid | None:
-        """The level's own compressed tiles, where its reads decode them and nothing else; else None."""
-        return None
-
-    def direct(self, level: int) -> bool:
-        """Whether reads of this level decode the slide's own tiles, so that `tile_bytes` are exact."""
-        ...
 
 
 class OpenSlideSlide(Slide):
@@ -105,8 +61,7 @@ class OpenSlideSlide(Slide):
         """See `Slide.tiles`."""
         with self._lock:
             if self._grids is None:
-                find = find_dicom_tiles if self.facts.vendor == "dicom" else find_level_tiles
-                self._grids = find(self.facts.path, [(r.width, r.height) for r in self.facts.levels])
+                self._grids = self._find_tiles([(r.width, r.height) for r in self.facts.levels])
             tiles, same = self._grids[level], self._verdict(level)
             if tiles is None or same is False:
                 return None
@@ -116,6 +71,13 @@ class OpenSlideSlide(Slide):
             ):
                 return None
             return tiles
+
+    def _find_tiles(self, sizes: Sequence[tuple[int, int]]) -> list[TiffTiles | None]:
+        if self.facts.vendor != "dicom":
+            return find_level_tiles(self.facts.path, sizes)
+        from stages.slide.dicom import find_dicom_tiles  # pydicom is as much as all of this room: for its files only
+
+        return find_dicom_tiles(self.facts.path, sizes)
 
     def _verdict(self, level: int) -> bool | None:
         """`_verified`, found out once; False where there are no tiles."""

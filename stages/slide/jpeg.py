@@ -8,6 +8,7 @@ Formats: ITU-T T.81 (JPEG), TIFF Technical Note 2 (JPEG in TIFF), Adobe Technica
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -30,6 +31,19 @@ _HOLE = bytes(128)
 
 class JpegError(ValueError):
     """This stream is damaged; the message says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class JpegTiles:
+    """How the JPEG tiles of a level are to be read.
+
+    Attributes:
+        tables: the abbreviated stream of tables that they share, or None where each has its own.
+        colour: of their components.
+    """
+
+    tables: bytes | None
+    colour: Colour
 
 
 def prefix(tables: bytes | None, colour: Colour) -> bytes:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.geometry import Box, Raster
-from stages.slide.files import Slide, SlideError
+from stages.slide.facts import SlideError
+from stages.slide.protocol import Slide
 from stages.slide.tiles import Background, DamagedTilesError, TileGrid
 
 EXACT_PIXELS = 2**26

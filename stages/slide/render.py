@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stages.geometry import Box, Raster, choose_level
 from stages.slide.area_means import Weights, area_weights, resample, round_into
-from stages.slide.files import Slide
+from stages.slide.protocol import Slide
 from stages.slide.reduced import choose_scale, read_reduced, reduced_raster
 
 BLOCK_SIDE = 1024

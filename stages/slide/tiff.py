@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +34,6 @@ MAX_PAGES = 1000
 """A slide has some ten; with focus planes, some hundred."""
 
 
-@dataclass(frozen=True, slots=True)
-class JpegTiles:
-    """How the JPEG tiles of a level are to be read.
-
-    Attributes:
-        tables: the abbreviated stream of tables that they share, or None where each has its own.
-        colour: of their components.
-    """
-
-    tables: bytes | None
-    colour: jpeg.Colour
-
-
 class TiffTiles(TileGrid):
     """One level of a tiled TIFF, or of another file that holds tiles likewise.
 
@@ -70,9 +56,9 @@ class TiffTiles(TileGrid):
         shape = (-(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth))
         self._offsets = np.array(page.dataoffsets, np.int64).reshape(shape)
         self.byte_counts = np.array(page.databytecounts, np.int64).reshape(shape)
-        self.jpeg: JpegTiles | None = None
+        self.jpeg: jpeg.JpegTiles | None = None
         if page.compression == tifffile.COMPRESSION.JPEG:
-            self.jpeg = JpegTiles(page.jpegtables, _COLOURS[page.photometric])
+            self.jpeg = jpeg.JpegTiles(page.jpegtables, _COLOURS[page.photometric])
             self._prefix = jpeg.prefix(page.jpegtables, self.jpeg.colour)
             self.scales = jpeg.scales(self.tile)
         else:

@@ -16,7 +16,7 @@ import pytest
 from pipeline.cohort.table import find_target
 from pipeline.info import describe
 from pipeline.model.checkpoint import load_model
-from pipeline.output.artefacts import read_attention_zarr
+from pipeline.output.attention_map import read_attention_zarr
 from pipeline.run.run import RunSettings, run_cohort
 from stages.geometry import Box
 from stages.pyramid.cache import cache_pyramid, open_pyramid, verify_pyramid

@@ -16,8 +16,8 @@ from pipeline.output.attention_map import read_attention_zarr, write_attention_z
 from pipeline.run.run import RunSettings, run_cohort
 from pipeline.train.train import train_cohort
 from stages.geometry import Raster
-from stages.pyramid.cache import open_pyramid
 from stages.pyramid.chunk_cache import ChunkCache
+from stages.pyramid.open import open_pyramid
 
 NAMES = ("hb#1", "hb?x=1", "hb\nnext", "hb::there", "hb%201", "[hb]", "hb*", "{epoch}", "s3:hb", "~hb", "hb; ls", "hb ")
 """What each cuts off or expands would be the folder ``hb`` or something beside it."""

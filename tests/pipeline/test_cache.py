@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from makers import saccade, tissue_pixels, write_slide
 
-from stages.pyramid.record import read_mark
+from stages.pyramid.record import read_record
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_profiles_and_verification(slides: Path, tmp_path: Path) -> None:
     done = saccade("cache", slides, "--out", out)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("MB/s") == 2
-    profiles = {path.name: read_mark(path).profile for path in out.glob("*.zarr")}
+    profiles = {path.name: read_record(path).profile for path in out.glob("*.zarr")}
     assert profiles == {"odd.ome.zarr": "native", "plain.ome.zarr": "portable"}
     verified = saccade("cache", slides, "--out", out, "--verify")
     assert verified.returncode == 0, verified.stderr
@@ -72,7 +72,7 @@ def test_portable_everything_and_export(slides: Path, tmp_path: Path) -> None:
         assert (done.returncode, out.exists()) == (2, False)
         assert words in done.stderr
     assert saccade("cache", slides, "--out", out, "--profile", "portable", "--all").returncode == 0
-    assert {(read_mark(path).profile, read_mark(path).kept) for path in out.glob("*.zarr")} == {("portable", "all")}
+    assert {(read_record(path).profile, read_record(path).kept) for path in out.glob("*.zarr")} == {("portable", "all")}
     assert saccade("cache", slides, "--out", tmp_path / "old", "--ngff", "0.4").returncode == 0
     names = sorted(path.name for path in (tmp_path / "old").glob("*.zarr"))
     assert names == ["odd.ngff04.ome.zarr", "plain.ngff04.ome.zarr"]

@@ -17,7 +17,8 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
 from stages.geometry import Box, Raster, physical_raster
 from stages.patches import BLOCK, PatchReader
-from stages.slide.files import SlideError, open_slide
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
 from stages.slide.render import ReadCount, render
 from stages.slide.tiff import TiffTiles
 

@@ -37,7 +37,9 @@ from stages.overlay.picture import (
     times_uniform,
 )
 from stages.patches import PatchReader
-from stages.slide.files import Slide, SlideFacts, open_slide
+from stages.slide.facts import SlideFacts
+from stages.slide.files import open_slide
+from stages.slide.protocol import Slide
 from stages.slide.render import render
 from stages.slide.tiles import box_arrays
 from stages.tissue import Thumbnail, find_tissue, read_thumbnail

@@ -26,11 +26,14 @@ from ome_zarr_models.v05.image import Image
 
 import stages.pyramid.layout
 from stages.geometry import Box, Mpp, Raster, patch_rasters, physical_raster
-from stages.pyramid.cache import ZarrSlide, cache_pyramid, open_pyramid, verify_pyramid
+from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.layout import level_layouts
+from stages.pyramid.open import ZarrSlide, open_pyramid
 from stages.pyramid.plan import Wish, choose_profile
 from stages.pyramid.transaction import FullDiskError
-from stages.slide.files import Slide, SlideError, open_slide
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
+from stages.slide.protocol import Slide
 from stages.slide.render import count_reads, render
 
 MADE: list[tuple[str, Wish]] = [
@@ -382,7 +385,7 @@ def test_flipped_bits_are_noticed_when_read(pyramid: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", ["garbage", "no mark", "no facts", "no levels", "no array", "other array", "unfinished"]
+    "spoil", ["garbage", "no record", "no facts", "no levels", "no array", "other array", "unfinished"]
 )
 def test_damaged_metadata_is_a_slide_error(pyramid: Path, spoil: str) -> None:
     """Whatever happened to the metadata, opening says so with a remedy."""
@@ -398,7 +401,7 @@ def test_damaged_metadata_is_a_slide_error(pyramid: Path, spoil: str) -> None:
         text = (pyramid / "0/zarr.json").read_text()
         (pyramid / "0/zarr.json").write_text(text.replace("500", "501"))
     else:
-        if spoil == "no mark":
+        if spoil == "no record":
             del group["attributes"]["saccade"]
         elif spoil == "no facts":
             del group["attributes"]["saccade"]["facts"]["background"]

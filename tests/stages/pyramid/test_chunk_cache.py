@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from stages.geometry import Box, Mpp, physical_raster
 from stages.patches import PatchReader
 from stages.pyramid.chunk_cache import CachedSlide, ChunkCache, chunk_cache
-from stages.slide.files import OpenSlideSlide, Slide, SlideError, open_slide
+from stages.slide.facts import SlideError
+from stages.slide.files import OpenSlideSlide, open_slide
+from stages.slide.protocol import Slide
 from stages.slide.render import count_reads, render
 
 GB = 10**9

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from zarr.codecs import TransposeCodec
 
 from stages.geometry import Box
-from stages.pyramid.codec import NAME, JpegCodec
+from stages.pyramid.codec import JpegCodec
+from stages.pyramid.jpeg_metadata import NAME, read_jpeg_metadata
 from stages.slide.files import open_slide
+from stages.slide.jpeg import JpegTiles
 from stages.slide.tiff import TiffTiles, find_level_tiles
 
 
@@ -36,7 +38,7 @@ def tiles_of(path: Path) -> TiffTiles:
 def jpeg_chunks(tiles: TiffTiles) -> dict[str, Any]:
     """Arguments of `zarr.create_array` for an array (c, y, x) whose chunks are these tiles (y, x, c)."""
     assert tiles.jpeg is not None
-    codec = JpegCodec(tiles.jpeg.tables, tiles.jpeg.colour)
+    codec = JpegCodec(tiles.jpeg)
     transpose = TransposeCodec(order=(1, 2, 0))
     return {"dtype": "uint8", "filters": [transpose], "serializer": codec, "compressors": None}
 
@@ -111,7 +113,7 @@ def test_imagecodecs_reads_the_same_by_the_same_configuration(stored: tuple[Tiff
 @pytest.mark.parametrize("colour", ["rgb", "ycbcr"])
 @pytest.mark.parametrize("tables", [None, b"\xff\xd8\xff\xd9"])
 def test_configurations_survive_metadata(tables: bytes | None, colour: Any) -> None:
-    codec = JpegCodec(tables, colour)
+    codec = JpegCodec(JpegTiles(tables, colour))
     assert JpegCodec.from_dict(json.loads(json.dumps(codec.to_dict()))) == codec
 
 
@@ -120,7 +122,7 @@ def test_nulls_and_what_only_an_encoder_needs_are_ignored() -> None:
     keys = ("bitspersample", "tables", "header", "optimize", "smoothing", "lossless", "predictor", "squeeze")
     configuration = {**dict.fromkeys(keys), "level": 90, "subsampling": [2, 2], "colorspace_data": "RGB"}
     named = {"name": NAME, "configuration": {**configuration, "colorspace_jpeg": "YCBCR"}}
-    assert JpegCodec.from_dict(named) == JpegCodec(None, "ycbcr")
+    assert read_jpeg_metadata(named) == JpegTiles(None, "ycbcr")
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_nulls_and_what_only_an_encoder_needs_are_ignored() -> None:
 def test_configurations_that_mean_other_pixels_are_refused(wrong: dict[str, Any]) -> None:
     configuration = {"colorspace_data": "RGB", "colorspace_jpeg": "RGB", **wrong}
     with pytest.raises(ValueError, match=NAME):
-        JpegCodec.from_dict({"name": NAME, "configuration": configuration})
+        read_jpeg_metadata({"name": NAME, "configuration": configuration})
 
 
 def test_blank_and_missing_chunks_are_the_fill_value(stored: tuple[TiffTiles, Path]) -> None:

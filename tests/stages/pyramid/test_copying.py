@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 import stages.pyramid.layout
 import stages.slide.jpeg
 from stages.geometry import Box
-from stages.pyramid.cache import cache_pyramid, open_pyramid, verify_pyramid
+from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.copying import averaged
+from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import STEP, Wish
 from stages.slide.files import open_slide
 

@@ -14,9 +14,11 @@ from ome_zarr_models.v04.image import Image
 
 from pipeline.cohort.table import find_target
 from stages.geometry import Box
-from stages.pyramid.cache import open_pyramid
 from stages.pyramid.export import export_ngff04
-from stages.slide.files import Slide, SlideError, open_slide
+from stages.pyramid.open import open_pyramid
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
+from stages.slide.protocol import Slide
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,12 @@ from pipeline.cohort.table import find_target
 from pipeline.info import describe
 from pipeline.run.run import RunSettings, run_cohort
 from stages.geometry import Box, Mpp, Raster, patch_rasters, physical_raster
-from stages.pyramid.cache import ZarrSlide, cache_pyramid, open_pyramid, verify_pyramid
+from stages.pyramid.cache import cache_pyramid, verify_pyramid
+from stages.pyramid.open import ZarrSlide, open_pyramid
 from stages.pyramid.plan import MARGIN_UM, choose_profile, portable_plan
-from stages.pyramid.record import read_mark
-from stages.slide.files import SlideError, open_slide
+from stages.pyramid.record import read_record
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
 from stages.slide.render import render
 from stages.tissue import read_thumbnail, tissue_mask
 
@@ -54,7 +56,7 @@ def kept(sparse: Path) -> ZarrSlide:
 def test_tissue_and_its_surroundings_are_kept(sparse: Path, kept: ZarrSlide) -> None:
     """Within the margin the pixels are the slide's; most of the glass is not there and reads as background."""
     slide = open_slide(sparse)
-    assert kept.kept == read_mark(kept.facts.path).kept == "tissue"
+    assert kept.kept == read_record(kept.facts.path).kept == "tissue"
     margin = int(MARGIN_UM / 0.5)
     near = Box(PLACE.x - margin, PLACE.y - margin, PLACE.width + 2 * margin, PLACE.height + 2 * margin)
     near = near.intersect(Box(0, 0, 3600, 4000))
@@ -117,7 +119,7 @@ def test_everything_is_kept_on_request_and_satisfies_both(sparse: Path, tmp_path
 
     def cached(everything: bool) -> tuple[str, int]:
         cache_pyramid(slide, out, profile="portable", everything=everything)
-        return read_mark(out).kept, os.stat(out / "zarr.json").st_ino
+        return read_record(out).kept, os.stat(out / "zarr.json").st_ino
 
     small = cached(False)
     assert cached(False) == small
@@ -133,16 +135,16 @@ def test_the_stated_resolution_tells_where_tissue_is(tmp_path: Path) -> None:
     assert portable_plan(unknown, seen=unknown, everything=False).kept == "all"
     assert portable_plan(unknown, seen=known, everything=False).kept == "tissue"
     cache_pyramid(known, tmp_path / "a.ome.zarr", profile="portable")
-    assert read_mark(tmp_path / "a.ome.zarr").kept == "tissue"
+    assert read_record(tmp_path / "a.ome.zarr").kept == "tissue"
 
 
 @pytest.mark.parametrize("what", ["no tissue", "only tissue", "coarse"])
 def test_where_nothing_can_be_left_out_everything_is_kept(tmp_path: Path, what: str) -> None:
-    """And the mark says so."""
+    """And the record says so."""
     image = np.full((900, 900, 3), 240, np.uint8) if what == "no tissue" else tissue_pixels(900, 900, margin=0)
     slide = open_slide(write_slide(tmp_path / "a.tif", image, mpp=2.0 if what == "coarse" else 0.5, levels=1))
     out = cache_pyramid(slide, tmp_path / "a.ome.zarr", profile="portable")
-    assert read_mark(out).kept == "all"
+    assert read_record(out).kept == "all"
     np.testing.assert_array_equal(open_pyramid(out).read_level(0, Box(0, 0, 900, 900)), image_of(slide))
 
 
@@ -166,9 +168,9 @@ def test_profiles_follow_from_the_slide(slides_folder: Path, tmp_path: Path) -> 
     with pytest.raises(SlideError, match=r"no JPEG tiles that could be copied as they are: use --profile portable"):
         cache_pyramid(other, tmp_path / "a.ome.zarr", profile="native")
     out = cache_pyramid(jpeg, tmp_path / "a.ome.zarr")
-    assert read_mark(out).profile == "native"
+    assert read_record(out).profile == "native"
     cache_pyramid(jpeg, out, profile="portable")
-    assert read_mark(out).profile == "portable"
+    assert read_record(out).profile == "portable"
 
 
 def test_a_thumbnail_of_a_flat_slide_comes_from_a_level_that_was_made(tmp_path: Path) -> None:

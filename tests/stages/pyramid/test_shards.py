@@ -15,9 +15,10 @@ from makers import tissue_pixels
 
 import stages.pyramid.shards
 from stages.geometry import Box
+from stages.pyramid.chunks import zstd_chunk
 from stages.pyramid.layout import LevelLayout, array_metadata
 from stages.pyramid.record import write_json
-from stages.pyramid.shards import ShardTiles, shard_damage, write_shard, zstd_chunk
+from stages.pyramid.shards import ShardTiles, shard_damage, write_shard
 
 BACKGROUND = (250, 250, 250)
 

@@ -1,4 +1,4 @@
-"""The virtual pyramid: a zarr store that is the slide, for zarr, dask and ome-zarr alike, and for zarr's own suite."""
+"""The slide's store: a zarr store that is the slide, for zarr, dask and ome-zarr alike, and for zarr's own suite."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from zarr.testing.store import StoreTests
 from stages.geometry import Box
 from stages.pyramid.layout import level_layouts
 from stages.pyramid.store import SlideStore
-from stages.slide.files import Slide, SlideError, open_slide
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
+from stages.slide.protocol import Slide
 
 MADE = ["even.tif", "odd.tif", "plain.tif"]
 REAL = [

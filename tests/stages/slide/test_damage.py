@@ -25,7 +25,8 @@ from PIL import Image
 
 from stages.geometry import Box
 from stages.slide import jpeg
-from stages.slide.files import SlideError, open_slide
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
 
 TIME_LIMIT = 120
 MEMORY_MB = 64
@@ -34,7 +35,8 @@ MEMORY_MB = 64
 ATTEMPT = """
 import json, sys
 from stages.geometry import Box
-from stages.slide.files import SlideError, open_slide
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
 
 def attempt(act):
     try:
@@ -67,7 +69,8 @@ import json, logging, sys
 from pathlib import Path
 import numpy as np
 from stages.geometry import Box
-from stages.slide.files import SlideError, open_slide
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
 
 logging.disable()  # tifffile tells of every oddity
 path, spans = json.load(sys.stdin)

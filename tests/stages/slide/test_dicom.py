@@ -12,7 +12,8 @@ import pytest
 
 from stages.geometry import Box
 from stages.slide.dicom import find_dicom_tiles
-from stages.slide.files import SlideError, open_slide
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
 
 pytestmark = pytest.mark.realdata
 

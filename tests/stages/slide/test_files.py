@@ -19,10 +19,12 @@ from makers import change_tags, empty_tile, spoil, tissue_pixels, write_slide
 from numpy.typing import NDArray
 
 from stages.geometry import Box, Mpp, Raster
-from stages.pyramid.cache import cache_pyramid, open_pyramid
+from stages.pyramid.cache import cache_pyramid
 from stages.pyramid.chunk_cache import CachedSlide, ChunkCache
-from stages.slide.facts import _bounds
-from stages.slide.files import OpenSlideSlide, Slide, SlideError, open_slide
+from stages.pyramid.open import open_pyramid
+from stages.slide.facts import SlideError, _bounds
+from stages.slide.files import OpenSlideSlide, open_slide
+from stages.slide.protocol import Slide
 
 APERIO = "Aperio Image Library v11.2.1\r\n1024x1024 (256x256) JPEG/RGB Q=30|AppMag = 20|MPP = 0.5"
 

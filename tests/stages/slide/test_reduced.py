@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from stages.geometry import Box, Raster
 from stages.slide import jpeg, reduced
-from stages.slide.files import OpenSlideSlide, SlideError, open_slide
+from stages.slide.facts import SlideError
+from stages.slide.files import OpenSlideSlide, open_slide
 from stages.slide.reduced import ReducedTiles, choose_scale
 from stages.slide.render import count_reads, render
 

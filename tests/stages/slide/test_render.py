@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 import stages.slide.render
 from stages.geometry import Mpp, Raster, ResolutionError, patch_rasters, physical_raster
 from stages.slide.area_means import Weights, area_weights, resample
-from stages.slide.files import OpenSlideSlide, Slide, open_slide
+from stages.slide.files import OpenSlideSlide, open_slide
+from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount, count_reads, render, render_many
 
 SIZES = [(1024, 1024), (4096, 4096), (16384, 8192)]

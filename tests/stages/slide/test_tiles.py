@@ -17,7 +17,8 @@ from makers import tissue_pixels, write_slide
 from numpy.typing import NDArray
 
 from stages.geometry import Box
-from stages.slide.files import SlideError, open_slide
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
 from stages.slide.tiff import TiffTiles, find_level_tiles
 
 ENCODINGS = {

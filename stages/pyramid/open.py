@@ -1,0 +1,103 @@
+"""Open the pixels of any slide to read them, be it a whole-slide file or a pyramid; nothing that writes is loaded."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.geometry import Box
+from stages.pyramid.layout import LevelLayout
+from stages.pyramid.record import REMEDY, Kept, has_record, read_record
+from stages.pyramid.shards import ShardTiles
+from stages.slide.facts import SlideError, SlideFacts, override_mpp
+from stages.slide.protocol import Slide
+from stages.slide.tiles import DamagedTilesError
+
+
+class ZarrSlide(Slide):
+    """A pyramid that `cache_pyramid` wrote: the slide's pixels without the slide.
+
+    Attributes:
+        layouts: of its levels.
+        kept: whether its finest levels hold all of the slide or the surroundings of its tissue; what is not there reads
+            as background.
+    """
+
+    def __init__(self, facts: SlideFacts, layouts: Sequence[LevelLayout], kept: Kept) -> None:
+        self.facts, self.layouts, self.kept = facts, tuple(layouts), kept
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = -1
+        self._tiles: tuple[ShardTiles, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"facts": self.facts, "layouts": self.layouts, "kept": self.kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.facts, self.layouts, self.kept = state["facts"], state["layouts"], state["kept"]
+        self._reset()
+
+    def tiles(self, level: int) -> ShardTiles:
+        """See `Slide.tiles`: a pyramid's chunks."""
+        with self._lock:
+            if self._pid != os.getpid():
+                self._tiles, self._pid = tuple(ShardTiles(layout) for layout in self.layouts), os.getpid()
+            return self._tiles[level]
+
+    def read_boxes(
+        self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
+    ) -> list[NDArray[np.uint8]]:
+        """See `Slide.read_boxes`."""
+        try:
+            return self.tiles(level).read_many(boxes, blank=self.facts.background, out=out)
+        except DamagedTilesError as exc:
+            box = boxes[exc.boxes[0]]
+            raise SlideError(f"cannot read the pyramid's level {level} at ({box.x}, {box.y}): {exc}; {REMEDY}") from exc
+
+    def tile_bytes(self, level: int) -> NDArray[np.int64]:
+        """See `Slide.tile_bytes`: exact, from the shards' own indices."""
+        try:
+            return self.tiles(level).byte_counts
+        except (OSError, ValueError) as exc:
+            raise SlideError(f"cannot read the pyramid's level {level}: it {exc}; {REMEDY}") from exc
+
+    def direct(self, level: int) -> bool:
+        """See `Slide.direct`: always, a pyramid's chunks are its tiles."""
+        return True
+
+
+def open_pyramid(path: Path | str, *, mpp: float | None = None) -> Slide:
+    """Open the pixels of a slide, be it a whole-slide file or the pyramid that `cache_pyramid` made of one.
+
+    Args:
+        path: the file or the pyramid's folder.
+        mpp: µm per level-0 pixel that replaces the file's own.
+
+    Raises:
+        SlideError: missing, not a slide, damaged, or an OME-Zarr that was not written here.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        from stages.slide.files import open_slide  # a pyramid needs neither OpenSlide nor tifffile
+
+        return open_slide(path, mpp=mpp)
+    if (path / ".zgroup").exists():
+        raise SlideError(
+            "a zarr folder of version 2, made for other programs: name the slide file itself, "
+            "or make a pyramid of it with `saccade cache`, without --ngff"
+        )
+    if not has_record(path):
+        raise SlideError(
+            "a folder, but not a finished pyramid of ours: name the slide file itself, "
+            "or make a pyramid of it with `saccade cache`"
+        )
+    record = read_record(path)
+    return ZarrSlide(override_mpp(record.facts, mpp), record.layouts, record.kept)
