@@ -4,21 +4,27 @@ In a whole-slide instance whose frames are organised as TILED_FULL, frame ``i`` 
 tile ``i`` of the level, row by row, and each is a JPEG stream of its own. Every level is a file; those of a slide share
 a folder and a series. As with TIFF, whoever uses the tiles compares some with OpenSlide first.
 
-Formats: DICOM PS3.5 sections 7.1 (data elements), A.4 (encapsulated pixel data); PS3.3 C.7.6.17.3 (TILED_FULL).
+Format: DICOM PS3.3 C.7.6.17.3 (TILED_FULL); PS3.5 A.4 (encapsulated pixel data and where its frames begin).
 """
 
 from __future__ import annotations
 
 import os
-import struct
+import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.encaps import parse_basic_offsets
+from pydicom.filereader import read_dataset, read_partial
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import JPEGBaseline8Bit
 
 from stages.slide.tiff import TiffTiles
 
@@ -26,21 +32,30 @@ MAX_FILES = 200
 """A slide has some ten: a folder of more is an archive, which is not searched."""
 
 MAX_HEADER = 2**24
-"""Bytes before the pixels: it takes a second to read through so many."""
+"""Bytes that are read of a file before its pixels: colour profiles take some millions."""
+MAX_READS = 2**17
+"""... and in how many pieces, some two an element: to parse so many takes up to a second and 30 MB."""
 
-_SYNTAX, _JPEG = 0x00020010, b"1.2.840.10008.1.2.4.50"
 _COLOURS = {
     "RGB": tifffile.PHOTOMETRIC.RGB,
     "YBR_FULL": tifffile.PHOTOMETRIC.YCBCR,
     "YBR_FULL_422": tifffile.PHOTOMETRIC.YCBCR,
 }
-_SERIES, _WIDTH, _HEIGHT = 0x0020000E, 0x00480006, 0x00480007
-_LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-_UNDEFINED = 0xFFFFFFFF
-_PIXELS = 0x7FE00010
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONGEST = 1024
-"""Bytes of the longest value that is of any use here."""
+_TAGS = [
+    Tag(keyword)
+    for keyword in (
+        *("SeriesInstanceUID", "DimensionOrganizationType", "TotalPixelMatrixColumns", "TotalPixelMatrixRows"),
+        *("Columns", "Rows", "NumberOfFrames", "NumberOfOpticalPaths", "TotalPixelMatrixFocalPlanes"),
+        *("PhotometricInterpretation", "SamplesPerPixel", "BitsAllocated"),
+    )
+]
+_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+_PIXELS = bytes.fromhex("e07f1000 4f420000 ffffffff")
+"""How encapsulated pixel data begin: the tag, the type OB, no length."""
+_ITEM = bytes.fromhex("feff00e0")
+
+_quiet = threading.Lock()
+"""Held while warnings are off, which is a matter of the whole process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,132 +73,144 @@ class _Page:
     jpegtables: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What a file says of its level.
+
+    Attributes:
+        series: of the slide.
+        size, tile: (width, height) of the level and of a frame, in pixels.
+        frames: of the file.
+        colour: of the frames, as TIFF names it; None where they are not simply the level's tiles.
+        rest: where in the file the elements begin that were not read.
+    """
+
+    series: str
+    size: tuple[int, int]
+    tile: tuple[int, int]
+    frames: int
+    colour: int | None
+    rest: int
+
+
 def find_dicom_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffTiles | None]:
     """The tile grid of each level of ``sizes`` (width, height), or None where no plain file of that size is there.
 
     A level that two files could be (focus planes, say) has none: guessing would show the wrong one.
     """
     files = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    headers = {file: _read_header(file) for file in (files if len(files) <= MAX_FILES else [path]) if file.is_file()}
-    series = _text(headers.get(path, {}), _SERIES)
+    read = {file: _read_header(file) for file in (files if len(files) <= MAX_FILES else [path]) if file.is_file()}
+    headers = {file: header for file, header in read.items() if header is not None}
+    if path not in headers:
+        return [None] * len(sizes)
     grids: list[TiffTiles | None] = []
     for size in sizes:
-        same = [
-            file
-            for file, header in headers.items()
-            if _text(header, _SERIES) == series and (_number(header, _WIDTH), _number(header, _HEIGHT)) == size
-        ]
+        same = [f for f, header in headers.items() if (header.series, header.size) == (headers[path].series, size)]
         page = _page(same[0], headers[same[0]]) if len(same) == 1 else None
         grids.append(TiffTiles(same[0], page) if page is not None else None)
     return grids
 
 
-def _read_header(path: Path) -> dict[int, bytes]:
-    """The short values of a file by tag, and where its pixel data begins (8 bytes, under that tag).
+class _Bounded:
+    """A file that is read up to so many bytes in so many pieces: what it claims costs no more than that.
 
-    Empty where the file is not DICOM with JPEG frames, or not as the standard has it.
+    pydicom allocates whatever length is stated, inflates what is deflated, and keeps an object for each element.
     """
-    found: dict[int, bytes] = {}
+
+    def __init__(self, file: BinaryIO, *, size: int, reads: int) -> None:
+        self._file, self._size, self._reads = file, size, reads
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1, /) -> bytes:
+        self._size, self._reads = self._size - size, self._reads - 1
+        if size < 0 or self._size < 0 or self._reads < 0:
+            raise ValueError("more than a slide has")
+        return self._file.read(size)
+
+
+def _at_frame_groups(tag: BaseTag, vr: str | None, length: int) -> bool:
+    """Whether a header's elements come that are as many as the slide has frames; all of `_TAGS` stand before them."""
+    return int(tag) >= 0x5200_0000
+
+
+def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return int(tag) >= 0x7FE0_0008
+
+
+def _read_header(path: Path) -> _Header | None:
+    """What a file says of its level; None where it is not DICOM with JPEG frames, or not as the standard has it."""
     try:
-        with path.open("rb") as file:
-            if file.read(132)[128:] != b"DICM":
-                return {}
-            while (element := _next_element(file))[0] != _PIXELS:
-                tag, length = element
-                if tag > 0x0002FFFF and found.get(_SYNTAX, b"").strip(b" \0") != _JPEG:
-                    return {}
-                if length == _UNDEFINED:
-                    _skip_sequence(file)
-                elif length <= _LONGEST:
-                    found[tag] = file.read(length)
-                else:
-                    file.seek(length, os.SEEK_CUR)
-            return found | {_PIXELS: struct.pack("<Q", file.tell())}
-    except (OSError, ValueError, struct.error):
-        return {}
+        with path.open("rb") as file, _quiet, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # oddities in what another file than the slide may be
+            bounded = cast(BinaryIO, _Bounded(file, size=MAX_HEADER, reads=MAX_READS))
+            found = read_partial(bounded, _at_frame_groups, specific_tags=[*_TAGS])
+            if found.file_meta.TransferSyntaxUID != JPEGBaseline8Bit:
+                return None
+            return _parsed(found, file.tell())
+    except Exception:  # pydicom's own types, and whatever damage makes of values: OpenSlide reads it instead
+        return None
 
 
-def _next_element(file: BinaryIO) -> tuple[int, int]:
-    """Tag and length of the data element that begins here; the file stands at its value then."""
-    if file.tell() > MAX_HEADER:
-        raise ValueError("a header without end")
-    head = file.read(8)
-    group, element, vr, short = struct.unpack("<HH2sH", head)
-    tag = group << 16 | element
-    if group == 0xFFFE:
-        return tag, int.from_bytes(head[4:], "little")
-    return tag, int.from_bytes(file.read(4), "little") if vr in _LONG else short
+def _parsed(found: Dataset, rest: int) -> _Header:
+    size = (int(found.TotalPixelMatrixColumns), int(found.TotalPixelMatrixRows))
+    tile = (int(found.Columns), int(found.Rows))
+    planes = (found.get("NumberOfOpticalPaths", 1), found.get("TotalPixelMatrixFocalPlanes", 1))
+    plain = found.get("DimensionOrganizationType") == "TILED_FULL" and planes == (1, 1)
+    form = (found.SamplesPerPixel, found.BitsAllocated)
+    colour = _COLOURS.get(found.PhotometricInterpretation) if plain and form == (3, 8) else None
+    series = str(found.get("SeriesInstanceUID", ""))
+    return _Header(series, size, tile, int(found.NumberOfFrames), colour, rest)
 
 
-def _skip_sequence(file: BinaryIO, depth: int = 0) -> None:
-    """Past a sequence of undefined length."""
-    if depth > 16:
-        raise ValueError("sequences within sequences without end")
-    while (item := _next_element(file))[0] != _SEQUENCE_END:
-        tag, length = item
-        if tag != _ITEM:
-            raise ValueError("not a sequence of items")
-        if length != _UNDEFINED:
-            file.seek(length, os.SEEK_CUR)
-            continue
-        while (inner := _next_element(file))[0] != _ITEM_END:
-            if inner[1] == _UNDEFINED:
-                _skip_sequence(file, depth + 1)
-            else:
-                file.seek(inner[1], os.SEEK_CUR)
-
-
-def _page(path: Path, header: dict[int, bytes]) -> _Page | None:
+def _page(path: Path, header: _Header) -> _Page | None:
     """The frames of a level; None where they are not simply its tiles."""
-    if _PIXELS not in header or _text(header, 0x00209311) != "TILED_FULL":
+    if header.colour is None or min(*header.size, *header.tile) < 1:
         return None
-    across, down = _number(header, _WIDTH), _number(header, _HEIGHT)
-    width, height = _number(header, 0x00280011), _number(header, 0x00280010)
-    planes = (_number(header, 0x00480302, 1), _number(header, 0x00480303, 1))
-    colour = _COLOURS.get(_text(header, 0x00280004))
-    form = (_number(header, 0x00280002), _number(header, 0x00280100))
-    if min(across, down, width, height) < 1 or planes != (1, 1) or colour is None or form != (3, 8):
-        return None
-    count = -(-across // width) * -(-down // height)
-    if _text(header, 0x00280008) != str(count) or 8 * count > path.stat().st_size:
+    count = -(-header.size[0] // header.tile[0]) * -(-header.size[1] // header.tile[1])
+    if header.frames != count or 8 * count > path.stat().st_size:
         return None
     try:
-        offsets, sizes = _frames(path, int.from_bytes(header[_PIXELS], "little"), count)
-    except (OSError, ValueError, struct.error):
+        offsets, sizes = _frames(path, header.rest, count)
+    except Exception:  # as in `_read_header`
         return None
     if sizes.min() < 1:
         return None  # no frame is not a blank one
-    return _Page(across, down, width, height, offsets, sizes, colour)
+    return _Page(*header.size, *header.tile, offsets, sizes, header.colour)
 
 
-def _frames(path: Path, start: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Offsets and sizes of the frames, by the table of offsets that stands before them, or from one to the next."""
+def _frames(path: Path, rest: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Offsets and sizes of the frames, by a table that says where they begin, or from one to the next.
+
+    Raises:
+        ValueError, struct.error: there are not so many, or a table is cut.
+    """
     with path.open("rb") as file:
-        descriptor = file.fileno()
+        file.seek(rest)
+        with _quiet, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bounded = cast(BinaryIO, _Bounded(file, size=MAX_HEADER, reads=MAX_READS))
+            found = read_dataset(bounded, False, True, stop_when=_at_pixels, specific_tags=[Tag(x) for x in _TABLES])
+            extended = [np.frombuffer(found.get(name) or b"", "<u8").astype(np.int64) for name in _TABLES]
+        if file.read(len(_PIXELS)) != _PIXELS:
+            raise ValueError("no encapsulated pixels")
+        basic = parse_basic_offsets(_Bounded(file, size=8 + 4 * count, reads=3))
+        descriptor, first = file.fileno(), file.tell()
 
         def item(at: int) -> int:
-            tag, element, length = struct.unpack("<HHI", os.pread(descriptor, 8, at))
-            if (tag << 16 | element) != _ITEM:
+            """Bytes of the item that begins there."""
+            head = os.pread(descriptor, 8, at)
+            if head[:4] != _ITEM:
                 raise ValueError("fewer frames than there are tiles")
-            return int(length)
+            return int.from_bytes(head[4:], "little")
 
-        table = os.pread(descriptor, length, start + 8) if (length := item(start)) == 4 * count else b""
-        first = start + 8 + length
-        if table:
-            items = first + np.frombuffer(table, "<u4").astype(np.int64)
-        else:
-            items = np.empty(count, np.int64)
-            at = first
+        if len(extended[0]) == len(extended[1]) == count:
+            return first + extended[0] + 8, extended[1] + extended[1] % 2  # as items hold them: of an even length
+        if len(basic) == count:
+            items = first + np.array(basic, np.int64)
+        else:  # not by pydicom, which takes twice as long and does not stop after so many
+            items, at = np.empty(count, np.int64), first
             for i in range(count):
                 items[i] = at
                 at += 8 + item(at)
         ends = np.append(items[1:], items[-1] + 8 + item(int(items[-1])))
         return items + 8, ends - items - 8
-
-
-def _text(header: dict[int, bytes], tag: int) -> str:
-    return header.get(tag, b"").decode("ascii", "replace").strip(" \0")
-
-
-def _number(header: dict[int, bytes], tag: int, default: int = 0) -> int:
-    return int.from_bytes(header[tag], "little") if tag in header else default
