@@ -19,8 +19,11 @@ import tifffile
 from numpy.typing import NDArray
 
 from pipeline.model.values import ModelSpec
-from stages.geometry import Raster
+from stages.geometry import Box, Mpp, Raster, patch_rasters, physical_raster
+from stages.pyramid.open import ZarrSlide
 from stages.pyramid.plan import Wish
+from stages.slide.protocol import Slide
+from stages.slide.render import render
 
 ROOT = Path(__file__).parent.parent
 AWKWARD = 'Fälle 12\nü, "x".d'
@@ -43,6 +46,10 @@ TINY = ModelSpec(
 def names(folder: Path) -> set[str]:
     """Of what is in a folder."""
     return {path.name for path in folder.iterdir()}
+
+
+APERIO = "Aperio Image Library v11.2.1\r\n1024x1024 (256x256) JPEG/RGB Q=30|AppMag = 20|MPP = 0.5"
+"""How Aperio's files describe themselves."""
 
 
 def tissue_pixels(width: int, height: int, *, margin: float = 0.2) -> NDArray[np.uint8]:
@@ -122,7 +129,8 @@ def start_caching(slide: Path, out: Path, *, profile: Wish = "auto", stop_after:
 MEASURE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from stages.geometry import Raster
+from stages.geometry import Box, Mpp, Raster, patch_rasters, physical_raster
+from stages.pyramid.open import ZarrSlide
 from stages.slide.render import count_reads, render_many
 from stages.pyramid.open import open_pyramid
 
@@ -245,3 +253,131 @@ class PowerCut:
         listed = self._names.get(found.st_ino, {})
         gone = {entry.name for entry in path.iterdir() if listed.get(entry.name) != entry.stat().st_ino}
         return gone.union(*(self.lost(entry) for entry in path.iterdir()))
+
+
+def write_rgba(path: Path, image: NDArray[np.uint8]) -> Path:
+    """A tiled TIFF with transparency: its tiles are not plain, so OpenSlide reads it."""
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(
+            image,
+            tile=(256, 256),
+            photometric="rgb",
+            extrasamples=["unassalpha"],
+            compression="deflate",
+            metadata=None,
+            resolution=(20000, 20000),
+            resolutionunit="CENTIMETER",
+        )
+    return path
+
+
+def page_of(path: Path, page: int = 0) -> tifffile.TiffPage:
+    with tifffile.TiffFile(path) as tiff:
+        return tiff.pages[page].aspage()
+
+
+def change_bytes(path: Path, at: int, data: bytes) -> Path:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+    return path
+
+
+def small_slide(path: Path) -> Path:
+    return write_slide(path, tissue_pixels(1024, 768, margin=0))
+
+
+def assert_same_pixels(slide: Slide, pyramid: Slide) -> None:
+    """Every level whole, then boxes of it."""
+    rng = np.random.default_rng(0)
+    for i, level in enumerate(slide.facts.levels):
+        whole = slide.read_level(i, Box(0, 0, level.width, level.height))
+        np.testing.assert_array_equal(pyramid.read_level(i, Box(0, 0, level.width, level.height)), whole)
+        for _ in range(3):
+            x, y = int(rng.integers(0, level.width)), int(rng.integers(0, level.height))
+            box = Box(x, y, int(rng.integers(1, level.width - x + 1)), int(rng.integers(1, level.height - y + 1)))
+            part = pyramid.read_level(i, box)
+            np.testing.assert_array_equal(part, whole[y : y + box.height, x : x + box.width])
+            assert part.flags.c_contiguous
+
+
+def assert_same_renders(slide: Slide, pyramid: Slide, mpp: Mpp) -> None:
+    """Thumbnails and patches at level scales, between them and off both, to the last bit."""
+    finest = max(mpp.x, mpp.y)
+    bounds = slide.facts.bounds
+    rng = np.random.default_rng(1)
+    for factor in (1.003, 1.7, 2, 3.3, 4.02, 11):
+        if factor > 3:
+            thumbnail = physical_raster(bounds, mpp, finest * factor)
+            np.testing.assert_array_equal(render(pyramid, thumbnail), render(slide, thumbnail))
+        centres = rng.uniform((bounds.x, bounds.y), (bounds.x + bounds.width, bounds.y + bounds.height), (3, 2))
+        for patch in patch_rasters(centres, mpp, 96, finest * factor):
+            np.testing.assert_array_equal(render(pyramid, patch), render(slide, patch))
+
+
+Cached = Callable[[str, Wish], tuple[Slide, ZarrSlide]]
+"""A made slide and its whole pyramid, by name and profile."""
+
+MADE: list[tuple[str, Wish]] = [
+    ("even.tif", "native"),
+    ("even.tif", "portable"),
+    ("odd.tif", "native"),
+    ("odd.tif", "portable"),
+    ("plain.tif", "portable"),
+]
+"""... and which there are."""
+
+
+TIME_LIMIT = 120
+
+
+MEMORY_MB = 64
+"""What a process may take beyond what it takes for a small intact slide."""
+
+
+ATTEMPT = """
+import json, sys
+from stages.geometry import Box
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
+
+def attempt(act):
+    try:
+        act()
+        return "ok"
+    except SlideError as exc:
+        return f"SlideError: {exc}"
+
+told = []
+path = json.load(sys.stdin)
+
+def opening():
+    global slide
+    slide = open_slide(path)
+
+told.append(attempt(opening))
+if told[0] == "ok":
+    for i, level in enumerate(slide.facts.levels):
+        width, height = min(256, level.width), min(256, level.height)
+        for x, y in ((0, 0), (level.width - width, level.height - height)):
+            told.append(attempt(lambda: slide.read_level(i, Box(x, y, width, height))))
+        told.append(attempt(lambda: slide.tile_bytes(i).sum()))
+# getrusage would begin with what the parent held
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps([told, int(peak.split()[1]) / 1024]))
+"""
+
+
+def attempt(path: Path) -> tuple[list[str], float]:
+    """What comes of opening and reading a file, "ok" or the error, and the process's peak memory in MB."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", ATTEMPT],
+        input=json.dumps(str(path)),
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told, memory = json.loads(done.stdout)
+    return told, memory

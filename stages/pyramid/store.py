@@ -62,8 +62,6 @@ class SlideStore(Store):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The value of a key, or the given part of it; None where there is no such key."""
-        if not self._is_open:
-            await self._open()
         value = self._documents.get(key)
         if value is None:
             place = self._place(key)
@@ -107,13 +105,13 @@ class SlideStore(Store):
 
     async def set(self, key: str, value: Buffer) -> None:
         """Refused."""
-        self._check_writable()
+        self._refuse()
 
     async def delete(self, key: str) -> None:
         """Refused."""
-        self._check_writable()
+        self._refuse()
 
-    def _check_writable(self) -> None:
+    def _refuse(self) -> None:
         raise ValueError(
             f"store was opened in read-only mode and does not support writing: {self._slide.facts.path} is a slide; "
             "copy it with `saccade cache`, or write to a store of its own"

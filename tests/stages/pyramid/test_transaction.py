@@ -1,65 +1,206 @@
-"""A pyramid comes into being whole, whatever happens, and takes nobody's place."""
+"""Whatever happens while a pyramid is written: it is there whole or not at all, and nothing else is touched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import resource
+import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from makers import PowerCut
+import zarr
+from makers import assert_same_pixels, start_caching, tissue_pixels, write_slide
 
-from stages.pyramid.cache import cache_pyramid
-from stages.pyramid.export import export_ngff04
-from stages.slide.files import SlideError, open_slide
-
-MAKERS: dict[str, tuple[Callable[..., Path], dict[str, str], str]] = {
-    "native": (cache_pyramid, {"profile": "native"}, "zarr.json"),
-    "portable": (cache_pyramid, {"profile": "portable"}, "zarr.json"),
-    "ngff04": (export_ngff04, {}, ".zattrs"),
-}
-"""What makes a pyramid, and the file whose presence says that it is one."""
+from stages.pyramid.cache import cache_pyramid, verify_pyramid
+from stages.pyramid.layout import level_layouts
+from stages.pyramid.open import open_pyramid
+from stages.pyramid.plan import Wish
+from stages.pyramid.transaction import FullDiskError
+from stages.slide.facts import SlideError
+from stages.slide.files import open_slide
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_the_disk_holds_all_the_rest_before_the_mark_and_all_of_it_before_its_place(
-    slides_folder: Path, tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """A power cut at any moment leaves a whole pyramid or none."""
-    make, options, mark = MAKERS[kind]
+def test_a_pyramid_that_is_there_is_left_alone(pyramid: Path) -> None:
+    """The second call returns at once and touches no file."""
+    before = {path: path.stat().st_mtime_ns for path in pyramid.rglob("*")}
+    assert cache_pyramid(open_slide(pyramid.with_name("slide.tif")), pyramid) == pyramid
+    assert {path: path.stat().st_mtime_ns for path in pyramid.rglob("*")} == before
+
+
+def test_a_replaced_slide_is_cached_anew(pyramid: Path) -> None:
+    """Another content under the same name: the outdated pyramid is exchanged, and nothing is left beside it."""
+    path = write_slide(pyramid.with_name("slide.tif"), tissue_pixels(900, 300), levels=2)
+    slide = open_slide(path)
+    cache_pyramid(slide, pyramid)
+    assert open_pyramid(pyramid).facts.fingerprint == slide.facts.fingerprint
+    assert_same_pixels(slide, open_pyramid(pyramid))
+    assert sorted(entry.name for entry in pyramid.parent.iterdir()) == ["slide.ome.zarr", "slide.tif"]
+
+
+@pytest.mark.parametrize("what", ["file", "empty folder", "folder", "other zarr", "dangling link"])
+def test_what_we_did_not_write_is_never_deleted(pyramid: Path, tmp_path: Path, what: str) -> None:
+    """Whatever is in the way and not ours stays, and the error says what to do."""
+    out = tmp_path / "in the way"
+    if what == "file":
+        out.write_text("precious")
+    elif what == "dangling link":
+        out.symlink_to(tmp_path / "nowhere")
+    else:
+        out.mkdir()
+        if what == "folder":
+            (out / "notes.txt").write_text("precious")
+        elif what == "other zarr":
+            zarr.create_group(out)
+    before = [out, *sorted(out.rglob("*"))] if out.is_dir() else out.lstat().st_size
+    with pytest.raises(SlideError, match=r"exists and is not a pyramid of ours: move it away or choose another"):
+        cache_pyramid(open_slide(pyramid.with_name("slide.tif")), out)
+    assert ([out, *sorted(out.rglob("*"))] if out.is_dir() else out.lstat().st_size) == before
+
+
+def test_a_killed_run_leaves_no_pyramid_and_is_resumed(slides_folder: Path, tmp_path: Path, small_shards: None) -> None:
+    """Killed outright in the middle: nothing under the pyramid's name, and what was finished is not done again."""
+    slide = open_slide(slides_folder / "even.tif")
     out = tmp_path / "a.ome.zarr"
-    seen: list[tuple[str, set[str]]] = []
+    killed = start_caching(slide.facts.path, out, stop_after=4)
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert not out.exists()
+    (partial,) = tmp_path.iterdir()
+    layout = level_layouts(partial, slide.facts)[0]
+    finished = {path: path.stat().st_mtime_ns for path, _ in layout.shards() if path.exists()}
+    assert 4 <= len(finished) < 12
+    torn = next(path for path, _ in layout.shards() if path not in finished)
+    torn.parent.mkdir(parents=True, exist_ok=True)
+    torn.write_bytes(next(iter(finished)).read_bytes()[:-100])  # as a machine that lost power may leave it
+    litter = torn.with_name(f".saccade-{'0' * 32}")
+    litter.write_bytes(b"half a shard")
+    for name in (".saccade-notes", "notes.partial", f".saccade-{'0' * 31}"):
+        torn.with_name(name).write_text("the user's")
 
-    def before_rename(target: Path) -> None:
-        (partial,) = tmp_path.iterdir()
-        if target == partial / mark:
-            (temporary,) = partial.glob(".saccade-*")
-            seen.append(("mark", disk.lost(partial) - {temporary.name}))
-            assert disk.lost(temporary) == set()
-        elif target == out:
-            seen.append(("pyramid", disk.lost(partial)))
-
-    disk = PowerCut(monkeypatch, before_rename)
-    make(open_slide(slides_folder / "odd.tif"), out, **options)
-    assert seen == [("mark", set()), ("pyramid", set())]
-    assert disk.names(tmp_path) == {"a.ome.zarr"}
-    assert disk.lost(out) == set()
+    cache_pyramid(slide, out)
+    assert_same_pixels(slide, open_pyramid(out))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.ome.zarr"]
+    found = {path.name for path in (out / torn.relative_to(partial)).parent.iterdir() if not path.name.isdigit()}
+    assert found == {".saccade-notes", "notes.partial", f".saccade-{'0' * 31}"}
+    for path, written in finished.items():
+        assert (out / path.relative_to(partial)).stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_what_appears_in_its_place_meanwhile_stays(slides_folder: Path, tmp_path: Path, kind: str) -> None:
-    """A large slide takes hours; once the place is free, the work goes on where it was."""
-    make, options, _ = MAKERS[kind]
-    slide, out = open_slide(slides_folder / "odd.tif"), tmp_path / "a.ome.zarr"
+@pytest.mark.parametrize("profile", ["native", "portable"])
+def test_two_runs_at_once_make_one_good_pyramid(
+    slides_folder: Path, tmp_path: Path, small_shards: None, profile: Wish
+) -> None:
+    """Both succeed, whoever is first; the result is whole and nothing is left beside it."""
+    slide, out = open_slide(slides_folder / "even.tif"), tmp_path / "a.ome.zarr"
+    runs = [start_caching(slide.facts.path, out, profile=profile) for _ in range(2)]
+    for run in runs:
+        _, errors = run.communicate(timeout=120)
+        assert run.returncode == 0, errors
+    assert verify_pyramid(out) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.ome.zarr"]
 
-    def appears(done: int, total: int, written: int) -> None:
-        out.mkdir(exist_ok=True)
-        (out / "thesis.txt").write_text("years of work")
 
-    with pytest.raises(SlideError, match=r"a\.ome\.zarr exists and is not a pyramid of ours: move it away"):
-        make(slide, out, progress=appears, **options)
-    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
-    out.rename(tmp_path / "theirs")
-    written: list[int] = []
-    make(slide, out, progress=lambda done, total, size: written.append(size), **options)
-    assert set(written) == {0}
-    assert {path.name for path in tmp_path.iterdir()} == {"a.ome.zarr", "theirs"}
+def test_the_run_that_comes_second_finds_the_first_ones(
+    slides_folder: Path, tmp_path: Path, small_shards: None
+) -> None:
+    """Another run finishes while this one is at work: this one ends well, and without writing it all again."""
+    slide, out = open_slide(slides_folder / "even.tif"), tmp_path / "a.ome.zarr"
+    calls: list[int] = []
+
+    def other_run_finishes(done: int, total: int, written: int) -> None:
+        calls.append(done)
+        if len(calls) == 2:
+            cache_pyramid(slide, out)
+
+    cache_pyramid(slide, out, progress=other_run_finishes, writers=1)
+    assert_same_pixels(slide, open_pyramid(out))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.ome.zarr"]
+
+
+def test_a_slide_that_changes_meanwhile_is_not_cached(tmp_path: Path, small_shards: None) -> None:
+    """Half of one slide and half of another would be a pyramid of neither."""
+    path = write_slide(tmp_path / "a.tif", tissue_pixels(1500, 1100))
+    other = write_slide(tmp_path / "b.tif", tissue_pixels(1500, 1100, margin=0.3))
+    out = tmp_path / "a.ome.zarr"
+
+    def replace_it(done: int, total: int, written: int) -> None:
+        if other.exists():
+            os.replace(other, path)
+
+    with pytest.raises(SlideError, match="changed while it was being copied"):
+        cache_pyramid(open_slide(path), out, progress=replace_it, writers=1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_an_unwritable_place_is_one_clear_error(slides_folder: Path, tmp_path: Path) -> None:
+    """A target below what is a file."""
+    slide = open_slide(slides_folder / "plain.tif")
+    (tmp_path / "file").touch()
+    with pytest.raises(SlideError, match=r"cannot write .*file.*check the disk and its permissions"):
+        cache_pyramid(slide, tmp_path / "file/a.ome.zarr")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_place_is_one_clear_error(slides_folder: Path, tmp_path: Path) -> None:
+    """A folder without permission to write."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(SlideError, match=r"cannot write .*Permission denied; check the disk"):
+        cache_pyramid(open_slide(slides_folder / "plain.tif"), tmp_path / "a.ome.zarr")
+
+
+def test_a_write_that_the_system_refuses_is_one_clear_error_and_resumed(
+    slides_folder: Path, tmp_path: Path, small_shards: None
+) -> None:
+    """A file larger than the process may write ends the run with a clear line; allowed again, it goes on."""
+    slide, out = open_slide(slides_folder / "even.tif"), tmp_path / "a.ome.zarr"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))  # the largest file that this process may write
+    try:
+        with pytest.raises(SlideError, match=r"cannot write .*File too large.*it goes on where it stopped"):
+            cache_pyramid(slide, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not out.exists()
+    cache_pyramid(slide, out)
+    assert_same_pixels(slide, open_pyramid(out))
+
+
+@pytest.mark.parametrize("profile", ["native", "portable"])
+def test_a_full_disk_is_one_clear_error_and_resumed(
+    slides_folder: Path, small_disk: Path, small_shards: None, profile: Wish
+) -> None:
+    """The pyramid that is there stays good, nothing half-written has a name, and with room again it goes on."""
+    first = cache_pyramid(open_slide(slides_folder / "odd.tif"), small_disk / "first.ome.zarr", profile="native")
+    filler = small_disk / "filler"
+    slide = open_slide(write_slide(small_disk.with_name("b.tif"), tissue_pixels(700, 900), compression="jpeg"))
+    out = small_disk / "a.ome.zarr"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 60_000))
+    with pytest.raises(FullDiskError, match=r"cannot write .*the disk is full .*make room on it, .* where it stopped"):
+        cache_pyramid(slide, out, profile=profile)
+    assert not out.exists()
+    assert verify_pyramid(first) == []
+    assert not list(small_disk.rglob("*.ome.zarr/**/.saccade-*"))
+    filler.unlink()
+    shutil.rmtree(first)
+    cache_pyramid(slide, out, profile=profile)
+    assert verify_pyramid(out) == []
+    assert [entry.name for entry in small_disk.iterdir()] == ["a.ome.zarr"]
+
+
+@pytest.mark.parametrize("profile", ["native", "portable"])
+def test_a_pyramid_on_a_read_only_disk_is_read_and_found_current(
+    slides_folder: Path, small_disk: Path, profile: Wish
+) -> None:
+    """A cache that is given out read-only: everything that reads works, what would write says so."""
+    slide = open_slide(slides_folder / "odd.tif")
+    if profile == "portable":
+        slide = open_slide(write_slide(small_disk.with_name("b.tif"), tissue_pixels(400, 300), compression="deflate"))
+    out = cache_pyramid(slide, small_disk / "a.ome.zarr", profile=profile)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert cache_pyramid(slide, out, profile=profile) == out
+    assert_same_pixels(slide, open_pyramid(out))
+    assert verify_pyramid(out) == []
+    with pytest.raises(SlideError, match=r"cannot write .*Read-only file system; check the disk and its permissions"):
+        cache_pyramid(slide, small_disk / "b.ome.zarr")

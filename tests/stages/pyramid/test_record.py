@@ -1,0 +1,75 @@
+"""What a pyramid says of itself: the slide's facts, as valid metadata; damaged, an error."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import zarr
+from makers import MADE, Cached
+from ome_zarr_models.v05.image import Image
+
+from stages.pyramid.open import open_pyramid
+from stages.pyramid.plan import Wish
+from stages.slide.facts import SlideError
+
+
+@pytest.mark.parametrize(("name", "profile"), MADE)
+def test_facts_are_the_slides(cached: Cached, name: str, profile: Wish) -> None:
+    """All that a slide is survives but for where and how it lies on disk; the fingerprint above all."""
+    slide, pyramid = cached(name, profile)
+    on_disk = {"path": pyramid.facts.path, "file_bytes": pyramid.facts.file_bytes, "associated": ()}
+    assert pyramid.facts == replace(slide.facts, **on_disk)
+    files = [path for path in pyramid.facts.path.rglob("*") if path.is_file()]
+    shards = sum(path.stat().st_size for path in files if path.name != "zarr.json")
+    assert pyramid.facts.file_bytes == shards
+
+
+@pytest.mark.parametrize(("name", "profile"), MADE)
+def test_the_metadata_is_valid_ome_zarr(cached: Cached, name: str, profile: Wish) -> None:
+    """ome-zarr-models accepts it, and its scales are the levels' true ones."""
+    slide, pyramid = cached(name, profile)
+    image = Image.from_zarr(zarr.open_group(pyramid.facts.path, mode="r"))
+    (multiscale,) = image.attributes.ome.multiscales
+    assert [(axis.name, axis.type, axis.unit) for axis in multiscale.axes] == [
+        ("c", "channel", None),
+        ("y", "space", "micrometer"),
+        ("x", "space", "micrometer"),
+    ]
+    mpp = slide.facts.require_mpp()
+    for level, dataset in zip(slide.facts.levels, multiscale.datasets, strict=True):
+        scale, translation = dataset.coordinateTransformations
+        assert scale.scale == pytest.approx([1, level.scale_y * mpp.y, level.scale_x * mpp.x])
+        # the centre of the level's first pixel from the centre of level 0's
+        centre = (level.to_level0((0.5, 0.5)) - 0.5) * (mpp.x, mpp.y)
+        assert translation.translation == pytest.approx([0, centre[1], centre[0]])
+
+
+@pytest.mark.parametrize(
+    "spoil", ["garbage", "no record", "no facts", "no levels", "no array", "other array", "unfinished"]
+)
+def test_damaged_metadata_is_a_slide_error(pyramid: Path, spoil: str) -> None:
+    """Whatever happened to the metadata, opening says so with a remedy."""
+    root = pyramid / "zarr.json"
+    group = json.loads(root.read_text())
+    if spoil == "garbage":
+        root.write_text(root.read_text()[:100])
+    elif spoil == "unfinished":
+        root.unlink()
+    elif spoil == "no array":
+        (pyramid / "0/zarr.json").write_text("{}")
+    elif spoil == "other array":
+        text = (pyramid / "0/zarr.json").read_text()
+        (pyramid / "0/zarr.json").write_text(text.replace("500", "501"))
+    else:
+        if spoil == "no record":
+            del group["attributes"]["saccade"]
+        elif spoil == "no facts":
+            del group["attributes"]["saccade"]["facts"]["background"]
+        else:
+            group["attributes"]["saccade"]["facts"]["levels"] = []
+        root.write_text(json.dumps(group))
+    with pytest.raises(SlideError, match="saccade cache"):
+        open_pyramid(pyramid)
