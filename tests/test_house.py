@@ -19,7 +19,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "stages": {
         "geometry": (),
         "disk": (),
-        "sampling": ("walk", "schemes", "draw"),
+        "sampling": ("walk", "designs", "draw"),
         "slide": ("jpeg", "tiles", "facts", "protocol", "tiff", "dicom", "files", "reduced", "area_means", "render"),
         "tissue": (),
         "pyramid": (
@@ -34,7 +34,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "pipeline": {
         "errors": (),
-        "config": (),
+        "config": ("sections",),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "table", "splits", "metrics"),
         "model": ("values", "sampler", "look", "checkpoint"),
@@ -99,7 +99,8 @@ def test_every_file_has_its_place() -> None:
 
 @pytest.mark.parametrize("module", modules())
 def test_imports_run_one_way(module: str) -> None:
-    above = [name for name in imported(module) if name != module and place(name) >= place(module)]
+    inside = f"{module}."  # a room's own file hands out what its files define
+    above = [n for n in imported(module) if n != module and not n.startswith(inside) and place(n) >= place(module)]
     assert not above, f"{module} imports what stands after it: {above}"
 
 

@@ -18,10 +18,10 @@ import math
 import torch
 from torch import Tensor
 
-from stages.sampling import schemes
-from stages.sampling.schemes import Draw as Draw
-from stages.sampling.schemes import inclusion_probabilities as inclusion_probabilities
-from stages.sampling.schemes import nest as nest
+from stages.sampling import designs
+from stages.sampling.designs import Draw as Draw
+from stages.sampling.designs import inclusion_probabilities as inclusion_probabilities
+from stages.sampling.designs import nest as nest
 from stages.sampling.walk import hilbert_order as hilbert_order
 
 SCHEMES = ("systematic", "gumbel", "iid", "topk")
@@ -73,13 +73,13 @@ def draw(
     if bool((support <= n).all()):
         return _whole(q, int(support.max()))
     if scheme == "systematic":
-        drawn = schemes.systematic(q, n, _uniform(generator, len(q), 1), order)
+        drawn = designs.systematic(q, n, _uniform(generator, len(q), 1), order)
     elif scheme == "gumbel":
-        drawn = schemes.gumbel(q, n, _uniform(generator, *q.shape))
+        drawn = designs.gumbel(q, n, _uniform(generator, *q.shape))
     elif scheme == "iid":
-        drawn = schemes.iid(q, _uniform(generator, len(q), n))
+        drawn = designs.iid(q, _uniform(generator, len(q), n))
     else:
-        drawn = schemes.topk(q, n)
+        drawn = designs.topk(q, n)
     return _where(support <= n, _whole(q, n), drawn)
 
 
@@ -98,7 +98,7 @@ def draw_judged(
     The draw carries contrasts (`Draw.contrasts`), whose squares sum to an unbiased variance:
 
     - ``systematic``: a single random start has none, so this draws two cells from every two steps of the walk instead
-      (`schemes.pairs`): a contrast for each pair.
+      (`designs.pairs`): a contrast for each pair.
     - ``gumbel`` and ``iid``: every draw is an estimate of its own, uncorrelated with the others: n - 1 contrasts.
 
     A slide of at most ``n`` cells is taken whole, and its contrasts are 0.
@@ -118,11 +118,11 @@ def draw_judged(
     if scheme != "systematic" and n > MOST_JUDGED:
         raise ValueError(f"the variance of {scheme} is told for at most {MOST_JUDGED} draws, got {n}: use systematic")
     if scheme == "systematic":
-        drawn = schemes.pairs(q, n, MOST_CONTRASTS, _uniform(generator, 3, len(q), n // 2), order)
+        drawn = designs.pairs(q, n, MOST_CONTRASTS, _uniform(generator, 3, len(q), n // 2), order)
     elif scheme == "gumbel":
-        drawn = schemes.judged_gumbel(q, n, _uniform(generator, *q.shape))
+        drawn = designs.judged_gumbel(q, n, _uniform(generator, *q.shape))
     else:
-        drawn = schemes.judged_iid(q, _uniform(generator, len(q), n))
+        drawn = designs.judged_iid(q, _uniform(generator, len(q), n))
     return _where(support <= n, _whole(q, n), drawn)
 
 

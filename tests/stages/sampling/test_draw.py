@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.sampling import schemes
+from stages.sampling import designs
 from stages.sampling.draw import (
     SCHEMES,
     Draw,
@@ -79,7 +79,7 @@ def all_iid(q: Tensor, n: int) -> Outcomes:
     middle = middles(q.tolist())
     cells = list(itertools.product(q.nonzero().flatten().tolist(), repeat=n))
     u = torch.tensor([[middle[cell] for cell in row] for row in cells], dtype=torch.float64)
-    drawn = schemes.iid(q.expand(len(cells), -1), u)
+    drawn = designs.iid(q.expand(len(cells), -1), u)
     assert drawn.cells.tolist() == [list(row) for row in cells]
     return Outcomes(q[drawn.cells].prod(1), drawn)
 
@@ -89,7 +89,7 @@ def all_gumbel(q: Tensor, n: int) -> Outcomes:
     drawn = q[cells]
     # what is left before each draw, with nothing cancelled
     left = torch.stack([q.index_fill(0, row[:m], 0.0).sum() for row in cells for m in range(n)]).view(-1, n)
-    return Outcomes((drawn / left).prod(1), Draw(cells, schemes.gumbel_weights(q.expand(len(cells), -1), cells)))
+    return Outcomes((drawn / left).prod(1), Draw(cells, designs.gumbel_weights(q.expand(len(cells), -1), cells)))
 
 
 def all_systematic(q: Tensor, n: int) -> Outcomes:
@@ -100,7 +100,7 @@ def all_systematic(q: Tensor, n: int) -> Outcomes:
     cuts = torch.cat([torch.tensor([0.0, 1.0]), ends]).double().sort().values
     length = cuts.diff()
     u = (cuts[:-1] + length / 2)[length > 1e-14, None]
-    return Outcomes(length[length > 1e-14], schemes.systematic(q.expand(len(u), -1), n, u, order))
+    return Outcomes(length[length > 1e-14], designs.systematic(q.expand(len(u), -1), n, u, order))
 
 
 def all_pairs(q: Tensor, n: int, most: int) -> Outcomes:
@@ -135,7 +135,7 @@ def all_pairs(q: Tensor, n: int, most: int) -> Outcomes:
             uniforms.append([[o[1] for o in combination] + fill, [o[2] for o in combination] + fill, [*signs, *fill]])
             cells.append([cell for o in combination for cell in o[3]])
     u = torch.tensor(uniforms, dtype=torch.float64).transpose(0, 1)
-    drawn = schemes.pairs(q.expand(len(cells), -1), n, most, u, order)
+    drawn = designs.pairs(q.expand(len(cells), -1), n, most, u, order)
     assert drawn.cells[:, sure:].tolist() == cells
     return Outcomes(torch.tensor(probability, dtype=torch.float64), drawn)
 
@@ -150,12 +150,12 @@ def all_judged(scheme: str, q: Tensor, n: int, most: int = 512) -> Outcomes:
     cells, rows = plain.draw.cells, q.expand(len(plain.probability), -1)
     if scheme == "iid":
         middle = torch.tensor(middles(q.tolist()), dtype=torch.float64)
-        return Outcomes(plain.probability, schemes.judged_iid(rows, middle[cells]))
+        return Outcomes(plain.probability, designs.judged_iid(rows, middle[cells]))
     # uniforms whose Gumbel keys come in the order of the cells
     keys = torch.full((len(cells), len(q)), -60.0, dtype=torch.float64)
     keys.scatter_(1, cells, 40.0 - torch.arange(n, dtype=torch.float64).expand(len(cells), -1))
     u = -torch.expm1(-torch.exp(q.log() - keys))
-    drawn = schemes.judged_gumbel(rows, n, u)
+    drawn = designs.judged_gumbel(rows, n, u)
     assert torch.equal(drawn.cells, cells)
     return Outcomes(plain.probability, drawn)
 
@@ -481,10 +481,10 @@ class TestBatches:
         order = torch.tensor([2, 0, 3, 1, 5, 4])
         u = torch.rand(3, 3, 6, generator=generator(), dtype=torch.float64)
         calls: list[Callable[[slice], Draw]] = [
-            lambda s: schemes.iid(q[s], u[0, s, :4]),
-            lambda s: schemes.gumbel(q[s], 4, u[0, s]),
-            lambda s: schemes.systematic(q[s], 4, u[0, s, :1], order),
-            lambda s: schemes.pairs(q[s], 4, 512, u[:, s, :2], order),
+            lambda s: designs.iid(q[s], u[0, s, :4]),
+            lambda s: designs.gumbel(q[s], 4, u[0, s]),
+            lambda s: designs.systematic(q[s], 4, u[0, s, :1], order),
+            lambda s: designs.pairs(q[s], 4, 512, u[:, s, :2], order),
         ]
         for call in calls:
             together = call(slice(None))
@@ -581,10 +581,10 @@ class TestExtremes:
         for u in (0.0, 1 - 2.0**-53):
             uniforms = torch.full((3, 1, 7), u, dtype=torch.float64)
             for drawn in (
-                schemes.iid(q, uniforms[0]),
-                schemes.gumbel(q, 3, uniforms[0]),
-                schemes.systematic(q, 3, uniforms[0, :, :1], walk),
-                schemes.pairs(q, 2, 2, uniforms[:, :, :1], walk),
+                designs.iid(q, uniforms[0]),
+                designs.gumbel(q, 3, uniforms[0]),
+                designs.systematic(q, 3, uniforms[0, :, :1], walk),
+                designs.pairs(q, 2, 2, uniforms[:, :, :1], walk),
             ):
                 assert bool((q[0, drawn.cells] > 0).all())
 
@@ -593,7 +593,7 @@ class TestExtremes:
         """The mass after a peak is not lost to cancellation in 1 - a, which would bias the other cells."""
         logits = torch.tensor([peak, 0.0, 0.0], dtype=torch.float64)
         q = logits.softmax(0)
-        weights = schemes.gumbel_weights(q[None], torch.tensor([[0, 1]]))[0]
+        weights = designs.gumbel_weights(q[None], torch.tensor([[0, 1]]))[0]
         assert float(weights[1]) == pytest.approx(1.0, rel=1e-12)  # (2 q_1) / q_1 / 2
 
     def test_stale_draws_stay_right(self) -> None:
