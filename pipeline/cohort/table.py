@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import math
 import os
 import re
 import unicodedata
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cohort.files import PYRAMID_SUFFIX, SLIDE_SUFFIXES, find_slides, folder_name, slide_stem
+from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
 from pipeline.errors import UsageError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -25,11 +24,6 @@ _COLUMNS = {
     "split": ("split",),
     "fold": ("fold",),
     "site": ("site",),
-}
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "tune"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
 }
 
 
@@ -145,7 +139,7 @@ def read_table(table: Path, *, label: str = "label", root: Path | None = None, l
     Raises:
         UsageError: unreadable, no slide column, no such label column, a slide twice, two slides with one name.
     """
-    header, rows, decimal = _parse(table)
+    header, rows, decimal = read_rows(table)
     position = {name.casefold(): i for i, name in reversed(list(enumerate(header)))}
     column = {key: next((position[n] for n in names if n in position), None) for key, names in _COLUMNS.items()}
     column["label"] = position.get(label.casefold())
@@ -170,7 +164,7 @@ def read_table(table: Path, *, label: str = "label", root: Path | None = None, l
         if not cell["slide"]:
             raise UsageError(f"{table}, {where}: no slide; fill in {header[column['slide']]!r} or delete the row")
         path, missing = find(cell["slide"], where)
-        mpp, bad_mpp = _mpp(cell["mpp"].replace(decimal, "."), where)
+        mpp, bad_mpp = mpp_of(cell["mpp"].replace(decimal, "."), where)
         slide_id = folder_name(("" if name_column is None else row[name_column]) or slide_stem(path))
         slide = CohortSlide(
             slide_id=slide_id,
@@ -178,8 +172,8 @@ def read_table(table: Path, *, label: str = "label", root: Path | None = None, l
             patient=cell["patient"] or slide_id,
             label=None if cell["label"].lower() in ("", "nan") else cell["label"],
             mpp=mpp,
-            split=_split(cell["split"], f"{table}, {where}"),
-            fold=_fold(cell["fold"], f"{table}, {where}"),
+            split=split_of(cell["split"], f"{table}, {where}"),
+            fold=fold_of(cell["fold"], f"{table}, {where}"),
             site=cell["site"] or None,
             problem=missing or bad_mpp,
         )
@@ -195,38 +189,6 @@ def _unlabelled(path: Path) -> CohortSlide:
     slide_id = folder_name(slide_stem(path))
     problem = None if os.path.exists(path) else f"a link to a missing file, {os.path.realpath(path)}; restore it"
     return CohortSlide(slide_id=slide_id, path=path, patient=slide_id, problem=problem)
-
-
-def _parse(table: Path) -> tuple[list[str], list[tuple[int, list[str]]], str]:
-    """(column names, (row number as a spreadsheet counts, cells) for every row that is not blank, decimal sign)."""
-    try:
-        text = table.read_bytes().decode("utf-8-sig")
-        if "\0" in text:
-            raise UnicodeError
-    except OSError as exc:
-        raise UsageError(f"cannot read the cohort table {table}: {exc.strerror}; give the path of a CSV file") from exc
-    except UnicodeError as exc:
-        raise UsageError(f"{table}: not UTF-8 text; save the table as 'CSV UTF-8'") from exc
-    first = text.lstrip("\r\n").partition("\n")[0]
-    separator = max(",;\t", key=first.count)
-    try:
-        lines = list(csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True))
-    except csv.Error as exc:
-        raise UsageError(f"{table}: not a valid CSV ({exc}); save it again as 'CSV UTF-8'") from exc
-    rows = [(i, [cell.strip() for cell in line]) for i, line in enumerate(lines, 1)]
-    rows = [(i, line) for i, line in rows if any(line)]
-    if not rows:
-        raise UsageError(f"{table}: empty; expected a header such as slide,patient,label and a row for each slide")
-    header = rows[0][1]
-    for i, line in rows[1:]:
-        if any(line[len(header) :]):
-            raise UsageError(
-                f"{table}, row {i}: {len(line)} cells under {len(header)} columns; "
-                f"put values that contain {separator!r} in double quotes"
-            )
-        line += [""] * (len(header) - len(line))
-    # spreadsheets that separate by ';' do so because their decimal sign is the comma
-    return header, rows[1:], "." if separator == "," else ","
 
 
 def _finder(root: Path) -> Callable[[str, str], tuple[Path, str | None]]:
@@ -256,32 +218,6 @@ def _finder(root: Path) -> Callable[[str, str], tuple[Path, str | None]]:
         return (fits[0], None) if fits else (path, missing)
 
     return find
-
-
-def _mpp(cell: str, where: str) -> tuple[float | None, str | None]:
-    if not cell:
-        return None, None
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if math.isfinite(value) and value > 0:
-        return value, None
-    return None, f"{where}: mpp must be a positive number of µm/px, found {cell!r}; correct it or leave it empty"
-
-
-def _split(cell: str, where: str) -> str | None:
-    if cell and cell.lower() not in _SPLITS:
-        raise UsageError(f"{where}: split must be train, val or test, found {cell!r}; correct it")
-    return _SPLITS.get(cell.lower())
-
-
-def _fold(cell: str, where: str) -> int | None:
-    if not cell:
-        return None
-    if not re.fullmatch(r"[0-9]{1,9}(\.0*)?", cell):  # 2.0: what pandas makes of whole numbers beside empty cells
-        raise UsageError(f"{where}: fold must be a whole number from 0, found {cell!r}; correct it")
-    return int(cell.partition(".")[0])
 
 
 def _refuse_leaks(cohort: Cohort) -> None:

@@ -225,18 +225,6 @@ def test_the_fields_other_names_for_the_columns(table, slide, patient):
     assert (found.slide_id, found.patient, found.mpp, found.label) == ("a", "P1", 0.5, None)
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_what_spreadsheets_save_is_read(table, separator, encoding, newline):
-    mpp = '"0.25"' if separator == "," else "0,25"
-    rows = [["Slide", "Label", "MPP"], ["a.svs", '"x, y; z"', mpp], ["b.ndpi", "ü", ""]]
-    path = table(newline.join(separator.join(row) for row in rows) + newline, encoding=encoding)
-    first, second = read_table(path).slides
-    assert (first.label, first.mpp) == ("x, y; z", 0.25)
-    assert (second.label, second.mpp) == ("ü", None)
-
-
 def test_paths_start_from_the_table_or_from_a_root_or_are_absolute(table, folder, tmp_path):
     path = table(f"slide\nsub dir/../a.svs\n{folder / 'b.ndpi'}\n")
     assert [slide.path for slide in read_table(path).slides] == [folder / "a.svs", folder / "b.ndpi"]
@@ -327,19 +315,6 @@ def test_a_broken_table_is_one_line_with_the_remedy(table, text, message):
         find_target(table(text))
     assert one_line(caught)
     assert "cohort.csv" in str(caught.value)
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_other_encodings_name_the_right_one(table, encoding):
-    with pytest.raises(UsageError, match="CSV UTF-8"):
-        find_target(table("slide,label\na.svs,ü\n", encoding=encoding))
-
-
-def test_a_missing_table_or_a_folder_is_one_line(tmp_path):
-    with pytest.raises(UsageError, match=r"cannot read the cohort table .*gone\.csv: No such file"):
-        read_table(tmp_path / "gone.csv")
-    with pytest.raises(UsageError, match="cannot read the cohort table"):
-        read_table(tmp_path)
 
 
 # ---- training ----
