@@ -31,7 +31,9 @@ from pipeline.model.look import look
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
 from pipeline.model.values import View
 from stages.encoder.build import unit
-from stages.sampling.draw import draw, draw_judged, expectation, hilbert_order
+from stages.sampling.draw import draw, draw_judged
+from stages.sampling.estimate import expectation
+from stages.sampling.walk import hilbert_order
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGETS = (10, 24, 50, 200)

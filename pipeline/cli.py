@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.errors import UsageError
+from stages.sampling.schemes import choices, in_words
 
 INTERRUPTED = 130
 QUIET_SECONDS = 30
@@ -51,12 +52,7 @@ class Ngff(StrEnum):
     NEW = "0.5"
 
 
-class Scheme(StrEnum):
-    """Unbiased ways to draw."""
-
-    SYSTEMATIC = "systematic"
-    GUMBEL = "gumbel"
-    IID = "iid"
+Scheme = StrEnum("Scheme", {name.upper(): name for name in choices()})  # type: ignore[misc]
 
 
 @app.callback()
@@ -166,7 +162,9 @@ def run(
             help="Read on until every interval is within this of its probability, e.g. 0.02.", min=1e-6, max=1
         ),
     ] = None,
-    scheme: Annotated[Scheme | None, typer.Option(help="How patches are drawn; default: the model's.")] = None,
+    scheme: Annotated[
+        Scheme | None, typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.")
+    ] = None,
     mpp: MppOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")] = "auto",

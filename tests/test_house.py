@@ -19,7 +19,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "stages": {
         "geometry": (),
         "disk": (),
-        "sampling": ("walk", "designs", "draw"),
+        "sampling": ("walk", "designs", "schemes", "draw", "estimate"),
         "slide": ("jpeg", "tiles", "facts", "protocol", "tiff", "dicom", "files", "reduced", "area_means", "render"),
         "tissue": (),
         "pyramid": (
@@ -34,9 +34,9 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "pipeline": {
         "errors": (),
-        "config": ("sections",),
+        "config": ("sections", "loading"),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
-        "cohort": ("files", "table", "splits", "metrics"),
+        "cohort": ("files", "rows", "table", "splits", "metrics"),
         "model": ("values", "sampler", "look", "checkpoint"),
         "train": ("calibrate", "fit", "train"),
         "report": ("report",),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paper.layers import Batch, Classifier, Output
-from stages.sampling.draw import entropy
+from stages.sampling.estimate import entropy
 
 
 class Source(Protocol):

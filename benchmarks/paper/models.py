@@ -21,7 +21,9 @@ from paper.layers import (
     read_patches,
 )
 from stages.encoder.build import unit
-from stages.sampling.draw import draw, expectation, hilbert_order, smooth
+from stages.sampling.draw import draw
+from stages.sampling.estimate import expectation, smooth
+from stages.sampling.walk import hilbert_order
 
 LOGIT_SCALE = 10.0
 """Of unit-length embeddings, so that the head's weights need not grow large before a prediction can be sure."""
@@ -111,7 +113,7 @@ class AttentionSampling(Classifier):
     Args:
         attention: over the low view; None for uniform attention over the cells that `LowViewAttention` would have.
         samples: cells to draw; None reads every cell (exhaustive, exact).
-        scheme: how they are drawn, one of `stages.sampling.draw.SCHEMES`.
+        scheme: how they are drawn, one of `stages.sampling.schemes.SCHEMES`.
         smoothing: share of uniform attention that is mixed in.
         cell_stride: of the uniform attention, in pixels of the low view.
     """

@@ -18,7 +18,11 @@ from pipeline.model.values import Glance, ModelSpec, Outcome, Plan, Sampled, Vie
 from stages.attention import ThumbnailAttention, build_attention, masked_log_softmax
 from stages.encoder.build import build_encoder
 from stages.prediction.predict import Calibration, Evidence, Prediction, predict, weigh
-from stages.sampling.draw import Draw, draw, draw_judged, entropy, expectation, hard_bound, hilbert_order, nest
+from stages.sampling.designs import Draw, nest
+from stages.sampling.draw import draw, draw_judged
+from stages.sampling.estimate import entropy, expectation, hard_bound
+from stages.sampling.schemes import SCHEMES
+from stages.sampling.walk import hilbert_order
 
 FEATURE_SCALE = 10.0
 """The head reads ``FEATURE_SCALE * Phi``: unit features alone would keep its logits, and its gradients, small."""
@@ -202,7 +206,7 @@ class AttentionSampler(nn.Module):
             within = (outer.weights * log_outer.exp() * entropy(inside).view_as(log_outer)).sum(1)
             plans.append(
                 Plan(
-                    nest(outer, inner, inside.shape[1], repeats=options["scheme"] == "iid"),
+                    nest(outer, inner, inside.shape[1], repeats=SCHEMES[options["scheme"]].repeats),
                     (log_outer.flatten().unsqueeze(1) + inside).view(repeats, -1),
                     self._places(view)[outer.cells].flatten(1),
                     None,

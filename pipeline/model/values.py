@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.prediction.predict import Prediction
-from stages.sampling.draw import Draw
+from stages.sampling.designs import Draw
 
 
 @dataclass(frozen=True, slots=True)

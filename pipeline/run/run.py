@@ -30,6 +30,8 @@ from stages.disk import new_file
 from stages.overlay.picture import draw_overlay, geojson
 from stages.pyramid.open import open_pyramid
 from stages.sampling.draw import MOST_JUDGED
+from stages.pyramid.open import open_pyramid
+from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 
 RESULTS_VERSION = 2
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
@@ -258,10 +260,11 @@ def _check_budget(settings: RunSettings, spec: ModelSpec) -> None:
     fewest = 2 if spec.inner_mpp is None else 4
     if samples < fewest:
         raise UsageError(f"--samples {samples} is too few for an interval: give at least {fewest}")
-    if scheme != "systematic" and samples > MOST_JUDGED:
-        raise UsageError(
-            f"--samples {samples}: {scheme} tells no interval beyond {MOST_JUDGED}; use --scheme systematic"
-        )
+    if scheme not in choices():
+        raise UsageError(f"no intervals from the scheme {scheme!r}: use --scheme {listed()}")
+    if not SCHEMES[scheme].judges(samples):
+        most = SCHEMES[scheme].most_judged
+        raise UsageError(f"--samples {samples}: {scheme} tells no interval beyond {most}; use --scheme {DEFAULT}")
 
 
 def _finish(

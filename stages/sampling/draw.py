@@ -1,34 +1,19 @@
-"""Attention map -> draw (cells and weights) -> unbiased estimate of what reading every cell would give.
+"""Attention map -> draw: cells to read and what each counts for.
 
-Every scheme has the same estimator. With attention ``a`` over the cells, patch features ``f`` and a draw
-``i_1 .. i_N`` with *detached* weights ``w_m`` such that ``E[sum_m w_m 1{i_m = i}] = 1`` for every cell,
-
-    ``Phi = sum_i a_i f_i``    is estimated by    ``sum_m w_m a_{i_m} f_{i_m}``,
-
-and plain autograd gives unbiased gradients to the features and to the attention logits (Katharopoulos & Fleuret,
-"Processing Megapixel Images with Deep Attention-Sampling Models", ICML 2019, whose sampling is `iid` and `gumbel`).
-Schemes differ only in how they draw and in ``w``. Everything is batched: B slides of K cells, of which those that are
-no tissue have a log attention of -inf and are never drawn.
+A draw is ``i_1 .. i_N`` with *detached* weights ``w_m`` such that ``E[sum_m w_m 1{i_m = i}] = 1`` for every cell; what
+it then estimates is `stages.sampling.estimate`. Schemes (`stages.sampling.schemes`) differ only in how they draw and in
+``w``. Everything is batched: B slides of K cells, of which those that are no tissue have a log attention of -inf and
+are never drawn.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from stages.sampling import designs
-from stages.sampling.designs import Draw as Draw
-from stages.sampling.designs import inclusion_probabilities as inclusion_probabilities
-from stages.sampling.designs import nest as nest
-from stages.sampling.walk import hilbert_order as hilbert_order
+from stages.sampling.designs import Draw
+from stages.sampling.schemes import DEFAULT, SCHEMES, listed
 
-SCHEMES = ("systematic", "gumbel", "iid", "topk")
-MOST_CONTRASTS = 512
-"""Pairs of a systematic draw that are contrasts of their own: enough to tell a variance, few enough to hold."""
-MOST_JUDGED = 2048
-"""Draws of ``iid`` or ``gumbel`` whose variance is told: it takes memory for their square."""
 LOG_FLOOR = -600.0
 """Smallest log-probability to draw with. Any positive proposal is unbiased, and this one keeps 1/q within float64."""
 
@@ -38,28 +23,22 @@ def draw(
     log_attention: Tensor,
     n: int,
     *,
-    scheme: str = "systematic",
+    scheme: str = DEFAULT,
     generator: torch.Generator,
     log_proposal: Tensor | None = None,
     order: Tensor | None = None,
 ) -> Draw:
     """Draw ``n`` cells of every slide; a slide of at most ``n`` cells is taken whole, with weights 1.
 
-    Schemes, all unbiased but the last:
-
-    - ``systematic``: without replacement with probability ``pi = min(1, c q)``, ``sum pi = n``: cells at ``pi = 1`` for
-      sure, the others by equal steps along ``order`` from one random start. ``w = 1 / pi``.
-    - ``gumbel``: one by one without replacement. ``w_m = (r_m / q_m + n - 1 - m) / n``, ``r_m = 1 - sum_{j<m} q_j``.
-    - ``iid``: with replacement. ``w = 1 / (n q)``.
-    - ``topk``: the n largest, ``w = 1 / sum of their attention``. *Biased*: a baseline only.
-
     Args:
         log_attention: (B, K), log-softmax over each slide's cells, of any float dtype; no gradient is needed.
         n: cells to draw, at least 1.
-        generator: on the device of ``log_attention``. Uniforms are float64: at float32 a million cells would tie.
+        scheme: a name in `SCHEMES`. All are unbiased but ``topk``; `stages.sampling.designs` has each one's ``w``.
+        generator: on the device of ``log_attention``.
         log_proposal: (B, K), log q up to a constant; a itself by default. Whatever is positive where a is keeps the
             estimate unbiased: a stale attention map, or one that favours cheap reads.
-        order: (K,), the walk of `systematic`; by index by default. Neighbours in it should look alike: `hilbert_order`.
+        order: (K,), the walk of ``systematic``; by index by default. Neighbours in it should look alike:
+            `stages.sampling.walk.hilbert_order`.
 
     Returns:
         Draw of (B, N) with N = n, or the cells of the largest slide if that is fewer.
@@ -72,15 +51,7 @@ def draw(
     support = (q > 0).sum(1, keepdim=True)
     if bool((support <= n).all()):
         return _whole(q, int(support.max()))
-    if scheme == "systematic":
-        drawn = designs.systematic(q, n, _uniform(generator, len(q), 1), order)
-    elif scheme == "gumbel":
-        drawn = designs.gumbel(q, n, _uniform(generator, *q.shape))
-    elif scheme == "iid":
-        drawn = designs.iid(q, _uniform(generator, len(q), n))
-    else:
-        drawn = designs.topk(q, n)
-    return _where(support <= n, _whole(q, n), drawn)
+    return _where(support <= n, _whole(q, n), SCHEMES[scheme].draw(q, n, order, generator))
 
 
 @torch.no_grad()
@@ -88,99 +59,36 @@ def draw_judged(
     log_attention: Tensor,
     n: int,
     *,
-    scheme: str = "systematic",
+    scheme: str = DEFAULT,
     generator: torch.Generator,
     log_proposal: Tensor | None = None,
     order: Tensor | None = None,
 ) -> Draw:
     """Draw ``n`` cells of every slide such that they also tell how sure they are; arguments as in `draw`.
 
-    The draw carries contrasts (`Draw.contrasts`), whose squares sum to an unbiased variance:
-
-    - ``systematic``: a single random start has none, so this draws two cells from every two steps of the walk instead
-      (`designs.pairs`): a contrast for each pair.
-    - ``gumbel`` and ``iid``: every draw is an estimate of its own, uncorrelated with the others: n - 1 contrasts.
+    The draw carries contrasts (`Draw.contrasts`), whose squares sum to an unbiased variance. A single random start has
+    none, so ``systematic`` draws two cells from every two steps of the walk instead (`designs.pairs`): a contrast for
+    each pair. Of the other schemes every draw is an estimate of its own, uncorrelated with the others: n - 1 contrasts.
 
     A slide of at most ``n`` cells is taken whole, and its contrasts are 0.
 
     Raises:
-        ValueError: as `draw`; also ``topk``, n below 2, and more than `MOST_JUDGED` draws of ``gumbel`` or ``iid``.
+        ValueError: as `draw`; also a scheme that is biased, n below 2, and more draws than the scheme judges.
     """
     q, order = _checked(log_attention, n, scheme, generator, log_proposal, order)
-    if scheme == "topk":
-        raise ValueError("topk cannot tell its bias, and so no variance: use systematic, gumbel or iid")
+    how = SCHEMES[scheme]
+    if how.judged is None:
+        raise ValueError(f"{scheme} cannot tell its bias, and so no variance: use {listed()}")
     support = (q > 0).sum(1, keepdim=True)
     if bool((support <= n).all()):
         whole = _whole(q, int(support.max()))
         return Draw(whole.cells, whole.weights, whole.weights.new_zeros(len(q), 1, whole.cells.shape[1]))
     if n < 2:
         raise ValueError(f"a variance needs at least 2 cells a slide: raise n = {n}")
-    if scheme != "systematic" and n > MOST_JUDGED:
-        raise ValueError(f"the variance of {scheme} is told for at most {MOST_JUDGED} draws, got {n}: use systematic")
-    if scheme == "systematic":
-        drawn = designs.pairs(q, n, MOST_CONTRASTS, _uniform(generator, 3, len(q), n // 2), order)
-    elif scheme == "gumbel":
-        drawn = designs.judged_gumbel(q, n, _uniform(generator, *q.shape))
-    else:
-        drawn = designs.judged_iid(q, _uniform(generator, len(q), n))
-    return _where(support <= n, _whole(q, n), drawn)
-
-
-def expectation(log_attention: Tensor, features: Tensor, draw: Draw, *, control: Tensor | None = None) -> Tensor:
-    """Estimate ``sum_i a_i f_i`` by ``sum_m w_m a_{i_m} f_{i_m}``: (B, D), differentiable in all arguments.
-
-    With a control variate ``h`` it is ``sum_i a_i h_i + sum_m w_m a_{i_m} (f_{i_m} - h_{i_m})``: unbiased whatever h
-    is, in value and in the gradients to attention and features, and the better h foretells f the less is left to
-    chance. (Its gradient to h is noise around zero; fit h by a loss of its own.)
-
-    Args:
-        log_attention: (B, K), log-softmax. It may have changed since the draw: the weights are still right.
-        features: (B, N, D), of the drawn cells.
-        control: (B, K, D), known for every cell without reading it; finite also off the tissue.
-    """
-    if features.shape[:2] != draw.cells.shape:
-        raise ValueError(f"features of the drawn cells must be {(*draw.cells.shape, 'D')}, got {tuple(features.shape)}")
-    # in float64 a weight of 1e200 times an attention of 1e-200 is still 1
-    shares = draw.weights * log_attention.gather(1, draw.cells).double().exp()
-    values = features.double()
-    known: Tensor | float = 0.0
-    if control is not None:
-        known = torch.einsum("bk,bkd->bd", log_attention.double().exp(), control.double())
-        values = values - control.double().gather(1, draw.cells.unsqueeze(-1).expand_as(features))
-    return (known + torch.einsum("bn,bnd->bd", shares, values)).to(features.dtype)
-
-
-def hard_bound(log_attention: Tensor, draw: Draw) -> Tensor:
-    """Attention that was not read, ``1 - sum of a over distinct drawn cells``: (B,) float64.
-
-    With unit features it bounds ``|| Phi - sum over distinct drawn cells of a_i f_i ||``, whatever was drawn.
-    """
-    read = torch.zeros_like(log_attention, dtype=torch.bool).scatter(1, draw.cells, True)
-    # the sum of what is left, not 1 - sum: at full attention on a few cells nothing would be left of the difference
-    return log_attention.double().exp().masked_fill(read, 0.0).sum(1)
-
-
-def entropy(log_attention: Tensor) -> Tensor:
-    """``- sum_i a_i log a_i`` in nats from a log-softmax (B, K): (B,); cells at -inf add nothing, also no gradient."""
-    inside = log_attention > -torch.inf
-    log_a = log_attention.masked_fill(~inside, 0.0)
-    return -(log_a.exp() * log_a).masked_fill(~inside, 0.0).sum(1)
-
-
-def smooth(log_attention: Tensor, share: float) -> Tensor:
-    """Log of ``(1 - share) a + share * uniform`` over the cells that are not at -inf: (B, K) -> (B, K).
-
-    Raises:
-        ValueError: a share outside [0, 1).
-    """
-    if not 0 <= share < 1:
-        raise ValueError(f"the uniform share of attention must be in [0, 1), got {share}")
-    if share == 0:
-        return log_attention
-    outside = log_attention == -torch.inf
-    log_uniform = math.log(share) - (~outside).sum(1, keepdim=True).to(log_attention.dtype).log()
-    mixed = torch.logaddexp(log_attention.masked_fill(outside, 0.0) + math.log1p(-share), log_uniform)
-    return mixed.masked_fill(outside, -torch.inf)
+    if not how.judges(n):
+        most = how.most_judged
+        raise ValueError(f"the variance of {scheme} is told for at most {most} draws, got {n}: use {DEFAULT}")
+    return _where(support <= n, _whole(q, n), how.judged(q, n, order, generator))
 
 
 def _checked(
@@ -207,8 +115,8 @@ def _checked(
         raise ValueError(f"row {row} of log_attention has no cell to draw: leave out slides without tissue")
     proposal = log_attention
     if log_proposal is not None:
-        if scheme == "topk":
-            raise ValueError("topk takes the largest attention: leave out log_proposal, or choose another scheme")
+        if SCHEMES[scheme].judged is None:
+            raise ValueError(f"{scheme} is biased whatever it draws from: leave out log_proposal")
         if log_proposal.shape != log_attention.shape:
             raise ValueError(f"log_proposal must be {tuple(log_attention.shape)}, got {tuple(log_proposal.shape)}")
         _check_logits("log_proposal", log_proposal)
@@ -233,10 +141,6 @@ def _check_logits(name: str, values: Tensor) -> None:
         if bool(bad.any()):
             row, cell = bad.nonzero()[0].tolist()
             raise ValueError(f"{name} is {what} at row {row}, cell {cell}: expected a log-softmax, -inf off the tissue")
-
-
-def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
 
 
 def _whole(q: Tensor, width: int) -> Draw:

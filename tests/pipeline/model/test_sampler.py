@@ -15,7 +15,7 @@ from makers import TINY as SPEC
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
 from pipeline.model.values import View
-from stages.sampling.draw import entropy
+from stages.sampling.estimate import entropy
 
 
 @pytest.fixture(scope="module")
