@@ -30,7 +30,7 @@ from pipeline.model.checkpoint import load_model
 from pipeline.model.look import look
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
 from pipeline.model.values import View
-from stages.encoder.build import unit
+from stages.encoder.patch_encoder import unit
 from stages.sampling.draw import draw, draw_judged
 from stages.sampling.estimate import expectation
 from stages.sampling.walk import hilbert_order

@@ -28,7 +28,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "attention": (),
         "patches": (),
-        "encoder": ("build",),
+        "encoder": ("patch_encoder", "built_in", "timm_models", "build"),
         "prediction": ("predict",),
         "overlay": ("outlines", "picture"),
     },

@@ -20,7 +20,7 @@ from paper.layers import (
     ink,
     read_patches,
 )
-from stages.encoder.build import unit
+from stages.encoder.patch_encoder import unit
 from stages.sampling.draw import draw
 from stages.sampling.estimate import expectation, smooth
 from stages.sampling.walk import hilbert_order

@@ -19,7 +19,7 @@ from paper.layers import (
     read_patches,
 )
 from paper.models import LOGIT_SCALE, cell_corners, encode, patch_ink, standardise_evenly
-from stages.encoder.build import unit
+from stages.encoder.patch_encoder import unit
 
 
 class TopSelection(Classifier):
