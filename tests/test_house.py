@@ -30,7 +30,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "patches": (),
         "encoder": ("patch_encoder", "built_in", "timm_models", "build"),
         "prediction": ("predict",),
-        "overlay": ("outlines", "picture"),
+        "overlay": ("outlines", "attention_map", "geojson", "picture"),
     },
     "pipeline": {
         "errors": (),

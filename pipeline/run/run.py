@@ -31,6 +31,9 @@ from stages.overlay.picture import draw_overlay, geojson
 from stages.pyramid.open import open_pyramid
 from stages.sampling.draw import MOST_JUDGED
 from stages.pyramid.open import open_pyramid
+from stages.overlay.geojson import geojson
+from stages.overlay.picture import draw_overlay
+from stages.pyramid.open import open_pyramid
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 
 RESULTS_VERSION = 2

@@ -1,7 +1,7 @@
-"""Attention and sampled patches, as a pathologist looks at them: a picture, and objects for QuPath.
+"""Attention and sampled patches as a picture.
 
-Everything is placed through `Raster`: an attention value, a patch outline and a polygon corner reach the picture only
-by way of level-0 coordinates.
+Everything is placed through `Raster`: an attention value and a patch outline reach the picture only by way of level-0
+coordinates.
 """
 
 from __future__ import annotations
@@ -19,42 +19,18 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from scipy import ndimage
 
-from stages.geometry import Box, Mpp, Raster
-from stages.overlay.outlines import trace
+from stages.geometry import Mpp, Raster
+from stages.overlay.attention_map import Floats, attention_image, times_uniform
 from stages.tissue import Thumbnail
 
 COLOURS, COLOURS_FROM = "viridis", 0.3
 """Perceptually uniform, from teal to yellow: its purple beginning is left out because it looks like haematoxylin."""
 OPACITY = (0.30, 0.80)
 """Of the colour at uniform attention and at the highest; below uniform attention the tissue shows as it is."""
-REGION_MULTIPLE = 2.0
-"""Cells with at least this many times the uniform attention make up the regions of `geojson`."""
 DPI = 100
 PICTURE_PX = (640, 1500)
 """A picture's longer side on the page: small thumbnails are enlarged to the first, large ones reduced to the second."""
-
-Floats = NDArray[np.float64]
-
-
-def times_uniform(attention: NDArray[np.floating]) -> Floats:
-    """Attention (rows, cols) as a multiple of what each cell would get if all with any were alike: ``a_i K``."""
-    values = np.asarray(attention, np.float64)
-    return values * np.count_nonzero(values)
-
-
-def attention_image(raster: Raster, attention: NDArray[np.floating], attention_raster: Raster) -> Floats:
-    """The attention of the cell under each pixel centre of ``raster``, (H, W); 0 where there is no cell."""
-    rows, columns = np.arange(raster.height), np.arange(raster.width)
-    across = raster.to_level0(np.stack([columns + 0.5, np.zeros(raster.width)], axis=-1))
-    down = raster.to_level0(np.stack([np.zeros(raster.height), rows + 0.5], axis=-1))
-    j = np.floor(attention_raster.from_level0(across)[:, 0]).astype(np.int64)
-    i = np.floor(attention_raster.from_level0(down)[:, 1]).astype(np.int64)
-    inside = ((i >= 0) & (i < attention_raster.height))[:, None] & ((j >= 0) & (j < attention_raster.width))
-    values = np.asarray(attention, np.float64)
-    at = values[np.clip(i, 0, attention_raster.height - 1)[:, None], np.clip(j, 0, attention_raster.width - 1)]
-    return np.where(inside, at, 0.0)
 
 
 def blend(rgb: NDArray[np.uint8], multiple: NDArray[np.floating], top: float) -> NDArray[np.uint8]:
@@ -221,87 +197,3 @@ def _legend(figure: Figure, place: tuple[float, float], top: float) -> None:
             axes.text(
                 x, 24, f"{text}\N{MULTIPLICATION SIGN}", fontsize=8.5, va="top", ha="left" if x == 0 else "center"
             )
-
-
-def geojson(
-    attention: NDArray[np.floating],
-    attention_raster: Raster,
-    patch_boxes_level0: ArrayLike,
-    *,
-    attention_at: ArrayLike,
-    weights: ArrayLike,
-    bounds: Box,
-    region_multiple: float = REGION_MULTIPLE,
-) -> dict[str, Any]:
-    """Sampled patches (detections) and regions of high attention (annotations) as QuPath reads them.
-
-    Coordinates are level-0 pixels minus the corner of ``bounds``, because QuPath crops a slide to its bounds.
-
-    Args:
-        attention: (rows, cols), summing to one over the tissue.
-        attention_raster: its cells' place on the level-0 frame.
-        patch_boxes_level0: (N, 4) x, y, width, height in level-0 pixels, in the order of drawing.
-        attention_at, weights: (N,) each patch's attention and its weight in the estimator.
-        bounds: the slide's scanned part, level-0 pixels.
-        region_multiple: regions are the joined cells with at least this many times the uniform attention.
-
-    Raises:
-        ValueError: a number is not finite; GeoJSON cannot hold it.
-    """
-    boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
-    drawn, weight = np.asarray(attention_at, np.float64).ravel(), np.asarray(weights, np.float64).ravel()
-    multiple = times_uniform(attention)
-    if not all(np.isfinite(v).all() for v in (boxes, drawn, weight, multiple)):
-        raise ValueError("attention, weights and boxes must be finite: the model's output is not a number somewhere")
-    uniform = np.count_nonzero(multiple)
-    origin = np.array([bounds.x, bounds.y], np.float64)
-    features = []
-    regions, count = ndimage.label(multiple >= region_multiple)
-    for n, part in enumerate(ndimage.find_objects(regions), 1):
-        cells = regions[part] == n
-        corner = np.array([part[1].start, part[0].start])
-        rings = [attention_raster.to_level0(ring + corner) - origin for ring in trace(cells)]
-        inside = multiple[part][cells]
-        features.append(
-            _feature(
-                rings,
-                "annotation",
-                f"Attention region {n} of {count}",
-                (f"Attention at least {region_multiple:g} times uniform", (253, 191, 17)),
-                {
-                    "attention": float(inside.sum() / uniform),
-                    "mean attention, times uniform": float(inside.mean()),
-                    "highest attention, times uniform": float(inside.max()),
-                    "cells": float(len(inside)),
-                },
-            )
-        )
-    for n, ((x, y, w, h), a, v) in enumerate(zip(boxes, drawn, weight, strict=True), 1):
-        ring = np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)]) - origin
-        measurements = {
-            "attention": float(a),
-            "attention, times uniform": float(a * uniform),
-            "weight": float(v),
-            "order": float(n),
-        }
-        features.append(_feature([ring], "detection", f"Patch {n}", ("Sampled patch", (33, 145, 140)), measurements))
-    return {"type": "FeatureCollection", "features": features}
-
-
-def _feature(
-    rings: list[Floats],
-    object_type: str,
-    name: str,
-    classification: tuple[str, tuple[int, int, int]],
-    measurements: dict[str, float],
-) -> dict[str, Any]:
-    return {
-        "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]},
-        "properties": {
-            "objectType": object_type,
-            "name": name,
-            "classification": {"name": classification[0], "color": list(classification[1])},
-            "measurements": measurements,
-        },
-    }

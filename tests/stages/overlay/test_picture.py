@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,26 +14,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from makers import tissue_pixels, write_slide
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Ring
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from stages.attention import HematoxylinAttention, masked_log_softmax, tissue_cells
 from stages.geometry import Box, Mpp, Raster, level_raster
-from stages.overlay.outlines import trace
-from stages.overlay.picture import (
-    attention_image,
-    blend,
-    draw_overlay,
-    geojson,
-    overlay_figure,
-    round_length,
-    times_uniform,
-)
+from stages.overlay.geojson import geojson
+from stages.overlay.picture import blend, draw_overlay, overlay_figure, round_length
 from stages.patches import PatchReader
 from stages.slide.facts import SlideFacts
 from stages.slide.files import open_slide
@@ -93,11 +81,6 @@ def picture(figure: Figure) -> NDArray[np.uint8]:
 def to_level0(figure: Figure, xy: NDArray[np.float64], height: int) -> NDArray[np.float64]:
     """Page pixels (N, 2) from the top left -> level-0 coordinates (N, 2), by the figure's first axes."""
     return figure.axes[0].transData.inverted().transform(np.stack([xy[:, 0], height - xy[:, 1]], axis=1))
-
-
-def area(ring: list[list[float]]) -> float:
-    x, y = np.array(ring).T
-    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)
 
 
 def check_blob(slide: Slide, centre: tuple[float, float], attention_mpp: float, cell_px: int) -> None:
@@ -168,28 +151,12 @@ def test_blob_is_found_within_bounds_away_from_the_corner(tmp_path: Path, mpp: M
     check_blob(ArraySlide(facts, [full, small]), centre, 8.0, 4)
 
 
-def test_attention_image_shows_the_cell_under_each_pixel_centre() -> None:
-    """Against the definition, pixel by pixel, where cells and pixels have no edges in common."""
-    rng = np.random.default_rng(0)
-    raster, cells = Raster(30.5, -7.25, 3.3, 2.9, 23, 19), Raster(41.0, 2.0, 11.7, 13.1, 5, 4)
-    attention = rng.uniform(size=cells.shape)
-    image = attention_image(raster, attention, cells)
-    for flat in range(raster.width * raster.height):
-        u, v = cells.from_level0(raster.centres_level0([flat])[0])
-        inside = 0 <= u < cells.width and 0 <= v < cells.height
-        assert image.ravel()[flat] == (attention[int(v), int(u)] if inside else 0)
-
-
 def test_attention_off_and_below_uniform_leaves_the_tissue_as_it_is() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (2, 3, 3)).astype(np.uint8)
     multiple = np.array([[0.0, 0.5, 1.0], [1.5, 3.0, 9.0]])
     mixed = blend(rgb, multiple, 9.0)
     assert np.array_equal(mixed[0], rgb[0])
     assert (mixed[1] != rgb[1]).any(axis=1).all()
-
-
-def test_times_uniform_counts_only_cells_with_attention() -> None:
-    assert np.allclose(times_uniform(np.array([[0.0, 0.25], [0.75, 0.0]])), [[0, 0.5], [1.5, 0]])
 
 
 @given(st.floats(1e-3, 1e7))
@@ -237,66 +204,6 @@ def test_drawing_in_threads_gives_the_same_pictures(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(one, range(8)))) == 2
-
-
-@given(arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 7))))
-def test_traced_rings_cover_exactly_the_cells(cells: NDArray[np.bool_]) -> None:
-    """Even-odd filling gives the cells back; each ring is simple, outer and holes turn in opposite ways."""
-    parts, count = ndimage.label(cells)
-    covered = np.zeros(cells.shape, int)
-    rows, columns = np.mgrid[: cells.shape[0], : cells.shape[1]]
-    centres = np.stack([columns.ravel() + 0.5, rows.ravel() + 0.5], axis=1)
-    for n in range(1, count + 1):
-        rings = trace(parts == n)
-        areas = [area(ring.tolist()) for ring in rings]
-        assert areas[0] > 0
-        assert all(a < 0 for a in areas[1:])
-        assert sum(areas) == (parts == n).sum()
-        for ring in rings:
-            assert (ring[0] == ring[-1]).all()
-            assert max(Counter(map(tuple, ring[:-1].tolist())).values()) == 1
-            turns = np.diff(np.concatenate([ring, ring[1:2]]), axis=0)
-            assert (turns[1:] * turns[:-1]).sum(axis=1).tolist() == [0] * (len(turns) - 1)  # corners only
-            covered += Ring(ring).contains_points(centres).reshape(cells.shape)
-    assert np.array_equal(covered % 2 == 1, cells)
-
-
-def test_geojson_is_what_qupath_reads() -> None:
-    attention = np.array([[0.4, 0.4, 0.0, 0.02], [0.0, 0.0, 0.0, 0.14], [0.02, 0.02, 0.0, 0.0]])  # 6 cells with any
-    cells, bounds = Raster(100.0, 50.0, 64.0, 32.0, 4, 3), Box(100, 50, 256, 96)
-    boxes = [[110.0, 60.0, 40.0, 20.0], [300.0, 90.0, 40.0, 20.0]]
-    found = geojson(attention, cells, boxes, attention_at=[0.4, 0.14], weights=[1.25, 0.5], bounds=bounds)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert set(found) == {"type", "features"}  # no CRS
-    assert found["type"] == "FeatureCollection"
-    for feature in found["features"]:
-        assert feature["type"] == "Feature"
-        assert feature["geometry"]["type"] == "Polygon"
-        properties = feature["properties"]
-        assert set(properties) == {"objectType", "name", "classification", "measurements"}
-        assert isinstance(properties["classification"]["name"], str)
-        assert [0 <= c <= 255 for c in properties["classification"]["color"]] == [True] * 3
-        assert all(type(v) is float for v in properties["measurements"].values())
-    region, *patches = found["features"]
-    assert region["properties"]["objectType"] == "annotation"
-    assert region["geometry"]["coordinates"] == [[[0, 0], [128, 0], [128, 32], [0, 32], [0, 0]]]
-    assert region["properties"]["measurements"]["attention"] == pytest.approx(0.8)
-    assert region["properties"]["measurements"]["mean attention, times uniform"] == pytest.approx(2.4)
-    higher = geojson(attention, cells, [], attention_at=[], weights=[], bounds=bounds, region_multiple=2.5)
-    assert higher["features"] == []
-    assert [p["properties"]["objectType"] for p in patches] == ["detection"] * 2
-    assert patches[1]["geometry"]["coordinates"] == [[[200, 40], [240, 40], [240, 60], [200, 60], [200, 40]]]
-    assert patches[1]["properties"]["measurements"] == {
-        "attention": pytest.approx(0.14),
-        "attention, times uniform": pytest.approx(0.84),
-        "weight": 0.5,
-        "order": 2.0,
-    }
-
-
-def test_geojson_of_numbers_that_are_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be finite"):
-        geojson(np.array([[np.nan]]), Raster(0, 0, 8, 8, 1, 1), [], attention_at=[], weights=[], bounds=Box(0, 0, 8, 8))
 
 
 @pytest.mark.realdata

@@ -1,0 +1,29 @@
+"""The attention map as overlays show it: in multiples of uniform attention, and under the pixels of any raster."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.geometry import Raster
+
+Floats = NDArray[np.float64]
+
+
+def times_uniform(attention: NDArray[np.floating]) -> Floats:
+    """Attention (rows, cols) as a multiple of what each cell would get if all with any were alike: ``a_i K``."""
+    values = np.asarray(attention, np.float64)
+    return values * np.count_nonzero(values)
+
+
+def attention_image(raster: Raster, attention: NDArray[np.floating], attention_raster: Raster) -> Floats:
+    """The attention of the cell under each pixel centre of ``raster``, (H, W); 0 where there is no cell."""
+    rows, columns = np.arange(raster.height), np.arange(raster.width)
+    across = raster.to_level0(np.stack([columns + 0.5, np.zeros(raster.width)], axis=-1))
+    down = raster.to_level0(np.stack([np.zeros(raster.height), rows + 0.5], axis=-1))
+    j = np.floor(attention_raster.from_level0(across)[:, 0]).astype(np.int64)
+    i = np.floor(attention_raster.from_level0(down)[:, 1]).astype(np.int64)
+    inside = ((i >= 0) & (i < attention_raster.height))[:, None] & ((j >= 0) & (j < attention_raster.width))
+    values = np.asarray(attention, np.float64)
+    at = values[np.clip(i, 0, attention_raster.height - 1)[:, None], np.clip(j, 0, attention_raster.width - 1)]
+    return np.where(inside, at, 0.0)

@@ -1,0 +1,100 @@
+"""Attention and sampled patches as objects for QuPath, placed through `Raster` in level-0 pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from stages.geometry import Box, Raster
+from stages.overlay.attention_map import Floats, times_uniform
+from stages.overlay.outlines import trace
+
+REGION_MULTIPLE = 2.0
+"""Cells with at least this many times the uniform attention make up the regions."""
+
+
+def geojson(
+    attention: NDArray[np.floating],
+    attention_raster: Raster,
+    patch_boxes_level0: ArrayLike,
+    *,
+    attention_at: ArrayLike,
+    weights: ArrayLike,
+    bounds: Box,
+    region_multiple: float = REGION_MULTIPLE,
+) -> dict[str, Any]:
+    """Sampled patches (detections) and regions of high attention (annotations) as QuPath reads them.
+
+    Coordinates are level-0 pixels minus the corner of ``bounds``, because QuPath crops a slide to its bounds.
+
+    Args:
+        attention: (rows, cols), summing to one over the tissue.
+        attention_raster: its cells' place on the level-0 frame.
+        patch_boxes_level0: (N, 4) x, y, width, height in level-0 pixels, in the order of drawing.
+        attention_at, weights: (N,) each patch's attention and its weight in the estimator.
+        bounds: the slide's scanned part, level-0 pixels.
+        region_multiple: regions are the joined cells with at least this many times the uniform attention.
+
+    Raises:
+        ValueError: a number is not finite; GeoJSON cannot hold it.
+    """
+    boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
+    drawn, weight = np.asarray(attention_at, np.float64).ravel(), np.asarray(weights, np.float64).ravel()
+    multiple = times_uniform(attention)
+    if not all(np.isfinite(v).all() for v in (boxes, drawn, weight, multiple)):
+        raise ValueError("attention, weights and boxes must be finite: the model's output is not a number somewhere")
+    uniform = np.count_nonzero(multiple)
+    origin = np.array([bounds.x, bounds.y], np.float64)
+    features = []
+    regions, count = ndimage.label(multiple >= region_multiple)
+    for n, part in enumerate(ndimage.find_objects(regions), 1):
+        cells = regions[part] == n
+        corner = np.array([part[1].start, part[0].start])
+        rings = [attention_raster.to_level0(ring + corner) - origin for ring in trace(cells)]
+        inside = multiple[part][cells]
+        features.append(
+            _feature(
+                rings,
+                "annotation",
+                f"Attention region {n} of {count}",
+                (f"Attention at least {region_multiple:g} times uniform", (253, 191, 17)),
+                {
+                    "attention": float(inside.sum() / uniform),
+                    "mean attention, times uniform": float(inside.mean()),
+                    "highest attention, times uniform": float(inside.max()),
+                    "cells": float(len(inside)),
+                },
+            )
+        )
+    for n, ((x, y, w, h), a, v) in enumerate(zip(boxes, drawn, weight, strict=True), 1):
+        ring = np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)]) - origin
+        measurements = {
+            "attention": float(a),
+            "attention, times uniform": float(a * uniform),
+            "weight": float(v),
+            "order": float(n),
+        }
+        features.append(_feature([ring], "detection", f"Patch {n}", ("Sampled patch", (33, 145, 140)), measurements))
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _feature(
+    rings: list[Floats],
+    object_type: str,
+    name: str,
+    classification: tuple[str, tuple[int, int, int]],
+    measurements: dict[str, float],
+) -> dict[str, Any]:
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]},
+        "properties": {
+            "objectType": object_type,
+            "name": name,
+            "classification": {"name": classification[0], "color": list(classification[1])},
+            "measurements": measurements,
+        },
+    }
