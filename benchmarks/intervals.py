@@ -29,7 +29,7 @@ from pipeline.model.look import look
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from pipeline.train.calibrate import drawn_errors
-from stages.prediction.predict import Calibration, Evidence
+from stages.prediction.intervals import Calibration, Evidence
 
 BUDGETS = (8, 16, 24, 64, 256)
 SLACK = 1e-9

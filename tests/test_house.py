@@ -29,7 +29,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "attention": (),
         "patches": (),
         "encoder": ("patch_encoder", "built_in", "timm_models", "build"),
-        "prediction": ("predict",),
+        "prediction": ("intervals", "predict"),
         "overlay": ("outlines", "attention_map", "geojson", "picture"),
     },
     "pipeline": {

@@ -23,6 +23,7 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
 from stages.disk import new_file
 from stages.prediction.predict import Calibration
+from stages.prediction.intervals import Calibration
 
 FORMAT = "saccade-2"
 

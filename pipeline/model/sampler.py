@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from pipeline.model.values import Glance, ModelSpec, Outcome, Plan, Sampled, View
 from stages.attention import ThumbnailAttention, build_attention, masked_log_softmax
 from stages.encoder.build import build_encoder
-from stages.prediction.predict import Calibration, Evidence, Prediction, predict, weigh
+from stages.prediction.intervals import Calibration, Evidence, weigh
+from stages.prediction.predict import Prediction, predict
 from stages.sampling.designs import Draw, nest
 from stages.sampling.draw import draw, draw_judged
 from stages.sampling.estimate import entropy, expectation, hard_bound

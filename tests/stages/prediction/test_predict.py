@@ -9,7 +9,8 @@ import torch
 from scipy.stats import t
 from torch import Tensor
 
-from stages.prediction.predict import Calibration, predict
+from stages.prediction.intervals import Calibration
+from stages.prediction.predict import predict
 
 
 def independent_pairs(patch_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
