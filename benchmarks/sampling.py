@@ -96,7 +96,7 @@ def slides(demo: Path, seed: int) -> Iterator[Setting]:
         features = torch.zeros(view.tissue.size, model.spec.dim, dtype=torch.float64)
         with torch.no_grad():
             features[torch.from_numpy(every)] = model.encode(view, every).double()
-            log_attention = model.glance(view).log_attention.double()
+            log_attention = model.attend(view).log_attention.double()
             control = _extended(_thumbnail_features(model, view)) @ foretell
         rows, columns = view.tissue.shape
         yield Setting("trained slide model", log_attention, features, (rows, columns), control, (weights, bias))

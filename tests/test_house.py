@@ -37,7 +37,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "config": ("sections", "loading"),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "rows", "table", "splits", "metrics"),
-        "model": ("values", "sampler", "look", "checkpoint"),
+        "model": ("values", "reading", "regions", "sampler", "look", "checkpoint"),
         "train": ("calibrate", "fit", "train"),
         "report": ("report",),
         "run": ("workers", "run"),

@@ -1,4 +1,4 @@
-"""What passes between the model and those who call it: frozen values, no behaviour."""
+"""What passes between the model and those who call it: frozen values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stages.prediction.predict import Prediction
 from stages.sampling.designs import Draw
+from stages.sampling.estimate import expectation
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,8 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
-    """What the thumbnail tells of one slide.
+class AttentionMap:
+    """What the model makes of one slide's thumbnail.
 
     Attributes:
         log_attention: of the cells or, with two levels, of the regions: row-major, -inf off the tissue.
@@ -89,8 +90,8 @@ class Glance:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Which cells of one slide to read, and what each counts for; B draws of it, one unless more are asked for.
+class PlacedDraw:
+    """A draw of one slide's cells and where on the slide they are; B draws of it, one unless more are asked for.
 
     Attributes:
         draw: (B, N), from the S cells that could be drawn: all of the slide's, or those of the opened regions.
@@ -110,6 +111,15 @@ class Plan:
     def cells(self) -> Tensor:
         """Row-major indices of the cells to read, (B, N)."""
         return self.places.gather(1, self.draw.cells)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Estimates of ``Phi``, (B, D), from the features (B, N, D) of the cells, in their order."""
+        return expectation(self.log_attention, features, self.draw, control=self.control)
+
+    def foretold(self) -> Tensor:
+        """What the thumbnail foretold for the cells, (B, N, D)."""
+        assert self.control is not None
+        return self.control.gather(1, self.draw.cells.unsqueeze(-1).expand(-1, -1, self.control.shape[2]))
 
 
 class Outcome(NamedTuple):

@@ -158,16 +158,16 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
             f"{folder} already holds another slide of this name ({commit['path']}): "
             "use another --out or rename the slide"
         )
-    seen = look_at(opened, model)
-    generator = seen.generator(settings.seed, model.device)
+    look = look_at(opened, model)
+    generator = look.generator(settings.seed, model.device)
     sampled = model.sample(
-        seen.view,
+        look.view,
         generator=generator,
         samples=settings.samples,
         scheme=settings.scheme,
         tolerance=settings.tolerance,
     )
-    return _write_slide(slide, folder, key, model, seen, sampled, started)
+    return _write_slide(slide, folder, key, model, look, sampled, started)
 
 
 def _write_slide(
@@ -175,19 +175,19 @@ def _write_slide(
     folder: Path,
     key: str,
     model: AttentionSampler,
-    seen: Look,
+    look: Look,
     sampled: Sampled,
     started: float,
 ) -> dict[str, Any]:
-    facts, classes = seen.slide.facts, model.spec.classes
+    facts, classes = look.slide.facts, model.spec.classes
     mpp = facts.require_mpp()
-    attention = sampled.log_attention.exp().reshape(seen.cells.shape).cpu().numpy()
+    attention = sampled.log_attention.exp().reshape(look.cells.shape).cpu().numpy()
     cells = sampled.cells
-    boxes = seen.reader.boxes_level0(cells)
+    boxes = look.reader.boxes_level0(cells)
     prediction = sampled.prediction
     probabilities, low, high = (v.tolist() for v in (prediction.probabilities, prediction.low, prediction.high))
     best = int(np.argmax(probabilities))
-    cost = seen.count(cells, sampled.opened)
+    cost = look.count(cells, sampled.opened)
     row: dict[str, Any] = {
         "status": "ok",
         "error": "",
@@ -196,16 +196,16 @@ def _write_slide(
         **{f"prob_{c}_low": low[i] for i, c in enumerate(classes)},
         **{f"prob_{c}_high": high[i] for i, c in enumerate(classes)},
         "patches_read": len(cells),
-        "cells": int(seen.tissue.sum()),
-        "fraction_read": float(seen.share.ravel()[cells].sum()),
+        "cells": int(look.tissue.sum()),
+        "fraction_read": float(look.share.ravel()[cells].sum()),
         "bytes_read": cost.bytes,
         "seconds": time.perf_counter() - started,
         "key": key,
     }
     begin_slide(folder)
     title = f"{slide.slide_id}: {classes[best]} {probabilities[best]:.3f} [{low[best]:.3f}, {high[best]:.3f}]"
-    write_thumbnail(folder / "thumbnail.png", seen.thumbnail.rgb)
-    write_attention_zarr(folder / "attention.zarr", attention, seen.cells)
+    write_thumbnail(folder / "thumbnail.png", look.thumbnail.rgb)
+    write_attention_zarr(folder / "attention.zarr", attention, look.cells)
     flat = attention.ravel()[cells]
     write_samples_h5(
         folder / "samples.h5",
@@ -220,8 +220,8 @@ def _write_slide(
         weights=sampled.weights,
     )
     with new_file(folder / "overlay.png") as temporary:
-        draw_overlay(temporary, seen.thumbnail, attention, seen.cells, boxes, title=title, mpp_level0=mpp)
-    outlines = geojson(attention, seen.cells, boxes, attention_at=flat, weights=sampled.weights, bounds=facts.bounds)
+        draw_overlay(temporary, look.thumbnail, attention, look.cells, boxes, title=title, mpp_level0=mpp)
+    outlines = geojson(attention, look.cells, boxes, attention_at=flat, weights=sampled.weights, bounds=facts.bounds)
     write_json(folder / "overlay.geojson", outlines)
     commit = {
         "key": key,
@@ -231,7 +231,7 @@ def _write_slide(
         "attention_not_read": sampled.missed,
         "regions_opened": len(sampled.opened),
         "slide_bytes": facts.file_bytes,
-        "bytes_exact": all(seen.slide.direct(i) for i in range(len(facts.levels))),
+        "bytes_exact": all(look.slide.direct(i) for i in range(len(facts.levels))),
         "tiles_read": cost.tiles,
         "pixels_read": cost.pixels,
         "mpp": [mpp.x, mpp.y],

@@ -38,7 +38,7 @@ def calibrate(
 
     Args:
         model: trained.
-        views: slides of the kind that will be predicted, the fewer of them seen in training the better.
+        views: slides of the kind that will be predicted, the fewer of them trained on the better.
         seed: of the draws.
         say: progress.
     """
@@ -68,12 +68,12 @@ def drawn_errors(
     every = np.flatnonzero(view.tissue)
     features = torch.zeros(view.tissue.size, model.spec.dim, device=model.device)
     features[torch.from_numpy(every).to(model.device)] = model.encode(view, every)
-    glance = model.glance(view)
+    attention = model.attend(view)
     opened: list[dict[int, Tensor]] = [{}]
 
     def evidence(n: int, repeats: int) -> Evidence:
-        (plan,) = model.plan([view], [glance], samples=n, generator=generator, repeats=repeats, opened=opened)
-        return model.evidence(plan, features[plan.cells])
+        (drawn,) = model.draw([view], [attention], samples=n, generator=generator, repeats=repeats, opened=opened)
+        return model.evidence(drawn, features[drawn.cells])
 
     truth = evidence(len(every), 1).log_odds
     out = {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.model.reading import image
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from stages.attention import GrainAttention, HematoxylinAttention
@@ -116,36 +117,40 @@ def _warm_up(
     if passes and model.spec.attention == "learned":
         given = HematoxylinAttention(cell_px=model.attention.cell_px, temperature=WARM_UP_TEMPERATURE)
 
-        def whole(seen: View) -> Tensor:
-            log_attention = model.glance(seen).log_attention
-            logits = given(model.image(seen.rgb))
+        def whole(index: int) -> Tensor:
+            one = view(index)
+            log_attention = model.attend(one).log_attention
+            logits = given(image(one.rgb, model.device))
             return _divergence(logits.flatten(), log_attention, log_attention > -torch.inf)
 
-        nats = _fit_looks(model.attention, lambda index: whole(view(index)), slides, passes, generator)
+        nats = _fit_attention(model.attention, whole, slides, passes, generator)
         say(f"warmed up: attention within {nats:.2f} nats of the hematoxylin map")
     inner = model.inner
     if passes and inner is not None:
         grain = GrainAttention(cell_px=model.spec.inner_cell_px)
 
-        def inside(seen: View) -> Tensor:
-            assert seen.regions is not None
-            tissue = model.tissue_by_region(seen)
+        def inside(index: int) -> Tensor:
+            one = view(index)
+            assert one.regions is not None
+            tissue = model.tissue_by_region(one)
             regions = tissue.any(1).nonzero().flatten()
             some = regions[torch.randperm(len(regions), generator=generator)[:WARM_UP_REGIONS]]
-            (pixels,) = dask.compute(seen.regions(some.cpu().numpy()), scheduler="threads")
-            images = model.image(pixels)
+            (pixels,) = dask.compute(one.regions(some.cpu().numpy()), scheduler="threads")
+            images = image(pixels, model.device)
             parts = zip(images, inner(images).flatten(1), tissue[some], strict=True)
-            return torch.stack([_divergence(grain(image).flatten(), ours, mask) for image, ours, mask in parts]).mean()
+            return torch.stack(
+                [_divergence(grain(region).flatten(), ours, mask) for region, ours, mask in parts]
+            ).mean()
 
-        nats = _fit_looks(inner, lambda index: inside(view(index)), slides, passes, generator)
+        nats = _fit_attention(inner, inside, slides, passes, generator)
         say(f"warmed up: second look within {nats:.2f} nats of the hematoxylin's grain")
 
 
-def _fit_looks(
-    look: nn.Module, loss_of: Callable[[int], Tensor], slides: int, passes: int, generator: torch.Generator
+def _fit_attention(
+    net: nn.Module, loss_of: Callable[[int], Tensor], slides: int, passes: int, generator: torch.Generator
 ) -> float:
     """Fit one attention net, a step a slide; the mean loss of the last pass."""
-    optimizer = torch.optim.Adam(look.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     total = 0.0
     for _ in range(passes):
         total = 0.0
@@ -216,8 +221,8 @@ class _Fitting(lightning.LightningModule):
         return regularised
 
     def configure_optimizers(self) -> Any:
-        looks = [module for module in (self.model.attention, self.model.inner) if module is not None]
-        attention = [p for module in looks for p in module.parameters()]  # none in the maps that need no training
+        nets = [module for module in (self.model.attention, self.model.inner) if module is not None]
+        attention = [p for module in nets for p in module.parameters()]  # none in the maps that need no training
         chosen = {id(p) for p in attention}
         others = [p for p in self.model.parameters() if id(p) not in chosen]
         groups: list[dict[str, Any]] = [

@@ -55,13 +55,13 @@ class _Looks:
         if slide.path in self._kept:
             self._kept.move_to_end(slide.path)
             return self._kept[slide.path]
-        seen = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache)
-        self._kept[slide.path] = seen
-        self._bytes += seen.thumbnail.rgb.nbytes
+        fresh = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache)
+        self._kept[slide.path] = fresh
+        self._bytes += fresh.thumbnail.rgb.nbytes
         while self._bytes > LOOKS_BYTES and len(self._kept) > 1:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= dropped.thumbnail.rgb.nbytes
-        return seen
+        return fresh
 
 
 def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
@@ -113,7 +113,7 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
     looks = _Looks(untrained, cache)  # a first look needs only the model's geometry
     usable, excluded = _first_looks(cohort.slides, looks, say)
     rows: list[dict[str, Any]] = []
-    for job in _plan(usable, config, out):
+    for job in _jobs(usable, config, out):
         model = _fit(job, spec, config, looks, say)
         for part, slides in job.held_out.items():
             rows += [{"part": part, **_predict(model, slide, looks(slide), config)} for slide in slides]
@@ -147,7 +147,7 @@ def _first_looks(
     return tuple(usable), excluded
 
 
-def _plan(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> list[_Job]:
+def _jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> list[_Job]:
     """What to fit: one model where the table splits the slides, else one a fold and a last one on all of them."""
     if config.training.folds is None and any(slide.split for slide in slides):
         parts = {name: tuple(s for s in slides if s.split == name) for name in ("train", "val", "test")}
@@ -213,9 +213,9 @@ def _key(job: _Job, config: Config) -> str:
     return hashlib.sha256(json.dumps([slides, told], sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _predict(model: AttentionSampler, slide: CohortSlide, seen: Look, config: Config) -> dict[str, Any]:
-    generator = seen.generator(config.training.seed, model.device)
-    found = model.sample(seen.view, generator=generator).prediction
+def _predict(model: AttentionSampler, slide: CohortSlide, shown: Look, config: Config) -> dict[str, Any]:
+    generator = shown.generator(config.training.seed, model.device)
+    found = model.sample(shown.view, generator=generator).prediction
     columns = {"": found.probabilities, "_low": found.low, "_high": found.high}
     return {
         "slide_id": slide.slide_id,

@@ -41,7 +41,7 @@ def view() -> View:
 def exhaustive(model: AttentionSampler, view: View) -> torch.Tensor:
     """Logits of the model that reads every patch, written out."""
     with torch.no_grad():
-        attention = model.glance(view).log_attention.exp()
+        attention = model.attend(view).log_attention.exp()
         features = model.encoder(torch.from_numpy(view.patches(np.arange(attention.numel()))))
         return model.head(FEATURE_SCALE * (attention[:, None] * features.double()).sum(0).float())
 
@@ -52,7 +52,7 @@ def test_logits_are_unbiased_for_those_of_the_model_that_reads_everything(
 ) -> None:
     truth = exhaustive(model, view)
     # neither flat nor on a few cells: there is something to weigh and something to miss
-    assert 10 < float(entropy(model.glance(view).log_attention.detach()[None]).exp()) < 60
+    assert 10 < float(entropy(model.attend(view).log_attention.detach()[None]).exp()) < 60
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         draws = [model([view], samples=12, generator=generator, scheme=scheme)[0][0] for _ in range(200)]

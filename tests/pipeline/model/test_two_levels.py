@@ -13,6 +13,7 @@ from makers import TINY, tissue_pixels, write_slide
 
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import look
+from pipeline.model.regions import places
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
 from pipeline.model.values import ModelSpec, View
 
@@ -53,7 +54,7 @@ def exhaustive(model: AttentionSampler, view: View) -> tuple[torch.Tensor, torch
     assert view.regions is not None
     attention = torch.zeros(ROWS, COLUMNS, dtype=torch.float64)
     with torch.no_grad():
-        outer = model.glance(view).log_attention.exp()
+        outer = model.attend(view).log_attention.exp()
         for region in range(12):
             row, column = 3 * (region // 4), 3 * (region % 4)
             tissue = torch.from_numpy(view.tissue[row : row + 3, column : column + 3])
@@ -74,12 +75,12 @@ def test_logits_are_unbiased_for_those_of_the_model_that_reads_everything(
 ) -> None:
     truth, _ = exhaustive(model, view)
     generator = torch.Generator().manual_seed(2)
-    glance = model.glance(view)
+    attention = model.attend(view)
     with torch.no_grad():
         every = model.encoder(torch.from_numpy(view.patches(np.arange(ROWS * COLUMNS))))
         trained = [model([view], samples=12, generator=generator, scheme=scheme).logits[0] for _ in range(200)]
-        (plan,) = model.plan([view], [glance], samples=12, generator=generator, scheme=scheme, repeats=4000)
-        evidence = model.evidence(plan, every[plan.cells])
+        (drawn,) = model.draw([view], [attention], samples=12, generator=generator, scheme=scheme, repeats=4000)
+        evidence = model.evidence(drawn, every[drawn.cells])
     for logits, centred in ((torch.stack(trained).double(), truth), (evidence.log_odds, None)):
         if centred is not None:
             error = logits.std(0) / math.sqrt(len(logits))
@@ -157,23 +158,23 @@ def test_cells_regions_and_patches_lie_on_the_same_places(size: tuple[int, int],
     """On a slide: a region's second look is cut into cells exactly where the cells' patches are read."""
     path = write_slide(tmp_path / "slide.tif", tissue_pixels(*size))
     model = two_level(replace(SPEC, attention_mpp=16.0, patch_mpp=0.5, patch_px=64))
-    seen = look(path, model)
-    assert seen.insider is not None
-    rows, columns = (n // 3 for n in seen.tissue.shape)
-    assert rows * columns == seen.insider.cells.width * seen.insider.cells.height
-    places = model._places(seen.view)
+    shown = look(path, model)
+    assert shown.insider is not None
+    rows, columns = (n // 3 for n in shown.tissue.shape)
+    assert rows * columns == shown.insider.cells.width * shown.insider.cells.height
+    inside = places(shown.tissue.shape, 3)
     for region in (0, columns + 1, rows * columns - 1):
-        raster = seen.insider.rasters([region])[0]
+        raster = shown.insider.rasters([region])[0]
         blocks = raster.pooled(8, 4, 3, 3)  # cells of 32 um are 8 pixels at 4 um/px
         np.testing.assert_allclose(
-            blocks.centres_level0(np.arange(9)), seen.cells.centres_level0(places[region].numpy()), atol=0.5
+            blocks.centres_level0(np.arange(9)), shown.cells.centres_level0(inside[region].numpy()), atol=0.5
         )
     one = look(path, AttentionSampler(replace(model.spec, inner_mpp=None, region_cells=1)))
     height, width = one.tissue.shape
-    assert np.array_equal(seen.tissue[:height, :width], one.tissue)
-    assert (seen.cells.x, seen.cells.scale_x) == (one.cells.x, one.cells.scale_x)
-    images = seen.insider.patches([0, columns + 1]).compute()
+    assert np.array_equal(shown.tissue[:height, :width], one.tissue)
+    assert (shown.cells.x, shown.cells.scale_x) == (one.cells.x, one.cells.scale_x)
+    images = shown.insider.patches([0, columns + 1]).compute()
     assert images.shape == (2, 24, 24, 3)
-    found = model.sample(seen.view, generator=torch.Generator().manual_seed(0), samples=12)
-    cost = seen.count(found.cells, found.opened)
-    assert cost.bytes > seen.count(found.cells, found.opened[:0]).bytes > seen.cost.bytes
+    found = model.sample(shown.view, generator=torch.Generator().manual_seed(0), samples=12)
+    cost = shown.count(found.cells, found.opened)
+    assert cost.bytes > shown.count(found.cells, found.opened[:0]).bytes > shown.cost.bytes
