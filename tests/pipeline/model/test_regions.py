@@ -13,7 +13,7 @@ from makers import TINY, tissue_pixels, write_slide
 
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import look
-from pipeline.model.regions import places
+from pipeline.model.regions import by_region, joint_attention, places, shares
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
 from pipeline.model.values import ModelSpec, View
 
@@ -178,3 +178,32 @@ def test_cells_regions_and_patches_lie_on_the_same_places(size: tuple[int, int],
     found = model.sample(shown.view, generator=torch.Generator().manual_seed(0), samples=12)
     cost = shown.count(found.cells, found.opened)
     assert cost.bytes > shown.count(found.cells, found.opened[:0]).bytes > shown.cost.bytes
+
+
+def test_places_are_where_by_region_takes_cells_from() -> None:
+    cells = torch.rand(6, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(cells.flatten()[places((6, 9), 3)], by_region(cells, 3).flatten(0, 1))
+    assert sorted(places((6, 9), 3).flatten().tolist()) == list(range(54))
+    assert by_region(cells, 3)[1, 2].tolist() == cells[3:6, 6:9].flatten().tolist()
+
+
+@pytest.mark.parametrize("samples", [4, 5, 12, 31, 99, 100, 1000])
+@pytest.mark.parametrize("regions", [1, 2, 7, 40])
+def test_shares_keep_to_the_budget_and_open_two_regions_where_there_are_two(samples: int, regions: int) -> None:
+    """Two regions at least tell their variance; a slide of at most that many cells is taken whole."""
+    opened, count = shares(samples, tissue=100, regions=regions, each=5, size=9)
+    if samples >= 100:
+        assert (opened, count) == (regions, 9)
+    else:
+        assert opened * count <= samples
+        assert min(2, regions) <= opened <= regions
+
+
+def test_attention_is_even_where_no_region_was_opened_and_sums_to_one() -> None:
+    tissue = torch.tensor([[True, True, False, True], [True, False, False, False], [False] * 4])
+    log_a = torch.tensor([0.75, 0.25, 0.0]).log()
+    opened = {1: torch.tensor([0.0, -math.inf, -math.inf, -math.inf])}
+    found = joint_attention(log_a, opened, tissue, places((2, 6), 2)).exp()
+    assert found[places((2, 6), 2)[0]].tolist() == pytest.approx([0.25, 0.25, 0, 0.25])
+    assert found[places((2, 6), 2)[1]].tolist() == pytest.approx([0.25, 0, 0, 0])
+    assert float(found.sum()) == pytest.approx(1)
