@@ -224,6 +224,8 @@ def test_what_every_slide_would_refuse_is_said_once(mixed: Path, checkpoint: Pat
         run(mixed, tmp_path / "out", checkpoint, samples=1)
     with pytest.raises(UsageError, match="iid tells no interval beyond 2048; use --scheme systematic"):
         run(mixed, tmp_path / "out", checkpoint, samples=3000, scheme="iid")
+    with pytest.raises(UsageError, match="no intervals from the scheme 'topk': use --scheme systematic, gumbel or iid"):
+        run(mixed, tmp_path / "out", checkpoint, scheme="topk")
 
 
 def test_metrics_are_there_where_the_table_has_labels(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
