@@ -22,7 +22,6 @@ from pipeline.errors import UsageError
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
 from stages.disk import new_file
-from stages.prediction.predict import Calibration
 from stages.prediction.intervals import Calibration
 
 FORMAT = "saccade-2"

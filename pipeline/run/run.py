@@ -27,10 +27,6 @@ from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, wr
 from pipeline.output.table import write_predictions
 from pipeline.run.workers import each
 from stages.disk import new_file
-from stages.overlay.picture import draw_overlay, geojson
-from stages.pyramid.open import open_pyramid
-from stages.sampling.draw import MOST_JUDGED
-from stages.pyramid.open import open_pyramid
 from stages.overlay.geojson import geojson
 from stages.overlay.picture import draw_overlay
 from stages.pyramid.open import open_pyramid

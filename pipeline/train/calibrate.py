@@ -16,10 +16,8 @@ from torch import Tensor
 
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
-from stages.prediction.predict import Calibration, Evidence
-from stages.slide.facts import SlideError
 from stages.prediction.intervals import Calibration, Evidence, fit_calibration, joined
-from stages.slide.files import SlideError
+from stages.slide.facts import SlideError
 
 DRAWS = 100
 """Draws of every slide at every budget."""
