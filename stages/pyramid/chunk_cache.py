@@ -1,4 +1,4 @@
-"""A read-through cache for slides that are slow to read: what was read once comes from a folder the next time.
+"""The chunk cache, for slides that are slow to read: what was read once comes from a folder the next time.
 
 For training, which reads the same slides epoch after epoch, in formats whose tiles only OpenSlide can decode. Each
 chunk of a level is a file of its own: a checksum, then the pixels as LZ4. Files are written beside their place and

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+import stages.pyramid.layout
 from stages.geometry import LEVEL_TOLERANCE, Raster, physical_raster
-from stages.pyramid import layout as ngff
 from stages.pyramid.layout import LevelLayout, array_metadata, jpeg_layout, level_layouts
 from stages.pyramid.record import FORMAT, Kept, Profile, pyramid_facts
 from stages.pyramid.shards import ShardTiles
@@ -139,7 +139,7 @@ def _lacks_next(levels: Sequence[Raster], at: int) -> bool:
     """Whether the level after this one is too far from it, or missing although this one is no thumbnail yet."""
     level = levels[at]
     if at + 1 == len(levels):
-        return max(level.shape) > ngff.SHARD_SIDE
+        return max(level.shape) > stages.pyramid.layout.SHARD_SIDE
     following = levels[at + 1]
     step = max(following.scale_x / level.scale_x, following.scale_y / level.scale_y)
     return step > STEP * (1 + LEVEL_TOLERANCE)
