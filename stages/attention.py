@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from stages.geometry import Raster
 
+BLACK = 1 / 8
+"""Of white: where no colour is brighter, no stain can be told. A dark nucleus still leaves a quarter of the blue."""
+
 
 class ThumbnailAttention(nn.Module):
     """A small convolutional network from a thumbnail to one logit per cell of ``cell_px`` thumbnail pixels.
@@ -173,9 +176,15 @@ def cell_means(values: Tensor, cell_px: int) -> Tensor:
 
 
 def _hematoxylin(image: Tensor) -> Tensor:
-    """Hematoxylin density (H, W) of an image (3, H, W) in 0 to 1."""
-    stains = rgb2hed(image.detach().cpu().permute(1, 2, 0).numpy())
-    return torch.from_numpy(np.ascontiguousarray(stains[..., 0], np.float32)).to(image.device)
+    """Hematoxylin density (H, W) of an image (3, H, W) in 0 to 1.
+
+    Black has none: unmixing would find nine times a dark nucleus's there, and it is the scan's border, ink or pigment.
+    """
+    pixels = image.detach().cpu()
+    # what eight bits can tell: to rgb2hed a 0 is thousands of times darker than a 1
+    stains = rgb2hed(pixels.clamp(min=1 / 255).permute(1, 2, 0).numpy())
+    density = torch.from_numpy(np.ascontiguousarray(stains[..., 0], np.float32))
+    return density.masked_fill(pixels.amax(0) < BLACK, 0).to(image.device)
 
 
 def _receptive_field(layers: nn.Sequential) -> tuple[int, int]:

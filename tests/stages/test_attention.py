@@ -78,6 +78,20 @@ def test_hematoxylin_prefers_blue_to_brown_and_to_background() -> None:
     assert logits[1] > logits[2] + 1
 
 
+@pytest.mark.parametrize("name", ["hematoxylin", "grain"])
+def test_black_is_no_hematoxylin(name: str) -> None:
+    """Unmixed, black has nine times a dark nucleus's (findings/black-is-hematoxylin.sh): borders would get it all."""
+    attention = GrainAttention(cell_px=8) if name == "grain" else build_attention(name, cell_px=8)
+    image = torch.ones(3, 8, 40)
+    image[:, ::2, 8:16:2] = torch.tensor([70, 50, 120])[:, None, None] / 255  # nuclei
+    image[:, :, 16:24] = 0  # beside the scan
+    image[:, :, 24:28] = 0  # its border
+    image[:, ::2, 32::2] = 6 / 255  # ink
+    logits = attention(image)[0]
+    assert logits.argmax() == 1
+    assert (logits[2:] <= logits[0]).all()
+
+
 def test_an_unknown_attention_is_refused() -> None:
     with pytest.raises(ValueError, match="expected one of learned, hematoxylin, uniform"):
         build_attention("magic", cell_px=8)

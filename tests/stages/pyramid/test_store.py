@@ -19,6 +19,10 @@ from hypothesis import strategies as st
 from makers import tissue_pixels, write_slide
 from numpy.typing import NDArray
 from ome_zarr_models.v05.image import Image
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import cpu, default_buffer_prototype
+from zarr.storage import LocalStore
+from zarr.testing.store import StoreTests
 
 from stages.geometry import Box
 from stages.pyramid.layout import level_layouts
@@ -125,6 +129,18 @@ def test_dask_reads_it_on_any_scheduler(slides_folder: Path, scheduler: str) -> 
     sums = array.map_blocks(lambda block: block.astype(np.int64)).sum(axis=(1, 2))
     options = {"num_workers": 2} if scheduler == "processes" else {}
     np.testing.assert_array_equal(sums.compute(scheduler=scheduler, **options), whole(slide, 1).sum(axis=(0, 1)))
+
+
+def test_dask_copies_it_into_shards_block_by_block(slides_folder: Path, tmp_path: Path) -> None:
+    """As README says: of blocks smaller than a shard dask loses most (findings/dask-to-zarr-shards.sh)."""
+    slide = open_slide(slides_folder / "even.tif")
+    array = da.from_zarr(SlideStore(slide), component="0")
+    channels, height, width = array.chunksize
+    shards = (channels, 3 * height, 3 * width)
+    layout = {"shape": array.shape, "dtype": array.dtype, "chunks": array.chunksize, "shards": shards}
+    copy = zarr.create_array(LocalStore(tmp_path / "copy.zarr"), **layout)
+    array.rechunk(shards).store(copy, lock=False)
+    np.testing.assert_array_equal(np.moveaxis(copy[:], 0, -1), whole(slide, 0))
 
 
 def read_elsewhere(store: SlideStore) -> int:

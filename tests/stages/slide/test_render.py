@@ -195,6 +195,18 @@ def test_the_coarsest_fitting_level_is_averaged(slides_folder: Path) -> None:
     assert error.max() <= 0.5 + 1e-3
 
 
+@pytest.mark.parametrize("compression", ["deflate", "packbits"])
+def test_the_coarse_level_of_a_long_strip_lies_where_it_is(tmp_path: Path, compression: str) -> None:
+    """OpenSlide places it by one downsample for both axes, wrong for each (findings/openslide-one-downsample.sh)."""
+    strip = np.full((527, 8192, 3), 255, np.uint8)
+    strip[:, 7680:7808] = 0
+    slide = open_slide(write_slide(tmp_path / "a.tif", strip, levels=2, factor=64, compression=compression))
+    assert slide.direct(1) == (compression == "deflate")
+    shown = render(slide, Raster(7680 - 5 * 64, 0, 64, 64, 12, 8))
+    assert shown[:, 5:7].max() <= 2  # through OpenSlide a pixel is mixed with a hundredth of its neighbour
+    assert np.delete(shown, [5, 6], axis=1).min() >= 253
+
+
 def test_finer_than_the_slide_is_refused(flat: tuple[OpenSlideSlide, NDArray[np.uint8]]) -> None:
     """Nothing is upsampled silently, nor counted."""
     slide, _ = flat
