@@ -19,10 +19,7 @@ from hypothesis import strategies as st
 from makers import tissue_pixels, write_slide
 from numpy.typing import NDArray
 from ome_zarr_models.v05.image import Image
-from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import cpu, default_buffer_prototype
 from zarr.storage import LocalStore
-from zarr.testing.store import StoreTests
 
 from stages.geometry import Box
 from stages.pyramid.layout import level_layouts
