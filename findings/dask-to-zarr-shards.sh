@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# dask and zarr, each as documented, together lose parts of an image that is written in shards.
+# dask and zarr together lose parts of an image that is written in shards.
 #
 # Guess:   array.to_zarr(path, chunks=..., shards=...) either writes everything or refuses: dask knows of shards (into
 #          a zarr array that exists already it regroups its blocks, so that no two write into one shard).
