@@ -128,15 +128,6 @@ def test_results_do_not_depend_on_the_other_slides_or_on_the_run(
     assert alone == together
 
 
-def test_what_changes_results_makes_them_stale(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
-    slide, out = mixed / "even.tif", tmp_path / "out"
-    run(slide, out, checkpoint)
-    assert run(slide, out, checkpoint).reused == 1
-    for change in ({"samples": 20}, {"tolerance": 0.3}, {"scheme": "iid"}, {"seed": 1}, {"mpp": 0.45}):
-        assert run(slide, out, checkpoint, **change).reused == 0
-        assert run(slide, out, checkpoint, **change).reused == 1
-
-
 def test_worker_processes_give_the_same_results(finished: Path, mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
     cohort, out = find_target(mixed), tmp_path / "out"
     run_cohort(cohort, out, RunSettings(model=checkpoint), workers=2)

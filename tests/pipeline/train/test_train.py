@@ -118,14 +118,16 @@ def test_what_is_killed_while_intervals_are_calibrated_is_not_trained_again(
 
 
 def test_a_rerun_trains_nothing_and_a_change_trains_again(cohort: Path, tmp_path: Path) -> None:
-    train_cohort(config(cohort), tmp_path, say=lambda line: None)
-    before = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    """What counts as a change: test_keys."""
+    short = ("training.epochs=1", "training.calibration_slides=0")
+    train_cohort(config(cohort, *short), tmp_path, say=lambda line: None)
+    before = (tmp_path / "model.safetensors").read_bytes(), (tmp_path / "model.safetensors").stat().st_mtime_ns
     lines: list[str] = []
-    train_cohort(config(cohort), tmp_path, say=lines.append)
+    train_cohort(config(cohort, *short), tmp_path, say=lines.append)
     assert any("up to date" in line for line in lines)
-    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
-    train_cohort(config(cohort, "training.seed=1"), tmp_path, say=lambda line: None)
-    assert (tmp_path / "model.safetensors").stat().st_mtime_ns != before
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before[1]
+    train_cohort(config(cohort, *short, "training.seed=1"), tmp_path, say=lambda line: None)
+    assert (tmp_path / "model.safetensors").read_bytes() != before[0]
 
 
 def test_a_read_cache_changes_nothing_but_what_is_read(tmp_path: Path) -> None:
@@ -152,7 +154,7 @@ def test_a_read_cache_changes_nothing_but_what_is_read(tmp_path: Path) -> None:
 def test_other_slides_to_calibrate_on_make_an_earlier_model_stale(cohort: Path, tmp_path: Path) -> None:
     """Intervals come from val slides first: where those change, what stands there is not up to date."""
     lines = (cohort / "cohort.csv").read_text().splitlines()
-    overrides = [f"cohort.slides={cohort}", "training.epochs=1"]
+    overrides = [f"cohort.slides={cohort}", "training.epochs=1", "training.calibration_slides=1"]
     told: list[list[str]] = [[], [], []]
     for run, val in enumerate((8, 8, 9)):
         table = tmp_path / "cohort.csv"
@@ -163,12 +165,16 @@ def test_other_slides_to_calibrate_on_make_an_earlier_model_stale(cohort: Path, 
 
 
 def test_cross_validation_tests_every_slide_once(cohort: Path, tmp_path: Path) -> None:
-    metrics = train_cohort(config(cohort, "training.folds=2", "training.epochs=1"), tmp_path, say=lambda line: None)
+    lines: list[str] = []
+    short = ("training.folds=2", "training.epochs=1", "training.calibration_slides=0")
+    metrics = train_cohort(config(cohort, *short), tmp_path, say=lines.append)
     assert metrics["cross-validation"]["slides"] == 12
     with (tmp_path / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert sorted(row["slide_id"] for row in rows) == sorted(f"s{i}" for i in range(12))
     assert {path.name for path in tmp_path.glob("fold-*")} == {"fold-0", "fold-1"}
+    # what a fold is judged on it has not learnt from; the model that is kept has learnt from all
+    assert [line.split(" slides")[0] for line in lines if "fitted on" in line] == ["fitted on 6"] * 2 + ["fitted on 12"]
     assert (tmp_path / "model.safetensors").exists()
 
 

@@ -1,0 +1,253 @@
+"""Edits that the tests must notice: each breaks one promise, and then one of the tests named beside it has to fail.
+
+    python tests/mutants.py [--only NAME ...] [--jobs N] [--limit SECONDS]
+
+Works on a copy of the tree: first the named tests as they are, which must pass, then with one edit at a time. An edit
+is found by its text alone, which must occur exactly once in the house, so that it follows code to another file; where
+code was rewritten, the edit is to be written anew. Exits with 1 where an edit survived, 2 where nothing could be told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HOUSE = ("stages", "pipeline", "saccade")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One edit.
+
+    Attributes:
+        name: what is broken.
+        before: text that occurs exactly once in the house.
+        after: what stands there instead.
+        tests: files or node ids of which at least one must fail.
+    """
+
+    name: str
+    before: str
+    after: str
+    tests: tuple[str, ...]
+
+
+ATTENTION = ("tests/stages/test_attention.py",)
+CALIBRATE = ("tests/pipeline/train/test_calibrate.py",)
+DISK = ("tests/stages/test_disk.py",)
+EXIT = ("tests/pipeline/test_exit_codes.py",)
+FIT = ("tests/pipeline/train/test_fit.py",)
+INTERVALS = ("tests/pipeline/model/test_intervals.py",)
+KILLED = ("tests/pipeline/run/test_killed.py",)
+METRICS = ("tests/pipeline/cohort/test_metrics.py",)
+PICTURE = ("tests/stages/overlay/test_picture.py",)
+PREDICT = ("tests/stages/prediction/test_predict.py",)
+RUN_KEYS = ("tests/pipeline/run/test_keys.py",)
+SPLITS = ("tests/pipeline/cohort/test_splits.py",)
+TRAIN_KEYS = ("tests/pipeline/train/test_keys.py",)
+WEIGH = ("tests/stages/prediction/test_weigh.py",)
+FOLDS = ("tests/pipeline/train/test_train.py::test_cross_validation_tests_every_slide_once",)
+OTHER_VAL = ("tests/pipeline/train/test_train.py::test_other_slides_to_calibrate_on_make_an_earlier_model_stale",)
+
+MUTANTS = (
+    # what a slide's result depends on
+    Mutant("run key without mpp", '"mpp": mpp,', "", RUN_KEYS),
+    Mutant("run key without tolerance", '"tolerance": settings.tolerance,', "", RUN_KEYS),
+    Mutant("run key without scheme", '"scheme": settings.scheme or model.spec.scheme,', "", RUN_KEYS),
+    Mutant("run key without seed", '"seed": settings.seed,', "", RUN_KEYS),
+    Mutant("run key without samples", '"samples": settings.samples if', '"samples": None if True or', RUN_KEYS),
+    Mutant("run key without the model's digest", '"model": digest,', "", RUN_KEYS),
+    Mutant("run key without the results' version", '"version": RESULTS_VERSION,', "", RUN_KEYS),
+    Mutant("run key without the slide's content", "[fingerprint, parts]", "[parts]", RUN_KEYS),
+    Mutant("draws ignore the seed", 'f"{seed}:{self.', 'f"{0}:{self.', RUN_KEYS),
+    Mutant("draws ignore the slide's content", 'f"{seed}:{self.slide.facts.fingerprint}"', 'f"{seed}"', RUN_KEYS),
+    Mutant("--scheme ignored", "scheme=settings.scheme,", "scheme=None,", RUN_KEYS),
+    Mutant("--mpp ignored", "mpp = slide.mpp if slide.mpp is not None else settings.mpp", "mpp = slide.mpp", RUN_KEYS),
+    Mutant(
+        "--mpp before the table",
+        "slide.mpp if slide.mpp is not None else settings.mpp",
+        "settings.mpp if settings.mpp is not None else slide.mpp",
+        RUN_KEYS,
+    ),
+    # what a model depends on
+    Mutant("training key without labels", "s.label, s.mpp) for", "s.mpp) for", TRAIN_KEYS),
+    Mutant("training key without mpp", "s.label, s.mpp) for", "s.label) for", TRAIN_KEYS),
+    Mutant("training key without the files' sizes", "s.path.stat().st_size, s.label", "s.label", TRAIN_KEYS),
+    Mutant("training key without the training section", '{"training": {"device"}', '{"training": True', TRAIN_KEYS),
+    Mutant("training key with the device", '{"training": {"device"}, "reading"', '{"reading"', TRAIN_KEYS),
+    # intervals
+    Mutant("--tolerance without the Bonferroni share", "confidence=1 - 0.05 / ", "confidence=0.95 or ", INTERVALS),
+    Mutant("intervals at 90 %", "0.5 + confidence / 2", "0.475 + confidence / 2", PREDICT),
+    Mutant("intervals without the cohort's rule", "calibration=self.calibration, ", "calibration=None, ", INTERVALS),
+    Mutant(
+        "intervals calibrated to 80 %", "half_width(evidence, n), 0.95)", "half_width(evidence, n), 0.8)", CALIBRATE
+    ),
+    Mutant("calibrated on slides of the training", '[*job.held_out.get("val", ()), *job', "[*job", OTHER_VAL),
+    Mutant(
+        "slopes of many classes replaced by equal shares",
+        "torch.softmax(others, -1)",
+        "(others > -torch.inf).double() / (z.shape[-1] - 1)",
+        WEIGH,
+    ),
+    Mutant("slopes over the wrong axis", "torch.softmax(others, -1)", "torch.softmax(others, -2)", WEIGH),
+    Mutant("probabilities of the classes each alone", "torch.softmax(z, 0)", "torch.sigmoid(z)", PREDICT),
+    Mutant("metrics' intervals over slides, not patients", "np.asarray(patients), r", "np.arange(len(y)), r", METRICS),
+    # what lies on the disk
+    Mutant(
+        "rename before fsync",
+        "        flush(temporary)\n        os.replace(temporary, path)\n",
+        "        os.replace(temporary, path)\n        flush(path)\n",
+        DISK,
+    ),
+    Mutant(
+        "commit mark before the other artefacts",
+        '    title = f"{slide.slide_id}: {classes[best]}',
+        '    (folder / "prediction.json").write_text(__import__("json").dumps({"key": key, "row": row}))\n'
+        '    title = f"{slide.slide_id}: {classes[best]}',
+        KILLED,
+    ),
+    Mutant("an earlier commit mark stays", "(folder / COMMIT).unlink(missing_ok=True)", "pass", KILLED),
+    Mutant("any commit mark will do", 'commit["key"] == key', "True", KILLED),
+    Mutant("checkpoint without calibration", "if model.calibration is not None:", "if False:", CALIBRATE),
+    Mutant("GeoJSON ignores the bounds", "np.array([bounds.x, bounds.y], np.float64)", "np.zeros(2)", PICTURE),
+    # training
+    Mutant("entropy punished", "loss - self._entropy_weight", "loss + self._entropy_weight", FIT),
+    Mutant("the same draws every epoch", " + self.current_epoch) * 1_000_003", ") * 1_000_003", FIT),
+    Mutant("the same order every epoch", "(seed * 1_000_003 + epoch)", "(seed * 1_000_003)", FIT),
+    Mutant("no gradient clip", "gradient_clip_val=gradient_clip", "gradient_clip_val=None", FIT),
+    Mutant("attention_rate ignored", "learning_rate * attention_rate,", "learning_rate,", FIT),
+    Mutant("weight_decay ignored", "weight_decay=self._weight_decay", "weight_decay=0.0", FIT),
+    Mutant("no warm-up", "passes=warm_up", "passes=0", FIT),
+    Mutant("control variate's loss dropped", " + found.control_error", "", FIT),
+    Mutant("patches not turned", "augment=_turned(generator)", "augment=None", FIT),
+    Mutant("a fold learns what it is judged on", "if fold_of[s.slide_id] != k", "if True", FOLDS),
+    Mutant(
+        "a patient's slides in two folds",
+        "fold_of[slide.patient] for slide in slides",
+        "i % folds for i, slide in enumerate(slides)",
+        SPLITS,
+    ),
+    # attention
+    Mutant("attention sums to one in each column", ".flatten(), dim=0).reshape", ", dim=0).reshape", ATTENTION),
+    Mutant("cells are tissue from a fifth on", "min_fraction: float = 0.1", "min_fraction: float = 0.2", ATTENTION),
+    # what scripts go by
+    Mutant("train exits 0 with slides left out", '1 if metrics["excluded"] else 0', "0", EXIT),
+    Mutant("run exits 0 with failures", "1 if summary.failed else 0", "0", EXIT),
+    Mutant("train ignores --set", "load_config(config, overrides or ())", "load_config(config)", EXIT),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", action="append", metavar="NAME", help="mutants whose name has this in it; repeatable")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
+    parser.add_argument("--limit", type=float, default=60, help="seconds that the tests of one mutant may take")
+    options = parser.parse_args()
+    chosen = [m for m in MUTANTS if not options.only or any(name in m.name for name in options.only)]
+    if not chosen:
+        parser.error(f"no mutant has a name with {' or '.join(options.only)}")
+    if problems := [problem for mutant in chosen if (problem := what_is_wrong(mutant))]:
+        print("\n".join(problems))
+        return 2
+    tests = list(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
+    with tempfile.TemporaryDirectory(prefix="saccade-mutants-") as folder, ThreadPoolExecutor(options.jobs) as pool:
+        tree = Path(folder, "tree")
+        copy_tree(tree)
+        status, told, seconds = run_tests(tree, tests, limit=options.limit * len(tests))
+        if status != 0:
+            print(f"{told}\nthe tests do not pass as they are: nothing can be told")
+            return 2
+        print(f"{len(tests)} files and tests pass as they are  {seconds:.0f} s", flush=True)
+        survivors = []
+        for mutant, (killed, words) in zip(
+            chosen, pool.map(lambda m: verdict(m, tree, options.limit), chosen), strict=True
+        ):
+            print(f"{mutant.name:<50} {words}", flush=True)
+            survivors += [] if killed else [mutant.name]
+    if survivors:
+        print(f"{len(survivors)} of {len(chosen)} were not noticed: {'; '.join(survivors)}")
+    else:
+        print(f"all {len(chosen)} were noticed")
+    return 1 if survivors else 0
+
+
+def what_is_wrong(mutant: Mutant) -> str | None:
+    """Why this mutant cannot be tried, if so."""
+    found = [path for path in sources(ROOT) for _ in range(path.read_text(encoding="utf-8").count(mutant.before))]
+    if len(found) != 1:
+        places = "".join(f"\n  in {path.relative_to(ROOT)}" for path in found)
+        return f"{mutant.name}: its text occurs {len(found)} times, not once: {mutant.before!r}{places}"
+    missing = [test for test in mutant.tests if not (ROOT / test.partition("::")[0]).is_file()]
+    return f"{mutant.name}: no test file {missing[0]}" if missing else None
+
+
+def sources(tree: Path) -> list[Path]:
+    return sorted(path for floor in HOUSE for path in (tree / floor).rglob("*.py"))
+
+
+def copy_tree(tree: Path) -> None:
+    """Copy what git has and what it would add."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    for name in map(os.fsdecode, filter(None, listed.split(b"\0"))):
+        if (ROOT / name).is_file():  # not one that was deleted since
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+
+
+def verdict(mutant: Mutant, original: Path, limit: float) -> tuple[bool, str]:
+    """Whether a test notices, and which one and when, in words."""
+    # a copy of its own, without compiled files: an edit within the second of another would not be seen in them
+    tree = original.with_name(re.sub(r"\W+", "-", mutant.name))
+    shutil.copytree(original, tree, ignore=shutil.ignore_patterns("__pycache__"))
+    (path,) = (path for path in sources(tree) if mutant.before in path.read_text(encoding="utf-8"))
+    path.write_text(path.read_text(encoding="utf-8").replace(mutant.before, mutant.after), encoding="utf-8")
+    status, told, seconds = run_tests(tree, mutant.tests, limit=limit, stop=True)
+    shutil.rmtree(tree, ignore_errors=True)
+    by = re.search(r"^(?:FAILED|ERROR) (\S+)", told, re.MULTILINE)
+    if status == 1 and by:
+        return True, f"killed by {by[1]}  {seconds:.0f} s"
+    if status is None:
+        return False, f"NO VERDICT within {limit:g} s"
+    if status == 0:
+        return False, f"SURVIVED  {seconds:.0f} s"
+    return False, f"BROKEN, not noticed: the tests cannot run\n{told}"
+
+
+def run_tests(tree: Path, tests: Sequence[str], *, limit: float, stop: bool = False) -> tuple[int | None, str, float]:
+    """pytest's exit status (None where time ran out), the end of what it printed, and seconds."""
+    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=line", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {"PYTHONPATH": str(tree)}  # before what is installed, in the tests' own processes too
+    started = time.perf_counter()
+    with subprocess.Popen(
+        command + ["-x"] * stop,
+        cwd=tree,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            told, _ = process.communicate(timeout=limit)
+            status: int | None = process.returncode
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # and what the tests have started
+            status, told = None, ""
+    return status, told[-4000:], time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())

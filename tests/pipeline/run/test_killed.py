@@ -1,0 +1,129 @@
+"""`saccade run` killed after each of its renames: what lies there is the earlier result, the new one, or not done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+from makers import ROOT, tissue_pixels, write_slide
+
+from pipeline.cohort.table import find_target
+from pipeline.run.run import RunSettings, run_cohort
+
+KILLED = """
+import itertools, os, shutil, signal, sys
+import pipeline.cli, pipeline.report.report, pipeline.run.run
+
+earlier, outs, *command = sys.argv[1:]
+
+def run_until(renames, out):
+    left = renames
+    def counted(rename):
+        def wrapped(*args, **options):
+            nonlocal left
+            rename(*args, **options)
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return wrapped
+    os.replace, os.rename = counted(os.replace), counted(os.rename)
+    sys.argv = ["saccade", *command, "--out", out]
+    pipeline.cli.main()
+
+for renames in itertools.count(1):
+    out = os.path.join(outs, str(renames))
+    shutil.copytree(earlier, out)
+    # a copy of this process that has imported everything and started no thread
+    child = os.fork()
+    if child == 0:
+        try:
+            run_until(renames, out)
+        except SystemExit as exc:
+            os._exit(exc.code)
+        os._exit(9)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status):
+        sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""Runs one command again and again over copies of an earlier result, each time killed one rename later, until it ends
+by itself."""
+
+
+def artefacts(out: Path) -> dict[str, object]:
+    """All artefacts of the slide but its commit mark, as far as they are there."""
+    folder = out / "slides" / "s"
+    found: dict[str, object] = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("prediction.json", "samples.h5") and ".saccade-" not in str(path)
+    }
+    if (folder / "samples.h5").exists():  # tells where it lies, too
+        with h5py.File(folder / "samples.h5") as bag:
+            found["samples.h5"] = {name: bag[name][:].tolist() for name in bag}
+    return found
+
+
+def commit(out: Path) -> dict[str, Any] | None:
+    """The slide's commit mark."""
+    path = out / "slides" / "s" / "prediction.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_slide(tmp_path_factory.mktemp("slide") / "s.tif", tissue_pixels(900, 800, margin=0.05))
+
+
+@pytest.fixture(scope="module")
+def earlier(slide: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished result of another seed."""
+    out = tmp_path_factory.mktemp("earlier") / "out"
+    assert run_cohort(find_target(slide), out, RunSettings(model=checkpoint, seed=1)).ok == 1
+    return out
+
+
+@pytest.fixture(scope="module")
+def killed(slide: Path, earlier: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Output folders of runs that were killed after one, two, three ... renames; the last run ended by itself."""
+    outs = tmp_path_factory.mktemp("killed")
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, earlier, outs, "run", slide, "--model", checkpoint, "--seed", "0"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return sorted(outs.iterdir(), key=lambda out: int(out.name))
+
+
+def test_a_commit_mark_stands_for_all_artefacts_of_its_result(earlier: Path, killed: list[Path]) -> None:
+    results = {}
+    for out in (earlier, killed[-1]):
+        mark = commit(out)
+        assert mark is not None
+        results[mark["key"]] = artefacts(out)
+    old, new = results.values()
+    assert old.keys() == new.keys() >= {"thumbnail.png", "samples.h5", "overlay.png", "overlay.geojson"}
+    assert old != new
+    marks = [commit(out) for out in killed]
+    for out, mark in zip(killed, marks, strict=True):
+        assert mark is None or artefacts(out) == results[mark["key"]], f"after {out.name} renames"
+    # each artefact is a rename, and at each of them but the last the slide counts as not done
+    assert marks.count(None) >= 5
+
+
+def test_the_same_command_completes_what_was_killed(
+    slide: Path, killed: list[Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    whole = commit(killed[-1])
+    assert whole is not None
+    for out in killed[:-1]:
+        again = shutil.copytree(out, tmp_path / out.name)
+        (row,) = run_cohort(find_target(slide), again, RunSettings(model=checkpoint)).rows
+        assert {**row, "seconds": 0} == {**row, **whole["row"], "seconds": 0}
+        assert artefacts(again) == artefacts(killed[-1]), f"after {out.name} renames"
+        assert (again / "report.html").exists()

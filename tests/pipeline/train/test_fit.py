@@ -1,0 +1,188 @@
+"""The training loop on slides that are arrays: each of its parts does what its name says, seen from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from makers import TINY
+from torch import Tensor
+
+from pipeline.model.sampler import AttentionSampler
+from pipeline.model.values import View
+from pipeline.train.fit import fit
+from stages.attention import HematoxylinAttention
+from stages.sampling.draw import entropy
+
+PLAIN: dict[str, Any] = {
+    "samples": 8,
+    "epochs": 2,
+    "batch_size": 2,
+    "learning_rate": 1e-2,
+    "attention_rate": 1.0,
+    "warm_up": 0,
+    "weight_decay": 0.0,
+    "entropy_weight": 0.0,
+    "gradient_clip": 1e9,
+    "seed": 0,
+    "device": "cpu",
+}
+"""Every part of the loop that can be switched off is."""
+ROWS, COLUMNS = 10, 9
+
+
+def slide(seed: int) -> View:
+    """A slide whose patches are as dark as its thumbnail's cells."""
+    rng = np.random.default_rng(seed)
+    shades = rng.integers(40, 256, (ROWS * COLUMNS, 1, 1, 3))
+    patches = (shades * rng.uniform(0.7, 1, (ROWS * COLUMNS, 32, 32, 1))).astype(np.uint8)
+    rgb = shades.reshape(ROWS, COLUMNS, 3).repeat(4, 0).repeat(4, 1).astype(np.uint8)
+    return View(rgb, np.ones((ROWS, COLUMNS), bool), lambda cells: patches[cells])
+
+
+VIEWS = [slide(seed) for seed in range(4)]
+
+
+def new_model(**changes: Any) -> AttentionSampler:
+    """Random weights, the attention's last layer too: it starts at zero, where nothing can be told apart."""
+    torch.manual_seed(0)
+    model = AttentionSampler(replace(TINY, **changes))
+    if model.spec.attention == "learned":
+        torch.nn.init.normal_(model.attention.logit.weight, std=30)
+    return model
+
+
+def fitted(
+    model: AttentionSampler,
+    folder: Path,
+    views: Sequence[View] = VIEWS,
+    say: Callable[[str], None] = lambda line: None,
+    **changes: Any,
+) -> AttentionSampler:
+    labels = [i % 3 for i in range(len(views))]
+    folder.mkdir(exist_ok=True)
+    fit(model, lambda i: views[i], labels, checkpoint=folder / "fit.ckpt", say=say, **PLAIN | changes)
+    return model
+
+
+def weights(module: torch.nn.Module) -> Tensor:
+    return torch.nn.utils.parameters_to_vector(module.parameters()).detach().clone()
+
+
+def moved(folder: Path, part: str, **changes: Any) -> float:
+    """How far one part's weights move at most in a fit."""
+    model = new_model()
+    before = weights(getattr(model, part))
+    return float((weights(getattr(fitted(model, folder, **changes), part)) - before).abs().max())
+
+
+def test_the_warm_up_prefers_hematoxylin(tmp_path: Path) -> None:
+    """The fit that follows it moves nothing here, and what it starts from is attention that is the same everywhere."""
+    model = new_model()
+    torch.nn.init.zeros_(model.attention.logit.weight)
+    fitted(model, tmp_path, warm_up=10, learning_rate=1e-12)
+    stain = HematoxylinAttention(cell_px=4, temperature=1.0)
+    for view in VIEWS:
+        density = stain(model.image(view.rgb)).flatten()
+        with torch.no_grad():
+            attention = model.glance(view).log_attention.exp()
+        assert float(attention @ density) > float(density.mean() + density.std())
+
+
+def test_entropy_is_rewarded(tmp_path: Path) -> None:
+    """With the reward, attention ends less peaked than it began."""
+    model = new_model()
+
+    def spread() -> float:
+        with torch.no_grad():
+            return float(torch.stack([entropy(model.glance(v).log_attention[None]) for v in VIEWS]).mean())
+
+    before = spread()
+    fitted(model, tmp_path, entropy_weight=1.0, learning_rate=1e-3, epochs=10)
+    assert spread() > before + 0.1
+
+
+def test_every_epoch_draws_anew(tmp_path: Path) -> None:
+    """Attention never changes here, so that only the epochs' own draws can differ."""
+    epochs: list[list[int]] = [[]]
+
+    def patches(cells: np.ndarray) -> np.ndarray:
+        epochs[-1].extend(cells.tolist())
+        return VIEWS[0].patches(cells)
+
+    def say(line: str) -> None:
+        epochs.append([])
+
+    view = View(VIEWS[0].rgb, VIEWS[0].tissue, patches)
+    fitted(new_model(attention="uniform"), tmp_path, [view], say, epochs=3, batch_size=1)
+    first, second, third = (set(cells[-8:]) for cells in epochs[:3])  # before the first epoch the scale of features
+    assert len(first) == len(second) == len(third) == 8
+    assert first != second != third != first
+
+
+def test_every_epoch_takes_every_slide_once_in_an_order_of_its_own(tmp_path: Path) -> None:
+    orders: list[list[int]] = [[]]
+
+    def view(i: int) -> View:
+        orders[-1].append(i)
+        return VIEWS[i % 4]
+
+    def say(line: str) -> None:
+        orders.append([])
+
+    kept = PLAIN | {"epochs": 3, "batch_size": 1}
+    fit(new_model(), view, [0, 1, 2] * 3, checkpoint=tmp_path / "fit.ckpt", say=say, **kept)
+    first, second, third = (order[-9:] for order in orders[:3])
+    assert sorted(first) == sorted(second) == sorted(third) == list(range(9))
+    assert first != second != third != first
+
+
+def test_a_gradient_is_clipped(tmp_path: Path) -> None:
+    """AdamW divides by the gradient's size plus 1e-8: a clip far below that leaves next to no step."""
+    assert moved(tmp_path / "free", "head") > 1e-3
+    assert moved(tmp_path / "clipped", "head", gradient_clip=1e-13) < 1e-6
+
+
+@pytest.mark.parametrize("rate", [0.02, 1.0])
+def test_the_attention_net_has_its_own_rate(tmp_path: Path, rate: float) -> None:
+    """AdamW's first step moves a weight by its rate, whatever the gradient."""
+    steps = {"epochs": 1, "batch_size": 4, "attention_rate": rate}
+    head, attention = moved(tmp_path / "a", "head", **steps), moved(tmp_path / "b", "attention", **steps)
+    assert attention / head == pytest.approx(rate, rel=0.05)
+
+
+def test_the_control_variate_learns_to_foretell_the_features(tmp_path: Path) -> None:
+    """Its own loss is what teaches it: from the slides' loss it gets noise around zero."""
+
+    def error(rate: float) -> float:
+        model = new_model(control=True)
+        fitted(model, tmp_path / f"{rate}", learning_rate=rate, epochs=30)
+        with torch.no_grad():
+            return float(model(VIEWS, samples=90, generator=torch.Generator().manual_seed(1)).control_error)
+
+    assert error(1e-2) < 0.6 * error(1e-9)
+
+
+def test_the_encoder_meets_patches_turned(tmp_path: Path) -> None:
+    """One slide of one kind of patch, all whose eight ways differ: training shows the encoder all of them."""
+    patch = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    ways = {np.rot90(side, k).tobytes() for side in (patch, patch[:, ::-1]) for k in range(4)}
+    assert len(ways) == 8
+    view = View(VIEWS[0].rgb, VIEWS[0].tissue, lambda cells: np.repeat(patch[None], len(cells), 0))
+    model, met = new_model(), set()
+    model.encoder.register_forward_pre_hook(lambda module, args: met.update(p.numpy().tobytes() for p in args[0]))
+    fitted(model, tmp_path, [view], samples=64, batch_size=1)
+    assert met == ways
+
+
+def test_weights_decay(tmp_path: Path) -> None:
+    """Decoupled: a clip that leaves no gradient leaves the decay, ``rate * decay`` of a weight each step."""
+    model = new_model()
+    before = weights(model.head)
+    fitted(model, tmp_path, gradient_clip=1e-13, weight_decay=10.0, epochs=10)
+    assert float((weights(model.head) / before).median()) == pytest.approx(0.42, abs=0.15)
