@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant("intervals at 90 %", "0.5 + confidence / 2", "0.475 + confidence / 2", PREDICT),
     Mutant("intervals without the cohort's rule", "calibration=self.calibration, ", "calibration=None, ", INTERVALS),
     Mutant(
-        "intervals calibrated to 80 %", "half_width(evidence, n), 0.95)", "half_width(evidence, n), 0.8)", CALIBRATE
+        "intervals calibrated to 90 %", "half_width(evidence, n), 0.95)", "half_width(evidence, n), 0.9)", CALIBRATE
     ),
     Mutant("calibrated on slides of the training", '[*job.held_out.get("val", ()), *job', "[*job", OTHER_VAL),
     Mutant(

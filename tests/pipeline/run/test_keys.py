@@ -71,6 +71,14 @@ def test_each_setting_alone_makes_another_result(
     assert reused(slide, out, checkpoint, **change)
 
 
+def test_another_tolerance_makes_another_result(slide: Path, checkpoint: Path, out: Path) -> None:
+    """To have one at all also changes the most that may be read; here nothing else differs."""
+    assert not reused(slide, out, checkpoint, tolerance=0.5)
+    before = result(out)
+    assert not reused(slide, out, checkpoint, tolerance=1e-6)
+    assert result(out) != before
+
+
 def test_another_model_at_the_same_path_makes_another_result(
     slide: Path, checkpoint: Path, out: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from pipeline.train.calibrate import calibrate, drawn_errors
 from stages.slide.facts import SlideError
+from pipeline.train.calibrate import calibrate, drawn_errors, fit_calibration
+from stages.slide.files import SlideError
 
 SPEC = replace(TINY, classes=("a", "b"), samples=16)
 
@@ -83,3 +85,12 @@ def test_a_slide_that_cannot_be_read_whole_is_left_out_and_said(model: Attention
     views = [lambda: slide(0), lambda: View(slide(1).rgb, slide(1).tissue, broken)]
     assert calibrate(model, views, seed=0, say=said.append) is not None
     assert "calibrating intervals: left out: s1.svs: a tile is damaged" in said
+
+
+def test_a_budgets_factor_makes_95_in_100_of_the_fitted_draws_hold(model: AttentionSampler) -> None:
+    generator = torch.Generator().manual_seed(5)
+    slides = [drawn_errors(model, slide(seed), [16], draws=100, generator=generator)[16] for seed in range(3)]
+    rule = fit_calibration({16: slides})
+    assert rule is not None
+    held = torch.cat([errors.abs()[:, 1] <= rule.half_width(evidence, 16)[:, 1] for evidence, errors in slides])
+    assert int(held.sum()) == 285
