@@ -123,8 +123,8 @@ def test_no_tissue_cell_is_refused() -> None:
 
 def test_a_cell_is_tissue_from_a_tenth_of_its_pixels_on() -> None:
     mask = torch.zeros(10, 30, dtype=torch.bool)
-    mask[0, :10], mask[0, 10:19] = True, True
-    assert tissue_cells(mask, cell_px=10).tolist() == [[True, False, False]]
+    mask[0, :10], mask[0, 10:19], mask[:, 20:] = True, True, True  # with a full cell, so that no other is the fullest
+    assert tissue_cells(mask, cell_px=10).tolist() == [[True, False, True]]
 
 
 def test_a_speck_of_tissue_still_has_a_cell() -> None:
