@@ -174,11 +174,13 @@ def main() -> int:
             return 2
         print(f"{len(tests)} files and tests pass as they are  {seconds:.0f} s", flush=True)
         survivors = []
-        for mutant, (killed, words) in zip(
-            chosen, pool.map(lambda m: verdict(m, tree, options.limit), chosen), strict=True
-        ):
-            print(f"{mutant.name:<50} {words}", flush=True)
-            survivors += [] if killed else [mutant.name]
+        try:
+            told_by = pool.map(lambda mutant: verdict(mutant, tree, options.limit), chosen)
+            for mutant, (killed, words) in zip(chosen, told_by, strict=True):
+                print(f"{mutant.name:<50} {words}", flush=True)
+                survivors += [] if killed else [mutant.name]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # an interrupt ends with what is running
     if survivors:
         print(f"{len(survivors)} of {len(chosen)} were not noticed: {'; '.join(survivors)}")
     else:
