@@ -12,7 +12,7 @@ from scipy.stats import t as student_t
 
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
-from stages.prediction.predict import Calibration
+from stages.prediction.intervals import Calibration
 
 BUDGET = TINY.samples
 

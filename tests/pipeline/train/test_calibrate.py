@@ -16,8 +16,6 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from pipeline.train.calibrate import calibrate, drawn_errors
 from stages.slide.facts import SlideError
-from pipeline.train.calibrate import calibrate, drawn_errors, fit_calibration
-from stages.slide.files import SlideError
 
 SPEC = replace(TINY, classes=("a", "b"), samples=16)
 

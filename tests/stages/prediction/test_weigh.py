@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.prediction.predict import weigh
+from stages.prediction.intervals import weigh
 
 
 def log_odds(logits: Tensor) -> Tensor:
