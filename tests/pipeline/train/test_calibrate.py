@@ -15,6 +15,7 @@ from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from pipeline.train.calibrate import calibrate, drawn_errors
+from stages.prediction.intervals import fit_calibration
 from stages.slide.facts import SlideError
 
 SPEC = replace(TINY, classes=("a", "b"), samples=16)
