@@ -64,7 +64,7 @@ def root(
     if version:
         from importlib.metadata import version as installed
 
-        typer.echo(f"saccade {installed('saccade')}")
+        typer.echo(f"saccade {installed('saccade-wsi')}")
         raise typer.Exit
 
 

@@ -38,6 +38,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "rows", "table", "splits", "metrics"),
         "model": ("values", "reading", "regions", "sampler", "look", "checkpoint"),
+        "shipped": (),
         "train": ("calibrate", "fit", "train"),
         "report": ("report",),
         "run": ("workers", "run"),

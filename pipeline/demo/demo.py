@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pipeline.output.attention_map import read_attention_zarr
 from pipeline.output.documents import write_json
 from pipeline.output.folder import prepare_output
 from pipeline.run.run import RunSettings, run_cohort
+from pipeline.shipped import shipped_config
 from pipeline.train.train import train_cohort
 from stages.attention import cell_means
 
@@ -51,9 +51,10 @@ def run_demo(out: Path, *, seed: int, say: Say) -> dict[str, Any]:
     lap("slides")
 
     say("2/3 training on slide labels")
-    with as_file(files("configs") / "demo.yaml") as path:
-        config = load_config(path)
-    config = override_config(config, [f"cohort.table={json.dumps(str(table.resolve()))}", f"training.seed={seed}"])
+    config = override_config(
+        load_config(shipped_config("demo.yaml")),
+        [f"cohort.table={json.dumps(str(table.resolve()))}", f"training.seed={seed}"],
+    )
     train_cohort(config, out / "training", say=say)
     lap("training")
 

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.output.documents import write_json
 
 _PACKAGES = (
-    *("saccade", "torch", "openslide-python", "openslide-bin", "zarr", "dask", "distributed"),
+    *("saccade-wsi", "torch", "openslide-python", "openslide-bin", "zarr", "dask", "distributed"),
     *("numpy", "scikit-image", "tifffile", "imagecodecs", "h5py", "timm"),
 )
 
