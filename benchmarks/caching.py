@@ -32,9 +32,9 @@ from typing import Any
 import numpy as np
 import openslide
 import zarr
+from locations import data_folder
 from mosaic import make_mosaic
 from paper import costs
-from paper.config import data_folder
 
 from stages.pyramid.cache import cache_pyramid
 from stages.pyramid.chunks import zstd_chunk

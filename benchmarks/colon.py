@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from locations import data_folder
 from numpy.typing import NDArray
 from paper import costs
 from paper.colon import (
@@ -35,7 +36,7 @@ from paper.colon import (
     load_colon,
     warm_up,
 )
-from paper.config import Benchmark, Row, build, data_folder, read_benchmark
+from paper.config import Benchmark, Row, build, read_benchmark
 from paper.contrast import learn_to_tell_apart
 from paper.fitting import fit, predict, train_step
 from paper.layers import area_average

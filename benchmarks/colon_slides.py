@@ -18,8 +18,8 @@ import json
 from pathlib import Path
 
 import tifffile
+from locations import data_folder
 from paper.colon import Colon, assign_folds, load_colon
-from paper.config import data_folder
 
 from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import load_config

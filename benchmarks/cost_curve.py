@@ -22,8 +22,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from locations import data_folder
 from paper import costs
-from paper.config import Row, build, data_folder
+from paper.config import Row, build
 from paper.fitting import train_step
 from paper.layers import Batch
 from paper.megapixel import Megapixel, read_setting

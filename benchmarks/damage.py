@@ -35,9 +35,9 @@ import numpy as np
 import openslide
 import skimage.data
 import tifffile
+from locations import data_folder
 from mosaic import SLIDE, make_mosaic, read_piece
 from numpy.typing import NDArray
-from paper.config import data_folder
 
 from stages.geometry import Box
 from stages.slide import jpeg

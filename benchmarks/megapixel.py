@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paper.config import build, data_folder
+from locations import data_folder
+from paper.config import build
 from paper.fitting import fit, predict
 from paper.layers import Batch
 from paper.megapixel import Megapixel, Source, make_splits, read_setting

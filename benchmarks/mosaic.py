@@ -19,8 +19,8 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import tifffile
+from locations import data_folder
 from numpy.typing import NDArray
-from paper.config import data_folder
 
 from stages.disk import new_file
 

@@ -33,10 +33,10 @@ import dask
 import numpy as np
 import openslide
 import zarr
+from locations import data_folder
 from mosaic import make_mosaic
 from numpy.typing import NDArray
 from paper import costs
-from paper.config import data_folder
 from PIL import Image
 
 from stages.geometry import Box, Raster

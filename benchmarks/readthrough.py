@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from paper.config import data_folder
+from locations import data_folder
 
 from stages.geometry import Box
 from stages.pyramid.chunk_cache import CachedSlide, CachedTiles, ChunkCache

@@ -111,8 +111,9 @@ def _thumbnail_features(model: AttentionSampler, view: View) -> Tensor:
 def colon(seed: int) -> Iterator[Setting]:
     """The paper's task: trained on all folds but the first, seen on the first."""
     from colon import CONFIG, Trainer
+    from locations import data_folder
     from paper.colon import load_colon, warm_up
-    from paper.config import build, data_folder, read_benchmark
+    from paper.config import build, read_benchmark
     from paper.fitting import fit
     from paper.layers import ink
     from paper.models import AttentionSampling, encode

@@ -2,32 +2,69 @@
 
 from __future__ import annotations
 
-import os
+import importlib.abc
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
-import torch
-from makers import AWKWARD, ROOT, tissue_pixels, write_slide
+from locations import data_folder
+from makers import AWKWARD, tissue_pixels, write_slide
 
 import stages.pyramid.layout
-from pipeline.model.checkpoint import save_model
-from pipeline.model.sampler import AttentionSampler
-from pipeline.model.values import ModelSpec
 
 # The same examples in every run, and no time limit on each: machines that test are often busy.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("steady")
-# The tests' tensors are small: threads gain nothing, and on a busy machine each waits for the other.
-torch.set_num_threads(1)
+
+NO_TORCH = "needs torch, which is not installed"
+
+
+class _NoTorch(importlib.abc.MetaPathFinder):
+    """Skips, and names, each test and each file of tests that reaches for torch where it is not installed.
+
+    `test_house.py` sees to it that nothing reaches for it which could do without.
+    """
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname.partition(".")[0] in ("torch", "torchmetrics", "lightning"):
+            pytest.skip(NO_TORCH, allow_module_level=True)
+
+
+def _named(report: Any, path: Path) -> Any:
+    """A report whose skip for want of torch is told of its own file, not of this one."""
+    if report.skipped and NO_TORCH in report.longrepr[2]:
+        report.longrepr = (str(path), None, NO_TORCH)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    return _named((yield), collector.path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    return _named((yield), item.path)
+
+
+if find_spec("torch"):
+    import torch
+
+    # The tests' tensors are small: threads gain nothing, and on a busy machine each waits for the other.
+    torch.set_num_threads(1)
+else:
+    sys.meta_path.append(_NoTorch())
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real slides, or a visible skip."""
-    folder = Path(os.environ.get("SACCADE_DATA", ROOT / "../shared/data")).resolve()
+    folder = data_folder()
     if not (folder / "slides").is_dir():
         pytest.skip(f"no real slides at {folder}: set SACCADE_DATA")
     return folder
@@ -46,24 +83,9 @@ def slides_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model with random weights: what a run does is the same whatever the model knows."""
-    spec = ModelSpec(
-        classes=("normal", "tumour"),
-        attention_mpp=8.0,
-        patch_mpp=0.5,
-        patch_px=64,
-        attention="learned",
-        encoder="small",
-        dim=16,
-        scheme="systematic",
-        samples=16,
-    )
-    torch.manual_seed(0)
-    model = AttentionSampler(spec)
-    for parameter in model.attention.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_model(model, path)
-    return path
+    from models import save_untrained
+
+    return save_untrained(tmp_path_factory.mktemp("model") / "model.safetensors")
 
 
 @pytest.fixture

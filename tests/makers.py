@@ -1,4 +1,4 @@
-"""Slides and models that the tests make for themselves."""
+"""Slides that the tests make for themselves, and what they ask of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import skimage.data
 import tifffile
 from numpy.typing import NDArray
 
-from pipeline.model.values import ModelSpec
 from stages.geometry import Box, Mpp, Raster, patch_rasters, physical_raster
 from stages.pyramid.open import ZarrSlide
 from stages.pyramid.plan import Wish
@@ -28,19 +27,6 @@ from stages.slide.render import render
 ROOT = Path(__file__).parent.parent
 AWKWARD = 'Fälle 12\nü, "x".d'
 """A name with spaces, quotes, a newline and more than ASCII in it."""
-
-TINY = ModelSpec(
-    classes=("a", "b", "c"),
-    attention_mpp=8.0,
-    patch_mpp=1.0,
-    patch_px=32,
-    attention="learned",
-    encoder="small",
-    dim=8,
-    scheme="systematic",
-    samples=12,
-)
-"""A model of few weights."""
 
 
 def names(folder: Path) -> set[str]:

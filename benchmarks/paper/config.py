@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -105,11 +104,6 @@ class Benchmark(Section):
         else:
             relevant["training"] = asdict(self.fitting(row))
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def data_folder() -> Path:
-    """Where the public data sets are: $SACCADE_DATA, or shared/data beside the repository."""
-    return Path(os.environ.get("SACCADE_DATA", Path(__file__).resolve().parents[3] / "shared/data"))
 
 
 def read_benchmark(path: Path) -> Benchmark:

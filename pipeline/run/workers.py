@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
-
-import torch
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
@@ -80,8 +79,16 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        client.run(torch.set_num_threads, max(1, (os.cpu_count() or 1) // workers))
+        client.run(_share_cores, workers)
         yield client
+
+
+def _share_cores(workers: int) -> None:
+    """Leave each of the workers its part of the cores; only torch would take them all."""
+    if find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 def _died(slide: CohortSlide, exc: BaseException) -> dict[str, Any]:

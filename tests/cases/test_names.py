@@ -13,8 +13,6 @@ from pipeline.cache import CacheSettings, cache_cohort
 from pipeline.cohort.table import find_target
 from pipeline.config import load_config
 from pipeline.output.attention_map import read_attention_zarr, write_attention_zarr
-from pipeline.run.run import RunSettings, run_cohort
-from pipeline.train.train import train_cohort
 from stages.geometry import Raster
 from stages.pyramid.chunk_cache import ChunkCache
 from stages.pyramid.open import open_pyramid
@@ -55,6 +53,8 @@ def test_an_attention_map_stays_where_it_was_put(folder: Path) -> None:
 
 
 def test_a_run_and_a_cache_write_only_where_they_were_told(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    from pipeline.run.run import RunSettings, run_cohort
+
     slide = write_slide(folder / f"{folder.name}.tif", tissue_pixels(700, 600))
     before = beside(folder)
     for profile in ("native", "portable"):
@@ -73,6 +73,8 @@ def test_a_run_and_a_cache_write_only_where_they_were_told(folder: Path, checkpo
 
 def test_slides_that_differ_behind_such_a_sign_are_two(checkpoint: Path, tmp_path: Path) -> None:
     """The second run destroyed the first's results where a path was cut at the sign."""
+    from pipeline.run.run import RunSettings, run_cohort
+
     for name in ("B.tif", "B#1.tif", "B?1.tif"):
         write_slide(tmp_path / name, tissue_pixels(600, 600))
     for name in ("B.tif", "B#1.tif", "B?1.tif"):
@@ -83,6 +85,8 @@ def test_slides_that_differ_behind_such_a_sign_are_two(checkpoint: Path, tmp_pat
 
 
 def test_training_writes_only_where_it_was_told(folder: Path, slides_folder: Path) -> None:
+    from pipeline.train.train import train_cohort
+
     for i in range(4):
         shutil.copy(slides_folder / "plain.tif", folder / f"s{i}.tif")
     table = "slide,patient,label,split\n" + "".join(f"s{i}.tif,p{i},{'ab'[i % 2]},train\n" for i in range(4))

@@ -12,9 +12,6 @@ import pytest
 import tifffile
 from makers import tissue_pixels, write_slide
 
-from pipeline.model.look import look_at
-from pipeline.model.sampler import AttentionSampler
-from pipeline.model.values import ModelSpec
 from stages.geometry import Box, Raster, physical_raster
 from stages.patches import BLOCK, PatchReader
 from stages.slide.facts import SlideError
@@ -213,6 +210,10 @@ def test_snapped_patches_take_one_tile_each(slides_folder: Path) -> None:
 
 def test_a_model_says_whether_its_patches_are_snapped(slides_folder: Path) -> None:
     """The choice is the model's, so that it is trained on what it will read."""
+    from pipeline.model.look import look_at
+    from pipeline.model.sampler import AttentionSampler
+    from pipeline.model.values import ModelSpec
+
     spec = ModelSpec(("a", "b"), 8.0, 0.5, 48, "uniform", "small", 8, "systematic", 4)
     slide = open_slide(slides_folder / "even.tif")
     for snap in (False, True):

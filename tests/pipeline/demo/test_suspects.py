@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import openslide
 import pytest
-import torch
 from makers import Pixels, pixels, thumbnail
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -16,7 +15,6 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from pipeline.demo.painting import render, write_slide
 from pipeline.demo.scene import COARSE, MPP, Scene, make_scene
-from stages.encoder.build import build_encoder
 
 SEED, SIZE, SLIDES = 78, 2560, 16
 
@@ -158,6 +156,10 @@ def test_full_resolution_tells_a_lesion_from_a_decoy_and_a_thumbnail_does_not(pl
 
 @pytest.mark.slow
 def test_the_small_encoder_learns_lesions_from_labelled_patches(places: list[Place]) -> None:
+    import torch
+
+    from stages.encoder.build import build_encoder
+
     spots = [place for place in places if place.is_spot]
     patches = torch.from_numpy(np.stack([spot.patches for spot in spots]))
     lesion = torch.tensor([float(spot.is_lesion) for spot in spots])

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from makers import TINY, tissue_pixels, write_slide
+from makers import tissue_pixels, write_slide
+from models import TINY
 
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import look

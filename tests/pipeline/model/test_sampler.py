@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import torch
-from makers import TINY as SPEC
+from models import TINY as SPEC
 
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler

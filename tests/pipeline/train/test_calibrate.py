@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from makers import TINY
+from models import TINY
 
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.sampler import AttentionSampler

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from makers import tissue_pixels, write_slide
@@ -20,7 +19,6 @@ from matplotlib.path import Path as Ring
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.attention import HematoxylinAttention, masked_log_softmax, tissue_cells
 from stages.geometry import Box, Mpp, Raster, level_raster
 from stages.overlay.geojson import geojson
 from stages.overlay.picture import blend, draw_overlay, overlay_figure, round_length
@@ -64,6 +62,10 @@ def blob_image(width: int, height: int, x: float, y: float, radius: float) -> ND
 
 
 def attend(slide: Slide, attention_mpp: float, cell_px: int) -> tuple[Thumbnail, NDArray[np.float64], Raster]:
+    import torch
+
+    from stages.attention import HematoxylinAttention, masked_log_softmax, tissue_cells
+
     thumbnail = read_thumbnail(slide, attention_mpp)
     hematoxylin = HematoxylinAttention(cell_px=cell_px, temperature=0.01)
     rgb = torch.from_numpy(thumbnail.rgb).permute(2, 0, 1) / 255

@@ -14,7 +14,6 @@ from ome_zarr_models.v05.image import Image
 
 from pipeline.cohort.table import find_target
 from pipeline.info import describe
-from pipeline.run.run import RunSettings, run_cohort
 from stages.geometry import Box, Mpp, Raster, patch_rasters, physical_raster
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.open import ZarrSlide, open_pyramid
@@ -105,6 +104,8 @@ def test_patches_of_tissue_cells_are_the_slides(sparse: Path, kept: ZarrSlide, m
 
 def test_a_run_predicts_the_same_from_it(sparse: Path, kept: ZarrSlide, checkpoint: Path, tmp_path: Path) -> None:
     """The whole way from the thumbnail to the intervals."""
+    from pipeline.run.run import RunSettings, run_cohort
+
     rows = []
     for name, path in (("slide", sparse), ("pyramid", kept.facts.path)):
         summary = run_cohort(find_target(path), tmp_path / name, RunSettings(model=checkpoint))

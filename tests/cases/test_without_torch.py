@@ -1,0 +1,66 @@
+"""What reads, tiles, caches and writes slides does so without torch, the last to come to a new Python."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from makers import ROOT
+
+from stages.pyramid.cache import open_pyramid
+
+NEEDS_TORCH = (
+    *("stages.sampling.schemes", "stages.sampling.draw", "stages.attention", "stages.encoder", "stages.prediction"),
+    *("pipeline.model", "pipeline.train", "pipeline.run.run", "pipeline.demo.demo"),
+)
+"""Rooms and files that compute with a model. Everything else in the house does without, or imports it when called."""
+
+HIDDEN = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "torchmetrics", "lightning")))
+"""
+
+
+def without_torch(code: str, *args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", HIDDEN + code, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_only_what_computes_with_a_model_imports_torch() -> None:
+    found = [path.relative_to(ROOT) for floor in ("stages", "pipeline") for path in (ROOT / floor).rglob("*.py")]
+    modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in found]
+    code = """
+import importlib
+for module in sys.argv[1:]:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        print(module)
+"""
+    done = without_torch(code, *modules)
+    assert done.returncode == 0, done.stderr
+    needing = done.stdout.split()
+    allowed = {room: [m for m in needing if m == room or m.startswith(f"{room}.")] for room in NEEDS_TORCH}
+    assert set(needing) == {module for room in allowed.values() for module in room}
+    assert all(allowed.values()), "a room that does without has no place in the list"
+
+
+def command(*args: object) -> subprocess.CompletedProcess[str]:
+    return without_torch("from pipeline.cli import main; main()", *args)
+
+
+def test_info_tells_of_a_slide(slides_folder: Path) -> None:
+    done = command("info", slides_folder / "odd.tif", "--json")
+    assert json.loads(done.stdout)["levels"][0]["width"] == 1803, done.stderr
+
+
+@pytest.mark.parametrize("profile", ["native", "portable"])
+def test_cache_writes_a_pyramid_and_verifies_it(slides_folder: Path, tmp_path: Path, profile: str) -> None:
+    slide = slides_folder / "even.tif"
+    args = ("cache", slide, "--out", tmp_path, "--profile", profile)
+    for done in (command(*args), command(*args, "--verify")):
+        assert done.returncode == 0, done.stderr
+    assert open_pyramid(tmp_path / "even.ome.zarr").facts.fingerprint == open_pyramid(slide).facts.fingerprint
