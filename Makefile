@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= data/demo
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all test-newest mutants lint docs bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -16,10 +16,21 @@ test: $(VENV)/.installed-dev
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile -m ""
 
+# The part that needs no torch, on the newest Python of this machine and the newest of everything else.
+test-newest: $(VENV)/bin/python
+	$(BIN)/python .ci/newest.py
+
+# Spoil the code in one place after another: the tests must notice each time. Minutes.
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tests/mutants.py
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/build_api.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/demo.py

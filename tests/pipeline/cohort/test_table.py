@@ -101,7 +101,7 @@ def test_a_pipe_is_never_opened_as_a_slide(folder):
 
 def test_pyramids_are_slides_and_other_zarr_folders_are_left_alone(folder):
     ome = {"ome": {"version": "0.5", "multiscales": [{"datasets": [{"path": "0"}]}]}}
-    zarr.create_group(str(folder / "p.ome.zarr"), attributes=ome, zarr_format=3)
+    zarr.create_group(folder / "p.ome.zarr", attributes=ome, zarr_format=3)
     touch(folder / "p.ome.zarr" / "0" / "inside.svs")
     write_attention_zarr(folder / "attention.zarr", np.ones((2, 3), np.float32), Raster(0, 0, 8, 8, 3, 2))
     touch(folder / "old.zarr" / ".zgroup")

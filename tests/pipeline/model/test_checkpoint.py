@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from makers import ROOT
-from makers import TINY as SPEC
+from models import TINY as SPEC
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 

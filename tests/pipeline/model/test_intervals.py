@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from makers import TINY
+from models import TINY
 from scipy.stats import t as student_t
 
 from pipeline.model.sampler import AttentionSampler

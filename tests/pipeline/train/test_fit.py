@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from makers import TINY
+from models import TINY
 from torch import Tensor
 
 from pipeline.model.sampler import AttentionSampler
