@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -126,9 +125,7 @@ except SystemExit:
 heavy = ("torch", "numpy", "dask", "zarr", "pandas", "lightning", "matplotlib")
 print([module for module in heavy if module in sys.modules], file=sys.stderr)
 """
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    assert time.perf_counter() - started < 10  # a hang, not a benchmark
     for command in ("demo", "info", "cache", "train", "run"):
         assert command in done.stdout
