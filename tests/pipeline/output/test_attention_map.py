@@ -21,7 +21,7 @@ def test_an_attention_map_comes_back_in_its_place(folder):
     found, place = read_attention_zarr(path)
     assert place == raster
     assert np.array_equal(found, attention.astype(np.float32))
-    array = zarr.open_array(str(path), mode="r")
+    array = zarr.open_array(path, mode="r")
     assert array.metadata.zarr_format == 3
     assert array.metadata.dimension_names == ("y", "x")
     place_written = {"frame": "level0", "x": 13.5, "y": -2.25, "scale_x": 127.9, "scale_y": 128.1}
@@ -36,7 +36,7 @@ def test_an_attention_map_larger_than_its_chunks(tmp_path):
 
 
 def test_a_zarr_that_is_not_ours_is_kept_and_a_wrong_shape_refused(tmp_path):
-    zarr.create_array(store=str(tmp_path / "theirs.zarr"), shape=(2,), dtype="f4")
+    zarr.create_array(store=tmp_path / "theirs.zarr", shape=(2,), dtype="f4")
     raster = Raster(0, 0, 1, 1, 3, 2)
     with pytest.raises(UsageError, match="was not written by saccade"):
         write_attention_zarr(tmp_path / "theirs.zarr", np.zeros((2, 3)), raster)
