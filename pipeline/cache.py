@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError
 from pipeline.output.folder import prepare_output
+from stages.html import table
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
 from stages.pyramid.open import open_pyramid
@@ -53,9 +54,31 @@ class CacheSettings:
         return out / f"{slide.slide_id}{'.ome.zarr' if self.ngff == '0.5' else SUFFIX}"
 
 
+@dataclass(frozen=True, slots=True)
+class CacheSummary:
+    """What became of a cohort's pyramids; a notebook shows what went wrong.
+
+    Attributes:
+        total: how many slides there were.
+        errors: why slides failed, by their names; after a full disk also of those that were not tried.
+    """
+
+    total: int
+    errors: dict[str, str]
+
+    @property
+    def failed(self) -> int:
+        """How many slides failed or were not tried."""
+        return len(self.errors)
+
+    def _repr_html_(self) -> str:
+        caption = f"{self.total - self.failed} of {self.total} pyramids are there and whole"
+        return table(self.errors.items(), header=("slide", "error") if self.errors else (), caption=caption)
+
+
 def cache_cohort(
     cohort: Cohort, out: Path, settings: CacheSettings | None = None, *, progress: CacheProgress | None = None
-) -> int:
+) -> CacheSummary:
     """Write every slide's pyramid to ``out/<slide_id>.ome.zarr``; those that are there and whole are kept.
 
     A pyramid records the resolution that the file states; an override is given again where it is read.
@@ -67,7 +90,7 @@ def cache_cohort(
         progress: told of all that happens.
 
     Returns:
-        How many slides failed; the others are not affected, but for a full disk, which ends the work.
+        Which slides failed; the others are not affected, but for a full disk, which ends the work.
 
     Raises:
         UsageError: the settings contradict each other, or ``out`` cannot be written.
@@ -91,11 +114,11 @@ def cache_cohort(
 
 def verify_cohort(
     cohort: Cohort, out: Path, settings: CacheSettings | None = None, *, progress: CacheProgress | None = None
-) -> int:
+) -> CacheSummary:
     """Read every chunk of every slide's pyramid in ``out``, and nothing else; writes nothing.
 
     Returns:
-        How many slides have no pyramid there, a damaged one, or one of what the slide's file was before.
+        Which slides have no pyramid there, a damaged one, or one of what the slide's file was before.
 
     Raises:
         UsageError: exports are asked for.
@@ -123,9 +146,9 @@ def verify_cohort(
     return _each(cohort, verify, progress)
 
 
-def _each(cohort: Cohort, work: Callable[[CohortSlide], str], progress: CacheProgress | None) -> int:
-    """Do every slide; returns how many failed or were not tried because the disk is full."""
-    failed, total = 0, len(cohort.slides)
+def _each(cohort: Cohort, work: Callable[[CohortSlide], str], progress: CacheProgress | None) -> CacheSummary:
+    """Do every slide, up to one that finds the disk full."""
+    errors, total = {}, len(cohort.slides)
     for number, slide in enumerate(cohort.slides, 1):
         full = False
         try:
@@ -134,16 +157,16 @@ def _each(cohort: Cohort, work: Callable[[CohortSlide], str], progress: CachePro
             line = f"{slide.slide_id}: {work(slide)}"
         except Exception as exc:
             full = isinstance(exc, FullDiskError)
-            failed += 1
+            errors[slide.slide_id] = str(exc)
             line = f"{slide.slide_id}: failed: {exc}"
         if full and number < total:
-            failed += total - number
+            errors |= {untried.slide_id: "not tried: the disk is full" for untried in cohort.slides[number:]}
             line += f"; the other {total - number} slides were not tried"
         if progress:
             progress(number, total, line)
         if full:
             break
-    return failed
+    return CacheSummary(total, errors)
 
 
 class _Clock:

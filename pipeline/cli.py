@@ -55,17 +55,22 @@ class Ngff(StrEnum):
 Scheme = StrEnum("Scheme", {name.upper(): name for name in choices()})  # type: ignore[misc]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from pipeline.version import saccade_version
+
+        typer.echo(f"saccade {saccade_version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """Whole-slide histopathology by attention sampling: look where it matters, predict with a stated confidence."""
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"saccade {installed('saccade-wsi')}")
-        raise typer.Exit
 
 
 @app.command()
@@ -119,15 +124,20 @@ def cache(
     ] = Ngff.NEW,
 ) -> None:
     """Tile and cache slides as chunked OME-Zarr pyramids that every other command reads in their place."""
-    from pipeline.cohort.table import find_target
+    from pipeline import commands
 
-    cohort = find_target(target)  # before anything heavy, so that wrong usage is answered at once
-    from pipeline.cache import CacheSettings, cache_cohort, verify_cohort
-
-    settings = CacheSettings(profile.value, everything, ngff.value)
+    cohort = commands.read_cohort(target)  # before anything heavy, so that wrong usage is answered at once
     with _Progress("verifying" if verify else "caching") as progress:
-        failed = (verify_cohort if verify else cache_cohort)(cohort, out, settings, progress=progress)
-    raise typer.Exit(1 if failed else 0)
+        summary = commands.cache(
+            cohort,
+            out=out,
+            profile=profile.value,
+            everything=everything,
+            ngff=ngff.value,
+            verify=verify,
+            progress=progress,
+        )
+    raise typer.Exit(1 if summary.failed else 0)
 
 
 @app.command()
@@ -137,14 +147,11 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train on a cohort of slides with slide-level labels; cross-validate; write the checkpoint and metrics."""
-    from pipeline.config import load_config
+    from pipeline import commands
 
-    loaded = load_config(config, overrides or ())
-    from pipeline.train.train import train_cohort
-
-    metrics = train_cohort(loaded, out, say=_say)
-    typer.echo(f"model:   {out / 'model.safetensors'}\nmetrics: {out / 'metrics.json'}")
-    raise typer.Exit(1 if metrics["excluded"] else 0)
+    summary = commands.train(config, out=out, overrides=overrides or (), say=_say)
+    typer.echo(f"model:   {summary.model}\nmetrics: {out / 'metrics.json'}")
+    raise typer.Exit(1 if summary.excluded else 0)
 
 
 @app.command()
@@ -172,17 +179,24 @@ def run(
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler to use instead.")] = None,
 ) -> None:
     """Predict every slide of TARGET, with intervals and attention overlays; a rerun does only what is missing."""
-    from pipeline.cohort.table import find_target
+    from pipeline import commands
 
-    cohort = find_target(target)
-    from pipeline.run.run import RunSettings, run_cohort
-
-    settings = RunSettings(
-        model=model, samples=samples, tolerance=tolerance, scheme=scheme, mpp=mpp, seed=seed, device=device
-    )
+    cohort = commands.read_cohort(target)
     with _Progress("predicting") as progress:
-        summary = run_cohort(
-            cohort, out, settings, workers=workers, scheduler=scheduler, progress=progress, command=sys.argv
+        summary = commands.run(
+            cohort,
+            model,
+            out=out,
+            samples=samples,
+            tolerance=tolerance,
+            scheme=scheme,
+            mpp=mpp,
+            seed=seed,
+            device=device,
+            workers=workers,
+            scheduler=scheduler,
+            progress=progress,
+            command=sys.argv,
         )
     typer.echo(
         f"{summary.ok} of {summary.total} slides predicted ({summary.reused} already done), {summary.failed} failed"

@@ -1,1 +1,84 @@
-"""The door: what users import."""
+"""Whole-slide histopathology by attention sampling: look where it matters, predict with a stated confidence.
+
+In a notebook, each line shows what it made:
+
+    >>> import saccade
+    >>> slide = saccade.open_slide("slides/even.tif")
+    >>> model = saccade.load_model("model.safetensors")
+    >>> prediction = saccade.predict(slide, model)
+    >>> figure = prediction.plot()
+
+`run`, `train` and `cache` are the commands of the same names. A name is imported when it is first used, so `import
+saccade` costs nothing; `dir(saccade)` lists them all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.cache import CacheSummary as CacheSummary
+    from pipeline.cohort.table import Cohort as Cohort
+    from pipeline.commands import TrainSummary as TrainSummary
+    from pipeline.commands import cache as cache
+    from pipeline.commands import load_model as load_model
+    from pipeline.commands import open_slide as open_slide
+    from pipeline.commands import predict as predict
+    from pipeline.commands import read_cohort as read_cohort
+    from pipeline.commands import run as run
+    from pipeline.commands import train as train
+    from pipeline.errors import UsageError as UsageError
+    from pipeline.predict import SlidePrediction as SlidePrediction
+    from pipeline.run.run import RunSummary as RunSummary
+    from stages.pyramid.store import SlideStore as SlideStore
+    from stages.slide.facts import SlideError as SlideError
+    from stages.slide.protocol import Slide as Slide
+
+    __version__: str
+
+_PLACES = {
+    "pipeline.cache": ("CacheSummary",),
+    "pipeline.cohort.table": ("Cohort",),
+    "pipeline.commands": (
+        *("TrainSummary", "cache", "load_model", "open_slide", "predict", "read_cohort", "run", "train"),
+    ),
+    "pipeline.errors": ("UsageError",),
+    "pipeline.predict": ("SlidePrediction",),
+    "pipeline.run.run": ("RunSummary",),
+    "stages.pyramid.store": ("SlideStore",),
+    "stages.slide.facts": ("SlideError",),
+    "stages.slide.protocol": ("Slide",),
+}
+_PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = [
+    *("open_slide", "load_model", "predict", "run", "train", "cache", "read_cohort"),
+    *("Slide", "SlideStore", "SlidePrediction", "Cohort", "RunSummary", "TrainSummary", "CacheSummary"),
+    *("SlideError", "UsageError", "__version__"),
+]
+
+
+if not TYPE_CHECKING:  # type checkers would take it for a promise that every name exists
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            from saccade.moved import nearest
+
+            near = nearest(name, __all__)
+            hint = f"did you mean {near!r}?" if near else "dir(saccade) lists what it has"
+            raise AttributeError(f"saccade has no {name!r}; {hint}", name=name)
+        from importlib import import_module
+
+        from saccade.shadows import refuse_shadows
+
+        refuse_shadows()
+        if name == "__version__":
+            value = import_module("pipeline.version").saccade_version()
+        else:
+            value = getattr(import_module(_PLACE_OF[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

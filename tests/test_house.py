@@ -19,7 +19,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "geometry": (),
         "disk": (),
         "sampling": ("walk", "designs", "schemes", "draw", "estimate"),
-        "slide": ("jpeg", "tiles", "facts", "protocol", "tiff", "dicom", "files", "reduced", "area_means", "render"),
+        "slide": ("jpeg", "tiles", "tiff", "dicom", "facts", "card", "files", "reduced", "area_means", "render"),
+        "html": (),
         "tissue": (),
         "pyramid": (
             *("jpeg_metadata", "layout", "record", "shards", "open", "codec", "store", "chunk_cache"),
@@ -38,13 +39,21 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "cohort": ("files", "rows", "table", "splits", "metrics"),
         "model": ("values", "reading", "regions", "sampler", "look", "checkpoint"),
         "shipped": (),
+        "version": (),
+        "predict": (),
         "train": ("calibrate", "fit", "train"),
         "report": ("report",),
         "run": ("workers", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "cache": (),
+        "commands": (),
         "cli": (),
+    },
+    "saccade": {
+        "shadows": (),
+        "moved": (),
+        "__main__": (),
     },
 }
 FLOORS = tuple(HOUSE)
@@ -85,7 +94,7 @@ def place(module: str) -> tuple[int, int, int]:
     rooms = HOUSE[floor]
     return (
         FLOORS.index(floor),
-        list(rooms).index(room) if room else -1,
+        list(rooms).index(room) if room else len(rooms),  # a floor's own file hands out what is in its rooms
         rooms[room].index(file) if file else -1,
     )
 

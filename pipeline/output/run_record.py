@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.output.documents import write_json
+from pipeline.version import saccade_version
 
 _PACKAGES = (
-    *("saccade-wsi", "torch", "openslide-python", "openslide-bin", "zarr", "dask", "distributed"),
+    *("torch", "openslide-python", "openslide-bin", "zarr", "dask", "distributed"),
     *("numpy", "scikit-image", "tifffile", "imagecodecs", "h5py", "timm"),
 )
 
@@ -24,7 +25,7 @@ def write_run(path: Path, run: Mapping[str, Any]) -> None:
 
 def versions() -> dict[str, str | None]:
     """Versions of this package and of what its results depend on; None for what is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"python": platform.python_version(), "saccade": saccade_version()}
     for name in _PACKAGES:
         try:
             found[name] = version(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +15,8 @@ import numpy as np
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, model_digest
-from pipeline.model.look import Look, look_at
 from pipeline.model.sampler import AttentionSampler
-from pipeline.model.values import ModelSpec, Sampled
+from pipeline.model.values import ModelSpec
 from pipeline.output.attention_map import write_attention_zarr
 from pipeline.output.bags import write_samples_h5
 from pipeline.output.documents import write_json
@@ -25,8 +24,10 @@ from pipeline.output.folder import prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit, write_thumbnail
 from pipeline.output.table import write_predictions
+from pipeline.predict import SlidePrediction, predict_slide
 from pipeline.run.workers import each
 from stages.disk import new_file
+from stages.html import table
 from stages.overlay.geojson import geojson
 from stages.overlay.picture import draw_overlay
 from stages.pyramid.open import open_pyramid
@@ -63,14 +64,28 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What became of a run's slides."""
+    """What became of a run's slides; a notebook shows a row for each.
+
+    Attributes:
+        total: how many slides there were.
+        ok: how many were predicted.
+        failed: how many could not be.
+        reused: how many of the predicted ones were so by an earlier run.
+        rows: the rows of predictions.csv, by column.
+        metrics: of the slides that have labels; empty where there are none, or of one class only.
+    """
 
     total: int
     ok: int
     failed: int
     reused: int
-    rows: list[dict[str, Any]]
-    metrics: dict[str, Any]
+    rows: list[dict[str, Any]] = field(repr=False)
+    metrics: dict[str, Any] = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        rows = [(row["slide_id"], in_words(row)) for row in self.rows]
+        counts = f"{self.ok} of {self.total} slides predicted ({self.reused} already done), {self.failed} failed"
+        return table(rows, header=("slide", "prediction"), caption=counts)
 
 
 def run_cohort(
@@ -103,7 +118,7 @@ def run_cohort(
         reused += earlier
         rows[slide.slide_id] = row
         if progress:
-            words = f"{_in_words(row)}{' (done earlier)' if earlier else ''}"
+            words = f"{in_words(row)}{' (done earlier)' if earlier else ''}"
             progress(len(rows), len(jobs), f"{slide.slide_id}: {words}")
     ordered = [rows[slide.slide_id] for slide in cohort.slides]
     return _finish(cohort, out, ordered, model.spec.classes, reused, settings, started, command)
@@ -154,82 +169,60 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
             f"{folder} already holds another slide of this name ({commit['path']}): "
             "use another --out or rename the slide"
         )
-    look = look_at(opened, model)
-    generator = look.generator(settings.seed, model.device)
-    sampled = model.sample(
-        look.view,
-        generator=generator,
+    found = predict_slide(
+        opened,
+        model,
         samples=settings.samples,
-        scheme=settings.scheme,
         tolerance=settings.tolerance,
+        scheme=settings.scheme,
+        seed=settings.seed,
     )
-    return _write_slide(slide, folder, key, model, look, sampled, started)
+    return _write_slide(slide, folder, key, found, started)
 
 
-def _write_slide(
-    slide: CohortSlide,
-    folder: Path,
-    key: str,
-    model: AttentionSampler,
-    look: Look,
-    sampled: Sampled,
-    started: float,
-) -> dict[str, Any]:
-    facts, classes = look.slide.facts, model.spec.classes
+def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePrediction, started: float) -> dict[str, Any]:
+    facts, spec, boxes = found.slide.facts, found.spec, found.patch_boxes_level0
     mpp = facts.require_mpp()
-    attention = sampled.log_attention.exp().reshape(look.cells.shape).cpu().numpy()
-    cells = sampled.cells
-    boxes = look.reader.boxes_level0(cells)
-    prediction = sampled.prediction
-    probabilities, low, high = (v.tolist() for v in (prediction.probabilities, prediction.low, prediction.high))
-    best = int(np.argmax(probabilities))
-    cost = look.count(cells, sampled.opened)
-    row: dict[str, Any] = {
-        "status": "ok",
-        "error": "",
-        "predicted": classes[best],
-        **{f"prob_{c}": probabilities[i] for i, c in enumerate(classes)},
-        **{f"prob_{c}_low": low[i] for i, c in enumerate(classes)},
-        **{f"prob_{c}_high": high[i] for i, c in enumerate(classes)},
-        "patches_read": len(cells),
-        "cells": int(look.tissue.sum()),
-        "fraction_read": float(look.share.ravel()[cells].sum()),
-        "bytes_read": cost.bytes,
-        "seconds": time.perf_counter() - started,
-        "key": key,
-    }
+    seconds = time.perf_counter() - started
+    row: dict[str, Any] = {"status": "ok", "error": "", **found.columns(), "seconds": seconds, "key": key}
     begin_slide(folder)
-    title = f"{slide.slide_id}: {classes[best]} {probabilities[best]:.3f} [{low[best]:.3f}, {high[best]:.3f}]"
-    write_thumbnail(folder / "thumbnail.png", look.thumbnail.rgb)
-    write_attention_zarr(folder / "attention.zarr", attention, look.cells)
-    flat = attention.ravel()[cells]
+    write_thumbnail(folder / "thumbnail.png", found.thumbnail.rgb)
+    write_attention_zarr(folder / "attention.zarr", found.attention, found.attention_raster)
     write_samples_h5(
         folder / "samples.h5",
         slide_id=slide.slide_id,
         facts=facts,
-        patch_px=model.spec.patch_px,
-        patch_mpp=model.spec.patch_mpp,
+        patch_px=spec.patch_px,
+        patch_mpp=spec.patch_mpp,
         boxes_level0=boxes,
-        cells=cells,
-        features=sampled.features,
-        attention=flat,
-        weights=sampled.weights,
+        cells=found.patch_cells,
+        features=found.patch_features,
+        attention=found.patch_attention,
+        weights=found.patch_weights,
     )
     with new_file(folder / "overlay.png") as temporary:
-        draw_overlay(temporary, look.thumbnail, attention, look.cells, boxes, title=title, mpp_level0=mpp)
-    outlines = geojson(attention, look.cells, boxes, attention_at=flat, weights=sampled.weights, bounds=facts.bounds)
+        parts = (found.thumbnail, found.attention, found.attention_raster, boxes)
+        draw_overlay(temporary, *parts, title=found.in_words(slide.slide_id), mpp_level0=mpp)
+    outlines = geojson(
+        found.attention,
+        found.attention_raster,
+        boxes,
+        attention_at=found.patch_attention,
+        weights=found.patch_weights,
+        bounds=facts.bounds,
+    )
     write_json(folder / "overlay.geojson", outlines)
     commit = {
         "key": key,
         "fingerprint": facts.fingerprint,
         "path": str(slide.path),
         "row": row,
-        "attention_not_read": sampled.missed,
-        "regions_opened": len(sampled.opened),
+        "attention_not_read": found.attention_not_read,
+        "regions_opened": found.regions_opened,
         "slide_bytes": facts.file_bytes,
-        "bytes_exact": all(look.slide.direct(i) for i in range(len(facts.levels))),
-        "tiles_read": cost.tiles,
-        "pixels_read": cost.pixels,
+        "bytes_exact": all(found.slide.direct(i) for i in range(len(facts.levels))),
+        "tiles_read": found.cost.tiles,
+        "pixels_read": found.cost.pixels,
         "mpp": [mpp.x, mpp.y],
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -312,7 +305,8 @@ def _finish(
     return summary
 
 
-def _in_words(row: dict[str, Any]) -> str:
+def in_words(row: dict[str, Any]) -> str:
+    """A row of predictions.csv for a person."""
     if row["status"] != "ok":
         return f"failed: {row['error']}"
     name = row["predicted"]

@@ -6,6 +6,7 @@ coordinates.
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -43,6 +45,53 @@ def blend(rgb: NDArray[np.uint8], multiple: NDArray[np.floating], top: float) ->
     return mixed
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, whether or not pyplot was ever imported there."""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, format="png", dpi=self.dpi)
+        return png.getvalue()
+
+
+def draw_attention(
+    axes: Axes,
+    thumbnail: Thumbnail,
+    attention: NDArray[np.floating],
+    attention_raster: Raster,
+    patch_boxes_level0: ArrayLike,
+    *,
+    mpp_level0: Mpp,
+) -> None:
+    """Draw the overlay into axes of a figure of the caller's; arguments as `overlay_figure`'s."""
+    rgb, raster, _ = _coloured(thumbnail, attention, attention_raster)
+    _lay(axes, rgb, raster, thumbnail.raster, np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4))
+    axes.set_aspect(mpp_level0.y / mpp_level0.x)
+
+
+def _coloured(
+    thumbnail: Thumbnail, attention: NDArray[np.floating], attention_raster: Raster
+) -> tuple[NDArray[np.uint8], Raster, float]:
+    """The picture, its place, and the multiple of the uniform attention that its strongest colour stands for."""
+    rgb, raster = _reduced(thumbnail)
+    multiple = times_uniform(attention)
+    top = max(2.0, float(multiple.max(initial=0.0)))
+    return blend(rgb, attention_image(raster, multiple, attention_raster), top), raster, top
+
+
+def _lay(axes: Axes, rgb: NDArray[np.uint8], raster: Raster, shown: Raster, boxes: Floats) -> None:
+    """Put the picture and the patches' outlines at their level-0 places, cut to what is shown."""
+    place, (left, upper, right, lower) = raster.extent_level0, shown.extent_level0
+    axes.imshow(rgb, extent=(place[0], place[2], place[3], place[1]), aspect="auto")
+    _outline(axes, boxes)
+    axes.set_xlim(left, right)
+    axes.set_ylim(lower, upper)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color("0.75")
+
+
 def overlay_figure(
     thumbnail: Thumbnail,
     attention: NDArray[np.floating],
@@ -62,10 +111,7 @@ def overlay_figure(
         title: wrapped where it is long, such as the prediction with its interval.
         mpp_level0: µm per level-0 pixel.
     """
-    rgb, raster = _reduced(thumbnail)
-    multiple = times_uniform(attention)
-    top = max(2.0, float(multiple.max(initial=0.0)))
-    picture = blend(rgb, attention_image(raster, multiple, attention_raster), top)
+    rgb, raster, top = _coloured(thumbnail, attention, attention_raster)
     boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
 
     left, upper, right, lower = thumbnail.raster.extent_level0
@@ -77,19 +123,11 @@ def overlay_figure(
     head = 18 + 20.0 * len(lines)
     page_height = head + height + foot
 
-    figure = Figure(figsize=(page_width / DPI, page_height / DPI), dpi=DPI, facecolor="white")
+    figure = Picture(figsize=(page_width / DPI, page_height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     x0, y0 = (page_width - width) / 2, foot
     main = figure.add_axes((x0 / page_width, y0 / page_height, width / page_width, height / page_height))
-    place = raster.extent_level0
-    main.imshow(picture, extent=(place[0], place[2], place[3], place[1]), aspect="auto")
-    _outline(main, boxes)
-    main.set_xlim(left, right)
-    main.set_ylim(lower, upper)
-    main.set_xticks([])
-    main.set_yticks([])
-    for spine in main.spines.values():
-        spine.set_color("0.75")
+    _lay(main, rgb, raster, thumbnail.raster, boxes)
     for n, line in enumerate(lines):
         # a dollar sign in a slide's name is not mathematics
         figure.text(margin / page_width, 1 - (24 + 20 * n) / page_height, line, fontsize=11, parse_math=False)

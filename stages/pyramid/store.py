@@ -32,6 +32,13 @@ class SlideStore(Store):
 
     Args:
         slide: of whatever kind.
+
+    Examples:
+        >>> import saccade, zarr
+        >>> store = saccade.SlideStore(saccade.open_slide("slides/even.tif"))
+        >>> group = zarr.open_group(store, mode="r")
+        >>> group["0"].shape, group["0"][:, 700:702, 900].shape
+        ((3, 1536, 2048), (3, 2))
     """
 
     supports_writes: ClassVar[bool] = False

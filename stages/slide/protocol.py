@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.geometry import Box
+from stages.slide.card import card, in_a_line
 from stages.slide.facts import SlideFacts
 from stages.slide.tiles import TileGrid
 
@@ -48,3 +49,10 @@ class Slide(Protocol):
     def direct(self, level: int) -> bool:
         """Whether reads of this level decode the slide's own tiles, so that `tile_bytes` are exact."""
         ...
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.facts.path.name!r}: {in_a_line(self.facts)}>"
+
+    def _repr_html_(self) -> str:
+        """See `stages.slide.card.card`."""
+        return card(self.facts, self.read_level)

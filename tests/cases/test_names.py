@@ -59,10 +59,10 @@ def test_a_run_and_a_cache_write_only_where_they_were_told(folder: Path, checkpo
     before = beside(folder)
     for profile in ("native", "portable"):
         out = folder / profile
-        assert cache_cohort(find_target(slide), out, CacheSettings(profile=profile)) == 0
+        assert cache_cohort(find_target(slide), out, CacheSettings(profile=profile)).failed == 0
         (pyramid,) = out.glob("*.ome.zarr")
         assert open_pyramid(pyramid).facts.fingerprint == open_pyramid(slide).facts.fingerprint
-    assert cache_cohort(find_target(slide), folder / "export", CacheSettings(ngff="0.4")) == 0
+    assert cache_cohort(find_target(slide), folder / "export", CacheSettings(ngff="0.4")).failed == 0
     for target in (slide, folder / "portable"):
         summary = run_cohort(find_target(target), folder / "out" / target.name, RunSettings(model=checkpoint))
         assert (summary.ok, summary.failed) == (1, 0), summary.rows

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from makers import saccade, tissue_pixels, write_slide
 
+from pipeline.version import saccade_version
+
 
 def test_info_for_people_and_for_programs(slides_folder: Path) -> None:
     told = saccade("info", slides_folder / "odd.tif")
@@ -63,6 +65,11 @@ def test_an_unknown_option_exits_2() -> None:
     done = saccade("run", "--modle", "x")
     assert done.returncode == 2
     assert "--modle" in done.stderr
+
+
+def test_the_version_is_told_without_a_command() -> None:
+    done = saccade("--version")
+    assert (done.returncode, done.stdout) == (0, f"saccade {saccade_version()}\n")
 
 
 def test_no_arguments_show_the_help() -> None:

@@ -14,6 +14,6 @@ def test_a_run_says_what_made_it(tmp_path):
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["program"] == "saccade"
     assert run["ok"] == 3
-    assert {"saccade-wsi", "torch", "zarr", "dask", "openslide-python", "python"} <= set(run["versions"])
+    assert {"saccade", "torch", "zarr", "dask", "openslide-python", "python"} <= set(run["versions"])
     assert run["versions"]["zarr"] == zarr.__version__
     assert run["machine"]["cpus"] >= 1

@@ -1,0 +1,321 @@
+"""What users call, on the command line and by `import saccade`: paths and plain values in, frozen values out.
+
+Everything heavy is imported when it is needed, after what can be answered without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.cache import CacheProgress, CacheSummary, Ngff
+    from pipeline.cohort.table import Cohort
+    from pipeline.model.sampler import AttentionSampler
+    from pipeline.predict import SlidePrediction
+    from pipeline.run.run import Progress, RunSummary
+    from stages.pyramid.plan import Wish
+    from stages.slide.files import Slide
+
+AnyPath = str | PathLike[str]
+
+
+def open_slide(path: AnyPath, *, mpp: float | None = None) -> Slide:
+    """Open a slide: a whole-slide file, or a pyramid that `cache` made of one. A notebook shows its thumbnail.
+
+    No pixel is read until something asks for one; the slide pickles by its path.
+
+    Args:
+        path: whatever OpenSlide opens (SVS, NDPI, MRXS, SCN, BIF, VMS, DICOM, generic TIFF ...), or an `.ome.zarr`
+            folder of ours.
+        mpp: µm per level-0 pixel, where the file does not say or is wrong.
+
+    Raises:
+        SlideError: missing, not a slide, damaged, or an OME-Zarr of another program.
+
+    Examples:
+        >>> import saccade
+        >>> slide = saccade.open_slide("slides/even.tif")
+        >>> slide
+        <OpenSlideSlide 'even.tif': generic-tiff, 2048 x 1536 px, 0.5 x 0.5 µm/px, 3 levels>
+        >>> slide.facts.mpp.x, [level.width for level in slide.facts.levels]
+        (0.5, [2048, 1024, 512])
+    """
+    from stages.pyramid.cache import open_pyramid
+
+    return open_pyramid(Path(path), mpp=mpp)
+
+
+def load_model(path: AnyPath, *, device: str = "auto") -> AttentionSampler:
+    """Load a model that `train` wrote: a torch module in evaluation mode. Nothing in the file is ever executed.
+
+    Args:
+        path: the checkpoint, `model.safetensors`.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        UsageError: missing, damaged, not one of ours; or no such device.
+
+    Examples:
+        >>> import saccade
+        >>> model = saccade.load_model("model.safetensors")
+        >>> model.spec.classes, model.spec.patch_mpp, model.spec.samples
+        (('normal', 'tumour'), 0.5, 16)
+    """
+    from pipeline.model import checkpoint
+
+    return checkpoint.load_model(Path(path), device=device)
+
+
+def predict(
+    slide: Slide | AnyPath,
+    model: AttentionSampler | AnyPath,
+    *,
+    samples: int | None = None,
+    tolerance: float | None = None,
+    scheme: str | None = None,
+    seed: int = 0,
+    mpp: float | None = None,
+) -> SlidePrediction:
+    """Predict one slide, with an interval for every class; what `run` finds for it, to the last bit.
+
+    Args:
+        slide: an opened slide, or its path.
+        model: a loaded model, or its path.
+        samples: patches to read, with a tolerance at most; default: the model's own number.
+        tolerance: read on until no interval reaches farther than this from its probability, such as 0.02.
+        scheme: how the patches are drawn, "systematic", "gumbel" or "iid"; default: the model's.
+        seed: of the draws; the same seed reads the same patches of the same slide.
+        mpp: µm per level-0 pixel of a slide given by its path.
+
+    Raises:
+        SlideError: the slide cannot be read, or its resolution is unknown or too coarse for the model.
+        UsageError: the model cannot be used, or the arguments do not fit each other.
+        ValueError: there is no tissue on the slide, or so few samples tell no interval.
+
+    Examples:
+        >>> import saccade
+        >>> model = saccade.load_model("model.safetensors")
+        >>> prediction = saccade.predict("slides/even.tif", model, samples=24)
+        >>> sorted(prediction.probabilities), prediction.patches_read
+        (['normal', 'tumour'], 24)
+        >>> saccade.predict("slides/even.tif", model, samples=24).probabilities == prediction.probabilities
+        True
+    """
+    _check_reading(samples, tolerance)
+    from pipeline.predict import predict_slide
+
+    if isinstance(slide, str | PathLike):
+        slide = open_slide(slide, mpp=mpp)
+    elif mpp is not None:
+        raise UsageError("mpp is for a slide given by its path: give it to open_slide")
+    if isinstance(model, str | PathLike):
+        model = load_model(model)
+    elif model.training:
+        raise UsageError("the model is in training mode, where it predicts differently: call model.eval() first")
+    return predict_slide(slide, model, samples=samples, tolerance=tolerance, scheme=scheme, seed=seed)
+
+
+def run(
+    target: Cohort | AnyPath,
+    model: AnyPath,
+    *,
+    out: AnyPath,
+    samples: int | None = None,
+    tolerance: float | None = None,
+    scheme: str | None = None,
+    mpp: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int = 0,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+    command: Sequence[str] = ("saccade.run",),
+) -> RunSummary:
+    """Predict every slide of a cohort, with intervals, overlays and a report; a rerun does only what is missing.
+
+    A slide that cannot be predicted fails by itself: its row says why, and the others go on.
+
+    Args:
+        target: a slide, a folder (searched for slides) or a cohort table, by its path; or what `read_cohort` gave.
+        model: the checkpoint's path.
+        out: the folder for predictions.csv, report.html and what belongs to each slide; made where it is missing.
+        samples: see `predict`.
+        tolerance: see `predict`.
+        scheme: see `predict`.
+        mpp: µm per level-0 pixel of every slide for which the cohort table gives none.
+        seed: see `predict`.
+        device: see `load_model`.
+        workers: worker processes; 0 works in this one. From a script, call it under ``if __name__ == "__main__":``.
+        scheduler: address of a dask scheduler, whose workers are used instead.
+        progress: called with (slides finished, slides in all, a line about the last one).
+        command: what run.json records as the command.
+
+    Raises:
+        UsageError: nothing was started, because the target, the model, the folder or the scheduler cannot be used.
+
+    Examples:
+        >>> import saccade
+        >>> summary = saccade.run("slides", "model.safetensors", out="results", samples=24)
+        >>> summary
+        RunSummary(total=3, ok=3, failed=0, reused=0)
+        >>> [(row["slide_id"], row["status"]) for row in summary.rows]
+        [('even', 'ok'), ('odd', 'ok'), ('plain', 'ok')]
+        >>> saccade.run("slides", "model.safetensors", out="results", samples=24).reused
+        3
+    """
+    _check_reading(samples, tolerance)
+    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
+    from pipeline.run.run import RunSettings, run_cohort
+
+    settings = RunSettings(
+        model=Path(model), samples=samples, tolerance=tolerance, scheme=scheme, mpp=mpp, seed=seed, device=device
+    )
+    return run_cohort(
+        cohort, Path(out), settings, workers=workers, scheduler=scheduler, progress=progress, command=command
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSummary:
+    """What a training came to; a notebook shows its metrics.
+
+    Attributes:
+        model: the checkpoint.
+        excluded: why slides were left out, by their names.
+        metrics: of each held-out part ("val" and "test", or "cross-validation"), as metrics.json has them.
+    """
+
+    model: Path
+    excluded: dict[str, str]
+    metrics: dict[str, dict[str, Any]] = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        from stages.html import table
+
+        def cells(value: Any) -> str:
+            if not isinstance(value, dict):
+                return f"{value:.3f}" if isinstance(value, float) else str(value)
+            if value.get("low") is None:
+                return str(value.get("value"))
+            return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+        rows = [(part, name, cells(value)) for part, told in self.metrics.items() for name, value in told.items()]
+        rows += [("left out", slide, reason) for slide, reason in self.excluded.items()]
+        return table(rows, header=("slides", "metric", "value (95 % interval)"), caption=str(self.model))
+
+
+def train(
+    config: AnyPath,
+    *,
+    out: AnyPath,
+    overrides: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
+) -> TrainSummary:
+    """Train on a cohort of slides with slide-level labels, and write `model.safetensors`, splits and metrics.
+
+    A rerun goes on where an earlier one stopped.
+
+    Args:
+        config: the configuration (YAML); configs/default.yaml explains every field.
+        out: the folder for what is written; made where it is missing.
+        overrides: values of the configuration in place of the file's, such as "sampling.samples=64".
+        say: called with each line about how far it is, such as `print`.
+
+    Raises:
+        UsageError: the configuration, the cohort table or the folder cannot be used.
+
+    Examples:
+        >>> import saccade
+        >>> summary = saccade.train("config.yaml", out="training", overrides=["training.epochs=1"])
+        >>> summary.metrics["test"]["slides"], summary.excluded
+        (2, {})
+        >>> saccade.load_model(summary.model).spec.classes
+        ('a', 'b')
+    """
+    from pipeline.config import load_config
+
+    loaded = load_config(Path(config), overrides)
+    from pipeline.train.train import train_cohort
+
+    metrics = train_cohort(loaded, Path(out), say=say or (lambda line: None))
+    parts = {name: told for name, told in metrics.items() if name not in ("classes", "excluded")}
+    return TrainSummary(Path(out) / "model.safetensors", metrics["excluded"], parts)
+
+
+def cache(
+    target: Cohort | AnyPath,
+    *,
+    out: AnyPath,
+    profile: Wish = "auto",
+    everything: bool = False,
+    ngff: Ngff = "0.5",
+    verify: bool = False,
+    progress: CacheProgress | None = None,
+) -> CacheSummary:
+    """Copy slides into chunked OME-Zarr pyramids, which everything here reads in their place.
+
+    A pyramid is whole or not there. A slide that cannot be copied fails by itself, and the others go on.
+
+    Args:
+        target: a slide, a folder (searched for slides) or a cohort table, by its path; or what `read_cohort` gave.
+        out: the folder for the pyramids, one `<slide_id>.ome.zarr` each; made where it is missing.
+        profile: "native" copies JPEG tiles as they are, "portable" keeps pixels losslessly, for any program; "auto" is
+            native where a slide has nothing but JPEG tiles.
+        everything: keep all of a portable pyramid; else its finest levels hold tissue only.
+        ngff: "0.4" exports for QuPath and others; we read "0.5".
+        verify: write nothing; read every chunk that is in the folder.
+        progress: told of all that happens, see `pipeline.cache.CacheProgress`.
+
+    Raises:
+        UsageError: the target or the folder cannot be used, or the arguments contradict each other.
+
+    Examples:
+        >>> import saccade
+        >>> saccade.cache("slides", out="pyramids")
+        CacheSummary(total=3, errors={})
+        >>> saccade.open_slide("pyramids/even.ome.zarr")
+        <ZarrSlide 'even.ome.zarr': generic-tiff, 2048 x 1536 px, 0.5 x 0.5 µm/px, 3 levels>
+        >>> saccade.cache("slides", out="pyramids", verify=True).failed
+        0
+    """
+    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
+    from pipeline.cache import CacheSettings, cache_cohort, verify_cohort
+
+    work = verify_cohort if verify else cache_cohort
+    return work(cohort, Path(out), CacheSettings(profile, everything, ngff), progress=progress)
+
+
+def read_cohort(target: AnyPath, *, label: str = "label", root: AnyPath | None = None) -> Cohort:
+    """The slides that a target stands for: a slide, a folder (searched all the way down) or a cohort table (CSV).
+
+    Args:
+        target: its path. A table has the columns `slide` and, where there are any, `patient`, `label`, `mpp`, `split`,
+            `fold`, `site`.
+        label: the table's column of labels.
+        root: folder that a table's relative paths start from; default: the table's own.
+
+    Raises:
+        UsageError: nothing there, no slides inside, a broken table, two slides with one name.
+
+    Examples:
+        >>> import saccade
+        >>> cohort = saccade.read_cohort("cohort.csv")
+        >>> cohort.classes, [(slide.slide_id, slide.label) for slide in cohort.slides[:2]]
+        (('a', 'b'), [('s0', 'a'), ('s1', 'b')])
+    """
+    from pipeline.cohort.table import find_target
+
+    return find_target(Path(target), label=label, root=None if root is None else Path(root))
+
+
+def _check_reading(samples: int | None, tolerance: float | None) -> None:
+    if samples is not None and samples < 1:
+        raise UsageError(f"samples must be at least 1, found {samples}")
+    if tolerance is not None and not 0 < tolerance <= 1:
+        raise UsageError(f"tolerance must lie above 0 and be at most 1, found {tolerance:g}; such as 0.02")

@@ -1,0 +1,204 @@
+"""One opened slide through a model: looked at, drawn, read, predicted. Every prediction of ours is made here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pipeline.model.look import look_at
+from pipeline.model.sampler import AttentionSampler
+from pipeline.model.values import ModelSpec
+from stages.geometry import Raster
+from stages.html import table
+from stages.overlay.picture import draw_attention, overlay_figure
+from stages.slide.files import Slide
+from stages.slide.render import ReadCount
+from stages.tissue import Thumbnail
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SlidePrediction:
+    """What a model says of one slide after reading a few of its patches; a notebook shows its table.
+
+    Attributes:
+        slide: as it was opened.
+        spec: what the model is: classes, scales, patches.
+        probabilities: of each class by its name; they sum to one.
+        intervals: (low, high) of each class's probability: where it would be, in 95 % of draws, had the same model read
+            every patch. They are about reading, not about how often the model is right.
+        thumbnail: of the slide at the attention's resolution.
+        attention: (rows, columns), summing to one over the tissue and 0 off it.
+        attention_raster: where its cells lie on the slide, in level-0 pixels.
+        cells: how many of them are tissue.
+        fraction_read: share of the tissue that was read, 0 to 1.
+        patch_cells: row-major indices (N,) of the cells whose patches were read.
+        patch_boxes_level0: (N, 4) x, y, width, height of these patches in level-0 pixels.
+        patch_weights: (N,), such that ``sum_n weight_n attention_n features_n`` is the slide's embedding.
+        patch_features: (N, D).
+        regions_opened: how many regions a second attention looked into; 0 with one level.
+        attention_not_read: share of the attention that lies on cells that were not read, 0 to 1.
+        cost: compressed bytes, tiles and pixels of all that was read, the thumbnail included.
+
+    Examples:
+        >>> import saccade
+        >>> prediction = saccade.predict("slides/even.tif", "model.safetensors")
+        >>> low, high = prediction.intervals[prediction.predicted]
+        >>> low <= prediction.probabilities[prediction.predicted] <= high
+        True
+        >>> prediction.patches_read, prediction.attention.shape, prediction.patch_boxes_level0.shape
+        (16, (24, 32), (16, 4))
+    """
+
+    slide: Slide
+    spec: ModelSpec
+    probabilities: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    thumbnail: Thumbnail
+    attention: NDArray[np.floating]
+    attention_raster: Raster
+    cells: int
+    fraction_read: float
+    patch_cells: NDArray[np.int64]
+    patch_boxes_level0: NDArray[np.float64]
+    patch_weights: NDArray[np.float64]
+    patch_features: NDArray[np.float32]
+    regions_opened: int
+    attention_not_read: float
+    cost: ReadCount
+
+    @property
+    def predicted(self) -> str:
+        """The most probable class; of equals the first."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    @property
+    def patches_read(self) -> int:
+        """How many patches were read."""
+        return len(self.patch_cells)
+
+    @property
+    def bytes_read(self) -> int:
+        """Compressed bytes of all that was read, the thumbnail included."""
+        return self.cost.bytes
+
+    @property
+    def patch_attention(self) -> NDArray[np.floating]:
+        """(N,), each read patch's attention."""
+        return self.attention.ravel()[self.patch_cells]
+
+    def __repr__(self) -> str:
+        return f"<{self.in_words(self.slide.facts.path.name)}; {self._reading()}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, f"{self.probabilities[name]:.3f}", f"{low:.3f} to {high:.3f}")
+            for name, (low, high) in self.intervals.items()
+        ]
+        header = ("class", "probability", "95 % interval")
+        return table(rows, header=header, caption=f"{self.slide.facts.path.name}: {self._reading()}")
+
+    def _reading(self) -> str:
+        return f"{self.patches_read} of {self.cells} patches read ({self.fraction_read:.1%} of the tissue)"
+
+    def in_words(self, name: str) -> str:
+        """The predicted class with its interval, for a slide of this name."""
+        low, high = self.intervals[self.predicted]
+        return f"{name}: {self.predicted} {self.probabilities[self.predicted]:.3f} [{low:.3f}, {high:.3f}]"
+
+    def columns(self) -> dict[str, Any]:
+        """The prediction's cells of predictions.csv by column, as plain numbers and text."""
+        return {
+            "predicted": self.predicted,
+            **{f"prob_{name}": value for name, value in self.probabilities.items()},
+            **{f"prob_{name}_low": low for name, (low, _) in self.intervals.items()},
+            **{f"prob_{name}_high": high for name, (_, high) in self.intervals.items()},
+            "patches_read": self.patches_read,
+            "cells": self.cells,
+            "fraction_read": self.fraction_read,
+            "bytes_read": self.bytes_read,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """A flat row of plain values, named as in predictions.csv; for a table or JSON.
+
+        Examples:
+            >>> import saccade
+            >>> list(saccade.predict("slides/even.tif", "model.safetensors").to_dict())[:3]
+            ['path', 'predicted', 'prob_normal']
+        """
+        return {"path": str(self.slide.facts.path), **self.columns()}
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """The overlay: thumbnail, attention as colour, the patches that were read as outlines.
+
+        Args:
+            ax: draw into these axes, whose data coordinates become level-0 pixels, without title, scale bar and legend;
+                default: a figure of its own with all of them.
+
+        Returns:
+            The figure, which a notebook shows.
+
+        Examples:
+            >>> import saccade
+            >>> saccade.predict("slides/even.tif", "model.safetensors").plot().savefig("overlay.png")
+        """
+        parts = (self.thumbnail, self.attention, self.attention_raster, self.patch_boxes_level0)
+        mpp = self.slide.facts.require_mpp()
+        if ax is not None:
+            draw_attention(ax, *parts, mpp_level0=mpp)
+            figure = ax.get_figure(root=True)
+            assert figure is not None, "the axes were removed from their figure"
+            return figure
+        title = self.in_words(self.slide.facts.path.name)
+        return overlay_figure(*parts, title=title, mpp_level0=mpp)
+
+
+def predict_slide(
+    slide: Slide,
+    model: AttentionSampler,
+    *,
+    samples: int | None = None,
+    tolerance: float | None = None,
+    scheme: str | None = None,
+    seed: int = 0,
+) -> SlidePrediction:
+    """Predict an opened slide; equal slides, models and arguments give equal results.
+
+    Args:
+        slide: whatever its format.
+        model: in evaluation mode.
+        samples, tolerance, scheme: see `AttentionSampler.sample`; None means the model's own.
+        seed: of the draws, together with the slide's content.
+
+    Raises:
+        SlideError, NoTissueError: see `look_at`.
+        ValueError: fewer samples than tell an interval, or more than the scheme tells one for.
+    """
+    seen = look_at(slide, model)
+    generator = seen.generator(seed, model.device)
+    sampled = model.sample(seen.view, generator=generator, samples=samples, scheme=scheme, tolerance=tolerance)
+    classes, found, cells = model.spec.classes, sampled.prediction, sampled.cells
+    ends = zip(found.low.tolist(), found.high.tolist(), strict=True)
+    return SlidePrediction(
+        slide=slide,
+        spec=model.spec,
+        probabilities=dict(zip(classes, found.probabilities.tolist(), strict=True)),
+        intervals=dict(zip(classes, ends, strict=True)),
+        thumbnail=seen.thumbnail,
+        attention=sampled.log_attention.exp().reshape(seen.cells.shape).cpu().numpy(),
+        attention_raster=seen.cells,
+        cells=int(seen.tissue.sum()),
+        fraction_read=float(seen.share.ravel()[cells].sum()),
+        patch_cells=cells,
+        patch_boxes_level0=seen.reader.boxes_level0(cells),
+        patch_weights=sampled.weights,
+        patch_features=sampled.features,
+        regions_opened=len(sampled.opened),
+        attention_not_read=sampled.missed,
+        cost=seen.count(cells, sampled.opened),
+    )

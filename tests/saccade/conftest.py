@@ -1,0 +1,31 @@
+"""The folder that the door's examples are typed in: slides, a model, a cohort table, a configuration."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from makers import tissue_pixels, write_slide
+
+CONFIG = """cohort: {table: cohort.csv}
+view: {attention_mpp: 8, patch_px: 32}
+encoder: {dim: 8}
+sampling: {samples: 8}
+training: {epochs: 2, batch_size: 4, calibration_slides: 2, device: cpu}
+"""
+
+
+@pytest.fixture
+def examples(slides_folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of the examples, as a user would have it."""
+    shutil.copytree(slides_folder, tmp_path / "slides")
+    shutil.copy(checkpoint, tmp_path / "model.safetensors")
+    lines = ["slide,patient,label,split"]
+    for i in range(6):
+        write_slide(tmp_path / f"s{i}.tif", tissue_pixels(420 + 7 * i, 400, margin=0.1), levels=2, factor=4)
+        lines.append(f"s{i}.tif,p{i},{'ab'[i % 2]},{'train' if i < 4 else 'test'}")
+    (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
