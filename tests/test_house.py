@@ -18,9 +18,11 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "stages": {
         "geometry": (),
         "disk": (),
-        "sampling": ("walk", "designs", "schemes", "draw", "estimate"),
-        "slide": ("jpeg", "tiles", "tiff", "dicom", "facts", "card", "files", "reduced", "area_means", "render"),
         "html": (),
+        "sampling": ("walk", "designs", "schemes", "draw", "estimate"),
+        "slide": (
+            *("jpeg", "tiles", "facts", "card", "protocol", "tiff", "dicom", "files", "reduced", "area_means", "render"),
+        ),
         "tissue": (),
         "pyramid": (
             *("jpeg_metadata", "layout", "record", "shards", "open", "codec", "store", "chunk_cache"),
@@ -34,12 +36,12 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "pipeline": {
         "errors": (),
+        "version": (),
+        "shipped": (),
         "config": ("sections", "loading"),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "rows", "table", "splits", "metrics"),
         "model": ("values", "reading", "regions", "sampler", "look", "checkpoint"),
-        "shipped": (),
-        "version": (),
         "predict": (),
         "train": ("calibrate", "fit", "train"),
         "report": ("report",),

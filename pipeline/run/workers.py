@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import PurePath
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
+from pipeline.version import DISTRIBUTION, saccade_version
+
+WAIT_SECONDS = 30.0
+"""For a first worker, for the workers' answers, and for another one where none is left."""
+LOOK_SECONDS = 1.0
+"""Between looks at which workers there are, while all are at work."""
+
+# Asked as text: a function of ours could not even be received where our packages are not the ones that Python finds.
+_WHERE = (
+    "{name: getattr(__import__('importlib.util').util.find_spec(name), 'origin', None) "
+    "for name in ('saccade', 'pipeline', 'stages')}"
+)
+_VERSION = "__import__('pipeline.version').version.saccade_version()"
 
 
 def each(
@@ -23,34 +39,136 @@ def each(
 
     In this process one by one, or on dask workers. There, no more jobs are handed out than there are threads to work on
     them, so that a worker which dies (a format library's crash, the kernel's out-of-memory killer) takes only its own
-    slide with it.
+    slide with it. Where no worker is left for `WAIT_SECONDS`, the slides that are not done fail.
+
+    Raises:
+        UsageError: no scheduler answers, it has no worker, or one that cannot run our code; also while the jobs run,
+            where such a worker joins: nothing else would ever be heard of a job that it gets.
     """
     if workers == 0 and scheduler is None:
         yield from ((job[0], task(*job)) for job in jobs)
         return
     with _client(workers, scheduler) as client:
-        from distributed import as_completed
-
+        watch = _Watch(client, strange=scheduler is not None)
+        watch.look()
         waiting = iter(jobs)
         slides: dict[str, CohortSlide] = {}
-        running = as_completed()
+        finished: SimpleQueue[Any] = SimpleQueue()
 
         def hand_out() -> None:
             job = next(waiting, None)
             if job is not None:
                 future = client.submit(task, *job, pure=False)
                 slides[future.key] = job[0]
-                running.add(future)
+                future.add_done_callback(finished.put)
 
         for _ in range(max(1, sum(client.nthreads().values()))):
             hand_out()
-        for future in running:
+        while slides:
+            try:
+                future = finished.get(timeout=LOOK_SECONDS)
+            except Empty:
+                watch.look()
+                if watch.alone() < WAIT_SECONDS:
+                    continue
+                break
             slide = slides.pop(future.key)
-            exc = future.exception()
-            row = future.result() if exc is None else _died(slide, exc)
+            yield slide, _row(slide, future)
             future.release()
-            yield slide, row
             hand_out()
+        for slide in [*slides.values(), *(job[0] for job in waiting)]:
+            yield slide, _failed(slide, "no worker is left: start some and run again, which goes on from here")
+
+
+class _Watch:
+    """Which workers there are, and whether they can run our code.
+
+    Args:
+        client: of their scheduler.
+        strange: whether others started them; those that we start are as we are.
+    """
+
+    def __init__(self, client: Any, *, strange: bool) -> None:
+        self._client, self._strange = client, strange
+        self._known: set[str] = set()
+        self._seen = time.monotonic()
+
+    def look(self) -> None:
+        """See which there are, and ask those that are new; refuses them as `refuse_strangers` does."""
+        try:
+            present = set(self._client.nthreads())
+        except OSError:  # the scheduler is gone, for now
+            present = set()
+        if present:
+            self._seen = time.monotonic()
+        if self._strange and (new := sorted(present - self._known)):
+            ask_all(self._client, new)
+        self._known |= present
+
+    def alone(self) -> float:
+        """Seconds since there was one."""
+        return time.monotonic() - self._seen
+
+
+def ask_all(client: Any, workers: Sequence[str]) -> None:
+    """Ask workers, and their scheduler, which packages they would import and of which version.
+
+    Raises:
+        UsageError: one does not answer, lacks our packages, finds others of their names first, or has another version.
+    """
+    for name, found in _answers(client, _WHERE, workers).items():
+        refuse_strangers(name, found)
+    ours = saccade_version()
+    for name, version in _answers(client, _VERSION, workers).items():
+        if version != ours:
+            raise UsageError(
+                f"{name} has saccade {version} and this is {ours}: "
+                f"install the same {DISTRIBUTION} on all machines and restart it"
+            )
+
+
+def refuse_strangers(name: str, found: Mapping[str, str | None]) -> None:
+    """Refuse a process that would import something else than our packages, side by side as they are installed.
+
+    Args:
+        name: of the process, in words.
+        found: the file that each package would be imported from, or None.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if found["saccade"] is None:
+        raise UsageError(
+            f"{name} cannot import saccade: install {DISTRIBUTION} {saccade_version()} there and restart it"
+        )
+    home = PurePath(found["saccade"]).parent.parent
+    for package in ("pipeline", "stages"):
+        origin = found[package]
+        if origin is None:
+            raise UsageError(f"{name} has no {home / package}: install {DISTRIBUTION} again there and restart it")
+        if PurePath(origin).parent.parent != home:
+            raise UsageError(
+                f"{name} would import {origin} in place of saccade's own {home / package}: "
+                "rename that, or start it in another folder"
+            )
+
+
+def _answers(client: Any, question: str, workers: Sequence[str]) -> dict[str, Any]:
+    """What each worker and the scheduler say to a Python expression, by what they are."""
+    options = {"workers": list(workers), "on_error": "return", "callback_timeout": WAIT_SECONDS}
+    try:
+        told = client.sync(client.run, eval, question, **options)
+        answers = {f"the worker {address}": answer for address, answer in told.items()}
+        scheduler = client.sync(client.run_on_scheduler, eval, question, callback_timeout=WAIT_SECONDS)
+    except TimeoutError as exc:
+        raise UsageError(
+            f"the workers at {client.scheduler.address} do not answer within {WAIT_SECONDS:g} s: restart them"
+        ) from exc
+    answers[f"the scheduler {client.scheduler.address}"] = scheduler
+    for name, answer in answers.items():
+        if isinstance(answer, BaseException):
+            raise UsageError(f"{name} cannot run saccade: {type(answer).__name__}: {answer}; restart it")
+    return answers
 
 
 @contextmanager
@@ -64,6 +182,13 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         except (OSError, ValueError) as exc:
             raise UsageError(f"no dask scheduler answers at {scheduler}: {exc}") from exc
         with client:
+            try:
+                client.wait_for_workers(1, timeout=WAIT_SECONDS)
+            except TimeoutError as exc:
+                raise UsageError(
+                    f"no worker has joined the scheduler {scheduler} within {WAIT_SECONDS:g} s: "
+                    f"start one with `dask worker {scheduler}`"
+                ) from exc
             yield client
         return
     # one death is enough to blame the slide: each worker has only one at a time
@@ -73,7 +198,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # whatever port is free: None means 8787, which may be taken
+            scheduler_kwargs={"dashboard": False},
             memory_limit=None,
             silence_logs="ERROR",
         ) as cluster,
@@ -91,8 +217,21 @@ def _share_cores(workers: int) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
-def _died(slide: CohortSlide, exc: BaseException) -> dict[str, Any]:
+def _row(slide: CohortSlide, future: Any) -> dict[str, Any]:
+    """The row of a slide whose task has ended, one way or the other."""
+    if future.status == "finished":
+        row: dict[str, Any] = future.result()
+        return row
+    if future.cancelled():
+        return _failed(slide, "the scheduler forgot it: see its log, and run again, which goes on from here")
+    exc = future.exception()
+    if type(exc).__name__ == "KilledWorker":
+        reason = "out of memory, or a crash in the file's decoder"
+        return _failed(slide, f"its worker died or failed (KilledWorker): {reason}; try it alone with --workers 1")
+    told = " ".join(str(exc).split())
+    return _failed(slide, f"its worker could not do it ({type(exc).__name__}: {told}); see the worker's log")
+
+
+def _failed(slide: CohortSlide, error: str) -> dict[str, Any]:
     """The row of a slide whose task ended without one."""
-    reason = "out of memory, or a crash in the file's decoder"
-    error = f"its worker died or failed ({type(exc).__name__}): {reason}; try it alone with --workers 1"
     return {"slide_id": slide.slide_id, "path": str(slide.path), "status": "failed", "error": error}

@@ -1,0 +1,208 @@
+"""Workers that others started: asked before they get work, and refused in one line; real schedulers and processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from distributed import Client
+from makers import ROOT
+
+from pipeline.cohort.table import CohortSlide
+from pipeline.errors import UsageError
+from pipeline.run import workers as tested
+from pipeline.run.workers import each, refuse_strangers
+
+SLIDES = [CohortSlide(slide_id=name, path=Path(name), patient=name) for name in "abc"]
+JOBS = [(slide,) for slide in SLIDES]
+
+
+def answer(slide: CohortSlide) -> dict[str, Any]:
+    return {"slide_id": slide.slide_id, "status": "ok", "pid": os.getpid()}
+
+
+def die_after_the_first(slide: CohortSlide) -> dict[str, Any]:
+    if slide.slide_id != "a":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer(slide)
+
+
+class AnswerOnceThereIs:
+    """A task that waits for a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __call__(self, slide: CohortSlide) -> dict[str, Any]:
+        while not self._file.exists():
+            time.sleep(0.05)
+        return answer(slide)
+
+
+@contextmanager
+def dask(*command: str, cwd: Path) -> Iterator[None]:
+    """A dask command in a folder that is first on its path, as `python -m` and notebooks have it."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    with (cwd / "log").open("ab") as log:
+        process = subprocess.Popen([sys.executable, "-m", "dask", *command], cwd=cwd, env=environment, stderr=log)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def scheduler_in(cwd: Path) -> Iterator[str]:
+    """A scheduler's address."""
+    file = cwd / "scheduler.json"
+    options = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0", "--no-dashboard")
+    with dask("scheduler", *options, "--scheduler-file", str(file), cwd=cwd):
+        for _ in range(600):
+            if file.exists() and file.read_text().endswith("}"):
+                yield str(json.loads(file.read_text())["address"])
+                return
+            time.sleep(0.1)
+        raise TimeoutError((cwd / "log").read_text())
+
+
+@contextmanager
+def worker(scheduler: str, cwd: Path) -> Iterator[None]:
+    """A worker that joins a scheduler; gone from it afterwards."""
+    options = ("--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    with Client(scheduler) as client:
+        others = set(client.nthreads())
+        with dask("worker", scheduler, *options, cwd=cwd):
+            yield
+        while set(client.nthreads()) - others:
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with scheduler_in(tmp_path_factory.mktemp("scheduler")) as address:
+        yield address
+
+
+def shadow(folder: Path, name: str) -> Path:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").touch()
+    return folder
+
+
+def refusal(scheduler: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        list(each(answer, JOBS, workers=0, scheduler=scheduler))
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_workers_elsewhere_do_the_jobs(scheduler: str, tmp_path: Path) -> None:
+    (tmp_path / "pipeline").mkdir()  # without __init__.py it hides nothing
+    with worker(scheduler, tmp_path):
+        rows = dict(each(answer, JOBS, workers=0, scheduler=scheduler))
+    assert [rows[slide]["status"] for slide in SLIDES] == ["ok"] * 3
+    assert os.getpid() not in {row["pid"] for row in rows.values()}
+
+
+@pytest.mark.parametrize("name", ["pipeline", "stages"])
+def test_a_worker_in_a_folder_with_a_package_of_our_name_is_named(scheduler: str, tmp_path: Path, name: str) -> None:
+    elsewhere = shadow(tmp_path / "else where", name)
+    with worker(scheduler, elsewhere):
+        text = refusal(scheduler)
+    assert re.match(r"the worker tcp://127\.0\.0\.1:\d+ would import ", text)
+    assert str(elsewhere / name / "__init__.py") in text
+    assert text.endswith("rename that, or start it in another folder")
+
+
+def test_a_scheduler_in_such_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cwd").mkdir()
+    with scheduler_in(shadow(tmp_path, "pipeline")) as address, worker(address, tmp_path / "cwd"):
+        assert refusal(address).startswith(f"the scheduler {address} would import {tmp_path / 'pipeline'}")
+
+
+def test_a_worker_of_another_version_is_named(scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tested, "saccade_version", lambda: "99.0")
+    with worker(scheduler, tmp_path):
+        text = refusal(scheduler)
+    assert re.match(r"the worker tcp://\S+ has saccade \S+ and this is 99\.0: install the same", text)
+
+
+def test_a_worker_without_saccade_is_told_what_to_install() -> None:
+    with pytest.raises(UsageError, match=r"^it cannot import saccade: install saccade-wsi \S+ there"):
+        refuse_strangers("it", {"saccade": None, "pipeline": None, "stages": None})
+    half = {"saccade": "/there/saccade/__init__.py", "pipeline": "/there/pipeline/__init__.py", "stages": None}
+    with pytest.raises(UsageError, match=r"^it has no /there/stages: install saccade-wsi again"):
+        refuse_strangers("it", half)
+
+
+def test_a_scheduler_without_workers_is_not_waited_for_in_silence(
+    scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tested, "WAIT_SECONDS", 0.5)
+    assert refusal(scheduler) == (
+        f"no worker has joined the scheduler {scheduler} within 0.5 s: start one with `dask worker {scheduler}`"
+    )
+
+
+def test_a_worker_that_joins_later_is_asked_too(scheduler: str, tmp_path: Path) -> None:
+    (tmp_path / "cwd").mkdir()
+    rows = each(AnswerOnceThereIs(tmp_path / "go"), JOBS, workers=0, scheduler=scheduler)
+    with worker(scheduler, tmp_path / "cwd"):
+        with Client(scheduler) as client:
+            client.wait_for_workers(1, timeout=60)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(next, rows)
+            time.sleep(2)
+            with worker(scheduler, shadow(tmp_path / "elsewhere", "pipeline")):
+                with pytest.raises(UsageError, match="would import"):
+                    first.result(timeout=60)
+                (tmp_path / "go").touch()
+
+
+def test_slides_fail_when_no_worker_is_left(scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with worker(scheduler, tmp_path):
+        rows = each(die_after_the_first, JOBS, workers=0, scheduler=scheduler)
+        found = dict([next(rows)])
+        monkeypatch.setattr(tested, "WAIT_SECONDS", 1.0)
+        found |= dict(rows)
+    assert [found[slide]["status"] for slide in SLIDES] == ["ok", "failed", "failed"]
+    assert all("no worker is left" in found[slide]["error"] for slide in SLIDES[1:])
+
+
+def listen(slide: CohortSlide) -> dict[str, Any]:
+    """Where this worker, the process that started it and its siblings listen."""
+    family = psutil.Process().parent()
+    assert family is not None
+    listening = [
+        (connection.laddr.ip, connection.laddr.port)
+        for process in [family, *family.children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    return {"slide_id": slide.slide_id, "status": "ok", "listening": listening}
+
+
+def test_our_own_workers_listen_on_loopback_only_whatever_port_is_taken() -> None:
+    with socket.socket() as listener:
+        with suppress(OSError):  # somebody else has it already, which will do
+            listener.bind(("127.0.0.1", 8787))
+            listener.listen()
+        rows = dict(each(listen, JOBS[:1], workers=1, scheduler=None))
+    listening = set(rows[SLIDES[0]]["listening"]) - {("127.0.0.1", 8787)}
+    assert len(listening) >= 3  # the scheduler, the nanny, the worker
+    assert {address for address, _ in listening} == {"127.0.0.1"}
