@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.predict import SlidePrediction
     from pipeline.run.run import Progress, RunSummary
     from stages.pyramid.plan import Wish
-    from stages.slide.files import Slide
+    from stages.slide.protocol import Slide
 
 AnyPath = str | PathLike[str]
 
@@ -46,7 +46,7 @@ def open_slide(path: AnyPath, *, mpp: float | None = None) -> Slide:
         >>> slide.facts.mpp.x, [level.width for level in slide.facts.levels]
         (0.5, [2048, 1024, 512])
     """
-    from stages.pyramid.cache import open_pyramid
+    from stages.pyramid.open import open_pyramid
 
     return open_pyramid(Path(path), mpp=mpp)
 

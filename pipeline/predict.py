@@ -16,7 +16,7 @@ from pipeline.model.values import ModelSpec
 from stages.geometry import Raster
 from stages.html import table
 from stages.overlay.picture import draw_attention, overlay_figure
-from stages.slide.files import Slide
+from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
 from stages.tissue import Thumbnail
 

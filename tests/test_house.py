@@ -21,7 +21,19 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "html": (),
         "sampling": ("walk", "designs", "schemes", "draw", "estimate"),
         "slide": (
-            *("jpeg", "tiles", "facts", "card", "protocol", "tiff", "dicom", "files", "reduced", "area_means", "render"),
+            *(
+                "jpeg",
+                "tiles",
+                "facts",
+                "card",
+                "protocol",
+                "tiff",
+                "dicom",
+                "files",
+                "reduced",
+                "area_means",
+                "render",
+            ),
         ),
         "tissue": (),
         "pyramid": (

@@ -16,7 +16,8 @@ def timm_encoder(model: str, dim: int) -> PatchEncoder:
         import timm
     except (ImportError, RuntimeError) as exc:  # RuntimeError: its torchvision was built for another torch
         raise ImportError(
-            f"'timm:{model}' needs timm, which cannot be imported ({exc}); install it with: pip install saccade-wsi[timm]"
+            f"'timm:{model}' needs timm, which cannot be imported ({exc}); "
+            "install it with: pip install saccade-wsi[timm]"
         ) from exc
     if not timm.is_model(model):
         near = ", ".join(timm.list_models(f"*{model}*")[:5]) or "none with that in its name"
