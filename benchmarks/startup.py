@@ -47,7 +47,7 @@ except SystemExit:
     pass
 """,
     "open": "from stages.slide.files import open_slide; open_slide(slide)",
-    "pyramid": "from stages.pyramid.cache import open_pyramid; open_pyramid(slide)",
+    "pyramid": "from stages.pyramid.open import open_pyramid; open_pyramid(slide)",
     "cohort": "from pipeline.cohort.table import read_table; read_table(table, root=folder)",
     "metrics": """
 import numpy as np

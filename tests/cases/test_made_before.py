@@ -19,7 +19,8 @@ from pipeline.model.checkpoint import load_model
 from pipeline.output.attention_map import read_attention_zarr
 from pipeline.run.run import RunSettings, run_cohort
 from stages.geometry import Box
-from stages.pyramid.cache import cache_pyramid, open_pyramid, verify_pyramid
+from stages.pyramid.cache import cache_pyramid, verify_pyramid
+from stages.pyramid.open import open_pyramid
 from stages.slide.files import open_slide
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from makers import ROOT
 
-from stages.pyramid.cache import open_pyramid
+from stages.pyramid.open import open_pyramid
 
 NEEDS_TORCH = (
     *("stages.sampling.schemes", "stages.sampling.draw", "stages.attention", "stages.encoder", "stages.prediction"),

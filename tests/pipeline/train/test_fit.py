@@ -17,7 +17,7 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from pipeline.train.fit import fit
 from stages.attention import HematoxylinAttention
-from stages.sampling.draw import entropy
+from stages.sampling.estimate import entropy
 
 PLAIN: dict[str, Any] = {
     "samples": 8,
