@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -125,6 +127,19 @@ def test_imports_run_one_way(module: str) -> None:
     inside = f"{module}."  # a room's own file hands out what its files define
     above = [n for n in imported(module) if n != module and not n.startswith(inside) and place(n) >= place(module)]
     assert not above, f"{module} imports what stands after it: {above}"
+
+
+@pytest.mark.parametrize(
+    "room", [name for name in modules() if name.count(".") == 1 and source(name).parts[-1] == "__init__.py"]
+)
+def test_a_room_says_what_it_is_for_and_hands_out_its_names(room: str) -> None:
+    """In a few lines; the names are its files' own, and none is hidden by a file of the same name."""
+    package = importlib.import_module(room)
+    assert 1 <= len(package.__doc__.strip().splitlines()) <= 3
+    for name in package.__all__:
+        defined = getattr(package, name)
+        assert not isinstance(defined, ModuleType), name
+        assert getattr(defined, "__module__", room).startswith(room), name
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)

@@ -1,1 +1,5 @@
 """Which slides: tables, folders, splits by patient, and how well predictions fit labels."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
-"""From a draw's estimate to class probabilities with intervals."""
+"""From a draw's estimate of a slide to class probabilities with intervals."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -40,9 +40,9 @@ def expected(found: dict[str, str], umask: int) -> dict[str, str]:
 def test_results_and_pyramids(slides_folder: Path, checkpoint: Path, tmp_path: Path, umask: int) -> None:
     target = find_target(slides_folder / "odd.tif")
     assert run_cohort(target, tmp_path / "run", RunSettings(model=checkpoint)).ok == 1
-    assert cache_cohort(target, tmp_path / "native", CacheSettings(profile="native")) == 0
-    assert cache_cohort(target, tmp_path / "portable", CacheSettings(profile="portable")) == 0
-    assert cache_cohort(target, tmp_path / "export", CacheSettings(ngff="0.4")) == 0
+    assert cache_cohort(target, tmp_path / "native", CacheSettings(profile="native")).failed == 0
+    assert cache_cohort(target, tmp_path / "portable", CacheSettings(profile="portable")).failed == 0
+    assert cache_cohort(target, tmp_path / "export", CacheSettings(ngff="0.4")).failed == 0
     found = modes(*(tmp_path / name for name in ("run", "native", "portable", "export")))
     names = {Path(path).name for path in found}
     for name in ("run.json", "report.html", "prediction.json", "samples.h5", "overlay.png", ".zattrs", "zarr.json"):

@@ -13,8 +13,9 @@ from makers import ROOT
 from stages.pyramid.open import open_pyramid
 
 NEEDS_TORCH = (
-    *("stages.sampling.schemes", "stages.sampling.draw", "stages.attention", "stages.encoder", "stages.prediction"),
-    *("pipeline.model", "pipeline.train", "pipeline.run.run", "pipeline.demo.demo"),
+    *("stages.sampling.designs", "stages.sampling.draw", "stages.sampling.estimate"),
+    *("stages.attention", "stages.encoder", "stages.prediction"),
+    *("pipeline.model", "pipeline.predict", "pipeline.train", "pipeline.run.run", "pipeline.demo.demo"),
 )
 """Rooms and files that compute with a model. Everything else in the house does without, or imports it when called."""
 

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from makers import ROOT, spoil, tissue_pixels, write_slide
 from matplotlib.figure import Figure
-from pipeline.output.artefacts import read_attention_zarr
 
 import saccade
+from pipeline.output.attention_map import read_attention_zarr
 
 HEAVY = ("numpy", "torch", "zarr", "dask", "distributed", "openslide", "matplotlib", "skimage", "scipy", "pydantic")
 

@@ -1,0 +1,15 @@
+from .attention_map import read_attention_zarr as read_attention_zarr
+from .attention_map import write_attention_zarr as write_attention_zarr
+from .bags import write_samples_h5 as write_samples_h5
+from .documents import read_json as read_json
+from .documents import write_json as write_json
+from .folder import is_output as is_output
+from .folder import prepare_output as prepare_output
+from .run_record import write_run as write_run
+from .slide_folder import begin_slide as begin_slide
+from .slide_folder import read_commit as read_commit
+from .slide_folder import slide_key as slide_key
+from .slide_folder import write_commit as write_commit
+from .slide_folder import write_thumbnail as write_thumbnail
+from .table import write_predictions as write_predictions
+from .table import write_table as write_table

@@ -1,0 +1,9 @@
+from .cache import cache_pyramid as cache_pyramid
+from .cache import verify_pyramid as verify_pyramid
+from .chunk_cache import CachedSlide as CachedSlide
+from .chunk_cache import ChunkCache as ChunkCache
+from .export import export_ngff04 as export_ngff04
+from .open import ZarrSlide as ZarrSlide
+from .open import open_pyramid as open_pyramid
+from .store import SlideStore as SlideStore
+from .transaction import FullDiskError as FullDiskError

@@ -1,0 +1,12 @@
+from .designs import Draw as Draw
+from .designs import inclusion_probabilities as inclusion_probabilities
+from .designs import nest as nest
+from .draw import draw_judged as draw_judged
+from .estimate import entropy as entropy
+from .estimate import expectation as expectation
+from .estimate import hard_bound as hard_bound
+from .estimate import smooth as smooth
+from .schemes import SCHEMES as SCHEMES
+from .schemes import Scheme as Scheme
+from .schemes import choices as choices
+from .walk import hilbert_order as hilbert_order

@@ -1,0 +1,11 @@
+from .facts import SlideError as SlideError
+from .facts import SlideFacts as SlideFacts
+from .facts import override_mpp as override_mpp
+from .files import OpenSlideSlide as OpenSlideSlide
+from .files import open_slide as open_slide
+from .protocol import Slide as Slide
+from .render import ReadCount as ReadCount
+from .render import count_reads as count_reads
+from .render import render_many as render_many
+from .tiles import DamagedTilesError as DamagedTilesError
+from .tiles import TileGrid as TileGrid
