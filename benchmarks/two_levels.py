@@ -19,7 +19,8 @@ from typing import Any
 from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import load_config
 from pipeline.demo.cohort import make_cohort
-from pipeline.run.run import RunSettings, run_cohort
+from pipeline.run.run import run_cohort
+from pipeline.run.slide import RunSettings
 from pipeline.train.train import train_cohort
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs/two-level.yaml"

@@ -171,7 +171,8 @@ def run(
     """
     _check_reading(samples, tolerance)
     cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
-    from pipeline.run.run import RunSettings, run_cohort
+    from pipeline.run.run import run_cohort
+    from pipeline.run.slide import RunSettings
 
     settings = RunSettings(
         model=Path(model), samples=samples, tolerance=tolerance, scheme=scheme, mpp=mpp, seed=seed, device=device

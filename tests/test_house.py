@@ -59,7 +59,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "predict": (),
         "train": ("calibrate", "fit", "train"),
         "report": ("report",),
-        "run": ("workers", "run"),
+        "run": ("workers", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "cache": (),

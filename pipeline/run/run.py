@@ -6,60 +6,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.cohort.table import Cohort
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, model_digest
-from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
-from pipeline.output.attention_map import write_attention_zarr
-from pipeline.output.bags import write_samples_h5
-from pipeline.output.documents import write_json
 from pipeline.output.folder import prepare_output
 from pipeline.output.run_record import write_run
-from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit, write_thumbnail
 from pipeline.output.table import write_predictions
-from pipeline.predict import SlidePrediction, predict_slide
+from pipeline.run.slide import RunSettings, process_slide
 from pipeline.run.workers import each
 from stages.disk import new_file
 from stages.html import table
-from stages.overlay.geojson import geojson
-from stages.overlay.picture import draw_overlay
-from stages.pyramid.open import open_pyramid
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 
-RESULTS_VERSION = 2
-"""Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
-
 Progress = Callable[[int, int, str | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """How a run predicts; None means what the model says.
-
-    Attributes:
-        model: checkpoint path, readable by every worker.
-        samples: patches per slide; with a tolerance, at most.
-        tolerance: read on until no interval reaches farther than this from its probability.
-        scheme: how they are drawn.
-        mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
-        seed: of the draws; each slide's own seed follows from it and the slide's content.
-        device: "auto" is a GPU where the worker has one.
-    """
-
-    model: Path
-    samples: int | None = None
-    tolerance: float | None = None
-    scheme: str | None = None
-    mpp: float | None = None
-    seed: int = 0
-    device: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,119 +87,6 @@ def run_cohort(
             progress(len(rows), len(jobs), f"{slide.slide_id}: {words}")
     ordered = [rows[slide.slide_id] for slide in cohort.slides]
     return _finish(cohort, out, ordered, model.spec.classes, reused, settings, started, command)
-
-
-def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
-    """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
-
-    Returns:
-        The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes`` and ``reused``: whether an
-        earlier result was still valid.
-    """
-    started = time.perf_counter()
-    try:
-        if slide.problem:
-            raise ValueError(slide.problem)
-        row = _predict_slide(slide, out, settings, digest, started)
-    except Exception as exc:
-        known = type(exc).__module__.startswith(("stages.", "pipeline.")) or type(exc) is ValueError
-        error = (
-            " ".join(str(exc).split()) if known else f"unexpected {type(exc).__name__}: {' '.join(str(exc).split())}"
-        )
-        row = {"status": "failed", "error": error, "seconds": time.perf_counter() - started}
-    return {"slide_id": slide.slide_id, "path": str(slide.path), **row}
-
-
-def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float) -> dict[str, Any]:
-    model = _worker_model(settings.model, digest, settings.device)
-    mpp = slide.mpp if slide.mpp is not None else settings.mpp
-    folder = out / "slides" / slide.slide_id
-    opened = open_pyramid(slide.path, mpp=mpp)
-    facts = opened.facts
-    parts = {
-        "version": RESULTS_VERSION,
-        "model": digest,
-        "mpp": mpp,
-        "samples": settings.samples if settings.tolerance else settings.samples or model.spec.samples,
-        "tolerance": settings.tolerance,
-        "scheme": settings.scheme or model.spec.scheme,
-        "seed": settings.seed,
-    }
-    key = slide_key(facts.fingerprint, parts)
-    commit = read_commit(folder)
-    if commit is not None and commit["key"] == key:
-        return {**commit["row"], "slide_bytes": commit["slide_bytes"], "reused": True}
-    if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
-        raise ValueError(
-            f"{folder} already holds another slide of this name ({commit['path']}): "
-            "use another --out or rename the slide"
-        )
-    found = predict_slide(
-        opened,
-        model,
-        samples=settings.samples,
-        tolerance=settings.tolerance,
-        scheme=settings.scheme,
-        seed=settings.seed,
-    )
-    return _write_slide(slide, folder, key, found, started)
-
-
-def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePrediction, started: float) -> dict[str, Any]:
-    facts, spec, boxes = found.slide.facts, found.spec, found.patch_boxes_level0
-    mpp = facts.require_mpp()
-    seconds = time.perf_counter() - started
-    row: dict[str, Any] = {"status": "ok", "error": "", **found.columns(), "seconds": seconds, "key": key}
-    begin_slide(folder)
-    write_thumbnail(folder / "thumbnail.png", found.thumbnail.rgb)
-    write_attention_zarr(folder / "attention.zarr", found.attention, found.attention_raster)
-    write_samples_h5(
-        folder / "samples.h5",
-        slide_id=slide.slide_id,
-        facts=facts,
-        patch_px=spec.patch_px,
-        patch_mpp=spec.patch_mpp,
-        boxes_level0=boxes,
-        cells=found.patch_cells,
-        features=found.patch_features,
-        attention=found.patch_attention,
-        weights=found.patch_weights,
-    )
-    with new_file(folder / "overlay.png") as temporary:
-        parts = (found.thumbnail, found.attention, found.attention_raster, boxes)
-        draw_overlay(temporary, *parts, title=found.in_words(slide.slide_id), mpp_level0=mpp)
-    outlines = geojson(
-        found.attention,
-        found.attention_raster,
-        boxes,
-        attention_at=found.patch_attention,
-        weights=found.patch_weights,
-        bounds=facts.bounds,
-    )
-    write_json(folder / "overlay.geojson", outlines)
-    commit = {
-        "key": key,
-        "fingerprint": facts.fingerprint,
-        "path": str(slide.path),
-        "row": row,
-        "attention_not_read": found.attention_not_read,
-        "regions_opened": found.regions_opened,
-        "slide_bytes": facts.file_bytes,
-        "bytes_exact": all(found.slide.direct(i) for i in range(len(facts.levels))),
-        "tiles_read": found.cost.tiles,
-        "pixels_read": found.cost.pixels,
-        "mpp": [mpp.x, mpp.y],
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    write_commit(folder, commit)
-    return {**row, "slide_bytes": facts.file_bytes, "reused": False}
-
-
-@lru_cache(maxsize=1)
-def _worker_model(path: Path, digest: str, device: str) -> AttentionSampler:
-    if model_digest(path) != digest:
-        raise UsageError(f"{path} changed while the run was going on: start it again")
-    return load_model(path, device=device)
 
 
 def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:

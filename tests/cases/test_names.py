@@ -53,7 +53,8 @@ def test_an_attention_map_stays_where_it_was_put(folder: Path) -> None:
 
 
 def test_a_run_and_a_cache_write_only_where_they_were_told(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    from pipeline.run.run import RunSettings, run_cohort
+    from pipeline.run.run import run_cohort
+    from pipeline.run.slide import RunSettings
 
     slide = write_slide(folder / f"{folder.name}.tif", tissue_pixels(700, 600))
     before = beside(folder)
@@ -73,7 +74,8 @@ def test_a_run_and_a_cache_write_only_where_they_were_told(folder: Path, checkpo
 
 def test_slides_that_differ_behind_such_a_sign_are_two(checkpoint: Path, tmp_path: Path) -> None:
     """The second run destroyed the first's results where a path was cut at the sign."""
-    from pipeline.run.run import RunSettings, run_cohort
+    from pipeline.run.run import run_cohort
+    from pipeline.run.slide import RunSettings
 
     for name in ("B.tif", "B#1.tif", "B?1.tif"):
         write_slide(tmp_path / name, tissue_pixels(600, 600))

@@ -15,7 +15,14 @@ from stages.pyramid.open import open_pyramid
 NEEDS_TORCH = (
     *("stages.sampling.designs", "stages.sampling.draw", "stages.sampling.estimate"),
     *("stages.attention", "stages.encoder", "stages.prediction"),
-    *("pipeline.model", "pipeline.predict", "pipeline.train", "pipeline.run.run", "pipeline.demo.demo"),
+    *(
+        "pipeline.model",
+        "pipeline.predict",
+        "pipeline.train",
+        "pipeline.run.run",
+        "pipeline.run.slide",
+        "pipeline.demo.demo",
+    ),
 )
 """Rooms and files that compute with a model. Everything else in the house does without, or imports it when called."""
 

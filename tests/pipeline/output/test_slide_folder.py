@@ -10,7 +10,8 @@ from makers import AWKWARD, PowerCut, names
 
 from pipeline.cohort.table import find_target
 from pipeline.output.slide_folder import COMMIT, begin_slide, read_commit, slide_key, write_commit, write_thumbnail
-from pipeline.run.run import RunSettings, run_cohort
+from pipeline.run.run import run_cohort
+from pipeline.run.slide import RunSettings
 
 
 def test_keys_change_with_every_part_and_not_with_order():

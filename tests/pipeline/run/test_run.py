@@ -21,7 +21,8 @@ from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
 from pipeline.output.attention_map import read_attention_zarr
 from pipeline.output.slide_folder import read_commit
-from pipeline.run.run import RunSettings, RunSummary, run_cohort
+from pipeline.run.run import RunSummary, run_cohort
+from pipeline.run.slide import RunSettings
 from pipeline.run.workers import each
 
 
