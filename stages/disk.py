@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -120,6 +120,14 @@ def flush_tree(folder: Path, *, threads: int = 1) -> None:
         list(pool.map(flush, paths))
 
 
+def holds_only(folder: Path, names: Container[str]) -> bool:
+    """Whether everything at the top of a folder has one of these names, is a number, or is unfinished work of ours.
+
+    What a user put into a folder of ours would go when the folder is replaced.
+    """
+    return all(name in names or name.isdecimal() or name.startswith(PREFIX) for name in os.listdir(folder))
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file of this name is one that `new_file` did not finish: work of another process, or of a dead one."""
     return _TEMPORARY.fullmatch(name) is not None
@@ -132,7 +140,7 @@ def _beside(path: Path) -> Path:
 
 def _refuse_foreign(path: Path, ours: Callable[[Path], bool]) -> None:
     if os.path.lexists(path) and not ours(path):
-        raise ForeignFolderError(f"{path} was not written by saccade and stays as it is")
+        raise ForeignFolderError(f"{path} is or holds something that saccade did not write and stays as it is")
 
 
 def _fsync(path: Path, flags: int) -> None:

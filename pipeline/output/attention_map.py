@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from stages.disk import ForeignFolderError, new_folder
+from stages.disk import ForeignFolderError, holds_only, new_folder
 
 if TYPE_CHECKING:
     from stages.geometry import Raster
@@ -33,7 +33,7 @@ def write_attention_zarr(path: Path, attention: NDArray[np.floating], raster: Ra
         raise ValueError(f"attention of shape {attention.shape} on a raster of shape {raster.shape}")
     place: dict[str, Any] = {key: getattr(raster, key) for key in ("x", "y", "scale_x", "scale_y")}
     try:
-        with new_folder(path, ours=lambda folder: _place(folder) is not None) as temporary:
+        with new_folder(path, ours=_is_ours) as temporary:
             array = zarr.create_array(
                 store=LocalStore(temporary),
                 shape=attention.shape,
@@ -65,6 +65,11 @@ def read_attention_zarr(path: Path) -> tuple[NDArray[np.float32], Raster]:
     attention = np.asarray(zarr.open_array(LocalStore(path, read_only=True), mode="r")[:], np.float32)
     rows, columns = attention.shape
     return attention, Raster(place["x"], place["y"], place["scale_x"], place["scale_y"], columns, rows)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a folder is an attention map and nothing that a user put into it."""
+    return _place(path) is not None and holds_only(path, ("zarr.json", "c"))
 
 
 def _place(path: Path) -> dict[str, float] | None:

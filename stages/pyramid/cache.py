@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.disk import holds_only
 from stages.pyramid.chunks import zstd_chunk
 from stages.pyramid.format import Progress
 from stages.pyramid.layout import LevelLayout, array_metadata
@@ -117,7 +118,7 @@ class _Pyramid:
         write_record(Record(plan.facts, plan.layouts, plan.profile, plan.kept, sizes), source)
 
     def is_ours(self, folder: Path) -> bool:
-        return has_record(folder)
+        return has_record(folder) and holds_only(folder, ("zarr.json",))
 
 
 def _readable_record(folder: Path) -> Record | None:

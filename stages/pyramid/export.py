@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.disk import new_file
+from stages.disk import holds_only, new_file
 from stages.pyramid.cache import WRITERS
 from stages.pyramid.format import Progress
 from stages.pyramid.layout import LevelLayout, fill_value, ome_metadata
@@ -109,7 +109,7 @@ class _Export:
         write_json(plan.facts.path / ".zattrs", {**_attributes(plan.facts, source.path.name), "saccade": record})
 
     def is_ours(self, folder: Path) -> bool:
-        return bool(_read_record(folder))
+        return bool(_read_record(folder)) and holds_only(folder, (".zgroup", ".zattrs"))
 
 
 def _chunk_path(layout: LevelLayout, row: int, column: int) -> Path:

@@ -80,7 +80,9 @@ def build(
 
 
 def _foreign(out: Path) -> SlideError:
-    return SlideError(f"{out} exists and is not a pyramid of ours: move it away or choose another folder")
+    return SlideError(
+        f"{out} exists and is not a pyramid of ours, or holds something else: move it away or choose another folder"
+    )
 
 
 def _unwritten(out: Path, exc: OSError) -> SlideError:

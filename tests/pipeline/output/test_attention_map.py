@@ -38,10 +38,20 @@ def test_an_attention_map_larger_than_its_chunks(tmp_path):
 def test_a_zarr_that_is_not_ours_is_kept_and_a_wrong_shape_refused(tmp_path):
     zarr.create_array(store=tmp_path / "theirs.zarr", shape=(2,), dtype="f4")
     raster = Raster(0, 0, 1, 1, 3, 2)
-    with pytest.raises(UsageError, match="was not written by saccade"):
+    with pytest.raises(UsageError, match="is or holds something that saccade did not write"):
         write_attention_zarr(tmp_path / "theirs.zarr", np.zeros((2, 3)), raster)
     with pytest.raises(UsageError, match="no attention map at"):
         read_attention_zarr(tmp_path / "theirs.zarr")
     with pytest.raises(ValueError, match=r"\(3, 2\) on a raster of shape \(2, 3\)"):
         write_attention_zarr(tmp_path / "new.zarr", np.zeros((3, 2)), raster)
     assert names(tmp_path) == {"theirs.zarr"}
+
+
+def test_what_a_user_put_into_a_map_is_not_replaced_with_it(tmp_path):
+    path, raster = tmp_path / "attention.zarr", Raster(0, 0, 1, 1, 3, 2)
+    write_attention_zarr(path, np.zeros((2, 3)), raster)
+    (path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="is or holds something that saccade did not write"):
+        write_attention_zarr(path, np.ones((2, 3)), raster)
+    assert (path / "thesis.txt").read_text() == "years of work"
+    assert read_attention_zarr(path)[0].sum() == 0

@@ -54,9 +54,21 @@ def test_what_we_did_not_write_is_never_deleted(pyramid: Path, tmp_path: Path, w
         elif what == "other zarr":
             zarr.create_group(out)
     before = [out, *sorted(out.rglob("*"))] if out.is_dir() else out.lstat().st_size
-    with pytest.raises(SlideError, match=r"exists and is not a pyramid of ours: move it away or choose another"):
+    with pytest.raises(
+        SlideError,
+        match=r"exists and is not a pyramid of ours, or holds something else: move it away or choose another",
+    ):
         cache_pyramid(open_slide(pyramid.with_name("slide.tif")), out)
     assert ([out, *sorted(out.rglob("*"))] if out.is_dir() else out.lstat().st_size) == before
+
+
+def test_what_a_user_put_into_a_pyramid_is_not_replaced_with_it(slides_folder: Path, tmp_path: Path) -> None:
+    out = cache_pyramid(open_slide(slides_folder / "odd.tif"), tmp_path / "a.ome.zarr")
+    (out / "labels").mkdir()
+    with pytest.raises(SlideError, match="holds something else: move it away"):
+        cache_pyramid(open_slide(slides_folder / "even.tif"), out)
+    assert (out / "labels").is_dir()
+    assert open_pyramid(out).facts.fingerprint == open_slide(slides_folder / "odd.tif").facts.fingerprint
 
 
 def test_a_killed_run_leaves_no_pyramid_and_is_resumed(slides_folder: Path, tmp_path: Path, small_shards: None) -> None:
