@@ -52,10 +52,7 @@ def test_an_attention_map_stays_where_it_was_put(folder: Path) -> None:
     assert beside(folder) == before
 
 
-def test_a_run_and_a_cache_write_only_where_they_were_told(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    from pipeline.run.run import run_cohort
-    from pipeline.run.slide import RunSettings
-
+def test_a_cache_writes_only_where_it_was_told(folder: Path) -> None:
     slide = write_slide(folder / f"{folder.name}.tif", tissue_pixels(700, 600))
     before = beside(folder)
     for profile in ("native", "portable"):
@@ -64,7 +61,17 @@ def test_a_run_and_a_cache_write_only_where_they_were_told(folder: Path, checkpo
         (pyramid,) = out.glob("*.ome.zarr")
         assert open_pyramid(pyramid).facts.fingerprint == open_pyramid(slide).facts.fingerprint
     assert cache_cohort(find_target(slide), folder / "export", CacheSettings(ngff="0.4")).failed == 0
-    for target in (slide, folder / "portable"):
+    assert beside(folder) == before
+
+
+def test_a_run_writes_only_where_it_was_told(folder: Path, checkpoint: Path) -> None:
+    from pipeline.run.run import run_cohort
+    from pipeline.run.slide import RunSettings
+
+    slide = write_slide(folder / f"{folder.name}.tif", tissue_pixels(700, 600))
+    assert cache_cohort(find_target(slide), folder / "cache", CacheSettings(profile="portable")).failed == 0
+    before = beside(folder)
+    for target in (slide, folder / "cache"):
         summary = run_cohort(find_target(target), folder / "out" / target.name, RunSettings(model=checkpoint))
         assert (summary.ok, summary.failed) == (1, 0), summary.rows
         (written,) = (folder / "out" / target.name / "slides").iterdir()

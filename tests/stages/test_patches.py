@@ -60,7 +60,13 @@ def test_every_scheduler_reads_the_same(slides_folder: Path) -> None:
     expected = lazy.compute(scheduler="synchronous")
     assert (lazy.compute(scheduler="threads") == expected).all()
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="ERROR") as cluster,
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # None would take port 8787
+            silence_logs="ERROR",
+        ) as cluster,
         Client(cluster) as client,
     ):
         assert (client.compute(lazy).result() == expected).all()
