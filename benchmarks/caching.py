@@ -32,13 +32,13 @@ from typing import Any
 import numpy as np
 import openslide
 import zarr
-from locations import data_folder
-from mosaic import make_mosaic
-from paper import costs
 
+from benchmarks import costs
+from benchmarks.mosaic import make_mosaic
+from benchmarks.places import data_folder
 from stages.pyramid.cache import cache_pyramid
-from stages.pyramid.chunks import zstd_chunk
 from stages.pyramid.plan import own_jpeg
+from stages.pyramid.shards import zstd_chunk
 from stages.slide.files import open_slide
 
 THREADS = 2

@@ -35,14 +35,13 @@ import numpy as np
 import openslide
 import skimage.data
 import tifffile
-from locations import data_folder
-from mosaic import SLIDE, make_mosaic, read_piece
 from numpy.typing import NDArray
 
+from benchmarks.mosaic import SLIDE, make_mosaic, read_piece
+from benchmarks.places import data_folder
 from stages.geometry import Box
 from stages.slide import jpeg
-from stages.slide.facts import SlideError
-from stages.slide.files import open_slide
+from stages.slide.files import SlideError, open_slide
 from stages.slide.tiff import TiffTiles
 
 SIZE = 2160 * 2880 / 1e9

@@ -2,12 +2,12 @@
 
     python benchmarks/intervals.py DEMO [--draws 2000]
 
-DEMO is a folder that `saccade demo` or benchmarks/colon_slides.py made. Every tissue patch of its unseen slides is read
-once; then each slide is drawn again and again by the model's own scheme. Prints, for each budget, the share of draws
-whose interval holds the exhaustive probability (mean over the slides that have more cells, over the half of them whose
-intervals are narrower at the smallest budget and over the other half, the worst and the best slide) and the mean width
-of the interval; the same without the calibration that training leaves in the checkpoint, and for reading on until every
-interval is within TOLERANCE (a tenth of the draws), with the patches that it took; and one JSON line.
+DEMO is a folder that `saccade demo` or benchmarks/paper/colon_slides.py made. Every tissue patch of its unseen slides
+is read once; then each slide is drawn again and again by the model's own scheme. Prints, for each budget, the share of
+draws whose interval holds the exhaustive probability (mean over the slides that have more cells, over the half of them
+whose intervals are narrower at the smallest budget and over the other half, the worst and the best slide) and the mean
+width of the interval; the same without the calibration that training leaves in the checkpoint, and for reading on until
+every interval is within TOLERANCE (a tenth of the draws), with the patches that it took; and one JSON line.
 """
 
 from __future__ import annotations

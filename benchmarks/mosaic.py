@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,9 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import tifffile
-from locations import data_folder
 from numpy.typing import NDArray
 
-from stages.disk import new_file
+from benchmarks.places import data_folder
 
 SLIDE = "slides/CMU-1-Small-Region.svs"
 QUALITY = 30
@@ -63,7 +63,8 @@ def make_mosaic(
     piece = read_piece(data_folder() / SLIDE)
     unit = math.lcm(piece.side, *factors)
     side = math.ceil(math.sqrt(gigapixels * 1e9) / unit) * unit
-    with new_file(path, durable=False) as beside, tifffile.TiffWriter(beside, bigtiff=True) as tiff:
+    beside = path.with_name(path.name + ".part")
+    with tifffile.TiffWriter(beside, bigtiff=True) as tiff:
         for factor in (1, *factors):
             period = piece.tiles if factor == 1 else reduced_tiles(piece, factor)
             size, count = side // factor, math.ceil(side // factor / piece.side)
@@ -82,6 +83,7 @@ def make_mosaic(
                 metadata=None,
                 software=False,
             )
+    os.replace(beside, path)
     return path
 
 

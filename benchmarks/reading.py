@@ -33,20 +33,18 @@ import dask
 import numpy as np
 import openslide
 import zarr
-from locations import data_folder
-from mosaic import make_mosaic
 from numpy.typing import NDArray
-from paper import costs
 from PIL import Image
 
+from benchmarks import costs
+from benchmarks.mosaic import make_mosaic
+from benchmarks.places import data_folder
 from stages.geometry import Box, Raster
 from stages.patches import PatchReader
-from stages.pyramid.cache import cache_pyramid
-from stages.pyramid.open import open_pyramid
+from stages.pyramid.cache import cache_pyramid, open_pyramid
 from stages.pyramid.store import SlideStore
 from stages.sampling.walk import hilbert_position
-from stages.slide.files import open_slide
-from stages.slide.protocol import Slide
+from stages.slide.files import Slide, open_slide
 
 SIDE = 256
 MPP = 0.25

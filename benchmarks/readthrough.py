@@ -21,13 +21,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from locations import data_folder
 
+from benchmarks.places import data_folder
 from stages.geometry import Box
 from stages.pyramid.chunk_cache import CachedSlide, CachedTiles, ChunkCache
 from stages.pyramid.layout import level_layouts
-from stages.slide.files import open_slide
-from stages.slide.protocol import Slide
+from stages.slide.files import Slide, open_slide
 
 SIDE = 256
 

@@ -30,10 +30,8 @@ from pipeline.model.checkpoint import load_model
 from pipeline.model.look import look
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
 from pipeline.model.values import View
-from stages.encoder.patch_encoder import unit
-from stages.sampling.draw import draw, draw_judged
-from stages.sampling.estimate import expectation
-from stages.sampling.walk import hilbert_order
+from stages.encoder.build import unit
+from stages.sampling.draw import draw, draw_judged, expectation, hilbert_order
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGETS = (10, 24, 50, 200)
@@ -96,7 +94,7 @@ def slides(demo: Path, seed: int) -> Iterator[Setting]:
         features = torch.zeros(view.tissue.size, model.spec.dim, dtype=torch.float64)
         with torch.no_grad():
             features[torch.from_numpy(every)] = model.encode(view, every).double()
-            log_attention = model.attend(view).log_attention.double()
+            log_attention = model.glance(view).log_attention.double()
             control = _extended(_thumbnail_features(model, view)) @ foretell
         rows, columns = view.tissue.shape
         yield Setting("trained slide model", log_attention, features, (rows, columns), control, (weights, bias))
@@ -110,13 +108,13 @@ def _thumbnail_features(model: AttentionSampler, view: View) -> Tensor:
 
 def colon(seed: int) -> Iterator[Setting]:
     """The paper's task: trained on all folds but the first, seen on the first."""
-    from colon import CONFIG, Trainer
-    from locations import data_folder
-    from paper.colon import load_colon, warm_up
-    from paper.config import build, read_benchmark
-    from paper.fitting import fit
-    from paper.layers import ink
-    from paper.models import AttentionSampling, encode
+    from benchmarks.paper.colon import CONFIG, Trainer
+    from benchmarks.paper.colon_images import load_colon, warm_up
+    from benchmarks.paper.config import build, read_benchmark
+    from benchmarks.paper.fitting import fit
+    from benchmarks.paper.layers import ink
+    from benchmarks.paper.models import AttentionSampling, encode
+    from benchmarks.places import data_folder
 
     benchmark = read_benchmark(CONFIG)
     folder = data_folder()

@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import openslide
 import simplejpeg
-from mosaic import make_mosaic
 from numpy.typing import NDArray
-from paper.costs import in_fresh_process, peak_bytes
 
+from benchmarks.costs import in_fresh_process, peak_bytes
+from benchmarks.mosaic import make_mosaic
 from stages.geometry import Box, Raster
 from stages.slide import jpeg
 from stages.slide.files import open_slide

@@ -1,8 +1,8 @@
 """The paper's colon-cancer task: ten folds of every model, then the table.
 
-    python benchmarks/colon.py [--rows ats10 forest] [--repeats 3] [--minutes 30]     train what is missing
-    python benchmarks/colon.py costs                                                  time and memory of a training step
-    python benchmarks/colon.py table                                                  docs/benchmarks.md again
+    python benchmarks/paper/colon.py [--rows ats10 forest] [--repeats 3] [--minutes 30] train what is missing
+    python benchmarks/paper/colon.py costs      time and memory of a training step
+    python benchmarks/paper/colon.py table      docs/benchmarks.md again
 
 Reads the set from $SACCADE_DATA (default ../shared/data) and configs/paper/colon.yaml, and adds a line for every fold
 to benchmarks/results/colon.jsonl. What is there already, made with the same configuration, is not done again; so the
@@ -22,10 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from locations import data_folder
 from numpy.typing import NDArray
-from paper import costs
-from paper.colon import (
+from sklearn.ensemble import RandomForestClassifier
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks import costs
+from benchmarks.paper.colon_images import (
     Colon,
     ColonSource,
     assign_folds,
@@ -36,18 +39,16 @@ from paper.colon import (
     load_colon,
     warm_up,
 )
-from paper.config import Benchmark, Row, build, read_benchmark
-from paper.contrast import learn_to_tell_apart
-from paper.fitting import fit, predict, train_step
-from paper.layers import area_average
-from paper.models import AttentionSampling
-from paper.records import append_record, read_records
-from sklearn.ensemble import RandomForestClassifier
-from tables import colon_figures, write_tables
-from torch import Tensor
-from torch.nn import functional
+from benchmarks.paper.config import Benchmark, Row, build, read_benchmark
+from benchmarks.paper.contrast import learn_to_tell_apart
+from benchmarks.paper.fitting import fit, predict, train_step
+from benchmarks.paper.layers import area_average
+from benchmarks.paper.models import AttentionSampling
+from benchmarks.paper.records import append_record, read_records
+from benchmarks.paper.tables import colon_figures, write_tables
+from benchmarks.places import data_folder
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/paper/colon.yaml"
 BATCH = 8
 """Images in the training step whose cost is measured."""

@@ -22,8 +22,8 @@ from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
 from torch.nn import functional
 
-from paper.layers import Batch, PatchReader, area_average, ink, read_patches
-from paper.models import AttentionSampling
+from benchmarks.paper.layers import Batch, PatchReader, area_average, ink, read_patches
+from benchmarks.paper.models import AttentionSampling
 
 KINDS = ("epithelial", "fibroblast", "inflammatory", "others")
 NUCLEUS_PX = 14

@@ -1,6 +1,6 @@
 """The colon-cancer images as slides, and the pipeline's own model trained on them.
 
-    python benchmarks/colon_slides.py OUT
+    python benchmarks/paper/colon_slides.py OUT
     python benchmarks/intervals.py OUT         how often its intervals hold
     python benchmarks/sampling.py --demo OUT   the error of every way to draw from it
 
@@ -18,16 +18,15 @@ import json
 from pathlib import Path
 
 import tifffile
-from locations import data_folder
-from paper.colon import Colon, assign_folds, load_colon
 
+from benchmarks.paper.colon_images import Colon, assign_folds, load_colon
+from benchmarks.places import data_folder
 from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import load_config
-from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
+from pipeline.run.run import RunSettings, run_cohort
 from pipeline.train.train import train_cohort
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs/paper/colon-slides.yaml"
+CONFIG = Path(__file__).resolve().parents[2] / "configs/paper/colon-slides.yaml"
 MPP = 0.55
 """µm per pixel: of the images (Sirinukunwattana et al. 2016)."""
 CLASSES = ("normal", "epithelial")

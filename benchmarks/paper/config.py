@@ -12,10 +12,10 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from paper.fitting import Fitting
-from paper.layers import Classifier, LowViewAttention, PatchEncoder
-from paper.models import AttentionSampling, FullCNN, GatedMIL
-from paper.selection import PerturbedTopK, TopSelection
+from benchmarks.paper.fitting import Fitting
+from benchmarks.paper.layers import Classifier, LowViewAttention, PatchEncoder
+from benchmarks.paper.models import AttentionSampling, FullCNN, GatedMIL
+from benchmarks.paper.selection import PerturbedTopK, TopSelection
 
 
 class Section(BaseModel):

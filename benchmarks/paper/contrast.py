@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paper.colon import ColonSource, stain_matrices
-from paper.layers import PatchEncoder, ink, read_patches
+from benchmarks.paper.colon_images import ColonSource, stain_matrices
+from benchmarks.paper.layers import PatchEncoder, ink, read_patches
 
 SHIFT_PX = 12
 """Two views of a patch lie up to so many pixels apart."""

@@ -1,6 +1,6 @@
 """What a training step costs against the image's side: full CNN, gated MIL on all patches, attention sampling.
 
-    python benchmarks/cost_curve.py [--sides 500 1000 2000 4000 8000 16000] [--limit 8]     about a quarter of an hour
+    python benchmarks/paper/cost_curve.py [--sides 500 1000 2000 4000 8000 16000] [--limit 8] about a quarter of an hour
 
 Images are those of megapixel MNIST (configs/paper/megapixel.yaml, with its networks), whose pixels are made on demand:
 attention sampling is given the low view and serves itself patches, so it never holds an image. It has two rows, one
@@ -22,17 +22,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from locations import data_folder
-from paper import costs
-from paper.config import Row, build
-from paper.fitting import train_step
-from paper.layers import Batch
-from paper.megapixel import Megapixel, read_setting
-from paper.mnist import load_digits, make_images
-from paper.records import append_record
-from tables import write_tables
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks import costs
+from benchmarks.paper.config import Row, build
+from benchmarks.paper.fitting import train_step
+from benchmarks.paper.layers import Batch
+from benchmarks.paper.megapixel_setting import Megapixel, read_setting
+from benchmarks.paper.mnist import load_digits, make_images
+from benchmarks.paper.records import append_record
+from benchmarks.paper.tables import write_tables
+from benchmarks.places import data_folder
+
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results/cost_curve.jsonl"
 CONFIG = ROOT / "configs/paper/megapixel.yaml"
 SIDES = (500, 1000, 2000, 4000, 8000, 16_000)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from paper.layers import Batch, Classifier, Output
-from stages.sampling.estimate import entropy
+from benchmarks.paper.layers import Batch, Classifier, Output
+from stages.sampling.draw import entropy
 
 
 class Source(Protocol):

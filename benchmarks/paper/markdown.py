@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from paper.records import interval
+from benchmarks.paper.records import interval
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

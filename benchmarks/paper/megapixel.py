@@ -1,8 +1,8 @@
 """Megapixel MNIST: every model on the same images, at matched numbers of patches, then the table.
 
-    python benchmarks/megapixel.py                                        the reduced setting, 25 minutes on a core
-    python benchmarks/megapixel.py configs/paper/megapixel.yaml --device cuda             the paper's size, for a GPU
-    python benchmarks/megapixel.py --split val                            tune on images of held-out training digits
+    python benchmarks/paper/megapixel.py                                      the reduced setting, 25 minutes on a core
+    python benchmarks/paper/megapixel.py configs/paper/megapixel.yaml --device cuda         the paper's size, for a GPU
+    python benchmarks/paper/megapixel.py --split val                          tune on images of held-out training digits
 
 Makes its images from MNIST in $SACCADE_DATA/mnist (default ../shared/data) and adds a line for every trained model to
 benchmarks/results/megapixel.jsonl. What is there already, made with the same configuration, is not done again, so a run
@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from locations import data_folder
-from paper.config import build
-from paper.fitting import fit, predict
-from paper.layers import Batch
-from paper.megapixel import Megapixel, Source, make_splits, read_setting
-from paper.mnist import BOX, DIGITS, SparseImages, Split
-from paper.models import AttentionSampling
-from paper.records import append_record, read_records
-from paper.sections import megapixel_figures
-from tables import write_tables
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.paper.config import build
+from benchmarks.paper.fitting import fit, predict
+from benchmarks.paper.layers import Batch
+from benchmarks.paper.megapixel_setting import Megapixel, Source, make_splits, read_setting
+from benchmarks.paper.mnist import BOX, DIGITS, SparseImages, Split
+from benchmarks.paper.models import AttentionSampling
+from benchmarks.paper.records import append_record, read_records
+from benchmarks.paper.sections import megapixel_figures
+from benchmarks.paper.tables import write_tables
+from benchmarks.places import data_folder
+
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results/megapixel.jsonl"
 SMALL = ROOT / "configs/paper/megapixel-small.yaml"
 

@@ -13,10 +13,10 @@ import torch
 import yaml
 from pydantic import Field
 
-from paper.config import Networks, Row, Section, Training
-from paper.fitting import Fitting
-from paper.layers import Batch
-from paper.mnist import SparseImages, Split, load_digits, make_images
+from benchmarks.paper.config import Networks, Row, Section, Training
+from benchmarks.paper.fitting import Fitting
+from benchmarks.paper.layers import Batch
+from benchmarks.paper.mnist import SparseImages, Split, load_digits, make_images
 
 
 class Megapixel(Section):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from paper.layers import (
+from benchmarks.paper.layers import (
     Batch,
     Classifier,
     GatedAttention,

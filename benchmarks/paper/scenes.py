@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from paper.layers import Batch
+from benchmarks.paper.layers import Batch
 
 LIMITS = ("50_SIGN", "70_SIGN", "80_SIGN")
 CLASSES = ("none", "50", "70", "80")

@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from paper.config import Row
-from paper.markdown import markdown, ranged, with_interval
-from paper.megapixel import Megapixel, read_setting
-from paper.mnist import Noise, Split
-from paper.records import bootstrap, read_records
+from benchmarks.paper.config import Row
+from benchmarks.paper.markdown import markdown, ranged, with_interval
+from benchmarks.paper.megapixel_setting import Megapixel, read_setting
+from benchmarks.paper.mnist import Noise, Split
+from benchmarks.paper.records import bootstrap, read_records
 
 BASIS = "ats10"
 """The row that the others are compared with."""
@@ -128,16 +128,16 @@ digit's centre, against the share of such cells.
 """
 SETTING = """### {side} x {side} pixels, {strokes} strokes {noise} the digits
 
-`python benchmarks/megapixel.py configs/paper/{name}.yaml --noise {noise}`: {images[train]} training and {images[test]}
-test images, a low view of {view} x {view} pixels, patches of {px} px. Milliseconds a sample are those of training while
-the machine did other work too: they only tell what the run took. Made {made[time]}, commit {made[commit]}, torch
-{made[torch]}, {made[device]}.
+`python benchmarks/paper/megapixel.py configs/paper/{name}.yaml --noise {noise}`: {images[train]} training and
+{images[test]} test images, a low view of {view} x {view} pixels, patches of {px} px. Milliseconds a sample are those of
+training while the machine did other work too: they only tell what the run took. Made {made[time]}, commit
+{made[commit]}, torch {made[torch]}, {made[device]}.
 """
 SIGNS = """## Traffic signs
 
-`python benchmarks/signs.py DATA` trains ATS-5 and ATS-10 on speed limits of the Swedish traffic signs set (Larsson &
-Felsberg 2011) with `configs/paper/signs.yaml`. The set is not at hand here, so there are no figures; the loader and the
-command are tested on scenes that the tests draw.
+`python benchmarks/paper/signs.py DATA` trains ATS-5 and ATS-10 on speed limits of the Swedish traffic signs set
+(Larsson & Felsberg 2011) with `configs/paper/signs.yaml`. The set is not at hand here, so there are no figures; the
+loader and the command are tested on scenes that the tests draw.
 """
 CURVE_TITLES = {
     "cnn": "CNN",
@@ -147,8 +147,8 @@ CURVE_TITLES = {
 }
 CURVE_INTRO = """## Cost against image side
 
-`python benchmarks/cost_curve.py`: time and peak memory of a training step for each image, with {batch} image(s) of
-megapixel MNIST in a step and the networks of `configs/paper/megapixel.yaml`. A fixed low view has 180 x 180 pixels
+`python benchmarks/paper/cost_curve.py`: time and peak memory of a training step for each image, with {batch} image(s)
+of megapixel MNIST in a step and the networks of `configs/paper/megapixel.yaml`. A fixed low view has 180 x 180 pixels
 whatever the image; one at a fixed factor grows with it. Attention sampling is served patches on demand and never holds
 an image. Making pixels and low views is counted for no row. Time is the median of {rounds} rounds in which all points
 take turns; memory is the peak over what the process held before, in a process for each point. Rows end where a step

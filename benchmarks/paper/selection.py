@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paper.layers import (
+from benchmarks.paper.layers import (
     Batch,
     Classifier,
     GatedAttention,
@@ -18,8 +18,8 @@ from paper.layers import (
     ink,
     read_patches,
 )
-from paper.models import LOGIT_SCALE, cell_corners, encode, patch_ink, standardise_evenly
-from stages.encoder.patch_encoder import unit
+from benchmarks.paper.models import LOGIT_SCALE, cell_corners, encode, patch_ink, standardise_evenly
+from stages.encoder.build import unit
 
 
 class TopSelection(Classifier):

@@ -1,6 +1,6 @@
 """Speed limits in the Swedish traffic signs set, by attention sampling.
 
-    python benchmarks/signs.py DATA [--config configs/paper/signs.yaml] [--device cuda]
+    python benchmarks/paper/signs.py DATA [--config configs/paper/signs.yaml] [--device cuda]
 
 DATA holds the set's folders Set1 (for training) and Set2 (for testing), each with its images and annotations.txt; see
 benchmarks/paper/signs.py for where it is from. Prints progress and ends with one JSON line: error on Set2 with a 95 %
@@ -17,14 +17,15 @@ from typing import Any
 
 import torch
 import yaml
-from paper.config import Networks, Row, Section, Training, build
-from paper.fitting import fit, predict
-from paper.markdown import with_interval
-from paper.records import bootstrap, provenance
-from paper.signs import CLASSES, Scene, SceneSource, load_scenes
 from pydantic import Field
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs/paper/signs.yaml"
+from benchmarks.paper.config import Networks, Row, Section, Training, build
+from benchmarks.paper.fitting import fit, predict
+from benchmarks.paper.markdown import with_interval
+from benchmarks.paper.records import bootstrap, provenance
+from benchmarks.paper.scenes import CLASSES, Scene, SceneSource, load_scenes
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs/paper/signs.yaml"
 
 
 class Signs(Section):

@@ -1,6 +1,6 @@
 """docs/benchmarks.md from the records in benchmarks/results: every figure there was measured by a command named there.
 
-python benchmarks/tables.py
+python benchmarks/paper/tables.py
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from paper.colon import DOUBTFUL
-from paper.config import Benchmark, read_benchmark
-from paper.markdown import markdown, ranged, with_interval
-from paper.records import auroc, bootstrap, read_records
-from paper.sections import cost_curve_section, megapixel_section, signs_section
+
+from benchmarks.paper.colon_images import DOUBTFUL
+from benchmarks.paper.config import Benchmark, read_benchmark
+from benchmarks.paper.markdown import markdown, ranged, with_interval
+from benchmarks.paper.records import auroc, bootstrap, read_records
+from benchmarks.paper.sections import cost_curve_section, megapixel_section, signs_section
 
 FOCUS = ("mass", "chance", "any_nucleus", "stain")
 """Figures on each positive image: see `COLON_FOCUS`."""
@@ -146,15 +147,15 @@ def _costs(rows: dict[str, dict[str, float]], figures: dict[str, dict[str, Any]]
 
 COLON_INTRO = """## Colon cancer
 
-`python benchmarks/colon.py` on CRCHistoPhenotypes (Sirinukunwattana et al. 2016): 100 H&E images of 500 x 500 pixels,
-positive when they show an epithelial nucleus. {folds} folds, the same for all rows; every row has the same patch
-encoder (channels {widths}, patches of {patch_px} px), sees the same augmentation (eight positions, stain strengths
-jittered by {stain_jitter:g}) and starts each repeat from the same seeds. What was tried for the recipe was tried on
-another assignment of folds. Intervals are 95 % bootstrap intervals over images; differences of error are paired. One
-hundred images resolve little: an error of 0.10 has an interval of 0.05 to 0.16. Neighbouring images look as if cut from
-the same slides: the rows of blocks keep neighbours together. Images 37 and 39 are labelled negative but show glands.
-With a self-supervised start the encoder first learns, without labels, to tell patches of the training images apart
-(600 steps, `benchmarks/paper/contrast.py`); predictions from augmented views are means over 16 of them.
+`python benchmarks/paper/colon.py` on CRCHistoPhenotypes (Sirinukunwattana et al. 2016): 100 H&E images of 500 x 500
+pixels, positive when they show an epithelial nucleus. {folds} folds, the same for all rows; every row has the same
+patch encoder (channels {widths}, patches of {patch_px} px), sees the same augmentation (eight positions, stain
+strengths jittered by {stain_jitter:g}) and starts each repeat from the same seeds. What was tried for the recipe was
+tried on another assignment of folds. Intervals are 95 % bootstrap intervals over images; differences of error are
+paired. One hundred images resolve little: an error of 0.10 has an interval of 0.05 to 0.16. Neighbouring images look as
+if cut from the same slides: the rows of blocks keep neighbours together. Images 37 and 39 are labelled negative but
+show glands. With a self-supervised start the encoder first learns, without labels, to tell patches of the training
+images apart (600 steps, `benchmarks/paper/contrast.py`); predictions from augmented views are means over 16 of them.
 Training loss is the mean cross-entropy of the last epoch, on augmented images: a row whose loss stands well above the
 others' had not learned all that it can.
 """
@@ -165,7 +166,7 @@ of a nucleus of any kind would reach, `haematoxylin` what the attention by stain
 Means over images, then their ratio.
 """
 COLON_COSTS = """
-Cost of a training step (`python benchmarks/colon.py costs`), for each image, on batches of {batch}: forward and
+Cost of a training step (`python benchmarks/paper/colon.py costs`), for each image, on batches of {batch}: forward and
 backward pass, clipping and optimiser, the median of {rounds} rounds in which all rows take turns; what autograd keeps
 for the backward pass; resident memory at its peak over what the process held before, in a process for each row with the
 same allocator settings. Low views come with the images, as they do in a pyramid, and are not counted; nor is
@@ -173,8 +174,8 @@ augmentation. `shared convolutions` computes once what overlapping patches share
 whole image fits. Measured {time}, commit {commit}, torch {torch}, {device}, {threads} thread.
 """
 COLON_TRIALS = """
-What was tried for the recipe, on other folds (`python benchmarks/colon.py --config configs/paper/colon-trials.yaml`,
-fold seed {fold_seed}): all are ATS-10, drawn systematically.
+What was tried for the recipe, on other folds (`python benchmarks/paper/colon.py --config
+configs/paper/colon-trials.yaml`, fold seed {fold_seed}): all are ATS-10, drawn systematically.
 """
 
 
@@ -228,4 +229,4 @@ def _mean_auroc(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
 
 
 if __name__ == "__main__":
-    write_tables(Path(__file__).resolve().parent.parent)
+    write_tables(Path(__file__).resolve().parents[2])

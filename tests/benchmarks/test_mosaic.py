@@ -8,8 +8,8 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
-from mosaic import SLIDE, make_mosaic, read_piece
 
+from benchmarks.mosaic import SLIDE, make_mosaic, read_piece
 from stages.geometry import Box, Mpp
 from stages.slide.files import open_slide
 

@@ -7,14 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import colon
 import numpy as np
 import pytest
 import skimage.data
 import torch
 from makers import ROOT
-from paper import contrast
-from paper.colon import (
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.paper import colon, contrast
+from benchmarks.paper.colon_images import (
     KINDS,
     Colon,
     ColonSource,
@@ -28,13 +29,12 @@ from paper.colon import (
     turnings,
     warm_up,
 )
-from paper.config import Benchmark, Networks, Row, Training, build, read_benchmark
-from paper.contrast import learn_to_tell_apart
-from paper.fitting import predict
-from paper.layers import PatchEncoder, area_average, ink, read_patches
-from paper.records import append_record, auroc, bootstrap, interval, read_records
-from sklearn.metrics import roc_auc_score
-from tables import colon_figures
+from benchmarks.paper.config import Benchmark, Networks, Row, Training, build, read_benchmark
+from benchmarks.paper.contrast import learn_to_tell_apart
+from benchmarks.paper.fitting import predict
+from benchmarks.paper.layers import PatchEncoder, area_average, ink, read_patches
+from benchmarks.paper.records import append_record, auroc, bootstrap, interval, read_records
+from benchmarks.paper.tables import colon_figures
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from cost_curve import prepare
 from makers import ROOT
-from megapixel import main, train
 from numpy.typing import NDArray
-from paper.config import build
-from paper.megapixel import Megapixel, read_setting
-from paper.mnist import BOX, Digits, SparseImages, draw_strokes, hide, load_digits, make_images, read_idx
-from paper.sections import cost_curve_section, megapixel_figures
+
+from benchmarks.paper.config import build
+from benchmarks.paper.cost_curve import prepare
+from benchmarks.paper.megapixel import main, train
+from benchmarks.paper.megapixel_setting import Megapixel, read_setting
+from benchmarks.paper.mnist import BOX, Digits, SparseImages, draw_strokes, hide, load_digits, make_images, read_idx
+from benchmarks.paper.sections import cost_curve_section, megapixel_figures
 
 
 @pytest.fixture(scope="module")

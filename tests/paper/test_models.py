@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from paper.config import Networks, Row, build
-from paper.costs import interleaved_ms, peak_bytes, saved_bytes
-from paper.fitting import Fitting, fit, predict
-from paper.layers import (
+from torch import Tensor
+
+from benchmarks.costs import interleaved_ms, peak_bytes, saved_bytes
+from benchmarks.paper.config import Networks, Row, build
+from benchmarks.paper.fitting import Fitting, fit, predict
+from benchmarks.paper.layers import (
     Batch,
     LowViewAttention,
     PatchEncoder,
@@ -19,9 +21,8 @@ from paper.layers import (
     ink,
     read_patches,
 )
-from paper.models import AttentionSampling, FullCNN, GatedMIL, cell_corners
-from paper.selection import PerturbedTopK, TopSelection, perturbed_shares
-from torch import Tensor
+from benchmarks.paper.models import AttentionSampling, FullCNN, GatedMIL, cell_corners
+from benchmarks.paper.selection import PerturbedTopK, TopSelection, perturbed_shares
 
 NETWORKS = Networks(
     widths=(4, 4, 8), attention_widths=(4, 4, 4), attention_strides=(2, 2, 1), patch_px=27, grid_stride=16

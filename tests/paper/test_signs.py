@@ -9,12 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import signs as command
 import torch
 import yaml
 from makers import ROOT
-from paper.signs import CLASSES, Scene, SceneSource, Sign, label_of, load_scenes, read_annotations, read_pixels
 from PIL import Image, ImageDraw, ImageFont
+
+from benchmarks.paper import signs as command
+from benchmarks.paper.scenes import (
+    CLASSES,
+    Scene,
+    SceneSource,
+    Sign,
+    label_of,
+    load_scenes,
+    read_annotations,
+    read_pixels,
+)
 
 CLEAR = "VISIBLE, 90.5, 60, 70.5, 40, PROHIBITORY, 70_SIGN"
 
