@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from benchmarks.paper.colon import CONFIG, Trainer
+from benchmarks.paper.colon_images import load_colon
+from benchmarks.paper.config import ColonTask, read_task
+from benchmarks.places import data_folder
 from pipeline.cohort.table import read_training_table
 from pipeline.model.checkpoint import load_model
 from pipeline.model.look import look
@@ -33,7 +37,6 @@ from pipeline.model.values import View
 from stages.encoder.build import unit
 from stages.sampling.draw import draw, draw_judged, expectation, hilbert_order
 
-ROOT = Path(__file__).resolve().parent.parent
 BUDGETS = (10, 24, 50, 200)
 WAYS = ("iid", "gumbel", "systematic", "pairs", "systematic + control", "pairs + control", "topk")
 BATCH = 250
@@ -75,89 +78,50 @@ def slides(demo: Path, seed: int) -> Iterator[Setting]:
     """The demo's model on its unseen slides."""
     model = load_model(demo / "training" / "model.safetensors")
     cohort = read_training_table(demo / "cohort" / "cohort.csv").slides
+    train, test = ([look(s.path, model).view for s in cohort if s.split == split] for split in ("train", "test"))
+    yield from trained("trained slide model", model, train[:TRAINING_SLIDES], test, seed)
+
+
+def colon(seed: int) -> Iterator[Setting]:
+    """The paper's task: trained on all folds but the first, seen on the first."""
+    task = read_task(CONFIG, ColonTask)
+    trainer = Trainer(load_colon(data_folder()), task)
+    fold, views = trainer.folds["random"], trainer.views()
+    train, test = np.flatnonzero(fold != 0).tolist(), np.flatnonzero(fold == 0).tolist()
+    model, _, _ = trainer.fitted(task.rows["ats10"], train, seed)
+    yield from trained(
+        "trained colon model", model.eval(), [views(i, None) for i in train], [views(i, None) for i in test], seed
+    )
+
+
+@torch.no_grad()
+def trained(
+    name: str, model: AttentionSampler, train: Sequence[View], test: Sequence[View], seed: int
+) -> Iterator[Setting]:
+    """A model on the images ``test``; its control variate is fitted to what it draws from ``train``."""
     generator = torch.Generator().manual_seed(seed)
     seen, wanted = [], []
-    for slide in [s for s in cohort if s.split == "train"][:TRAINING_SLIDES]:
-        view = look(slide.path, model).view
-        with torch.no_grad():
-            cells = model.sample(view, generator=generator).cells
-            seen.append(_thumbnail_features(model, view)[cells])
-            wanted.append(model.encode(view, cells))
+    for view in train:
+        cells = model.sample(view, generator=generator).cells
+        seen.append(_thumbnail_features(model, view)[cells])
+        wanted.append(model.encode(view, cells))
     foretell = _least_squares(torch.cat(seen), torch.cat(wanted))
-    weights = FEATURE_SCALE * (model.head.weight[1] - model.head.weight[0]).detach().double()
-    bias = float((model.head.bias[1] - model.head.bias[0]).detach())
-    for slide in cohort:
-        if slide.split != "test":
-            continue
-        view = look(slide.path, model).view
+    weights = FEATURE_SCALE * (model.head.weight[1] - model.head.weight[0]).double()
+    bias = float(model.head.bias[1] - model.head.bias[0])
+    for view in test:
         every = np.flatnonzero(view.tissue)
         features = torch.zeros(view.tissue.size, model.spec.dim, dtype=torch.float64)
-        with torch.no_grad():
-            features[torch.from_numpy(every)] = model.encode(view, every).double()
-            log_attention = model.glance(view).log_attention.double()
-            control = _extended(_thumbnail_features(model, view)) @ foretell
+        features[torch.from_numpy(every)] = model.encode(view, every).double()
+        log_attention = model.glance(view).log_attention.double()
+        control = _extended(_thumbnail_features(model, view)) @ foretell
         rows, columns = view.tissue.shape
-        yield Setting("trained slide model", log_attention, features, (rows, columns), control, (weights, bias))
+        yield Setting(name, log_attention, features, (rows, columns), control, (weights, bias))
 
 
 def _thumbnail_features(model: AttentionSampler, view: View) -> Tensor:
     """What the attention net sees in each cell, (K, channels)."""
     features: Tensor = model.attention.features(model.image(view.rgb))  # type: ignore[operator]
     return features.flatten(1).T
-
-
-def colon(seed: int) -> Iterator[Setting]:
-    """The paper's task: trained on all folds but the first, seen on the first."""
-    from benchmarks.paper.colon import CONFIG, Trainer
-    from benchmarks.paper.colon_images import load_colon, warm_up
-    from benchmarks.paper.config import build, read_benchmark
-    from benchmarks.paper.fitting import fit
-    from benchmarks.paper.layers import ink
-    from benchmarks.paper.models import AttentionSampling, encode
-    from benchmarks.places import data_folder
-
-    benchmark = read_benchmark(CONFIG)
-    folder = data_folder()
-    trainer = Trainer(load_colon(folder), benchmark)
-    row = benchmark.rows["ats10"]
-    source, fold = trainer.source(row.kind), trainer.folds["random"]
-    train, test = np.flatnonzero(fold != 0).tolist(), np.flatnonzero(fold == 0).tolist()
-    model = build(row, benchmark.networks, seed=seed)
-    assert isinstance(model, AttentionSampling)
-    warm_up(model, source, train, steps=row.warm_up, sharpness=row.sharpness, seed=seed)
-    fit(model, source, train, trainer.colon.labels[train], benchmark.fitting(row), seed=seed)
-    model.eval()
-
-    @torch.no_grad()
-    def whole(items: list[int]) -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[int, int]]]:
-        for item in items:
-            batch = source([item], None)
-            grid, places = model.log_attention(batch)
-            features = unit(encode(model.encoder, batch, places.flatten(0, 1)[None], model.patch_px))[0]
-            low: list[Tensor] = []
-            assert model.attention is not None
-            last = [m for m in model.attention.modules() if isinstance(m, torch.nn.Conv2d)][-1]
-            hook = last.register_forward_pre_hook(lambda _, given, into=low: into.append(given[0]))  # type: ignore[misc]
-            assert batch.low is not None
-            model.attention(ink(batch.low, batch.colours))
-            hook.remove()
-            seen = low[0][0].flatten(1).T
-            yield grid.flatten(), features, seen, (grid.shape[1], grid.shape[2])
-
-    generator = torch.Generator().manual_seed(seed)
-    seen, wanted = [], []
-    for log_attention, features, channels, grid in whole(train):
-        order = hilbert_order(*grid)
-        cells = draw(log_attention[None].double(), 10, generator=generator, order=order).cells[0]
-        seen.append(channels[cells])
-        wanted.append(features[cells])
-    foretell = _least_squares(torch.cat(seen), torch.cat(wanted))
-    linear = model.head
-    weights = (10.0 * (linear.weight[1] - linear.weight[0])).detach().double()
-    bias = float((linear.bias[1] - linear.bias[0]).detach())
-    for log_attention, features, channels, grid in whole(test):
-        control = _extended(channels) @ foretell
-        yield Setting("trained colon model", log_attention.double(), features.double(), grid, control, (weights, bias))
 
 
 def _extended(channels: Tensor) -> Tensor:

@@ -7,7 +7,6 @@
 Reads the set from $SACCADE_DATA (default ../shared/data) and configs/paper/colon.yaml, and adds a line for every fold
 to benchmarks/results/colon.jsonl. What is there already, made with the same configuration, is not done again; so the
 run can be stopped at any time. All rows once take about two hours on one core. Ends with one JSON line of the figures.
-`--config configs/paper/colon-trials.yaml` does the same for the trials, on other folds, from which the recipe comes.
 """
 
 from __future__ import annotations
@@ -16,39 +15,37 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
-from torch.nn import functional
 
 from benchmarks import costs
 from benchmarks.paper.colon_images import (
     Colon,
-    ColonSource,
+    ColonViews,
+    WholeImages,
     assign_folds,
     block_folds,
     colour_quantiles,
     focus,
-    haematoxylin_attention,
     load_colon,
-    warm_up,
 )
-from benchmarks.paper.config import Benchmark, Row, build, read_benchmark
+from benchmarks.paper.config import ColonTask, Row, read_task
 from benchmarks.paper.contrast import learn_to_tell_apart
-from benchmarks.paper.fitting import fit, predict, train_step
 from benchmarks.paper.layers import area_average
-from benchmarks.paper.models import AttentionSampling
 from benchmarks.paper.records import append_record, read_records
 from benchmarks.paper.tables import colon_figures, write_tables
-from benchmarks.places import data_folder
+from benchmarks.paper.views import EncoderOnInk, build_sampler, predict_sampler, sampler_loss, train_sampler
+from benchmarks.paper.whole import Batch, build_whole, fit_whole, loss_of, predict_whole, take_step
+from benchmarks.places import ROOT, data_folder
+from pipeline.model.sampler import AttentionSampler
+from pipeline.train.fit import WARM_UP_TEMPERATURE
+from stages.attention import HematoxylinAttention
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/paper/colon.yaml"
 BATCH = 8
 """Images in the training step whose cost is measured."""
@@ -57,126 +54,154 @@ BATCH = 8
 class Trainer:
     """Trains one fold of one row at a time, on a set that is turned and shrunk once."""
 
-    def __init__(self, colon: Colon, benchmark: Benchmark) -> None:
-        self.colon, self.benchmark = colon, benchmark
+    def __init__(self, colon: Colon, task: ColonTask) -> None:
+        self.colon, self.task = colon, task
         labels = colon.labels.tolist()
         self.folds = {
-            "random": assign_folds(labels, benchmark.folds, seed=benchmark.fold_seed),
-            "blocks": block_folds(len(labels), benchmark.folds),
+            "random": assign_folds(labels, task.folds, seed=task.fold_seed),
+            "blocks": block_folds(len(labels), task.folds),
         }
-        self._sources: dict[str, ColonSource] = {}
-        self._colours: NDArray[np.float64] | None = None
+        self._seen: dict[str, Any] = {}
 
-    def source(self, kind: str) -> ColonSource:
-        """The images as rows of this kind see them."""
-        view = {"half": "half", "cnn": "whole", "mil": "whole"}.get(kind, "patches")
-        if view not in self._sources:
-            images = self.colon.images
-            if view == "half":
-                images = area_average(images, 2).round().to(torch.uint8)
-            self._sources = {  # one at a time: each holds the set eight times over
-                view: ColonSource(
-                    images,
-                    low_factor=self.benchmark.low_factor,
-                    whole=view != "patches",
-                    stain_jitter=self.benchmark.stain_jitter,
-                )
-            }
-        return self._sources[view]
+    def views(self) -> ColonViews:
+        """The images as the product's model sees them."""
+        return self._once(
+            "views", lambda: ColonViews(self.colon.images, self.task.sight, stain_jitter=self.task.stain_jitter)
+        )
+
+    def whole(self, kind: str) -> WholeImages:
+        """The images as rows of a kind that reads everything see them."""
+        return self._once(
+            kind, lambda: WholeImages(images_of(self.colon.images, kind), stain_jitter=self.task.stain_jitter)
+        )
+
+    def _once(self, key: str, make: Callable[[], Any]) -> Any:
+        if key not in self._seen:
+            self._seen = {key: make()}  # one at a time: each holds the set, some eight times over
+        return self._seen[key]
 
     def train(self, name: str, repeat: int, fold: int) -> dict[str, Any]:
         """The record of one fold: predictions of its test images, and where attention went on them."""
-        row = self.benchmark.rows[name]
+        row = self.task.rows[name]
         started = time.perf_counter()
         of = self.folds[row.folds]
         train, test = np.flatnonzero(of != fold).tolist(), np.flatnonzero(of == fold).tolist()
-        seed = 1000 * repeat + fold
-        found = self._forest(train, test, seed) if row.kind == "forest" else self._network(row, train, test, seed)
+        kinds = {"forest": self._forest, "ats": self._sampler}
+        found = kinds.get(row.kind, self._whole)(row, train, test, 1000 * repeat + fold)
         return {
             "what": "fold",
             "row": name,
             "repeat": repeat,
             "fold": fold,
-            "digest": self.benchmark.digest(name),
+            "digest": self.task.digest(name),
             "images": [self.colon.names[i] for i in test],
             "labels": self.colon.labels[test].tolist(),
             "seconds": round(time.perf_counter() - started, 1),
             **found,
         }
 
-    def _forest(self, train: list[int], test: list[int], seed: int) -> dict[str, Any]:
-        if self._colours is None:
-            self._colours = colour_quantiles(self.colon.images)
-        colours, labels = self._colours, self.colon.labels.numpy()
-        forest = RandomForestClassifier(500, random_state=seed).fit(colours[train], labels[train])
+    def _forest(self, row: Row, train: list[int], test: list[int], seed: int) -> dict[str, Any]:
+        colours = self._once("colours", lambda: colour_quantiles(self.colon.images))
+        forest = RandomForestClassifier(500, random_state=seed).fit(colours[train], self.colon.labels.numpy()[train])
         return {"probabilities": forest.predict_proba(colours[test])[:, 1].round(5).tolist()}
 
-    def _network(self, row: Row, train: list[int], test: list[int], seed: int) -> dict[str, Any]:
-        source = self.source(row.kind)
-        model = build(row, self.benchmark.networks, seed=seed)
-        if isinstance(model, AttentionSampling):
-            warm_up(model, source, train, steps=row.warm_up, sharpness=row.sharpness, seed=seed)
+    def _whole(self, row: Row, train: list[int], test: list[int], seed: int) -> dict[str, Any]:
+        source = self.whole(row.kind)
+        model = build_whole(row, self.task.networks, seed=seed)
         if row.self_supervised:
             learn_to_tell_apart(
                 model.encoder,
-                source,
+                self.colon.images,
                 train,
-                patch_px=self.benchmark.networks.patch_px,
+                patch_px=self.task.networks.patch_px,
                 steps=row.self_supervised,
                 seed=seed,
             )
-        loss = fit(model, source, train, self.colon.labels[train], self.benchmark.fitting(row), seed=seed)
-        probabilities = predict(model, source, test, seed=seed, draws=row.draws, augmented=row.augmented)[:, 1]
-        found: dict[str, Any] = {
-            "probabilities": [round(p, 5) for p in probabilities.tolist()],
+        training = self.task.training_of(row)
+        loss = fit_whole(model, source, train, self.colon.labels[train], training, seed=seed, say=quiet)
+        found = predict_whole(model, source, test, seed=seed, draws=row.draws, augmented=row.augmented)
+        return {
+            "probabilities": [round(p, 5) for p in found[:, 1].tolist()],
             "training_loss": round(loss, 5),
             "reads": model.reads,
         }
-        if isinstance(model, AttentionSampling) and model.attention is not None:
-            found["focus"] = self._focus(model, row, source, test)
-        return found
+
+    def _sampler(self, row: Row, train: list[int], test: list[int], seed: int) -> dict[str, Any]:
+        views = self.views()
+        model, loss, samples = self.fitted(row, train, seed)
+        found = predict_sampler(
+            model, views, test, samples=samples, seed=seed, draws=row.draws, augmented=row.augmented
+        )
+        record: dict[str, Any] = {
+            "probabilities": [round(p, 5) for p in found[:, 1].tolist()],
+            "training_loss": loss,
+            "reads": samples,
+        }
+        if row.attention == "learned":
+            positive = [i for i in test if self.colon.labels[i] == 1]
+            record["focus"] = {self.colon.names[i]: self._focus(model, views, i) for i in positive}
+        return record
+
+    def fitted(self, row: Row, train: list[int], seed: int) -> tuple[AttentionSampler, float, int]:
+        """The product's model trained on some images, its training loss, and how many patches it reads of an image."""
+        views = self.views()
+        model = build_sampler(row, self.task.sight, self.task.networks, scale=views.scale, seed=seed)
+        samples = row.samples or views(0, None).tissue.size
+        if row.self_supervised:
+            learn_to_tell_apart(
+                EncoderOnInk(model.encoder),
+                self.colon.images,
+                train,
+                patch_px=self.task.sight.patch_px,
+                steps=row.self_supervised,
+                seed=seed,
+            )
+        training, labels = self.task.training_of(row), self.colon.labels[train].tolist()
+        return (
+            model,
+            train_sampler(model, views, train, labels, training, samples=samples, seed=seed, say=quiet),
+            samples,
+        )
 
     @torch.no_grad()
-    def _focus(
-        self, model: AttentionSampling, row: Row, source: ColonSource, test: list[int]
-    ) -> dict[str, list[float]]:
-        """Of each positive image, as `tables.FOCUS` names them."""
-        batch = source(test, None)
-        log_attention, corners = model.log_attention(batch)
-        centres = (corners.flatten(0, 1) + model.patch_px / 2).numpy()
-        assert batch.low is not None
-        stain = haematoxylin_attention(batch.low, stride=model.stride, sharpness=row.sharpness)
-        found = {}
-        for i, *maps in zip(test, log_attention.flatten(1), stain, strict=True):
-            if self.colon.labels[i] == 1:
-                seen, by_stain = (
-                    focus(of_image.double().exp().numpy(), centres, self.colon.nuclei[i]) for of_image in maps
-                )
-                values = (seen.mass, seen.chance, seen.any_nucleus, by_stain.mass)
-                found[self.colon.names[i]] = [round(value, 4) for value in values]
-        return found
+    def _focus(self, model: AttentionSampler, views: ColonViews, index: int) -> list[float]:
+        """Of a positive image, as `tables.FOCUS` names them."""
+        view = views(index, None)
+        stain = HematoxylinAttention(cell_px=self.task.sight.cell_px, temperature=WARM_UP_TEMPERATURE)
+        maps = (model.glance(view).log_attention, stain(model.image(view.rgb)).flatten().log_softmax(0))
+        seen, by_stain = (
+            focus(of_image.double().exp().numpy(), views.centres(), self.colon.nuclei[index]) for of_image in maps
+        )
+        return [round(value, 4) for value in (seen.mass, seen.chance, seen.any_nucleus, by_stain.mass)]
 
 
-def missing(benchmark: Benchmark, results: Path, rows: list[str], repeats: int | None) -> list[tuple[str, int, int]]:
+def images_of(images: Tensor, kind: str) -> Tensor:
+    """The images that rows of a kind read: at half resolution for ``half``."""
+    return area_average(images, 2).round().to(torch.uint8) if kind == "half" else images
+
+
+def quiet(line: str) -> None:
+    """The folds' own lines are enough."""
+
+
+def missing(task: ColonTask, results: Path, rows: list[str], repeats: int | None) -> list[tuple[str, int, int]]:
     """(row, repeat, fold) that have no record yet, every row once before any twice."""
     done = {(r["row"], r["repeat"], r["fold"], r["digest"]) for r in read_records(results) if r["what"] == "fold"}
-    wanted = {name: benchmark.rows[name].repeats if repeats is None else repeats for name in rows}
+    wanted = {name: task.rows[name].repeats if repeats is None else repeats for name in rows}
     return [
         (name, repeat, fold)
         for repeat in range(max(wanted.values()))
         for name in rows
         if repeat < wanted[name]
-        for fold in range(benchmark.folds)
-        if (name, repeat, fold, benchmark.digest(name)) not in done
+        for fold in range(task.folds)
+        if (name, repeat, fold, task.digest(name)) not in done
     ]
 
 
-def run(
-    colon: Colon, benchmark: Benchmark, results: Path, rows: list[str], repeats: int | None, minutes: float
-) -> None:
+def run(colon: Colon, task: ColonTask, results: Path, rows: list[str], repeats: int | None, minutes: float) -> None:
     """Train what is missing, until it is done or the time is up."""
-    jobs = missing(benchmark, results, rows, repeats)
-    trainer, started = Trainer(colon, benchmark), time.perf_counter()
+    jobs = missing(task, results, rows, repeats)
+    trainer, started = Trainer(colon, task), time.perf_counter()
     seconds: dict[str, list[float]] = {}
     for record in read_records(results):
         if record["what"] == "fold" and record["row"] in rows:
@@ -200,38 +225,50 @@ def run(
         )
 
 
-def prepared(colon: Colon, benchmark: Benchmark, name: str, *, shared: bool) -> tuple[Any, Callable[[], Tensor], Any]:
+def prepared(colon: Colon, task: ColonTask, name: str, *, shared: bool) -> tuple[Any, Callable[[], Tensor], Any]:
     """A row's model, its loss on one batch, and one training step on it."""
-    row = benchmark.rows[name]
-    images = colon.images[:BATCH]
-    if row.kind == "half":
-        images = area_average(images, 2).round().to(torch.uint8)
-    source = ColonSource(images, low_factor=benchmark.low_factor, whole=True, stain_jitter=0.0)
-    batch, labels = source(range(BATCH), None), colon.labels[:BATCH]
-    del source
-    model, generator = build(row, benchmark.networks, seed=0, shared=shared), torch.Generator().manual_seed(0)
-    model.standardise(batch, generator)
+    row, labels = task.rows[name], colon.labels[:BATCH]
+    training, generator = task.training_of(row), torch.Generator().manual_seed(0)
+    images = images_of(colon.images[:BATCH], row.kind)
+    model: Any
+    if row.kind == "ats":
+        views = ColonViews(images, task.sight, stain_jitter=0.0)
+        seen = [views(i, None) for i in range(BATCH)]
+        model = build_sampler(row, task.sight, task.networks, scale=views.scale, seed=0)
+        samples = row.samples or seen[0].tissue.size
+        model.standardise(seen, samples=samples, generator=generator)
+
+        def loss() -> Tensor:
+            return sampler_loss(model, seen, labels, training, samples=samples, generator=generator)
+    else:
+        model, batch = build_whole(row, task.networks, seed=0, shared=shared), Batch(images)
+        model.standardise(batch, generator)
+
+        def loss() -> Tensor:
+            return loss_of(model, batch, labels, generator, training)[1]
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    step = partial(train_step, model, batch, labels, optimizer, benchmark.fitting(row), generator)
-    return model, lambda: functional.cross_entropy(model(batch, generator).logits, labels), step
+    return model, loss, lambda: take_step(model, loss(), optimizer, training)
 
 
-def cost_rows(benchmark: Benchmark) -> dict[str, tuple[str, bool]]:
+def cost_rows(task: ColonTask) -> dict[str, tuple[str, bool]]:
     """What is measured: name -> (row, whether MIL shares its convolutions)."""
-    found = {
-        name: (name, False) for name, row in benchmark.rows.items() if row.kind != "forest" and row.folds == "random"
+    # how a row starts and is seen at prediction changes nothing of its step
+    plain = {
+        name: row
+        for name, row in task.rows.items()
+        if row.kind != "forest" and row.folds == "random" and not row.self_supervised
     }
-    return found | {
-        f"{name}-shared": (name, True) for name, row in benchmark.rows.items() if row.kind == "mil" and row.share == 1
-    }
+    whole = {f"{name}-shared": (name, True) for name, row in plain.items() if row.kind == "mil" and row.share == 1}
+    return {name: (name, False) for name in plain} | whole
 
 
 def measure_costs(colon: Colon, config: Path, results: Path, rounds: int) -> None:
     """Time all rows in turn, count what each keeps for the backward pass, and weigh each in a process of its own."""
-    benchmark = read_benchmark(config)
+    task = read_task(config, ColonTask)
     steps, saved = {}, {}
-    for name, (row, shared) in cost_rows(benchmark).items():
-        model, loss, steps[name] = prepared(colon, benchmark, row, shared=shared)
+    for name, (row, shared) in cost_rows(task).items():
+        model, loss, steps[name] = prepared(colon, task, row, shared=shared)
         saved[name] = costs.saved_bytes(loss, model)
     times = costs.interleaved_ms(steps, rounds=rounds)
     found = {}
@@ -257,25 +294,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="of the timing")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    benchmark = read_benchmark(arguments.config)
+    task = read_task(arguments.config, ColonTask)
     results = ROOT / "benchmarks/results" / f"{arguments.config.stem}.jsonl"
     colon = load_colon(data_folder())
     if arguments.what == "peak":
         (name,) = arguments.rows
-        row, shared = cost_rows(benchmark)[name]
-        _, _, step = prepared(colon, benchmark, row, shared=shared)
+        row, shared = cost_rows(task)[name]
+        _, _, step = prepared(colon, task, row, shared=shared)
         print(json.dumps({"peak_bytes": costs.peak_bytes(step)}))
         return
-    rows = arguments.rows or list(benchmark.rows)
-    unknown = set(rows) - set(benchmark.rows)
+    rows = arguments.rows or list(task.rows)
+    unknown = set(rows) - set(task.rows)
     if unknown:
-        parser.error(f"no row {', '.join(sorted(unknown))}; the rows are {', '.join(benchmark.rows)}")
+        parser.error(f"no row {', '.join(sorted(unknown))}; the rows are {', '.join(task.rows)}")
     if arguments.what == "run":
-        run(colon, benchmark, results, rows, arguments.repeats, arguments.minutes)
+        run(colon, task, results, rows, arguments.repeats, arguments.minutes)
     elif arguments.what == "costs":
         measure_costs(colon, arguments.config, results, arguments.rounds)
     write_tables(ROOT)
-    print(json.dumps({"benchmark": "colon", "rows": colon_figures(read_records(results), benchmark)}))
+    print(json.dumps({"benchmark": "colon", "rows": colon_figures(read_records(results), task)}))
 
 
 if __name__ == "__main__":

@@ -20,16 +20,19 @@ from scipy.io import loadmat
 from scipy.spatial import cKDTree
 from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
-from torch.nn import functional
 
-from benchmarks.paper.layers import Batch, PatchReader, area_average, ink, read_patches
-from benchmarks.paper.models import AttentionSampling
+from benchmarks.paper.config import Sight
+from benchmarks.paper.views import corners_of, padded, shrunk, view_of, window_reader
+from benchmarks.paper.whole import Batch
+from pipeline.model.values import View
 
 KINDS = ("epithelial", "fibroblast", "inflammatory", "others")
 NUCLEUS_PX = 14
 """A patch within so many pixels of a nucleus shows it."""
 DOUBTFUL = ("img37", "img39")
 """Labelled negative, but they show glands."""
+DENSITIES = np.log(256 / (np.arange(256) + 1)).astype(np.float32)
+"""Optical density of each grey level, as `layers.ink` has it."""
 QUANTILES = np.linspace(0.02, 0.98, 13)
 
 
@@ -87,22 +90,19 @@ def block_folds(n: int, folds: int) -> NDArray[np.int64]:
     return np.arange(n) * folds // n
 
 
-class ColonSource:
-    """Batches of the set; augmented ones are turned, mirrored and stained differently.
+class WholeImages:
+    """Batches of whole images; augmented ones are turned, mirrored and stained differently.
 
     Args:
         images: (n, H, W, 3) uint8.
-        low_factor: pixels of an image along one pixel of the low view.
-        whole: give whole images, not a reader of patches.
         stain_jitter: standard deviation of the log strength of haematoxylin, eosin and the rest.
     """
 
-    def __init__(self, images: Tensor, *, low_factor: int, whole: bool, stain_jitter: float) -> None:
-        # all eight positions are kept: to turn an image costs more than to read ten patches of it
+    def __init__(self, images: Tensor, *, stain_jitter: float) -> None:
+        # all eight positions are kept: to turn an image takes as long as a small network's step
         self.count = len(images)
         self.images = torch.cat(turnings(images))
-        self.low = torch.cat(turnings(area_average(images, low_factor)))
-        self.whole, self.stain_jitter = whole, stain_jitter
+        self.stain_jitter = stain_jitter
 
     def __call__(self, items: Sequence[int], generator: torch.Generator | None) -> Batch:
         """Images by number, augmented if there is a generator."""
@@ -113,23 +113,42 @@ class ColonSource:
             if self.stain_jitter > 0:
                 noise = torch.randn(len(index), 3, generator=generator)
                 colours = stain_matrices((self.stain_jitter * noise).exp())
-        images = self.images[index] if self.whole else _Chosen(self.images, index)
-        return Batch(images, self.low[index], colours)
+        return Batch(self.images[index], colours)
 
 
-@dataclass(frozen=True, slots=True)
-class _Chosen(PatchReader):
-    """Some images of a store, read patch by patch without copying the rest."""
+class ColonViews:
+    """The images as the product's model sees them, one by one, with the same augmentation as `WholeImages`."""
 
-    store: Tensor
-    index: Tensor
+    def __init__(self, images: Tensor, sight: Sight, *, stain_jitter: float) -> None:
+        self.sight, self.stain_jitter = sight, stain_jitter
+        self.low = [shrunk(image, sight.low_px) for image in images.numpy()]
+        self.framed = [padded(image, sight.patch_px) for image in images.numpy()]
+        self.scale = images.shape[1] / sight.low_px
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.index), *self.store.shape[1:])
+    def __call__(self, index: int, generator: torch.Generator | None) -> View:
+        """An image by number, augmented if there is a generator."""
+        low, framed, colours = self.low[index], self.framed[index], None
+        if generator is not None:
+            way = int(torch.randint(8, (), generator=generator))
+            low, framed = turned(low, way), turned(framed, way)
+            if self.stain_jitter > 0:
+                noise = torch.randn(1, 3, generator=generator)
+                colours = stain_matrices((self.stain_jitter * noise).exp())[0].numpy()
+        read = window_reader(framed, self.sight.patch_px)
+        return view_of(
+            stained(low, colours), lambda corners: stained(read(corners), colours), self.sight, (self.scale,) * 2
+        )
 
-    def patches(self, corners: Tensor, px: int) -> Tensor:
-        return read_patches(self.store, corners, px, self.index)
+    def centres(self) -> NDArray[np.float64]:
+        """Centres of all cells' patches (K, 2), as (y, x) in pixels of the image."""
+        rows, columns = (-(-n // self.sight.cell_px) for n in self.low[0].shape[:2])
+        cells = np.stack(np.divmod(np.arange(rows * columns), columns), -1)
+        return corners_of(cells, self.sight, (self.scale,) * 2) + self.sight.patch_px / 2
+
+
+def turned(image: NDArray[np.uint8], way: int) -> NDArray[np.uint8]:
+    """One of the eight positions of an image (H, W, C), without copying it."""
+    return np.rot90(image[:, ::-1] if way >= 4 else image, way % 4)
 
 
 def turnings(images: Tensor) -> list[Tensor]:
@@ -148,44 +167,12 @@ def stain_matrices(strengths: Tensor) -> Tensor:
     return to_stain @ torch.diag_embed(strengths) @ from_stain
 
 
-def haematoxylin_attention(low: Tensor, *, stride: int, sharpness: float) -> Tensor:
-    """Log attention (B, K) by stain alone: more where the low view (B, h, w, 3) is bluer.
-
-    ``logit = sharpness * z``, with ``z`` the mean haematoxylin density about a cell, standardised over the image.
-    """
-    to_stain = torch.from_numpy(hed_from_rgb[:, 0]).float()
-    density = (ink(low).movedim(1, -1) @ to_stain).unsqueeze(1)
-    about = functional.avg_pool2d(density, stride + 1, stride, stride // 2).flatten(1)  # centred as the cells are
-    z = (about - about.mean(1, keepdim=True)) / about.std(1, keepdim=True)
-    return (sharpness * z).log_softmax(1)
-
-
-def warm_up(
-    model: AttentionSampling,
-    source: ColonSource,
-    items: Sequence[int],
-    *,
-    steps: int,
-    sharpness: float,
-    seed: int,
-    batch_size: int = 8,
-    learning_rate: float = 5e-3,
-) -> None:
-    """Start the attention of ``model`` as `haematoxylin_attention` of augmented images ``items``, without labels."""
-    if model.attention is None:
-        return
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(model.attention.parameters(), lr=learning_rate)
-    for _ in range(steps):
-        some = torch.randint(len(items), (batch_size,), generator=generator).tolist()
-        batch = source([items[i] for i in some], generator)
-        assert batch.low is not None
-        goal = haematoxylin_attention(batch.low, stride=model.stride, sharpness=sharpness)
-        found = model.log_attention(batch)[0].flatten(1)
-        loss = (goal.exp() * (goal - found)).sum(1).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+def stained(pixels: NDArray[np.uint8], colours: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+    """Pixels (..., 3) whose optical densities are multiplied by one of `stain_matrices`, (3, 3)."""
+    if colours is None:
+        return pixels
+    densities = DENSITIES[pixels] @ colours
+    return np.rint(256 * np.exp(-densities) - 1).clip(0, 255).astype(np.uint8)
 
 
 def colour_quantiles(images: Tensor) -> NDArray[np.float64]:

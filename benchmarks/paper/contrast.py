@@ -1,5 +1,7 @@
 """A patch encoder's start without labels: two views of a patch are alike, those of different patches are not.
 
+The product takes such a start as it takes any weights for its encoder; making one is no part of it.
+
 T. Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020.
 """
 
@@ -12,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.paper.colon_images import ColonSource, stain_matrices
-from benchmarks.paper.layers import PatchEncoder, ink, read_patches
+from benchmarks.paper.colon_images import stain_matrices
+from benchmarks.paper.layers import Standardised, ink, read_patches
+from benchmarks.paper.views import EncoderOnInk
 
 SHIFT_PX = 12
 """Two views of a patch lie up to so many pixels apart."""
@@ -25,9 +28,9 @@ LEARNING_RATE = 2e-3
 
 
 def learn_to_tell_apart(
-    encoder: PatchEncoder, source: ColonSource, items: Sequence[int], *, patch_px: int, steps: int, seed: int
+    encoder: Standardised | EncoderOnInk, images: Tensor, items: Sequence[int], *, patch_px: int, steps: int, seed: int
 ) -> None:
-    """Train ``encoder`` in place on patches of images ``items``, whose labels are not used.
+    """Train ``encoder`` in place on patches of ``items`` of images (n, H, W, 3), whose labels are not used.
 
     The loss is the cross-entropy of finding a view's other view among all ``2 * PATCHES - 1``, by cosine similarity of
     a projection over `TEMPERATURE`. Views differ by a shift, a turn, a mirroring and the strengths of the stains.
@@ -36,13 +39,13 @@ def learn_to_tell_apart(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         projection = nn.Sequential(nn.Linear(encoder.dim, encoder.dim), nn.ReLU(), nn.Linear(encoder.dim, 32))
-    encoder.standardise(_view(_windows(source, items, patch_px, generator), patch_px, None))
+    encoder.standardise(_view(_windows(images, items, patch_px, generator), patch_px, None))
     optimizer = torch.optim.AdamW([*encoder.parameters(), *projection.parameters()], lr=LEARNING_RATE)
     twins = torch.arange(2 * PATCHES).roll(PATCHES)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-        windows = _windows(source, items, patch_px, generator)
+        windows = _windows(images, items, patch_px, generator)
         views = torch.cat([_view(windows, patch_px, generator) for _ in range(2)])
         points = functional.normalize(projection(encoder(views)), dim=1)
         likeness = (points @ points.T / TEMPERATURE).fill_diagonal_(-torch.inf)
@@ -52,13 +55,13 @@ def learn_to_tell_apart(
         optimizer.step()
 
 
-def _windows(source: ColonSource, items: Sequence[int], patch_px: int, generator: torch.Generator) -> Tensor:
+def _windows(images: Tensor, items: Sequence[int], patch_px: int, generator: torch.Generator) -> Tensor:
     """`PATCHES` windows (PATCHES, 1, side, side, 3) with room for a shift, anywhere in the images."""
     side = patch_px + SHIFT_PX
     index = torch.tensor(items)[torch.randint(len(items), (PATCHES,), generator=generator)]
-    room = torch.tensor(source.images.shape[1:3]) - side + 1
+    room = torch.tensor(images.shape[1:3]) - side + 1
     corners = (torch.rand(PATCHES, 1, 2, generator=generator) * room).long()
-    return read_patches(source.images, corners, side, index)
+    return read_patches(images, corners, side, index)
 
 
 def _view(windows: Tensor, patch_px: int, generator: torch.Generator | None) -> Tensor:

@@ -18,22 +18,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks import costs
-from benchmarks.paper.config import Row, build
-from benchmarks.paper.fitting import train_step
-from benchmarks.paper.layers import Batch
-from benchmarks.paper.megapixel_setting import Megapixel, read_setting
+from benchmarks.paper.config import MegapixelTask, Row, read_task
+from benchmarks.paper.megapixel import MegapixelViews
 from benchmarks.paper.mnist import load_digits, make_images
 from benchmarks.paper.records import append_record
 from benchmarks.paper.tables import write_tables
-from benchmarks.places import data_folder
+from benchmarks.paper.views import build_sampler, sampler_loss
+from benchmarks.paper.whole import Batch, build_whole, loss_of, take_step
+from benchmarks.places import ROOT, data_folder
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results/cost_curve.jsonl"
 CONFIG = ROOT / "configs/paper/megapixel.yaml"
 SIDES = (500, 1000, 2000, 4000, 8000, 16_000)
@@ -45,22 +45,35 @@ ROWS = {
 }
 
 
-def view_of(name: str, side: int, setting: Megapixel) -> int:
+def view_px(name: str, side: int, task: MegapixelTask) -> int:
     """Pixels along the low view's side."""
-    return setting.view if name == "ats-fixed" else round(side * setting.view / setting.side)
+    return task.sight.low_px if name == "ats-fixed" else round(side * task.sight.low_px / task.side)
 
 
-def prepare(name: str, side: int, batch_size: int, setting: Megapixel) -> Callable[[], object]:
+def prepare(name: str, side: int, batch_size: int, task: MegapixelTask) -> Callable[[], object]:
     """One training step of a row on images of a side."""
-    data = data_folder()
-    digits = load_digits(data / "mnist", "train")
-    images = make_images(digits, "train", batch_size, side=side, noise=setting.noise, strokes=setting.strokes)
-    sampled = name.startswith("ats")
-    batch = Batch(images, images.low(view_of(name, side, setting))) if sampled else Batch(images.dense())
-    # MIL as published encodes every patch by itself
-    model, generator = build(ROWS[name], setting.networks, seed=0, shared=False), torch.Generator().manual_seed(0)
+    digits = load_digits(data_folder() / "mnist", "train")
+    images = make_images(digits, "train", batch_size, side=side, noise=task.noise, strokes=task.strokes)
+    row, generator = ROWS[name], torch.Generator().manual_seed(0)
+    training = task.training_of(row)
+    model: Any
+    if row.kind == "ats":
+        views = MegapixelViews(images, task.sight.model_copy(update={"low_px": view_px(name, side, task)}))
+        seen = [views(i, None) for i in range(batch_size)]
+        model = build_sampler(row, views.sight, task.networks, scale=views.scale, seed=0)
+
+        def loss() -> Tensor:
+            return sampler_loss(model, seen, images.labels, training, samples=10, generator=generator)
+    else:
+        batch = Batch(images.dense())
+        # MIL as published encodes every patch by itself
+        model = build_whole(row, task.networks, seed=0, shared=False)
+
+        def loss() -> Tensor:
+            return loss_of(model, batch, images.labels, generator, training)[1]
+
     optimizer = torch.optim.AdamW(model.parameters())
-    return partial(train_step, model, batch, images.labels, optimizer, setting.fitting(ROWS[name]), generator)
+    return lambda: take_step(model, loss(), optimizer, training)
 
 
 def weigh(sides: list[int], batch_size: int, limit: float) -> dict[tuple[str, int], float]:
@@ -96,20 +109,20 @@ def main() -> None:
     parser.add_argument("--peak", nargs=2, metavar=("ROW", "SIDE"), help="weigh one point in this process")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    setting = read_setting(CONFIG)
+    task = read_task(CONFIG, MegapixelTask)
     if arguments.peak:
-        step = prepare(arguments.peak[0], int(arguments.peak[1]), arguments.batch, setting)
+        step = prepare(arguments.peak[0], int(arguments.peak[1]), arguments.batch, task)
         print(json.dumps({"peak_bytes": costs.peak_bytes(step, steps=2)}))
         return
     sides = sorted(arguments.sides)
     peaks = weigh(sides, arguments.batch, arguments.limit * 1e9)
-    steps = {f"{name} {side}": prepare(name, side, arguments.batch, setting) for name, side in peaks}
+    steps = {f"{name} {side}": prepare(name, side, arguments.batch, task) for name, side in peaks}
     times = costs.interleaved_ms(steps, rounds=arguments.rounds)
     points = [
         {
             "row": name,
             "side": side,
-            "view": view_of(name, side, setting) if name.startswith("ats") else None,
+            "view": view_px(name, side, task) if name.startswith("ats") else None,
             "ms": round(times[f"{name} {side}"] / arguments.batch, 2),
             "peak_mb": round(peak / arguments.batch / 1e6, 2),
         }

@@ -1,69 +1,22 @@
-"""What the compared models are made of: batches, patches, the patch encoder, the attention over the low view."""
+"""What the compared models share: ink, the convolutions over it, gated attention, the grid of patches."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class PatchReader(Protocol):
-    """Images that are not in memory: whatever serves patches of them."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(B, H, W, C)."""
-
-    def patches(self, corners: Tensor, px: int) -> Tensor:
-        """Patches (B, N, px, px, C) uint8 whose top-left pixels are ``corners`` (B, N, 2), as (y, x)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Images as the models take them.
-
-    Attributes:
-        images: (B, H, W, C) uint8; models that read only patches also take a `PatchReader`.
-        low: (B, h, w, C) on a scale of 0 to 255, the same field of view averaged over areas. None where no model of
-            the batch looks at it.
-        colours: (B, C, C), multiplied to every pixel's ink (a row vector): the stain of an augmented image.
-    """
-
-    images: Tensor | PatchReader
-    low: Tensor | None = None
-    colours: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """What a model says of a batch: class logits (B, classes); log attention (B, K) over its cells, if it has any."""
-
-    logits: Tensor
-    log_attention: Tensor | None = None
-
-
-class Classifier(nn.Module):
-    """What training and prediction need of a model: ``model(batch, generator) -> Output`` and a start.
-
-    Attributes:
-        reads: patches that it last encoded for an image; None where it computes on whole images.
-    """
-
-    reads: int | None = None
-
-    def standardise(self, batch: Batch, generator: torch.Generator) -> None:
-        """Set the scale of the features from training images, once, before training."""
-        raise NotImplementedError
-
-
 def ink(pixels: Tensor, colours: Tensor | None = None) -> Tensor:
     """Pixels (B, ..., H, W, C) of 0 to 255 -> (B, ..., C, H, W) float, such that the background is 0.
 
     Colour becomes optical density ``ln(256 / (p + 1))``, in which stains add up; grey is bright on black: ``p / 255``.
+
+    Args:
+        colours: (B, C, C), multiplied to every pixel's ink (a row vector): the stain of an augmented image.
     """
     values = pixels.movedim(-1, -3).float(memory_format=torch.contiguous_format)
     # not in place at first: where no copy was needed these are still the caller's pixels
@@ -80,106 +33,88 @@ def area_average(images: Tensor, factor: int) -> Tensor:
     return functional.avg_pool2d(images.movedim(-1, 1).float(), factor).movedim(1, -1).contiguous()
 
 
-def read_patches(images: Tensor | PatchReader, corners: Tensor, px: int, index: Tensor | None = None) -> Tensor:
+def read_patches(images: Tensor, corners: Tensor, px: int, index: Tensor | None = None) -> Tensor:
     """Patches (B, N, px, px, C) of images (n, H, W, C) at top-left pixels ``corners`` (B, N, 2), as (y, x).
 
     Args:
         index: (B,), which of the images; by default all, one after the other.
     """
-    if not isinstance(images, Tensor):
-        return images.patches(corners, px)
     windows = images.unfold(1, px, 1).unfold(2, px, 1)  # a view: (n, H - px + 1, W - px + 1, C, px, px)
     index = torch.arange(len(images), device=images.device) if index is None else index
     return windows[index.unsqueeze(1), corners[..., 0], corners[..., 1]].movedim(2, -1)
 
 
-class PatchEncoder(nn.Module):
-    """Convolutions without padding, pooled over all positions, standardised: ``f = (pool g(x) - c) / s``.
+class Convolutions(nn.Module):
+    """Convolutions without padding, pooled over all positions: ink (M, C, H, W) -> (M, dim).
 
     Without padding the map of a whole image is the map of its patches, so that the same network serves every row.
     ``pool`` is ``mean``, or ``max`` for objects that fill a small part of a patch.
-    ``c`` and ``s`` are set once from training images (`standardise`): at the start, what all patches share would be
-    most of every feature (data-dependent initialisation: Salimans & Kingma, 2016).
     """
 
     stride = 4
     """Pixels between neighbouring positions of the map."""
-    centre: Tensor
-    spread: Tensor
 
     def __init__(
         self, *, channels: int = 3, widths: tuple[int, int, int] = (8, 16, 32), pool: Literal["mean", "max"] = "mean"
     ) -> None:
         super().__init__()
         a, b, c = widths
-        self.dim = c
-        self.pool = pool
+        self.channels, self.dim, self.pool = channels, c, pool
         self.layers = nn.Sequential(
             *(nn.Conv2d(channels, a, 4, stride=2), nn.ReLU(inplace=True)),
             *(nn.Conv2d(a, b, 3), nn.MaxPool2d(2), nn.ReLU(inplace=True)),
             *(nn.Conv2d(b, c, 3), nn.ReLU(inplace=True)),
         )
-        _he(self.layers)
-        self.register_buffer("centre", torch.zeros(c))
-        self.register_buffer("spread", torch.ones(c))
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, C, H, W) -> (M, dim)."""
-        return (self._pooled(x) - self.centre) / self.spread
+        responses: Tensor = self.layers(x)
+        return responses.mean((2, 3)) if self.pool == "mean" else responses.amax((2, 3))
 
     def windows(self, x: Tensor, px: int, step: int) -> Tensor:
-        """Features (M, N, dim) of all patches of ``px`` pixels in (M, C, H, W), ``step`` apart, a multiple of `stride`.
-
-        The same as `forward` of each patch, but what overlapping patches share is computed once.
-        """
+        """Responses (M, N, dim) of all patches of ``px`` pixels in (M, C, H, W), ``step`` apart, a multiple of
+        `stride`: the same as `forward` of each patch, but what overlapping patches share is computed once."""
         side = ((px - 4) // 2 - 1) // 2 - 2  # of a patch's map
         pooling = functional.avg_pool2d if self.pool == "mean" else functional.max_pool2d
-        pooled = pooling(self.layers(x), side, step // self.stride)
-        return (pooled.flatten(2).transpose(1, 2) - self.centre) / self.spread
+        return pooling(self.layers(x), side, step // self.stride).flatten(2).transpose(1, 2)
+
+
+class Standardised(nn.Module):
+    """`Convolutions` whose responses are standardised: ``f = (g(x) - c) / s``.
+
+    ``c`` and ``s`` are set once from training images (`standardise`): at the start, what all patches share would be
+    most of every feature (data-dependent initialisation: Salimans & Kingma, 2016). The product's encoder has its own.
+    """
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, convolutions: Convolutions) -> None:
+        super().__init__()
+        self.convolutions = convolutions
+        self.dim = convolutions.dim
+        self.register_buffer("centre", torch.zeros(self.dim))
+        self.register_buffer("spread", torch.ones(self.dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, C, H, W) -> (M, dim)."""
+        return (self.convolutions(x) - self.centre) / self.spread
+
+    def windows(self, x: Tensor, px: int, step: int) -> Tensor:
+        """As `Convolutions.windows`."""
+        return (self.convolutions.windows(x, px, step) - self.centre) / self.spread
 
     @torch.no_grad()
     def standardise(self, x: Tensor) -> None:
         """Set ``c`` and ``s`` to the mean and standard deviation of what (M, C, H, W) give."""
-        responses = self._pooled(x)
+        responses = self.convolutions(x)
         self.centre.copy_(responses.mean(0))
         self.spread.copy_(responses.std(0).clamp(min=1e-6))
-
-    def _pooled(self, x: Tensor) -> Tensor:
-        responses: Tensor = self.layers(x)
-        return responses.mean((2, 3)) if self.pool == "mean" else responses.amax((2, 3))
-
-
-class LowViewAttention(nn.Module):
-    """Three 3 x 3 convolutions over the low view, and a linear map to one logit per cell; uniform at the start.
-
-    Cells are ``stride = product of strides`` pixels of the low view apart. The low view is extended by background, so
-    that cell 0 is centred on pixel 0: ``centre = stride * i + 1/2`` in the low view's pixel-edge coordinates.
-    """
-
-    offset = 0.5
-
-    def __init__(
-        self,
-        *,
-        channels: int = 3,
-        widths: tuple[int, int, int] = (8, 16, 16),
-        strides: tuple[int, int, int] = (2, 2, 1),
-    ) -> None:
-        super().__init__()
-        self.stride = math.prod(strides)
-        layers: list[nn.Module] = []
-        for before, after, step in zip((channels, *widths[:-1]), widths, strides, strict=True):
-            layers += [nn.Conv2d(before, after, 3, stride=step, padding=1), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers)
-        _he(self.layers)
-        self.logit = nn.Linear(widths[-1], 1)
-        nn.init.zeros_(self.logit.weight)
-        nn.init.zeros_(self.logit.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, rows, cols)."""
-        logits: Tensor = self.logit(self.layers(x).movedim(1, -1))
-        return logits[..., 0]
 
 
 class GatedAttention(nn.Module):
@@ -197,11 +132,6 @@ class GatedAttention(nn.Module):
         scores: Tensor = self.score(gated)
         return scores[..., 0]
 
-    def pool(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, D) -> their mean by the softmax of the scores (B, D), and its logarithm (B, N)."""
-        log_attention = self(features).log_softmax(1)
-        return torch.einsum("bn,bnd->bd", log_attention.exp(), features), log_attention
-
 
 def grid_corners(shape: tuple[int, ...], px: int, stride: int, device: torch.device) -> Tensor:
     """Top-left pixels (N, 2) of all patches of a grid on images (B, H, W, C), as (y, x); what is left over is shared
@@ -212,11 +142,3 @@ def grid_corners(shape: tuple[int, ...], px: int, stride: int, device: torch.dev
         first = (size - px - (count - 1) * stride) // 2
         axes.append(first + stride * torch.arange(count, device=device))
     return torch.cartesian_prod(*axes)
-
-
-def _he(layers: nn.Module) -> None:
-    for layer in layers.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)

@@ -14,75 +14,129 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from benchmarks.paper.config import build
-from benchmarks.paper.fitting import fit, predict
-from benchmarks.paper.layers import Batch
-from benchmarks.paper.megapixel_setting import Megapixel, Source, make_splits, read_setting
-from benchmarks.paper.mnist import BOX, DIGITS, SparseImages, Split
-from benchmarks.paper.models import AttentionSampling
+from benchmarks.paper.config import MegapixelTask, Sight, read_task
+from benchmarks.paper.mnist import BOX, DIGITS, SparseImages, Split, load_digits, make_images
 from benchmarks.paper.records import append_record, read_records
 from benchmarks.paper.sections import megapixel_figures
 from benchmarks.paper.tables import write_tables
-from benchmarks.places import data_folder
+from benchmarks.paper.views import build_sampler, corners_of, predict_sampler, train_sampler, view_of
+from benchmarks.paper.whole import Batch, Source, build_whole, fit_whole, predict_whole
+from benchmarks.places import ROOT, data_folder
+from pipeline.model.sampler import AttentionSampler
+from pipeline.model.values import View
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results/megapixel.jsonl"
 SMALL = ROOT / "configs/paper/megapixel-small.yaml"
 
 
+class MegapixelViews:
+    """Images by number as the product sees them: black ink on white, patches made when they are read."""
+
+    def __init__(self, images: SparseImages, sight: Sight) -> None:
+        self.images, self.sight = images, sight
+        self.scale = images.side / sight.low_px
+        parts = [images[part].low(sight.low_px) for part in torch.arange(len(images)).split(100)]
+        self.low = torch.cat([(255 - part).round().to(torch.uint8) for part in parts]).cpu().numpy()
+
+    def __call__(self, index: int, generator: torch.Generator | None) -> View:
+        """An image by number; they are never augmented."""
+        image = self.images[index : index + 1]
+
+        def read(corners: NDArray[np.int64]) -> NDArray[np.uint8]:
+            patches = image.patches(torch.from_numpy(corners)[None].to(image.corners.device), self.sight.patch_px)
+            return np.repeat(255 - patches[0].cpu().numpy(), 3, axis=-1)
+
+        return view_of(np.repeat(self.low[index], 3, axis=-1), read, self.sight, (self.scale,) * 2)
+
+
+def whole(images: SparseImages) -> Source:
+    """Batches of all pixels, for the rows that read everything."""
+    return lambda items, _: Batch(images[torch.tensor(list(items), device=images.labels.device)].dense())
+
+
 @torch.no_grad()
-def focus(model: AttentionSampling, batch: Batch, images: SparseImages) -> tuple[float, float]:
+def focus(model: AttentionSampler, views: MegapixelViews) -> tuple[float, float]:
     """Mean share of attention on patches centred within 14 pixels of a digit's centre, and the share of such cells."""
-    log_attention, corners = model.log_attention(batch)
-    centres = corners.flatten(0, 1) + model.patch_px / 2
-    digits = images.corners[:, :DIGITS] + BOX / 2
-    near = ((centres[None, :, None] - digits[:, None]).abs() <= BOX / 2).all(-1).any(-1)  # (B, K)
-    mass = (log_attention.flatten(1).exp() * near).sum(1)
-    return float(mass.mean()), float(near.float().mean())
+    masses, chances = [], []
+    for index, digits in enumerate(views.images.corners[:, :DIGITS].cpu().numpy() + BOX / 2):
+        view = views(index, None)
+        cells = np.stack(np.divmod(np.arange(view.tissue.size), view.tissue.shape[1]), -1)
+        centres = corners_of(cells, views.sight, (views.scale,) * 2) + views.sight.patch_px / 2
+        near = (np.abs(centres[:, None] - digits) <= BOX / 2).all(-1).any(-1)
+        attention = model.glance(view).log_attention.exp().cpu().numpy()
+        masses.append(float(attention[near].sum()))
+        chances.append(float(near.mean()))
+    return float(np.mean(masses)), float(np.mean(chances))
 
 
 def train(
-    setting: Megapixel, name: str, repeat: int, images: dict[Split, SparseImages], split: Split, device: str
+    task: MegapixelTask, name: str, repeat: int, images: dict[Split, SparseImages], split: Split, device: str
 ) -> dict[str, Any]:
     """Train a row and predict the split: its record."""
-    row, started = setting.rows[name], time.perf_counter()
-    dense = row.kind == "cnn" or (row.kind == "mil" and row.share == 1)
-    sources = {key: Source(value, setting.view, dense=dense) for key, value in images.items()}
-    model = build(row, setting.networks, seed=repeat)
-    learn, test = images["train"], images[split]
-    seen = range(len(learn))
+    row, started = task.rows[name], time.perf_counter()
+    training, learn, test = task.training_of(row), images["train"], images[split]
+    items, unseen = range(len(learn)), range(len(test))
 
-    def progress(epoch: int, loss: float) -> None:
-        print(f"  {name} epoch {epoch}: loss {loss:.3f}, {time.perf_counter() - started:.0f} s", flush=True)
+    def say(line: str) -> None:
+        print(f"  {name} {line}, {time.perf_counter() - started:.0f} s", flush=True)
 
-    fitting = setting.fitting(row)
-    loss = fit(model, sources["train"], seen, learn.labels, fitting, seed=repeat, device=device, progress=progress)
-    seconds = time.perf_counter() - started
-    probabilities = predict(model, sources[split], range(len(test)), seed=repeat, batch_size=50, device=device)
     found: dict[str, Any] = {}
-    if isinstance(model, AttentionSampling) and model.attention is not None:
-        some = test[:100]
-        mass, chance = focus(model, Batch(some, some.low(setting.view)), some)
-        found["focus"] = {"mass": round(mass, 4), "chance": round(chance, 4)}
+    if row.kind == "ats":
+        assert row.samples is not None
+        views = MegapixelViews(learn, task.sight)
+        sampler = build_sampler(row, task.sight, task.networks, scale=views.scale, seed=repeat)
+        how: Any = {"samples": row.samples, "seed": repeat, "device": device}
+        loss = train_sampler(sampler, views, items, learn.labels.tolist(), training, say=say, **how)
+        seconds = time.perf_counter() - started
+        probabilities = predict_sampler(sampler, MegapixelViews(test, task.sight), unseen, draws=row.draws, **how)
+        if row.attention == "learned":
+            mass, chance = focus(sampler, MegapixelViews(test[:100], task.sight))
+            found["focus"] = {"mass": round(mass, 4), "chance": round(chance, 4)}
+        reads: int | None = row.samples
+    else:
+        model = build_whole(row, task.networks, seed=repeat)
+        loss = fit_whole(model, whole(learn), items, learn.labels.cpu(), training, seed=repeat, device=device, say=say)
+        seconds = time.perf_counter() - started
+        probabilities = predict_whole(model, whole(test), unseen, seed=repeat, batch_size=50, device=device)
+        reads = model.reads
     return {
         "what": "model",
         "row": name,
         "repeat": repeat,
         "split": split,
-        "digest": setting.digest(name, split),
-        "side": setting.side,
-        "epochs": fitting.epochs,
+        "digest": task.digest_on(name, split),
+        "side": task.side,
+        "epochs": training.epochs,
         "correct": (probabilities.argmax(1) == test.labels.cpu()).int().tolist(),
         "training_loss": round(loss, 4),
-        "reads": model.reads,
+        "reads": reads,
         "seconds": round(seconds, 1),
-        "ms_per_sample": round(1000 * seconds / fitting.epochs / len(learn), 3),
+        "ms_per_sample": round(1000 * seconds / training.epochs / len(learn), 3),
         **found,
+    }
+
+
+def make_splits(task: MegapixelTask, splits: Sequence[Split], device: str) -> dict[Split, SparseImages]:
+    """The images of each split, on the device."""
+    return {
+        split: make_images(
+            load_digits(data_folder() / "mnist", split),
+            split,
+            task.images[split],
+            side=task.side,
+            noise=task.noise,
+            strokes=task.strokes,
+            seed=task.seed,
+        ).to(device)
+        for split in splits
     }
 
 
@@ -99,30 +153,29 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    setting = read_setting(arguments.config)
+    task = read_task(arguments.config, MegapixelTask)
     if arguments.noise:
-        setting = setting.model_copy(update={"noise": arguments.noise})
-    rows = arguments.rows or list(setting.rows)
-    unknown = set(rows) - set(setting.rows)
+        task = task.model_copy(update={"noise": arguments.noise})
+    rows = arguments.rows or list(task.rows)
+    unknown = set(rows) - set(task.rows)
     if unknown:
-        parser.error(f"no row {', '.join(sorted(unknown))}; the rows are {', '.join(setting.rows)}")
+        parser.error(f"no row {', '.join(sorted(unknown))}; the rows are {', '.join(task.rows)}")
     done = {(r["row"], r["repeat"], r["digest"]) for r in read_records(arguments.results)}
-    most = {name: arguments.repeats or setting.rows[name].repeats for name in rows}
+    most = {name: arguments.repeats or task.rows[name].repeats for name in rows}
     jobs = [
         (name, repeat)
         for repeat in range(max(most.values()))
         for name in rows
-        if repeat < most[name] and (name, repeat, setting.digest(name, arguments.split)) not in done
+        if repeat < most[name] and (name, repeat, task.digest_on(name, arguments.split)) not in done
     ]
     started = time.perf_counter()
     if jobs:
-        data = data_folder()
-        images = make_splits(setting, data, ("train", arguments.split), arguments.device)
+        images = make_splits(task, ("train", arguments.split), arguments.device)
     for number, (name, repeat) in enumerate(jobs):
         if time.perf_counter() - started > 60 * arguments.minutes:
             print(f"time is up: {len(jobs) - number} models are left for the next run", flush=True)
             break
-        record = train(setting, name, repeat, images, arguments.split, arguments.device)
+        record = train(task, name, repeat, images, arguments.split, arguments.device)
         append_record(arguments.results, {"setting": arguments.config.stem, **record})
         accuracy = sum(record["correct"]) / len(record["correct"])
         elapsed = time.perf_counter() - started
@@ -130,7 +183,7 @@ def main() -> None:
         print(f"{name}, repeat {repeat}: accuracy {accuracy:.3f}; about {left / 60:.0f} min left", flush=True)
     if arguments.results == RESULTS and arguments.split == "test":
         write_tables(ROOT)
-    figures = megapixel_figures(read_records(arguments.results), setting, arguments.split)
+    figures = megapixel_figures(read_records(arguments.results), task, arguments.split)
     print(json.dumps({"benchmark": "megapixel", "setting": arguments.config.stem, "rows": figures}))
 
 

@@ -97,11 +97,6 @@ class SparseImages:
     def __getitem__(self, which: Tensor | slice) -> SparseImages:
         return SparseImages(self.side, self.boxes[which], self.corners[which], self.labels[which])
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(B, side, side, 1)."""
-        return (len(self), self.side, self.side, 1)
-
     def to(self, device: torch.device | str) -> SparseImages:
         """The same on another device."""
         return SparseImages(self.side, *(t.to(device) for t in (self.boxes, self.corners, self.labels)))
@@ -144,7 +139,7 @@ class SparseImages:
         image = torch.arange(len(self), device=reach.device)[:, None, None, None]
         index = (image * self.side + rows.unsqueeze(-1)) * self.side + cols.unsqueeze(-2)
         out = self.boxes.new_zeros(len(self) * self.side**2)
-        return out.index_add_(0, index.flatten(), self.boxes.flatten()).view(self.shape)
+        return out.index_add_(0, index.flatten(), self.boxes.flatten()).view(len(self), self.side, self.side, 1)
 
 
 def make_images(

@@ -22,7 +22,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.paper.layers import Batch
+from benchmarks.paper.config import Sight
+from benchmarks.paper.views import padded, shrunk, view_of, window_reader
+from pipeline.model.values import View
 
 LIMITS = ("50_SIGN", "70_SIGN", "80_SIGN")
 CLASSES = ("none", "50", "70", "80")
@@ -127,44 +129,29 @@ def read_annotations(path: Path) -> dict[str, tuple[Sign, ...]]:
     return scenes
 
 
-class SceneSource:
-    """Scenes by number, read from their files when asked for, with low views by exact area means.
+class SceneViews:
+    """Scenes by number as the product sees them, read from their files when asked for.
 
     With a generator they are shifted by up to ``shift`` of each side, the rim repeated, and made brighter or darker by
     up to ``brightness``; the paper's code does the like.
     """
 
-    def __init__(
-        self,
-        scenes: Sequence[Scene],
-        *,
-        low_scale: float,
-        shift: float = 0.05,
-        brightness: float = 0.2,
-        device: str = "cpu",
-    ) -> None:
-        self.scenes, self.low_scale, self.device = scenes, low_scale, device
-        self.shift, self.brightness = shift, brightness
+    def __init__(self, scenes: Sequence[Scene], sight: Sight, *, shift: float = 0.05, brightness: float = 0.2) -> None:
+        self.scenes, self.sight, self.shift, self.brightness = scenes, sight, shift, brightness
 
-    def __call__(self, items: Sequence[int], generator: torch.Generator | None) -> Batch:
-        """Images and low views of scenes.
+    def __call__(self, index: int, generator: torch.Generator | None) -> View:
+        """A scene.
 
         Raises:
-            ValueError: sizes differ, or a file is no image.
+            ValueError: the file is no image.
         """
-        images, lows = [], []
-        for item in items:
-            pixels = read_pixels(self.scenes[item].path)
-            if generator is not None:
-                pixels = self._varied(pixels, generator)
-            height, width = (round(n * self.low_scale) for n in pixels.shape[:2])
-            low = Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX)
-            images.append(torch.from_numpy(pixels))
-            lows.append(torch.from_numpy(np.array(low)))
-            if images[-1].shape != images[0].shape:
-                found = " and ".join(str(tuple(image.shape[:2])) for image in (images[0], images[-1]))
-                raise ValueError(f"{self.scenes[item].path}: expected images of one size, found {found} pixels")
-        return Batch(torch.stack(images).to(self.device), torch.stack(lows).to(self.device))
+        pixels = read_pixels(self.scenes[index].path)
+        if generator is not None:
+            pixels = self._varied(pixels, generator)
+        low = shrunk(pixels, self.sight.low_px)
+        scale = (pixels.shape[0] / low.shape[0], pixels.shape[1] / low.shape[1])
+        px = self.sight.patch_px
+        return view_of(low, window_reader(padded(pixels, px), px), self.sight, scale)
 
     def _varied(self, pixels: NDArray[np.uint8], generator: torch.Generator) -> NDArray[np.uint8]:
         """Another view of the same scene."""

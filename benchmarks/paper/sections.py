@@ -9,9 +9,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from benchmarks.paper.config import Row
+from benchmarks.paper.config import MegapixelTask, Row, read_task
 from benchmarks.paper.markdown import markdown, ranged, with_interval
-from benchmarks.paper.megapixel_setting import Megapixel, read_setting
 from benchmarks.paper.mnist import Noise, Split
 from benchmarks.paper.records import bootstrap, read_records
 
@@ -20,7 +19,7 @@ BASIS = "ats10"
 
 
 def megapixel_figures(
-    records: Sequence[dict[str, Any]], setting: Megapixel, split: Split = "test"
+    records: Sequence[dict[str, Any]], task: MegapixelTask, split: Split = "test"
 ) -> dict[str, dict[str, Any]]:
     """Of every row with a record of the current configuration: accuracy, difference to ATS-10, attention, costs.
 
@@ -28,8 +27,8 @@ def megapixel_figures(
     rows, so that differences are paired.
     """
     of_row = {
-        name: [r for r in records if r["row"] == name and r["digest"] == setting.digest(name, split)]
-        for name in setting.rows
+        name: [r for r in records if r["row"] == name and r["digest"] == task.digest_on(name, split)]
+        for name in task.rows
     }
     of_row = {name: found for name, found in of_row.items() if found}
     correct = {name: np.array([r["correct"] for r in found]).mean(0) for name, found in of_row.items()}
@@ -59,14 +58,15 @@ def megapixel_section(root: Path) -> str:
     records = read_records(root / "benchmarks/results/megapixel.jsonl")
     text = []
     for name, noise in product(("megapixel", "megapixel-small"), get_args(Noise)):
-        setting = read_setting(root / f"configs/paper/{name}.yaml").model_copy(update={"noise": noise})
-        figures = megapixel_figures(records, setting)
+        task = read_task(root / f"configs/paper/{name}.yaml", MegapixelTask)
+        task = task.model_copy(update={"noise": noise})
+        figures = megapixel_figures(records, task)
         if not figures:
             continue
-        digests = {setting.digest(row, "test") for row in figures}
+        digests = {task.digest_on(row, "test") for row in figures}
         made = next(r["made"] for r in reversed(records) if r["digest"] in digests)
-        text.append(SETTING.format(**setting.model_dump(), name=name, made=made, px=setting.networks.patch_px))
-        text.append(markdown(MEGAPIXEL_HEAD, [_megapixel_row(setting.rows[name], f) for name, f in figures.items()]))
+        text.append(SETTING.format(**task.model_dump(), name=name, made=made))
+        text.append(markdown(MEGAPIXEL_HEAD, [_megapixel_row(task.rows[name], f) for name, f in figures.items()]))
     return "\n".join([MEGAPIXEL_INTRO, *text]) if text else ""
 
 

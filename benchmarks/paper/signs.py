@@ -16,52 +16,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from pydantic import Field
 
-from benchmarks.paper.config import Networks, Row, Section, Training, build
-from benchmarks.paper.fitting import fit, predict
+from benchmarks.paper.config import Row, Task, read_task
 from benchmarks.paper.markdown import with_interval
 from benchmarks.paper.records import bootstrap, provenance
-from benchmarks.paper.scenes import CLASSES, Scene, SceneSource, load_scenes
+from benchmarks.paper.scenes import CLASSES, Scene, SceneViews, load_scenes, read_pixels
+from benchmarks.paper.views import build_sampler, predict_sampler, train_sampler
+from benchmarks.places import ROOT
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs/paper/signs.yaml"
-
-
-class Signs(Section):
-    """The task's configuration."""
-
-    low_scale: float = Field(description="Pixels of the low view along one pixel of the image.")
-    networks: Networks
-    training: Training
-    rows: dict[str, Row]
+CONFIG = ROOT / "configs/paper/signs.yaml"
 
 
-def evaluate(
-    setting: Signs, row: Row, train: list[Scene], test: list[Scene], *, seed: int, device: str
-) -> dict[str, Any]:
+def evaluate(task: Task, row: Row, train: list[Scene], test: list[Scene], *, seed: int, device: str) -> dict[str, Any]:
     """Train a row on Set1 and test it on Set2."""
     started = time.perf_counter()
-    model = build(row, setting.networks, seed=seed)
-    learn, unseen = (SceneSource(scenes, low_scale=setting.low_scale, device=device) for scenes in (train, test))
-    labels, truth = (torch.tensor([scene.label for scene in scenes]) for scenes in (train, test))
-    fitting = row.fitting(setting.training)
+    learn, unseen = (SceneViews(scenes, task.sight) for scenes in (train, test))
+    labels, truth = ([scene.label for scene in scenes] for scenes in (train, test))
+    scale = max(read_pixels(train[0].path).shape) / task.sight.low_px
+    model = build_sampler(row, task.sight, task.networks, scale=scale, seed=seed)
+    assert row.samples is not None
+    how: Any = {"samples": row.samples, "seed": seed, "device": device}
 
-    def progress(epoch: int, loss: float) -> None:
-        elapsed = time.perf_counter() - started
-        left = elapsed / epoch * (fitting.epochs - epoch) / 60
-        print(f"  epoch {epoch} of {fitting.epochs}: loss {loss:.3f}, about {left:.0f} min left", flush=True)
+    def say(line: str) -> None:
+        print(f"  {line}", flush=True)
 
-    loss = fit(model, learn, range(len(train)), labels, fitting, seed=seed, device=device, progress=progress)
-    probabilities = predict(model, unseen, range(len(test)), seed=seed, draws=row.draws, device=device)
-    wrong = (probabilities.argmax(1) != truth).double().numpy()
-    recall = {name: float(1 - wrong[truth == i].mean()) for i, name in enumerate(CLASSES) if (truth == i).any()}
+    loss = train_sampler(model, learn, range(len(train)), labels, task.training_of(row), say=say, **how)
+    probabilities = predict_sampler(model, unseen, range(len(test)), draws=row.draws, **how)
+    right = torch.tensor(truth)
+    wrong = (probabilities.argmax(1) != right).double().numpy()
+    recall = {name: float(1 - wrong[right == i].mean()) for i, name in enumerate(CLASSES) if (right == i).any()}
     return {
         "images": {"train": len(train), "test": len(test)},
         "error": with_interval(wrong.mean(), wrong[bootstrap(len(wrong))].mean(1)),
         "recall": recall,
         "training_loss": loss,
-        "reads": model.reads,
+        "reads": row.samples,
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -75,11 +64,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    setting = Signs.model_validate(yaml.safe_load(arguments.config.read_text()))
-    rows = arguments.rows or list(setting.rows)
-    unknown = set(rows) - set(setting.rows)
+    task = read_task(arguments.config, Task)
+    rows = arguments.rows or list(task.rows)
+    unknown = set(rows) - set(task.rows)
     if unknown:
-        parser.error(f"no row {', '.join(sorted(unknown))}; the rows are {', '.join(setting.rows)}")
+        parser.error(f"no row {', '.join(sorted(unknown))}; the rows are {', '.join(task.rows)}")
     try:
         train, test = load_scenes(arguments.data, "train"), load_scenes(arguments.data, "test")
     except (ValueError, FileNotFoundError) as exc:
@@ -87,7 +76,7 @@ def main() -> None:
     figures = {}
     for name in rows:
         print(f"{name}: {len(train)} training and {len(test)} test images", flush=True)
-        figures[name] = evaluate(setting, setting.rows[name], train, test, seed=arguments.seed, device=arguments.device)
+        figures[name] = evaluate(task, task.rows[name], train, test, seed=arguments.seed, device=arguments.device)
     print(json.dumps({"benchmark": "signs", "rows": figures, "made": provenance()}))
 
 

@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.paper.colon_images import DOUBTFUL
-from benchmarks.paper.config import Benchmark, read_benchmark
+from benchmarks.paper.config import ColonTask, read_task
 from benchmarks.paper.markdown import markdown, ranged, with_interval
 from benchmarks.paper.records import auroc, bootstrap, read_records
 from benchmarks.paper.sections import cost_curve_section, megapixel_section, signs_section
+from benchmarks.places import ROOT
 
 FOCUS = ("mass", "chance", "any_nucleus", "stain")
 """Figures on each positive image: see `COLON_FOCUS`."""
-HEADER = """# Benchmarks: the paper's tasks
+HEADER = """# ColonTasks: the paper's tasks
 
-Written by `benchmarks/tables.py` from the records in `benchmarks/results`; do not edit by hand.
+Written by `benchmarks/paper/tables.py` from the records in `benchmarks/results`; do not edit by hand.
 """
 
 
@@ -32,13 +33,13 @@ def write_tables(root: Path) -> None:
     (root / "docs/benchmarks.md").write_text("\n".join([HEADER, *(section for section in sections if section)]))
 
 
-def colon_figures(records: Sequence[dict[str, Any]], benchmark: Benchmark) -> dict[str, dict[str, Any]]:
+def colon_figures(records: Sequence[dict[str, Any]], task: ColonTask) -> dict[str, dict[str, Any]]:
     """Of every row with at least one whole repeat: error, AUROC, paired differences, attention, costs.
 
     Predictions of all folds are pooled. Over repeats, figures are averaged. Intervals are 95 % bootstrap percentiles
     over images, and the same images for all rows, so that differences are paired.
     """
-    every = ((name, _pooled(records, name, benchmark)) for name in benchmark.rows)
+    every = ((name, _pooled(records, name, task)) for name in task.rows)
     pooled = {name: found for name, found in every if found is not None}
     images = sorted({image for found in pooled.values() for image in found["images"]})
     if not pooled:
@@ -70,34 +71,25 @@ def colon_figures(records: Sequence[dict[str, Any]], benchmark: Benchmark) -> di
 
 def colon_section(root: Path) -> str:
     """The colon-cancer section, or nothing where there are no records."""
-    records, benchmark = _read(root, "colon")
-    figures = colon_figures(records, benchmark)
+    records = read_records(root / "benchmarks/results/colon.jsonl")
+    task = read_task(root / "configs/paper/colon.yaml", ColonTask)
+    figures = colon_figures(records, task)
     if not figures:
         return ""
-    text = [COLON_INTRO.format(**_facts(benchmark)), _quality(figures, benchmark)]
-    text += [COLON_FOCUS, _focus(figures, benchmark)]
+    text = [COLON_INTRO.format(**_facts(task)), _quality(figures, task)]
+    text += [COLON_FOCUS, _focus(figures, task)]
     measured = next((r for r in reversed(records) if r["what"] == "costs"), None)
     if measured is not None:
         text += [COLON_COSTS.format(batch=measured["batch"], rounds=measured["rounds"], **measured["made"])]
-        text += [_costs(measured["rows"], figures, benchmark)]
-    records, benchmark = _read(root, "colon-trials")
-    figures = colon_figures(records, benchmark)
-    if figures:
-        text += [COLON_TRIALS.format(fold_seed=benchmark.fold_seed), _quality(figures, benchmark)]
-        text += [_focus(figures, benchmark)]
+        text += [_costs(measured["rows"], figures, task)]
     return "\n".join(text)
 
 
-def _read(root: Path, name: str) -> tuple[list[dict[str, Any]], Benchmark]:
-    records = read_records(root / "benchmarks/results" / f"{name}.jsonl")
-    return records, read_benchmark(root / "configs/paper" / f"{name}.yaml")
-
-
-def _quality(figures: dict[str, dict[str, Any]], benchmark: Benchmark) -> str:
+def _quality(figures: dict[str, dict[str, Any]], task: ColonTask) -> str:
     against = [key for key in ("minus_cnn", "minus_mil") if any(key in f for f in figures.values())]
     rows = [
         [
-            benchmark.rows[name].title,
+            task.rows[name].title,
             str(f["repeats"]),
             ranged(f["error"]),
             ranged(f["auroc"]),
@@ -112,26 +104,26 @@ def _quality(figures: dict[str, dict[str, Any]], benchmark: Benchmark) -> str:
     return markdown([*head, *(titles[key] for key in against)], rows)
 
 
-def _focus(figures: dict[str, dict[str, Any]], benchmark: Benchmark) -> str:
+def _focus(figures: dict[str, dict[str, Any]], task: ColonTask) -> str:
     rows = []
     for name, f in figures.items():
         if f["focus"]:
             mass, chance, near_any, stain = (f["focus"][key] for key in FOCUS)
             ratios = (f"{value / chance:.2f}" for value in (mass, near_any, stain))
-            rows.append([benchmark.rows[name].title, f"{mass:.3f}", f"{chance:.3f}", *ratios])
+            rows.append([task.rows[name].title, f"{mass:.3f}", f"{chance:.3f}", *ratios])
     head = ["model", "attention mass", "chance", "mass / chance", "any nucleus / chance", "haematoxylin / chance"]
     return markdown(head, rows)
 
 
-def _costs(rows: dict[str, dict[str, float]], figures: dict[str, dict[str, Any]], benchmark: Benchmark) -> str:
+def _costs(rows: dict[str, dict[str, float]], figures: dict[str, dict[str, Any]], task: ColonTask) -> str:
     lines = []
     for name, cost in rows.items():
         row = name.removesuffix("-shared")
-        reads = figures.get(row, {}).get("reads") or benchmark.rows[row].samples
-        pixels = benchmark.rows[row].kind in ("cnn", "half")
+        reads = figures.get(row, {}).get("reads") or task.rows[row].samples
+        pixels = task.rows[row].kind in ("cnn", "half")
         lines.append(
             [
-                benchmark.rows[row].title + ("" if name == row else ", shared convolutions"),
+                task.rows[row].title + ("" if name == row else ", shared convolutions"),
                 "all pixels" if pixels else str(reads or ""),
                 *(f"{cost[key]:.2f}" for key in ("ms", "saved_mb", "peak_mb")),
                 *(
@@ -173,30 +165,26 @@ same allocator settings. Low views come with the images, as they do in a pyramid
 augmentation. `shared convolutions` computes once what overlapping patches share: the same MIL, possible only where the
 whole image fits. Measured {time}, commit {commit}, torch {torch}, {device}, {threads} thread.
 """
-COLON_TRIALS = """
-What was tried for the recipe, on other folds (`python benchmarks/paper/colon.py --config
-configs/paper/colon-trials.yaml`, fold seed {fold_seed}): all are ATS-10, drawn systematically.
-"""
 
 
-def _facts(benchmark: Benchmark) -> dict[str, Any]:
-    networks = benchmark.networks
+def _facts(task: ColonTask) -> dict[str, Any]:
+    networks = task.networks
     return {
-        "folds": benchmark.folds,
+        "folds": task.folds,
         "widths": ", ".join(map(str, networks.widths)),
         "patch_px": networks.patch_px,
-        "stain_jitter": benchmark.stain_jitter,
+        "stain_jitter": task.stain_jitter,
     }
 
 
-def _pooled(records: Sequence[dict[str, Any]], name: str, benchmark: Benchmark) -> dict[str, Any] | None:
+def _pooled(records: Sequence[dict[str, Any]], name: str, task: ColonTask) -> dict[str, Any] | None:
     """A row's records of the current configuration, of repeats whose folds are all there; None where there are none."""
-    digest = benchmark.digest(name)
+    digest = task.digest(name)
     repeats: dict[int, dict[int, dict[str, Any]]] = {}
     for record in records:
         if record["what"] == "fold" and record["row"] == name and record["digest"] == digest:
             repeats.setdefault(record["repeat"], {})[record["fold"]] = record
-    whole = [list(folds.values()) for folds in repeats.values() if len(folds) == benchmark.folds]
+    whole = [list(folds.values()) for folds in repeats.values() if len(folds) == task.folds]
     if not whole:
         return None
     every = [record for folds in whole for record in folds]
@@ -229,4 +217,4 @@ def _mean_auroc(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
 
 
 if __name__ == "__main__":
-    write_tables(Path(__file__).resolve().parents[2])
+    write_tables(ROOT)

@@ -185,7 +185,7 @@ class AttentionSampler(nn.Module):
         name = scheme or self.spec.scheme
         take = partial(draw_judged if judged else draw, scheme=name, generator=generator)
         if self.inner is None:
-            return [self._draw_cells(v, a, take, samples, repeats) for v, a in zip(views, maps, strict=True)]
+            return self._draw_cells(views, maps, take, samples, repeats=repeats, judged=judged)
         outers, counts = [], []
         for view, attention in zip(views, maps, strict=True):
             rows, columns = (n // self.spec.region_cells for n in view.tissue.shape)
@@ -208,13 +208,30 @@ class AttentionSampler(nn.Module):
         ]
 
     def _draw_cells(
-        self, view: View, attention: AttentionMap, take: Callable[..., Draw], samples: int, repeats: int
-    ) -> PlacedDraw:
-        log_a = attention.log_attention.expand(repeats, -1)
-        drawn = take(log_a.detach(), samples, order=self._order(*view.tissue.shape))
-        everywhere = torch.arange(log_a.shape[1], device=self.device).expand(repeats, -1)
-        control = None if attention.control is None else attention.control.expand(repeats, -1, -1)
-        return PlacedDraw(drawn, log_a, everywhere, control, entropy(log_a))
+        self,
+        views: Sequence[View],
+        maps: Sequence[AttentionMap],
+        take: Callable[..., Draw],
+        samples: int,
+        *,
+        repeats: int,
+        judged: bool,
+    ) -> list[PlacedDraw]:
+        log_as = [attention.log_attention.expand(repeats, -1) for attention in maps]
+        sizes = {view.tissue.shape for view in views}
+        if not judged and repeats == 1 and len(sizes) == 1 and all(view.tissue.sum() > samples for view in views):
+            # slides of one size are drawn together: what each draws alone, in the time of one
+            many = take(torch.cat(log_as).detach(), samples, order=self._order(*sizes.pop()))
+            draws = [Draw(*one) for one in zip(many.cells.split(1), many.weights.split(1), strict=True)]
+        else:
+            orders = [self._order(*view.tissue.shape) for view in views]
+            draws = [take(log_a.detach(), samples, order=o) for log_a, o in zip(log_as, orders, strict=True)]
+        placed = []
+        for log_a, attention, drawn in zip(log_as, maps, draws, strict=True):
+            everywhere = torch.arange(log_a.shape[1], device=self.device).expand(repeats, -1)
+            control = None if attention.control is None else attention.control.expand(repeats, -1, -1)
+            placed.append(PlacedDraw(drawn, log_a, everywhere, control, entropy(log_a)))
+        return placed
 
     def evidence(self, drawn: PlacedDraw, features: Tensor) -> Evidence:
         """What the features (B, N, D) of drawn cells, in their order, tell about the log-odds."""

@@ -18,31 +18,34 @@ from benchmarks.paper import colon, contrast
 from benchmarks.paper.colon_images import (
     KINDS,
     Colon,
-    ColonSource,
+    ColonViews,
+    WholeImages,
     assign_folds,
     block_folds,
     colour_quantiles,
     focus,
-    haematoxylin_attention,
     load_colon,
     stain_matrices,
+    stained,
+    turned,
     turnings,
-    warm_up,
 )
-from benchmarks.paper.config import Benchmark, Networks, Row, Training, build, read_benchmark
+from benchmarks.paper.config import ColonTask, Networks, Row, Sight, Training, read_task
 from benchmarks.paper.contrast import learn_to_tell_apart
-from benchmarks.paper.fitting import predict
-from benchmarks.paper.layers import PatchEncoder, area_average, ink, read_patches
+from benchmarks.paper.layers import Convolutions, Standardised, ink
 from benchmarks.paper.records import append_record, auroc, bootstrap, interval, read_records
 from benchmarks.paper.tables import colon_figures
+from benchmarks.paper.whole import build_whole, predict_whole
+
+SIGHT = Sight(low_px=20, cell_px=2, patch_px=10)
 
 
 @pytest.fixture(scope="module")
-def benchmark_config() -> Benchmark:
-    return read_benchmark(ROOT / "configs/paper/colon.yaml")
+def task() -> ColonTask:
+    return read_task(ROOT / "configs/paper/colon.yaml", ColonTask)
 
 
-def stained(n: int = 3, size: int = 100) -> torch.Tensor:
+def spotted(n: int = 3, size: int = 100) -> torch.Tensor:
     """Pink images with a blue square at a place of their own."""
     images = torch.tensor([230, 170, 210], dtype=torch.uint8).expand(n, size, size, 3).clone()
     for i in range(n):
@@ -63,23 +66,25 @@ def test_blocks_are_runs_of_neighbours() -> None:
     assert block_folds(100, 10).tolist() == [i // 10 for i in range(100)]
 
 
-def test_the_eight_positions_differ_and_keep_image_and_low_view_together() -> None:
+def test_the_eight_positions_differ_and_are_the_same_for_all_rows() -> None:
     images = torch.randint(256, (2, 20, 20, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    turned = turnings(images)
-    assert torch.equal(turned[0], images)
-    assert len({t.numpy().tobytes() for t in turned}) == 8
-    for one, low in zip(turned, turnings(area_average(images, 5)), strict=True):
-        assert torch.allclose(area_average(one, 5), low, atol=1e-4)
+    positions = turnings(images)
+    assert torch.equal(positions[0], images)
+    assert len({t.numpy().tobytes() for t in positions}) == 8
+    for way, position in enumerate(positions):
+        np.testing.assert_array_equal(turned(images[1].numpy(), way), position[1])
 
 
-def test_a_reader_reads_what_the_whole_image_shows() -> None:
-    images = stained()
-    corners = torch.tensor([[[0, 0], [40, 40]], [[5, 6], [7, 8]]])
-    few, whole = (ColonSource(images, low_factor=5, whole=w, stain_jitter=0.1) for w in (False, True))
-    a, b = (source([2, 0], torch.Generator().manual_seed(0)) for source in (few, whole))
-    assert torch.equal(read_patches(a.images, corners, 27), read_patches(b.images, corners, 27))
-    assert torch.equal(a.low, b.low)  # type: ignore[arg-type]
-    assert torch.equal(a.colours, b.colours)  # type: ignore[arg-type]
+def test_low_view_and_patches_are_turned_together() -> None:
+    """The patches of an augmented view, shrunk, are its low view."""
+    views = ColonViews(spotted(3), SIGHT, stain_jitter=0.0)
+    seen = {views(1, torch.Generator().manual_seed(seed)).rgb.tobytes() for seed in range(40)}
+    assert len(seen) > 2
+    for seed in range(10):
+        view = views(1, torch.Generator().manual_seed(seed))
+        patches = view.patches(np.arange(100)).reshape(10, 10, 10, 10, 3)
+        whole = patches.swapaxes(1, 2).reshape(20, 5, 20, 5, 3).mean((1, 3))
+        np.testing.assert_allclose(view.rgb, whole, atol=1)
 
 
 def test_stain_of_strength_one_changes_nothing() -> None:
@@ -87,72 +92,52 @@ def test_stain_of_strength_one_changes_nothing() -> None:
 
 
 def test_stain_jitter_is_linear_in_optical_density() -> None:
-    pixels = stained(1)[None, 0]
-    twice = ink(pixels, stain_matrices(torch.full((1, 3), 2.0)))
+    pixels = spotted(1)
+    colours = stain_matrices(torch.full((1, 3), 2.0))
+    twice = ink(pixels, colours)
     assert torch.allclose(twice, 2 * ink(pixels), atol=1e-4)
-
-
-def test_haematoxylin_attention_is_on_the_blue_and_needs_no_label() -> None:
-    low = area_average(stained(3, 100).repeat_interleave(5, 1).repeat_interleave(5, 2), 5)
-    log_attention = haematoxylin_attention(low, stride=4, sharpness=2.0)
-    assert log_attention.shape == (3, 625)
-    for i in range(3):
-        row, column = divmod(int(log_attention[i].argmax()), 25)
-        assert 20 * i <= 4 * row + 0.5 <= 20 * i + 20
-        assert 40 <= 4 * column + 0.5 <= 60
-
-
-def test_warm_up_brings_the_attention_there(benchmark_config: Benchmark) -> None:
-    source = ColonSource(stained(3, 100), low_factor=1, whole=False, stain_jitter=0.1)
-    model = build(benchmark_config.rows["ats10"], benchmark_config.networks, seed=0)
-    warm_up(model, source, [0, 1, 2], steps=25, sharpness=1.5, seed=0)  # type: ignore[arg-type]
-    batch = source([0, 1, 2], None)
-    found = model.log_attention(batch)[0].flatten(1)  # type: ignore[operator]
-    goal = haematoxylin_attention(batch.low, stride=4, sharpness=1.5)  # type: ignore[arg-type]
-    uniform = torch.full_like(goal, -np.log(625))
-    miss, start = ((goal.exp() * (goal - other)).sum(1).mean() for other in (found, uniform))
-    assert miss < 0.3 * start
+    shown = ink(torch.from_numpy(stained(pixels.numpy(), colours[0].numpy())))
+    assert ((shown - twice).abs() < 0.6 / (256 * (-twice).exp())).all()  # up to rounding to a grey level
 
 
 def test_an_encoder_learns_to_tell_patches_apart_without_labels() -> None:
     """Two views of an unseen patch stand out from the others more than before; the same seed does the same."""
     tissue = torch.from_numpy(skimage.data.immunohistochemistry())
     images = torch.stack([tissue[:256, :256], tissue[256:, :256], tissue[:256, 256:], tissue[256:, 256:]])
-    source = ColonSource(images, low_factor=4, whole=False, stain_jitter=0.0)
-    unseen = contrast._windows(source, [3], 27, torch.Generator().manual_seed(1))
+    unseen = contrast._windows(images, [3], 27, torch.Generator().manual_seed(1))
 
     @torch.no_grad()
-    def surprise(encoder: PatchEncoder) -> torch.Tensor:
+    def surprise(encoder: Standardised) -> torch.Tensor:
         """Cross-entropy of finding each patch's other view by its features, (PATCHES,)."""
         generator = torch.Generator().manual_seed(9)
         a, b = (torch.nn.functional.normalize(encoder(contrast._view(unseen, 27, generator)), dim=1) for _ in range(2))
         return -(a @ b.T / contrast.TEMPERATURE).log_softmax(1).diagonal()
 
     torch.manual_seed(0)
-    encoders = [PatchEncoder(widths=(8, 16, 32))]
+    encoders = [Standardised(Convolutions(widths=(8, 16, 32)))]
     encoders.append(copy.deepcopy(encoders[0]))
     encoders[0].standardise(contrast._view(unseen, 27, None))
     before = surprise(encoders[0])
     for encoder in encoders:
-        learn_to_tell_apart(encoder, source, [0, 1, 2], patch_px=27, steps=30, seed=2)
+        learn_to_tell_apart(encoder, images, [0, 1, 2], patch_px=27, steps=30, seed=2)
     gain = before - surprise(encoders[0])
     torch.testing.assert_close(surprise(encoders[0]), surprise(encoders[1]), rtol=0, atol=0)
     assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
 
 
-def test_augmented_predictions_see_each_draw_anew(benchmark_config: Benchmark) -> None:
+def test_augmented_predictions_see_each_draw_anew(task: ColonTask) -> None:
     """Turned images give a convolutional model other logits; without augmentation all its draws are the same."""
-    source = ColonSource(stained(3, 100), low_factor=1, whole=True, stain_jitter=0.1)
-    model = build(benchmark_config.rows["cnn"], benchmark_config.networks, seed=0)
-    once, plain = (predict(model, source, range(3), seed=0, draws=draws) for draws in (1, 3))
-    augmented = [predict(model, source, range(3), seed=0, draws=3, augmented=True) for _ in range(2)]
+    source = WholeImages(spotted(3, 100), stain_jitter=0.1)
+    model = build_whole(task.rows["cnn"], task.networks, seed=0)
+    once, plain = (predict_whole(model, source, range(3), seed=0, draws=draws) for draws in (1, 3))
+    augmented = [predict_whole(model, source, range(3), seed=0, draws=3, augmented=True) for _ in range(2)]
     torch.testing.assert_close(once, plain)
     torch.testing.assert_close(*augmented, rtol=0, atol=0)
     assert (augmented[0] - plain).abs().max() > 1e-4
 
 
 def test_colour_quantiles_do_not_know_where_things_are() -> None:
-    images = stained()
+    images = spotted()
     assert np.array_equal(colour_quantiles(images), colour_quantiles(images.flip(1)))
     assert np.allclose(colour_quantiles(images)[0], colour_quantiles(images)[1])
 
@@ -195,18 +180,18 @@ def test_records_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:
     assert {"time", "commit", "torch", "device"} <= set(read_records(path)[0]["made"])
 
 
-def test_a_digest_follows_what_matters_only(benchmark_config: Benchmark) -> None:
-    def changed(**row: Any) -> Benchmark:
-        rows = benchmark_config.rows | {"ats10": benchmark_config.rows["ats10"].model_copy(update=row)}
-        return benchmark_config.model_copy(update={"rows": rows})
+def test_a_digest_follows_what_matters_only(task: ColonTask) -> None:
+    def changed(**row: Any) -> ColonTask:
+        rows = task.rows | {"ats10": task.rows["ats10"].model_copy(update=row)}
+        return task.model_copy(update={"rows": rows})
 
-    digest = benchmark_config.digest("ats10")
+    digest = task.digest("ats10")
     assert changed(title="another", repeats=9).digest("ats10") == digest
     assert changed(samples=11).digest("ats10") != digest
-    assert benchmark_config.model_copy(update={"revision": 99}).digest("ats10") != digest
+    assert task.model_copy(update={"revision": 99}).digest("ats10") != digest
 
 
-def made_up(benchmark: Benchmark, row: str, wrong: set[int], repeat: int = 0) -> list[dict[str, Any]]:
+def made_up(task: ColonTask, row: str, wrong: set[int], repeat: int = 0) -> list[dict[str, Any]]:
     """Records of a model that is sure, and wrong on some images."""
     return [
         {
@@ -214,7 +199,7 @@ def made_up(benchmark: Benchmark, row: str, wrong: set[int], repeat: int = 0) ->
             "row": row,
             "repeat": repeat,
             "fold": fold,
-            "digest": benchmark.digest(row),
+            "digest": task.digest(row),
             "images": [f"img{i}" for i in range(10 * fold, 10 * fold + 10)],
             "labels": [i % 2 for i in range(10 * fold, 10 * fold + 10)],
             "probabilities": [0.9 if (i % 2) != (i in wrong) else 0.1 for i in range(10 * fold, 10 * fold + 10)],
@@ -225,11 +210,11 @@ def made_up(benchmark: Benchmark, row: str, wrong: set[int], repeat: int = 0) ->
     ]
 
 
-def test_figures_pool_folds_average_repeats_and_pair_rows(benchmark_config: Benchmark) -> None:
-    records = made_up(benchmark_config, "cnn", {1, 2, 3, 4}) + made_up(benchmark_config, "ats10", {1, 2})
-    records += made_up(benchmark_config, "ats10", {1, 2, 5, 6}, repeat=1)
-    records += made_up(benchmark_config, "ats10", set(range(100)), repeat=2)[:9]  # not whole yet
-    found = colon_figures(records, benchmark_config)
+def test_figures_pool_folds_average_repeats_and_pair_rows(task: ColonTask) -> None:
+    records = made_up(task, "cnn", {1, 2, 3, 4}) + made_up(task, "ats10", {1, 2})
+    records += made_up(task, "ats10", {1, 2, 5, 6}, repeat=1)
+    records += made_up(task, "ats10", set(range(100)), repeat=2)[:9]  # not whole yet
+    found = colon_figures(records, task)
     assert found["ats10"]["repeats"] == 2
     assert found["ats10"]["error"]["value"] == pytest.approx(0.03)
     assert found["ats10"]["minus_cnn"]["value"] == pytest.approx(-0.01)
@@ -237,62 +222,59 @@ def test_figures_pool_folds_average_repeats_and_pair_rows(benchmark_config: Benc
     json.dumps(found)
 
 
-def test_figures_leave_out_records_of_another_configuration(benchmark_config: Benchmark) -> None:
-    records = made_up(benchmark_config, "ats10", set())
-    other = benchmark_config.model_copy(update={"revision": 99})
+def test_figures_leave_out_records_of_another_configuration(task: ColonTask) -> None:
+    records = made_up(task, "ats10", set())
+    other = task.model_copy(update={"revision": 99})
     assert colon_figures(records, other) == {}
 
 
-def tiny() -> tuple[Colon, Benchmark]:
+def tiny() -> tuple[Colon, ColonTask]:
     """Eight small images, half of them with a blue square, and a configuration of two folds and two rows."""
     images = torch.tensor([230, 170, 210], dtype=torch.uint8).expand(8, 60, 60, 3).clone()
     images[1::2, 20:40, 20:40] = torch.tensor([80, 50, 140], dtype=torch.uint8)
     nuclei = tuple({kind: np.array([[30.0, 30.0]] * (i % 2)).reshape(-1, 2) for kind in KINDS} for i in range(8))
-    row = Row(title="", kind="ats", samples=2, warm_up=1, repeats=2)
-    benchmark = Benchmark(
-        revision=1,
+    tiny = ColonTask(
         folds=2,
-        low_factor=5,
-        networks=Networks(
-            widths=(4, 4, 4), attention_widths=(4, 4, 4), attention_strides=(2, 1, 1), patch_px=27, grid_stride=16
-        ),
+        sight=Sight(low_px=12, cell_px=2, patch_px=10),
+        networks=Networks(widths=(4, 4, 4), patch_px=27, grid_stride=16),
         training=Training(epochs=1, batch_size=4),
-        rows={"ats": row, "cnn": Row(title="", kind="cnn")},
+        rows={
+            "ats": Row(title="", kind="ats", samples=2, repeats=2, training={"warm_up": 1}),
+            "cnn": Row(title="", kind="cnn"),
+        },
     )
-    return Colon(tuple(f"img{i}" for i in range(8)), images, torch.arange(8) % 2, nuclei), benchmark
+    return Colon(tuple(f"img{i}" for i in range(8)), images, torch.arange(8) % 2, nuclei), tiny
 
 
 def test_a_run_does_every_row_once_before_any_twice_and_nothing_again(tmp_path: Path) -> None:
-    data, benchmark = tiny()
+    data, task = tiny()
     results = tmp_path / "tiny.jsonl"
-    rows = list(benchmark.rows)
+    rows = list(task.rows)
     expected = [("ats", 0, 0), ("ats", 0, 1), ("cnn", 0, 0), ("cnn", 0, 1), ("ats", 1, 0), ("ats", 1, 1)]
-    assert colon.missing(benchmark, results, rows, None) == expected
-    colon.run(data, benchmark, results, ["ats"], 1, minutes=10)
-    assert colon.missing(benchmark, results, rows, None) == expected[2:]
-    colon.run(data, benchmark, results, rows, None, minutes=10)
-    colon.run(data, benchmark, results, rows, None, minutes=10)
+    assert colon.missing(task, results, rows, None) == expected
+    colon.run(data, task, results, ["ats"], 1, minutes=10)
+    assert colon.missing(task, results, rows, None) == expected[2:]
+    colon.run(data, task, results, rows, None, minutes=10)
+    colon.run(data, task, results, rows, None, minutes=10)
     records = read_records(results)
     assert [(r["row"], r["repeat"], r["fold"]) for r in records] == expected
     assert sorted(records[0]["images"] + records[1]["images"]) == sorted(data.names)
     assert records[0]["focus"].keys() <= {"img1", "img3", "img5", "img7"}
-    assert colon_figures(records, benchmark)["ats"]["repeats"] == 2
+    assert colon_figures(records, task)["ats"]["repeats"] == 2
 
 
 def test_a_run_stops_when_its_time_is_up(tmp_path: Path) -> None:
-    data, benchmark = tiny()
-    colon.run(data, benchmark, tmp_path / "tiny.jsonl", ["ats"], 1, minutes=0)
+    data, task = tiny()
+    colon.run(data, task, tmp_path / "tiny.jsonl", ["ats"], 1, minutes=0)
     assert read_records(tmp_path / "tiny.jsonl") == []
 
 
-@pytest.mark.parametrize("name", ["colon", "colon-trials"])
-def test_configurations_load_and_share_what_they_should(name: str, benchmark_config: Benchmark) -> None:
-    found = read_benchmark(ROOT / f"configs/paper/{name}.yaml")
-    assert found.networks == benchmark_config.networks
-    assert found.training == benchmark_config.training
-    for row in found.rows.values():
-        assert found.fitting(row).epochs > 0
-    assert (found.fold_seed == benchmark_config.fold_seed) == (name == "colon")
+def test_every_row_of_the_configuration_is_described_and_trained(task: ColonTask) -> None:
+    titles = {row.title for row in task.rows.values()}
+    assert len(titles) == len(task.rows)
+    for row in task.rows.values():
+        assert task.training_of(row).epochs > 0
+        assert row.kind != "ats" or task.training_of(row).average == 0  # the product averages no weights
 
 
 @pytest.mark.realdata

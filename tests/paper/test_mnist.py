@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import json
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from makers import ROOT
 from numpy.typing import NDArray
 
-from benchmarks.paper.config import build
-from benchmarks.paper.cost_curve import prepare
-from benchmarks.paper.megapixel import main, train
-from benchmarks.paper.megapixel_setting import Megapixel, read_setting
 from benchmarks.paper.mnist import BOX, Digits, SparseImages, draw_strokes, hide, load_digits, make_images, read_idx
-from benchmarks.paper.sections import cost_curve_section, megapixel_figures
 
 
 @pytest.fixture(scope="module")
@@ -168,108 +160,3 @@ def test_digits_of_the_splits_never_mix(shared_data: Path) -> None:
         images = {image.tobytes() for image in digits.images}
         assert not seen & images
         seen |= images
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Megapixel:
-    """The reduced setting's networks and rows on a handful of small images."""
-    setting = read_setting(ROOT / "configs/paper/megapixel-small.yaml").model_dump()
-    rows = {name: row | {"training": {"epochs": 1}} for name, row in setting["rows"].items()}
-    images = {"train": 4, "val": 2, "test": 2}
-    return Megapixel.model_validate(setting | {"side": 160, "view": 20, "images": images, "rows": rows})
-
-
-@pytest.mark.parametrize("name", ["megapixel", "megapixel-small"])
-def test_every_setting_loads_and_builds_its_rows(name: str) -> None:
-    setting = read_setting(ROOT / f"configs/paper/{name}.yaml")
-    for row in setting.rows.values():
-        model = build(row, setting.networks, seed=0)
-        again = build(row, setting.networks, seed=0)
-        for one, other in zip(model.parameters(), again.parameters(), strict=True):
-            assert torch.equal(one, other)
-
-
-def test_every_kind_of_row_trains_and_predicts(tiny: Megapixel, digits: Digits) -> None:
-    images = {
-        split: make_images(digits, split, tiny.images[split], side=160, noise="over", strokes=3)
-        for split in ("train", "test")
-    }
-    of_kind = {(row.kind, row.share == 1): (name, row) for name, row in tiny.rows.items()}
-    assert len(of_kind) == 7
-    for name, row in of_kind.values():
-        record = train(tiny, name, 0, images, "test", "cpu")
-        assert len(record["correct"]) == 2
-        assert np.isfinite(record["training_loss"])
-        if row.kind in ("ats", "uniform", "perturbed"):
-            assert record["reads"] == 10
-        if row.kind == "ats":
-            assert 0 <= record["focus"]["mass"] <= 1
-
-
-def test_a_record_is_for_one_split_and_one_way_of_training(tiny: Megapixel) -> None:
-    longer = tiny.model_copy(update={"training": tiny.training.model_copy(update={"learning_rate": 0.5})})
-    digests = {tiny.digest("ats10", "test"), tiny.digest("ats10", "val"), longer.digest("ats10", "test")}
-    assert len(digests) == 3
-
-
-@pytest.mark.realdata
-def test_a_second_run_trains_nothing_again(
-    tiny: Megapixel, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump(tiny.model_dump(mode="json")))
-    results = tmp_path / "results.jsonl"
-    monkeypatch.setenv("SACCADE_DATA", str(shared_data))
-    monkeypatch.setattr("sys.argv", ["megapixel", str(config), "--rows", "ats10", "--results", str(results)])
-    for _ in range(2):
-        main()
-        assert len(results.read_text().splitlines()) == 1
-
-
-def write_records(path: Path, *records: dict[str, object]) -> None:
-    made = {"time": "now", "commit": "abc", "torch": "2", "device": "cpu", "threads": 1}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record | {"made": made}) + "\n" for record in records))
-
-
-def test_figures_pair_images_and_leave_out_other_configurations(tiny: Megapixel) -> None:
-    common = {"reads": 10, "training_loss": 1.0, "epochs": 1, "ms_per_sample": 1.0}
-    right = {"ats10": [1, 1, 0, 0] * 50, "uniform10": [1, 0, 0, 0] * 50}
-    records = [
-        {"row": name, "digest": tiny.digest(name, "test"), "correct": correct} | common
-        for name, correct in right.items()
-    ]
-    stale = {"row": "ats10", "digest": "another", "correct": [0] * 200} | common
-    figures = megapixel_figures([stale, *records], tiny)
-    assert figures["ats10"]["accuracy"]["value"] == 0.5
-    difference = figures["uniform10"]["minus_basis"]
-    assert difference["value"] == -0.25
-    # of 200 paired differences, a quarter -1 and the others 0
-    spread = 2 * 1.96 * np.sqrt(0.25 * 0.75 / 200)
-    assert difference["high"] - difference["low"] == pytest.approx(spread, rel=0.1)
-
-
-def test_a_point_that_was_not_measured_is_a_dash(tmp_path: Path) -> None:
-    points = [
-        {"row": "cnn", "side": 500, "view": None, "ms": 40.0, "peak_mb": 30.0},
-        {"row": "ats-fixed", "side": 500, "view": 180, "ms": 4.0, "peak_mb": 3.0},
-        {"row": "ats-fixed", "side": 1000, "view": 180, "ms": 4.5, "peak_mb": 3.5},
-    ]
-    assert cost_curve_section(tmp_path) == ""
-    record = {"what": "curve", "batch": 1, "limit_gb": 8.0, "rounds": 5, "points": points}
-    write_records(tmp_path / "benchmarks/results/cost_curve.jsonl", record)
-    lines = cost_curve_section(tmp_path).splitlines()
-    assert "| 500 | 40.0 | 4.0 | 30.0 | 3.0 |" in lines
-    assert "| 1000 | - | 4.5 | - | 3.5 |" in lines
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize("row", ["ats-fixed", "ats-factor"])
-def test_attention_sampling_never_asks_for_all_pixels(
-    shared_data: Path, monkeypatch: pytest.MonkeyPatch, row: str
-) -> None:
-    """The cost curve's step on an image of 64 megapixels, of which nobody may ask for more than patches."""
-    monkeypatch.setenv("SACCADE_DATA", str(shared_data))
-    monkeypatch.delattr(SparseImages, "dense")
-    step = prepare(row, 8000, 1, read_setting(ROOT / "configs/paper/megapixel.yaml"))
-    assert torch.isfinite(torch.as_tensor(step()))

@@ -15,17 +15,10 @@ from makers import ROOT
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.paper import signs as command
-from benchmarks.paper.scenes import (
-    CLASSES,
-    Scene,
-    SceneSource,
-    Sign,
-    label_of,
-    load_scenes,
-    read_annotations,
-    read_pixels,
-)
+from benchmarks.paper.config import Sight
+from benchmarks.paper.scenes import CLASSES, SceneViews, Sign, label_of, load_scenes, read_annotations, read_pixels
 
+SIGHT = Sight(low_px=32, cell_px=4, patch_px=16)
 CLEAR = "VISIBLE, 90.5, 60, 70.5, 40, PROHIBITORY, 70_SIGN"
 
 
@@ -140,23 +133,21 @@ def test_the_annotated_box_holds_the_sign(tmp_path: Path) -> None:
         assert coloured.sum() == coloured[top : bottom + 1, left : right + 1].sum()
 
 
-def test_low_views_are_area_means(tmp_path: Path) -> None:
-    """Each axis is averaged by itself and rounded."""
-    source = SceneSource(load_scenes(draw_set(tmp_path, 4), "train"), low_scale=0.25)
-    batch = source(range(4), None)
-    assert batch.low is not None
-    means = torch.as_tensor(batch.images).float().unflatten(1, (24, 4)).unflatten(3, (32, 4)).mean((2, 4))
-    assert (batch.low.float() - means).abs().max() <= 1
+def test_a_scene_is_read_through_its_patches(tmp_path: Path) -> None:
+    """All of them together are the scene, with x along a row."""
+    scenes = load_scenes(draw_set(tmp_path, 4), "train")
+    view = SceneViews(scenes, SIGHT)(1, None)
+    assert (view.rgb.shape, view.tissue.shape) == ((24, 32, 3), (6, 8))
+    patches = view.patches(np.arange(48)).reshape(6, 8, 16, 16, 3)
+    np.testing.assert_array_equal(patches.swapaxes(1, 2).reshape(96, 128, 3), read_pixels(scenes[1].path))
 
 
 def test_augmented_scenes_keep_their_size_and_differ_by_seed(tmp_path: Path) -> None:
-    source = SceneSource(load_scenes(draw_set(tmp_path, 4), "train"), low_scale=0.25)
-    first, again, other = (
-        torch.as_tensor(source(range(4), torch.Generator().manual_seed(seed)).images) for seed in (0, 0, 1)
-    )
-    assert torch.equal(first, again)
-    assert first.shape == other.shape == (4, 96, 128, 3)
-    assert not torch.equal(first, other)
+    views = SceneViews(load_scenes(draw_set(tmp_path, 4), "train"), SIGHT)
+    first, again, other = (views(0, torch.Generator().manual_seed(seed)).rgb for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == other.shape == (24, 32, 3)
+    assert not np.array_equal(first, other)
 
 
 def test_what_is_missing_or_broken_is_named(tmp_path: Path) -> None:
@@ -168,17 +159,10 @@ def test_what_is_missing_or_broken_is_named(tmp_path: Path) -> None:
         load_scenes(folder, "train")
     (folder / "Set2" / "0002.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"0002\.png cannot be read"):
-        SceneSource(load_scenes(folder, "test"), low_scale=0.5)(range(4), None)
+        SceneViews(load_scenes(folder, "test"), SIGHT)(2, None)
     (folder / "Set2" / "annotations.txt").write_text(f"0000.png:{CLEAR.replace('70_', '100_')};\n")
     with pytest.raises(ValueError, match="no image shows"):
         load_scenes(folder, "test")
-
-
-def test_images_must_be_of_one_size(tmp_path: Path) -> None:
-    for i, size in enumerate([(64, 48), (48, 64)]):
-        Image.new("RGB", size).save(tmp_path / f"{i}.png")
-    with pytest.raises(ValueError, match=r"\(48, 64\) and \(64, 48\)"):
-        SceneSource([Scene(tmp_path / f"{i}.png", 0, ()) for i in range(2)], low_scale=0.5)(range(2), None)
 
 
 def run_command(
@@ -186,7 +170,7 @@ def run_command(
 ) -> dict[str, Any]:
     """Figures of ATS-5 on drawn scenes, with the configuration's own networks but smaller cells and patches."""
     setting = yaml.safe_load((ROOT / "configs/paper/signs.yaml").read_text())
-    setting["networks"] |= {"patch_px": 32, "attention_strides": [1, 1, 1]}
+    setting["sight"] |= {"low_px": 38, "cell_px": 1, "patch_px": 32}
     setting["training"] |= {"epochs": epochs, "batch_size": 8, "learning_rate": 0.003}
     (folder / "small.yaml").write_text(yaml.safe_dump(setting))
     data = draw_set(folder / "data", count)
