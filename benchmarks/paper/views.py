@@ -56,7 +56,7 @@ def view_of(
     def patches(cells: NDArray[np.int64]) -> NDArray[np.uint8]:
         return read(corners_of(np.stack(np.divmod(cells, columns), -1), sight, scale))
 
-    return View(low, np.ones((rows, columns), bool), patches)
+    return View(np.ascontiguousarray(low), np.ones((rows, columns), bool), patches)
 
 
 def corners_of(cells: NDArray[np.int64], sight: Sight, scale: tuple[float, float]) -> NDArray[np.int64]:

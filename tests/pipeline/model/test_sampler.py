@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -74,6 +75,27 @@ def test_intervals_cover_the_exhaustive_prediction_at_least_as_often_as_they_say
         hits += ((found.low <= truth) & (truth <= found.high)).float()
     # at least the stated 95 %, four standard errors allowed
     assert (hits / trials > 0.95 - 4 * math.sqrt(0.95 * 0.05 / trials)).all(), hits / trials
+
+
+@pytest.mark.parametrize("scheme", ["systematic", "gumbel", "iid", "topk"])
+@pytest.mark.parametrize("samples", [5, 60])
+def test_slides_of_one_size_draw_together_what_each_draws_alone(
+    model: AttentionSampler, view: View, scheme: str, samples: int
+) -> None:
+    """Also where one of them has fewer cells than are asked for."""
+    few = view.tissue & (np.arange(90).reshape(10, 9) < 40)
+    views = [view, View(255 - view.rgb, view.tissue, view.patches), View(view.rgb, few, view.patches)]
+    glances = [model.glance(one) for one in views]
+    options: dict[str, Any] = {"samples": samples, "scheme": scheme, "judged": False}
+    generators = [torch.Generator().manual_seed(7) for _ in range(2)]
+    together = model.plan(views, glances, generator=generators[0], **options)
+    alone = [
+        model.plan([one], [glance], generator=generators[1], **options)[0]
+        for one, glance in zip(views, glances, strict=True)
+    ]
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one.cells, other.cells)
+        assert torch.equal(one.draw.weights, other.draw.weights)
 
 
 def test_a_budget_for_every_cell_is_exact_and_says_so(model: AttentionSampler, view: View) -> None:
