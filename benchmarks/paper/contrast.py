@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.paper.colon_images import stain_matrices
-from benchmarks.paper.layers import Standardised, ink, read_patches
+from benchmarks.paper.layers import Convolutions, ink, read_patches
 from benchmarks.paper.views import EncoderOnInk
 
 SHIFT_PX = 12
@@ -28,7 +28,7 @@ LEARNING_RATE = 2e-3
 
 
 def learn_to_tell_apart(
-    encoder: Standardised | EncoderOnInk, images: Tensor, items: Sequence[int], *, patch_px: int, steps: int, seed: int
+    encoder: Convolutions | EncoderOnInk, images: Tensor, items: Sequence[int], *, patch_px: int, steps: int, seed: int
 ) -> None:
     """Train ``encoder`` in place on patches of ``items`` of images (n, H, W, 3), whose labels are not used.
 

@@ -45,14 +45,18 @@ def read_patches(images: Tensor, corners: Tensor, px: int, index: Tensor | None 
 
 
 class Convolutions(nn.Module):
-    """Convolutions without padding, pooled over all positions: ink (M, C, H, W) -> (M, dim).
+    """Convolutions without padding, pooled over all positions, standardised: ``f = (pool g(x) - c) / s``.
 
     Without padding the map of a whole image is the map of its patches, so that the same network serves every row.
     ``pool`` is ``mean``, or ``max`` for objects that fill a small part of a patch.
+    ``c`` and ``s`` are set once from training images (`standardise`): at the start, what all patches share would be
+    most of every feature (data-dependent initialisation: Salimans & Kingma, 2016). The product's encoder has its own.
     """
 
     stride = 4
     """Pixels between neighbouring positions of the map."""
+    centre: Tensor
+    spread: Tensor
 
     def __init__(
         self, *, channels: int = 3, widths: tuple[int, int, int] = (8, 16, 32), pool: Literal["mean", "max"] = "mean"
@@ -70,49 +74,30 @@ class Convolutions(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+        self.register_buffer("centre", torch.zeros(c))
+        self.register_buffer("spread", torch.ones(c))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(M, C, H, W) -> (M, dim)."""
+        """Ink (M, C, H, W) -> (M, dim)."""
+        return (self.pooled(x) - self.centre) / self.spread
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """The same before it is standardised."""
         responses: Tensor = self.layers(x)
         return responses.mean((2, 3)) if self.pool == "mean" else responses.amax((2, 3))
 
     def windows(self, x: Tensor, px: int, step: int) -> Tensor:
-        """Responses (M, N, dim) of all patches of ``px`` pixels in (M, C, H, W), ``step`` apart, a multiple of
-        `stride`: the same as `forward` of each patch, but what overlapping patches share is computed once."""
+        """Features (M, N, dim) of all patches of ``px`` pixels in (M, C, H, W), ``step`` apart, a multiple of `stride`:
+        the same as `forward` of each patch, but what overlapping patches share is computed once."""
         side = ((px - 4) // 2 - 1) // 2 - 2  # of a patch's map
         pooling = functional.avg_pool2d if self.pool == "mean" else functional.max_pool2d
-        return pooling(self.layers(x), side, step // self.stride).flatten(2).transpose(1, 2)
-
-
-class Standardised(nn.Module):
-    """`Convolutions` whose responses are standardised: ``f = (g(x) - c) / s``.
-
-    ``c`` and ``s`` are set once from training images (`standardise`): at the start, what all patches share would be
-    most of every feature (data-dependent initialisation: Salimans & Kingma, 2016). The product's encoder has its own.
-    """
-
-    centre: Tensor
-    spread: Tensor
-
-    def __init__(self, convolutions: Convolutions) -> None:
-        super().__init__()
-        self.convolutions = convolutions
-        self.dim = convolutions.dim
-        self.register_buffer("centre", torch.zeros(self.dim))
-        self.register_buffer("spread", torch.ones(self.dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(M, C, H, W) -> (M, dim)."""
-        return (self.convolutions(x) - self.centre) / self.spread
-
-    def windows(self, x: Tensor, px: int, step: int) -> Tensor:
-        """As `Convolutions.windows`."""
-        return (self.convolutions.windows(x, px, step) - self.centre) / self.spread
+        pooled = pooling(self.layers(x), side, step // self.stride)
+        return (pooled.flatten(2).transpose(1, 2) - self.centre) / self.spread
 
     @torch.no_grad()
     def standardise(self, x: Tensor) -> None:
         """Set ``c`` and ``s`` to the mean and standard deviation of what (M, C, H, W) give."""
-        responses = self.convolutions(x)
+        responses = self.pooled(x)
         self.centre.copy_(responses.mean(0))
         self.spread.copy_(responses.std(0).clamp(min=1e-6))
 

@@ -59,6 +59,7 @@ def colon_figures(records: Sequence[dict[str, Any]], task: ColonTask) -> dict[st
             "without_doubtful": {"error": float(wrong[sure].mean()), "auroc": _mean_auroc(y[sure], p[:, sure])},
             "training_loss": pooled[name]["training_loss"],
             "focus": pooled[name]["focus"],
+            "made": pooled[name]["made"],
             "costs": None if costs is None else costs["rows"].get(name),
         }
         for other in ("cnn", "mil"):
@@ -96,12 +97,13 @@ def _quality(figures: dict[str, dict[str, Any]], task: ColonTask) -> str:
             f"{f['without_doubtful']['error']:.3f}, {f['without_doubtful']['auroc']:.3f}",
             "" if f["training_loss"] is None else f"{f['training_loss']:.3f}",
             *(ranged(f[key], sign=True) if key in f else "" for key in against),
+            f["made"],
         ]
         for name, f in figures.items()
     ]
     titles = {"minus_cnn": "error - CNN", "minus_mil": "error - MIL"}
     head = ["model", "repeats", "error", "AUROC", "without img37, img39", "training loss"]
-    return markdown([*head, *(titles[key] for key in against)], rows)
+    return markdown([*head, *(titles[key] for key in against), "made"], rows)
 
 
 def _focus(figures: dict[str, dict[str, Any]], task: ColonTask) -> str:
@@ -140,16 +142,23 @@ def _costs(rows: dict[str, dict[str, float]], figures: dict[str, dict[str, Any]]
 COLON_INTRO = """## Colon cancer
 
 `python benchmarks/paper/colon.py` on CRCHistoPhenotypes (Sirinukunwattana et al. 2016): 100 H&E images of 500 x 500
-pixels, positive when they show an epithelial nucleus. {folds} folds, the same for all rows; every row has the same
-patch encoder (channels {widths}, patches of {patch_px} px), sees the same augmentation (eight positions, stain
-strengths jittered by {stain_jitter:g}) and starts each repeat from the same seeds. What was tried for the recipe was
-tried on another assignment of folds. Intervals are 95 % bootstrap intervals over images; differences of error are
-paired. One hundred images resolve little: an error of 0.10 has an interval of 0.05 to 0.16. Neighbouring images look as
-if cut from the same slides: the rows of blocks keep neighbours together. Images 37 and 39 are labelled negative but
-show glands. With a self-supervised start the encoder first learns, without labels, to tell patches of the training
-images apart (600 steps, `benchmarks/paper/contrast.py`); predictions from augmented views are means over 16 of them.
-Training loss is the mean cross-entropy of the last epoch, on augmented images: a row whose loss stands well above the
-others' had not learned all that it can.
+pixels, positive when they show an epithelial nucleus. {folds} folds, the same for all rows, which see the same
+augmentation (eight positions, stain strengths jittered by {stain_jitter:g}).
+
+ATS, uniform and exhaustive rows are the product's own model (`AttentionSampler`, its built-in encoder and attention) in
+its own training (`pipeline.train.fit`). It sees an image as it sees a slide all of which is tissue: a low view of
+{low_px} x {low_px} pixels as the thumbnail, and {cells} x {cells} cells, each with its own patch of {patch_px} px. The
+paper has 100 x 100 pixels and patches of 27 px that may overlap. The others read everything, which the product never
+does: they have convolutions of their own (channels {widths}; MIL's patches have {mil_px} px) and their own training,
+whose last quarter of weights is averaged. Images 37 and 39 are labelled negative but show glands.
+
+Intervals are 95 % bootstrap intervals over images; differences of error are paired. One hundred images resolve little:
+an error of 0.10 has an interval of 0.05 to 0.16. Neighbouring images look as if cut from the same slides: the rows of
+blocks keep neighbours together. With a self-supervised start the encoder first learns, without labels, to tell patches
+of the training images apart (600 steps, `benchmarks/paper/contrast.py`); predictions from augmented views are means
+over 16 of them, those of other rows of ATS-10 over ten draws. Training loss is the mean cross-entropy of the last
+epoch, on augmented images: a row whose loss stands well above the others' had not learned all that it can. `Made` is
+the day of the last fold; how the rows that read everything are computed has not changed since, to the bit.
 """
 COLON_FOCUS = """
 Where attention goes, on positive images in test folds: the share of it on patches centred within 14 px of an epithelial
@@ -158,21 +167,24 @@ of a nucleus of any kind would reach, `haematoxylin` what the attention by stain
 Means over images, then their ratio.
 """
 COLON_COSTS = """
-Cost of a training step (`python benchmarks/paper/colon.py costs`), for each image, on batches of {batch}: forward and
-backward pass, clipping and optimiser, the median of {rounds} rounds in which all rows take turns; what autograd keeps
-for the backward pass; resident memory at its peak over what the process held before, in a process for each row with the
-same allocator settings. Low views come with the images, as they do in a pyramid, and are not counted; nor is
-augmentation. `shared convolutions` computes once what overlapping patches share: the same MIL, possible only where the
-whole image fits. Measured {time}, commit {commit}, torch {torch}, {device}, {threads} thread.
+Cost of a training step (`python benchmarks/paper/colon.py costs`), for each image, on batches of
+{batch}; for ATS rows that of the product's model. Counted are forward and backward pass, clipping and optimiser, the
+median of {rounds} rounds in which all rows take turns; what autograd keeps for the backward pass; resident memory at
+its peak over what the process held before, in a process for each row with the same allocator settings. Low views come
+with the images, as they do in a pyramid, and are not counted; nor is augmentation. `shared convolutions` computes once
+what overlapping patches share: the same MIL, possible only where the whole image fits. Measured {time}, commit
+{commit}, torch {torch}, {device}, {threads} thread.
 """
 
 
 def _facts(task: ColonTask) -> dict[str, Any]:
-    networks = task.networks
     return {
         "folds": task.folds,
-        "widths": ", ".join(map(str, networks.widths)),
-        "patch_px": networks.patch_px,
+        "widths": ", ".join(map(str, task.networks.widths)),
+        "mil_px": task.networks.patch_px,
+        "low_px": task.sight.low_px,
+        "cells": -(-task.sight.low_px // task.sight.cell_px),
+        "patch_px": task.sight.patch_px,
         "stain_jitter": task.stain_jitter,
     }
 
@@ -194,6 +206,7 @@ def _pooled(records: Sequence[dict[str, Any]], name: str, task: ColonTask) -> di
         "repeats": whole,
         "images": [image for record in whole[0] for image in record["images"]],
         "reads": every[0].get("reads"),
+        "made": max(record["made"]["time"] for record in every)[:10],
         "training_loss": float(np.mean(losses)) if losses else None,
         "focus": dict(zip(FOCUS, seen.mean(0).tolist(), strict=True)) if len(seen) else None,
     }

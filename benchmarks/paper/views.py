@@ -95,8 +95,7 @@ class InkConvolutions(nn.Module):
         """(M, 3, P, P) -> (M, dim)."""
         if self.convolutions.channels == 1:
             pixels = 255 - pixels[:, :1]
-        responses: Tensor = self.convolutions(ink(pixels.movedim(1, -1)))
-        return responses
+        return self.convolutions.pooled(ink(pixels.movedim(1, -1)))
 
 
 class EncoderOnInk(nn.Module):

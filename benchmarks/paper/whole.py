@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.paper.config import Networks, Row, Training
-from benchmarks.paper.layers import Convolutions, GatedAttention, Standardised, grid_corners, ink, read_patches
+from benchmarks.paper.layers import Convolutions, GatedAttention, grid_corners, ink, read_patches
 from stages.sampling.draw import entropy
 
 
@@ -47,7 +47,7 @@ class FullCNN(nn.Module):
 
     reads: int | None = None
 
-    def __init__(self, encoder: Standardised, classes: int) -> None:
+    def __init__(self, encoder: Convolutions, classes: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.dim, classes)
@@ -72,7 +72,7 @@ class GatedMIL(nn.Module):
 
     def __init__(
         self,
-        encoder: Standardised,
+        encoder: Convolutions,
         classes: int,
         *,
         patch_px: int,
@@ -133,8 +133,8 @@ def build_whole(row: Row, networks: Networks, *, seed: int, shared: bool = True)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         cnn = row.kind in ("cnn", "half")
-        encoder = Standardised(
-            Convolutions(channels=networks.channels, widths=networks.widths, pool="mean" if cnn else networks.pool)
+        encoder = Convolutions(
+            channels=networks.channels, widths=networks.widths, pool="mean" if cnn else networks.pool
         )
         if cnn:
             return FullCNN(encoder, networks.classes)

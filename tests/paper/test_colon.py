@@ -32,7 +32,7 @@ from benchmarks.paper.colon_images import (
 )
 from benchmarks.paper.config import ColonTask, Networks, Row, Sight, Training, read_task
 from benchmarks.paper.contrast import learn_to_tell_apart
-from benchmarks.paper.layers import Convolutions, Standardised, ink
+from benchmarks.paper.layers import Convolutions, ink
 from benchmarks.paper.records import append_record, auroc, bootstrap, interval, read_records
 from benchmarks.paper.tables import colon_figures
 from benchmarks.paper.whole import build_whole, predict_whole
@@ -107,14 +107,14 @@ def test_an_encoder_learns_to_tell_patches_apart_without_labels() -> None:
     unseen = contrast._windows(images, [3], 27, torch.Generator().manual_seed(1))
 
     @torch.no_grad()
-    def surprise(encoder: Standardised) -> torch.Tensor:
+    def surprise(encoder: Convolutions) -> torch.Tensor:
         """Cross-entropy of finding each patch's other view by its features, (PATCHES,)."""
         generator = torch.Generator().manual_seed(9)
         a, b = (torch.nn.functional.normalize(encoder(contrast._view(unseen, 27, generator)), dim=1) for _ in range(2))
         return -(a @ b.T / contrast.TEMPERATURE).log_softmax(1).diagonal()
 
     torch.manual_seed(0)
-    encoders = [Standardised(Convolutions(widths=(8, 16, 32)))]
+    encoders = [Convolutions(widths=(8, 16, 32))]
     encoders.append(copy.deepcopy(encoders[0]))
     encoders[0].standardise(contrast._view(unseen, 27, None))
     before = surprise(encoders[0])
@@ -205,6 +205,7 @@ def made_up(task: ColonTask, row: str, wrong: set[int], repeat: int = 0) -> list
             "probabilities": [0.9 if (i % 2) != (i in wrong) else 0.1 for i in range(10 * fold, 10 * fold + 10)],
             "seconds": 1.0,
             "reads": 10,
+            "made": {"time": "2026-11-28T12:00:00+00:00"},
         }
         for fold in range(10)
     ]

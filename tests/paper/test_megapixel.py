@@ -111,7 +111,8 @@ def write_records(path: Path, *records: dict[str, object]) -> None:
 
 
 def test_figures_pair_images_and_leave_out_other_configurations(tiny: MegapixelTask) -> None:
-    common = {"reads": 10, "training_loss": 1.0, "epochs": 1, "ms_per_sample": 1.0}
+    made = {"time": "2026-11-28T12:00:00+00:00"}
+    common = {"reads": 10, "training_loss": 1.0, "epochs": 1, "ms_per_sample": 1.0, "made": made}
     right = {"ats10": [1, 1, 0, 0] * 50, "uniform10": [1, 0, 0, 0] * 50}
     records = [
         {"row": name, "digest": tiny.digest_on(name, "test"), "correct": correct} | common

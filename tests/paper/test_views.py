@@ -81,7 +81,7 @@ def test_the_products_encoder_gets_the_same_ink(channels: int) -> None:
     pixels = torch.randint(256, (2, 27, 27, channels), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     shown = pixels if channels == 3 else (255 - pixels).expand(-1, -1, -1, 3)
     found = InkConvolutions(convolutions)(shown.permute(0, 3, 1, 2).float())
-    torch.testing.assert_close(found, convolutions(ink(pixels)))
+    torch.testing.assert_close(found, convolutions.pooled(ink(pixels)))
 
 
 @pytest.mark.parametrize("encoder", ["small", "convolutions"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.costs import interleaved_ms, peak_bytes, saved_bytes
 from benchmarks.paper.config import Networks, Row, Training
-from benchmarks.paper.layers import Convolutions, Standardised, ink, read_patches
+from benchmarks.paper.layers import Convolutions, ink, read_patches
 from benchmarks.paper.whole import Batch, FullCNN, GatedMIL, build_whole, fit_whole, predict_whole
 
 NETWORKS = Networks(widths=(4, 4, 8), patch_px=27, grid_stride=16)
@@ -57,7 +57,7 @@ def test_a_patch_has_the_same_map_alone_and_in_the_whole_image() -> None:
 @pytest.mark.parametrize("pool", ["mean", "max"])
 @pytest.mark.parametrize("size", [110, 113])
 def test_shared_convolutions_give_the_same_mil(pool: str, size: int) -> None:
-    encoder = Standardised(Convolutions(widths=(4, 4, 8), pool=pool))  # type: ignore[arg-type]
+    encoder = Convolutions(widths=(4, 4, 8), pool=pool)  # type: ignore[arg-type]
     plain = GatedMIL(encoder, 2, patch_px=27, grid_stride=16)
     shared = GatedMIL(encoder, 2, patch_px=27, grid_stride=16, shared=True)
     shared.load_state_dict(plain.state_dict())
@@ -118,7 +118,7 @@ def test_saved_bytes_count_each_storage_once() -> None:
 
 
 def test_saved_bytes_of_a_full_cnn_grow_with_the_image() -> None:
-    model = FullCNN(Standardised(Convolutions()), 2)
+    model = FullCNN(Convolutions(), 2)
     small, large = batch(100), batch(200)
     found = saved_bytes(lambda: model(large, generator()).logits.sum(), model)
     assert 3.5 < found / saved_bytes(lambda: model(small, generator()).logits.sum(), model) < 5.5
