@@ -94,7 +94,7 @@ def train(
         views = MegapixelViews(learn, task.sight)
         sampler = build_sampler(row, task.sight, task.networks, scale=views.scale, seed=repeat)
         how: Any = {"samples": row.samples, "seed": repeat, "device": device}
-        loss = train_sampler(sampler, views, items, learn.labels.tolist(), training, say=say, **how)
+        loss = train_sampler(sampler, views, items, learn.labels.tolist(), training, say=say, turn=False, **how)
         seconds = time.perf_counter() - started
         probabilities = predict_sampler(sampler, MegapixelViews(test, task.sight), unseen, draws=row.draws, **how)
         if row.attention == "learned":

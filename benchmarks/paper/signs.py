@@ -40,7 +40,7 @@ def evaluate(task: Task, row: Row, train: list[Scene], test: list[Scene], *, see
     def say(line: str) -> None:
         print(f"  {line}", flush=True)
 
-    loss = train_sampler(model, learn, range(len(train)), labels, task.training_of(row), say=say, **how)
+    loss = train_sampler(model, learn, range(len(train)), labels, task.training_of(row), say=say, turn=False, **how)
     probabilities = predict_sampler(model, unseen, range(len(test)), draws=row.draws, **how)
     right = torch.tensor(truth)
     wrong = (probabilities.argmax(1) != right).double().numpy()

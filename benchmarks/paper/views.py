@@ -156,9 +156,10 @@ def train_sampler(
     seed: int,
     device: str = "cpu",
     say: Callable[[str], None] = print,
+    turn: bool = True,
 ) -> float:
     """Train in place by the product's own training, on augmented views of images ``items`` with class indices
-    ``labels``. Returns the mean cross-entropy of the last epoch."""
+    ``labels``; ``turn`` as there. Returns the mean cross-entropy of the last epoch."""
     augmenting = torch.Generator().manual_seed(seed)
     said: list[str] = []
 
@@ -176,6 +177,7 @@ def train_sampler(
             seed=seed,
             device=device,
             say=tell,
+            turn=turn,
             **training.model_dump(exclude={"average"}),
         )
     told = re.search(r"loss ([\d.]+)", said[-1])

@@ -54,12 +54,14 @@ def fit(
     seed: int,
     device: str,
     say: Callable[[str], None],
+    turn: bool = True,
 ) -> None:
     """Fit ``model`` in place on slides with class indices ``labels``; ``view(i)`` gives slide ``i``.
 
     Loss of a batch: ``cross_entropy(logits, labels) - entropy_weight * mean attention entropy``, and the squared error
     of the control variate where the model has one; AdamW with one cosine cycle. Goes on from ``checkpoint`` where one
-    is, and leaves it there: it is the caller's once the model is saved.
+    is, and leaves it there: it is the caller's once the model is saved. Patches are turned and mirrored at random, for
+    tissue has no up, unless ``turn`` is False.
     """
     if not checkpoint.exists():
         _warm_up(model, view, len(labels), passes=warm_up, seed=seed, say=say)
@@ -76,6 +78,7 @@ def fit(
         weight_decay=weight_decay,
         entropy_weight=entropy_weight,
         seed=seed,
+        turn=turn,
     )
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -197,13 +200,14 @@ class _Fitting(lightning.LightningModule):
         weight_decay: float,
         entropy_weight: float,
         seed: int,
+        turn: bool,
     ) -> None:
         super().__init__()
         self.model = model
         self._view, self._labels = view, labels
         self._samples, self._batch_size, self._seed = samples, batch_size, seed
         self._rates = (learning_rate * attention_rate, learning_rate)
-        self._weight_decay, self._entropy_weight = weight_decay, entropy_weight
+        self._weight_decay, self._entropy_weight, self._turn = weight_decay, entropy_weight, turn
         self.losses: list[float] = []
 
     def train_dataloader(self) -> _Batches:
@@ -214,7 +218,8 @@ class _Fitting(lightning.LightningModule):
         step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
         generator = torch.Generator(self.model.device).manual_seed(step_seed)
         views = [self._view(i) for i in batch]
-        found = self.model(views, samples=self._samples, generator=generator, augment=_turned(generator))
+        augment = _turned(generator) if self._turn else None
+        found = self.model(views, samples=self._samples, generator=generator, augment=augment)
         loss = functional.cross_entropy(found.logits, self._labels[batch].to(found.logits.device))
         self.losses.append(float(loss.detach()))
         regularised: Tensor = loss - self._entropy_weight * found.entropies.mean().to(loss.dtype) + found.control_error
@@ -281,7 +286,7 @@ class _OnDisk(CheckpointIO):
 
 
 def _turned(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """Tissue has no up: turn and mirror each patch (N, P, P, 3) at random, all eight ways alike."""
+    """Turn and mirror each patch (N, P, P, 3) at random, all eight ways alike."""
 
     def augment(patches: Tensor) -> Tensor:
         ways = torch.randint(8, (len(patches),), generator=generator, device=patches.device)

@@ -124,3 +124,23 @@ def test_averaged_draws_approach_reading_every_cell() -> None:
         exact = model([squares(1, None)], samples=100, generator=generator).logits[0]
     error = (few.mean(0) - exact).abs() / (few.std(0) / 20)
     assert error.max() < 4
+
+
+@pytest.mark.parametrize("turn", [True, False])
+def test_patches_are_turned_in_training_unless_they_have_an_up(turn: bool) -> None:
+    """Images that are black above white, so that a patch as it is read has its dark rows above its light ones."""
+    halves = np.full((100, 100, 3), 240, np.uint8)
+    halves[:50] = 30
+    px = SIGHT.patch_px
+    view = view_of(shrunk(halves, 20), window_reader(padded(halves, px), px), SIGHT, SCALE)
+    model = build_sampler(Row(title="", kind="ats", samples=20), SIGHT, NETWORKS, scale=5, seed=0)
+    seen: list[torch.Tensor] = []
+    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    training = Training(epochs=2, batch_size=4)
+    train_sampler(
+        model, lambda *_: view, range(8), [0, 1] * 4, training, samples=20, seed=0, say=lambda line: None, turn=turn
+    )
+    inside = torch.cat(seen).float().mean(-1)
+    inside = inside[(inside < 250).flatten(1).all(1)]  # not beyond the image
+    upright = (inside[:, :10].mean((1, 2)) <= inside[:, 10:].mean((1, 2))).float().mean()
+    assert (upright < 1) if turn else (upright == 1)
