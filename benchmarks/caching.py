@@ -37,8 +37,8 @@ from benchmarks import costs
 from benchmarks.mosaic import make_mosaic
 from benchmarks.places import data_folder
 from stages.pyramid.cache import cache_pyramid
+from stages.pyramid.chunks import zstd_chunk
 from stages.pyramid.plan import own_jpeg
-from stages.pyramid.shards import zstd_chunk
 from stages.slide.files import open_slide
 
 THREADS = 2

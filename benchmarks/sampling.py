@@ -32,10 +32,13 @@ from benchmarks.places import data_folder
 from pipeline.cohort.table import read_training_table
 from pipeline.model.checkpoint import load_model
 from pipeline.model.look import look
+from pipeline.model.reading import image
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
 from pipeline.model.values import View
-from stages.encoder.build import unit
-from stages.sampling.draw import draw, draw_judged, expectation, hilbert_order
+from stages.encoder.patch_encoder import unit
+from stages.sampling.draw import draw, draw_judged
+from stages.sampling.estimate import expectation
+from stages.sampling.walk import hilbert_order
 
 BUDGETS = (10, 24, 50, 200)
 WAYS = ("iid", "gumbel", "systematic", "pairs", "systematic + control", "pairs + control", "topk")
@@ -112,7 +115,7 @@ def trained(
         every = np.flatnonzero(view.tissue)
         features = torch.zeros(view.tissue.size, model.spec.dim, dtype=torch.float64)
         features[torch.from_numpy(every)] = model.encode(view, every).double()
-        log_attention = model.glance(view).log_attention.double()
+        log_attention = model.attend(view).log_attention.double()
         control = _extended(_thumbnail_features(model, view)) @ foretell
         rows, columns = view.tissue.shape
         yield Setting(name, log_attention, features, (rows, columns), control, (weights, bias))
@@ -120,7 +123,7 @@ def trained(
 
 def _thumbnail_features(model: AttentionSampler, view: View) -> Tensor:
     """What the attention net sees in each cell, (K, channels)."""
-    features: Tensor = model.attention.features(model.image(view.rgb))  # type: ignore[operator]
+    features: Tensor = model.attention.features(image(view.rgb, model.device))  # type: ignore[operator]
     return features.flatten(1).T
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import hypothesis
 import pytest
-from locations import data_folder
 from makers import AWKWARD, tissue_pixels, write_slide
 
 import stages.pyramid.layout
+from benchmarks.places import data_folder
 
 # The same examples in every run, and no time limit on each: machines that test are often busy.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)

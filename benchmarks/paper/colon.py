@@ -42,6 +42,7 @@ from benchmarks.paper.tables import colon_figures, write_tables
 from benchmarks.paper.views import EncoderOnInk, build_sampler, predict_sampler, sampler_loss, train_sampler
 from benchmarks.paper.whole import Batch, build_whole, fit_whole, loss_of, predict_whole, take_step
 from benchmarks.places import ROOT, data_folder
+from pipeline.model.reading import image
 from pipeline.model.sampler import AttentionSampler
 from pipeline.train.fit import WARM_UP_TEMPERATURE
 from stages.attention import HematoxylinAttention
@@ -168,7 +169,7 @@ class Trainer:
         """Of a positive image, as `tables.FOCUS` names them."""
         view = views(index, None)
         stain = HematoxylinAttention(cell_px=self.task.sight.cell_px, temperature=WARM_UP_TEMPERATURE)
-        maps = (model.glance(view).log_attention, stain(model.image(view.rgb)).flatten().log_softmax(0))
+        maps = (model.attend(view).log_attention, stain(image(view.rgb, model.device)).flatten().log_softmax(0))
         seen, by_stain = (
             focus(of_image.double().exp().numpy(), views.centres(), self.colon.nuclei[index]) for of_image in maps
         )

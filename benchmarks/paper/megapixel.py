@@ -71,7 +71,7 @@ def focus(model: AttentionSampler, views: MegapixelViews) -> tuple[float, float]
         cells = np.stack(np.divmod(np.arange(view.tissue.size), view.tissue.shape[1]), -1)
         centres = corners_of(cells, views.sight, (views.scale,) * 2) + views.sight.patch_px / 2
         near = (np.abs(centres[:, None] - digits) <= BOX / 2).all(-1).any(-1)
-        attention = model.glance(view).log_attention.exp().cpu().numpy()
+        attention = model.attend(view).log_attention.exp().cpu().numpy()
         masses.append(float(attention[near].sum()))
         chances.append(float(near.mean()))
     return float(np.mean(masses)), float(np.mean(chances))

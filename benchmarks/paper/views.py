@@ -24,7 +24,7 @@ from benchmarks.paper.layers import Convolutions, ink
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec, View
 from pipeline.train.fit import fit
-from stages.encoder.build import PatchEncoder
+from stages.encoder.patch_encoder import PatchEncoder
 
 Views = Callable[[int, torch.Generator | None], View]
 """Images by number; with a generator they come augmented."""

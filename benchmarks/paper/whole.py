@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from benchmarks.paper.config import Networks, Row, Training
 from benchmarks.paper.layers import Convolutions, GatedAttention, grid_corners, ink, read_patches
-from stages.sampling.draw import entropy
+from stages.sampling.estimate import entropy
 
 
 @dataclass(frozen=True, slots=True)

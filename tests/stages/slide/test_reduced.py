@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 from makers import tissue_pixels, write_slide
-from mosaic import make_mosaic
 from numpy.typing import NDArray
 
+from benchmarks.mosaic import make_mosaic
 from stages.geometry import Box, Raster
 from stages.slide import jpeg, reduced
 from stages.slide.facts import SlideError
