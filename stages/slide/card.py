@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from stages.geometry import Box
 from stages.html import image, table
@@ -63,6 +62,8 @@ def _thumbnail(facts: SlideFacts, read: Read) -> bytes:
     Raises:
         ValueError: there is no level small enough to be read for it.
     """
+    from PIL import Image  # only a notebook needs it
+
     sizes = [max(level.width, level.height) for level in facts.levels]
     index = max((i for i, side in enumerate(sizes) if side >= SIDE), default=0)
     level = facts.levels[index]

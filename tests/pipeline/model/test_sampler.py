@@ -85,13 +85,13 @@ def test_slides_of_one_size_draw_together_what_each_draws_alone(
     """Also where one of them has fewer cells than are asked for."""
     few = view.tissue & (np.arange(90).reshape(10, 9) < 40)
     views = [view, View(255 - view.rgb, view.tissue, view.patches), View(view.rgb, few, view.patches)]
-    glances = [model.glance(one) for one in views]
+    maps = [model.attend(one) for one in views]
     options: dict[str, Any] = {"samples": samples, "scheme": scheme, "judged": False}
     generators = [torch.Generator().manual_seed(7) for _ in range(2)]
-    together = model.plan(views, glances, generator=generators[0], **options)
+    together = model.draw(views, maps, generator=generators[0], **options)
     alone = [
-        model.plan([one], [glance], generator=generators[1], **options)[0]
-        for one, glance in zip(views, glances, strict=True)
+        model.draw([one], [attention], generator=generators[1], **options)[0]
+        for one, attention in zip(views, maps, strict=True)
     ]
     for one, other in zip(together, alone, strict=True):
         assert torch.equal(one.cells, other.cells)

@@ -13,6 +13,7 @@ import torch
 from models import TINY
 from torch import Tensor
 
+from pipeline.model.reading import image
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from pipeline.train.fit import fit
@@ -88,9 +89,9 @@ def test_the_warm_up_prefers_hematoxylin(tmp_path: Path) -> None:
     fitted(model, tmp_path, warm_up=10, learning_rate=1e-12)
     stain = HematoxylinAttention(cell_px=4, temperature=1.0)
     for view in VIEWS:
-        density = stain(model.image(view.rgb)).flatten()
+        density = stain(image(view.rgb, model.device)).flatten()
         with torch.no_grad():
-            attention = model.glance(view).log_attention.exp()
+            attention = model.attend(view).log_attention.exp()
         assert float(attention @ density) > float(density.mean() + density.std())
 
 
@@ -100,7 +101,7 @@ def test_entropy_is_rewarded(tmp_path: Path) -> None:
 
     def spread() -> float:
         with torch.no_grad():
-            return float(torch.stack([entropy(model.glance(v).log_attention[None]) for v in VIEWS]).mean())
+            return float(torch.stack([entropy(model.attend(v).log_attention[None]) for v in VIEWS]).mean())
 
     before = spread()
     fitted(model, tmp_path, entropy_weight=1.0, learning_rate=1e-3, epochs=10)
