@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.geometry import Box
-from stages.slide.card import card, in_a_line
 from stages.slide.facts import SlideFacts
 from stages.slide.tiles import TileGrid
 
@@ -51,8 +50,12 @@ class Slide(Protocol):
         ...
 
     def __repr__(self) -> str:
+        from stages.slide.card import in_a_line
+
         return f"<{type(self).__name__} {self.facts.path.name!r}: {in_a_line(self.facts)}>"
 
     def _repr_html_(self) -> str:
         """See `stages.slide.card.card`."""
+        from stages.slide.card import card
+
         return card(self.facts, self.read_level)
