@@ -14,6 +14,8 @@ from pipeline.errors import UsageError
 from stages.sampling.schemes import choices, in_words
 
 INTERRUPTED = 130
+COMPUTING = ("torch", "torchmetrics", "lightning")
+"""What the commands that compute with a model need; the others do without."""
 QUIET_SECONDS = 30
 """Between lines about one slide, in a log."""
 
@@ -276,6 +278,9 @@ def main() -> None:
     except Exception as exc:
         if debug:
             raise
+        if isinstance(exc, ModuleNotFoundError) and exc.name in COMPUTING:
+            _say(f"saccade: error: this command computes with {exc.name}: pip install saccade-wsi brings it")
+            sys.exit(2)
         _say(f"saccade: internal error: {type(exc).__name__}: {exc}; run again with --debug and report it")
         sys.exit(3)
 

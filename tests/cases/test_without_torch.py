@@ -65,6 +65,12 @@ def test_info_tells_of_a_slide(slides_folder: Path) -> None:
     assert json.loads(done.stdout)["levels"][0]["width"] == 1803, done.stderr
 
 
+def test_a_command_that_computes_says_what_it_needs(slides_folder: Path, tmp_path: Path) -> None:
+    done = command("run", slides_folder, "--model", tmp_path / "m.safetensors", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "computes with torch: pip install saccade-wsi brings it" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("profile", ["native", "portable"])
 def test_cache_writes_a_pyramid_and_verifies_it(slides_folder: Path, tmp_path: Path, profile: str) -> None:
     slide = slides_folder / "even.tif"

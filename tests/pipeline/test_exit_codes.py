@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from makers import saccade, tissue_pixels, write_slide
 
 CONFIG = """
@@ -16,6 +17,9 @@ encoder: {dim: 16}
 sampling: {samples: 8}
 training: {epochs: 7, calibration_slides: 0, device: cpu}
 """
+
+
+pytest.importorskip("torch", reason="the commands need it")
 
 
 def test_train_says_where_the_model_is_and_exits_1_when_slides_were_left_out(tmp_path: Path) -> None:
