@@ -116,9 +116,9 @@ MUTANTS = (
     ),
     Mutant(
         "commit mark before the other artefacts",
-        '    title = f"{slide.slide_id}: {classes[best]}',
+        '    write_thumbnail(folder / "thumbnail.png"',
         '    (folder / "prediction.json").write_text(__import__("json").dumps({"key": key, "row": row}))\n'
-        '    title = f"{slide.slide_id}: {classes[best]}',
+        '    write_thumbnail(folder / "thumbnail.png"',
         KILLED,
     ),
     Mutant("an earlier commit mark stays", "(folder / COMMIT).unlink(missing_ok=True)", "pass", KILLED),
@@ -134,7 +134,7 @@ MUTANTS = (
     Mutant("weight_decay ignored", "weight_decay=self._weight_decay", "weight_decay=0.0", FIT),
     Mutant("no warm-up", "passes=warm_up", "passes=0", FIT),
     Mutant("control variate's loss dropped", " + found.control_error", "", FIT),
-    Mutant("patches not turned", "augment=_turned(generator)", "augment=None", FIT),
+    Mutant("patches not turned", "augment = _turned(generator)", "augment = None", FIT),
     Mutant("a fold learns what it is judged on", "if fold_of[s.slide_id] != k", "if True", FOLDS),
     Mutant(
         "a patient's slides in two folds",
@@ -146,9 +146,14 @@ MUTANTS = (
     Mutant("attention sums to one in each column", ".flatten(), dim=0).reshape", ", dim=0).reshape", ATTENTION),
     Mutant("cells are tissue from a fifth on", "min_fraction: float = 0.1", "min_fraction: float = 0.2", ATTENTION),
     # what scripts go by
-    Mutant("train exits 0 with slides left out", '1 if metrics["excluded"] else 0', "0", TRAIN_EXIT),
-    Mutant("run exits 0 with failures", "1 if summary.failed else 0", "0", RUN_EXIT),
-    Mutant("train ignores --set", "load_config(config, overrides or ())", "load_config(config)", TRAIN_EXIT),
+    Mutant("train exits 0 with slides left out", "1 if summary.excluded else 0", "0", TRAIN_EXIT),
+    Mutant(
+        "run exits 0 with failures",
+        "report:      {out / 'report.html'}\")\n    raise typer.Exit(1 if summary.failed else 0)",
+        "report:      {out / 'report.html'}\")\n    raise typer.Exit(0)",
+        RUN_EXIT,
+    ),
+    Mutant("train ignores --set", "load_config(Path(config), overrides)", "load_config(Path(config))", TRAIN_EXIT),
 )
 
 

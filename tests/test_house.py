@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,14 @@ def test_every_configuration_loads_and_says_what_it_is(path: Path) -> None:
     header = path.read_text().splitlines()[0]
     assert header.startswith("#"), "a configuration begins with its purpose"
     assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+@pytest.mark.parametrize(
+    "page", sorted(p for p in ROOT.glob("[!.]*/*.md")) + [ROOT / "README.md"], ids=lambda p: p.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_help_needs_nothing_heavy() -> None:
