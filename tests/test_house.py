@@ -152,7 +152,7 @@ def test_every_configuration_loads_and_says_what_it_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", sorted(p for p in ROOT.glob("[!.]*/*.md")) + [ROOT / "README.md"], ids=lambda p: p.name
+    "page", [*sorted(p for p in ROOT.glob("[!.]*/*.md")), ROOT / "README.md"], ids=lambda p: p.name
 )
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
