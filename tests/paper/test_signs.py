@@ -170,8 +170,8 @@ def run_command(
 ) -> dict[str, Any]:
     """Figures of ATS-5 on drawn scenes, with the configuration's own networks but smaller cells and patches."""
     setting = yaml.safe_load((ROOT / "configs/paper/signs.yaml").read_text())
-    setting["sight"] |= {"low_px": 38, "cell_px": 1, "patch_px": 32}
-    setting["training"] |= {"epochs": epochs, "batch_size": 8, "learning_rate": 0.003}
+    setting["sight"] |= {"low_px": 64, "cell_px": 2, "patch_px": 32}
+    setting["training"] |= {"epochs": epochs, "batch_size": 8, "learning_rate": 0.005}
     (folder / "small.yaml").write_text(yaml.safe_dump(setting))
     data = draw_set(folder / "data", count)
     monkeypatch.setattr("sys.argv", ["signs", str(data), "--config", str(folder / "small.yaml"), "--rows", "ats5"])
