@@ -98,7 +98,7 @@ def cache_cohort(
     settings = settings or CacheSettings()
     if settings.ngff == "0.4" and settings.profile == "native":
         raise UsageError("--ngff 0.4 is for programs that do not know our JPEG chunks: leave --profile native out")
-    prepare_output(out)
+    prepare_output(out, names=())  # a pyramid says itself whether it is ours
 
     def cache(slide: CohortSlide) -> str:
         opened, target = open_pyramid(slide.path, mpp=slide.mpp), settings.place(out, slide)

@@ -31,7 +31,7 @@ app = typer.Typer(
 
 Target = Annotated[Path, typer.Argument(help="A slide, a directory (searched for slides) or a cohort table (CSV).")]
 MppOption = Annotated[
-    float | None, typer.Option("--mpp", help="True µm per level-0 pixel, in place of what the files say.", min=0)
+    float | None, typer.Option("--mpp", help="True µm per level-0 pixel, in place of what the files say.", min=1e-3)
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -5,6 +5,7 @@ Everything heavy is imported when it is needed, after what can be answered witho
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -47,8 +48,12 @@ def open_slide(path: AnyPath, *, mpp: float | None = None) -> Slide:
         (0.5, [2048, 1024, 512])
     """
     from stages.pyramid.open import open_pyramid
+    from stages.slide.facts import SlideError
 
-    return open_pyramid(Path(path), mpp=mpp)
+    try:
+        return open_pyramid(Path(path), mpp=mpp)
+    except SlideError as exc:
+        raise SlideError(f"{os.fspath(path)}: {exc}") from exc
 
 
 def load_model(path: AnyPath, *, device: str = "auto") -> AttentionSampler:
@@ -108,7 +113,7 @@ def predict(
         True
     """
     _check_reading(samples, tolerance)
-    from pipeline.predict import predict_slide
+    from pipeline.predict import check_budget, predict_slide
 
     if isinstance(slide, str | PathLike):
         slide = open_slide(slide, mpp=mpp)
@@ -118,6 +123,7 @@ def predict(
         model = load_model(model)
     elif model.training:
         raise UsageError("the model is in training mode, where it predicts differently: call model.eval() first")
+    check_budget(model.spec, samples=samples, scheme=scheme)
     return predict_slide(slide, model, samples=samples, tolerance=tolerance, scheme=scheme, seed=seed)
 
 

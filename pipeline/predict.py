@@ -10,12 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pipeline.errors import UsageError
 from pipeline.model.look import look_at
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
 from stages.geometry import Raster
 from stages.html import table
 from stages.overlay.picture import draw_attention, overlay_figure
+from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
 from stages.tissue import Thumbnail
@@ -92,7 +94,7 @@ class SlidePrediction:
         return self.attention.ravel()[self.patch_cells]
 
     def __repr__(self) -> str:
-        return f"<{self.in_words(self.slide.facts.path.name)}; {self._reading()}>"
+        return f"<{self.in_words(repr(self.slide.facts.path.name))}; {self._reading()}>"
 
     def _repr_html_(self) -> str:
         rows = [
@@ -156,6 +158,28 @@ class SlidePrediction:
             return figure
         title = self.in_words(self.slide.facts.path.name)
         return overlay_figure(*parts, title=title, mpp_level0=mpp)
+
+
+def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) -> None:
+    """Refuse what no slide could be predicted with: better said once than by every slide.
+
+    Args:
+        spec: what the model is.
+        samples: patches a slide; None: the model's own.
+        scheme: how they are drawn; None: the model's own.
+
+    Raises:
+        UsageError: too few patches for an interval, or a scheme that tells none, or none for so many.
+    """
+    samples, scheme = samples or spec.samples, scheme or spec.scheme
+    fewest = 2 if spec.inner_mpp is None else 4
+    if samples < fewest:
+        raise UsageError(f"--samples {samples} is too few for an interval: give at least {fewest}")
+    if scheme not in choices():
+        raise UsageError(f"no intervals from the scheme {scheme!r}: use --scheme {listed()}")
+    if not SCHEMES[scheme].judges(samples):
+        most = SCHEMES[scheme].most_judged
+        raise UsageError(f"--samples {samples}: {scheme} tells no interval beyond {most}; use --scheme {DEFAULT}")
 
 
 def predict_slide(

@@ -47,7 +47,10 @@ def ignore_working_directory() -> None:
 
     For a process that is all ours; in a user's own, what is in that folder is theirs to import.
     """
-    here = os.getcwd()
+    try:
+        here = os.getcwd()
+    except OSError:  # it was deleted: there is nothing in it
+        return
     if find_shadow() is not None and not _same(here, ROOT):
         sys.path[:] = [entry for entry in sys.path if not _same(entry or here, here)]
         importlib.invalidate_caches()

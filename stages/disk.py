@@ -121,11 +121,12 @@ def flush_tree(folder: Path, *, threads: int = 1) -> None:
 
 
 def holds_only(folder: Path, names: Container[str]) -> bool:
-    """Whether everything at the top of a folder has one of these names, is a number, or is unfinished work of ours.
+    """Whether everything in a folder, however deep, has one of these names, is a number, or is unfinished work of ours.
 
     What a user put into a folder of ours would go when the folder is replaced.
     """
-    return all(name in names or name.isdecimal() or name.startswith(PREFIX) for name in os.listdir(folder))
+    found = (name for _, folders, files in os.walk(folder) for name in (*folders, *files))
+    return all(name in names or name.isdecimal() or is_temporary(name) for name in found)
 
 
 def is_temporary(name: str) -> bool:

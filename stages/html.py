@@ -15,16 +15,21 @@ def table(rows: Iterable[Sequence[object]], *, header: Sequence[str] = (), capti
         header: names of the columns.
         caption: above the table.
     """
-    above = f"<caption style='text-align: left'>{escape(caption)}</caption>" if caption else ""
+    above = f"<caption style='text-align: left'>{_text(caption)}</caption>" if caption else ""
     head = f"<thead><tr>{_cells('th', header)}</tr></thead>" if header else ""
     body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
     return f"<table>{above}{head}<tbody>{body}</tbody></table>"
 
 
+def _text(value: object) -> str:
+    # file names that are not valid Unicode reach Python as lone surrogates, which no page can hold
+    return escape(str(value)).encode("utf-8", "backslashreplace").decode()
+
+
 def _cells(tag: str, values: Iterable[object]) -> str:
-    return "".join(f"<{tag} style='text-align: left'>{escape(str(value))}</{tag}>" for value in values)
+    return "".join(f"<{tag} style='text-align: left'>{_text(value)}</{tag}>" for value in values)
 
 
 def image(png: bytes, *, description: str) -> str:
     """A picture that travels inside the page."""
-    return f"<img alt='{escape(description)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+    return f"<img alt='{_text(description)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"

@@ -81,6 +81,8 @@ def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: give the file in it, {path / 'model.safetensors'}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

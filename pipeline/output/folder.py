@@ -3,39 +3,55 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.output.documents import write_json
+from pipeline.output.documents import read_json, write_json
 
 MARK = ".saccade"
 """File that marks a folder as an output of ours."""
 
-_OUTPUT_NAMES = (
-    *("run.json", "predictions.csv", "report.html", "slides"),
-    *("metrics.json", "model.safetensors", "splits.csv"),
-)
+RUN = ("run.json", "predictions.csv", "report.html", "slides")
+TRAINING = ("model.safetensors", "training.json", "metrics.json", "predictions.csv", "splits.csv")
+"""What each command writes there."""
 
 
-def prepare_output(out: Path) -> None:
+def prepare_output(out: Path, *, names: Iterable[str] = (*RUN, *TRAINING)) -> None:
     """Make ``out`` an output folder of ours, by really writing to it.
+
+    Args:
+        out: the folder.
+        names: what will be written there; the mark remembers them, so that what a user puts beside is not ours.
 
     Raises:
         UsageError: it cannot be written, or holds results of another program.
     """
+    names = set(names)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if not is_output(out):
-            foreign = [name for name in _OUTPUT_NAMES if os.path.lexists(out / name)]
-            if foreign:
-                raise UsageError(
-                    f"{out} already has a {foreign[0]!r} that saccade did not write; choose an --out folder of its own"
-                )
-        write_json(out / MARK, {"program": "saccade"})
+        ours = _written(out)
+        foreign = sorted(name for name in names - (ours or set()) if os.path.lexists(out / name))
+        if ours is None and os.path.lexists(out / MARK):
+            foreign.insert(0, MARK)
+        if foreign:
+            raise UsageError(
+                f"{out} already has a {foreign[0]!r} that saccade did not write; choose an --out folder of its own"
+            )
+        write_json(out / MARK, {"program": "saccade", "names": sorted(names | (ours or set()))})
     except OSError as exc:
         raise UsageError(f"cannot write to {out}: {exc.strerror}; choose another --out or make it writable") from exc
 
 
 def is_output(folder: Path) -> bool:
     """Whether `prepare_output` made this folder."""
-    return os.path.isfile(folder / MARK)
+    return _written(folder) is not None
+
+
+def _written(folder: Path) -> set[str] | None:
+    """What `prepare_output` was told of a folder that it made; None of others. Earlier marks told nothing."""
+    mark = folder / MARK
+    found = None if mark.is_symlink() or not mark.is_file() else read_json(mark)
+    if found is None or found.get("program") != "saccade":
+        return None
+    return {str(name) for name in found.get("names", (*RUN, *TRAINING))}

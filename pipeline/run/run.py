@@ -14,15 +14,15 @@ import numpy as np
 from pipeline.cohort.table import Cohort
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, model_digest
-from pipeline.model.values import ModelSpec
-from pipeline.output.folder import prepare_output
+from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.table import write_predictions
+from pipeline.predict import check_budget
 from pipeline.run.slide import RunSettings, process_slide
 from pipeline.run.workers import each
 from stages.disk import new_file
 from stages.html import table
-from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
+from stages.slide.facts import check_mpp
 
 Progress = Callable[[int, int, str | None], None]
 
@@ -68,10 +68,12 @@ def run_cohort(
     Raises:
         UsageError: nothing was started, because the model, the output folder or the scheduler cannot be used.
     """
-    model = load_model(settings.model)
+    _check_mpp(settings.mpp)
+    # a device that is not here may be where the workers are
+    model = load_model(settings.model, device="cpu" if workers or scheduler else settings.device)
     _check_labels(cohort, model.spec.classes, settings.model)
-    _check_budget(settings, model.spec)
-    prepare_output(out)
+    check_budget(model.spec, samples=settings.samples, scheme=settings.scheme)
+    prepare_output(out, names=RUN)
     started = time.time()
     settings = replace(settings, model=settings.model.resolve())  # workers may have another working directory
     digest = model_digest(settings.model)
@@ -98,17 +100,10 @@ def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
         )
 
 
-def _check_budget(settings: RunSettings, spec: ModelSpec) -> None:
-    """An interval needs this many patches, whatever the slide: better said once than by every slide."""
-    samples, scheme = settings.samples or spec.samples, settings.scheme or spec.scheme
-    fewest = 2 if spec.inner_mpp is None else 4
-    if samples < fewest:
-        raise UsageError(f"--samples {samples} is too few for an interval: give at least {fewest}")
-    if scheme not in choices():
-        raise UsageError(f"no intervals from the scheme {scheme!r}: use --scheme {listed()}")
-    if not SCHEMES[scheme].judges(samples):
-        most = SCHEMES[scheme].most_judged
-        raise UsageError(f"--samples {samples}: {scheme} tells no interval beyond {most}; use --scheme {DEFAULT}")
+def _check_mpp(mpp: float | None) -> None:
+    problem = None if mpp is None else check_mpp(mpp, mpp)
+    if problem:
+        raise UsageError(f"--mpp: {problem}")
 
 
 def _finish(

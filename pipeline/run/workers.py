@@ -179,7 +179,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout="10s")
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, TypeError) as exc:  # TypeError: an encrypted one, without our certificates
             raise UsageError(f"no dask scheduler answers at {scheduler}: {exc}") from exc
         with client:
             try:
@@ -192,21 +192,25 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             yield client
         return
     # one death is enough to blame the slide: each worker has only one at a time
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # whatever port is free: None means 8787, which may be taken
-            scheduler_kwargs={"dashboard": False},
-            memory_limit=None,
-            silence_logs="ERROR",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.run(_share_cores, workers)
-        yield client
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        try:
+            started = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # whatever port is free: None means 8787, which may be taken
+                scheduler_kwargs={"dashboard": False},
+                memory_limit=None,
+                silence_logs="ERROR",
+            )
+        except RuntimeError as exc:  # each worker first runs the script that started it
+            raise UsageError(
+                f"no worker process could start ({exc}): in a script, call saccade.run under "
+                '`if __name__ == "__main__":`, or give workers=0'
+            ) from exc
+        with started as cluster, Client(cluster) as client:
+            client.run(_share_cores, workers)
+            yield client
 
 
 def _share_cores(workers: int) -> None:

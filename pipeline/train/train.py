@@ -24,7 +24,7 @@ from pipeline.model.look import Look, look
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
 from pipeline.output.documents import read_json, write_json
-from pipeline.output.folder import prepare_output
+from pipeline.output.folder import TRAINING, prepare_output
 from pipeline.output.table import write_table
 from pipeline.train.calibrate import calibrate
 from stages.pyramid.chunk_cache import ChunkCache, chunk_cache
@@ -107,7 +107,7 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
         raise UsageError(
             f"encoder: {spec.encoder!r} cannot take patches of view.patch_px={spec.patch_px}: {exc}"
         ) from exc
-    prepare_output(out)
+    prepare_output(out, names=TRAINING)
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
     looks = _Looks(untrained, cache)  # a first look needs only the model's geometry

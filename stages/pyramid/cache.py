@@ -118,7 +118,7 @@ class _Pyramid:
         write_record(Record(plan.facts, plan.layouts, plan.profile, plan.kept, sizes), source)
 
     def is_ours(self, folder: Path) -> bool:
-        return has_record(folder) and holds_only(folder, ("zarr.json",))
+        return has_record(folder) and holds_only(folder, ("zarr.json", "c"))
 
 
 def _readable_record(folder: Path) -> Record | None:

@@ -109,7 +109,7 @@ class _Export:
         write_json(plan.facts.path / ".zattrs", {**_attributes(plan.facts, source.path.name), "saccade": record})
 
     def is_ours(self, folder: Path) -> bool:
-        return bool(_read_record(folder)) and holds_only(folder, (".zgroup", ".zattrs"))
+        return bool(_read_record(folder)) and holds_only(folder, (".zgroup", ".zattrs", ".zarray"))
 
 
 def _chunk_path(layout: LevelLayout, row: int, column: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -144,6 +145,11 @@ class OpenSlideSlide(Slide):
         return out
 
     def _read_region(self, level: int, box: Box) -> NDArray[np.uint8]:
+        # a DICOM handle that failed must not be closed while another thread reads or opens: the process would crash
+        with self._lock if self.facts.vendor == "dicom" else contextlib.nullcontext():
+            return self._read_region_now(level, box)
+
+    def _read_region_now(self, level: int, box: Box) -> NDArray[np.uint8]:
         handle = self._open()
         downsample = handle.level_downsamples[level]
         location = (round(box.x * downsample), round(box.y * downsample))
@@ -152,6 +158,8 @@ class OpenSlideSlide(Slide):
         except openslide.OpenSlideError as exc:
             with self._lock:  # OpenSlide's errors latch: this handle answers nothing else from now on
                 self._handle = None
+                if self.facts.vendor == "dicom":
+                    handle.close()
             raise SlideError(
                 f"cannot read level {level} at ({box.x}, {box.y}): {exc}; the file is damaged: copy or scan it again"
             ) from exc

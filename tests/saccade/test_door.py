@@ -269,3 +269,20 @@ def test_training_and_caching_say_what_came_of_it(examples: Path) -> None:
     cached = saccade.cache("slides", out="pyramids")
     assert (cached.total, cached.failed, list(cached.errors)) == (4, 1, ["bad"])
     assert "not a whole-slide image" in cached.errors["bad"]
+
+
+def test_what_no_slide_could_be_predicted_with_is_refused_as_the_command_does(examples: Path) -> None:
+    slide, model = saccade.open_slide("slides/even.tif"), saccade.load_model("model.safetensors")
+    for options, words in (({"samples": 1}, "too few for an interval"), ({"scheme": "topk"}, "no intervals from")):
+        with pytest.raises(saccade.UsageError, match=words):
+            saccade.predict(slide, model, **options)
+
+
+def test_a_slide_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(saccade.SlideError, match=r"no\.svs: no such file"):
+        saccade.open_slide(tmp_path / "no.svs")
+
+
+def test_a_folder_is_not_taken_for_a_damaged_model(tmp_path: Path) -> None:
+    with pytest.raises(saccade.UsageError, match=r"is a folder: give the file in it, .*model\.safetensors"):
+        saccade.load_model(tmp_path)

@@ -77,3 +77,16 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     code = "import saccade.shadows as s; s.ROOT = 'elsewhere'; s.PACKAGES = ('no_such_package',); s.refuse_shadows()"
     done = python("-c", code, cwd=tmp_path)
     assert done.stderr.splitlines()[-1].endswith("cannot be imported: install saccade-wsi again")
+
+
+def test_a_working_directory_that_is_gone_hides_nothing(tmp_path: Path) -> None:
+    code = "import os, sys; os.rmdir(os.getcwd()); sys.argv = ['saccade', '--version']; " + (
+        "from saccade.__main__ import main; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path / "gone", env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("saccade ")

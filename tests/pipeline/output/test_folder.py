@@ -9,7 +9,7 @@ import pytest
 from makers import names
 
 from pipeline.errors import UsageError
-from pipeline.output.folder import is_output, prepare_output
+from pipeline.output.folder import RUN, TRAINING, is_output, prepare_output
 from pipeline.output.run_record import write_run
 
 
@@ -34,6 +34,41 @@ def test_other_files_in_an_output_folder_are_fine(tmp_path):
     (tmp_path / "notes.txt").touch()
     prepare_output(tmp_path)
     assert names(tmp_path) == {".saccade", "notes.txt"}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling link"])
+def test_a_mark_that_is_not_ours_makes_nothing_ours(tmp_path, kind):
+    mark, theirs = tmp_path / "out" / ".saccade", tmp_path / "theirs"
+    mark.parent.mkdir()
+    theirs.write_text("[mycfg]")
+    if kind == "file":
+        mark.write_text("[mycfg]")
+    elif kind == "folder":
+        mark.mkdir()
+    else:
+        mark.symlink_to(theirs if kind == "link" else tmp_path / "nowhere")
+    before = mark.lstat()
+    assert not is_output(mark.parent)
+    with pytest.raises(UsageError, match=r"already has a '\.saccade' that saccade did not write"):
+        prepare_output(mark.parent)
+    assert mark.lstat() == before
+    assert theirs.read_text() == "[mycfg]"
+
+
+def test_what_a_user_puts_beside_is_not_taken_for_ours(tmp_path):
+    """A folder of pyramids becomes that of a run, too, unless something of the user's has the name of a result."""
+    prepare_output(tmp_path, names=())
+    (tmp_path / "predictions.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"already has a 'predictions\.csv' that saccade did not write"):
+        prepare_output(tmp_path, names=RUN)
+    (tmp_path / "predictions.csv").unlink()
+    prepare_output(tmp_path, names=RUN)
+    (tmp_path / "predictions.csv").write_text("a run's")
+    prepare_output(tmp_path, names=())
+    prepare_output(tmp_path, names=RUN)
+    (tmp_path / "metrics.json").write_text("mine")
+    with pytest.raises(UsageError, match=r"already has a 'metrics\.json'"):
+        prepare_output(tmp_path, names=TRAINING)
 
 
 def test_a_file_in_the_way_is_one_line_with_the_remedy(tmp_path):

@@ -229,3 +229,15 @@ def test_metrics_are_there_where_the_table_has_labels(mixed: Path, checkpoint: P
     summary = run(table, tmp_path / "out", checkpoint)
     assert 0 <= summary.metrics["auroc"]["value"] <= 1
     assert json.loads((tmp_path / "out" / "run.json").read_text())["metrics"]["slides"] == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [({"mpp": float("inf")}, "--mpp: implausible"), ({"device": "foo"}, "cannot compute on 'foo'")],
+)
+def test_what_no_slide_could_be_read_with_is_said_once(
+    mixed: Path, checkpoint: Path, tmp_path: Path, setting: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        run(mixed, tmp_path / "out", checkpoint, **setting)
+    assert not (tmp_path / "out").exists()

@@ -206,3 +206,20 @@ def test_our_own_workers_listen_on_loopback_only_whatever_port_is_taken() -> Non
     listening = set(rows[SLIDES[0]]["listening"]) - {("127.0.0.1", 8787)}
     assert len(listening) >= 3  # the scheduler, the nanny, the worker
     assert {address for address, _ in listening} == {"127.0.0.1"}
+
+
+def test_a_script_that_workers_would_run_again_is_told_so(
+    checkpoint: Path, slides_folder: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    options = f"out={str(tmp_path / 'o')!r}, workers=1"
+    script.write_text(f"import saccade\nsaccade.run({str(slides_folder)!r}, {str(checkpoint)!r}, {options})\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith('under `if __name__ == "__main__":`, or give workers=0')
+
+
+def test_an_encrypted_scheduler_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no dask scheduler answers at tls://"):
+        list(each(print, [("job",)], workers=0, scheduler="tls://127.0.0.1:1"))

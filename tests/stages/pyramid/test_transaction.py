@@ -14,6 +14,7 @@ import zarr
 from makers import assert_same_pixels, start_caching, tissue_pixels, write_slide
 
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
+from stages.pyramid.export import export_ngff04
 from stages.pyramid.layout import level_layouts
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Wish
@@ -62,13 +63,20 @@ def test_what_we_did_not_write_is_never_deleted(pyramid: Path, tmp_path: Path, w
     assert ([out, *sorted(out.rglob("*"))] if out.is_dir() else out.lstat().st_size) == before
 
 
-def test_what_a_user_put_into_a_pyramid_is_not_replaced_with_it(slides_folder: Path, tmp_path: Path) -> None:
-    out = cache_pyramid(open_slide(slides_folder / "odd.tif"), tmp_path / "a.ome.zarr")
-    (out / "labels").mkdir()
-    with pytest.raises(SlideError, match="holds something else: move it away"):
-        cache_pyramid(open_slide(slides_folder / "even.tif"), out)
-    assert (out / "labels").is_dir()
-    assert open_pyramid(out).facts.fingerprint == open_slide(slides_folder / "odd.tif").facts.fingerprint
+@pytest.mark.parametrize(
+    "place", ["labels/0", "notes.txt", "0/notes.txt", "0/c/0/0/0.bak", "2024/notes.txt", ".saccade-notes"]
+)
+def test_what_a_user_put_into_a_pyramid_is_not_replaced_with_it(
+    slides_folder: Path, tmp_path: Path, place: str
+) -> None:
+    for make in (cache_pyramid, export_ngff04):
+        out = make(open_slide(slides_folder / "odd.tif"), tmp_path / make.__name__)
+        theirs = out / place
+        theirs.parent.mkdir(parents=True, exist_ok=True)
+        theirs.write_text("years of work")
+        with pytest.raises(SlideError, match="holds something else: move it away"):
+            make(open_slide(slides_folder / "even.tif"), out)
+        assert theirs.read_text() == "years of work"
 
 
 def test_a_killed_run_leaves_no_pyramid_and_is_resumed(slides_folder: Path, tmp_path: Path, small_shards: None) -> None:
