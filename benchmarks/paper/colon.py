@@ -271,7 +271,7 @@ def measure_costs(colon: Colon, config: Path, results: Path, rounds: int) -> Non
     for name, (row, shared) in cost_rows(task).items():
         model, loss, steps[name] = prepared(colon, task, row, shared=shared)
         saved[name] = costs.saved_bytes(loss, model)
-    times = costs.interleaved_ms(steps, rounds=rounds)
+    times = costs.interleaved_ms(steps, rounds=rounds, clock=time.process_time)
     found = {}
     for name in steps:
         peak = costs.in_fresh_process([__file__, "peak", "--rows", name, "--config", config])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def main() -> None:
     sides = sorted(arguments.sides)
     peaks = weigh(sides, arguments.batch, arguments.limit * 1e9)
     steps = {f"{name} {side}": prepare(name, side, arguments.batch, task) for name, side in peaks}
-    times = costs.interleaved_ms(steps, rounds=arguments.rounds)
+    times = costs.interleaved_ms(steps, rounds=arguments.rounds, clock=time.process_time)
     points = [
         {
             "row": name,

@@ -149,7 +149,8 @@ CURVE_INTRO = """## Cost against image side
 `python benchmarks/paper/cost_curve.py`: time and peak memory of a training step for each image, with {batch} image(s)
 of megapixel MNIST in a step and the networks of `configs/paper/megapixel.yaml`. A fixed low view has 180 x 180 pixels
 whatever the image; one at a fixed factor grows with it. Attention sampling is served patches on demand and never holds
-an image. Making pixels and low views is counted for no row. Time is the median of {rounds} rounds in which all points
-take turns; memory is the peak over what the process held before, in a process for each point. Rows end where a step
-would need more than {limit_gb:g} GB. Measured {time}, commit {commit}, torch {torch}, {device}, {threads} thread.
+an image. Making pixels and low views is counted for no row. Time is processor time, the median of {rounds} rounds in
+which all points take turns; memory is the peak over what the process held before, in a process for each point. Rows end
+where a step would need more than {limit_gb:g} GB. Measured {time}, commit {commit}, torch {torch}, {device}, {threads}
+thread.
 """

@@ -167,13 +167,13 @@ of a nucleus of any kind would reach, `haematoxylin` what the attention by stain
 Means over images, then their ratio.
 """
 COLON_COSTS = """
-Cost of a training step (`python benchmarks/paper/colon.py costs`), for each image, on batches of
-{batch}; for ATS rows that of the product's model. Counted are forward and backward pass, clipping and optimiser, the
-median of {rounds} rounds in which all rows take turns; what autograd keeps for the backward pass; resident memory at
-its peak over what the process held before, in a process for each row with the same allocator settings. Low views come
-with the images, as they do in a pyramid, and are not counted; nor is augmentation. `shared convolutions` computes once
-what overlapping patches share: the same MIL, possible only where the whole image fits. Measured {time}, commit
-{commit}, torch {torch}, {device}, {threads} thread.
+Cost of a training step (`python benchmarks/paper/colon.py costs`), for each image, on batches of {batch}; for ATS rows
+that of the product's model. Milliseconds are processor time of forward and backward pass, clipping and optimiser on one
+thread, the median of {rounds} rounds in which all rows take turns; then what autograd keeps for the backward pass; and
+resident memory at its peak over what the process held before, in a process for each row with the same allocator
+settings. Low views come with the images, as they do in a pyramid, and are not counted; nor is augmentation. `shared
+convolutions` computes once what overlapping patches share: the same MIL, possible only where the whole image fits.
+Measured {time}, commit {commit}, torch {torch}, {device}.
 """
 
 

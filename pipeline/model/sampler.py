@@ -82,7 +82,7 @@ class AttentionSampler(nn.Module):
 
         The patches of all slides are read together, by dask on threads, and encoded together.
         """
-        maps = [self.attend(view) for view in views]
+        maps = self._attend_all(views)
         drawn = self.draw(views, maps, samples=samples, generator=generator, scheme=scheme, judged=False)
         patches = torch.cat(self._read_drawn(views, drawn))
         features = self.encoder(augment(patches) if augment else patches)
@@ -268,6 +268,15 @@ class AttentionSampler(nn.Module):
         """Slide embeddings (..., D) -> logits (..., C); linear, so that unbiased embeddings give unbiased logits."""
         logits: Tensor = self.head(FEATURE_SCALE * embeddings.to(self.head.weight.dtype))
         return logits
+
+    def _attend_all(self, views: Sequence[View]) -> list[AttentionMap]:
+        """`attend` of each; thumbnails of one size are looked at together, in less time."""
+        alike = len(views) > 1 and len({view.rgb.shape for view in views}) == 1
+        if not alike or self.spec.attention != "learned" or self.inner is not None or self.control is not None:
+            return [self.attend(view) for view in views]
+        logits = self.attention(image(np.stack([view.rgb for view in views]), self.device))
+        tissue = [torch.from_numpy(view.tissue).to(self.device) for view in views]
+        return [AttentionMap(masked_log_softmax(*one).flatten(), None) for one in zip(logits, tissue, strict=True)]
 
     def _shares(self, view: View, attention: AttentionMap, samples: int) -> tuple[int, int]:
         return shares(

@@ -98,6 +98,13 @@ def test_slides_of_one_size_draw_together_what_each_draws_alone(
         assert torch.equal(one.draw.weights, other.draw.weights)
 
 
+def test_thumbnails_of_one_size_are_looked_at_together_as_alone(model: AttentionSampler, view: View) -> None:
+    views = [view, View(255 - view.rgb, view.tissue, view.patches), View(view.rgb, ~view.tissue, view.patches)]
+    together, alone = model._attend_all(views), [model.attend(one) for one in views]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.log_attention, other.log_attention)
+
+
 def test_a_budget_for_every_cell_is_exact_and_says_so(model: AttentionSampler, view: View) -> None:
     found = model.sample(view, generator=torch.Generator().manual_seed(0), samples=1000)
     truth = exhaustive(model, view)
