@@ -126,7 +126,7 @@ def _costs(rows: dict[str, dict[str, float]], figures: dict[str, dict[str, Any]]
         lines.append(
             [
                 task.rows[row].title + ("" if name == row else ", shared convolutions"),
-                "all pixels" if pixels else str(reads or ""),
+                "all pixels" if pixels else str(reads or "all"),
                 *(f"{cost[key]:.2f}" for key in ("ms", "saved_mb", "peak_mb")),
                 *(
                     f"{rows[other][key] / cost[key]:.1f}x" if other in rows else ""
