@@ -17,6 +17,8 @@ from pipeline.version import DISTRIBUTION, saccade_version
 
 WAIT_SECONDS = 30.0
 """For a first worker, for the workers' answers, and for another one where none is left."""
+CONNECT_SECONDS = 10.0
+"""For a scheduler's answer to the first word."""
 LOOK_SECONDS = 1.0
 """Between looks at which workers there are, while all are at work."""
 
@@ -178,7 +180,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout="10s")
+            client = Client(scheduler, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TypeError) as exc:  # TypeError: an encrypted one, without our certificates
             raise UsageError(f"no dask scheduler answers at {scheduler}: {exc}") from exc
         with client:

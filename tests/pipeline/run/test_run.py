@@ -21,6 +21,7 @@ from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
 from pipeline.output.attention_map import read_attention_zarr
 from pipeline.output.slide_folder import read_commit
+from pipeline.run import workers
 from pipeline.run.run import RunSummary, run_cohort
 from pipeline.run.slide import RunSettings
 from pipeline.run.workers import each
@@ -152,7 +153,7 @@ def _die_on_cut(slide: Any) -> dict[str, Any]:
     return {"slide_id": slide.slide_id, "status": "ok"}
 
 
-def test_a_scheduler_by_address(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_scheduler_by_address(mixed: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalCluster(
         n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs="ERROR"
     ) as cluster:
@@ -161,6 +162,7 @@ def test_a_scheduler_by_address(mixed: Path, checkpoint: Path, tmp_path: Path) -
             cohort, tmp_path / "out", RunSettings(model=checkpoint), scheduler=cluster.scheduler_address
         )
     assert summary.ok == 1
+    monkeypatch.setattr(workers, "CONNECT_SECONDS", 0.5)
     with pytest.raises(UsageError, match="no dask scheduler answers"):
         run_cohort(cohort, tmp_path / "other", RunSettings(model=checkpoint), scheduler="tcp://127.0.0.1:1")
 
