@@ -70,9 +70,9 @@ def run_cohort(
     """
     _check_mpp(settings.mpp)
     # a device that is not here may be where the workers are
-    model = load_model(settings.model, device="cpu" if workers or scheduler else settings.device)
-    _check_labels(cohort, model.spec.classes, settings.model)
-    check_budget(model.spec, samples=settings.samples, scheme=settings.scheme)
+    spec = load_model(settings.model, device="cpu" if workers or scheduler else settings.device).spec
+    _check_labels(cohort, spec.classes, settings.model)
+    check_budget(spec, samples=settings.samples, scheme=settings.scheme)
     prepare_output(out, names=RUN)
     started = time.time()
     settings = replace(settings, model=settings.model.resolve())  # workers may have another working directory
@@ -88,7 +88,7 @@ def run_cohort(
             words = f"{in_words(row)}{' (done earlier)' if earlier else ''}"
             progress(len(rows), len(jobs), f"{slide.slide_id}: {words}")
     ordered = [rows[slide.slide_id] for slide in cohort.slides]
-    return _finish(cohort, out, ordered, model.spec.classes, reused, settings, started, command)
+    return _finish(cohort, out, ordered, spec.classes, reused, settings, started, command)
 
 
 def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:

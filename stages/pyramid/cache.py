@@ -85,7 +85,6 @@ def cache_pyramid(
         _Pyramid(),
         plan=plan,
         is_current=is_current,
-        fingerprint=lambda: open_pyramid(source.facts.path).facts.fingerprint,
         progress=progress,
         writers=writers,
     )

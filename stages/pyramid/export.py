@@ -67,7 +67,6 @@ def export_ngff04(
         _Export(),
         plan=lambda: portable_plan(source, seen=slide, everything=everything),
         is_current=is_current,
-        fingerprint=lambda: open_pyramid(source.facts.path).facts.fingerprint,
         progress=progress,
         writers=writers,
     )

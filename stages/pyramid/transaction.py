@@ -11,6 +11,7 @@ from pathlib import Path
 from stages.disk import PREFIX, ForeignFolderError, flush_tree, is_temporary, put_in_place, resumable_folder
 from stages.pyramid.copying import write_levels
 from stages.pyramid.format import Format, Progress
+from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Plan
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
@@ -29,7 +30,6 @@ def build(
     *,
     plan: Callable[[], Plan],
     is_current: Callable[[Path], bool],
-    fingerprint: Callable[[], str],
     progress: Progress | None,
     writers: int,
 ) -> Path:
@@ -41,7 +41,6 @@ def build(
         form: how it is stored.
         plan: tells what it holds; not asked where nothing is to be made.
         is_current: whether what is in a folder will do.
-        fingerprint: of the slide's file as it is now.
         progress: called from this thread.
         writers: shards copied at once.
 
@@ -61,7 +60,7 @@ def build(
         partial.mkdir(parents=True, exist_ok=True)
         form.start(wanted)
         write_levels(source, wanted, form, progress=progress, writers=writers)
-        if fingerprint() != source.facts.fingerprint:
+        if open_pyramid(source.facts.path).facts.fingerprint != source.facts.fingerprint:
             shutil.rmtree(partial)
             raise SlideError("the file changed while it was being copied: run `saccade cache` again")
         flush_tree(partial, threads=writers)
