@@ -8,7 +8,7 @@
 - open: a slide opened to read through `stages.slide.files`, as workers open it;
 - pyramid: the same through `stages.pyramid.cache`, which opens whatever it is given;
 - cohort: a table of 2000 names, looked up in a folder of as many slides;
-- metrics: the scores of 200 predictions, with intervals from 1000 draws of patients.
+- metrics: the scores of 200 predictions, with intervals.
 
 Of each: the median wall and processor seconds of whole processes, both as multiples of the yardstick's, and how many
 modules were imported and which of the heavy ones. Ends with one JSON line. On a busy machine the counts hold and the

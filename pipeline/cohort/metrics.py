@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 METRICS = ("auroc", "auprc", "f1", "balanced_accuracy")
+NO_SITE = "no site given"
+
+_Z = 1.959963984540054
+"""Standard errors on either side of 95 % of a normal distribution."""
+_EDGE = 1e-9
+"""How near 0 and 1 the roots are sought: at the ends themselves every variance is zero."""
+
+Interval = tuple[float, float]
 
 
 def evaluate(
@@ -18,28 +26,31 @@ def evaluate(
     patients: Sequence[str],
     classes: Sequence[str],
     *,
-    resamples: int = 1000,
-    seed: int = 0,
+    sites: Sequence[str | None] | None = None,
 ) -> dict[str, Any]:
-    """Score predictions against labels, with bootstrap 95 % percentile intervals.
+    """Score predictions against labels, with 95 % intervals that hold on few patients and at a perfect score.
 
-    Of two classes the second is the positive; more are scored one against the rest and averaged over those that occur
-    in ``labels``. AUPRC is the average precision. Predictions are the most probable class. Patients are drawn with
-    replacement, each with all of its slides, because slides of one patient are not independent. A draw that lost a
-    class which the labels have cannot be scored; it is left out and counted.
+    Of two classes the last is the positive; more are scored one against the rest and averaged over those that occur in
+    ``labels``. AUPRC is the average precision. Predictions are the most probable class.
+
+    An interval holds every value whose own standard error, times 1.96, reaches the score that was seen (Wilson 1927):
+    recalls and precision by the binomial's, AUROC by Hanley & McNeil's (`auroc_interval`), F1 by that of the share of
+    true positives among all that is positive by label or prediction, whose monotone map it is. The slides of a patient
+    count as one: ``n = (sum m_i)^2 / sum m_i^2`` for patients with ``m_i`` slides (Kish 1965), as if they told all the
+    same. Averages over classes have the averages of the limits, as if all classes erred together.
 
     Args:
         labels: the true class of each slide, (n,).
         probabilities: (n, C), a column for each class.
         patients: whose slide it is, (n,).
         classes: class names, in the columns' order.
-        resamples: bootstrap draws.
-        seed: of the draws.
+        sites: where each slide is from, (n,), None where nobody says; where any is given, each site is scored too.
 
     Returns:
-        ``{"slides", "patients", "slides_per_class", "resamples", "degenerate_resamples", "auroc", "auprc", "f1",
-        "balanced_accuracy"}``; each metric is ``{"value", "low", "high"}``, None where it is undefined: intervals of
-        fewer than two patients, and, where the labels have a single class, all but balanced accuracy (the recall).
+        ``{"slides", "patients", "slides_per_class", "positive", "auroc", "auprc", "f1", "balanced_accuracy"}``, with
+        sites also ``"sites"``: the same for each; ``"positive"`` is None of more than two classes. Each metric is
+        ``{"value", "low", "high"}``, None where it is undefined: intervals of fewer than two patients, and, where the
+        labels have a single class, all but balanced accuracy (the recall).
 
     Raises:
         ValueError: lengths differ, a label is not among the classes, or a probability is not a number in [0, 1].
@@ -47,63 +58,119 @@ def evaluate(
     p = np.asarray(probabilities, np.float64)
     _check(labels, p, patients, classes)
     y = np.array([classes.index(label) for label in labels], np.int64)
-    present = np.unique(y)
     people, owner = np.unique(np.asarray(patients), return_inverse=True)
-    slides_of = [np.flatnonzero(owner == i) for i in range(len(people))]
-    point = _scores(y, p, present)
-    rng = np.random.default_rng(seed)
-    draws: list[NDArray[np.float64]] = []
-    degenerate = 0
-    for _ in range(resamples if len(people) > 1 else 0):
-        drawn = np.concatenate([slides_of[i] for i in rng.integers(len(people), size=len(people))])
-        if np.unique(y[drawn]).size < present.size:
-            degenerate += 1
-        else:
-            draws.append(_scores(y[drawn], p[drawn], present))
-    low, high = np.quantile(draws, (0.025, 0.975), axis=0) if draws else np.full((2, len(METRICS)), np.nan)
-    return {
+    found = {
         "slides": len(y),
         "patients": len(people),
         "slides_per_class": {name: int((y == i).sum()) for i, name in enumerate(classes)},
-        "resamples": resamples,
-        "degenerate_resamples": degenerate,
-        **{
-            name: {"value": _number(point[i]), "low": _number(low[i]), "high": _number(high[i])}
-            for i, name in enumerate(METRICS)
-        },
+        "positive": classes[-1] if len(classes) == 2 else None,
+        **_scores(y, p, owner),
+    }
+    if sites is not None and any(sites):
+        names = np.array([site or NO_SITE for site in sites])
+        found["sites"] = {
+            str(name): evaluate(
+                [label for label, here in zip(labels, names == name, strict=True) if here],
+                p[names == name],
+                [patient for patient, here in zip(patients, names == name, strict=True) if here],
+                classes,
+            )
+            for name in np.unique(names)
+        }
+    return found
+
+
+def in_words(metrics: dict[str, Any]) -> str:
+    """What `evaluate` found, in one line; a site has one more, which `evaluate` gives under "sites"."""
+    per_class = metrics["slides_per_class"]
+    told = [f"{metrics['slides']} slides of {metrics['patients']} patients"]
+    told.append("(" + ", ".join(f"{count} {name}" for name, count in per_class.items()) + ")")
+    scores = [
+        f"{name} {score['value']:.3f}" + ("" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]")
+        for name, score in ((name, metrics[name]) for name in METRICS)
+        if score["value"] is not None
+    ]
+    if sum(count > 0 for count in per_class.values()) < 2:
+        scores.append("one class only, so no auroc")
+    return " ".join(told) + ": " + ", ".join(scores)
+
+
+def auroc_interval(auroc: float, positives: float, negatives: float) -> Interval:
+    """The 95 % score interval of an AUROC from so many positive and negative patients.
+
+    It holds every A with ``|auroc - A| <= 1.96 sqrt(V(A))``, where ``V(A)`` is Hanley & McNeil's (1982) variance,
+    ``(A (1 - A) + (m - 1) (A / (2 - A) - A^2) + (n - 1) (2 A^2 / (1 + A) - A^2)) / (m n)``: taken at A, not at the
+    AUROC that was seen, so that a perfect score has an interval too (as in Newcombe's method 5, 2006). Which of the
+    classes spreads more is not known: m and n are put in the order of the larger variance.
+    """
+    m, n = positives, negatives
+
+    def variance(a: float) -> float:
+        one, other = a / (2 - a) - a * a, 2 * a * a / (1 + a) - a * a
+        more, fewer = max(m, n) - 1, min(m, n) - 1
+        return (a * (1 - a) + more * max(one, other) + fewer * min(one, other)) / (m * n)
+
+    return _score_interval(auroc, variance)
+
+
+def share_interval(share: float, count: float) -> Interval:
+    """Wilson's (1927) 95 % interval of a share of so many independent ones."""
+    return _score_interval(share, lambda s: s * (1 - s) / count)
+
+
+def _score_interval(value: float, variance: Callable[[float], float]) -> Interval:
+    """The lowest and highest number in [0, 1] within 1.96 of its own standard errors of the value."""
+    from scipy.optimize import brentq
+
+    def excess(other: float) -> float:
+        return abs(other - inside) - _Z * math.sqrt(variance(other))
+
+    inside = min(max(value, _EDGE), 1 - _EDGE)
+    low = 0.0 if value <= 0 else float(brentq(excess, 0.0, inside))
+    high = 1.0 if value >= 1 else float(brentq(excess, inside, 1.0))
+    return min(low, value), max(high, value)
+
+
+def _scores(y: NDArray[np.int64], p: NDArray[np.float64], owner: NDArray[np.int64]) -> dict[str, Any]:
+    """`METRICS` with intervals, of labels (n,), probabilities (n, C) and whose slide it is (n,)."""
+    import torch
+    from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+
+    present = np.unique(y).tolist()
+    chosen = p.argmax(1)
+    recalls, rest = [], []
+    for c in present:
+        recall = float((chosen[y == c] == c).mean())
+        recalls.append((recall, *share_interval(recall, _independent(owner[y == c]))))
+    for c in present if p.shape[1] > 2 else present[1:]:
+        if len(present) < 2:
+            break
+        truth, score = torch.from_numpy(y == c).long(), torch.from_numpy(p[:, c])
+        positives, negatives = _independent(owner[y == c]), _independent(owner[y != c])
+        auroc = float(binary_auroc(score, truth, validate_args=False))
+        auprc = float(binary_average_precision(score, truth, validate_args=False))
+        either = (y == c) | (chosen == c)
+        hits = float((y == chosen)[either].mean())  # Jaccard index J; F1 = 2 J / (1 + J)
+        f1 = [2 * j / (1 + j) for j in (hits, *share_interval(hits, _independent(owner[either])))]
+        rest.append(
+            [(auroc, *auroc_interval(auroc, positives, negatives)), (auprc, *share_interval(auprc, positives)), f1]
+        )
+    told = [*(np.mean(rest, axis=0) if rest else [None] * (len(METRICS) - 1)), np.mean(recalls, axis=0)]
+    return {
+        name: _named(None if one is None else one, intervals=len(np.unique(owner)) > 1)
+        for name, one in zip(METRICS, told, strict=True)
     }
 
 
-def _scores(y: NDArray[np.int64], p: NDArray[np.float64], present: NDArray[np.int64]) -> NDArray[np.float64]:
-    """`METRICS` of labels (n,) and probabilities (n, C); all but the last are NaN where only one class is present."""
-    import torch
-    from torchmetrics.functional.classification import (
-        binary_auroc,
-        binary_average_precision,
-        binary_f1_score,
-        binary_recall,
-    )
+def _independent(owner: NDArray[np.int64]) -> float:
+    """How many independent patients so many slides of each are worth at least, where a patient's tell all the same."""
+    counts = np.bincount(owner)
+    return float(counts.sum() ** 2 / (counts**2).sum())
 
-    truth = {c: torch.from_numpy(y == c).long() for c in present.tolist()}
-    score = torch.from_numpy(p)
-    chosen = score.argmax(1)
-    recalls = [float(binary_recall((chosen == c).long(), t, validate_args=False)) for c, t in truth.items()]
-    one_sided = np.full(len(METRICS) - 1, np.nan)
-    if present.size > 1:
-        if p.shape[1] == 2:
-            truth = {1: truth[1]}
-        one_sided = np.mean(
-            [
-                (
-                    float(binary_auroc(score[:, c], t, validate_args=False)),
-                    float(binary_average_precision(score[:, c], t, validate_args=False)),
-                    float(binary_f1_score((chosen == c).long(), t, validate_args=False)),
-                )
-                for c, t in truth.items()
-            ],
-            axis=0,
-        )
-    return np.array([*one_sided, np.mean(recalls)], np.float64)
+
+def _named(one: Any, *, intervals: bool) -> dict[str, float | None]:
+    value, low, high = (None, None, None) if one is None else (float(number) for number in one)
+    return {"value": value, "low": low if intervals else None, "high": high if intervals else None}
 
 
 def _check(labels: Sequence[str], p: NDArray[np.float64], patients: Sequence[str], classes: Sequence[str]) -> None:
@@ -117,7 +184,3 @@ def _check(labels: Sequence[str], p: NDArray[np.float64], patients: Sequence[str
         raise ValueError(f"label {unknown[0]!r} is not among the classes {', '.join(classes)}")
     if not ((p >= 0) & (p <= 1)).all():  # NaN compares false
         raise ValueError("probabilities must be numbers in [0, 1]; look for a slide whose prediction is NaN")
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

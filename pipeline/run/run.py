@@ -128,7 +128,7 @@ def _finish(
             np.array([[row[f"prob_{c}"] for c in classes] for _, row in labelled]),
             [slide.patient for slide, _ in labelled],
             classes,
-            seed=settings.seed,
+            sites=[slide.site for slide, _ in labelled],
         )
     summary = RunSummary(len(rows), len(done), len(rows) - len(done), reused, rows, metrics)
     run = {

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.cohort.metrics import evaluate
+from pipeline.cohort.metrics import evaluate, in_words
 from pipeline.cohort.splits import split_cohort
 from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
@@ -119,8 +119,10 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
             rows += [{"part": part, **_predict(model, slide, looks(slide), config)} for slide in slides]
     metrics: dict[str, Any] = {"classes": list(spec.classes), "excluded": excluded}
     for part in dict.fromkeys(row["part"] for row in rows):
-        metrics[part] = _judge([row for row in rows if row["part"] == part], spec.classes, config.training.seed)
-        say(f"{part}: " + ", ".join(_metric_in_words(name, value) for name, value in metrics[part].items()))
+        metrics[part] = _judge([row for row in rows if row["part"] == part], spec.classes)
+        say(f"{part}: {in_words(metrics[part])}")
+        for site, told in metrics[part].get("sites", {}).items():
+            say(f"{part}, site {site}: {in_words(told)}")
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
     return metrics
@@ -221,16 +223,12 @@ def _predict(model: AttentionSampler, slide: CohortSlide, shown: Look, config: C
         "slide_id": slide.slide_id,
         "patient": slide.patient,
         "label": slide.label,
+        "site": slide.site,
         **{f"prob_{c}{end}": float(v[i]) for end, v in columns.items() for i, c in enumerate(model.spec.classes)},
     }
 
 
-def _judge(rows: list[dict[str, Any]], classes: Sequence[str], seed: int) -> dict[str, Any]:
+def _judge(rows: list[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
     probabilities = np.array([[row[f"prob_{c}"] for c in classes] for row in rows])
-    return evaluate([row["label"] for row in rows], probabilities, [row["patient"] for row in rows], classes, seed=seed)
-
-
-def _metric_in_words(name: str, value: Any) -> str:
-    if isinstance(value, dict) and value.get("low") is not None:
-        return f"{name} {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-    return f"{name} {value}"
+    label, patient, site = ([row[key] for row in rows] for key in ("label", "patient", "site"))
+    return evaluate(label, probabilities, patient, classes, sites=site)

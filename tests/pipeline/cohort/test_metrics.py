@@ -1,4 +1,4 @@
-"""Metrics equal scikit-learn's, and their intervals come from patients."""
+"""Metrics equal scikit-learn's, and their intervals hold on few patients."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics as sk
 
 from pipeline.cohort import metrics
-from pipeline.cohort.metrics import METRICS, evaluate
+from pipeline.cohort.metrics import METRICS, NO_SITE, auroc_interval, evaluate, in_words, share_interval
 
 
 def cohort(n: int, classes: int, *, seed: int, slides_per_patient: int = 2, strength: float = 1.0):
@@ -27,7 +28,7 @@ def test_binary_scores_equal_scikit_learns_also_with_ties(round_to):
     if round_to is not None:
         first = p[:, 1].round(round_to)
         p = np.stack([1 - first, first], 1)
-    found = evaluate(labels, p, patients, names, resamples=10)
+    found = evaluate(labels, p, patients, names)
     predicted = p.argmax(1)
     assert found["auroc"]["value"] == pytest.approx(sk.roc_auc_score(y, p[:, 1]), abs=1e-6)
     assert found["auprc"]["value"] == pytest.approx(sk.average_precision_score(y, p[:, 1]), abs=1e-6)
@@ -37,7 +38,7 @@ def test_binary_scores_equal_scikit_learns_also_with_ties(round_to):
 
 def test_more_classes_are_macro_averages_one_against_the_rest():
     labels, p, patients, names, y = cohort(90, 4, seed=1)
-    found = evaluate(labels, p, patients, names, resamples=10)
+    found = evaluate(labels, p, patients, names)
     each = np.eye(4, dtype=int)[y]
     assert found["auroc"]["value"] == pytest.approx(sk.roc_auc_score(y, p, multi_class="ovr"), abs=1e-6)
     assert found["auprc"]["value"] == pytest.approx(sk.average_precision_score(each, p), abs=1e-6)
@@ -46,63 +47,100 @@ def test_more_classes_are_macro_averages_one_against_the_rest():
     assert found["slides_per_class"] == {"c0": 23, "c1": 23, "c2": 22, "c3": 22}
 
 
-def test_intervals_hold_the_value_and_follow_the_seed():
+def test_intervals_hold_the_value_and_stay_within_0_and_1():
     labels, p, patients, names, _ = cohort(80, 2, seed=2)
-    found = evaluate(labels, p, patients, names, resamples=200, seed=5)
+    found = evaluate(labels, p, patients, names)
     for name in METRICS:
         assert 0 <= found[name]["low"] < found[name]["value"] < found[name]["high"] <= 1, name
-    assert evaluate(labels, p, patients, names, resamples=200, seed=5) == found
-    assert evaluate(labels, p, patients, names, resamples=200, seed=6) != found
 
 
-def test_slides_of_a_patient_are_drawn_together():
-    """Repeating every slide nine times adds no patients, so it may not narrow the interval."""
+def test_more_slides_of_the_same_patients_do_not_narrow_intervals():
+    """Repeating every slide nine times adds no patients; as many patients of their own would."""
     labels, p, _, names, _ = cohort(40, 2, seed=3)
-    one = evaluate(labels, p, [f"P{i}" for i in range(40)], names, resamples=500)
-    nine = evaluate(labels * 9, np.tile(p, (9, 1)), [f"P{i}" for i in range(40)] * 9, names, resamples=500)
-    alone = evaluate(labels * 9, np.tile(p, (9, 1)), [f"P{i}" for i in range(360)], names, resamples=500)
-
-    def width(found):
-        return found["auroc"]["high"] - found["auroc"]["low"]
-
-    assert width(nine) == pytest.approx(width(one), abs=1e-5)  # the same draws of the same patients
-    assert width(alone) < 0.6 * width(one)  # 1/3 if they were independent
+    one = evaluate(labels, p, [f"P{i}" for i in range(40)], names)
+    nine = evaluate(labels * 9, np.tile(p, (9, 1)), [f"P{i}" for i in range(40)] * 9, names)
+    alone = evaluate(labels * 9, np.tile(p, (9, 1)), [f"P{i}" for i in range(360)], names)
+    for name in ("auroc", "f1", "balanced_accuracy"):
+        width, same, narrower = (found[name]["high"] - found[name]["low"] for found in (one, nine, alone))
+        assert same == pytest.approx(width, abs=1e-5), name
+        assert narrower < 0.5 * width, name  # about 1/3
 
 
-def test_bootstrap_agrees_with_a_plain_loop():
-    labels, p, patients, names, y = cohort(30, 2, seed=4)
-    found = evaluate(labels, p, patients, names, resamples=100, seed=9)
-    rng, people = np.random.default_rng(9), sorted(set(patients))
-    scores = []
-    for _ in range(100):
-        drawn = [people[i] for i in rng.integers(len(people), size=len(people))]
-        index = [i for patient in drawn for i in range(30) if patients[i] == patient]
-        if len(set(y[index])) == 2:
-            scores.append(sk.roc_auc_score(y[index], p[index, 1]))
-    low, high = np.quantile(scores, [0.025, 0.975])
-    assert (found["auroc"]["low"], found["auroc"]["high"]) == pytest.approx((low, high), abs=1e-6)
+def test_a_patient_of_many_slides_counts_as_no_more_than_one():
+    """Nineteen slides of one patient and one of another are worth (20^2 / 362) = 1.1 patients."""
+    assert metrics._independent(np.array([0] * 19 + [1])) == pytest.approx(400 / 362)
+    assert metrics._independent(np.arange(7)) == 7
 
 
-def test_draws_that_lost_a_class_are_left_out_and_counted():
-    labels = ["a"] * 5 + ["b"]
-    p = np.linspace(0.1, 0.9, 6)
-    found = evaluate(labels, np.stack([1 - p, p], 1), [str(i) for i in range(6)], ["a", "b"], resamples=400)
-    share = (5 / 6) ** 6  # all six draws miss the only "b"
-    assert found["degenerate_resamples"] / 400 == pytest.approx(share, abs=4 * (share * (1 - share) / 400) ** 0.5)
-    assert found["auroc"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+def test_an_auroc_interval_ends_where_its_own_standard_error_reaches_what_was_seen():
+    m, n, seen = 6, 10, 0.85
+    for a in auroc_interval(seen, m, n):
+        one, two = a / (2 - a), 2 * a * a / (1 + a)  # Hanley & McNeil 1982
+        variance = (a * (1 - a) + (m - 1) * (one - a * a) + (n - 1) * (two - a * a)) / (m * n)
+        assert abs(seen - a) == pytest.approx(1.959964 * variance**0.5, rel=1e-6)
+    assert auroc_interval(1 - seen, n, m) == pytest.approx([1 - x for x in reversed(auroc_interval(seen, m, n))])
+
+
+def test_a_share_interval_is_wilsons():
+    for hits in (0, 3, 20):
+        wilson = scipy.stats.binomtest(hits, 20).proportion_ci(method="wilson")
+        assert share_interval(hits / 20, 20) == pytest.approx(tuple(wilson), abs=1e-6)
+
+
+@pytest.mark.parametrize("patients", [8, 16, 32])
+@pytest.mark.parametrize("auroc", [0.8, 0.95, 0.99])
+def test_auroc_intervals_hold_the_truth_as_often_as_they_say(patients, auroc):
+    """Two normal distributions, half of the patients positive: the stated 95 % within 2, and five standard errors."""
+    half, cohorts = patients // 2, 4000
+    rng = np.random.default_rng(0)
+    positive, negative = rng.normal(size=(2, cohorts, half, 1))
+    seen = (positive + 2**0.5 * scipy.stats.norm.ppf(auroc) > negative.transpose(0, 2, 1)).mean((1, 2))
+    values, counts = np.unique(seen.round(12), return_counts=True)
+    limits = np.array([auroc_interval(value, half, half) for value in values])
+    held = counts @ ((limits[:, 0] <= auroc) & (auroc <= limits[:, 1])) / cohorts
+    assert abs(held - 0.95) < 0.02 + 5 * (0.95 * 0.05 / cohorts) ** 0.5
+
+
+def test_a_perfect_score_has_intervals_that_say_how_little_four_patients_tell():
+    labels = ["a", "a", "b", "b"]
+    found = evaluate(labels, np.eye(2)[[0, 0, 1, 1]], list("1234"), ["a", "b"])
+    for name in METRICS:
+        assert found[name]["value"] == found[name]["high"] == 1.0, name
+        assert found[name]["low"] < 0.7, name
+
+
+def test_each_site_is_scored_by_itself_and_one_class_is_said():
+    labels, p, patients, names, _ = cohort(30, 2, seed=8)
+    sites = ["N"] * 20 + [None] * 10
+    found = evaluate(labels, p, patients, names, sites=sites)
+    assert found["sites"]["N"] == evaluate(labels[:20], p[:20], patients[:20], names)
+    assert found["sites"][NO_SITE]["slides"] == 10
+    assert "sites" not in evaluate(labels, p, patients, names, sites=[None] * 30)
+    alone = evaluate(["b", "b"], [[0.4, 0.6], [0.7, 0.3]], ["1", "2"], ["a", "b"])
+    assert "one class only, so no auroc" in in_words(alone)
+    assert in_words(found).startswith("30 slides of 15 patients (15 c0, 15 c1): auroc 0.")
+
+
+def test_of_two_classes_the_last_is_the_positive():
+    labels, p, patients, names, y = cohort(60, 2, seed=0)
+    found = evaluate(labels, p, patients, names)
+    turned = evaluate(labels, p[:, ::-1], patients, names[::-1])
+    assert (found["positive"], turned["positive"]) == ("c1", "c0")
+    assert turned["auroc"]["value"] == pytest.approx(found["auroc"]["value"], abs=1e-6)
+    assert turned["f1"]["value"] == pytest.approx(sk.f1_score(y, p.argmax(1), pos_label=0), abs=1e-6)
 
 
 def test_a_single_class_gives_nulls_and_never_nan():
-    found = evaluate(["b", "b"], [[0.4, 0.6], [0.7, 0.3]], ["1", "2"], ["a", "b"], resamples=20)
+    found = evaluate(["b", "b"], [[0.4, 0.6], [0.7, 0.3]], ["1", "2"], ["a", "b"])
     assert [found[name]["value"] for name in METRICS] == [None, None, None, 0.5]
-    assert [found[name]["low"] for name in METRICS] == [None, None, None, 0.0]
+    assert [found[name]["low"] for name in METRICS] == [None, None, None, pytest.approx(0.0945, abs=1e-4)]
     json.dumps(found, allow_nan=False)
 
 
 def test_a_class_that_does_not_occur_is_left_out_of_the_average():
     labels, p, patients, names, y = cohort(40, 2, seed=6)
     wide = np.concatenate([p * 0.9, np.full((40, 1), 0.1)], 1)
-    found = evaluate(labels, wide, patients, [*names, "c2"], resamples=10)
+    found = evaluate(labels, wide, patients, [*names, "c2"])
     expected = np.mean([sk.roc_auc_score(y == c, wide[:, c]) for c in (0, 1)])
     assert found["auroc"]["value"] == pytest.approx(expected, abs=1e-6)
     assert found["slides_per_class"]["c2"] == 0
@@ -127,14 +165,3 @@ def test_one_patient_has_values_but_no_intervals():
 def test_what_cannot_be_scored_is_refused(labels, p, patients, message):
     with pytest.raises(ValueError, match=message):
         evaluate(labels, p, patients, ["a", "b"])
-
-
-def test_each_draw_is_scored_once(monkeypatch):
-    """What a thousand draws cost is in benchmarks/startup.py."""
-    scored = []
-    scores = metrics._scores
-    monkeypatch.setattr(metrics, "_scores", lambda *args: scored.append(args) or scores(*args))
-    labels, p, patients, names, _ = cohort(6, 2, seed=7, slides_per_patient=1)
-    found = evaluate(labels, p, patients, names, resamples=50)
-    assert found["degenerate_resamples"] > 0
-    assert len(scored) == 1 + 50 - found["degenerate_resamples"]

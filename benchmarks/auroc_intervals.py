@@ -1,0 +1,183 @@
+"""How often the stated 95 % interval of an AUROC holds the true one, on cohorts of 8, 16 and 32 patients.
+
+    python benchmarks/auroc_intervals.py [--cohorts 20000]       two minutes
+
+Cohorts are drawn from models whose true AUROC is known: two normal distributions (`binormal`), positives or negatives
+that spread twice as much (`wide positives`, `wide negatives`), exponential ones (`skewed`), normal scores read off a
+scale of five steps (`tied`), and patients with four slides each, whose scores share 70 or 20 % of their variance. Half
+or a quarter of the patients are positive. Of each cell: coverage in per cent and mean width, for the score interval of
+`pipeline.cohort.metrics`, Newcombe's method 5, DeLong's on the logit scale, and the percentile bootstrap over patients
+(400 draws, a twentieth of the cohorts). A coverage of 95 has a standard error of 0.15 with 20 000 cohorts. Few patients
+give few possible scores, so no interval that depends on the score alone can be exact: with four against four and a true
+AUROC of .99, 9 of 10 cohorts are perfect and the next score is a sixteenth lower. Ends with one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from pipeline.cohort.metrics import auroc_interval
+
+Z = float(norm.ppf(0.975))
+AUROCS, PATIENTS, SHARES = (0.8, 0.95, 0.99), (8, 16, 32), (0.5, 0.25)
+BOOTSTRAP_DRAWS, BOOTSTRAP_SHARE = 400, 20
+
+Array = NDArray[np.float64]
+Model = Callable[[float, int, int, int, np.random.Generator], tuple[Array, Array]]
+"""(AUROC, positives, negatives, cohorts, generator) -> scores of both, (cohorts, patients, slides)."""
+
+
+def normal(positive_sd: float, negative_sd: float) -> Model:
+    """Normal scores: ``AUROC = Phi(shift / sqrt(sd_1^2 + sd_0^2))``."""
+
+    def draw(auroc: float, m: int, n: int, cohorts: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        shift = norm.ppf(auroc) * np.hypot(positive_sd, negative_sd)
+        return rng.normal(shift, positive_sd, (cohorts, m, 1)), rng.normal(0, negative_sd, (cohorts, n, 1))
+
+    return draw
+
+
+def skewed(auroc: float, m: int, n: int, cohorts: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Exponential scores of means k and 1: ``AUROC = k / (1 + k)``."""
+    return rng.exponential(auroc / (1 - auroc), (cohorts, m, 1)), rng.exponential(1, (cohorts, n, 1))
+
+
+def tied(auroc: float, m: int, n: int, cohorts: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Normal scores on a scale of five steps, so far apart that wins and half of the ties make the AUROC."""
+
+    def steps(shift: float) -> Array:
+        return shift / 2 + np.array([-1.0, -0.3, 0.3, 1.0])
+
+    def excess(shift: float) -> float:
+        edges = np.concatenate([[-np.inf], steps(shift), [np.inf]])
+        p, q = np.diff(norm.cdf(edges - shift)), np.diff(norm.cdf(edges))
+        return float(p @ (np.cumsum(q) - q / 2)) - auroc
+
+    shift = float(brentq(excess, 0, 20))
+    positives, negatives = normal(1, 1)(0.5, m, n, cohorts, rng)
+    return np.digitize(positives + shift, steps(shift)).astype(float), np.digitize(negatives, steps(shift)).astype(
+        float
+    )
+
+
+def slides(shared: float) -> Model:
+    """Four slides a patient, whose normal scores share a part of their variance."""
+
+    def draw(auroc: float, m: int, n: int, cohorts: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        patients = normal(1, 1)(0.5, m, n, cohorts, rng)
+        both = [np.sqrt(shared) * x + np.sqrt(1 - shared) * rng.normal(size=(cohorts, x.shape[1], 4)) for x in patients]
+        return both[0] + norm.ppf(auroc) * np.sqrt(2), both[1]
+
+    return draw
+
+
+MODELS: dict[str, Model] = {
+    "binormal": normal(1, 1),
+    "wide positives": normal(2, 1),
+    "wide negatives": normal(1, 2),
+    "skewed": skewed,
+    "tied": tied,
+    "4 slides, 70 % shared": slides(0.7),
+    "4 slides, 20 % shared": slides(0.2),
+}
+
+
+def wins(positives: Array, negatives: Array) -> Array:
+    """Share of the slides' pairs that a positive patient wins against a negative one, (cohorts, m, n)."""
+    p, q = positives[:, :, None, :, None], negatives[:, None, :, None, :]
+    return ((p > q) + 0.5 * (p == q)).mean((3, 4))
+
+
+@cache
+def score(auroc: float, m: int, n: int) -> tuple[float, float]:
+    """What the product states."""
+    return auroc_interval(auroc, m, n)
+
+
+@cache
+def newcombe5(auroc: float, m: int, n: int) -> tuple[float, float]:
+    """Newcombe's (2006) method 5: Hanley & McNeil's variance at the limit, both class sizes replaced by their mean."""
+
+    def excess(a: float) -> float:
+        spread = 1 + ((m + n) / 2 - 1) * ((1 - a) / (2 - a) + a / (1 + a))
+        return float(abs(a - inside) - Z * np.sqrt(a * (1 - a) * spread / (m * n)))
+
+    inside = min(max(auroc, 1e-9), 1 - 1e-9)
+    return min(float(brentq(excess, 0, inside)), auroc), max(float(brentq(excess, inside, 1)), auroc)
+
+
+def of_scores(rule: Callable[[float, int, int], tuple[float, float]], won: Array) -> Array:
+    """(cohorts, 2): the limits of a rule that looks at the AUROC alone."""
+    _, m, n = won.shape
+    return np.array([rule(round(float(a), 12), m, n) for a in won.mean((1, 2))])
+
+
+def delong(won: Array) -> Array:
+    """DeLong's interval on the logit scale, half a pair away from 0 and 1, and no less than a binomial of all pairs."""
+    _, m, n = won.shape
+    auroc = np.clip(won.mean((1, 2)), 0.5 / (m * n), 1 - 0.5 / (m * n))
+    variance = won.mean(2).var(1, ddof=1) / m + won.mean(1).var(1, ddof=1) / n
+    odds = auroc * (1 - auroc)
+    half = Z * np.sqrt(np.maximum(variance, odds / (m * n))) / odds
+    logit = np.log(auroc / (1 - auroc))
+    return 1 / (1 + np.exp(-np.stack([logit - half, logit + half], 1)))
+
+
+def bootstrap(won: Array, rng: np.random.Generator) -> Array:
+    """Percentiles over patients drawn with replacement, each class by itself."""
+    _, m, n = won.shape
+    limits = []
+    for one in won:
+        p, q = (rng.multinomial(k, np.full(k, 1 / k), BOOTSTRAP_DRAWS) / k for k in (m, n))
+        limits.append(np.quantile(((p @ one) * q).sum(1), (0.025, 0.975)))
+    return np.array(limits)
+
+
+def cells(cohorts: int, seed: int) -> Iterator[dict[str, object]]:
+    """Every model, share of positives, number of patients and AUROC: coverage and mean width of each method."""
+    rng = np.random.default_rng(seed)
+    for model, draw in MODELS.items():
+        for share in SHARES:
+            for patients in PATIENTS:
+                for auroc in AUROCS:
+                    m = round(share * patients)
+                    parts = [draw(auroc, m, patients - m, min(1000, cohorts), rng) for _ in range(-(-cohorts // 1000))]
+                    won = np.concatenate([wins(*part) for part in parts])
+                    limits = {
+                        "score": of_scores(score, won),
+                        "newcombe5": of_scores(newcombe5, won),
+                        "delong": delong(won),
+                        "bootstrap": bootstrap(won[:: max(1, min(BOOTSTRAP_SHARE, len(won) // 100))], rng),
+                    }
+                    found = {
+                        name: [float(((x[:, 0] <= auroc) & (auroc <= x[:, 1])).mean()), float(np.ptp(x, 1).mean())]
+                        for name, x in limits.items()
+                    }
+                    yield {"model": model, "positive": share, "patients": patients, "auroc": auroc, **found}
+
+
+def main() -> None:
+    """Print a line for every cell, and all of them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cohorts", type=int, default=20000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    found = []
+    for cell in cells(arguments.cohorts, arguments.seed):
+        found.append(cell)
+        told = [f"{name} {x[0]:6.1%} ({x[1]:.2f})" for name, x in cell.items() if isinstance(x, list)]
+        where = f"{cell['model']:>22}, {cell['positive']:.0%} of {cell['patients']:>2}, AUROC {cell['auroc']}"
+        print(f"{where:<50} " + "  ".join(told), flush=True)
+    print(json.dumps({"benchmark": "auroc_intervals", "cohorts": arguments.cohorts, "cells": found}))
+
+
+if __name__ == "__main__":
+    main()
