@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.cohort.table import Cohort
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.table import write_predictions
@@ -69,13 +69,14 @@ def run_cohort(
         UsageError: nothing was started, because the model, the output folder or the scheduler cannot be used.
     """
     _check_mpp(settings.mpp)
+    # workers may have another working directory
+    settings = replace(settings, model=find_model(settings.model).resolve())
     # a device that is not here may be where the workers are
     spec = load_model(settings.model, device="cpu" if workers or scheduler else settings.device).spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
     prepare_output(out, names=RUN)
     started = time.time()
-    settings = replace(settings, model=settings.model.resolve())  # workers may have another working directory
     digest = model_digest(settings.model)
     rows: dict[str, dict[str, Any]] = {}
     reused = 0

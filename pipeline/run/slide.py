@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cohort.table import CohortSlide
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, reason_of
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.sampler import AttentionSampler
 from pipeline.output.attention_map import write_attention_zarr
@@ -63,11 +63,7 @@ def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
             raise ValueError(slide.problem)
         row = _predict_slide(slide, out, settings, digest, started)
     except Exception as exc:
-        known = type(exc).__module__.startswith(("stages.", "pipeline.")) or type(exc) is ValueError
-        error = (
-            " ".join(str(exc).split()) if known else f"unexpected {type(exc).__name__}: {' '.join(str(exc).split())}"
-        )
-        row = {"status": "failed", "error": error, "seconds": time.perf_counter() - started}
+        row = {"status": "failed", "error": reason_of(exc), "seconds": time.perf_counter() - started}
     return {"slide_id": slide.slide_id, "path": str(slide.path), **row}
 
 
