@@ -97,16 +97,15 @@ def find_target(target: Path, *, label: str = "label", root: Path | None = None)
 
 
 def read_training_table(table: Path, *, label: str = "label", root: Path | None = None) -> Cohort:
-    """A cohort table fit for training: every slide exists and has a label, and no patient is on both sides of a split.
+    """A cohort table fit for training: every slide has a label, and no patient is on both sides of a split.
 
     Raises:
-        UsageError: as `read_table`, and where a slide has a problem or no label, there is only one class, or the split
-            column is half filled or parts a patient's slides.
+        UsageError: as `read_table`, and where a slide has no label, no slide at all is there, there is only one class,
+            or the split column is half filled or parts a patient's slides.
     """
     cohort = read_table(table, label=label, root=root, label_required=True)
-    problems = [slide.problem for slide in cohort.slides if slide.problem]
-    if problems:
-        raise UsageError(f"{table}: {problems[0]}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""))
+    if all(slide.problem for slide in cohort.slides):  # some may have gone; none there is a wrong folder
+        raise UsageError(f"{table}: {cohort.slides[0].problem} (and {len(cohort.slides) - 1} more, all of them)")
     unlabelled = [slide.slide_id for slide in cohort.slides if slide.label is None]
     if unlabelled:
         raise UsageError(

@@ -30,6 +30,8 @@ Batch = list[int]
 
 STANDARDISE_SLIDES = 16
 """Slides whose drawn patches set the scale of the features before training."""
+DIVERGED = 1e10
+"""A weight beyond this is no use to anyone."""
 
 
 def fit(
@@ -65,7 +67,7 @@ def fit(
     from it stays. The other slides keep their places in the order and their steps. Those of ``lost`` are never tried.
 
     Raises:
-        UsageError: the steps are so large that the weights are no numbers any more.
+        UsageError: the steps are so large that the weights grow beyond all bounds.
     """
     slides = TrainingSlides(len(labels), view, leave_out, lost)
     if not checkpoint.exists():
@@ -160,7 +162,7 @@ class _Fitting(lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
         # every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have
         step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
-        self._slides.phase = f"epoch {self.current_epoch + 1}"
+        self._slides.phase, self._slides.learnt = f"epoch {self.current_epoch + 1}", self.current_epoch > 0
 
         def act(kept: list[int], views: list[View]) -> Outcome:
             generator = torch.Generator(self.model.device).manual_seed(step_seed)
@@ -192,10 +194,12 @@ class _Fitting(lightning.LightningModule):
         self._slides.restore(checkpoint.get("left_out", {}))
 
     def _refuse_divergence(self, cause: Exception | None = None) -> None:
-        if not all(bool(torch.isfinite(values).all()) for values in self.model.state_dict().values()):
+        # NaN compares false
+        if not all(bool((values.detach().abs() < DIVERGED).all()) for values in self.model.state_dict().values()):
+            epoch = min(self.current_epoch + 1, self.trainer.max_epochs or 1)
             raise UsageError(
-                f"training diverged by epoch {min(self.current_epoch + 1, self.trainer.max_epochs or 1)}: weights are "
-                f"no numbers any more; lower training.learning_rate, found {self._rates[1]:g}"
+                f"training diverged in epoch {epoch}: weights grew beyond all bounds; "
+                f"lower training.learning_rate, found {self._rates[1]:g}"
             ) from cause
 
     def configure_optimizers(self) -> Any:

@@ -80,7 +80,8 @@ def key_of(made: Mapping[str, Any]) -> str:
 def differences(earlier: Any, now: Mapping[str, Any]) -> list[str]:
     """What has changed since, a phrase each; empty where the earlier model is still the one.
 
-    A slide that can no longer be read is not a change: what was learnt from it stays, and it is left out.
+    A slide that cannot be read is not a change, wherever it was before: it is left out, and what was learnt from it
+    while it could be read stays.
     """
     if not isinstance(earlier, Mapping) or not isinstance(earlier.get("slides"), Mapping):
         return ["it does not say what it was trained on"]
@@ -118,10 +119,10 @@ def _of_slides(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _of_slide(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, *, gone: bool) -> list[str]:
-    if before is None:
-        return ["more"]
-    if after is None:
-        return ["fewer"]
+    if before is None or after is None:
+        there = before or after or {}
+        # one that could never be read taught nothing
+        return [] if there["fingerprint"] is None else ["fewer" if before else "more"]
     found = [words for field, words in _OF_A_SLIDE.items() if before.get(field) != after[field]]
     if _OF_A_SLIDE["fingerprint"] in found and None in (before.get("fingerprint"), after["fingerprint"]):
         found.remove(_OF_A_SLIDE["fingerprint"])

@@ -35,6 +35,8 @@ class TrainingSlides:
         self.count = count
         self.phase = ""
         """What is being done, such as "epoch 3"; a reason begins with it."""
+        self.learnt = False
+        """Whether the model has been fitted to them before."""
         self.lost = dict(lost or {})
         self._view, self._leave_out = view, leave_out
 
@@ -75,6 +77,8 @@ class TrainingSlides:
     def _lose(self, i: int, exc: Exception) -> None:
         if self._leave_out is None:
             raise exc
-        reason = f"in {self.phase}: {reason_of(exc)}"
+        reason = f"in {self.phase}: {reason_of(exc)}" + (
+            "; what was learnt from it until then stays" if self.learnt else ""
+        )
         self.lost[i] = reason
         self._leave_out(i, reason)

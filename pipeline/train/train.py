@@ -143,10 +143,13 @@ def _refuse_lost_class(job: _Job, spec: ModelSpec, looks: Looks) -> None:
     for label in spec.classes:
         if label not in usable:
             lost = [slide.slide_id for slide in job.train if slide.label == label]
-            why = f"; of {lost[0]}: {looks.excluded[lost[0]]}" if lost else ""
+            if not lost:
+                raise UsageError(
+                    f"{job.name} has no slide labelled {label!r} to train on: add some, or move some to it"
+                )
             raise UsageError(
-                f"{job.name} has no slide labelled {label!r} left to train on: {len(lost)} of {len(lost)} are left out"
-                f"{why}; restore such slides, or add others to the table"
+                f"{job.name} has no slide labelled {label!r} left to train on, all {len(lost)} are left out: restore "
+                f"some or add others; {lost[0]}: {looks.excluded[lost[0]]}"
             )
 
 
@@ -258,7 +261,11 @@ def _unfinished(job: _Job, made: dict[str, Any]) -> tuple[Path, str]:
     the same, or a new one."""
     for path in sorted(job.folder.glob("training-*.json")):
         earlier = read_json(path) or {}
-        if not differences(earlier.get("made_of"), made):
+        # the order in which an epoch takes slides follows from all that there are, readable or not
+        if (
+            not differences(earlier.get("made_of"), made)
+            and earlier["made_of"]["slides"].keys() == made["slides"].keys()
+        ):
             return path, str(earlier["key"])
     key = key_of(made)
     path = job.folder / f"training-{key[:12]}.json"
@@ -271,7 +278,7 @@ def _readable_again(job: _Job, earlier: dict[str, Any], looks: Looks) -> list[st
     by_name = {slide.slide_id: slide for part in (job.train, *job.held_out.values()) for slide in part}
     lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
     names = [slide.slide_id for slide in lost if looks.reads_whole(slide)]
-    return [f"{len(names)} slides that were left out can be read now ({', '.join(names)})"] if names else []
+    return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
 
 
 def _aside(job: _Job) -> Path:
