@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -37,7 +38,9 @@ class RunSummary:
         failed: how many could not be.
         reused: how many of the predicted ones were so by an earlier run.
         rows: the rows of predictions.csv, by column.
-        metrics: of the slides that have labels; empty where there are none, or of one class only.
+        metrics: of the slides that have labels and are counted; empty where there are none, or of one class only.
+        not_counted: how many labelled slides are not, by why: the model was trained on them, or the table says that
+            they are to train ("train") or to choose with ("val").
     """
 
     total: int
@@ -46,6 +49,7 @@ class RunSummary:
     reused: int
     rows: list[dict[str, Any]] = field(repr=False)
     metrics: dict[str, Any] = field(repr=False)
+    not_counted: dict[str, int] = field(default_factory=dict, repr=False)
 
     def _repr_html_(self) -> str:
         rows = [(row["slide_id"], in_words(row)) for row in self.rows]
@@ -121,7 +125,13 @@ def _finish(
     from pipeline.report.report import write_report
 
     done = [(slide, row) for slide, row in zip(cohort.slides, rows, strict=True) if row["status"] == "ok"]
-    labelled = [(slide, row) for slide, row in done if slide.label is not None]
+    labelled, not_counted = [], Counter[str]()
+    for slide, row in done:
+        why = "trained on" if row.pop("trained_on") else slide.split
+        if slide.label is not None and why in (None, "test"):
+            labelled.append((slide, row))
+        elif slide.label is not None:
+            not_counted[f"{why}"] += 1
     metrics: dict[str, Any] = {}
     if len({slide.label for slide, _ in labelled}) > 1:
         metrics = evaluate(
@@ -131,7 +141,7 @@ def _finish(
             classes,
             sites=[slide.site for slide, _ in labelled],
         )
-    summary = RunSummary(len(rows), len(done), len(rows) - len(done), reused, rows, metrics)
+    summary = RunSummary(len(rows), len(done), len(rows) - len(done), reused, rows, metrics, dict(not_counted))
     run = {
         "command": list(command),
         "settings": asdict(settings),
@@ -145,6 +155,7 @@ def _finish(
         "bytes_read": sum(row["bytes_read"] for _, row in done),
         "slide_bytes": sum(row.pop("slide_bytes") for _, row in done),
         "metrics": metrics,
+        "not_counted": dict(not_counted),
     }
     write_predictions(out / "predictions.csv", rows, classes)
     write_run(out / "run.json", run)
