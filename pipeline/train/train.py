@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pipeline.cohort.metrics import evaluate, in_words
-from pipeline.cohort.splits import split_cohort
+from pipeline.cohort.splits import check_parts, refuse_twins, split_cohort
 from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.errors import UsageError
@@ -48,6 +48,7 @@ class _Looks:
 
     def __init__(self, model: AttentionSampler, cache: ChunkCache | None) -> None:
         self._model, self._cache = model, cache
+        self.fingerprints: dict[str, str] = {}
         self._kept: OrderedDict[Path, Look] = OrderedDict()
         self._bytes = 0
 
@@ -57,6 +58,7 @@ class _Looks:
             return self._kept[slide.path]
         fresh = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache)
         self._kept[slide.path] = fresh
+        self.fingerprints[slide.slide_id] = fresh.slide.facts.fingerprint
         self._bytes += fresh.thumbnail.rgb.nbytes
         while self._bytes > LOOKS_BYTES and len(self._kept) > 1:
             _, dropped = self._kept.popitem(last=False)
@@ -96,7 +98,17 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
     Raises:
         UsageError: configuration, table or folder cannot be used, or no slide of some class can be read.
     """
-    cohort = read_training_table(config.cohort.table, label=config.cohort.label, root=config.cohort.slides)
+    told = config.cohort
+    columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
+    cohort = read_training_table(
+        told.table,
+        label=told.label,
+        root=told.slides,
+        columns={role: name for role, name in columns.items() if name is not None},
+        positive=told.positive,
+    )
+    check_parts(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
+    say(cohort.reading)
     spec = model_spec(config, cohort.classes)
     try:
         untrained = AttentionSampler(spec, encoder_weights=config.encoder.weights)
@@ -113,7 +125,11 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
     looks = _Looks(untrained, cache)  # a first look needs only the model's geometry
     usable, excluded = _first_looks(cohort.slides, looks, say)
     rows: list[dict[str, Any]] = []
-    for job in _jobs(usable, config, out):
+    jobs = _jobs(usable, config, out)
+    twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]
+    for warning in dict.fromkeys(one for found in twins for one in found):
+        say(f"warning: {warning}")
+    for job in jobs:
         model = _fit(job, spec, config, looks, say)
         for part, slides in job.held_out.items():
             rows += [{"part": part, **_predict(model, slide, looks(slide), config)} for slide in slides]
@@ -121,8 +137,8 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
     for part in dict.fromkeys(row["part"] for row in rows):
         metrics[part] = _judge([row for row in rows if row["part"] == part], spec.classes)
         say(f"{part}: {in_words(metrics[part])}")
-        for site, told in metrics[part].get("sites", {}).items():
-            say(f"{part}, site {site}: {in_words(told)}")
+        for site, scores in metrics[part].get("sites", {}).items():
+            say(f"{part}, site {site}: {in_words(scores)}")
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
     return metrics
@@ -154,7 +170,8 @@ def _jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> list[_J
     if config.training.folds is None and any(slide.split for slide in slides):
         parts = {name: tuple(s for s in slides if s.split == name) for name in ("train", "val", "test")}
         return [_Job(out, parts.pop("train"), {name: part for name, part in parts.items() if part})]
-    fold_of = split_cohort(slides, folds=config.training.folds, seed=config.training.seed, path=out / "splits.csv")
+    told = config.training
+    fold_of = split_cohort(slides, folds=told.folds, seed=told.seed, path=out / "splits.csv", by=told.folds_by)
     jobs = [
         _Job(
             out / f"fold-{k}",
@@ -189,7 +206,7 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: _Looks, say: Say) ->
         checkpoint=checkpoint,
         samples=config.sampling.train_samples or config.sampling.samples,
         say=say,
-        **config.training.model_dump(exclude={"folds", "calibration_slides"}),
+        **config.training.model_dump(exclude={"folds", "folds_by", "calibration_slides"}),
     )
     model.eval()
     if config.training.calibration_slides:

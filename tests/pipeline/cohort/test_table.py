@@ -331,7 +331,7 @@ def test_a_training_table_may_name_its_label_column(table):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slide,labels,site\na.svs,x,s\n", r"no label column 'label', found slide, labels, site; .*nearest: 'labels'"),
+        ("slide,lable,site\na.svs,x,s\n", r"no label column 'label', found slide, lable, site; .*nearest: 'lable'"),
         ("slide,label\na.svs,x\nb.ndpi,x\n", r"column 'label' must hold two classes or more, found only 'x'"),
         ("slide,label\na.svs,x\nb.ndpi,\n", r"1 of 2 slides have no 'label', the first is 'b'; fill in"),
         ("slide,label\na.svs,nan\nb.ndpi,nan\n", r"2 of 2 slides have no 'label'"),
