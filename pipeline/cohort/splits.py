@@ -21,35 +21,18 @@ DEFAULT_FOLDS = 5
 By = Literal["patient", "site"]
 
 
-def check_parts(slides: Sequence[CohortSlide], *, folds: int | None, by: By = "patient") -> None:
-    """Refuse, before a slide is read, a part to learn from or to be judged on that has no slides or lacks a class.
-
-    Parts are those of the table's split column ("train", and "test" where there is one; "val" may lack a class) or the
-    folds that `split_cohort` would take or make.
+def check_folds(slides: Sequence[CohortSlide], *, folds: int | None, by: By = "patient") -> None:
+    """Refuse, before a slide is read, what `split_cohort` would; by "site" a split column that parts a site, too.
 
     Raises:
-        UsageError: which part lacks which class; and as `split_cohort`.
+        UsageError: as `split_cohort`.
     """
-    if folds is None and any(slide.split is not None for slide in slides):
-        part_of = {slide.slide_id: str(slide.split) for slide in slides}
-        if by == "site":
-            _refuse_parted(slides, part_of, "the table's split column", by)
-        parts = ["train", *({"test"} & set(part_of.values()))]
-        remedy = "move some into it, or set training.folds to cross-validate"
-    else:
-        by_column = folds is None and any(slide.fold is not None for slide in slides)
-        count = DEFAULT_FOLDS if folds is None else folds
-        fold_of = _by_column(slides, by) if by_column else _deal(slides, count, 0, by)
-        part_of = {name: f"fold {fold}" for name, fold in fold_of.items()}
-        parts = sorted(set(part_of.values()))
-        remedy = "correct the table's fold column, or set training.folds to have folds made"
-    for part in parts:
-        inside = [slide for slide in slides if part_of[slide.slide_id] == part]
-        if not inside:
-            raise UsageError(f"{part!r} has no slides; {remedy}")
-        lost = sorted({str(slide.label) for slide in slides} - {str(slide.label) for slide in inside})
-        if lost:
-            raise UsageError(f"{part!r} has no slide labelled {lost[0]!r} ({len(inside)} of other classes); {remedy}")
+    if folds is not None or all(slide.split is None and slide.fold is None for slide in slides):
+        _deal(slides, DEFAULT_FOLDS if folds is None else folds, 0, by)
+    elif all(slide.split is None for slide in slides):
+        _by_column(slides, by)
+    elif by == "site":
+        _refuse_parted(slides, {slide.slide_id: str(slide.split) for slide in slides}, "the table's split column", by)
 
 
 def refuse_twins(parts: Mapping[str, Sequence[CohortSlide]], fingerprints: Mapping[str, str]) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.cohort.columns import choose_columns, label_column, refuse_lookalikes
-from pipeline.cohort.files import PYRAMID_SUFFIX, SLIDE_SUFFIXES, find_slides, folder_name, slide_stem
+from pipeline.cohort.files import PYRAMID_SUFFIX, SLIDE_SUFFIXES, find_slides, finder, folder_name, slide_stem
 from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
 from pipeline.cohort.spelling import is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
@@ -111,16 +111,19 @@ def read_training_table(
     root: Path | None = None,
     columns: Mapping[str, str] | None = None,
     positive: str | None = None,
+    folds: int | None = None,
 ) -> Cohort:
     """A cohort table fit for training: every slide exists, has a label and a patient, who is on one side of a split.
 
     Args:
         table, label, root, columns: as in `read_table`.
         positive: which of two classes is the positive; default: the last in their order.
+        folds: of a cross-validation that replaces the table's split or fold column, or None.
 
     Raises:
         UsageError: as `read_table`, and where a slide has a problem, no label or no patient though others do, there is
-            only one class, or the split column is half filled or parts a patient's slides.
+            only one class, the split column is half filled or parts a patient's slides, or a part of the table (train,
+            test or a fold) has no slides or lacks a class.
     """
     cohort = read_table(table, label=label, root=root, columns=columns, training=True)
     problems = [slide.problem for slide in cohort.slides if slide.problem]
@@ -144,6 +147,8 @@ def read_training_table(
             f"{', '.join(cohort.classes)}; correct it or leave it out"
         )
     _refuse_leaks(cohort)
+    if folds is None:
+        _refuse_lost_classes(cohort)
     return replace(cohort, positive=positive)
 
 
@@ -180,7 +185,7 @@ def read_table(
     if label_at is not None:
         taken["label"] = label_at
         refuse_lookalikes(header, rows, taken, table)
-    find = _finder((root or table.parent).absolute())
+    find = finder((root or table.parent).absolute())
     slides: list[tuple[CohortSlide, str]] = []
     for number, row in rows:
         cell = {role: row[at] for role, at in taken.items()}
@@ -194,7 +199,7 @@ def read_table(
         if training and "patient" in taken and told["patient"] is None:
             raise UsageError(
                 f"{table}, {where}: slide {slide_id!r} has no {header[taken['patient']]!r} "
-                f"(found {cell['patient']!r}), so what may it be held out with? Fill it in or remove the row"
+                f"(found {cell['patient']!r}), and a patient's slides must stay together; fill it in or remove the row"
             )
         patient = told.get("patient")
         barcode = tcga_patient(patient or slide_id)
@@ -221,7 +226,7 @@ def read_table(
 
 
 def _refuse_near_equal(cohort: Cohort) -> None:
-    for role in ("label", "patient", "site"):
+    for role in ("label", *({"patient", "site"} & cohort.columns.keys())):
         twins = near_equal(text for text in (getattr(slide, role) for slide in cohort.slides) if text is not None)
         if twins:
             raise UsageError(
@@ -236,37 +241,6 @@ def _unlabelled(path: Path) -> CohortSlide:
     return CohortSlide(slide_id=slide_id, path=path, patient=slide_id, problem=problem)
 
 
-def _finder(root: Path) -> Callable[[str, str], tuple[Path, str | None]]:
-    """A function from a slide's name in a row to its path and, where it cannot be found, why and what to do."""
-    by_stem: dict[Path, dict[str, list[Path]]] = {}  # of every folder that had to be searched
-
-    def find(name: str, where: str) -> tuple[Path, str | None]:
-        path = Path(os.path.abspath(root / Path(name).expanduser()))
-        if "\\" in name and not os.path.exists(path):  # a table that was written on Windows
-            path = Path(os.path.abspath(root / Path(name.replace("\\", "/")).expanduser()))
-        if os.path.isdir(path) and path.suffix.lower() != PYRAMID_SUFFIX:
-            inside = find_slides(path)
-            if len(inside) == 1:
-                return inside[0], None
-            return path, f"{where}: {path} is a folder with {len(inside)} slides; name one slide"
-        if os.path.exists(path):
-            return path, None
-        missing = f"{where}: no slide {path}; correct the path or the folder that paths start from ({root})"
-        if path.suffix.lower() in (*SLIDE_SUFFIXES, PYRAMID_SUFFIX) or not os.path.isdir(path.parent):
-            return path, missing
-        if path.parent not in by_stem:
-            by_stem[path.parent] = {}
-            for slide in find_slides(path.parent):
-                by_stem[path.parent].setdefault(slide_stem(slide), []).append(slide)
-        fits = by_stem[path.parent].get(path.name, [])
-        if len(fits) > 1:
-            names = ", ".join(str(fit.relative_to(path.parent)) for fit in fits[:3])
-            return path, f"{where}: {name!r} fits {len(fits)} slides ({names}); name one with its folder and suffix"
-        return (fits[0], None) if fits else (path, missing)
-
-    return find
-
-
 def _refuse_leaks(cohort: Cohort) -> None:
     if all(slide.split is None for slide in cohort.slides):
         return
@@ -279,6 +253,22 @@ def _refuse_leaks(cohort: Cohort) -> None:
             raise UsageError(
                 f"{cohort.source}: patient {slide.patient!r} is in both {first.split} ({first.slide_id!r}) and "
                 f"{slide.split} ({slide.slide_id!r}); put all slides of a patient into one"
+            )
+
+
+def _refuse_lost_classes(cohort: Cohort) -> None:
+    """Every part that is learnt from or judged needs every class: train, test where there is one, and each fold."""
+    by_split = any(slide.split is not None for slide in cohort.slides)
+    part_of = [str(slide.split) if by_split else f"fold {slide.fold}" for slide in cohort.slides]
+    found = set(part_of)
+    for part in ["train", *({"test"} & found)] if by_split else sorted(found - {"fold None"}):
+        labels = [slide.label for slide, its in zip(cohort.slides, part_of, strict=True) if its == part]
+        lost = [name for name in cohort.classes if name not in labels]
+        if lost:
+            what = f"no slide labelled {lost[0]!r} among its {len(labels)}" if labels else "no slides"
+            raise UsageError(
+                f"{cohort.source}: {part} has {what}; correct the {'split' if by_split else 'fold'} column, or set "
+                "training.folds to cross-validate without it"
             )
 
 

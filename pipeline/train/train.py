@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pipeline.cohort.metrics import evaluate, in_words
-from pipeline.cohort.splits import check_parts, refuse_twins, split_cohort
+from pipeline.cohort.splits import check_folds, refuse_twins, split_cohort
 from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.errors import UsageError
@@ -106,8 +106,9 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
         root=told.slides,
         columns={role: name for role, name in columns.items() if name is not None},
         positive=told.positive,
+        folds=config.training.folds,
     )
-    check_parts(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
+    check_folds(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
     say(cohort.reading)
     spec = model_spec(config, cohort.classes)
     try:
