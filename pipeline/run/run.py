@@ -37,7 +37,8 @@ class RunSummary:
         failed: how many could not be.
         reused: how many of the predicted ones were so by an earlier run.
         rows: the rows of predictions.csv, by column.
-        metrics: of the slides that have labels; empty where there are none, or of one class only.
+        metrics: of the slides that have labels, of those whose split is test where the table has splits; empty where
+            there are none, or of one class only.
     """
 
     total: int
@@ -120,7 +121,9 @@ def _finish(
     from pipeline.report.report import write_report
 
     done = [(slide, row) for slide, row in zip(cohort.slides, rows, strict=True) if row["status"] == "ok"]
-    labelled = [(slide, row) for slide, row in done if slide.label is not None]
+    # what the table gives to training says nothing of slides that a model has not seen
+    judged = [(slide, row) for slide, row in done if slide.split in (None, "test")]
+    labelled = [(slide, row) for slide, row in judged if slide.label is not None]
     metrics: dict[str, Any] = {}
     if len({slide.label for slide, _ in labelled}) > 1:
         metrics = evaluate(
