@@ -348,3 +348,77 @@ def test_what_training_refuses(table, text, message):
     with pytest.raises(UsageError, match=message) as caught:
         read_training_table(table(text))
     assert one_line(caught)
+
+
+@pytest.mark.parametrize("column", ["label", "patient", "site"])
+def test_what_differs_by_what_is_overlooked_is_refused_with_both_spellings(table, column):
+    others = {"label": "patient", "patient": "label", "site": "label"}[column]
+    path = table(
+        f"slide,{column},{others}\na.svs,caf\u00e9,p\nb.ndpi,cafe\u0301,q\nsub dir/..,other,r\n".replace(
+            "sub dir/..", "sub dir"
+        )
+    )
+    with pytest.raises(
+        UsageError, match=rf"{column} 'cafe\\u0301' and {column} 'caf\\xe9' differ only by what is overlooked"
+    ):
+        read_table(path)
+
+
+def test_missing_values_are_no_class_no_site_and_no_patient(table):
+    path = table("slide,label,patient,site\na.svs,NA,P,n/a\nb.ndpi,x,?,N\n")
+    first, second = find_target(path).slides
+    assert (first.label, first.site, second.patient) == (None, None, "b")
+    with pytest.raises(UsageError, match=r"row 3: slide 'b' has no 'patient' \(found '\?'\).*fill it in"):
+        read_training_table(path)
+
+
+def test_the_positive_class_is_the_last_or_the_one_that_is_chosen(table):
+    path = table("slide,label\na.svs,tumour\nb.ndpi,normal\n")
+    assert read_training_table(path).classes == ("normal", "tumour")
+    assert read_training_table(path, positive="normal").classes == ("tumour", "normal")
+    with pytest.raises(
+        UsageError, match=r"cohort\.positive must be one of two classes, found 'tumor' and .* normal, tumour"
+    ):
+        read_training_table(path, positive="tumor")
+
+
+@pytest.mark.parametrize(
+    ("column", "parts", "message"),
+    [
+        (
+            "split",
+            ("train", "train", "test", "test"),
+            r"train has no slide labelled 'y' among its 2; correct the split",
+        ),
+        (
+            "split",
+            ("test", "val", "test", "val"),
+            "train has no slides; correct the split column, or set training.folds",
+        ),
+        ("split", ("train", "test", "train", "val"), r"test has no slide labelled 'y' among its 1"),
+        ("fold", (0, 0, 1, 1), r"fold 0 has no slide labelled 'y' among its 2; correct the fold column"),
+    ],
+)
+def test_a_part_that_lacks_a_class_is_refused_unless_folds_replace_it(table, folder, column, parts, message):
+    names = ["a.svs", "b.ndpi", "c.svs", "d.svs"]
+    for name in names:
+        touch(folder / name)
+    rows = zip(names, "xxyy", parts, strict=True)
+    path = table(f"slide,label,{column}\n" + "".join(f"{name},{label},{part}\n" for name, label, part in rows))
+    with pytest.raises(UsageError, match=message):
+        read_training_table(path)
+    assert len(read_training_table(path, folds=2).slides) == 4
+
+
+def test_a_pyramid_stands_in_the_place_of_its_slide(table, folder):
+    (folder / "gone.ome.zarr").mkdir()
+    first, second = read_table(table("slide\ngone.tif\na.svs\n")).slides
+    assert (first.path.name, first.slide_id, first.problem) == ("gone.ome.zarr", "gone", None)
+    assert second.path.name == "a.svs"
+
+
+def test_names_written_on_windows_or_in_another_case_are_found_or_told(table, folder):
+    (touch(folder / "sub dir" / "e.svs"))
+    first, second = read_table(table("slide\nsub dir\\e.svs\nB.NDPI\n")).slides
+    assert (first.path, first.problem) == (folder / "sub dir" / "e.svs", None)
+    assert second.problem is None or second.problem.endswith("; there is 'b.ndpi'")
