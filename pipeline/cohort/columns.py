@@ -58,7 +58,8 @@ _ID_TOKENS = frozenset(
 _OTHER_TOKENS = frozenset(
     (
         *("stage", "grade", "tnm", "type", "scanner", "stain", "age", "date", "time", "magnification", "objective"),
-        *("note", "notes", "comment", "remark", "mpp", "size"),
+        *("note", "notes", "comment", "remark", "mpp", "size", "sex", "gender", "race", "ethnicity", "status", "year"),
+        *("count", "history", "weight", "height", "bmi", "diagnosis", "score"),
     )
 )
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "tune", "test", "testing"))
@@ -122,9 +123,9 @@ def label_column(header: Sequence[str], rows: Rows, label: str, table: Path, *, 
 def refuse_lookalikes(header: Sequence[str], rows: Rows, taken: Mapping[str, int], table: Path) -> None:
     """Refuse a column that was not taken and yet groups slides as patients do, or holds the words of a split.
 
-    A column looks like patients where several slides share a value and it is called so (`Pat. No.`), or its values are
-    identifiers (letters with digits; numbers or names in a column that is called id, code, number ...) of at least five
-    and a third as many as slides.
+    A column looks like patients where several slides share a value and it is called so (`Pat. No.`, but not what is
+    told of patients, as `patient_age`), or its values are identifiers (letters with digits; numbers or names in a
+    column that is called id, code, number ...) of at least five and a third as many as slides.
 
     Raises:
         UsageError: which names the column and the remedies.
@@ -179,7 +180,7 @@ def _one(header: Sequence[str], rows: Rows, names: Sequence[str], role: str, tab
 def _refuse_twice(header: Sequence[str], table: Path) -> None:
     seen: dict[str, str] = {}
     for name in header:
-        key = " ".join(name.casefold().split())
+        key = column_key(name)
         if key and key in seen:
             raise UsageError(f"{table}: two columns are called {seen[key]!r} and {name!r}; rename or delete one")
         seen[key] = name
@@ -191,10 +192,12 @@ def _tokens(name: str) -> list[str]:
 
 def _groups_patients(name: str, values: Sequence[str]) -> bool:
     tokens = _tokens(name)
+    if not _OTHER_TOKENS.isdisjoint(tokens):
+        return False
     if any(token in _PATIENT_TOKENS or token.startswith(_PATIENT_WORDS) for token in tokens):
         return True
     different = len(set(values))
-    if different < 5 or different * 3 < len(values) or not _OTHER_TOKENS.isdisjoint(tokens):
+    if different < 5 or different * 3 < len(values):
         return False
     if all(re.search(r"[^\W\d_]", value) and re.search(r"\d", value) and " " not in value for value in values):
         return True

@@ -34,6 +34,12 @@ class CohortConfig(_Section):
         description="Which of two classes is the positive one in AUPRC, F1 and wherever classes are listed, where it "
         "is last; unset: the later one in the alphabet, or the greater number.",
     )
+
+    @field_validator("positive", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: object) -> object:
+        return str(value) if type(value) is int else value  # YAML reads the class 1 as a number
+
     slide_column: str | None = Field(
         default=None, min_length=1, description="Column of the slides' files; unset: found by its name (docs/files.md)."
     )

@@ -67,6 +67,8 @@ def test_what_looks_like_patients_is_refused_with_both_remedies(table, name, val
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("patient_age", lambda i: 50 + i // 2),
+        ("Case type", lambda i: ("biopsy", "resection")[i % 2]),
         ("age", lambda i: 50 + i // 2),
         ("scanner", lambda i: ("GT450", "AT2")[i % 2]),
         ("stage", lambda i: f"T{i // 4}a"),
@@ -89,7 +91,7 @@ def test_two_columns_that_part_slides_differently_are_refused_by_name(table):
     with pytest.raises(UsageError, match=r"'subject' and 'case' may both be the patient's.*cohort\.patient_column"):
         read_training_table(path)
     assert read_training_table(path, columns={"patient": "subject"}).slides[1].patient == "P0"
-    same = read_training_table(table("case_id,submitter_id", lambda i: f"C{i // 2},P{i // 2}"))
+    same = read_training_table(table("case_id,submitter_id", lambda i: f"C{i // 2},P{i // 2}"))  # as in GDC's tables
     assert same.columns["patient"] == "submitter_id"
 
 
@@ -126,6 +128,8 @@ def test_sites_by_the_names_people_use(table, name):
 def test_two_columns_of_one_name_are_refused(table):
     with pytest.raises(UsageError, match="two columns are called 'label' and 'Label'"):
         read_table(table("Label"))
+    with pytest.raises(UsageError, match="two columns are called 'Tumor Type' and 'tumor_type'"):
+        read_table(table("tumor_type", header="slide,label,Tumor Type", cells=lambda i: f"s{i:02}.svs,a,b"))
 
 
 def test_tcga_barcodes_name_patient_and_site(tmp_path):

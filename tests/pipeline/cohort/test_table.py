@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.cohort.files import find_slides, folder_name, slide_stem
+from pipeline.cohort.files import find_slides
 from pipeline.cohort.table import CohortSlide, find_target, read_table, read_training_table
 from pipeline.errors import UsageError
 from pipeline.output.attention_map import write_attention_zarr
@@ -152,53 +152,6 @@ def test_every_real_slide_is_found(shared_data):
     found = {slide.path.name for slide in find_target(shared_data / "slides").slides}
     files = {p.name for p in (shared_data / "slides").glob("**/*") if p.suffix in (".svs", ".tiff", ".dcm", ".ndpi")}
     assert found == files
-
-
-# ---- names ----
-
-
-@pytest.mark.parametrize(
-    ("name", "safe"),
-    [
-        ("test3-DAPI-2-(387)", "test3-DAPI-2-(387)"),
-        ("Fälle 12 肝臓", "Fälle 12 肝臓"),
-        ("a/b\\c:d*e?f", "a%2Fb%5Cc%3Ad%2Ae%3Ff"),
-        ("a\nb\tc\0", "a%0Ab%09c%00"),
-        ("50%", "50%25"),
-        ("..", "%2E%2E"),
-        (" x. ", "%20x.%20"),
-        ("con", "%63on"),
-        ("COM1.a", "%43OM1.a"),
-        ("bad\udcff", "bad%ED%B3%BF"),
-    ],
-)
-def test_names_become_safe_folders(tmp_path, name, safe):
-    assert folder_name(name) == safe
-    (tmp_path / safe).mkdir()
-    assert [path.name for path in tmp_path.iterdir()] == [safe]
-
-
-def test_names_stay_different_when_cut():
-    first, second = folder_name("é" * 300 + "1"), folder_name("é" * 300 + "2")
-    assert first != second
-    assert max(len(first.encode()), len(second.encode())) <= 120
-    assert folder_name("a/b") != folder_name("a%2Fb")
-    assert folder_name("e\u0301") == folder_name("é")
-
-
-@pytest.mark.parametrize(
-    ("file", "stem"),
-    [
-        ("a.svs", "a"),
-        ("a.OME.TIFF", "a"),
-        ("a.ome.zarr", "a"),
-        ("TCGA-1.2f6b", "TCGA-1.2f6b"),
-        ("TCGA-1.2f6b.svs", "TCGA-1.2f6b"),
-        ("x.jp2", "x.jp2"),
-    ],
-)
-def test_stems(file, stem):
-    assert slide_stem(Path(file)) == stem
 
 
 # ---- tables ----
@@ -408,17 +361,3 @@ def test_a_part_that_lacks_a_class_is_refused_unless_folds_replace_it(table, fol
     with pytest.raises(UsageError, match=message):
         read_training_table(path)
     assert len(read_training_table(path, folds=2).slides) == 4
-
-
-def test_a_pyramid_stands_in_the_place_of_its_slide(table, folder):
-    (folder / "gone.ome.zarr").mkdir()
-    first, second = read_table(table("slide\ngone.tif\na.svs\n")).slides
-    assert (first.path.name, first.slide_id, first.problem) == ("gone.ome.zarr", "gone", None)
-    assert second.path.name == "a.svs"
-
-
-def test_names_written_on_windows_or_in_another_case_are_found_or_told(table, folder):
-    (touch(folder / "sub dir" / "e.svs"))
-    first, second = read_table(table("slide\nsub dir\\e.svs\nB.NDPI\n")).slides
-    assert (first.path, first.problem) == (folder / "sub dir" / "e.svs", None)
-    assert second.problem is None or second.problem.endswith("; there is 'b.ndpi'")
