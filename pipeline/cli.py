@@ -182,6 +182,8 @@ def run(
     from pipeline import commands
 
     cohort = commands.read_cohort(target)
+    if cohort.columns:
+        _say(cohort.reading)
     with _Progress("predicting") as progress:
         summary = commands.run(
             cohort,

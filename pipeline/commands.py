@@ -211,11 +211,18 @@ class TrainSummary:
         def cells(value: Any) -> str:
             if not isinstance(value, dict):
                 return f"{value:.3f}" if isinstance(value, float) else str(value)
+            if "value" not in value:
+                return ", ".join(f"{count} {name}" for name, count in value.items())
             if value.get("low") is None:
                 return str(value.get("value"))
             return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
-        rows = [(part, name, cells(value)) for part, told in self.metrics.items() for name, value in told.items()]
+        rows = [
+            (part, name, cells(value))
+            for part, told in self.metrics.items()
+            for name, value in told.items()
+            if name != "sites"
+        ]
         rows += [("left out", slide, reason) for slide, reason in self.excluded.items()]
         return table(rows, header=("slides", "metric", "value (95 % interval)"), caption=str(self.model))
 

@@ -55,7 +55,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "shipped": (),
         "config": ("sections", "loading"),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
-        "cohort": ("files", "rows", "table", "splits", "metrics"),
+        "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics"),
         "model": ("values", "reading", "regions", "sampler", "look", "checkpoint"),
         "predict": (),
         "train": ("looks", "key", "calibrate", "slides", "warm_up", "fit", "train"),

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
@@ -90,6 +90,43 @@ def folder_name(name: str) -> str:
     if len(raw) <= _MAX_NAME_BYTES:
         return safe
     return raw[: _MAX_NAME_BYTES - 17].decode(errors="ignore") + "~" + hashlib.sha256(raw).hexdigest()[:16]
+
+
+def finder(root: Path) -> Callable[[str, str], tuple[Path, str | None]]:
+    """A function from a slide's name in a row to its path and, where it cannot be found, why and what to do."""
+    by_stem: dict[Path, dict[str, list[Path]]] = {}  # of every folder that had to be searched
+
+    def find(name: str, where: str) -> tuple[Path, str | None]:
+        path = Path(os.path.abspath(root / Path(name).expanduser()))
+        if "\\" in name and not os.path.exists(path):  # a table that was written on Windows
+            path = Path(os.path.abspath(root / Path(name.replace("\\", "/")).expanduser()))
+        if os.path.isdir(path) and path.suffix.lower() != PYRAMID_SUFFIX:
+            inside = find_slides(path)
+            if len(inside) == 1:
+                return inside[0], None
+            return path, f"{where}: {path} is a folder with {len(inside)} slides; name one slide"
+        if os.path.exists(path):
+            return path, None
+        pyramid = path.with_name(f"{slide_stem(path)}.ome.zarr")
+        if path.suffix.lower() in SLIDE_SUFFIXES and pyramid.is_dir():  # what `saccade cache` wrote stands in its place
+            return pyramid, None
+        missing = f"{where}: no slide {path}; correct the path or the folder that paths start from ({root})"
+        if os.path.isdir(path.parent) and os.access(path.parent, os.R_OK):
+            near = next((name for name in os.listdir(path.parent) if name.casefold() == path.name.casefold()), None)
+            missing += f"; there is {near!r}" if near else ""
+        if path.suffix.lower() in (*SLIDE_SUFFIXES, PYRAMID_SUFFIX) or not os.path.isdir(path.parent):
+            return path, missing
+        if path.parent not in by_stem:
+            by_stem[path.parent] = {}
+            for slide in find_slides(path.parent):
+                by_stem[path.parent].setdefault(slide_stem(slide), []).append(slide)
+        fits = by_stem[path.parent].get(path.name, [])
+        if len(fits) > 1:
+            names = ", ".join(str(fit.relative_to(path.parent)) for fit in fits[:3])
+            return path, f"{where}: {name!r} fits {len(fits)} slides ({names}); name one with its folder and suffix"
+        return (fits[0], None) if fits else (path, missing)
+
+    return find
 
 
 def _percent(char: str) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from pathlib import Path
 
 from pipeline.errors import UsageError
+
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"PAR1")  # xlsx, ods, zip; xls; gz; parquet
 
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -19,21 +22,30 @@ _SPLITS = {
 def read_rows(table: Path) -> tuple[list[str], list[tuple[int, list[str]]], str]:
     """(column names, (row number as a spreadsheet counts, cells) for every row that is not blank, decimal sign).
 
+    A first line ``sep=;``, by which spreadsheets are told the separator, is none of the rows.
+
     Raises:
-        UsageError: unreadable, not UTF-8, no valid CSV, empty, or a row with more cells than the header.
+        UsageError: unreadable, a spreadsheet, not UTF-8, no valid CSV, empty, or a row with more cells than the header.
     """
     try:
-        text = table.read_bytes().decode("utf-8-sig")
+        content = table.read_bytes()
+        if content.startswith(_WORKBOOKS):
+            raise UsageError(f"{table} is a spreadsheet or an archive, not text; save the table as 'CSV UTF-8'")
+        text = content.decode("utf-8-sig")
         if "\0" in text:
             raise UnicodeError
     except OSError as exc:
         raise UsageError(f"cannot read the cohort table {table}: {exc.strerror}; give the path of a CSV file") from exc
     except UnicodeError as exc:
         raise UsageError(f"{table}: not UTF-8 text; save the table as 'CSV UTF-8'") from exc
-    first = text.lstrip("\r\n").partition("\n")[0]
-    separator = max(",;\t", key=first.count)
+    told = re.match(r'"?sep=(.)"?[ \t]*(?:\r\n|\n|\r)', text, re.IGNORECASE)
+    if told:
+        text = text[told.end() :]
+    first = (re.split("[\r\n]", text.lstrip("\r\n"), maxsplit=1))[0]
+    separator = told[1] if told else max(",;\t|", key=lambda sign: len(next(csv.reader([first], delimiter=sign), [])))
     try:
-        lines = list(csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True))
+        # cells may hold what str.splitlines takes for the end of a line, such as U+2028
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except csv.Error as exc:
         raise UsageError(f"{table}: not a valid CSV ({exc}); save it again as 'CSV UTF-8'") from exc
     rows = [(i, [cell.strip() for cell in line]) for i, line in enumerate(lines, 1)]

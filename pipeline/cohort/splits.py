@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
@@ -15,23 +18,73 @@ from pipeline.output.table import write_table
 
 DEFAULT_FOLDS = 5
 
+By = Literal["patient", "site"]
 
-def split_cohort(slides: Sequence[CohortSlide], *, folds: int | None, seed: int, path: Path) -> dict[str, int]:
+
+def check_folds(slides: Sequence[CohortSlide], *, folds: int | None, by: By = "patient") -> None:
+    """Refuse, before a slide is read, what `split_cohort` would; by "site" a split column that parts a site, too.
+
+    Raises:
+        UsageError: as `split_cohort`.
+    """
+    if folds is not None or all(slide.split is None and slide.fold is None for slide in slides):
+        _deal(slides, DEFAULT_FOLDS if folds is None else folds, 0, by)
+    elif all(slide.split is None for slide in slides):
+        _by_column(slides, by)
+    elif by == "site":
+        _refuse_parted(slides, {slide.slide_id: str(slide.split) for slide in slides}, "the table's split column", by)
+
+
+def refuse_twins(parts: Mapping[str, Sequence[CohortSlide]], fingerprints: Mapping[str, str]) -> list[str]:
+    """Refuse a slide that is in two parts, or has two labels, under two names; a warning for each other pair.
+
+    Args:
+        parts: slides of each part.
+        fingerprints: of the slides' content, by slide id; those of slides that cannot be read are missing.
+
+    Raises:
+        UsageError: which two.
+    """
+    seen: dict[str, tuple[CohortSlide, str]] = {}
+    warnings = []
+    for part, slides in parts.items():
+        for slide in slides:
+            content = fingerprints.get(slide.slide_id)
+            if content is None:
+                continue
+            first, where = seen.setdefault(content, (slide, part))
+            if first is slide:
+                continue
+            both = f"{first.slide_id!r} ({first.path}) and {slide.slide_id!r} ({slide.path}) are one slide by content"
+            if where != part:
+                raise UsageError(f"{both}, but in both {where} and {part}; remove one, or put them into one part")
+            if first.label != slide.label:
+                raise UsageError(f"{both}, but labelled {first.label!r} and {slide.label!r}; correct or remove one")
+            warnings.append(f"{both}: it counts twice; remove one")
+    return warnings
+
+
+def split_cohort(
+    slides: Sequence[CohortSlide], *, folds: int | None, seed: int, path: Path, by: By = "patient"
+) -> dict[str, int]:
     """The cross-validation fold that tests each slide, by slide id, from the file ``path`` or newly made and written.
 
     With ``folds`` None the table's fold column decides, else there are `DEFAULT_FOLDS`; a given ``folds`` overrides the
     column. New folds keep a patient's slides together and deal the patients of each label evenly; they depend on the
-    slides and the seed, not on their order. A file keeps its folds when only the seed has changed, and may list more
-    slides than there are now; where it fits in no other way, it is an error and stays as it is.
+    slides and the seed, not on their order. By "site" they keep all patients of a site together, so that no model is
+    judged at a site that it has learnt from, as even in classes as whole sites allow (`_deal_sites`).
+
+    A file keeps its folds when only the seed has changed, and may list more slides than there are now; where it fits in
+    no other way, it is an error and stays as it is.
 
     Raises:
-        UsageError: a class has too few patients, the fold column is not filled in or parts a patient's slides, or the
-            file does not fit.
+        UsageError: a class has too few patients or sites, the fold column is not filled in or parts the slides of a
+            patient or site, a slide has no site or a patient two, or the file does not fit.
     """
     by_table = folds is None and any(slide.fold is not None for slide in slides)
     count = DEFAULT_FOLDS if folds is None else folds
     if not path.exists():
-        fold_of = _by_column(slides) if by_table else _deal(slides, count, seed)
+        fold_of = _by_column(slides, by) if by_table else _deal(slides, count, seed, by)
         told = [{"slide_id": slide.slide_id, "patient": slide.patient, "label": slide.label} for slide in slides]
         write_table(path, [{"fold": fold_of[str(row["slide_id"])], **row} for row in told])
         return fold_of
@@ -41,15 +94,15 @@ def split_cohort(slides: Sequence[CohortSlide], *, folds: int | None, seed: int,
     if unlisted is not None:
         raise UsageError(f"{path} does not list slide {unlisted!r}; {remedy}")
     fold_of = {slide.slide_id: stored[slide.slide_id] for slide in slides}
-    if by_table and fold_of != _by_column(slides):
+    if by_table and fold_of != _by_column(slides, by):
         raise UsageError(f"{path} differs from the table's fold column; {remedy}")
     if not by_table and len(set(stored.values())) != count:
         raise UsageError(f"{path} has {len(set(stored.values()))} folds where {count} are asked for; {remedy}")
-    _refuse_parted_patients(slides, fold_of, f"{path}; {remedy}")
+    _refuse_parted(slides, fold_of, f"{path}; {remedy}", by)
     return fold_of
 
 
-def _by_column(slides: Sequence[CohortSlide]) -> dict[str, int]:
+def _by_column(slides: Sequence[CohortSlide], by: By) -> dict[str, int]:
     fold_of: dict[str, int] = {}
     for slide in slides:
         if slide.fold is None:
@@ -57,12 +110,14 @@ def _by_column(slides: Sequence[CohortSlide]) -> dict[str, int]:
         fold_of[slide.slide_id] = slide.fold
     if len(set(fold_of.values())) < 2:
         raise UsageError("the table's fold column has a single fold; use two or more, or set training.folds")
-    _refuse_parted_patients(slides, fold_of, "the table's fold column; put them into one fold")
+    _refuse_parted(slides, fold_of, "the table's fold column; put them into one fold", by)
     return fold_of
 
 
-def _deal(slides: Sequence[CohortSlide], folds: int, seed: int) -> dict[str, int]:
+def _deal(slides: Sequence[CohortSlide], folds: int, seed: int, by: By) -> dict[str, int]:
     """Every class's patients in random order, dealt like cards; a patient of several classes counts for the rarest."""
+    if by == "site":
+        return _deal_sites(slides, folds)
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for slide in slides:
         labels[slide.patient].add(slide.label or "")
@@ -87,12 +142,86 @@ def _deal(slides: Sequence[CohortSlide], folds: int, seed: int) -> dict[str, int
     return {slide.slide_id: fold_of[slide.patient] for slide in slides}
 
 
-def _refuse_parted_patients(slides: Sequence[CohortSlide], fold_of: dict[str, int], where: str) -> None:
-    seen: dict[str, int] = {}
+def _deal_sites(slides: Sequence[CohortSlide], folds: int) -> dict[str, int]:
+    """Whole sites to folds, such that each has nearly its share of every class's patients.
+
+    Minimises ``sum over folds and classes of ((patients - share) / share)^2``, where a fold without a class counts more
+    than all else: the largest sites first, each where it costs least, then single moves and swaps of two while any
+    helps. A patient with slides of several classes counts in each. The aim is Howard et al.'s (2021).
+    """
+    _refuse_unsited(slides)
+    sites = sorted({str(slide.site) for slide in slides})
+    classes = sorted({str(slide.label) for slide in slides})
+    people = {(str(slide.site), str(slide.label), slide.patient) for slide in slides}
+    counts = np.array([[sum(p[:2] == (site, name) for p in people) for name in classes] for site in sites])
+    for name, having in zip(classes, (counts > 0).sum(0).tolist(), strict=True):
+        if having < folds:
+            remedy = f"set training.folds to {having}" if having > 1 else "set training.folds_by to patient"
+            raise UsageError(
+                f"class {name!r} is at {having} site{'s' * (having != 1)}, too few for {folds} folds by site, each of "
+                f"which needs it; {remedy} or add sites"
+            )
+    share = counts.sum(0) / folds
+
+    def cost(fold_of: NDArray[np.int64]) -> float:
+        held = np.stack([counts[fold_of == fold].sum(0) for fold in range(folds)])
+        return float((((held - share) / share) ** 2).sum() + counts.size * folds**2 * 1e3 * (held == 0).sum())
+
+    best = np.full(len(sites), -1)
+    for site in np.argsort(-counts.sum(1), kind="stable").tolist():
+        best = min((_changed(best, {site: fold}) for fold in range(folds)), key=cost)
+    while True:
+        moves = [(site, fold) for site in range(len(sites)) for fold in range(folds) if fold != best[site]]
+        tried = [_changed(best, {site: fold}) for site, fold in moves]
+        pairs = [(a, b) for a, b in itertools.combinations(range(len(sites)), 2) if best[a] != best[b]]
+        tried += [_changed(best, {a: best[b], b: best[a]}) for a, b in pairs]
+        found = min(tried, key=cost, default=best)
+        if cost(found) >= cost(best) - 1e-9:
+            break
+        best = found
+    fold_of = dict(zip(sites, best.tolist(), strict=True))
+    dealt = {slide.slide_id: fold_of[str(slide.site)] for slide in slides}
+    for fold, name in itertools.product(range(folds), classes):
+        if not any(dealt[slide.slide_id] == fold and slide.label == name for slide in slides):
+            raise UsageError(
+                f"{folds} folds of whole sites cannot each have a slide labelled {name!r}; set training.folds to "
+                f"{folds - 1} or training.folds_by to patient"
+            )
+    return dealt
+
+
+def _changed(fold_of: NDArray[np.int64], new: Mapping[int, int]) -> NDArray[np.int64]:
+    changed = fold_of.copy()
+    changed[list(new)] = list(new.values())
+    return changed
+
+
+def _refuse_unsited(slides: Sequence[CohortSlide]) -> None:
+    """Folds by site need a site of every slide, and one of every patient."""
+    seen: dict[str, CohortSlide] = {}
     for slide in slides:
-        fold = fold_of[slide.slide_id]
-        if seen.setdefault(slide.patient, fold) != fold:
-            raise UsageError(f"patient {slide.patient!r} is in folds {seen[slide.patient]} and {fold} of {where}")
+        if slide.site is None:
+            raise UsageError(
+                f"training.folds_by is site, but slide {slide.slide_id!r} has none; fill in the table's site column "
+                "(or name it with cohort.site_column), or set training.folds_by to patient"
+            )
+        first = seen.setdefault(slide.patient, slide)
+        if first.site != slide.site:
+            raise UsageError(
+                f"patient {slide.patient!r} is at two sites, {first.site!r} ({first.slide_id!r}) and {slide.site!r} "
+                f"({slide.slide_id!r}), which folds by site would part; correct it, or set training.folds_by to patient"
+            )
+
+
+def _refuse_parted(slides: Sequence[CohortSlide], part_of: Mapping[str, int | str], where: str, by: By) -> None:
+    if by == "site":
+        _refuse_unsited(slides)
+    for noun in ("patient", "site")[: 1 + (by == "site")]:
+        seen: dict[str, int | str] = {}
+        for slide in slides:
+            name, part = getattr(slide, noun), part_of[slide.slide_id]
+            if seen.setdefault(name, part) != part:
+                raise UsageError(f"{noun} {name!r} is in folds {seen[name]} and {part} of {where}")
 
 
 def _read(path: Path) -> dict[str, int]:

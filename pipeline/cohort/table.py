@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.cohort.files import PYRAMID_SUFFIX, SLIDE_SUFFIXES, find_slides, folder_name, slide_stem
+from pipeline.cohort.columns import choose_columns, label_column, refuse_lookalikes
+from pipeline.cohort.files import PYRAMID_SUFFIX, SLIDE_SUFFIXES, find_slides, finder, folder_name, slide_stem
 from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
+from pipeline.cohort.spelling import is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 
-_COLUMNS = {
-    # slide_id comes last: beside another of these it names the slide, alone it finds it
-    "slide": ("slide", "wsi", "filename", "image_path", "slide_id"),
-    "patient": ("patient", "case_id"),
-    "mpp": ("mpp", "spacing_at_level_0"),
-    "split": ("split",),
-    "fold": ("fold",),
-    "site": ("site",),
-}
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers", ".parquet", ".csv.gz", ".csv.zip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +27,12 @@ class CohortSlide:
     Attributes:
         slide_id: unique in its cohort and safe as a folder name on any system.
         path: absolute; the file, or the `.zarr` folder of a pyramid.
-        patient: who it is from; the slide itself where nobody says.
+        patient: who it is from; where nobody says, the patient of a TCGA barcode, else the slide itself.
         label: class name, or None.
         mpp: µm per level-0 pixel that replaces the file's own, or None.
         split: "train", "val", "test" or None.
         fold: cross-validation fold that tests on it, or None.
-        site: where it was made, or None.
+        site: where it was made; where nobody says, the tissue source site of a TCGA barcode, else None.
         problem: why this slide cannot be used and what to do, or None; a batch records it as the slide's failure.
     """
 
@@ -56,18 +49,33 @@ class CohortSlide:
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """Slides in a fixed order, and where the list came from."""
+    """Slides in a fixed order, and where the list came from.
+
+    Attributes:
+        source: the table, folder or slide.
+        slides: one or more.
+        columns: the table's column that was taken for each of "slide", "patient", "label" ...
+        positive: the class that stands last among the classes, or None for their usual order.
+    """
 
     source: Path
     slides: tuple[CohortSlide, ...]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    positive: str | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The labels that occur, sorted, as numbers where all of them are; of two classes the last is the positive."""
         labels = {slide.label for slide in self.slides if slide.label is not None}
-        if all(re.fullmatch(r"-?[0-9]+", label) for label in labels):
-            return tuple(sorted(labels, key=lambda label: (int(label), label)))
-        return tuple(sorted(labels))
+        by_number = all(re.fullmatch(r"-?[0-9]+", label) for label in labels)
+        order = sorted(labels, key=lambda label: (int(label) if by_number else 0, label))
+        return tuple(sorted(order, key=lambda label: label == self.positive))
+
+    @property
+    def reading(self) -> str:
+        """What was taken from where, for a person."""
+        told = "".join(f", {role} from {name!r}" for role, name in self.columns.items())
+        return f"{self.source}: {len(self.slides)} slides of {len({s.patient for s in self.slides})} patients{told}"
 
 
 def find_target(target: Path, *, label: str = "label", root: Path | None = None) -> Cohort:
@@ -91,89 +99,118 @@ def find_target(target: Path, *, label: str = "label", root: Path | None = None)
         return Cohort(target, slides)
     if not os.path.exists(target):
         raise UsageError(f"no such file or folder: {target}; give a slide, a folder of slides or a cohort table (CSV)")
-    if target.suffix.lower() in TABLE_SUFFIXES:
+    if target.name.lower().endswith((*TABLE_SUFFIXES, *_SPREADSHEETS)):
         return read_table(target, label=label, root=root)
     return Cohort(target, (_unlabelled(target.absolute()),))
 
 
-def read_training_table(table: Path, *, label: str = "label", root: Path | None = None) -> Cohort:
-    """A cohort table fit for training: every slide has a label, and no patient is on both sides of a split.
+def read_training_table(
+    table: Path,
+    *,
+    label: str = "label",
+    root: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    positive: str | None = None,
+    folds: int | None = None,
+) -> Cohort:
+    """A cohort table fit for training: every slide has a label and a patient, who is on one side of a split.
+
+    Args:
+        table, label, root, columns: as in `read_table`.
+        positive: which of two classes is the positive; default: the last in their order.
+        folds: of a cross-validation that replaces the table's split or fold column, or None.
 
     Raises:
-        UsageError: as `read_table`, and where a slide has no label, no slide at all is there, there is only one class,
-            or the split column is half filled or parts a patient's slides.
+        UsageError: as `read_table`, and where a slide has no label or no patient though others do, no slide at all is
+            there, there is only one class, the split column is half filled or parts a patient's slides, or a part of
+            the table (train, test or a fold) has no slides or lacks a class.
     """
-    cohort = read_table(table, label=label, root=root, label_required=True)
+    cohort = read_table(table, label=label, root=root, columns=columns, training=True)
     if all(slide.problem for slide in cohort.slides):  # some may have gone; none there is a wrong folder
         raise UsageError(f"{table}: {cohort.slides[0].problem} (and {len(cohort.slides) - 1} more, all of them)")
     unlabelled = [slide.slide_id for slide in cohort.slides if slide.label is None]
+    name = cohort.columns["label"]
     if unlabelled:
         raise UsageError(
-            f"{table}: {len(unlabelled)} of {len(cohort.slides)} slides have no {label!r}, the first is "
-            f"{unlabelled[0]!r}; fill in the labels or remove those rows"
+            f"{table}: {len(unlabelled)} of {len(cohort.slides)} slides have no {name!r}, the first is "
+            f"{unlabelled[0]!r}; fill in the labels (NA, none, unknown, - and so on are missing) or remove the rows"
         )
     if len(cohort.classes) < 2:
         raise UsageError(
-            f"{table}: column {label!r} must hold two classes or more, found only {cohort.classes[0]!r}; "
+            f"{table}: column {name!r} must hold two classes or more, found only {cohort.classes[0]!r}; "
             "add slides of another class or set cohort.label to another column"
         )
+    if positive is not None and (positive not in cohort.classes or len(cohort.classes) != 2):
+        raise UsageError(
+            f"{table}: cohort.positive must be one of two classes, found {positive!r} and the classes "
+            f"{', '.join(cohort.classes)}; correct it or leave it out"
+        )
     _refuse_leaks(cohort)
-    return cohort
+    if folds is None:
+        _refuse_lost_classes(cohort)
+    return replace(cohort, positive=positive)
 
 
-def read_table(table: Path, *, label: str = "label", root: Path | None = None, label_required: bool = False) -> Cohort:
-    """Read a cohort table: `,`, `;` or tab separated UTF-8 with a header, one slide a row.
+def read_table(
+    table: Path,
+    *,
+    label: str = "label",
+    root: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    training: bool = False,
+) -> Cohort:
+    """Read a cohort table: `,`, `;`, `|` or tab separated UTF-8 with a header, one slide a row.
 
-    Columns, in upper or lower case: slide (or wsi, filename, image_path, slide_id), patient (case_id), label, mpp
-    (spacing_at_level_0), split, fold, site; others are left alone. `slide_id` beside another slide column gives the
-    slide its name. A slide may be named without its suffix where only one file fits. A missing file or a bad mpp is
-    that slide's `problem`, not the table's.
+    Columns go by the names that people use, whatever their case, spaces, `_` and `-`: slide (or wsi, filename,
+    image_path, slide_id ...), patient (case_id, submitter_id ...), label, mpp, split, fold, site (center, hospital
+    ...); docs/files.md has all. `slide_id` beside another slide column gives the slide its name. A slide may be named
+    without its suffix where only one file fits. A missing file or a bad mpp is that slide's `problem`, not the table's.
 
     Args:
         table: the file.
         label: the column that holds the labels.
         root: folder that relative paths start from; default: the table's own.
-        label_required: whether a missing label column is an error.
+        columns: names of the columns for any of "slide", "patient" and "site"; default: by their usual names.
+        training: whether a missing label column or patient is an error, and `label` may have another usual name.
 
     Raises:
-        UsageError: unreadable, no slide column, no such label column, a slide twice, two slides with one name.
+        UsageError: unreadable, no slide column, no such label column, a slide twice, two slides with one name; several
+            columns that may be meant, or one that looks like patients and is called otherwise; labels, patients or
+            sites that differ by what nobody sees.
     """
     header, rows, decimal = read_rows(table)
-    position = {name.casefold(): i for i, name in reversed(list(enumerate(header)))}
-    column = {key: next((position[n] for n in names if n in position), None) for key, names in _COLUMNS.items()}
-    column["label"] = position.get(label.casefold())
-    if column["slide"] is None:
-        raise UsageError(
-            f"{table}: expected a column {' or '.join(_COLUMNS['slide'])}, found {', '.join(header)}; "
-            "rename the one that holds the slides"
-        )
-    if label_required and column["label"] is None:
-        nearest = max(header, key=lambda name: difflib.SequenceMatcher(None, label.lower(), name.lower()).ratio())
-        raise UsageError(
-            f"{table}: no label column {label!r}, found {', '.join(header)}; set cohort.label (nearest: {nearest!r})"
-        )
-    name_column = position.get("slide_id")
-    if name_column == column["slide"]:
-        name_column = None
-    find = _finder((root or table.parent).absolute())
+    taken = choose_columns(header, rows, columns or {}, table)
+    label_at = label_column(header, rows, label, table, required=training)
+    if label_at is not None:
+        taken["label"] = label_at
+        refuse_lookalikes(header, rows, taken, table)
+    find = finder((root or table.parent).absolute())
     slides: list[tuple[CohortSlide, str]] = []
     for number, row in rows:
-        cell = {key: "" if at is None else row[at] for key, at in column.items()}
+        cell = {role: row[at] for role, at in taken.items()}
+        told = {role: None if is_missing(text) else text for role, text in cell.items()}
         where = f"row {number}"
         if not cell["slide"]:
-            raise UsageError(f"{table}, {where}: no slide; fill in {header[column['slide']]!r} or delete the row")
+            raise UsageError(f"{table}, {where}: no slide; fill in {header[taken['slide']]!r} or delete the row")
         path, missing = find(cell["slide"], where)
-        mpp, bad_mpp = mpp_of(cell["mpp"].replace(decimal, "."), where)
-        slide_id = folder_name(("" if name_column is None else row[name_column]) or slide_stem(path))
+        mpp, bad_mpp = mpp_of(cell.get("mpp", "").replace(decimal, "."), where)
+        slide_id = folder_name(told.get("name") or slide_stem(path))
+        if training and "patient" in taken and told["patient"] is None:
+            raise UsageError(
+                f"{table}, {where}: slide {slide_id!r} has no {header[taken['patient']]!r} "
+                f"(found {cell['patient']!r}), and a patient's slides must stay together; fill it in or remove the row"
+            )
+        patient = told.get("patient")
+        barcode = tcga_patient(patient or slide_id)
         slide = CohortSlide(
             slide_id=slide_id,
             path=path,
-            patient=cell["patient"] or slide_id,
-            label=None if cell["label"].lower() in ("", "nan") else cell["label"],
+            patient=barcode or patient or slide_id,
+            label=told.get("label"),
             mpp=mpp,
-            split=split_of(cell["split"], f"{table}, {where}"),
-            fold=fold_of(cell["fold"], f"{table}, {where}"),
-            site=cell["site"] or None,
+            split=split_of(cell.get("split", ""), f"{table}, {where}"),
+            fold=fold_of(cell.get("fold", ""), f"{table}, {where}"),
+            site=told["site"] if "site" in taken else barcode and barcode[5:7],
             problem=missing or bad_mpp,
         )
         slides.append((slide, where))
@@ -181,42 +218,26 @@ def read_table(table: Path, *, label: str = "label", root: Path | None = None, l
         raise UsageError(f"{table}: no slides below the header; add one row for each slide")
     _refuse_same_file(slides, table)
     _refuse_same_name(slides)
-    return Cohort(table, tuple(slide for slide, _ in slides))
+    cohort = Cohort(table, tuple(slide for slide, _ in slides), {role: header[at] for role, at in taken.items()})
+    if "label" in taken:
+        _refuse_near_equal(cohort)
+    return cohort
+
+
+def _refuse_near_equal(cohort: Cohort) -> None:
+    for role in ("label", *({"patient", "site"} & cohort.columns.keys())):
+        twins = near_equal(text for text in (getattr(slide, role) for slide in cohort.slides) if text is not None)
+        if twins:
+            raise UsageError(
+                f"{cohort.source}: {role} {twins[0]!a} and {role} {twins[1]!a} differ only by what is overlooked "
+                "(case, spaces, invisible or look-alike characters, zeros); write both alike, or rename one"
+            )
 
 
 def _unlabelled(path: Path) -> CohortSlide:
     slide_id = folder_name(slide_stem(path))
     problem = None if os.path.exists(path) else f"a link to a missing file, {os.path.realpath(path)}; restore it"
     return CohortSlide(slide_id=slide_id, path=path, patient=slide_id, problem=problem)
-
-
-def _finder(root: Path) -> Callable[[str, str], tuple[Path, str | None]]:
-    """A function from a slide's name in a row to its path and, where it cannot be found, why and what to do."""
-    by_stem: dict[Path, dict[str, list[Path]]] = {}  # of every folder that had to be searched
-
-    def find(name: str, where: str) -> tuple[Path, str | None]:
-        path = Path(os.path.abspath(root / Path(name).expanduser()))
-        if os.path.isdir(path) and path.suffix.lower() != PYRAMID_SUFFIX:
-            inside = find_slides(path)
-            if len(inside) == 1:
-                return inside[0], None
-            return path, f"{where}: {path} is a folder with {len(inside)} slides; name one slide"
-        if os.path.exists(path):
-            return path, None
-        missing = f"{where}: no slide {path}; correct the path or the folder that paths start from ({root})"
-        if path.suffix.lower() in (*SLIDE_SUFFIXES, PYRAMID_SUFFIX) or not os.path.isdir(path.parent):
-            return path, missing
-        if path.parent not in by_stem:
-            by_stem[path.parent] = {}
-            for slide in find_slides(path.parent):
-                by_stem[path.parent].setdefault(slide_stem(slide), []).append(slide)
-        fits = by_stem[path.parent].get(path.name, [])
-        if len(fits) > 1:
-            names = ", ".join(str(fit.relative_to(path.parent)) for fit in fits[:3])
-            return path, f"{where}: {name!r} fits {len(fits)} slides ({names}); name one with its folder and suffix"
-        return (fits[0], None) if fits else (path, missing)
-
-    return find
 
 
 def _refuse_leaks(cohort: Cohort) -> None:
@@ -231,6 +252,22 @@ def _refuse_leaks(cohort: Cohort) -> None:
             raise UsageError(
                 f"{cohort.source}: patient {slide.patient!r} is in both {first.split} ({first.slide_id!r}) and "
                 f"{slide.split} ({slide.slide_id!r}); put all slides of a patient into one"
+            )
+
+
+def _refuse_lost_classes(cohort: Cohort) -> None:
+    """Every part that is learnt from or judged needs every class: train, test where there is one, and each fold."""
+    by_split = any(slide.split is not None for slide in cohort.slides)
+    part_of = [str(slide.split) if by_split else f"fold {slide.fold}" for slide in cohort.slides]
+    found = set(part_of)
+    for part in ["train", *({"test"} & found)] if by_split else sorted(found - {"fold None"}):
+        labels = [slide.label for slide, its in zip(cohort.slides, part_of, strict=True) if its == part]
+        lost = [name for name in cohort.classes if name not in labels]
+        if lost:
+            what = f"no slide labelled {lost[0]!r} among its {len(labels)}" if labels else "no slides"
+            raise UsageError(
+                f"{cohort.source}: {part} has {what}; correct the {'split' if by_split else 'fold'} column, or set "
+                "training.folds to cross-validate without it"
             )
 
 

@@ -28,6 +28,32 @@ class CohortConfig(_Section):
     label: str = Field(
         default="label", min_length=1, description="Column of the table that holds the slide's label, a class name."
     )
+    positive: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Which of two classes is the positive one in AUPRC, F1 and wherever classes are listed, where it "
+        "is last; unset: the later one in the alphabet, or the greater number.",
+    )
+
+    @field_validator("positive", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: object) -> object:
+        return str(value) if type(value) is int else value  # YAML reads the class 1 as a number
+
+    slide_column: str | None = Field(
+        default=None, min_length=1, description="Column of the slides' files; unset: found by its name (docs/files.md)."
+    )
+    patient_column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Column that says whose slide it is; unset: found by its name. The slides' own column says that "
+        "every slide is another patient's.",
+    )
+    site_column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Column that says at which hospital or laboratory the slide was made; unset: found by its name.",
+    )
     slides: Path | None = Field(
         default=None,
         strict=False,
@@ -208,7 +234,12 @@ class TrainingConfig(_Section):
     folds: int | None = Field(
         default=None,
         ge=2,
-        description="Cross-validation folds by patient; unset: the table's split or fold column, else 5 folds.",
+        description="Cross-validation folds; unset: the table's split or fold column, else 5 folds.",
+    )
+    folds_by: Literal["patient", "site"] = Field(
+        default="patient",
+        description="What is never parted between folds: patient; or site, so that no fold is judged at a hospital "
+        "that its model has learnt from (stain and scanner tell the site, and the site often the label).",
     )
     calibration_slides: int = Field(
         default=16,

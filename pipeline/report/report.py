@@ -171,6 +171,7 @@ def _metrics(metrics: Mapping[str, Any], not_counted: Mapping[str, int]) -> str:
         return ""
     of = [_count(int(metrics[key]), key[:-1]) for key in ("slides", "patients") if _number(metrics.get(key))]
     of += [f"not counted: {count} {why}" for why, count in not_counted.items()]
+    of += [f"positive class: {metrics['positive']}"] if metrics.get("positive") else []
     lines = []
     for key, score in scores.items():
         name = NAMES.get(key, key.replace("_", " "))
@@ -185,6 +186,29 @@ def _metrics(metrics: Mapping[str, Any], not_counted: Mapping[str, int]) -> str:
         '<div class="wide"><table class="narrow"><thead><tr><th scope="col">metric</th>'
         '<th scope="col" class="number">value</th><th scope="col" class="number">95 % interval</th>'
         f'<th scope="col">0 to 1</th></tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        + _sites(metrics.get("sites") or {})
+    )
+
+
+def _sites(sites: Mapping[str, Mapping[str, Any]]) -> str:
+    """Each site's AUROC, or that there is none because its slides are of one class."""
+    lines = []
+    for site, metrics in sites.items():
+        auroc = metrics["auroc"]
+        interval = MISSING if auroc["low"] is None else f"{_show(auroc['low'], '.3f')} to {_show(auroc['high'], '.3f')}"
+        classes = ", ".join(f"{count:,} {name}" for name, count in metrics["slides_per_class"].items())
+        bar = "one class only" if auroc["value"] is None else _bar(auroc["value"], auroc["low"], auroc["high"], site)
+        lines.append(
+            f'<tr><th scope="row">{escape(site)}</th><td>{escape(classes)}</td><td class="number">'
+            f'{_show(auroc["value"], ".3f")}</td><td class="number">{interval}</td><td>{bar}</td></tr>'
+        )
+    if not lines:
+        return ""
+    return (
+        '<h3>By site</h3><div class="wide"><table class="narrow"><thead><tr><th scope="col">site</th>'
+        '<th scope="col">slides</th><th scope="col" class="number">AUROC</th>'
+        '<th scope="col" class="number">95 % interval</th><th scope="col">0 to 1</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 

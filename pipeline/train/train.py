@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pipeline.cohort.metrics import evaluate, in_words
-from pipeline.cohort.splits import split_cohort
+from pipeline.cohort.splits import check_folds, refuse_twins, split_cohort
 from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.errors import UsageError, reason_of
@@ -90,7 +90,18 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
         UsageError: configuration, table or folder cannot be used, no slide of some class is left to train on, or
             training diverges.
     """
-    cohort = read_training_table(config.cohort.table, label=config.cohort.label, root=config.cohort.slides)
+    told = config.cohort
+    columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
+    cohort = read_training_table(
+        told.table,
+        label=told.label,
+        root=told.slides,
+        columns={role: name for role, name in columns.items() if name is not None},
+        positive=told.positive,
+        folds=config.training.folds,
+    )
+    check_folds(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
+    say(cohort.reading)
     spec = model_spec(config, cohort.classes)
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     try:
@@ -108,14 +119,17 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
     looks = Looks(untrained, cache, say)
     looks.first(cohort.slides)
     jobs = _jobs(cohort.slides, config, out)
+    twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]
+    for warning in dict.fromkeys(one for found in twins for one in found):
+        say(f"warning: {warning}")
     for job in jobs:
         _refuse_lost_class(job, spec, looks)
     rows: list[dict[str, Any]] = []
     for job in jobs:
         model = _fit(job, spec, config, looks, say)
         for part, slides in job.held_out.items():
-            told = (_predict(model, slide, looks, config) for slide in slides)
-            rows += [{"part": part, **row} for row in told if row is not None]
+            found = (_predict(model, slide, looks, config) for slide in slides)
+            rows += [{"part": part, **row} for row in found if row is not None]
     metrics: dict[str, Any] = {
         "classes": list(spec.classes),
         "slides": {"in_table": len(cohort.slides), "excluded": len(looks.excluded)},
@@ -128,8 +142,8 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
             continue
         metrics[part] = _judge(members, spec.classes)
         say(f"{part}: {in_words(metrics[part])}")
-        for site, told in metrics[part].get("sites", {}).items():
-            say(f"{part}, site {site}: {in_words(told)}")
+        for site, scores in metrics[part].get("sites", {}).items():
+            say(f"{part}, site {site}: {in_words(scores)}")
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
     if looks.excluded:
@@ -163,7 +177,8 @@ def _jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> list[_J
         held_out = {name: tuple(s for s in slides if s.split == name) for name in ("val", "test")}
         train = tuple(s for s in ordered if s.split == "train")
         return [_Job(out, train, {name: part for name, part in held_out.items() if part})]
-    fold_of = split_cohort(slides, folds=config.training.folds, seed=config.training.seed, path=out / "splits.csv")
+    told = config.training
+    fold_of = split_cohort(slides, folds=told.folds, seed=told.seed, path=out / "splits.csv", by=told.folds_by)
     jobs = [
         _Job(
             out / f"fold-{k}",
@@ -179,7 +194,7 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> 
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
     chosen = _calibration_slides(job, config, looks)
-    settings = config.training.model_dump(exclude={"folds", "calibration_slides", "device"})
+    settings = config.training.model_dump(exclude={"folds", "folds_by", "calibration_slides", "device"})
     samples = config.sampling.train_samples or spec.samples
     made = made_of(
         {"train": job.train, **job.held_out},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,29 @@ def test_a_missing_table_or_a_folder_is_one_line(tmp_path):
         read_table(tmp_path / "gone.csv")
     with pytest.raises(UsageError, match="cannot read the cohort table"):
         read_table(tmp_path)
+
+
+def test_a_first_line_that_names_the_separator_is_none_of_the_rows(table):
+    for text in ("sep=;\nslide;label\na.svs;x, y\n", '"sep=;"\r\nslide;label\r\na.svs;x, y\r\n'):
+        header, rows, _ = read_rows(table(text))
+        assert (header, rows) == (["slide", "label"], [(2, ["a.svs", "x, y"])])
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\x0b", "\x85"])
+def test_only_newlines_end_a_row(table, sign):
+    """Not what Python's str.splitlines takes for the end of a line."""
+    header, rows, _ = read_rows(table(f"slide,note\ra.svs,old{sign}scan\rb.svs,\r"))
+    assert (len(header), [row[0] for _, row in rows]) == (2, ["a.svs", "b.svs"])
+
+
+def test_a_separator_inside_quotes_does_not_count(table):
+    header, _, _ = read_rows(table('"slide, file, scan";label\na.svs;x\n'))
+    assert header == ["slide, file, scan", "label"]
+
+
+@pytest.mark.parametrize("name", ["cohort.xlsx", "cohort.ods", "cohort.csv.gz"])
+def test_a_spreadsheet_is_refused_as_what_it_is(tmp_path, name):
+    start = gzip.compress(b"slide\n") if name.endswith("gz") else b"PK\x03\x04 workbook"
+    (tmp_path / name).write_bytes(start)
+    with pytest.raises(UsageError, match=r"is a spreadsheet or an archive, not text; save the table as 'CSV UTF-8'"):
+        find_target(tmp_path / name)

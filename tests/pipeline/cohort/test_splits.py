@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.cohort.splits import split_cohort
+from pipeline.cohort.splits import check_folds, refuse_twins, split_cohort
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 
@@ -131,3 +133,100 @@ def test_a_patient_of_two_classes_counts_for_the_rarer(tmp_path):
     slides += [CohortSlide(f"t{i}", Path(f"/x/t{i}"), f"P{i}", "tumour") for i in range(4)]
     folds = split_cohort(slides, folds=4, seed=3, path=tmp_path / "splits.csv")
     assert Counter(folds[s.slide_id] for s in slides if s.label == "tumour") == dict.fromkeys(range(4), 1)
+
+
+# ---- sites ----
+
+
+def sited(patients: dict[str, list[str]]) -> list[CohortSlide]:
+    """Slides of ``{site: labels of its patients}``, one a patient."""
+    return [
+        CohortSlide(f"{site}{i}", Path(f"/x/{site}{i}.svs"), f"{site}-{i}", label, site=site)
+        for site, labels in patients.items()
+        for i, label in enumerate(labels)
+    ]
+
+
+def unevenness(slides: list[CohortSlide], folds: dict[str, int], count: int) -> float:
+    cost = 0.0
+    for label in ("a", "b"):
+        of_class = [folds[s.slide_id] for s in slides if s.label == label]
+        share = len(of_class) / count
+        cost += sum(((of_class.count(fold) - share) / share) ** 2 for fold in range(count))
+    return cost
+
+
+def test_folds_by_site_part_no_site_and_are_as_even_as_whole_sites_allow(tmp_path):
+    """Compared with every way to deal nine sites to three folds."""
+    rng = random.Random(0)
+    patients = {f"S{i}": ["a"] * rng.randint(1, 9) + ["b"] * rng.randint(1, 9) for i in range(9)}
+    slides = sited(patients)
+    folds = split_cohort(slides, folds=3, seed=0, path=tmp_path / "splits.csv", by="site")
+    of_site = {s.site: folds[s.slide_id] for s in slides}
+    assert all(folds[s.slide_id] == of_site[s.site] for s in slides)
+    ways = itertools.product(range(3), repeat=9)
+    best = min(
+        unevenness(slides, {s.slide_id: way[int(s.site[1:])] for s in slides}, 3) for way in ways if len(set(way)) == 3
+    )
+    assert unevenness(slides, folds, 3) == pytest.approx(best, abs=0.02)
+    shuffled = rng.sample(slides, len(slides))
+    assert split_cohort(shuffled, folds=3, seed=1, path=tmp_path / "again.csv", by="site") == folds
+
+
+def test_sites_of_one_class_are_put_together_so_that_every_fold_has_both(tmp_path):
+    slides = sited({f"{label}{i}": [label] * 4 for label in "ab" for i in range(4)})
+    folds = split_cohort(slides, folds=4, seed=0, path=tmp_path / "splits.csv", by="site")
+    assert all({s.label for s in slides if folds[s.slide_id] == fold} == {"a", "b"} for fold in range(4))
+
+
+@pytest.mark.parametrize(
+    ("slides", "message"),
+    [
+        (
+            sited({"N": ["a", "b"], "S": ["a"]}),
+            r"class 'b' is at 1 site, too few for 2 folds by site.*folds_by to patient",
+        ),
+        (
+            [*sited({"N": ["a", "b"], "S": ["a", "b"]}), CohortSlide("x", Path("/x"), "P", "a")],
+            r"slide 'x' has none; fill in the table's site column",
+        ),
+        (
+            [*sited({"N": ["a", "b"], "S": ["a", "b"]}), CohortSlide("x", Path("/x"), "N-0", "a", site="S")],
+            r"patient 'N-0' is at two sites, 'N' \('N0'\) and 'S' \('x'\)",
+        ),
+    ],
+)
+def test_what_cannot_be_folded_by_site_is_refused_before_a_slide_is_read(tmp_path, slides, message):
+    with pytest.raises(UsageError, match=message):
+        check_folds(slides, folds=2, by="site")
+    with pytest.raises(UsageError, match=message):
+        split_cohort(slides, folds=2, seed=0, path=tmp_path / "splits.csv", by="site")
+    assert not (tmp_path / "splits.csv").exists()
+
+
+def test_folds_or_a_split_of_the_table_that_part_a_site_are_refused_by_site():
+    slides = sited({"N": ["a", "b"], "S": ["a", "b"]})
+    fold = [replace(s, fold=i % 2) for i, s in enumerate(slides)]
+    split = [replace(s, split=("train", "test")[i % 2]) for i, s in enumerate(slides)]
+    for parted, where in ((fold, "0 and 1 of the table's fold"), (split, "train and test of the table's split")):
+        check_folds(parted, folds=None)
+        with pytest.raises(UsageError, match=f"site 'N' is in folds {where} column"):
+            check_folds(parted, folds=None, by="site")
+
+
+# ---- one slide under two names ----
+
+
+def test_a_slide_under_two_names_may_not_be_in_two_parts_nor_have_two_labels():
+    one, two, three = (CohortSlide(f"s{i}", Path(f"/x/s{i}.svs"), f"P{i}", "a") for i in range(3))
+    prints = {"s0": "x", "s1": "x", "s2": "y"}
+    with pytest.raises(
+        UsageError, match=r"'s0' \(.*s0.svs\) and 's1' .* are one slide by content, but in both train and"
+    ):
+        refuse_twins({"train": [one, three], "test": [two]}, prints)
+    with pytest.raises(UsageError, match=r"'s0' .* and 's1' .* but labelled 'a' and 'b'"):
+        refuse_twins({"train": [one, replace(two, label="b")]}, prints)
+    (warning,) = refuse_twins({"train": [one, two], "test": [three]}, prints)
+    assert "'s0'" in warning
+    assert "it counts twice; remove one" in warning
+    assert refuse_twins({"train": [one], "test": [two]}, {"s0": "x"}) == []  # the other cannot be read

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.cohort.files import find_slides, folder_name, slide_stem
+from pipeline.cohort.files import find_slides
 from pipeline.cohort.table import CohortSlide, find_target, read_table, read_training_table
 from pipeline.errors import UsageError
 from pipeline.output.attention_map import write_attention_zarr
@@ -154,53 +154,6 @@ def test_every_real_slide_is_found(shared_data):
     assert found == files
 
 
-# ---- names ----
-
-
-@pytest.mark.parametrize(
-    ("name", "safe"),
-    [
-        ("test3-DAPI-2-(387)", "test3-DAPI-2-(387)"),
-        ("Fälle 12 肝臓", "Fälle 12 肝臓"),
-        ("a/b\\c:d*e?f", "a%2Fb%5Cc%3Ad%2Ae%3Ff"),
-        ("a\nb\tc\0", "a%0Ab%09c%00"),
-        ("50%", "50%25"),
-        ("..", "%2E%2E"),
-        (" x. ", "%20x.%20"),
-        ("con", "%63on"),
-        ("COM1.a", "%43OM1.a"),
-        ("bad\udcff", "bad%ED%B3%BF"),
-    ],
-)
-def test_names_become_safe_folders(tmp_path, name, safe):
-    assert folder_name(name) == safe
-    (tmp_path / safe).mkdir()
-    assert [path.name for path in tmp_path.iterdir()] == [safe]
-
-
-def test_names_stay_different_when_cut():
-    first, second = folder_name("é" * 300 + "1"), folder_name("é" * 300 + "2")
-    assert first != second
-    assert max(len(first.encode()), len(second.encode())) <= 120
-    assert folder_name("a/b") != folder_name("a%2Fb")
-    assert folder_name("e\u0301") == folder_name("é")
-
-
-@pytest.mark.parametrize(
-    ("file", "stem"),
-    [
-        ("a.svs", "a"),
-        ("a.OME.TIFF", "a"),
-        ("a.ome.zarr", "a"),
-        ("TCGA-1.2f6b", "TCGA-1.2f6b"),
-        ("TCGA-1.2f6b.svs", "TCGA-1.2f6b"),
-        ("x.jp2", "x.jp2"),
-    ],
-)
-def test_stems(file, stem):
-    assert slide_stem(Path(file)) == stem
-
-
 # ---- tables ----
 
 
@@ -331,7 +284,7 @@ def test_a_training_table_may_name_its_label_column(table):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slide,labels,site\na.svs,x,s\n", r"no label column 'label', found slide, labels, site; .*nearest: 'labels'"),
+        ("slide,lable,site\na.svs,x,s\n", r"no label column 'label', found slide, lable, site; .*nearest: 'lable'"),
         ("slide,label\na.svs,x\nb.ndpi,x\n", r"column 'label' must hold two classes or more, found only 'x'"),
         ("slide,label\na.svs,x\nb.ndpi,\n", r"1 of 2 slides have no 'label', the first is 'b'; fill in"),
         ("slide,label\na.svs,nan\nb.ndpi,nan\n", r"2 of 2 slides have no 'label'"),
@@ -347,3 +300,63 @@ def test_what_training_refuses(table, text, message):
     with pytest.raises(UsageError, match=message) as caught:
         read_training_table(table(text))
     assert one_line(caught)
+
+
+@pytest.mark.parametrize("column", ["label", "patient", "site"])
+def test_what_differs_by_what_is_overlooked_is_refused_with_both_spellings(table, column):
+    others = {"label": "patient", "patient": "label", "site": "label"}[column]
+    path = table(
+        f"slide,{column},{others}\na.svs,caf\u00e9,p\nb.ndpi,cafe\u0301,q\nsub dir/..,other,r\n".replace(
+            "sub dir/..", "sub dir"
+        )
+    )
+    with pytest.raises(
+        UsageError, match=rf"{column} 'cafe\\u0301' and {column} 'caf\\xe9' differ only by what is overlooked"
+    ):
+        read_table(path)
+
+
+def test_missing_values_are_no_class_no_site_and_no_patient(table):
+    path = table("slide,label,patient,site\na.svs,NA,P,n/a\nb.ndpi,x,?,N\n")
+    first, second = find_target(path).slides
+    assert (first.label, first.site, second.patient) == (None, None, "b")
+    with pytest.raises(UsageError, match=r"row 3: slide 'b' has no 'patient' \(found '\?'\).*fill it in"):
+        read_training_table(path)
+
+
+def test_the_positive_class_is_the_last_or_the_one_that_is_chosen(table):
+    path = table("slide,label\na.svs,tumour\nb.ndpi,normal\n")
+    assert read_training_table(path).classes == ("normal", "tumour")
+    assert read_training_table(path, positive="normal").classes == ("tumour", "normal")
+    with pytest.raises(
+        UsageError, match=r"cohort\.positive must be one of two classes, found 'tumor' and .* normal, tumour"
+    ):
+        read_training_table(path, positive="tumor")
+
+
+@pytest.mark.parametrize(
+    ("column", "parts", "message"),
+    [
+        (
+            "split",
+            ("train", "train", "test", "test"),
+            r"train has no slide labelled 'y' among its 2; correct the split",
+        ),
+        (
+            "split",
+            ("test", "val", "test", "val"),
+            "train has no slides; correct the split column, or set training.folds",
+        ),
+        ("split", ("train", "test", "train", "val"), r"test has no slide labelled 'y' among its 1"),
+        ("fold", (0, 0, 1, 1), r"fold 0 has no slide labelled 'y' among its 2; correct the fold column"),
+    ],
+)
+def test_a_part_that_lacks_a_class_is_refused_unless_folds_replace_it(table, folder, column, parts, message):
+    names = ["a.svs", "b.ndpi", "c.svs", "d.svs"]
+    for name in names:
+        touch(folder / name)
+    rows = zip(names, "xxyy", parts, strict=True)
+    path = table(f"slide,label,{column}\n" + "".join(f"{name},{label},{part}\n" for name, label, part in rows))
+    with pytest.raises(UsageError, match=message):
+        read_training_table(path)
+    assert len(read_training_table(path, folds=2).slides) == 4

@@ -233,6 +233,25 @@ def test_metrics_are_there_where_the_table_has_labels(mixed: Path, checkpoint: P
     assert json.loads((tmp_path / "out" / "run.json").read_text())["metrics"]["slides"] == 3
 
 
+def test_slides_to_train_on_are_predicted_but_not_counted_as_test(
+    mixed: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = [("even", "normal", "test"), ("odd", "tumour", "test"), ("plain", "normal", "train")]
+    table = tmp_path / "cohort.csv"
+    lines = [f"{mixed / name}.tif,{label},{split},{'NS'[label == 'normal']}" for name, label, split in rows]
+    table.write_text("slide,label,split,hospital\n" + "\n".join(lines))
+    summary = run(table, tmp_path / "out", checkpoint)
+    assert summary.ok == 3
+    assert summary.metrics["slides"] == 2
+    assert {site: told["slides_per_class"] for site, told in summary.metrics["sites"].items()} == {
+        "N": {"normal": 0, "tumour": 1},
+        "S": {"normal": 1, "tumour": 0},
+    }
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "positive class: tumour" in report
+    assert report.count("one class only") == 2
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [({"mpp": float("inf")}, "--mpp: implausible"), ({"device": "foo"}, "cannot compute on 'foo'")],

@@ -187,3 +187,9 @@ def test_weights_decay(tmp_path: Path) -> None:
     before = weights(model.head)
     fitted(model, tmp_path, gradient_clip=1e-13, weight_decay=10.0, epochs=10)
     assert float((weights(model.head) / before).median()) == pytest.approx(0.42, abs=0.15)
+
+
+@pytest.mark.parametrize("steps", range(1, 13))
+def test_so_many_steps_learn(tmp_path: Path, steps: int) -> None:
+    """At ten the schedule's rise ends with the first step; at one it has nowhere to go."""
+    assert moved(tmp_path, "head", epochs=steps, batch_size=4, attention_rate=0.1) > 1e-4

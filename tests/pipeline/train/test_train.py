@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -233,3 +234,44 @@ def test_patches_are_turned_all_eight_ways_alike() -> None:
     assert len(seen) == 8
     # a binomial share of 1/8: five standard errors
     assert (counts / count - 1 / 8).abs().max() < 5 * (1 / 8 * 7 / 8 / count) ** 0.5
+
+
+def test_folds_by_site_are_judged_site_by_site_for_the_chosen_class(cohort: Path, tmp_path: Path) -> None:
+    table = tmp_path / "cohort.csv"
+    rows = [(f"s{i}.tif", f"p{i}", "ab"[i % 2], "NESW"[i // 3]) for i in range(12)]
+    table.write_text("slide,Case ID,label,Hospital\n" + "".join(",".join(row) + "\n" for row in rows))
+    lines: list[str] = []
+    short = ("training.folds=2", "training.folds_by=site", "training.epochs=1", "training.calibration_slides=0")
+    given = (f"cohort.table={table}", f"cohort.slides={cohort}", "cohort.positive=a")
+    metrics = train_cohort(config(cohort, *short, *given), tmp_path / "out", say=lines.append)
+    with (tmp_path / "out" / "splits.csv").open() as file:
+        fold_of = {row["slide_id"]: row["fold"] for row in csv.DictReader(file)}
+    assert all(len({fold_of[f"s{i}"] for i in range(first, first + 3)}) == 1 for first in range(0, 12, 3))
+    assert metrics["classes"] == ["b", "a"]
+    assert metrics["cross-validation"]["positive"] == "a"
+    assert set(metrics["cross-validation"]["sites"]) == set("NESW")
+    assert any("patient from 'Case ID', site from 'Hospital'" in line for line in lines)
+    assert sum(line.startswith("cross-validation, site ") for line in lines) == 4
+
+
+def test_one_slide_under_two_names_in_two_parts_is_refused(cohort: Path, tmp_path: Path) -> None:
+    shutil.copy(cohort / "s0.tif", tmp_path / "copy.tif")
+    table = tmp_path / "cohort.csv"
+    table.write_text((cohort / "cohort.csv").read_text() + f"{tmp_path / 'copy.tif'},p99,a,test\n")
+    overrides = (f"cohort.table={table}", f"cohort.slides={cohort}")
+    with pytest.raises(UsageError, match=r"'s0' .* and 'copy' .* are one slide by content, but in both train and test"):
+        train_cohort(config(cohort, *overrides), tmp_path / "out", say=lambda line: None)
+    assert not list((tmp_path / "out").glob("**/*.safetensors"))
+
+
+def test_a_part_without_a_class_starts_nothing(cohort: Path, tmp_path: Path) -> None:
+    table = tmp_path / "cohort.csv"
+    table.write_text(
+        "slide,label,split\n" + "".join(f"s{i}.tif,{'ab'[i % 2]},{('train', 'test')[i % 2]}\n" for i in range(12))
+    )
+    given = (f"cohort.table={table}", f"cohort.slides={cohort}")
+    with pytest.raises(UsageError, match="train has no slide labelled 'b' among its 6"):
+        train_cohort(config(cohort, *given), tmp_path / "out", say=lambda line: None)
+    with pytest.raises(UsageError, match="class 'a' has 6 patients of its own, too few for 7 folds"):
+        train_cohort(config(cohort, *given, "training.folds=7"), tmp_path / "out", say=lambda line: None)
+    assert not (tmp_path / "out").exists()
