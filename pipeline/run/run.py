@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.run_record import write_run
-from pipeline.output.table import write_predictions
+from pipeline.output.table import prediction_columns, write_predictions
 from pipeline.predict import check_budget
 from pipeline.run.slide import RunSettings, process_slide
 from pipeline.run.workers import each
@@ -79,6 +79,7 @@ def run_cohort(
     spec = load_model(settings.model, device="cpu" if workers or scheduler else settings.device).spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
+    prediction_columns(spec.classes)  # names that collide would be told at the end only
     prepare_output(out, names=RUN)
     started = time.time()
     digest = model_digest(settings.model)
