@@ -75,7 +75,10 @@ class Cohort:
     def reading(self) -> str:
         """What was taken from where, for a person."""
         told = "".join(f", {role} from {name!r}" for role, name in self.columns.items())
-        return f"{self.source}: {len(self.slides)} slides of {len({s.patient for s in self.slides})} patients{told}"
+        patients = len({slide.patient for slide in self.slides})
+        if "patient" not in self.columns and patients == len(self.slides):
+            told += "; no patient column, so every slide counts as another patient's"
+        return f"{self.source}: {len(self.slides)} slides of {patients} patients{told}"
 
 
 def find_target(target: Path, *, label: str = "label", root: Path | None = None) -> Cohort:

@@ -78,7 +78,9 @@ def test_what_looks_like_patients_is_refused_with_both_remedies(table, name, val
     ],
 )
 def test_other_columns_are_left_alone(table, name, value):
-    assert len({slide.patient for slide in read_training_table(table(name, value)).slides}) == SLIDES
+    cohort = read_training_table(table(name, value))
+    assert len({slide.patient for slide in cohort.slides}) == SLIDES
+    assert cohort.reading.endswith("; no patient column, so every slide counts as another patient's")
 
 
 def test_without_labels_nothing_depends_on_patients_and_nothing_is_refused(table):
