@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,6 +79,9 @@ class Cohort:
         patients = len({slide.patient for slide in self.slides})
         if "patient" not in self.columns and patients == len(self.slides):
             told += "; no patient column, so every slide counts as another patient's"
+        sites = Counter(patient for patient, _ in sorted({(s.patient, s.site) for s in self.slides if s.site}))
+        if max(sites.values(), default=0) > 1:
+            told += f"; patient {sites.most_common(1)[0][0]!r} is at more than one site"
         return f"{self.source}: {len(self.slides)} slides of {patients} patients{told}"
 
 

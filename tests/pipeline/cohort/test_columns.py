@@ -127,6 +127,11 @@ def test_sites_by_the_names_people_use(table, name):
     assert read_training_table(table(name, lambda i: "NS"[i % 2])).slides[1].site == "S"
 
 
+def test_a_patient_at_two_sites_is_named(table):
+    path = table("patient,site", lambda i: f"P{i // 2},{'S' if i == 1 else 'N'}")
+    assert read_training_table(path).reading.endswith("; patient 'P0' is at more than one site")
+
+
 def test_two_columns_of_one_name_are_refused(table):
     with pytest.raises(UsageError, match="two columns are called 'label' and 'Label'"):
         read_table(table("Label"))
