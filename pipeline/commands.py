@@ -211,7 +211,7 @@ class TrainSummary:
         def cells(value: Any) -> str:
             if not isinstance(value, dict):
                 return f"{value:.3f}" if isinstance(value, float) else str(value)
-            if "value" not in value:
+            if set(value) != {"value", "low", "high"}:  # slides of each class, whatever it is called
                 return ", ".join(f"{count} {name}" for name, count in value.items())
             if value.get("low") is None:
                 return str(value.get("value"))

@@ -57,7 +57,8 @@ def read_rows(table: Path) -> tuple[list[str], list[tuple[int, list[str]]], str]
         if any(line[len(header) :]):
             raise UsageError(
                 f"{table}, row {i}: {len(line)} cells under {len(header)} columns; "
-                f"put values that contain {separator!r} in double quotes"
+                f"put values that contain {separator!r} in double quotes, and nothing above the header, for which "
+                f"{separator.join(header)!r} is taken"
             )
         line += [""] * (len(header) - len(line))
     # spreadsheets that separate by ';' do so because their decimal sign is the comma

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -153,7 +153,8 @@ def _deal_sites(slides: Sequence[CohortSlide], folds: int) -> dict[str, int]:
     sites = sorted({str(slide.site) for slide in slides})
     classes = sorted({str(slide.label) for slide in slides})
     people = {(str(slide.site), str(slide.label), slide.patient) for slide in slides}
-    counts = np.array([[sum(p[:2] == (site, name) for p in people) for name in classes] for site in sites])
+    number = Counter(who[:2] for who in people)
+    counts = np.array([[number[site, name] for name in classes] for site in sites])
     for name, having in zip(classes, (counts > 0).sum(0).tolist(), strict=True):
         if having < folds:
             remedy = f"set training.folds to {having}" if having > 1 else "set training.folds_by to patient"
@@ -176,7 +177,7 @@ def _deal_sites(slides: Sequence[CohortSlide], folds: int) -> dict[str, int]:
         pairs = [(a, b) for a, b in itertools.combinations(range(len(sites)), 2) if best[a] != best[b]]
         tried += [_changed(best, {a: best[b], b: best[a]}) for a, b in pairs]
         found = min(tried, key=cost, default=best)
-        if cost(found) >= cost(best) - 1e-9:
+        if cost(found) >= cost(best) - 1e-4:
             break
         best = found
     fold_of = dict(zip(sites, best.tolist(), strict=True))

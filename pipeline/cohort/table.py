@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,7 +76,13 @@ class Cohort:
     def reading(self) -> str:
         """What was taken from where, for a person."""
         told = "".join(f", {role} from {name!r}" for role, name in self.columns.items())
-        return f"{self.source}: {len(self.slides)} slides of {len({s.patient for s in self.slides})} patients{told}"
+        patients = len({slide.patient for slide in self.slides})
+        if "patient" not in self.columns and patients == len(self.slides):
+            told += "; no patient column, so every slide counts as another patient's"
+        sites = Counter(patient for patient, _ in sorted({(s.patient, s.site) for s in self.slides if s.site}))
+        if max(sites.values(), default=0) > 1:
+            told += f"; patient {sites.most_common(1)[0][0]!r} is at more than one site"
+        return f"{self.source}: {len(self.slides)} slides of {patients} patients{told}"
 
 
 def find_target(target: Path, *, label: str = "label", root: Path | None = None) -> Cohort:

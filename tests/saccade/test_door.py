@@ -265,6 +265,7 @@ def test_training_and_caching_say_what_came_of_it(examples: Path) -> None:
     assert any("epoch 1" in line for line in lines)
     assert summary.metrics["test"] == json.loads((examples / "training" / "metrics.json").read_text())["test"]
     assert "auroc" in summary._repr_html_()
+    assert "1 a, 1 b" in summary._repr_html_()  # its slides, class by class
     (examples / "slides" / "bad.svs").write_text("not a slide")
     cached = saccade.cache("slides", out="pyramids")
     assert (cached.total, cached.failed, list(cached.errors)) == (4, 1, ["bad"])

@@ -78,7 +78,9 @@ def test_what_looks_like_patients_is_refused_with_both_remedies(table, name, val
     ],
 )
 def test_other_columns_are_left_alone(table, name, value):
-    assert len({slide.patient for slide in read_training_table(table(name, value)).slides}) == SLIDES
+    cohort = read_training_table(table(name, value))
+    assert len({slide.patient for slide in cohort.slides}) == SLIDES
+    assert cohort.reading.endswith("; no patient column, so every slide counts as another patient's")
 
 
 def test_without_labels_nothing_depends_on_patients_and_nothing_is_refused(table):
@@ -123,6 +125,11 @@ def test_slides_under_another_name_are_told_and_can_be_named(table):
 @pytest.mark.parametrize("name", ["site", "Hospital", "Centre", "source site", "TSS", "institution"])
 def test_sites_by_the_names_people_use(table, name):
     assert read_training_table(table(name, lambda i: "NS"[i % 2])).slides[1].site == "S"
+
+
+def test_a_patient_at_two_sites_is_named(table):
+    path = table("patient,site", lambda i: f"P{i // 2},{'S' if i == 1 else 'N'}")
+    assert read_training_table(path).reading.endswith("; patient 'P0' is at more than one site")
 
 
 def test_two_columns_of_one_name_are_refused(table):
