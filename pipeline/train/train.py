@@ -101,7 +101,6 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
         folds=config.training.folds,
     )
     check_folds(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
-    say(cohort.reading)
     spec = model_spec(config, cohort.classes)
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     try:
@@ -114,6 +113,7 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
             f"encoder: {spec.encoder!r} cannot take patches of view.patch_px={spec.patch_px}: {exc}"
         ) from exc
     prepare_output(out, names=TRAINING)
+    say(cohort.reading)
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
     looks = Looks(untrained, cache, say)
