@@ -108,7 +108,7 @@ MUTANTS = (
     Mutant("training key without its version", '"version": TRAINING_VERSION,', '"version": 1,', TRAIN_KEYS),
     Mutant("training key without the training section", "settings={**settings, ", "settings={", TRAIN_KEYS),
     Mutant("training key with the device", '"calibration_slides", "device"}', '"calibration_slides"}', TRAIN_KEYS),
-    Mutant("a finished model is lost", "        _keep_aside(job)\n", "        pass\n", LEFT_OUT),
+    Mutant("a finished model is lost", "        keep_aside(job)\n", "        pass\n", LEFT_OUT),
     Mutant(
         "a slide that failed is tried again", "if i not in self.lost]\n        while", "]\n        while", STAYS_OUT
     ),

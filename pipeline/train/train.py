@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,11 @@ import numpy as np
 import torch
 
 from pipeline.cohort.metrics import evaluate, in_words
-from pipeline.cohort.splits import check_folds, refuse_twins, split_cohort
+from pipeline.cohort.splits import check_folds, refuse_twins
 from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.errors import UsageError, reason_of
-from pipeline.model.checkpoint import load_model, model_digest, save_model
+from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import Look
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
@@ -25,32 +23,13 @@ from pipeline.output.documents import read_json, write_json
 from pipeline.output.folder import TRAINING, prepare_output
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.train.calibrate import calibrate
-from pipeline.train.key import differences, key_of, made_of
+from pipeline.train.job import Job, aside, begin, keep_aside, plan_jobs
+from pipeline.train.key import differences, made_of
 from pipeline.train.looks import Looks
-from stages.disk import holds_only, new_folder
 from stages.pyramid.chunk_cache import chunk_cache
 from stages.slide.facts import SlideError
 
 Say = Callable[[str], None]
-WRITTEN = ("model.safetensors", "training.json", "metrics.json", "predictions.csv")
-"""What of an earlier training is kept when another takes its place."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One model to fit: on which slides, and which held-out parts it is then judged on."""
-
-    folder: Path
-    train: tuple[CohortSlide, ...]
-    held_out: dict[str, tuple[CohortSlide, ...]]
-
-    @property
-    def model(self) -> Path:
-        return self.folder / "model.safetensors"
-
-    @property
-    def name(self) -> str:
-        return self.folder.name if "cross-validation" in self.held_out else "the model"
 
 
 def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
@@ -118,7 +97,7 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
     looks = Looks(untrained, cache, say)
     looks.first(cohort.slides)
-    jobs = _jobs(cohort.slides, config, out)
+    jobs = plan_jobs(cohort.slides, config, out)
     twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]
     for warning in dict.fromkeys(one for found in twins for one in found):
         say(f"warning: {warning}")
@@ -151,7 +130,7 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
     return metrics
 
 
-def _refuse_lost_class(job: _Job, spec: ModelSpec, looks: Looks) -> None:
+def _refuse_lost_class(job: Job, spec: ModelSpec, looks: Looks) -> None:
     """A model needs a slide of every class to learn from."""
     usable = {slide.label for slide in job.train if slide.slide_id not in looks.excluded}
     for label in spec.classes:
@@ -167,30 +146,7 @@ def _refuse_lost_class(job: _Job, spec: ModelSpec, looks: Looks) -> None:
             )
 
 
-def _jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> list[_Job]:
-    """What to fit: one model where the table splits the slides, else one a fold and a last one on all of them.
-
-    Slides to train on are in the order of their names, so that a model does not depend on the table's.
-    """
-    ordered = tuple(sorted(slides, key=lambda slide: slide.slide_id))
-    if config.training.folds is None and any(slide.split for slide in slides):
-        held_out = {name: tuple(s for s in slides if s.split == name) for name in ("val", "test")}
-        train = tuple(s for s in ordered if s.split == "train")
-        return [_Job(out, train, {name: part for name, part in held_out.items() if part})]
-    told = config.training
-    fold_of = split_cohort(slides, folds=told.folds, seed=told.seed, path=out / "splits.csv", by=told.folds_by)
-    jobs = [
-        _Job(
-            out / f"fold-{k}",
-            tuple(s for s in ordered if fold_of[s.slide_id] != k),
-            {"cross-validation": tuple(s for s in slides if fold_of[s.slide_id] == k)},
-        )
-        for k in sorted(set(fold_of.values()))
-    ]
-    return [*jobs, _Job(out, ordered, {})]
-
-
-def _fit(job: _Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> AttentionSampler:
+def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> AttentionSampler:
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
     chosen = _calibration_slides(job, config, looks)
@@ -213,9 +169,9 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> 
                 if slide.slide_id in earlier["left_out"]:
                     looks.leave_out(slide, earlier["left_out"][slide.slide_id])
             return load_model(job.model)
-        aside = _aside(job)
-        say(f"{job.model} is of another training: {'; '.join(changes)}; it moves to {aside} when the new one is there")
-    begun, key = _unfinished(job, made)
+        place = aside(job)
+        say(f"{job.model} is of another training: {'; '.join(changes)}; it moves to {place} when the new one is there")
+    begun, key = begin(job, made)
     lost = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
     left_out: dict[str, str] = {}
 
@@ -254,7 +210,7 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> 
             model, views, seed=config.training.seed, say=say, leave_out=lambda i, reason: leave_out(chosen[i], reason)
         )
     if job.model.exists():
-        _keep_aside(job)
+        keep_aside(job)
     save_model(model, job.model)
     done = {
         "key": key,
@@ -271,24 +227,7 @@ def _fit(job: _Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> 
     return model
 
 
-def _unfinished(job: _Job, made: dict[str, Any]) -> tuple[Path, str]:
-    """The file that says what a training is made of while it goes on, and its key: of one that was interrupted and is
-    the same, or a new one."""
-    for path in sorted(job.folder.glob("training-*.json")):
-        earlier = read_json(path) or {}
-        # the order in which an epoch takes slides follows from all that there are, readable or not
-        if (
-            not differences(earlier.get("made_of"), made)
-            and earlier["made_of"]["slides"].keys() == made["slides"].keys()
-        ):
-            return path, str(earlier["key"])
-    key = key_of(made)
-    path = job.folder / f"training-{key[:12]}.json"
-    write_json(path, {"key": key, "made_of": made})
-    return path, key
-
-
-def _readable_again(job: _Job, earlier: dict[str, Any], looks: Looks) -> list[str]:
+def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str]:
     """Whether slides that were left out can be read by now, as a difference in words."""
     by_name = {slide.slide_id: slide for part in (job.train, *job.held_out.values()) for slide in part}
     lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
@@ -296,19 +235,7 @@ def _readable_again(job: _Job, earlier: dict[str, Any], looks: Looks) -> list[st
     return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
 
 
-def _aside(job: _Job) -> Path:
-    return job.folder / f"earlier-{model_digest(job.model)[:12]}"
-
-
-def _keep_aside(job: _Job) -> None:
-    """Copy what an earlier training wrote, so that nothing is lost whenever this one is killed."""
-    with new_folder(_aside(job), ours=lambda folder: holds_only(folder, WRITTEN)) as folder:
-        for name in WRITTEN:
-            if (job.folder / name).exists():
-                shutil.copy2(job.folder / name, folder / name)
-
-
-def _calibration_slides(job: _Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
+def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
     """The slides that are read whole for the intervals: those that training did not see first."""
     val = sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id)
     usable = [slide for slide in (*val, *job.train) if slide.slide_id not in looks.excluded]
