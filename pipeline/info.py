@@ -60,6 +60,7 @@ def _warnings(slide: Slide) -> list[str]:
         )
     if isinstance(slide, ZarrSlide) and slide.kept == "tissue":
         found.append("of its finest levels only tissue and its surroundings are kept; the rest reads as background")
+    found += slide.remarks
     for index, level in enumerate(facts.levels):
         x, y = level.width // 2, level.height // 2
         try:

@@ -76,7 +76,7 @@ def write_record(record: Record, source: SlideFacts) -> None:
         "source": {"name": source.path.name, "bytes": source.file_bytes},
         "levels": levels,
     }
-    attributes = {"ome": ome_metadata(record.facts), "saccade": ours}
+    attributes = {"ome": ome_metadata(record.facts, source.path.name), "saccade": ours}
     write_json(record.facts.path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 

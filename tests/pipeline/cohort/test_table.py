@@ -15,7 +15,7 @@ from pipeline.cohort.table import CohortSlide, find_target, read_table, read_tra
 from pipeline.errors import UsageError
 from pipeline.output.attention_map import write_attention_zarr
 from pipeline.output.folder import prepare_output
-from stages.geometry import Raster
+from stages.geometry import Mpp, Raster
 
 
 def touch(path: Path) -> Path:
@@ -102,7 +102,9 @@ def test_pyramids_are_slides_and_other_zarr_folders_are_left_alone(folder):
     ome = {"ome": {"version": "0.5", "multiscales": [{"datasets": [{"path": "0"}]}]}}
     zarr.create_group(folder / "p.ome.zarr", attributes=ome, zarr_format=3)
     touch(folder / "p.ome.zarr" / "0" / "inside.svs")
-    write_attention_zarr(folder / "attention.zarr", np.ones((2, 3), np.float32), Raster(0, 0, 8, 8, 3, 2))
+    write_attention_zarr(
+        folder / "attention.zarr", np.ones((2, 3), np.float32), Raster(0, 0, 8, 8, 3, 2), mpp=Mpp(0.5, 0.5)
+    )
     touch(folder / "old.zarr" / ".zgroup")
     slides = {slide.slide_id: slide.path for slide in find_target(folder).slides}
     assert slides["p"] == folder / "p.ome.zarr"
