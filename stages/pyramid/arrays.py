@@ -120,9 +120,9 @@ def open_array(folder: Path) -> Any:
 
 
 def tile_of(array: Any, axes: Sequence[str]) -> tuple[int, int]:
-    """(width, height) of what is read at once: a chunk, or as many as `READ_SIDE` takes."""
+    """(width, height) of what is read at once: a chunk, or as many small ones as fit `READ_SIDE`."""
     width, height = (array.chunks[axes.index(axis)] for axis in "xy")
-    return width * max(1, -(-READ_SIDE // width)), height * max(1, -(-READ_SIDE // height))
+    return width * max(1, READ_SIDE // width), height * max(1, READ_SIDE // height)
 
 
 def files_of(folder: Path) -> dict[str, int]:

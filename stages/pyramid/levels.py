@@ -14,6 +14,8 @@ from stages.slide.facts import MAX_PIXELS, MAX_SIDE, MAX_TILE_PIXELS, MAX_TILES,
 
 SLOW_PIXELS = 2**22
 """A chunk of more is named: each must be decoded whole, however little of it is wanted."""
+WRITTEN = 1e-4
+"""Share by which scales that were written in a few digits are off; a slide of 100 000 px then ends 10 px off."""
 OFF = 0.02
 """Share of a slide's side by which a level's scale and its size may disagree, beside a pixel and a half of its own."""
 
@@ -70,12 +72,12 @@ def place_level(first: Dataset, size: tuple[int, int], dataset: Dataset, own: tu
         raster = level_raster(size, own)
         scale_x, scale_y, x, y = raster.scale_x, raster.scale_y, 0.0, 0.0
     else:
-        scale_y, scale_x = (a / b for a, b in zip(dataset.scale, first.scale, strict=True))
+        scale_y, scale_x = (_whole(a / b) for a, b in zip(dataset.scale, first.scale, strict=True))
         x = y = 0.0
         if dataset.translation != first.translation:
             moves = zip(dataset.translation, first.translation, first.scale, strict=True)
             y, x = (
-                (there - here) / unit - (scale - 1) / 2
+                round((there - here) / unit - (scale - 1) / 2, 6)
                 for (there, here, unit), scale in zip(moves, (scale_y, scale_x), strict=True)
             )
     for full, part, scale in ((size[0], own[0], scale_x), (size[1], own[1], scale_y)):
@@ -86,6 +88,11 @@ def place_level(first: Dataset, size: tuple[int, int], dataset: Dataset, own: tu
     if abs(x) > 1.5 * scale_x or abs(y) > 1.5 * scale_y:
         return f"its metadata puts its corner at ({x:.4g}, {y:.4g}), not at that of the image"
     return Raster(x, y, scale_x, scale_y, *own)
+
+
+def _whole(scale: float) -> float:
+    """A factor without what was lost where it was written in a few digits."""
+    return float(round(scale)) if abs(scale / max(1, round(scale)) - 1) < WRITTEN else scale
 
 
 def chunk_remarks(name: str, level: Raster, array: Any, axes: Sequence[str]) -> list[str]:

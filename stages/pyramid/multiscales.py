@@ -138,9 +138,8 @@ def find_images(folder: Path) -> list[Path]:
         if key in attributes:
             raise SlideError(f"a {key} of many images: name one of them, such as {folder.name}/{inside}")
     if LAYOUT in attributes:
-        listed = read_attributes(folder / "OME").get("series") if (folder / "OME").is_dir() else None
-        series = listed or sorted((p.name for p in folder.iterdir() if p.name.isdecimal()), key=int)
-        images = [folder / str(name) for name in series if "multiscales" in read_attributes(folder / str(name))]
+        series = sorted((p.name for p in folder.iterdir() if p.name.isdecimal()), key=int)
+        images = [folder / name for name in series if "multiscales" in read_attributes(folder / name)]
         if images:
             return images
     raise SlideError("a zarr folder that holds no OME-Zarr image: it says nothing of `multiscales`")
