@@ -40,7 +40,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "tissue": (),
         "pyramid": (
-            *("jpeg_metadata", "layout", "record", "shards", "codec", "multiscales", "levels", "arrays", "foreign"),
+            *("jpeg_metadata", "layout", "record", "shards", "codec", "multiscales", "arrays", "levels", "foreign"),
             *("open", "store", "chunk_cache"),
             *("chunks", "plan", "format", "copying", "transaction", "cache", "export"),
         ),

@@ -9,7 +9,9 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore  # zarr takes text for an address and cuts it at "#" and "?"
 
 import stages.pyramid.codec  # noqa: F401  (the JPEG codecs, wherever this runs uninstalled)
+from stages.geometry import Box
 from stages.slide.facts import SlideError
 from stages.slide.tiles import TileGrid
 
@@ -26,67 +29,103 @@ READ_SIDE = 256
 """Pixels along a side of what is read at once where chunks are smaller: zarr takes a millisecond a call."""
 
 
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """What is read of an image: y and x whole, and of its other axes one place, or the colours.
+
+    Attributes:
+        axes: what each dimension is, see `Multiscales.axes`.
+        at: of each dimension but y and x the places that are read: one, or along c those of red, green and blue.
+    """
+
+    axes: tuple[str, ...]
+    at: tuple[tuple[int, ...], ...]
+
+    @property
+    def y(self) -> int:
+        """The dimension that runs down."""
+        return self.axes.index("y")
+
+    @property
+    def x(self) -> int:
+        """The dimension that runs to the right."""
+        return self.axes.index("x")
+
+    def selection(self, box: Box) -> tuple[slice, ...]:
+        """The smallest block that holds a box of it."""
+        spans = [slice(min(places), max(places) + 1) if places else slice(None) for places in self.at]
+        spans[self.y], spans[self.x] = slice(box.y, box.y + box.height), slice(box.x, box.x + box.width)
+        return tuple(spans)
+
+    def rgb(self, block: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """RGB (height, width, 3) of a block that `selection` took; a view of it where colours are side by side."""
+        kept = [self.y, self.x, *(i for i, axis in enumerate(self.axes) if axis == "c")]
+        kept += [i for i in range(block.ndim) if i not in kept]
+        found = block.transpose(kept).reshape(block.shape[self.y], block.shape[self.x], -1)
+        colours = next((places for places, axis in zip(self.at, self.axes, strict=True) if axis == "c"), (0,))
+        first = min(colours)
+        if colours != tuple(range(first, first + len(colours))):
+            found = found[..., [place - first for place in colours]]
+        return np.broadcast_to(found, (*found.shape[:2], 3))
+
+
 class ArrayTiles(TileGrid):
     """A level of an OME-Zarr image as a grid of its chunks, or of so many of them that a call is worth it.
 
     Args:
         folder: the level's array.
-        axes: what its dimensions are, see `Multiscales.axes`.
+        plane: what is read of it.
     """
 
-    def __init__(self, folder: Path, axes: Sequence[str]) -> None:
-        self._folder, self._array, self._axes = folder, open_array(folder), tuple(axes)
-        self._y, self._x = self._axes.index("y"), self._axes.index("x")
-        shape, chunks = self._array.shape, self._array.chunks
-        self.size = (shape[self._x], shape[self._y])
-        self.tile = tile_of(self._array, self._axes)
-        self._chunk = (chunks[self._x], chunks[self._y])
+    def __init__(self, folder: Path, plane: Plane) -> None:
+        self._folder, self._array, self._plane = folder, open_array(folder), plane
+        self.size = (self._array.shape[plane.x], self._array.shape[plane.y])
+        self.tile = tile_of(self._array, plane)
 
     @cached_property
     def byte_counts(self) -> NDArray[np.int64]:  # type: ignore[override]
-        """As `TileGrid.byte_counts`: of the chunks of all colours; all files are looked at for it, once."""
-        array, y, x = self._array, self._y, self._x
-        chunks = np.zeros([-(-side // chunk) for side, chunk in zip(array.shape, array.chunks, strict=True)], np.int64)
-        sizes = files_of(self._folder)
-        files = array.shards or array.chunks
-        per_file = [file // chunk for file, chunk in zip(files, array.chunks, strict=True)]
-        grid = [-(-side // file) for side, file in zip(array.shape, files, strict=True)]
-        for place in np.ndindex(*grid):
+        """As `TileGrid.byte_counts`: of the chunks of all colours; their files are looked at for it, once."""
+        array, plane = self._array, self._plane
+        sizes, chunk, file = files_of(self._folder), array.chunks, array.shards or array.chunks
+        per_file = [whole // part for whole, part in zip(file, chunk, strict=True)]
+        counts = np.zeros([-(-side // part) for side, part in zip(array.shape, chunk, strict=True)], np.int64)
+        block = [
+            span.indices(side) for span, side in zip(plane.selection(Box(0, 0, *self.size)), array.shape, strict=True)
+        ]
+        files = [
+            range(start // whole, (stop - 1) // whole + 1) for (start, stop, _), whole in zip(block, file, strict=True)
+        ]
+        for place in product(*files):
             name = array.metadata.encode_chunk_key(place)
-            size = sizes.get(name, 0)
-            if size:
-                at = tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, per_file, strict=True))
-                inside = chunks[at]
-                if array.shards is None:
-                    inside[...] = size
-                else:
-                    index = _shard_sizes(self._folder / name, array.metadata, per_file)
-                    inside[...] = index[tuple(slice(0, n) for n in inside.shape)]
-        others = tuple(i for i in range(chunks.ndim) if i not in (y, x))
-        plane = chunks.sum(axis=others) if y < x else chunks.sum(axis=others).T
-        rows, columns = self.tile[1] // self._chunk[1], self.tile[0] // self._chunk[0]
-        plane = np.add.reduceat(plane, range(0, plane.shape[0], rows), axis=0)
-        counts: NDArray[np.int64] = np.add.reduceat(plane, range(0, plane.shape[1], columns), axis=1)
-        return counts
+            if not sizes.get(name):
+                continue
+            inside = counts[tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, per_file, strict=True))]
+            if array.shards is None:
+                inside[...] = sizes[name]
+            else:
+                index = _shard_sizes(self._folder / name, array.metadata, per_file)
+                inside[...] = index[tuple(slice(0, n) for n in inside.shape)]
+        used = counts[tuple(slice(a // n, (b - 1) // n + 1) for (a, b, _), n in zip(block, chunk, strict=True))]
+        summed: NDArray[np.int64] = used.sum(axis=tuple(i for i in range(used.ndim) if i not in (plane.y, plane.x)))
+        summed = summed if plane.y < plane.x else summed.T
+        for axis, side, part in ((0, self.tile[1], chunk[plane.y]), (1, self.tile[0], chunk[plane.x])):
+            summed = np.add.reduceat(summed, range(0, summed.shape[axis], side // part), axis=axis)
+        return summed
 
     def is_blank(self, row: int, column: int) -> bool:
         """As `TileGrid.is_blank`: never, what is not stored is the fill value and no background."""
         return False
 
-    def stored(self, row: int, column: int) -> bytes:
-        """As `TileGrid.stored`, already decoded by zarr: RGB of the tile's part of the level."""
-        box = self.box(row, column)
-        part: list[Any] = [slice(0, 3) if axis == "c" else 0 for axis in self._axes]
-        part[self._y], part[self._x] = slice(box.y, box.y + box.height), slice(box.x, box.x + box.width)
+    def pixels(self, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """As `TileGrid.pixels`, as zarr decodes them: a chunk may be a whole plane, and is not copied."""
         try:
-            found = np.asarray(self._array[tuple(part)])
+            return self._plane.rgb(np.asarray(self._array[self._plane.selection(self.box(row, column))]))
         except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
             raise ValueError(f"cannot be read: {' '.join(str(exc).split()) or repr(exc)}") from exc
-        kept = [axis for axis in self._axes if axis in ("c", "y", "x")]
-        if "c" not in kept:
-            found, kept = found[None], ["c", *kept]
-        found = found.transpose(kept.index("y"), kept.index("x"), kept.index("c"))
-        return bytes(np.broadcast_to(found, (box.height, box.width, 3)).tobytes())
+
+    def stored(self, row: int, column: int) -> bytes:
+        """As `TileGrid.stored`, but decoded: chunks are zarr's, and a tile may be several of them."""
+        return self.pixels(row, column).tobytes()
 
     def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""
@@ -119,9 +158,9 @@ def open_array(folder: Path) -> Any:
         ) from exc
 
 
-def tile_of(array: Any, axes: Sequence[str]) -> tuple[int, int]:
+def tile_of(array: Any, plane: Plane) -> tuple[int, int]:
     """(width, height) of what is read at once: a chunk, or as many small ones as fit `READ_SIDE`."""
-    width, height = (array.chunks[axes.index(axis)] for axis in "xy")
+    width, height = array.chunks[plane.x], array.chunks[plane.y]
     return width * max(1, READ_SIDE // width), height * max(1, READ_SIDE // height)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.geometry import Box, Mpp, Raster
-from stages.pyramid.arrays import ArrayTiles, files_of, open_array, tile_of
-from stages.pyramid.levels import OFF, chunk_remarks, gap_remarks, pixel_remarks, place_level
+from stages.pyramid.arrays import ArrayTiles, Plane, files_of, open_array, tile_of
+from stages.pyramid.levels import OFF, choose_plane, place_level, refuse_absurd, warn_of_gaps
 from stages.pyramid.multiscales import (
     Dataset,
     Multiscales,
@@ -37,13 +37,14 @@ SAMPLES, SAMPLE_BYTES = 16, 2**16
 class ForeignSlide(Slide):
     """An OME-Zarr image that somebody else wrote.
 
-    Attributes:
-        remarks: what a user should know of it, a line each.
+    Args:
+        facts: of the slide.
+        levels: folders of its levels' arrays.
+        plane: what is read of them.
     """
 
-    def __init__(self, facts: SlideFacts, levels: Sequence[Path], axes: Sequence[str], remarks: Sequence[str]) -> None:
-        self.facts, self.remarks = facts, tuple(remarks)
-        self._levels, self._axes = tuple(levels), tuple(axes)
+    def __init__(self, facts: SlideFacts, levels: Sequence[Path], plane: Plane) -> None:
+        self.facts, self._levels, self._plane = facts, tuple(levels), plane
         self._reset()
 
     def _reset(self) -> None:
@@ -52,7 +53,7 @@ class ForeignSlide(Slide):
         self._grids: list[ArrayTiles] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in ("facts", "remarks", "_levels", "_axes")}
+        return {key: getattr(self, key) for key in ("facts", "_levels", "_plane")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -61,7 +62,7 @@ class ForeignSlide(Slide):
     def _grid(self, level: int) -> ArrayTiles:
         with self._lock:
             if self._pid != os.getpid():
-                self._grids, self._pid = [ArrayTiles(folder, self._axes) for folder in self._levels], os.getpid()
+                self._grids, self._pid = [ArrayTiles(folder, self._plane) for folder in self._levels], os.getpid()
             return self._grids[level]
 
     def read_boxes(
@@ -96,21 +97,22 @@ def open_foreign(path: Path) -> ForeignSlide:
         path: the image's folder, or the root of bioformats2raw's layout.
 
     Raises:
-        SlideError: it holds no image, or one that is not RGB of 8 bits in one plane, or cannot be read.
+        SlideError: it holds no image, several slides, or one that is no RGB of 8 bits or cannot be read.
     """
     images = [_Image(folder) for folder in find_images(path)]
     image = max(images, key=lambda found: found.pixels)  # the first of equals
-    remarks = []
-    if len(images) > 1:
-        others = [found for found in images if found is not image]
-        if any(ALIKE * found.pixels > image.pixels for found in others):
-            listed = ", ".join(f"{i.folder.name} ({i.in_words})" for i in images)
-            raise SlideError(
-                f"it holds several images of like size: {listed}; name one, as {path.name}/{images[0].folder.name}"
-            )
-        listed = ", ".join(f"{found.folder.name} ({found.in_words})" for found in others)
-        remarks.append(f"of its {len(images)} images the largest is read, {image.folder.name}; not {listed}")
-    return image.as_slide(path, remarks)
+    warnings: list[str] = []
+    others = [f"{found.folder.name} ({found.in_words})" for found in images if found is not image]
+    if any(ALIKE * found.pixels > image.pixels for found in images if found is not image):
+        listed = f"{image.folder.name} ({image.in_words}), {', '.join(others)}"
+        raise SlideError(
+            f"it holds several pictures of like size: {listed}; name one, as {path.name}/{image.folder.name}"
+        )
+    if others:
+        warnings.append(
+            f"of its {len(images)} pictures the largest is read, {image.folder.name}; not {', '.join(others)}"
+        )
+    return image.as_slide(path, warnings)
 
 
 class _Image:
@@ -145,31 +147,35 @@ class _Image:
         width, height = self._size(self.arrays[0][1])
         return f"{width} x {height} px"
 
-    def as_slide(self, path: Path, remarks: list[str]) -> ForeignSlide:
+    def as_slide(self, path: Path, warnings: list[str]) -> ForeignSlide:
+        """The image as a slide at a path, which may be the folder that it is in.
+
+        Args:
+            path: of the slide.
+            warnings: what is to be said of it.
+        """
         first, finest = self.arrays[0]
-        remarks += pixel_remarks(finest, self.said)
-        size = self._size(finest)
+        plane, size = choose_plane(finest, self.said, warnings), self._size(finest)
         kept: list[tuple[Dataset, Any]] = []
         rasters: list[Raster] = []
         for dataset, array in self.arrays:
             raster = place_level(first, size, dataset, self._size(array))
+            if isinstance(raster, Raster) and self._kind(array) != self._kind(finest):
+                raster = f"it holds other samples than level {first.path}"
+            elif isinstance(raster, Raster) and rasters and raster.scale_x <= rasters[-1].scale_x * (1 + OFF):
+                raster = f"it is as fine as level {kept[-1][0].path}"
             if isinstance(raster, str):
-                remarks.append(f"level {dataset.path} is left out: {raster}")
-            elif self._kind(array) != self._kind(finest):
-                remarks.append(f"level {dataset.path} is left out: it holds other samples than level {first.path}")
-            elif rasters and raster.scale_x <= rasters[-1].scale_x * (1 + OFF):
-                remarks.append(f"level {dataset.path} is left out: it is as fine as level {kept[-1][0].path}")
-            else:
-                kept.append((dataset, array))
-                rasters.append(raster)
-        tiles = [tile_of(array, self.said.axes) for _, array in kept]
-        for (dataset, array), raster in zip(kept, rasters, strict=True):
-            remarks += chunk_remarks(dataset.path, raster, array, self.said.axes)
+                warnings.append(f"level {dataset.path} is left out: {raster}")
+                continue
+            refuse_absurd(dataset.path, raster, array, plane)
+            kept.append((dataset, array))
+            rasters.append(raster)
+        tiles = [tile_of(array, plane) for _, array in kept]
         folders = [self.folder / dataset.path for dataset, _ in kept]
-        mpp, problem = self._mpp(first)
         files = [files_of(folder) for folder in folders]
         for (dataset, array), found in zip(kept, files, strict=True):
-            remarks += gap_remarks(dataset.path, array, len(found))
+            warn_of_gaps(dataset.path, array, len(found), warnings)
+        mpp, problem = self._mpp(first)
         facts = SlideFacts(
             path=path,
             vendor=f"ome-zarr {self.said.version}".strip(),
@@ -184,8 +190,9 @@ class _Image:
             associated=(),
             fingerprint=fingerprint_of(self.said, folders, files),
             file_bytes=sum(sum(sizes.values()) for sizes in files),
+            warnings=tuple(warnings),
         )
-        return ForeignSlide(facts, folders, self.said.axes, remarks)
+        return ForeignSlide(facts, folders, plane)
 
     def _mpp(self, first: Dataset) -> tuple[Mpp | None, str | None]:
         """µm of a pixel of level 0, and why they are not known."""

@@ -3,59 +3,91 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from stages.geometry import Raster, level_raster
+from stages.pyramid.arrays import Plane
 from stages.pyramid.multiscales import Dataset, Multiscales
 from stages.slide.facts import MAX_PIXELS, MAX_SIDE, MAX_TILE_PIXELS, MAX_TILES, SlideError
 
-SLOW_PIXELS = 2**22
-"""A chunk of more is named: each must be decoded whole, however little of it is wanted."""
+_RGB = ("red", "green", "blue")
+_NAMES = {**{colour: colour for colour in _RGB}, **{colour[0]: colour for colour in _RGB}}
+_COLOURS = {"ff0000": "red", "00ff00": "green", "0000ff": "blue"}
+_NO_NAME = re.compile(r"(channel|ch|c)?[ _:#-]*\d*")
+"""Labels of channels that are numbers only, as writers make them up."""
 WRITTEN = 1e-4
 """Share by which scales that were written in a few digits are off; a slide of 100 000 px then ends 10 px off."""
 OFF = 0.02
 """Share of a slide's side by which a level's scale and its size may disagree, beside a pixel and a half of its own."""
 
 
-def pixel_remarks(array: Any, said: Multiscales) -> list[str]:
-    """What to know of an image whose pixels can be shown as RGB.
+def choose_plane(array: Any, said: Multiscales, warnings: list[str]) -> Plane:
+    """What is read of an image: red, green and blue, or grey; the middle one of focal planes, the first point in time.
+
+    Args:
+        array: its finest level.
+        said: what its metadata says of it.
+        warnings: where what was chosen is added.
 
     Raises:
-        SlideError: they cannot.
+        SlideError: its samples are no colours of 8 bits, or it has axes that say nothing.
     """
-    for axis, length in zip(said.axes, array.shape, strict=True):
-        if axis not in ("c", "y", "x") and length > 1:
-            what = {"z": "focal planes (z)", "t": "time points (t)"}.get(axis, f"places along its axis {axis}")
-            raise SlideError(f"it has {length} {what}, and a slide is one plane: write the one that is meant by itself")
     if array.dtype != np.uint8:
         raise SlideError(
-            f"its samples are {array.dtype}, and a slide is read as RGB of 8 bits: convert it, scaled by its true range"
+            f"its samples are {array.dtype}, and RGB of 8 bits is read: convert it, scaled by its true range"
         )
-    count = array.shape[said.axes.index("c")] if "c" in said.axes else 1
+    at: list[tuple[int, ...]] = []
+    for axis, size in zip(said.axes, array.shape, strict=True):
+        place = 0
+        if axis == "z" and size > 1:
+            place = size // 2
+            warnings.append(f"of its {size} focal planes the middle one, number {place + 1}, is read")
+        elif axis == "t" and size > 1:
+            warnings.append(f"of its {size} points in time the first is read")
+        elif axis not in ("t", "c", "z", "y", "x") and size > 1:
+            raise SlideError(
+                f"it has {size} places along an axis {axis!r}: save the one to be read as an image of its own"
+            )
+        at.append(
+            () if axis in ("y", "x") else choose_channels(size, said.channels, warnings) if axis == "c" else (place,)
+        )
+    return Plane(said.axes, tuple(at))
+
+
+def choose_channels(count: int, channels: Sequence[tuple[str, str]], warnings: list[str]) -> tuple[int, ...]:
+    """Which channels are read: the only one, or red, green and blue in this order.
+
+    Args:
+        count: how many there are.
+        channels: (label, colour) of each that is described.
+        warnings: where what was chosen is added.
+
+    Raises:
+        SlideError: they are not those of a picture.
+    """
     if count == 1:
-        return ["it has one channel: it is read as grey"]
-    labels = ", ".join(label or colour or "?" for label, colour in said.channels[:8])
-    named = f" ({labels})" if labels else ""
-    if count not in (3, 4) or (count == 4 and not _is_rgb(said, stated=True)):
-        raise SlideError(
-            f"it has {count} channels{named}, and a slide is read as RGB: write the three that are red, green and blue"
-        )
-    if not _is_rgb(said, stated=False):
-        raise SlideError(
-            f"its three channels{named} are not red, green and blue in this order: write an RGB image of it"
-        )
-    return ["its fourth channel is not read"] if count == 4 else []
-
-
-def _is_rgb(said: Multiscales, *, stated: bool) -> bool:
-    """Whether the first three channels are said to be red, green and blue; where nothing is said, not ``stated``."""
-    labels, colours = zip(*said.channels[:3], strict=True) if len(said.channels) >= 3 else ((), ())
-    if colours == ("ff0000", "00ff00", "0000ff") or labels in (("red", "green", "blue"), ("r", "g", "b")):
-        return True
-    return not stated and len(set(colours)) <= 1  # writers give every channel white or grey where they know nothing
+        return (0,)
+    known = [*channels, *[("", "")] * count][:count]
+    named = [bool(label) and not _NO_NAME.fullmatch(label) for label, _ in known]
+    colours = [
+        _NAMES.get(label) if own else _COLOURS.get(colour) for (label, colour), own in zip(known, named, strict=True)
+    ]
+    if all(colours.count(colour) == 1 for colour in _RGB):
+        if count > 3:
+            warnings.append(f"of its {count} channels red, green and blue are read")
+        return tuple(colours.index(colour) for colour in _RGB)
+    if count == 3 and not any(named) and len({colour for _, colour in known}) == 1:  # as writers do who know nothing
+        warnings.append("its three channels without names are read as red, green and blue")
+        return (0, 1, 2)
+    words = ", ".join(label or colour or f"number {i + 1}" for i, (label, colour) in enumerate(known[:12]))
+    raise SlideError(
+        f"it has {count} channels ({words}{', ...' if count > 12 else ''}) that are not red, green and blue: "
+        "fluorescence cannot be read as colours; export the channels to be shown as one RGB picture"
+    )
 
 
 def place_level(first: Dataset, size: tuple[int, int], dataset: Dataset, own: tuple[int, int]) -> Raster | str:
@@ -95,38 +127,28 @@ def _whole(scale: float) -> float:
     return float(round(scale)) if abs(scale / max(1, round(scale)) - 1) < WRITTEN else scale
 
 
-def chunk_remarks(name: str, level: Raster, array: Any, axes: Sequence[str]) -> list[str]:
-    """What to know of how a level is stored.
-
-    Raises:
-        SlideError: it claims absurd dimensions, or has chunks that cannot be read for a part of them.
-    """
-    width, height = (array.chunks[axes.index(axis)] for axis in "xy")
+def refuse_absurd(name: str, level: Raster, array: Any, plane: Plane) -> None:
+    """Raise `SlideError` where a level claims absurd dimensions, or chunks that are too large to read a part of."""
+    width, height = array.chunks[plane.x], array.chunks[plane.y]
     if not (0 < level.width <= MAX_SIDE and 0 < level.height <= MAX_SIDE and level.width * level.height <= MAX_PIXELS):
         raise SlideError(f"level {name} claims {level.width} x {level.height} pixels: refused, damaged or hostile")
     if math.prod(-(-side // chunk) for side, chunk in zip(array.shape, array.chunks, strict=True)) > MAX_TILES:
         raise SlideError(f"level {name} claims more than {MAX_TILES} chunks: refused, damaged or hostile")
-    used = min(width, level.width) * min(height, level.height)
-    if used > MAX_TILE_PIXELS:
+    if min(width, level.width) * min(height, level.height) > MAX_TILE_PIXELS:
         raise SlideError(
             f"level {name} has chunks of {width} x {height} pixels, each of which must be decoded whole: "
             "write it again in chunks of 256 to 1024 pixels"
         )
-    if used > SLOW_PIXELS:
-        return [
-            f"level {name} has chunks of {width} x {height} pixels, each of which is decoded whole: slow; "
-            "`saccade cache` makes a pyramid of it that is not"
-        ]
-    return []
 
 
-def gap_remarks(name: str, array: Any, files: int) -> list[str]:
-    """What to know of chunks that are not there.
+def warn_of_gaps(name: str, array: Any, files: int, warnings: list[str]) -> None:
+    """Say which chunks are not there.
 
     Args:
         name: of the level.
         array: the level's.
         files: how many its folder holds.
+        warnings: where that is added.
 
     Raises:
         SlideError: all of them are missing.
@@ -135,5 +157,6 @@ def gap_remarks(name: str, array: Any, files: int) -> list[str]:
     if not files:
         raise SlideError(f"level {name} has none of its chunks: copy the folder again, with all that is in it")
     if files < wanted:
-        return [f"level {name} lacks {wanted - files} of {wanted} chunks: what they hold is read as {array.fill_value}"]
-    return []
+        warnings.append(
+            f"level {name} lacks {wanted - files} of {wanted} chunks: what they hold is read as {array.fill_value}"
+        )

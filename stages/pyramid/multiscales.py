@@ -31,6 +31,8 @@ MICROMETRES = {name: length for length, names in _UNITS.items() for name in name
 """Of each unit of length that images are measured in, lower case; µ is a letter of its own and one of the Greek."""
 
 LAYOUT = "bioformats2raw.layout"
+METADATA = ("zarr.json", ".zattrs")
+"""Where a group has its attributes: of zarr v3 and of v2."""
 _NOT_READ = "is placed by a transformation of type {!r}; scale, translation, identity and sequences of them are read"
 
 
@@ -76,11 +78,9 @@ def is_slide(folder: Path) -> bool:
     try:
         attributes = read_attributes(folder)
     except SlideError:
-        return not _is_array(folder)
-    ours = attributes.get("saccade", {"levels": ()})
-    return (
-        ("multiscales" in attributes or LAYOUT in attributes) and "image-label" not in attributes and "levels" in ours
-    )
+        return not _is_array(folder) and any((folder / name).exists() for name in METADATA)
+    no_slide = "image-label" in attributes or {"frame", "fingerprint"} & _ours(attributes).keys()
+    return not no_slide and ("multiscales" in attributes or LAYOUT in attributes)
 
 
 def read_attributes(folder: Path) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def read_attributes(folder: Path) -> dict[str, Any]:
     """
     if _is_array(folder):
         raise SlideError("one array of an image: name the folder that holds all its levels")
-    for name in ("zarr.json", ".zattrs"):
+    for name in METADATA:
         try:
             found = json.loads((folder / name).read_bytes())
             attributes = dict(found.get("attributes") or {} if name == "zarr.json" else found)
@@ -112,6 +112,12 @@ def read_attributes(folder: Path) -> dict[str, Any]:
     )
 
 
+def _ours(attributes: dict[str, Any]) -> dict[str, Any]:
+    """What we wrote into a group: a place into an attention map, a fingerprint into an export for other programs."""
+    found = attributes.get("saccade")
+    return found if isinstance(found, dict) else {}
+
+
 def _is_array(folder: Path) -> bool:
     if (folder / ".zarray").exists():
         return True
@@ -130,7 +136,7 @@ def find_images(folder: Path) -> list[Path]:
     attributes = read_attributes(folder)
     if "image-label" in attributes:
         raise SlideError("a label image, the numbers of objects: name the image that it belongs to")
-    if "frame" in attributes.get("saccade", {}):
+    if "frame" in _ours(attributes):
         raise SlideError("an attention map that `saccade run` wrote: name the slide that it was made of")
     if "multiscales" in attributes:
         return [folder]
@@ -183,7 +189,7 @@ def _parsed(attributes: dict[str, Any], image: dict[str, Any]) -> Multiscales:
         datasets.append(Dataset(path, stated, (shift[y], shift[x])))
     units = tuple(str(axes[i]["unit"]).lower() if axes[i].get("unit") else None for i in (y, x))
     channels = tuple(
-        (str(channel.get("label") or "").lower(), str(channel.get("color") or "").lower())
+        (str(channel.get("label") or "").lower(), str(channel.get("color") or "").lower().lstrip("#")[:6])
         for channel in (attributes.get("omero") or {}).get("channels") or []
     )
     if not datasets:

@@ -17,7 +17,6 @@ class Slide(Protocol):
     """Pixels of one slide, level by level. Implementations pickle by path and open handles once per process."""
 
     facts: SlideFacts
-    remarks: tuple[str, ...] = ()  # what a user should know of how it is read, a line each
 
     def read_boxes(
         self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None

@@ -16,9 +16,9 @@ from images import FOREIGN, change_attributes, shrunk, write_image
 from makers import measured_reads, tissue_pixels
 from numpy.typing import NDArray
 
+from pipeline.info import describe
 from stages.geometry import Box, Mpp, Raster, patch_rasters
 from stages.pyramid.cache import cache_pyramid
-from stages.pyramid.foreign import ForeignSlide
 from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideError
 from stages.slide.render import count_reads
@@ -50,7 +50,8 @@ def test_pixels_scale_and_places_are_the_images(foreign: tuple[str, Path]) -> No
         boxes = [Box(width // 3, height // 4, 90, 70), Box(width - 7, height - 5, 7, 5)]
         for box, found in zip(boxes, slide.read_boxes(i, boxes), strict=True):
             np.testing.assert_array_equal(found, whole[box.y :, box.x :][: box.height, : box.width])
-    assert slide.remarks == ()
+    unnamed = "its three channels without names are read as red, green and blue"
+    assert slide.facts.warnings == (() if FOREIGN[name].get("omero") else (unnamed,))
 
 
 def test_its_bytes_are_those_of_its_chunks(foreign: tuple[str, Path]) -> None:
@@ -136,9 +137,11 @@ def test_of_several_images_the_slide_is_read_or_one_must_be_named(tmp_path: Path
     write_image(path, PALE, version="0.4", inside="1")
     slide = open_pyramid(path)
     assert slide.facts.levels[0].width == 1003
-    assert slide.remarks == ("of its 2 images the largest is read, 0; not 1 (80 x 60 px)",)
+    assert slide.facts.warnings[0] == "of its 2 pictures the largest is read, 0; not 1 (80 x 60 px)"
     write_image(path, IMAGE[:700], version="0.4", inside="2")
-    with pytest.raises(SlideError, match=r"several images of like size: 0 \(1003 x 801 px\), .*name one, as a\.zarr/0"):
+    with pytest.raises(
+        SlideError, match=r"several pictures of like size: 0 \(1003 x 801 px\), .*name one, as a\.zarr/0"
+    ):
         open_pyramid(path)
     assert open_pyramid(path / "1").facts.levels[0].width == 80
 
@@ -146,45 +149,72 @@ def test_of_several_images_the_slide_is_read_or_one_must_be_named(tmp_path: Path
 @pytest.mark.parametrize(
     ("pixels", "said", "why"),
     [
-        (np.zeros((60, 80, 5), np.uint8), {}, r"5 channels, and a slide is read as RGB"),
-        (np.zeros((60, 80, 2), np.uint8), {}, r"2 channels"),
-        (np.zeros((60, 80, 4), np.uint8), {}, r"4 channels"),
-        (PALE.astype(np.uint16), {}, r"its samples are uint16, and a slide is read as RGB of 8 bits"),
+        (np.zeros((60, 80, 5), np.uint8), {}, r"it has 5 channels \(number 1, .* that are not red, green and blue"),
+        (np.zeros((60, 80, 2), np.uint8), {}, r"it has 2 channels"),
+        (np.zeros((60, 80, 4), np.uint8), {}, r"it has 4 channels"),
+        (PALE.astype(np.uint16), {}, r"its samples are uint16, and RGB of 8 bits is read"),
         (PALE.astype(np.float32), {}, r"its samples are float32"),
-        (PALE, {"axes": "czyx", "lengths": {"z": 4}}, r"it has 4 focal planes \(z\), and a slide is one plane"),
-        (PALE, {"axes": "tcyx", "lengths": {"t": 3}}, r"it has 3 time points \(t\)"),
+        (PALE, {"axes": "scyx", "lengths": {"s": 4}}, r"it has 4 places along an axis 's'"),
         (
             PALE,
-            {"omero": [("DAPI", "0000FF"), ("FITC", "00FF00"), ("Cy3", "FF0000")]},
-            r"its three channels \(dapi, fitc, cy3\) are not red, green and blue",
+            {"omero": [("DAPI", "FF0000"), ("FITC", "00FF00"), ("Cy3", "0000FF")]},
+            r"it has 3 channels \(dapi, fitc, cy3\) that are not red, green and blue: fluorescence",
         ),
+        (PALE, {"omero": [("", "FF00FF"), ("", "00FF00"), ("", "0000FF")]}, r"3 channels \(ff00ff, 00ff00, 0000ff\)"),
         (PALE, {"image-label": {}, "version": "0.4"}, r"a label image"),
         (PALE, {"multiscales": [{}], "version": "0.4"}, r"its OME-Zarr metadata makes no sense"),
     ],
 )
-def test_what_is_no_rgb_of_one_plane_is_refused_by_name(
+def test_what_is_no_rgb_of_8_bits_is_refused_by_name(
     tmp_path: Path, pixels: NDArray[Any], said: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(SlideError, match=why):
         open_pyramid(write_image(tmp_path / "a.zarr", pixels, **{"factors": (1,), **said}))
 
 
+UNNAMED = "its three channels without names are read as red, green and blue"
+
+
 @pytest.mark.parametrize(
-    ("count", "omero", "remark"),
+    ("count", "omero", "colours", "warned"),
     [
-        (3, [("", "FFFFFF")] * 3, None),
-        (3, [("R", "808080"), ("G", "808080"), ("B", "808080")], None),
-        (4, [("red", ""), ("green", ""), ("blue", ""), ("alpha", "")], "its fourth channel is not read"),
-        (1, [], "it has one channel: it is read as grey"),
+        (3, [("", "FFFFFF")] * 3, (0, 1, 2), (UNNAMED,)),
+        (3, [("Channel 0", "#FF0000"), ("Channel 1", "#00FF00FF"), ("Channel 2", "#0000FF")], (0, 1, 2), ()),
+        (3, [("B", "808080"), ("G", "808080"), ("R", "808080")], (2, 1, 0), ()),
+        (
+            *(5, [("alpha", ""), ("red", ""), ("dirt", ""), ("green", ""), ("blue", "")], (1, 3, 4)),
+            ("of its 5 channels red, green and blue are read",),
+        ),
+        (1, [], (0, 0, 0), ()),
     ],
 )
-def test_what_can_be_shown_as_rgb_is_and_said(
-    tmp_path: Path, count: int, omero: list[tuple[str, str]], remark: str | None
+@pytest.mark.parametrize("planar", [True, False])
+def test_red_green_and_blue_are_read_wherever_they_are(
+    tmp_path: Path, planar: bool, count: int, omero: list[tuple[str, str]], colours: tuple[int, ...], warned: tuple[str]
 ) -> None:
-    pixels = np.concatenate([PALE, PALE // 2], 2)[..., :count]
-    slide = open_pyramid(write_image(tmp_path / "a.zarr", pixels, omero=omero))
-    assert slide.remarks == ((remark,) if remark else ())
-    assert (slide.read_level(0, Box(3, 4, 10, 10)) == 200).all()
+    """Also where each is a chunk; what was chosen is said, and what was not read costs nothing."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, count), np.uint8)
+    slide = open_pyramid(write_image(tmp_path / "a.zarr", pixels, factors=(1,), omero=omero, planar=planar))
+    assert slide.facts.warnings == warned
+    np.testing.assert_array_equal(slide.read_level(0, Box(3, 4, 10, 20)), pixels[4:24, 3:13, list(colours)])
+    files = [tmp_path / f"a.zarr/0/c/{i}/0/0" for i in range(min(colours), max(colours) + 1 if planar else 1)]
+    assert slide.tile_bytes(0).sum() == sum(
+        file.stat().st_size for file in (files if planar else [tmp_path / "a.zarr/0/c/0/0/0"])
+    )
+
+
+def test_the_middle_of_focal_planes_and_the_first_point_in_time_are_read(tmp_path: Path) -> None:
+    """And said; only their chunks are counted."""
+    path = write_image(tmp_path / "a.zarr", PALE, axes="tzcyx", lengths={"t": 2, "z": 4}, factors=(1,), planar=True)
+    array = zarr.open_group(path, mode="a")["0"]
+    array[0, 2] = np.random.default_rng(0).integers(0, 256, (3, 60, 80), np.uint8)
+    slide = open_pyramid(path)
+    assert slide.facts.warnings[:2] == (
+        "of its 2 points in time the first is read",
+        "of its 4 focal planes the middle one, number 3, is read",
+    )
+    np.testing.assert_array_equal(slide.read_level(0, Box(0, 0, 80, 60)), np.moveaxis(array[0, 2], 0, -1))
+    assert slide.tile_bytes(0).sum() == sum((path / f"0/c/0/2/{i}/0/0").stat().st_size for i in range(3))
 
 
 def test_grey_needs_no_channel_axis(tmp_path: Path) -> None:
@@ -201,8 +231,7 @@ def test_damage_is_an_error_that_names_the_place(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match=r"cannot read level 0 .* at \(300, 300\): tile \(1, 1\) cannot be read: "):
         slide.read_level(0, Box(300, 300, 9, 9))
     chunk.unlink()
-    (remark,) = open_pyramid(path).remarks
-    assert remark == "level 0 lacks 1 of 20 chunks: what they hold is read as 0"
+    assert open_pyramid(path).facts.warnings[1] == "level 0 lacks 1 of 20 chunks: what they hold is read as 0"
     shutil.rmtree(path / "0/c")
     with pytest.raises(SlideError, match="level 0 has none of its chunks: copy the folder again"):
         open_pyramid(path)
@@ -226,19 +255,17 @@ def test_what_zarr_cannot_decode_is_named(tmp_path: Path) -> None:
 def test_chunks_that_must_be_decoded_whole_are_named_or_refused(tmp_path: Path) -> None:
     """Whole planes, as some write them by default; nothing is read for it."""
     group = zarr.create_group(tmp_path / "a.zarr", zarr_format=3)
+    axes = [{"name": n, "type": k} for n, k in (("c", "channel"), ("y", "space"), ("x", "space"))]
     for side, name in ((4000, "0"), (9000, "1")):
         group.create_array(name, shape=(3, side, side), chunks=(3, side, side), dtype="uint8")
         (tmp_path / "a.zarr" / name / "c/0/0").mkdir(parents=True)
         (tmp_path / "a.zarr" / name / "c/0/0/0").touch()
-    image = {"axes": [{"name": n, "type": k} for n, k in (("c", "channel"), ("y", "space"), ("x", "space"))]}
-    for name, told in (("0", "slow"), ("1", "write it again in chunks of 256 to 1024")):
-        group.attrs["ome"] = {"version": "0.5", "multiscales": [{**image, "datasets": [{"path": name}]}]}
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [{"path": name}]}]}
         if name == "0":
-            slide = open_pyramid(tmp_path / "a.zarr")
-            assert isinstance(slide, ForeignSlide)
-            assert any("chunks of 4000 x 4000 pixels" in remark and told in remark for remark in slide.remarks)
+            slow = "tiles of 4000 x 4000 px, each of which is decoded whole"
+            assert any(slow in warning for warning in describe(tmp_path / "a.zarr")["warnings"])
         else:
-            with pytest.raises(SlideError, match=told):
+            with pytest.raises(SlideError, match=r"chunks of 9000 x 9000 pixels.* write it again in chunks of 256"):
                 open_pyramid(tmp_path / "a.zarr")
 
 

@@ -116,7 +116,8 @@ def test_an_array_is_no_image_and_damage_is_seen(tmp_path: Path) -> None:
     (array / ".zarray").write_text("{}")
     damaged = group(tmp_path / "damaged.zarr")
     (damaged / ".zattrs").write_text('{"multisc')
-    assert (is_slide(array), is_slide(damaged)) == (False, True)
+    (tmp_path / "empty.zarr").mkdir()
+    assert [is_slide(tmp_path / f"{name}.zarr") for name in ("array", "damaged", "empty")] == [False, True, False]
     with pytest.raises(SlideError, match="one array of an image: name the folder that holds all its levels"):
         find_images(array)
     with pytest.raises(SlideError, match=r"its \.zattrs is damaged"):

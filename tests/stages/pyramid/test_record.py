@@ -84,6 +84,13 @@ def test_without_its_record_a_pyramid_is_an_image_like_any_other(pyramid: Path) 
     assert_same_pixels(known, found)
 
 
+def test_an_earlier_version_reads_what_has_nothing_new_to_say(pyramid: Path) -> None:
+    """It takes every fact of the record for one that it knows."""
+    facts = json.loads((pyramid / "zarr.json").read_text())["attributes"]["saccade"]["facts"]
+    known = {"vendor", "levels", "tile_sizes", "mpp", "mpp_source", "mpp_problem", "bounds", "background"}
+    assert facts.keys() == known | {"objective_power", "fingerprint"}
+
+
 def test_the_image_is_called_what_its_slide_is_called(pyramid: Path) -> None:
     """Programs show this name; the folder's own is not in the file."""
     (image,) = Image.from_zarr(zarr.open_group(pyramid, mode="r")).attributes.ome.multiscales
