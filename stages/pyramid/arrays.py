@@ -154,7 +154,7 @@ def open_array(folder: Path) -> Any:
     except Exception as exc:  # of zarr's own types and of codecs'
         raise SlideError(
             f"its level {folder.name} cannot be opened by zarr ({' '.join(str(exc).split()) or repr(exc)}): "
-            "write it again with chunks that zarr reads by itself (zstd, blosc, gzip)"
+            "copy it again, or write it with codecs that zarr has (zstd, blosc, gzip)"
         ) from exc
 
 
