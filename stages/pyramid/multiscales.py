@@ -148,7 +148,10 @@ def find_images(folder: Path) -> list[Path]:
         images = [folder / name for name in series if "multiscales" in read_attributes(folder / name)]
         if images:
             return images
-    raise SlideError("a zarr folder that holds no OME-Zarr image: it says nothing of `multiscales`")
+    raise SlideError(
+        "a zarr folder that holds no OME-Zarr image, as it says nothing of `multiscales`: "
+        "name the slide that it was made of"
+    )
 
 
 def read_multiscales(folder: Path) -> Multiscales:
