@@ -53,10 +53,16 @@ def describe(path: Path, *, mpp: float | None = None) -> dict[str, Any]:
 def _warnings(slide: Slide) -> list[str]:
     """What will bite later, found by looking and by reading a little of every level."""
     facts = slide.facts
-    found = [facts.mpp_problem] if facts.mpp_problem else []
+    found = [*([facts.mpp_problem] if facts.mpp_problem else []), *facts.warnings]
     if len(facts.levels) == 1 and facts.levels[0].width * facts.levels[0].height > 2**26:
         found.append(
             "no pyramid: every thumbnail must read the whole slide; `saccade cache --profile portable` adds the levels"
+        )
+    width, height = max(facts.tile_sizes, key=lambda tile: tile[0] * tile[1])
+    if width * height > 2**22:
+        found.append(
+            f"tiles of {width} x {height} px, each of which is decoded whole for whatever is wanted of it: slow; "
+            "`saccade cache --profile portable` makes a pyramid with smaller ones"
         )
     if isinstance(slide, ZarrSlide) and slide.kept == "tissue":
         found.append("of its finest levels only tissue and its surroundings are kept; the rest reads as background")

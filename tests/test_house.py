@@ -40,7 +40,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "tissue": (),
         "pyramid": (
-            *("jpeg_metadata", "layout", "record", "shards", "open", "codec", "store", "chunk_cache"),
+            *("jpeg_metadata", "layout", "record", "shards", "codec", "multiscales", "arrays", "levels", "foreign"),
+            *("open", "store", "chunk_cache"),
             *("chunks", "plan", "format", "copying", "transaction", "cache", "export"),
         ),
         "attention": (),

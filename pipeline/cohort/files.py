@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import unicodedata
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.output.folder import is_output
+from stages.pyramid.multiscales import is_slide
 
 SLIDE_SUFFIXES = (
     *(".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"),
@@ -53,7 +53,7 @@ def find_slides(folder: Path) -> list[Path]:
             suffix = path.suffix.lower()
             if entry.is_dir():
                 if suffix == PYRAMID_SUFFIX:
-                    files += [path] if _is_ome_zarr(path) else []
+                    files += [path] if is_slide(path) else []
                 elif not is_output(path):
                     pending.append(path)
             # a dead link with a slide's name stays in, so that it fails visibly; pipes and devices do not
@@ -132,15 +132,6 @@ def finder(root: Path) -> Callable[[str, str], tuple[Path, str | None]]:
 def _percent(char: str) -> str:
     # surrogatepass: file names that are not valid Unicode reach Python as lone surrogates
     return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
-
-
-def _is_ome_zarr(path: Path) -> bool:
-    """Whether a `.zarr` folder holds an image of OME-Zarr 0.5, as `saccade cache` writes; attention maps do not."""
-    try:
-        metadata = json.loads((path / "zarr.json").read_bytes())
-        return "multiscales" in metadata["attributes"]["ome"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _one_per_series(files: Sequence[Path]) -> list[Path]:

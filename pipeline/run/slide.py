@@ -110,7 +110,7 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
     row: dict[str, Any] = {"status": "ok", "error": "", **found.columns(), "seconds": seconds, "key": key}
     begin_slide(folder)
     write_thumbnail(folder / "thumbnail.png", found.thumbnail.rgb)
-    write_attention_zarr(folder / "attention.zarr", found.attention, found.attention_raster)
+    write_attention_zarr(folder / "attention.zarr", found.attention, found.attention_raster, mpp=mpp)
     write_samples_h5(
         folder / "samples.h5",
         slide_id=slide.slide_id,

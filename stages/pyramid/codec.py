@@ -16,13 +16,13 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 from zarr.registry import register_codec
 
-from stages.pyramid.jpeg_metadata import NAME, jpeg_metadata, read_jpeg_metadata
+from stages.pyramid.jpeg_metadata import NAME, STANDARD, jpeg_metadata, read_jpeg_metadata
 from stages.slide import jpeg
 
 
 @dataclass(frozen=True)
 class JpegCodec(ArrayBytesCodec):
-    """Chunks (height, width, 3) uint8, each a JPEG stream; read-only, and a damaged stream is an error.
+    """Chunks (..., height, width, 3) uint8, each a JPEG stream; read-only, and a damaged stream is an error.
 
     Attributes:
         tiles: how the streams are to be read.
@@ -50,10 +50,12 @@ class JpegCodec(ArrayBytesCodec):
         return jpeg.prefix(self.tiles.tables, self.tiles.colour)
 
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        height, width, _ = shape = chunk_spec.shape
+        shape = chunk_spec.shape
+        if len(shape) < 3 or shape[-1] != 3 or any(side > 1 for side in shape[:-3]):
+            raise ValueError(f"a chunk of {shape} is no RGB picture: expected (height, width, 3), as transposed")
         data = chunk_data.to_bytes()
         if data:
-            pixels = jpeg.decode(data, self._prefix, (width, height))
+            pixels = jpeg.decode(data, self._prefix, (shape[-2], shape[-3])).reshape(shape)
         else:  # a slide's blank tile
             pixels = np.full(shape, chunk_spec.fill_value, np.uint8)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels)
@@ -69,4 +71,5 @@ class JpegCodec(ArrayBytesCodec):
         raise NotImplementedError
 
 
-register_codec(NAME, JpegCodec)
+for _name in (NAME, STANDARD):
+    register_codec(_name, JpegCodec)

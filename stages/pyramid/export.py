@@ -1,7 +1,7 @@
 """Export: a slide as OME-Zarr 0.4 on zarr v2, for QuPath and whatever else reads nothing newer.
 
 One file a chunk, planar and deflated, axes t, c, z, y, x: what Bio-Formats' reader takes without native libraries. Our
-own commands do not read it. It is made as a portable pyramid is, see `stages.pyramid.cache`.
+own commands read it as they read anybody's. It is made as a portable pyramid is, see `stages.pyramid.cache`.
 
 Formats: https://ngff.openmicroscopy.org/0.4/ and https://zarr-specs.readthedocs.io/en/latest/v2/v2.0.html
 """
@@ -138,7 +138,7 @@ def _array_metadata(layout: LevelLayout, facts: SlideFacts) -> dict[str, Any]:
 
 def _attributes(facts: SlideFacts, name: str) -> dict[str, Any]:
     """OME-NGFF 0.4 metadata: that of 0.5 with axes for time and depth, and the versions where 0.4 has them."""
-    newer = ome_metadata(facts)
+    newer = ome_metadata(facts, name)
     (image,) = newer["multiscales"]
     channel, y, x = image["axes"]
     axes = [{"name": "t", "type": "time"}, channel, {**y, "name": "z"}, y, x]
@@ -152,6 +152,6 @@ def _attributes(facts: SlideFacts, name: str) -> dict[str, Any]:
             c, *plane = step[kind]
             steps.append({"type": kind, kind: [added[kind], c, added[kind], *plane]})
         datasets.append({**dataset, "coordinateTransformations": steps})
-    multiscale = {"version": "0.4", "name": name, "axes": axes, "datasets": datasets}
+    multiscale = {**image, "version": "0.4", "axes": axes, "datasets": datasets}
     omero = {**newer["omero"], "version": "0.4", "name": name, "rdefs": {"model": "color"}}
     return {"multiscales": [multiscale], "omero": omero}

@@ -1,7 +1,8 @@
 """How an array's metadata says that its chunks are JPEG tiles: the configuration of a codec, as plain values.
 
 Name and configuration are those of the codec of this name in imagecodecs, so that whoever has that one can read the
-same arrays; `stages.pyramid.codec` is ours for zarr.
+same arrays; `stages.pyramid.codec` is ours for zarr. What is proposed as a standard under the name `jpeg` is read, too:
+https://github.com/zarr-developers/zarr-extensions/pull/66
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 from stages.slide.jpeg import Colour, JpegTiles
 
 NAME = "imagecodecs_jpeg"
+STANDARD = "jpeg"
+"""The name that is proposed; nothing is written under it before it is settled."""
 
 _SPACES: dict[Colour, str] = {"rgb": "RGB", "ycbcr": "YCBCR"}
 _ENCODER_KEYS = {"level", "subsampling", "optimize", "smoothing", "lossless", "predictor"}
@@ -35,10 +38,12 @@ def read_jpeg_metadata(data: dict[str, Any]) -> JpegTiles:
         ValueError: it is another codec, or asks for other pixels than are decoded here.
     """
     name, found = data.get("name"), data.get("configuration")
-    if name != NAME:
-        raise ValueError(f"expected the codec {NAME}, found {name!r}")
+    if name not in (NAME, STANDARD):
+        raise ValueError(f"expected the codec {NAME} or {STANDARD}, found {name!r}")
     if not isinstance(found, dict | None):
-        raise ValueError(f"the {NAME} codec's configuration is {found!r}, expected names and values")
+        raise ValueError(f"the {name} codec's configuration is {found!r}, expected names and values")
+    if name == STANDARD:
+        return _read_standard(found or {})
     stated: dict[str, Any] = {key: value for key, value in (found or {}).items() if value is not None}
     for key in _ENCODER_KEYS:  # of no matter to the decoder
         stated.pop(key, None)
@@ -56,3 +61,14 @@ def read_jpeg_metadata(data: dict[str, Any]) -> JpegTiles:
             "use the codec of this name in imagecodecs"
         )
     return JpegTiles(tables, colour)
+
+
+def _read_standard(found: dict[str, Any]) -> JpegTiles:
+    """The same of the proposed standard, whose streams are whole and say what their colours are."""
+    colour = found.get("encoded_color_space")
+    if colour not in _SPACES or found.keys() - {"quality", "chroma_subsampling", "encoded_color_space"}:
+        raise ValueError(
+            f"this {STANDARD} codec reads 8-bit RGB from streams whose encoded_color_space is stated to be rgb or "
+            f"ycbcr, found {found}"
+        )
+    return JpegTiles(None, colour)

@@ -5,7 +5,7 @@ Formats: https://ngff.openmicroscopy.org/0.5/ and https://zarr-specs.readthedocs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,26 +157,52 @@ def fill_value(background: tuple[int, int, int]) -> int:
     return background[0] if len(set(background)) == 1 else 255
 
 
-def ome_metadata(facts: SlideFacts) -> dict[str, Any]:
-    """OME-NGFF 0.5 multiscales metadata: in µm where the file says its resolution, else in level-0 pixels."""
-    unit = {"unit": "micrometer"} if facts.mpp else {}
-    mpp = facts.mpp or Mpp(1, 1)
+def multiscale(name: str, rasters: Sequence[Raster], mpp: Mpp | None, *, channels: bool) -> dict[str, Any]:
+    """An image of OME-NGFF 0.5 whose arrays "0", "1" ... lie on the slide: the frame is that of level 0.
+
+    Its origin is the centre of level 0's first pixel, so that what is made of one slide lies on each other.
+
+    Args:
+        name: of the image.
+        rasters: of its arrays, in level-0 pixels.
+        mpp: of level 0; where it is None the frame is in level-0 pixels.
+        channels: whether the arrays are (c, y, x), else (y, x).
+    """
+    unit = {"unit": "micrometer"} if mpp else {}
+    side = mpp or Mpp(1, 1)
 
     def transformations(level: Raster) -> list[dict[str, Any]]:
         # NGFF counts from the centre of the first pixel, and a coarse pixel's centre is not a fine one's
         y, x = level.y + (level.scale_y - 1) / 2, level.x + (level.scale_x - 1) / 2
+        scale, move = [level.scale_y * side.y, level.scale_x * side.x], [y * side.y, x * side.x]
         return [
-            {"type": "scale", "scale": [1.0, level.scale_y * mpp.y, level.scale_x * mpp.x]},
-            {"type": "translation", "translation": [0.0, y * mpp.y, x * mpp.x]},
+            {"type": "scale", "scale": [1.0, *scale] if channels else scale},
+            {"type": "translation", "translation": [0.0, *move] if channels else move},
         ]
 
-    axes = [{"name": "c", "type": "channel"}, *({"name": name, "type": "space", **unit} for name in "yx")]
-    datasets = [
-        {"path": str(i), "coordinateTransformations": transformations(level)} for i, level in enumerate(facts.levels)
-    ]
+    return {
+        "name": name,
+        "axes": [
+            *([{"name": "c", "type": "channel"}] if channels else []),
+            *({"name": name, "type": "space", **unit} for name in "yx"),
+        ],
+        "datasets": [
+            {"path": str(i), "coordinateTransformations": transformations(raster)} for i, raster in enumerate(rasters)
+        ],
+    }
+
+
+def ome_metadata(facts: SlideFacts, name: str) -> dict[str, Any]:
+    """OME-NGFF 0.5 metadata of a slide: in µm where the file says its resolution, else in level-0 pixels.
+
+    Args:
+        facts: the slide's or its pyramid's.
+        name: what programs call the image.
+    """
     window = {"min": 0, "max": 255, "start": 0, "end": 255}
     channels = [
         {"label": label, "color": colour, "active": True, "window": window}
         for label, colour in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
     ]
-    return {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}], "omero": {"channels": channels}}
+    image = multiscale(name, facts.levels, facts.mpp, channels=True)
+    return {"version": "0.5", "multiscales": [image], "omero": {"channels": channels}}

@@ -75,29 +75,27 @@ class ZarrSlide(Slide):
 
 
 def open_pyramid(path: Path | str, *, mpp: float | None = None) -> Slide:
-    """Open the pixels of a slide, be it a whole-slide file or the pyramid that `cache_pyramid` made of one.
+    """Open the pixels of a slide: a whole-slide file, the pyramid that `cache_pyramid` made of one, any OME-Zarr image.
 
     Args:
-        path: the file or the pyramid's folder.
+        path: the file, or the folder of the pyramid or image.
         mpp: µm per level-0 pixel that replaces the file's own.
 
     Raises:
-        SlideError: missing, not a slide, damaged, or an OME-Zarr that was not written here.
+        SlideError: missing, not a slide, damaged, or an OME-Zarr image that cannot be read as RGB of 8 bits.
     """
     path = Path(path)
     if not path.is_dir():
+        if path.name.lower().endswith((".ozx", ".zarr.zip")):
+            raise SlideError("a zipped OME-Zarr: unpack it into a folder and name that")
         from stages.slide.files import open_slide  # a pyramid needs neither OpenSlide nor tifffile
 
         return open_slide(path, mpp=mpp)
-    if (path / ".zgroup").exists():
-        raise SlideError(
-            "a zarr folder of version 2, made for other programs: name the slide file itself, "
-            "or make a pyramid of it with `saccade cache`, without --ngff"
-        )
     if not has_record(path):
-        raise SlideError(
-            "a folder, but not a finished pyramid of ours: name the slide file itself, "
-            "or make a pyramid of it with `saccade cache`"
-        )
+        from stages.pyramid.foreign import open_foreign  # a pyramid of ours needs no zarr
+
+        slide = open_foreign(path)
+        slide.facts = override_mpp(slide.facts, mpp)
+        return slide
     record = read_record(path)
     return ZarrSlide(override_mpp(record.facts, mpp), record.layouts, record.kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +59,9 @@ def write_record(record: Record, source: SlideFacts) -> None:
     kept = asdict(record.facts)
     for name in ("path", "file_bytes", "associated"):
         del kept[name]
+    for field in fields(SlideFacts):  # earlier versions know nothing of what came later, and need not where it is usual
+        if field.default is not MISSING and kept[field.name] == field.default:
+            del kept[field.name]
     levels = [
         {
             "chunk": layout.chunk,
@@ -76,7 +79,7 @@ def write_record(record: Record, source: SlideFacts) -> None:
         "source": {"name": source.path.name, "bytes": source.file_bytes},
         "levels": levels,
     }
-    attributes = {"ome": ome_metadata(record.facts), "saccade": ours}
+    attributes = {"ome": ome_metadata(record.facts, source.path.name), "saccade": ours}
     write_json(record.facts.path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
@@ -142,6 +145,7 @@ def _parsed(folder: Path, ours: dict[str, Any]) -> Record:
         "mpp": None if kept["mpp"] is None else Mpp(**kept["mpp"]),
         "bounds": Box(**kept["bounds"]),
         "background": tuple(kept["background"]),
+        "warnings": tuple(kept.get("warnings", ())),
         "associated": (),
         "file_bytes": sum(map(sum, sizes)),
     }

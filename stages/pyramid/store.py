@@ -50,7 +50,11 @@ class SlideStore(Store):
         super().__init__(read_only=True)
         self._slide = slide
         self._layouts = level_layouts(slide.facts.path, slide.facts)
-        group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome_metadata(slide.facts)}}
+        group = {
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": {"ome": ome_metadata(slide.facts, slide.facts.path.name)},
+        }
         self._documents = {"zarr.json": _json(group)}
         arrays = [_array(layout, slide.facts.background) for layout in self._layouts]
         self._documents |= {f"{i}/zarr.json": _json(array) for i, array in enumerate(arrays)}

@@ -12,7 +12,7 @@ from pipeline.cache import CacheSettings, cache_cohort
 from pipeline.cohort.table import find_target
 from pipeline.config import load_config
 from pipeline.output.attention_map import read_attention_zarr, write_attention_zarr
-from stages.geometry import Raster
+from stages.geometry import Mpp, Raster
 from stages.pyramid.chunk_cache import ChunkCache
 from stages.pyramid.open import open_pyramid
 
@@ -44,7 +44,7 @@ def test_an_attention_map_stays_where_it_was_put(folder: Path) -> None:
     path.parent.mkdir()
     attention = np.arange(30, dtype=np.float32).reshape(6, 5)
     for _ in range(2):
-        write_attention_zarr(path, attention, raster)
+        write_attention_zarr(path, attention, raster, mpp=Mpp(0.5, 0.5))
     found, place = read_attention_zarr(path)
     np.testing.assert_array_equal(found, attention)
     assert place == raster

@@ -15,7 +15,7 @@ from pipeline.cohort.table import CohortSlide, find_target, read_table, read_tra
 from pipeline.errors import UsageError
 from pipeline.output.attention_map import write_attention_zarr
 from pipeline.output.folder import prepare_output
-from stages.geometry import Raster
+from stages.geometry import Mpp, Raster
 
 
 def touch(path: Path) -> Path:
@@ -98,15 +98,21 @@ def test_a_pipe_is_never_opened_as_a_slide(folder):
     assert "pipe" not in {slide.slide_id for slide in find_target(folder).slides}
 
 
-def test_pyramids_are_slides_and_other_zarr_folders_are_left_alone(folder):
+def test_images_of_ome_zarr_are_slides_and_other_zarr_folders_are_left_alone(folder):
     ome = {"ome": {"version": "0.5", "multiscales": [{"datasets": [{"path": "0"}]}]}}
     zarr.create_group(folder / "p.ome.zarr", attributes=ome, zarr_format=3)
     touch(folder / "p.ome.zarr" / "0" / "inside.svs")
-    write_attention_zarr(folder / "attention.zarr", np.ones((2, 3), np.float32), Raster(0, 0, 8, 8, 3, 2))
+    write_attention_zarr(
+        folder / "attention.zarr", np.ones((2, 3), np.float32), Raster(0, 0, 8, 8, 3, 2), mpp=Mpp(0.5, 0.5)
+    )
     touch(folder / "old.zarr" / ".zgroup")
+    image = {"version": "0.4", "datasets": [{"path": "0"}]}
+    zarr.create_group(folder / "theirs.zarr", attributes={"multiscales": [image]}, zarr_format=2)
+    zarr.create_group(folder / "raw.ome.zarr", attributes={"bioformats2raw.layout": 3}, zarr_format=2)
     slides = {slide.slide_id: slide.path for slide in find_target(folder).slides}
     assert slides["p"] == folder / "p.ome.zarr"
-    assert len(slides) == 4
+    assert len(slides) == 6
+    assert slides.keys() >= {"theirs", "raw"}
     assert find_target(folder / "p.ome.zarr").slides[0].slide_id == "p"
 
 

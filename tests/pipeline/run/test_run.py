@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from distributed import LocalCluster
+from images import FOREIGN, write_image
 from makers import tissue_pixels, write_slide
 
 from pipeline.cache import cache_cohort
@@ -208,6 +209,25 @@ def test_a_cached_pyramid_gives_the_slides_own_results(mixed: Path, checkpoint: 
         "key",
     )
     assert [one[c] for c in same] == [other[c] for c in same]
+
+
+def test_images_that_others_wrote_are_predicted_as_the_slide_is(checkpoint: Path, tmp_path: Path) -> None:
+    """In worker processes, whatever the layout: the same pixels get the same attention; another kind fails alone."""
+    folder, image = tmp_path / "slides", tissue_pixels(1200, 1000)
+    write_slide(folder / "slide.tif", image, compression="deflate")
+    for name in ("bioformats2raw", "shards"):
+        write_image(folder / f"{name}.ome.zarr", image, **FOREIGN[name])
+    write_image(folder / "deep.ome.zarr", image.astype(np.uint16))
+    summary = run_cohort(find_target(folder), tmp_path / "out", RunSettings(model=checkpoint), workers=2)
+    assert (summary.ok, summary.failed) == (3, 1), summary.rows
+    assert "its samples are uint16" in next(row["error"] for row in rows(tmp_path / "out") if row["slide_id"] == "deep")
+    maps = [
+        read_attention_zarr(tmp_path / "out" / "slides" / name / "attention.zarr")
+        for name in ("slide", "bioformats2raw", "shards")
+    ]
+    for attention, raster in maps[1:]:
+        assert raster == maps[0][1]
+        np.testing.assert_allclose(attention, maps[0][0], atol=1e-7)
 
 
 def test_another_slide_of_the_same_name_is_never_overwritten(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -143,6 +143,19 @@ def test_configurations_that_mean_other_pixels_are_refused(wrong: dict[str, Any]
         read_jpeg_metadata({"name": NAME, "configuration": configuration})
 
 
+@pytest.mark.parametrize("colour", ["rgb", "ycbcr"])
+def test_the_proposed_standard_is_read_by_its_own_configuration(colour: Any) -> None:
+    named = {"name": "jpeg", "configuration": {"quality": 90, "encoded_color_space": colour}}
+    assert read_jpeg_metadata(named) == JpegTiles(None, colour)
+
+
+@pytest.mark.parametrize("configuration", [None, {"quality": 90}, {"encoded_color_space": "cmyk"}, {"tables": ""}])
+def test_a_proposed_jpeg_that_does_not_say_its_colours_is_refused(configuration: Any) -> None:
+    """The proposal requires it of colours; a decoder's guess is not what was meant."""
+    with pytest.raises(ValueError, match="encoded_color_space is stated to be rgb or ycbcr"):
+        read_jpeg_metadata({"name": "jpeg", "configuration": configuration})
+
+
 def test_blank_and_missing_chunks_are_the_fill_value(stored: tuple[TiffTiles, Path]) -> None:
     tiles, folder = stored
     (folder / "0/c/0/0/0").write_bytes(b"")

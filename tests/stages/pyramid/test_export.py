@@ -81,12 +81,17 @@ def test_what_is_not_kept_is_background(tmp_path: Path) -> None:
     np.testing.assert_array_equal(zarr.open_group(out, mode="r", zarr_format=2)["0"][0, :, 0], level0)
 
 
-def test_our_own_commands_leave_it_alone(exported: Path) -> None:
-    """A search passes it by; who names it is told what to name instead."""
-    with pytest.raises(SlideError, match=r"made for other programs: name the slide file itself.* without --ngff"):
-        open_pyramid(exported)
+def test_a_search_leaves_it_alone_and_who_names_it_gets_it(slide: Slide, exported: Path) -> None:
+    """The slide that it was made of lies beside it, as a rule, and would count twice."""
     (found,) = find_target(exported.parent).slides
     assert found.path.name == "odd.tif"
+    image = open_pyramid(exported)
+    assert image.facts.mpp == slide.facts.mpp
+    # the level between was averaged
+    levels = [(level.width, level.height, level.scale_x, level.x) for level in image.facts.levels]
+    assert levels == [(1301, 1003, 1, 0), (326, 251, 4, 0), (162, 125, 8, 0)]
+    whole = Box(0, 0, 162, 125)
+    np.testing.assert_array_equal(image.read_level(2, whole), slide.read_level(1, whole))
 
 
 def test_what_is_in_the_way_stays(slide: Slide, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from ome_zarr.classes.image import OMEZarrMultiscale
 
-from stages.geometry import Box
+from pipeline.output.attention_map import write_attention_zarr
+from stages.geometry import Box, Mpp, Raster
 from stages.pyramid.cache import cache_pyramid
 from stages.pyramid.export import export_ngff04
 from stages.slide.files import open_slide
@@ -74,6 +75,29 @@ def test_ome_zarr_opens_an_export_of_version_04(slides_folder: Path, tmp_path: P
     image: Any = OMEZarrMultiscale.from_ome_zarr(str(path))
     assert image.images[1].scale["x"] == pytest.approx(1.0)
     np.testing.assert_array_equal(np.squeeze(image.images[1].data.compute()), level_of(slides_folder / "even.tif", 1))
+
+
+def test_xarray_opens_a_level_and_a_map(stored: Store, slides_folder: Path, tmp_path: Path) -> None:
+    """Levels have one name for each axis and different lengths, so of a pyramid the other levels are left out."""
+    xarray = pytest.importorskip("xarray")
+    path = stored("even.tif", "portable")
+    level = xarray.open_zarr(path, consolidated=False, drop_variables=["0", "2"])["1"]
+    assert level.dims == ("c", "y", "x")
+    np.testing.assert_array_equal(level, level_of(slides_folder / "even.tif", 1))
+    write_attention_zarr(tmp_path / "a.zarr", np.eye(3), Raster(0, 0, 64, 64, 3, 3), mpp=Mpp(0.5, 0.5))
+    np.testing.assert_array_equal(xarray.open_zarr(tmp_path / "a.zarr", consolidated=False)["0"], np.eye(3))
+
+
+def test_ngff_zarr_opens_a_pyramid_and_a_map_in_one_frame(stored: Store, slides_folder: Path, tmp_path: Path) -> None:
+    ngff_zarr = pytest.importorskip("ngff_zarr")
+    found = ngff_zarr.from_ngff_zarr(str(stored("even.tif", "portable")))
+    assert found.metadata.name == "even.tif"
+    assert [image.scale["x"] for image in found.images] == pytest.approx([0.5, 1, 2])
+    assert [image.translation["x"] for image in found.images] == pytest.approx([0, 0.25, 0.75])
+    np.testing.assert_array_equal(found.images[1].data.compute(), level_of(slides_folder / "even.tif", 1))
+    write_attention_zarr(tmp_path / "a.zarr", np.eye(3), Raster(8, 0, 64, 64, 3, 3), mpp=Mpp(0.5, 0.5))
+    (image,) = ngff_zarr.from_ngff_zarr(str(tmp_path / "a.zarr")).images
+    assert (image.scale, image.translation) == ({"y": 32, "x": 32}, {"y": 15.75, "x": 19.75})
 
 
 @pytest.mark.parametrize("profile", PROFILES)

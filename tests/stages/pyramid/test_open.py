@@ -85,11 +85,16 @@ def test_flipped_bits_are_noticed_when_read(pyramid: Path) -> None:
         slide.read_level(0, Box(0, 0, 600, 500))
 
 
-def test_what_is_no_pyramid_of_ours_is_refused(tmp_path: Path) -> None:
-    """A folder, another zarr, and a missing path each get a clear line; a slide file opens as one."""
+def test_what_is_no_slide_is_refused(tmp_path: Path) -> None:
+    """A folder, another zarr, a zipped one and a missing path each get a clear line; a slide file opens as one."""
     zarr.create_group(tmp_path / "other.zarr")
-    for name in (".", "other.zarr"):
-        with pytest.raises(SlideError, match=r"not a finished pyramid of ours.*`saccade cache`"):
+    (tmp_path / "zipped.ozx").touch()
+    for name, why in (
+        (".", r"not a finished pyramid of ours nor an OME-Zarr image.*`saccade cache`"),
+        ("other.zarr", "holds no OME-Zarr image"),
+        ("zipped.ozx", "unpack it"),
+    ):
+        with pytest.raises(SlideError, match=why):
             open_pyramid(tmp_path / name)
     with pytest.raises(SlideError, match="no such file"):
         open_pyramid(tmp_path / "missing.ome.zarr")

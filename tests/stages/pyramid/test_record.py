@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import zarr
-from makers import MADE, Cached
+from makers import MADE, Cached, assert_same_pixels
 from ome_zarr_models.v05.image import Image
 
 from stages.pyramid.open import open_pyramid
@@ -47,9 +47,7 @@ def test_the_metadata_is_valid_ome_zarr(cached: Cached, name: str, profile: Wish
         assert translation.translation == pytest.approx([0, centre[1], centre[0]])
 
 
-@pytest.mark.parametrize(
-    "spoil", ["garbage", "no record", "no facts", "no levels", "no array", "other array", "unfinished"]
-)
+@pytest.mark.parametrize("spoil", ["garbage", "no facts", "no levels", "no array", "other array", "unfinished"])
 def test_damaged_metadata_is_a_slide_error(pyramid: Path, spoil: str) -> None:
     """Whatever happened to the metadata, opening says so with a remedy."""
     root = pyramid / "zarr.json"
@@ -64,12 +62,36 @@ def test_damaged_metadata_is_a_slide_error(pyramid: Path, spoil: str) -> None:
         text = (pyramid / "0/zarr.json").read_text()
         (pyramid / "0/zarr.json").write_text(text.replace("500", "501"))
     else:
-        if spoil == "no record":
-            del group["attributes"]["saccade"]
-        elif spoil == "no facts":
+        if spoil == "no facts":
             del group["attributes"]["saccade"]["facts"]["background"]
         else:
             group["attributes"]["saccade"]["facts"]["levels"] = []
         root.write_text(json.dumps(group))
     with pytest.raises(SlideError, match="saccade cache"):
         open_pyramid(pyramid)
+
+
+def test_without_its_record_a_pyramid_is_an_image_like_any_other(pyramid: Path) -> None:
+    """What zarr reads of it is what we read of it, at the same scale."""
+    known = open_pyramid(pyramid)
+    root = pyramid / "zarr.json"
+    group = json.loads(root.read_text())
+    del group["attributes"]["saccade"]
+    root.write_text(json.dumps(group))
+    found = open_pyramid(pyramid)
+    assert found.facts.vendor == "ome-zarr 0.5"
+    assert (found.facts.mpp, found.facts.levels) == (known.facts.mpp, known.facts.levels)
+    assert_same_pixels(known, found)
+
+
+def test_an_earlier_version_reads_what_has_nothing_new_to_say(pyramid: Path) -> None:
+    """It takes every fact of the record for one that it knows."""
+    facts = json.loads((pyramid / "zarr.json").read_text())["attributes"]["saccade"]["facts"]
+    known = {"vendor", "levels", "tile_sizes", "mpp", "mpp_source", "mpp_problem", "bounds", "background"}
+    assert facts.keys() == known | {"objective_power", "fingerprint"}
+
+
+def test_the_image_is_called_what_its_slide_is_called(pyramid: Path) -> None:
+    """Programs show this name; the folder's own is not in the file."""
+    (image,) = Image.from_zarr(zarr.open_group(pyramid, mode="r")).attributes.ome.multiscales
+    assert image.name == "slide.tif"

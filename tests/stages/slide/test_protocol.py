@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from images import write_image
 from makers import tissue_pixels, write_rgba
 
 from stages.geometry import Box
@@ -19,7 +20,7 @@ from stages.slide.protocol import Slide
 
 
 @pytest.fixture(
-    scope="module", params=["its tiles", "OpenSlide", "native pyramid", "portable pyramid", "chunks on disk"]
+    scope="module", params=["its tiles", "OpenSlide", "native pyramid", "portable pyramid", "chunks on disk", "foreign"]
 )
 def any_slide(request: pytest.FixtureRequest, slides_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Slide:
     """Every implementation of the protocol."""
@@ -31,6 +32,8 @@ def any_slide(request: pytest.FixtureRequest, slides_folder: Path, tmp_path_fact
         assert not slide.direct(0)
     elif request.param == "chunks on disk":
         slide = CachedSlide(slide, ChunkCache(folder / "chunks", 10**8))
+    elif request.param == "foreign":
+        slide = open_pyramid(write_image(folder / "a.zarr", tissue_pixels(1803, 2401)))
     elif request.param != "its tiles":
         profile = request.param.split()[0]
         slide = open_pyramid(cache_pyramid(slide, folder / "a.zarr", profile=profile, everything=True))

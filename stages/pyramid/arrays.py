@@ -1,0 +1,193 @@
+"""The arrays of an OME-Zarr image that others wrote, as grids of tiles: pixels by zarr-python, which knows the codecs.
+
+A chunk that is not there is its array's fill value, as zarr has it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import LocalStore  # zarr takes text for an address and cuts it at "#" and "?"
+
+import stages.pyramid.codec  # noqa: F401  (the JPEG codecs, wherever this runs uninstalled)
+from stages.geometry import Box
+from stages.slide.facts import SlideError
+from stages.slide.tiles import TileGrid
+
+READ_SIDE = 256
+"""Pixels along a side of what is read at once where chunks are smaller: zarr takes a millisecond a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """What is read of an image: y and x whole, and of its other axes one place, or the colours.
+
+    Attributes:
+        axes: what each dimension is, see `Multiscales.axes`.
+        at: of each dimension but y and x the places that are read: one, or along c those of red, green and blue.
+    """
+
+    axes: tuple[str, ...]
+    at: tuple[tuple[int, ...], ...]
+
+    @property
+    def y(self) -> int:
+        """The dimension that runs down."""
+        return self.axes.index("y")
+
+    @property
+    def x(self) -> int:
+        """The dimension that runs to the right."""
+        return self.axes.index("x")
+
+    def selection(self, box: Box) -> tuple[slice, ...]:
+        """The smallest block that holds a box of it."""
+        spans = [slice(min(places), max(places) + 1) if places else slice(None) for places in self.at]
+        spans[self.y], spans[self.x] = slice(box.y, box.y + box.height), slice(box.x, box.x + box.width)
+        return tuple(spans)
+
+    def rgb(self, block: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """RGB (height, width, 3) of a block that `selection` took; a view of it where colours are side by side."""
+        kept = [self.y, self.x, *(i for i, axis in enumerate(self.axes) if axis == "c")]
+        kept += [i for i in range(block.ndim) if i not in kept]
+        found = block.transpose(kept).reshape(block.shape[self.y], block.shape[self.x], -1)
+        colours = next((places for places, axis in zip(self.at, self.axes, strict=True) if axis == "c"), (0,))
+        first = min(colours)
+        if colours != tuple(range(first, first + len(colours))):
+            found = found[..., [place - first for place in colours]]
+        return np.broadcast_to(found, (*found.shape[:2], 3))
+
+
+class ArrayTiles(TileGrid):
+    """A level of an OME-Zarr image as a grid of its chunks, or of so many of them that a call is worth it.
+
+    Args:
+        folder: the level's array.
+        plane: what is read of it.
+    """
+
+    def __init__(self, folder: Path, plane: Plane) -> None:
+        self._folder, self._array, self._plane = folder, open_array(folder), plane
+        self.size = (self._array.shape[plane.x], self._array.shape[plane.y])
+        self.tile = tile_of(self._array, plane)
+
+    @cached_property
+    def byte_counts(self) -> NDArray[np.int64]:  # type: ignore[override]
+        """As `TileGrid.byte_counts`: of the chunks of all colours; their files are looked at for it, once."""
+        array, plane = self._array, self._plane
+        sizes, chunk, file = files_of(self._folder), array.chunks, array.shards or array.chunks
+        per_file = [whole // part for whole, part in zip(file, chunk, strict=True)]
+        counts = np.zeros([-(-side // part) for side, part in zip(array.shape, chunk, strict=True)], np.int64)
+        block = [
+            span.indices(side) for span, side in zip(plane.selection(Box(0, 0, *self.size)), array.shape, strict=True)
+        ]
+        files = [
+            range(start // whole, (stop - 1) // whole + 1) for (start, stop, _), whole in zip(block, file, strict=True)
+        ]
+        for place in product(*files):
+            name = array.metadata.encode_chunk_key(place)
+            if not sizes.get(name):
+                continue
+            inside = counts[tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, per_file, strict=True))]
+            if array.shards is None:
+                inside[...] = sizes[name]
+            else:
+                index = _shard_sizes(self._folder / name, array.metadata, per_file)
+                inside[...] = index[tuple(slice(0, n) for n in inside.shape)]
+        used = counts[tuple(slice(a // n, (b - 1) // n + 1) for (a, b, _), n in zip(block, chunk, strict=True))]
+        summed: NDArray[np.int64] = used.sum(axis=tuple(i for i in range(used.ndim) if i not in (plane.y, plane.x)))
+        summed = summed if plane.y < plane.x else summed.T
+        for axis, side, part in ((0, self.tile[1], chunk[plane.y]), (1, self.tile[0], chunk[plane.x])):
+            summed = np.add.reduceat(summed, range(0, summed.shape[axis], side // part), axis=axis)
+        return summed
+
+    def is_blank(self, row: int, column: int) -> bool:
+        """As `TileGrid.is_blank`: never, what is not stored is the fill value and no background."""
+        return False
+
+    def pixels(self, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """As `TileGrid.pixels`, as zarr decodes them: a chunk may be a whole plane, and is not copied."""
+        try:
+            return self._plane.rgb(np.asarray(self._array[self._plane.selection(self.box(row, column))]))
+        except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
+            raise ValueError(f"cannot be read: {' '.join(str(exc).split()) or repr(exc)}") from exc
+
+    def stored(self, row: int, column: int) -> bytes:
+        """As `TileGrid.stored`, but decoded: chunks are zarr's, and a tile may be several of them."""
+        return self.pixels(row, column).tobytes()
+
+    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """As `TileGrid.decode`."""
+        box = self.box(row, column)
+        return np.frombuffer(data, np.uint8).reshape(box.height, box.width, 3)
+
+
+def open_array(folder: Path) -> Any:
+    """The zarr array at a folder, of either version, to be read.
+
+    Raises:
+        SlideError: there is none, or zarr cannot read it.
+    """
+    version: Literal[2, 3] = 2 if (folder / ".zarray").exists() else 3
+    if version == 2 and '"imagecodecs_' in (folder / ".zarray").read_text(errors="replace"):
+        from imagecodecs.numcodecs import register_codecs  # all of imagecodecs: for those arrays only
+
+        register_codecs(verbose=False)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of codecs that are in no specification yet
+            return zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=version)
+    except FileNotFoundError as exc:
+        raise SlideError(
+            f"its level {folder.name} is not there: copy the folder again, with all that is in it"
+        ) from exc
+    except Exception as exc:  # of zarr's own types and of codecs'
+        raise SlideError(
+            f"its level {folder.name} cannot be opened by zarr ({' '.join(str(exc).split()) or repr(exc)}): "
+            "copy it again, or write it with codecs that zarr has (zstd, blosc, gzip)"
+        ) from exc
+
+
+def tile_of(array: Any, plane: Plane) -> tuple[int, int]:
+    """(width, height) of what is read at once: a chunk, or as many small ones as fit `READ_SIDE`."""
+    width, height = array.chunks[plane.x], array.chunks[plane.y]
+    return width * max(1, READ_SIDE // width), height * max(1, READ_SIDE // height)
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    """Bytes of each file that holds chunks of an array, by its name in the array's folder."""
+    sizes: dict[str, int] = {}
+    for here, _, names in os.walk(folder):
+        inside = Path(here).relative_to(folder).as_posix()
+        for name in names:
+            if not name.startswith(".") and name != "zarr.json":
+                sizes[name if inside == "." else f"{inside}/{name}"] = os.stat(os.path.join(here, name)).st_size
+    return sizes
+
+
+def _shard_sizes(path: Path, metadata: Any, chunks: Sequence[int]) -> NDArray[np.int64]:
+    """Bytes of each chunk in a shard, from its index; shared out evenly where the index is not stored as usual."""
+    (sharding,) = metadata.codecs
+    names = [type(codec).__name__ for codec in sharding.index_codecs]
+    count = math.prod(chunks)
+    size = path.stat().st_size
+    if names not in (["BytesCodec", "Crc32cCodec"], ["BytesCodec"]):
+        return np.full(chunks, -(-size // count), np.int64)
+    length = 16 * count + (4 if len(names) == 2 else 0)
+    with path.open("rb") as file:
+        file.seek(0 if sharding.index_location.value == "start" else max(0, size - length))
+        data = file.read(16 * count)
+    if len(data) < 16 * count:
+        raise OSError(f"{path.name} is no whole shard")
+    index = np.frombuffer(data, "<u8").reshape(*chunks, 2)
+    return np.where(index[..., 1] == 2**64 - 1, 0, index[..., 1]).astype(np.int64)

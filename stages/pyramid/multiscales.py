@@ -1,0 +1,252 @@
+"""What an OME-Zarr image says of itself, whoever wrote it: its axes, units and levels, from metadata alone.
+
+Formats: https://ngff.openmicroscopy.org/ 0.1 to 0.6 (where axes lie in coordinate systems), and the layout of
+bioformats2raw, whose root holds series of images.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.slide.facts import SlideError
+
+_UNITS = {
+    1e-6: ("picometer", "pm"),
+    1e-4: ("angstrom", "å"),
+    1e-3: ("nanometer", "nm"),
+    1.0: ("micrometer", "micron", "um", "µm", "μm"),
+    1e3: ("millimeter", "mm"),
+    1e4: ("centimeter", "cm"),
+    1e5: ("decimeter", "dm"),
+    1e6: ("meter", "m"),
+    25_400.0: ("inch", "in"),
+}
+MICROMETRES = {name: length for length, names in _UNITS.items() for name in names}
+"""Of each unit of length that images are measured in, lower case; µ is a letter of its own and one of the Greek."""
+
+LAYOUT = "bioformats2raw.layout"
+METADATA = ("zarr.json", ".zattrs")
+"""Where a group has its attributes: of zarr v3 and of v2."""
+_NOT_READ = "is placed by a transformation of type {!r}; scale, translation, identity and sequences of them are read"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One level of an image, as its metadata has it.
+
+    Attributes:
+        path: of its array, in the image's group.
+        scale: (y, x) of its pixels, in the axes' units; None where that is not stated.
+        translation: (y, x) of its first pixel's centre, likewise.
+    """
+
+    path: str
+    scale: tuple[float, float] | None
+    translation: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Multiscales:
+    """An image, as its metadata has it.
+
+    Attributes:
+        version: of the format; "" where none is stated.
+        axes: what each dimension is: t, c, z, y, x, or the name of another.
+        units: of y and x as they are written, lower case; None where there is none.
+        datasets: its levels, in the order of the metadata.
+        channels: (label, colour) of each channel that is described, lower case; "" for what is not stated.
+    """
+
+    version: str
+    axes: tuple[str, ...]
+    units: tuple[str | None, str | None]
+    datasets: tuple[Dataset, ...]
+    channels: tuple[tuple[str, str], ...]
+
+
+def is_slide(folder: Path) -> bool:
+    """Whether a search takes a folder for a slide: an image, but no label image, attention map or export of ours.
+
+    One whose metadata is damaged counts, so that it fails where it is seen.
+    """
+    try:
+        attributes = read_attributes(folder)
+    except SlideError:
+        return not _is_array(folder) and any((folder / name).exists() for name in METADATA)
+    no_slide = "image-label" in attributes or {"frame", "fingerprint"} & _ours(attributes).keys()
+    return not no_slide and ("multiscales" in attributes or LAYOUT in attributes)
+
+
+def read_attributes(folder: Path) -> dict[str, Any]:
+    """What the zarr group at a folder says of itself, with what 0.5 moved into ``ome`` where it was before.
+
+    Raises:
+        SlideError: it is no zarr group, or its metadata cannot be read.
+    """
+    if _is_array(folder):
+        raise SlideError("one array of an image: name the folder that holds all its levels")
+    for name in METADATA:
+        try:
+            found = json.loads((folder / name).read_bytes())
+            attributes = dict(found.get("attributes") or {} if name == "zarr.json" else found)
+            return {**attributes, **attributes.get("ome", {})}
+        except FileNotFoundError:
+            if name == ".zattrs" and (folder / ".zgroup").exists():
+                return {}
+        except OSError as exc:
+            raise SlideError(f"its {name} cannot be read ({exc.strerror or exc}): check its permissions") from exc
+        except (ValueError, TypeError, AttributeError) as exc:
+            raise SlideError(
+                f"its {name} is damaged ({exc!r}): copy the folder again, or delete it and make it anew with "
+                "`saccade cache`"
+            ) from exc
+    raise SlideError(
+        "a folder, but not a finished pyramid of ours nor an OME-Zarr image: name the slide file itself, "
+        "or make a pyramid of it with `saccade cache`"
+    )
+
+
+def _ours(attributes: dict[str, Any]) -> dict[str, Any]:
+    """What we wrote into a group: a place into an attention map, a fingerprint into an export for other programs."""
+    found = attributes.get("saccade")
+    return found if isinstance(found, dict) else {}
+
+
+def _is_array(folder: Path) -> bool:
+    if (folder / ".zarray").exists():
+        return True
+    try:
+        return bool(json.loads((folder / "zarr.json").read_bytes())["node_type"] == "array")
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The folders of the images at a folder: itself, or the series that bioformats2raw wrote there.
+
+    Raises:
+        SlideError: it holds none, or something else of OME-Zarr.
+    """
+    attributes = read_attributes(folder)
+    if "image-label" in attributes:
+        raise SlideError("a label image, the numbers of objects: name the image that it belongs to")
+    if "frame" in _ours(attributes):
+        raise SlideError("an attention map that `saccade run` wrote: name the slide that it was made of")
+    if "multiscales" in attributes:
+        return [folder]
+    for key, inside in (("plate", "A/1/0"), ("well", "0")):
+        if key in attributes:
+            raise SlideError(f"a {key} of many images: name one of them, such as {folder.name}/{inside}")
+    if LAYOUT in attributes:
+        series = sorted((p.name for p in folder.iterdir() if p.name.isdecimal()), key=int)
+        images = [folder / name for name in series if "multiscales" in read_attributes(folder / name)]
+        if images:
+            return images
+    raise SlideError(
+        "a zarr folder that holds no OME-Zarr image, as it says nothing of `multiscales`: "
+        "name the slide that it was made of"
+    )
+
+
+def read_multiscales(folder: Path) -> Multiscales:
+    """The first image that a group describes.
+
+    Raises:
+        SlideError: the description makes no sense, or places a level in a way that is not read here.
+    """
+    attributes = read_attributes(folder)
+    try:
+        return _parsed(attributes, attributes["multiscales"][0])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as exc:
+        raise SlideError(f"its OME-Zarr metadata makes no sense ({exc!r}): write it again") from exc
+
+
+def _parsed(attributes: dict[str, Any], image: dict[str, Any]) -> Multiscales:
+    version = str(attributes.get("version") or image.get("version") or "")
+    systems = image.get("coordinateSystems")
+    described: Sequence[Any] = image.get("axes") or list("tczyx")  # the first versions had no others
+    if systems:
+        output = image["datasets"][0]["coordinateTransformations"][0].get("output")
+        name = output.get("name") if isinstance(output, dict) else output
+        described = next((s for s in systems if s["name"] == name), systems[0])["axes"]
+    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in described]
+    roles = tuple({"channel": "c", "time": "t"}.get(a.get("type", ""), str(a["name"]).lower()) for a in axes)
+    if roles.count("y") != 1 or roles.count("x") != 1:
+        raise SlideError(f"its axes are {', '.join(roles)}: an image that can be read has one y and one x")
+    y, x = roles.index("y"), roles.index("x")
+    # from 0.6 on an image's own transformations lead out of its frame, to other images
+    common = [] if systems else image.get("coordinateTransformations") or []
+    datasets = []
+    for level in image["datasets"]:
+        steps, path = level.get("coordinateTransformations") or [], str(level["path"])
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            raise SlideError(f"its level {path} lies outside of its folder")
+        scale, shift = _composed([*steps, *common], len(roles), path)
+        stated = (scale[y], scale[x]) if steps else None
+        datasets.append(Dataset(path, stated, (shift[y], shift[x])))
+    units = tuple(str(axes[i]["unit"]).lower() if axes[i].get("unit") else None for i in (y, x))
+    channels = tuple(
+        (str(channel.get("label") or "").lower(), str(channel.get("color") or "").lower().lstrip("#")[:6])
+        for channel in (attributes.get("omero") or {}).get("channels") or []
+    )
+    if not datasets:
+        raise SlideError("its OME-Zarr metadata names no levels")
+    return Multiscales(version, roles, (units[0], units[1]), tuple(datasets), channels)
+
+
+def _composed(steps: Iterable[dict[str, Any]], dimensions: int, path: str) -> tuple[list[float], list[float]]:
+    """Scale and translation of each dimension that steps, one after the other, come to."""
+    scale, shift = [1.0] * dimensions, [0.0] * dimensions
+    for step in steps:
+        kind = step["type"]
+        if kind == "identity":
+            continue
+        if kind == "sequence":
+            factors, moves = _composed(step["transformations"], dimensions, path)
+        elif kind == "scale":
+            factors, moves = [float(value) for value in step["scale"]], [0.0] * dimensions
+        elif kind == "translation":
+            factors, moves = [1.0] * dimensions, [float(value) for value in step["translation"]]
+        else:
+            raise SlideError(f"its level {path} {_NOT_READ.format(kind)}")
+        if len(factors) != dimensions or len(moves) != dimensions:
+            raise SlideError(
+                f"its level {path} has a {kind} of {len(factors)} and {len(moves)} values on {dimensions} axes"
+            )
+        if not all(math.isfinite(value) and value > 0 for value in factors) or not all(map(math.isfinite, moves)):
+            raise SlideError(f"its level {path} has a {kind} that no image can have: {step[kind]}")
+        scale = [factor * value for factor, value in zip(factors, scale, strict=True)]
+        shift = [factor * value + move for factor, value, move in zip(factors, shift, moves, strict=True)]
+    return scale, shift
+
+
+def micrometres(units: tuple[str | None, str | None], scale: tuple[float, float]) -> tuple[float, float] | str:
+    """µm of pixels (y, x), or why they are not known."""
+    for unit in units:
+        if unit is None:
+            return f"the file gives its pixels a size of {scale[1]:.4g} without a unit"
+        if unit.removesuffix("s") not in MICROMETRES:
+            return f"the file measures its pixels in {unit!r}, which is no length that is known here"
+    y, x = (value * MICROMETRES[str(unit).removesuffix("s")] for unit, value in zip(units, scale, strict=True))
+    return y, x
+
+
+def ome_xml_micrometres(image: Path) -> tuple[float, float] | None:
+    """µm (y, x) of an image that bioformats2raw wrote, from the OME-XML beside it; None where it does not say."""
+    try:
+        root = ET.parse(image.parent / "OME" / "METADATA.ome.xml").getroot()
+        pixels = root.findall("{*}Image/{*}Pixels")[int(image.name)]
+        found = [
+            float(pixels.attrib[f"PhysicalSize{axis}"])
+            * MICROMETRES[pixels.attrib.get(f"PhysicalSize{axis}Unit", "µm").lower()]
+            for axis in "YX"
+        ]
+    except (OSError, ET.ParseError, KeyError, ValueError, IndexError):
+        return None
+    return found[0], found[1]
