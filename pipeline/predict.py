@@ -20,7 +20,7 @@ from stages.overlay.picture import draw_attention, overlay_figure
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
-from stages.tissue import Thumbnail
+from stages.tissue.thumbnail import Thumbnail
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -15,6 +15,9 @@ from stages.geometry import Raster
 BLACK = 1 / 8
 """Of white: where no colour is brighter, no stain can be told. A dark nucleus still leaves a quarter of the blue."""
 
+GREY = (0.05, 0.15)
+"""Chroma up to which a colour is no stain's, and from which it is; a nucleus has 0.2 to 0.3."""
+
 
 class ThumbnailAttention(nn.Module):
     """A small convolutional network from a thumbnail to one logit per cell of ``cell_px`` thumbnail pixels.
@@ -178,12 +181,17 @@ def cell_means(values: Tensor, cell_px: int) -> Tensor:
 def _hematoxylin(image: Tensor) -> Tensor:
     """Hematoxylin density (H, W) of an image (3, H, W) in 0 to 1.
 
-    Black has none: unmixing would find nine times a dark nucleus's there, and it is the scan's border, ink or pigment.
+    Grey and black have none: unmixing would find up to nine times a dark nucleus's there, and it is dirt, ink, pigment,
+    a shadow or the scan's border. Chroma, as of `stages.tissue.foreign.chroma`, weighs it from 0 to 1 within `GREY`.
     """
     pixels = image.detach().cpu()
     # what eight bits can tell: to rgb2hed a 0 is thousands of times darker than a 1
     stains = rgb2hed(pixels.clamp(min=1 / 255).permute(1, 2, 0).numpy())
     density = torch.from_numpy(np.ascontiguousarray(stains[..., 0], np.float32))
+    r, g, b = -pixels.clamp(min=1 / 255).log()
+    total = (r + g + b).clamp(min=1e-6)
+    chroma = torch.hypot((r - b) / total, (2 * g - r - b) / total / 3**0.5)
+    density *= ((chroma - GREY[0]) / (GREY[1] - GREY[0])).clamp(0, 1)
     return density.masked_fill(pixels.amax(0) < BLACK, 0).to(image.device)
 
 

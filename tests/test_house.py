@@ -38,7 +38,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "render",
             ),
         ),
-        "tissue": (),
+        "tissue": ("thumbnail", "fill", "background", "foreign", "mask", "quality"),
         "pyramid": (
             *("jpeg_metadata", "layout", "record", "shards", "codec", "multiscales", "arrays", "levels", "foreign"),
             *("open", "store", "chunk_cache"),

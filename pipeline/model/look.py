@@ -22,7 +22,8 @@ from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount, count_reads
-from stages.tissue import Thumbnail, find_tissue, read_thumbnail
+from stages.tissue.mask import find_tissue
+from stages.tissue.thumbnail import Thumbnail, read_thumbnail
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def look_at(slide: Slide, model: AttentionSampler) -> Look:
             "use a finer scan or a model for this scale, or give the true resolution with --mpp if the file's is wrong"
         ) from exc
     thumbnail = read_thumbnail(slide, spec.attention_mpp)
-    mask = find_tissue(thumbnail)
+    mask = find_tissue(thumbnail).mask
     units = model.attention.raster(thumbnail.raster)
     cells, insider = units, None
     if model.inner is not None and spec.inner_mpp is not None:

@@ -23,7 +23,7 @@ from stages.overlay.geojson import geojson
 from stages.overlay.picture import draw_overlay
 from stages.pyramid.open import open_pyramid
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
 
 
