@@ -15,6 +15,9 @@ from torch import Tensor
 SLIGHT = 1e-3
 """Share of the variance of all drawn patches below which a smaller variance is not believed: few draws look alike."""
 
+ROUNDING = 1e-5
+"""Differences of log-odds between patches up to which they are all one: features and the head are float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -23,7 +26,7 @@ class Evidence:
     Attributes:
         log_odds: (B, C), ``l_c = z_c - log sum_{j != c} exp z_j``, of the estimated logits.
         unit: (B, 1), sum of the squared contrasts: the estimate's variance if patches differed by 1 at random.
-        freedom: (B, 1), patches left to chance, less one (0 at least).
+        freedom: (B, 1), patches left to chance, less one (0 at least); with two levels (B, C), of regions and patches.
         by_design: (B, C), the design's unbiased variance, in these units.
         among_random: (B, C), variance among the patches that were left to chance.
         among_all: (B, C), variance among all that were drawn, those drawn for sure included.
@@ -38,6 +41,19 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Stages:
+    """Of a draw of R regions, then of N patches in each: what of it is a region's, and what a patch's.
+
+    Attributes:
+        shares: (B, R, N), each patch's weight times its attention: its part of what is said of its region.
+        between: how many contrasts, the first ones, compare regions; the others compare patches of one region.
+    """
+
+    shares: Tensor
+    between: int
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """How draws of a cohort's slides spread: what one draw of few patches cannot tell (`pipeline.train.calibrate`).
 
@@ -46,8 +62,10 @@ class Calibration:
 
         ``log V = w (eta log by_design + (1 - eta) log among_random) + (1 - w) (alpha + beta log among_all) + log unit``
 
-    with ``w = freedom / (freedom + worth)``; the half-width is ``factor(N) t_{freedom + worth} sqrt(V)``. The default
-    knows no cohort and takes the patches of a slide as exchangeable.
+    with ``w = freedom / (freedom + worth)``; the half-width is ``factor(N) t_{freedom + worth} sqrt(V)``. Of more than
+    two classes all intervals hold together: the level of ``t`` is shared out over them (Bonferroni), and the factor
+    takes back what that is too wide on the cohort. The default knows no cohort and takes the patches of a slide as
+    exchangeable.
 
     Attributes:
         alpha, beta: level and slope of the cohort's variance.
@@ -72,40 +90,94 @@ class Calibration:
         return (w * own + (1 - w) * cohort).exp() * evidence.unit
 
     def half_width(self, evidence: Evidence, drawn: int, *, confidence: float = 0.95) -> Tensor:
-        """Half the interval of the log-odds, (B, C), from ``drawn`` cells."""
+        """Half the interval of the log-odds, (B, C), from ``drawn`` cells; ``confidence`` is of all classes jointly."""
         factor = float(np.interp(np.log(drawn), np.log(self.budgets), self.factors))
-        quantile = stdtrit((evidence.freedom + self.worth).numpy(), 0.5 + confidence / 2)
+        classes = evidence.log_odds.shape[1]
+        # two classes mirror each other: what one interval misses, the other does
+        alone = 1 - (1 - confidence) / classes if classes > 2 else confidence
+        quantile = stdtrit((evidence.freedom + self.worth).numpy(), 0.5 + alone / 2)
         return factor * torch.from_numpy(np.asarray(quantile)) * self.variance(evidence).sqrt()
 
 
-def weigh(logits: Tensor, patch_logits: Tensor, contrasts: Tensor) -> Evidence:
+def weigh(logits: Tensor, patch_logits: Tensor, contrasts: Tensor, *, stages: Stages | None = None) -> Evidence:
     """What draws tell about each class's log-odds, linearised at the estimate.
 
     Patch ``m`` adds ``y_m`` to the log-odds per unit of attention. With two classes this is exact, so the interval is
     free of the bias that a nonlinear head adds (Jensen).
 
+    Patches of one region are alike, so with two levels a region counts once: by its patches' mean, among the regions.
+    What differs within regions is evidence of its own, and the variance is the sum of the two, with the freedom of
+    such a sum (F. E. Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics 2,
+    1946).
+
     Args:
         logits: (B, C), of the slides.
         patch_logits: (B, M, C), each drawn patch's logits without the head's constant.
         contrasts: (B, H, M), ``k_hm``: those of the draw times the patches' attention.
+        stages: of a draw of regions, then of patches in them.
     """
     z, k = logits.detach().double().cpu(), contrasts.detach().double().cpu()
     others = z.unsqueeze(-2).expand(*z.shape, -1).masked_fill(torch.eye(z.shape[-1], dtype=torch.bool), -torch.inf)
     # d l_c / d z_j: 1 for j = c, minus the share of j among the others elsewhere
     slopes = torch.eye(z.shape[-1], dtype=torch.float64) - torch.softmax(others, -1)
     y = patch_logits.detach().double().cpu() @ slopes.transpose(-1, -2)  # (B, M, C)
-    unit = k.square().sum((1, 2)).unsqueeze(-1)
-    chance = (k != 0).any(1)  # (B, M)
-    count = chance.sum(1, keepdim=True)
-    mean = (y * chance.unsqueeze(-1)).sum(1, keepdim=True) / count.clamp(min=1).unsqueeze(-1)
-    spread = ((y - mean).square() * chance.unsqueeze(-1)).sum(1)
+    log_odds = z - others.logsumexp(-1)
+    if stages is None:
+        return _told(log_odds, k.unsqueeze(2), y.unsqueeze(1))
+    shares = stages.shares.detach().double().cpu()
+    y, k = y.unflatten(1, shares.shape[1:]), k.unflatten(2, shares.shape[1:])  # (B, R, N, C), (B, H, R, N)
+    real = shares > 0  # the others only fill up regions of few cells
+    mean = (shares.unsqueeze(-1) * y).sum(2) / shares.sum(2).clamp(min=torch.finfo(torch.float64).tiny).unsqueeze(-1)
+    apart, together = k[:, : stages.between].sum(3), k[:, stages.between :]
+    return _summed(
+        _told(log_odds, apart.unsqueeze(2), mean.unsqueeze(1)), _told(log_odds, together, y, real=real)
+    )
+
+
+def _told(log_odds: Tensor, k: Tensor, y: Tensor, *, real: Tensor | None = None) -> Evidence:
+    """Evidence of contrasts (B, H, G, M) among units ``y`` (B, G, M, C) that are compared within each of G groups; of
+    those that are ``real`` (B, G, M), default all."""
+    real = torch.ones(y.shape[:3], dtype=torch.bool) if real is None else real
+    unit = k.square().sum((1, 2, 3)).unsqueeze(-1)
+    chance = (k != 0).any(1)  # (B, G, M)
+    freedom, among_random = _within(y, chance)
     return Evidence(
-        log_odds=z - others.logsumexp(-1),
+        log_odds=log_odds,
         unit=unit,
-        freedom=(count - 1).clamp(min=0).double(),
-        by_design=(k @ y).square().sum(1) / unit.clamp(min=torch.finfo(torch.float64).tiny),
-        among_random=spread / (count - 1).clamp(min=1),
-        among_all=y.var(1, correction=int(y.shape[1] > 1)),
+        freedom=freedom,
+        by_design=torch.einsum("bhgm,bgmc->bhc", k, y).square().sum(1) / unit.clamp(min=torch.finfo(torch.float64).tiny),
+        among_random=among_random,
+        among_all=_within(y, real)[1],
+    )
+
+
+def _within(y: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Degrees of freedom (B, 1) and variance (B, C) of the chosen (B, G, M) of ``y`` (B, G, M, C) within groups."""
+    count = chosen.sum(2, keepdim=True)
+    chosen = chosen.unsqueeze(-1)
+    mean = (y * chosen).sum(2, keepdim=True) / count.clamp(min=1).unsqueeze(-1)
+    freedom = (count - 1).clamp(min=0).sum(1)
+    return freedom.double(), ((y - mean).square() * chosen).sum((1, 2)) / freedom.clamp(min=1)
+
+
+def _summed(one: Evidence, other: Evidence) -> Evidence:
+    """Evidence of an estimate whose variance is the sum of two."""
+    unit = one.unit + other.unit
+    part = one.unit / unit.clamp(min=torch.finfo(torch.float64).tiny)
+
+    def mixed(name: str) -> Tensor:
+        mean: Tensor = part * getattr(one, name) + (1 - part) * getattr(other, name)
+        return mean
+
+    v, u = one.unit * one.among_all, other.unit * other.among_all
+    spent = v.square() / one.freedom.clamp(min=1) + u.square() / other.freedom.clamp(min=1)
+    return Evidence(
+        log_odds=one.log_odds,
+        unit=unit,
+        freedom=torch.where(spent > 0, (v + u).square() / spent, 0.0),
+        by_design=mixed("by_design"),
+        among_random=mixed("among_random"),
+        among_all=mixed("among_all"),
     )
 
 
@@ -118,8 +190,9 @@ def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibrat
     """Fit `Calibration` to the evidence and errors of draws; None where there are none.
 
     The parameters maximise the likelihood of the errors under the rule's own t distributions; then each budget's factor
-    is the 95 % quantile of the errors relative to the half-width, every slide counting alike (split conformal
-    prediction over draws: V. Vovk, A. Gammerman and G. Shafer, *Algorithmic Learning in a Random World*).
+    is the 95 % quantile of the errors relative to the half-width, of each draw the largest over its classes, every
+    slide counting alike (split conformal prediction over draws: V. Vovk, A. Gammerman and G. Shafer, *Algorithmic
+    Learning in a Random World*).
 
     Args:
         found: for every budget a list of slides, each the evidence of its draws and by how much their log-odds fell
@@ -132,7 +205,11 @@ def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibrat
     from scipy.stats import t as student_t
 
     start = Calibration()
-    every = [_open_ends(joined([e for e, _ in parts]), torch.cat([x for _, x in parts])) for parts in found.values()]
+    drawn = {n: _left_open(joined([e for e, _ in parts]), torch.cat([x for _, x in parts])) for n, parts in found.items()}
+    drawn = {n: (evidence, errors) for n, (evidence, errors) in drawn.items() if len(errors)}
+    if not drawn:
+        return None
+    every = [_class_by_class(*one) for one in drawn.values()]
 
     def rule(p: NDArray[np.float64]) -> Calibration:
         eta, worth = 1 / (1 + np.exp(-p[2])), np.exp(p[3])
@@ -152,21 +229,30 @@ def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibrat
     options: Any = {"maxiter": 400, "xatol": 1e-2, "fatol": 1e-4, "initial_simplex": simplex}
     fitted = rule(minimize(loss, first, method="Nelder-Mead", options=options).x)
     factors = tuple(
-        float(torch.quantile(errors.abs() / fitted.half_width(evidence, n), 0.95))
-        for n, (evidence, errors) in zip(found, every, strict=True)
+        float(torch.quantile((x.abs() / fitted.half_width(e, n))[:, _told_by(x)].amax(1), 0.95))
+        for n, (e, x) in drawn.items()
     )
-    return replace(fitted, budgets=tuple(found), factors=factors)
+    return replace(fitted, budgets=tuple(drawn), factors=factors)
 
 
-def _open_ends(evidence: Evidence, errors: Tensor) -> tuple[Evidence, Tensor]:
-    """Only draws that left something to chance, a row for each of their classes; of two classes, which mirror each
-    other, the second."""
-    rows = evidence.unit[:, 0] > 0
-    columns = slice(1, None) if errors.shape[1] == 2 else slice(None)
-    wide = errors[rows, columns].shape
+def _left_open(evidence: Evidence, errors: Tensor) -> tuple[Evidence, Tensor]:
+    """Only draws that left something to chance: not all cells for sure, nor patches that are all one to the model,
+    whose errors are rounding."""
+    rows = (evidence.unit[:, 0] > 0) & (evidence.among_all > ROUNDING**2).any(1)
+    return Evidence(*(getattr(evidence, field.name)[rows] for field in fields(Evidence))), errors[rows]
+
+
+def _class_by_class(evidence: Evidence, errors: Tensor) -> tuple[Evidence, Tensor]:
+    """A row for each class of each draw."""
+    columns = _told_by(errors)
+    wide = errors[:, columns].shape
 
     def flat(values: Tensor) -> Tensor:
-        part = values[rows]
-        return (part[:, columns] if part.shape[1] > 1 else part).expand(wide).reshape(-1, 1)
+        return (values[:, columns] if values.shape[1] > 1 else values).expand(wide).reshape(-1, 1)
 
     return Evidence(*(flat(getattr(evidence, field.name)) for field in fields(Evidence))), flat(errors)
+
+
+def _told_by(values: Tensor) -> slice:
+    """The columns (B, C) that tell all: of two classes, which mirror each other, the second."""
+    return slice(1, None) if values.shape[1] == 2 else slice(None)
