@@ -18,7 +18,7 @@ from pipeline.model.regions import by_region, joint_attention, look_inside, nest
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
 from stages.attention import ThumbnailAttention, build_attention, masked_log_softmax
 from stages.encoder.build import build_encoder
-from stages.prediction.intervals import Calibration, Evidence, weigh
+from stages.prediction.intervals import Calibration, Evidence, Stages, weigh
 from stages.prediction.predict import Prediction, predict
 from stages.sampling.designs import Draw
 from stages.sampling.draw import draw, draw_judged
@@ -235,12 +235,12 @@ class AttentionSampler(nn.Module):
 
     def evidence(self, drawn: PlacedDraw, features: Tensor) -> Evidence:
         """What the features (B, N, D) of drawn cells, in their order, tell about the log-odds."""
-        return weigh(*self._weighed(drawn, features))
+        return weigh(*self._weighed(drawn, features), stages=self._stages(drawn))
 
     def judge(self, drawn: PlacedDraw, features: Tensor, *, confidence: float = 0.95) -> Prediction:
         """Prediction from the features (N, D) of drawn cells, in their order."""
         parts = (values[0] for values in self._weighed(drawn, features[None]))
-        return predict(*parts, calibration=self.calibration, confidence=confidence)
+        return predict(*parts, stages=self._stages(drawn), calibration=self.calibration, confidence=confidence)
 
     def tissue_by_region(self, view: View) -> Tensor:
         """Which cells of each region are tissue, (regions, cells of a region)."""
@@ -263,6 +263,14 @@ class AttentionSampler(nn.Module):
         left = features if drawn.control is None else features - drawn.foretold()
         patch_logits = self._logits(left) - self.head.bias
         return self._logits(drawn.embed(features)), patch_logits, drawn.draw.contrasts * attention.unsqueeze(1)
+
+    def _stages(self, drawn: PlacedDraw) -> Stages | None:
+        """Which patches are of one region; None with one level."""
+        taken = drawn.draw
+        if not taken.regions:
+            return None
+        shares = taken.weights * drawn.log_attention.detach().double().exp().gather(1, taken.cells)
+        return Stages(shares.unflatten(1, (taken.regions, -1)), taken.between)
 
     def _logits(self, embeddings: Tensor) -> Tensor:
         """Slide embeddings (..., D) -> logits (..., C); linear, so that unbiased embeddings give unbiased logits."""

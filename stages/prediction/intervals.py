@@ -30,6 +30,7 @@ class Evidence:
         by_design: (B, C), the design's unbiased variance, in these units.
         among_random: (B, C), variance among the patches that were left to chance.
         among_all: (B, C), variance among all that were drawn, those drawn for sure included.
+        freedom_all: its freedom, as ``freedom`` is that of ``among_random``.
     """
 
     log_odds: Tensor
@@ -38,6 +39,7 @@ class Evidence:
     by_design: Tensor
     among_random: Tensor
     among_all: Tensor
+    freedom_all: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,14 @@ class Calibration:
     with ``w = freedom / (freedom + worth)``; the half-width is ``factor(N) t_{freedom + worth} sqrt(V)``. Of more than
     two classes all intervals hold together: the level of ``t`` is shared out over them (Bonferroni), and the factor
     takes back what that is too wide on the cohort. The default knows no cohort and takes the patches of a slide as
-    exchangeable.
+    exchangeable; what it adds is then worth no more than the patches that were drawn for sure.
 
     Attributes:
         alpha, beta: level and slope of the cohort's variance.
         eta: weight of the design's variance, which knows that neighbours are alike; the other has more freedom.
         worth: draws that the cohort's word is worth.
         budgets, factors: what the half-width is multiplied by at so many draws (interpolated in their logarithm).
+        fitted: whether it knows a cohort.
     """
 
     alpha: float = 0.0
@@ -80,6 +83,7 @@ class Calibration:
     worth: float = 4.0
     budgets: tuple[int, ...] = (1,)
     factors: tuple[float, ...] = (1.0,)
+    fitted: bool = True
 
     def variance(self, evidence: Evidence) -> Tensor:
         """``V`` (B, C)."""
@@ -95,8 +99,15 @@ class Calibration:
         classes = evidence.log_odds.shape[1]
         # two classes mirror each other: what one interval misses, the other does
         alone = 1 - (1 - confidence) / classes if classes > 2 else confidence
-        quantile = stdtrit((evidence.freedom + self.worth).numpy(), 0.5 + alone / 2)
+        freedom = evidence.freedom + self.worth
+        if not self.fitted:
+            freedom = torch.minimum(freedom, evidence.freedom_all.clamp(min=1))
+        quantile = stdtrit(freedom.numpy(), 0.5 + alone / 2)
         return factor * torch.from_numpy(np.asarray(quantile)) * self.variance(evidence).sqrt()
+
+
+UNFITTED = Calibration(fitted=False)
+"""What a slide tells by itself."""
 
 
 def weigh(logits: Tensor, patch_logits: Tensor, contrasts: Tensor, *, stages: Stages | None = None) -> Evidence:
@@ -140,14 +151,15 @@ def _told(log_odds: Tensor, k: Tensor, y: Tensor, *, real: Tensor | None = None)
     real = torch.ones(y.shape[:3], dtype=torch.bool) if real is None else real
     unit = k.square().sum((1, 2, 3)).unsqueeze(-1)
     chance = (k != 0).any(1)  # (B, G, M)
-    freedom, among_random = _within(y, chance)
+    (freedom, among_random), (freedom_all, among_all) = _within(y, chance), _within(y, real)
     return Evidence(
         log_odds=log_odds,
         unit=unit,
         freedom=freedom,
         by_design=torch.einsum("bhgm,bgmc->bhc", k, y).square().sum(1) / unit.clamp(min=torch.finfo(torch.float64).tiny),
         among_random=among_random,
-        among_all=_within(y, real)[1],
+        among_all=among_all,
+        freedom_all=freedom_all,
     )
 
 
@@ -169,15 +181,22 @@ def _summed(one: Evidence, other: Evidence) -> Evidence:
         mean: Tensor = part * getattr(one, name) + (1 - part) * getattr(other, name)
         return mean
 
-    v, u = one.unit * one.among_all, other.unit * other.among_all
-    spent = v.square() / one.freedom.clamp(min=1) + u.square() / other.freedom.clamp(min=1)
+    def freedom(name: str) -> Tensor:
+        def of(v: Tensor, u: Tensor) -> Tensor:
+            spent = v.square() / getattr(one, name).clamp(min=1) + u.square() / getattr(other, name).clamp(min=1)
+            return torch.where(spent > 0, (v + u).square() / spent, 0.0)
+
+        # two regions may look alike by luck: no more freedom than if regions differed as much as patches do
+        return torch.minimum(of(one.unit * one.among_all, other.unit * other.among_all), of(one.unit, other.unit))
+
     return Evidence(
         log_odds=one.log_odds,
         unit=unit,
-        freedom=torch.where(spent > 0, (v + u).square() / spent, 0.0),
+        freedom=freedom("freedom"),
         by_design=mixed("by_design"),
         among_random=mixed("among_random"),
         among_all=mixed("among_all"),
+        freedom_all=freedom("freedom_all"),
     )
 
 
