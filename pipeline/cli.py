@@ -10,12 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, computing
 from stages.sampling.schemes import choices, in_words
 
 INTERRUPTED = 130
-COMPUTING = ("torch", "torchmetrics", "lightning")
-"""What the commands that compute with a model need; the others do without."""
 QUIET_SECONDS = 30
 """Between lines about one slide, in a log."""
 
@@ -160,7 +158,7 @@ def train(
 def run(
     target: Target,
     out: Annotated[Path, typer.Option(help="Where predictions, overlays and the report go; resumes what is there.")],
-    model: Annotated[Path, typer.Option(help="Checkpoint that `saccade train` wrote (model.safetensors).")],
+    model: Annotated[Path, typer.Option(help="What `saccade train` wrote: model.safetensors, or its folder.")],
     samples: Annotated[
         int | None,
         typer.Option(help="Patches to read per slide (with --tolerance: at most); default: the model's.", min=1),
@@ -205,6 +203,9 @@ def run(
     typer.echo(
         f"{summary.ok} of {summary.total} slides predicted ({summary.reused} already done), {summary.failed} failed"
     )
+    if summary.not_counted:
+        told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
+        typer.echo(f"labelled slides that the metrics do not count: {told}")
     typer.echo(f"predictions: {out / 'predictions.csv'}\nreport:      {out / 'report.html'}")
     raise typer.Exit(1 if summary.failed else 0)
 
@@ -267,7 +268,8 @@ def main() -> None:
     if debug:  # wanted before or after the command's name
         sys.argv.remove("--debug")
     try:
-        app(standalone_mode=True)
+        with computing():
+            app(standalone_mode=True)
     except UsageError as exc:
         if debug:
             raise
@@ -280,9 +282,6 @@ def main() -> None:
     except Exception as exc:
         if debug:
             raise
-        if isinstance(exc, ModuleNotFoundError) and exc.name in COMPUTING:
-            _say(f"saccade: error: this command computes with {exc.name}: pip install saccade-wsi brings it")
-            sys.exit(2)
         _say(f"saccade: internal error: {type(exc).__name__}: {exc}; run again with --debug and report it")
         sys.exit(3)
 

@@ -206,7 +206,7 @@ def joined(parts: Sequence[Evidence]) -> Evidence:
 
 
 def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibration | None:
-    """Fit `Calibration` to the evidence and errors of draws; None where there are none.
+    """Fit `Calibration` to the evidence and errors of draws; None where none left anything to chance.
 
     The parameters maximise the likelihood of the errors under the rule's own t distributions; then each budget's factor
     is the 95 % quantile of the errors relative to the half-width, of each draw the largest over its classes, every
@@ -217,18 +217,19 @@ def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibrat
         found: for every budget a list of slides, each the evidence of its draws and by how much their log-odds fell
             from the exhaustive ones, (draws, C).
     """
-    if not found:
+    by_budget = {
+        n: _left_open(joined([evidence for evidence, _ in parts]), torch.cat([errors for _, errors in parts]))
+        for n, parts in found.items()
+    }
+    by_budget = {n: (evidence, errors) for n, (evidence, errors) in by_budget.items() if len(errors)}
+    if not by_budget:
         return None
     # deferred: only training fits, and these take most of a second to import
     from scipy.optimize import minimize
     from scipy.stats import t as student_t
 
     start = Calibration()
-    drawn = {n: _left_open(joined([e for e, _ in parts]), torch.cat([x for _, x in parts])) for n, parts in found.items()}
-    drawn = {n: (evidence, errors) for n, (evidence, errors) in drawn.items() if len(errors)}
-    if not drawn:
-        return None
-    every = [_class_by_class(*one) for one in drawn.values()]
+    every = [_class_by_class(*one) for one in by_budget.values()]
 
     def rule(p: NDArray[np.float64]) -> Calibration:
         eta, worth = 1 / (1 + np.exp(-p[2])), np.exp(p[3])
@@ -249,9 +250,9 @@ def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibrat
     fitted = rule(minimize(loss, first, method="Nelder-Mead", options=options).x)
     factors = tuple(
         float(torch.quantile((x.abs() / fitted.half_width(e, n))[:, _told_by(x)].amax(1), 0.95))
-        for n, (e, x) in drawn.items()
+        for n, (e, x) in by_budget.items()
     )
-    return replace(fitted, budgets=tuple(drawn), factors=factors)
+    return replace(fitted, budgets=tuple(by_budget), factors=factors)
 
 
 def _left_open(evidence: Evidence, errors: Tensor) -> tuple[Evidence, Tensor]:
