@@ -59,7 +59,9 @@ class AttentionSampler(nn.Module):
         self.trained_on = frozenset(trained_on)
         side = spec.cell_px * (spec.region_cells if spec.inner_mpp else 1)
         self.attention = build_attention(spec.attention, cell_px=side)
-        self.inner = ThumbnailAttention(cell_px=spec.inner_cell_px) if spec.inner_mpp else None
+        self.inner = None
+        if spec.inner_mpp:
+            self.inner = ThumbnailAttention(cell_px=spec.inner_cell_px, surrounded=spec.region_margin)
         self.encoder = build_encoder(spec.encoder, dim=spec.dim, pretrained_path=encoder_weights)
         self.head = nn.Linear(spec.dim, len(spec.classes))
         self.control = nn.Linear(self.attention.channels, spec.dim) if spec.control else None  # type: ignore[arg-type]

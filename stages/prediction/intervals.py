@@ -140,9 +140,7 @@ def weigh(logits: Tensor, patch_logits: Tensor, contrasts: Tensor, *, stages: St
     real = shares > 0  # the others only fill up regions of few cells
     mean = (shares.unsqueeze(-1) * y).sum(2) / shares.sum(2).clamp(min=torch.finfo(torch.float64).tiny).unsqueeze(-1)
     apart, together = k[:, : stages.between].sum(3), k[:, stages.between :]
-    return _summed(
-        _told(log_odds, apart.unsqueeze(2), mean.unsqueeze(1)), _told(log_odds, together, y, real=real)
-    )
+    return _summed(_told(log_odds, apart.unsqueeze(2), mean.unsqueeze(1)), _told(log_odds, together, y, real=real))
 
 
 def _told(log_odds: Tensor, k: Tensor, y: Tensor, *, real: Tensor | None = None) -> Evidence:
@@ -156,7 +154,8 @@ def _told(log_odds: Tensor, k: Tensor, y: Tensor, *, real: Tensor | None = None)
         log_odds=log_odds,
         unit=unit,
         freedom=freedom,
-        by_design=torch.einsum("bhgm,bgmc->bhc", k, y).square().sum(1) / unit.clamp(min=torch.finfo(torch.float64).tiny),
+        by_design=torch.einsum("bhgm,bgmc->bhc", k, y).square().sum(1)
+        / unit.clamp(min=torch.finfo(torch.float64).tiny),
         among_random=among_random,
         among_all=among_all,
         freedom_all=freedom_all,

@@ -48,7 +48,12 @@ def test_a_checkpoint_predicts_what_it_predicted(
     assert (summary.ok, summary.reused) == (2, 0), summary.rows
     for name, values in recorded(old / run).items():
         (row,) = (row for row in summary.rows if row["slide_id"] == name)
-        assert {key: row[key] for key in values} == pytest.approx(values, abs=1e-5)
+        found = {key: row[key] for key in values}
+        for key in list(values) if run == "run-two" else ():
+            # of two levels intervals counted patches, not regions: they were too narrow
+            if key.endswith(("_low", "_high")):
+                assert found.pop(key) < values.pop(key) if key.endswith("_low") else found.pop(key) > values.pop(key)
+        assert found == pytest.approx(values, abs=1e-5)
 
 
 def test_a_finished_run_is_not_done_again(old: Path) -> None:
