@@ -106,6 +106,11 @@ class Calibration:
         return factor * torch.from_numpy(np.asarray(quantile)) * self.variance(evidence).sqrt()
 
 
+def stated(classes: int) -> str:
+    """How sure the intervals of so many classes are, in a phrase."""
+    return "95 %, all classes jointly" if classes > 2 else "95 %"
+
+
 UNFITTED = Calibration(fitted=False)
 """What a slide tells by itself."""
 
