@@ -69,4 +69,7 @@ def predict(
     evidence = weigh(logits[None], patch_logits[None], contrasts[None], stages=stages)
     half = (calibration or UNFITTED).half_width(evidence, len(patch_logits), confidence=confidence)[0]
     centre, z = evidence.log_odds[0], logits.detach().double().cpu()
-    return Prediction(torch.softmax(z, 0), torch.sigmoid(centre - half), torch.sigmoid(centre + half), z)
+    p = torch.softmax(z, 0)
+    # where nothing is left open all three are the same, and elsewhere p lies between: not a rounding off
+    low, high = (torch.where(half > 0, torch.sigmoid(centre + sign * half), p) for sign in (-1, 1))
+    return Prediction(p, torch.minimum(low, p), torch.maximum(p, high), z)

@@ -96,6 +96,18 @@ def test_logits_are_unbiased_for_those_of_the_model_that_reads_everything(
     assert ((stated.mean(0) / true - 1).abs() < 0.15).all()
 
 
+def test_a_region_counts_once_in_an_interval(model: AttentionSampler, view: View) -> None:
+    """Where all patches of a region are one to the model, 4 regions leave 3 degrees of freedom, not 11."""
+    (drawn,) = model.draw([view], [model.attend(view)], samples=12, generator=torch.Generator().manual_seed(0))
+    assert drawn.cells.shape == (1, 12)
+    region = drawn.cells // COLUMNS // 3 * 4 + drawn.cells % COLUMNS // 3
+    kinds = torch.nn.functional.normalize(torch.randn(12, SPEC.dim, generator=torch.Generator().manual_seed(1)))
+    told = model.evidence(drawn, kinds[region])
+    taken = (drawn.draw.contrasts[0, : drawn.draw.between] != 0).any(0).view(4, 3).any(1).sum()
+    assert taken > 1
+    torch.testing.assert_close(told.freedom, (taken - 1).double().expand_as(told.freedom))
+
+
 def test_a_budget_for_every_cell_is_exact_and_looks_everywhere(model: AttentionSampler, view: View) -> None:
     truth, attention = exhaustive(model, view)
     found = model.sample(view, generator=torch.Generator().manual_seed(0), samples=1000)

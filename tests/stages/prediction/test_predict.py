@@ -61,7 +61,7 @@ def test_without_a_cohort_exchangeable_patches_are_covered_as_often_as_stated(cl
 @pytest.mark.parametrize("draws", [2, 4, 8])
 def test_few_draws_without_a_cohort_are_covered_as_often_as_stated(draws: int) -> None:
     generator = torch.Generator().manual_seed(draws)
-    trials, hits = 2000, 0
+    trials, hits = 800, 0
     for _ in range(trials):
         odds = torch.randn(draws, generator=generator, dtype=torch.float64)
         found = predict(*independent_pairs(torch.stack([-odds / 2, odds / 2], 1)))
@@ -77,9 +77,21 @@ def test_pairs_that_look_alike_by_luck_do_not_make_sure() -> None:
 
 
 def test_nothing_left_to_chance_leaves_nothing_open() -> None:
-    found = predict(torch.tensor([1.0, -1.0]), torch.randn(5, 2), torch.zeros(1, 5))
-    assert torch.equal(found.low, found.high)
-    assert torch.allclose(found.low, found.probabilities)
+    for logits in torch.randn(50, 3, generator=torch.Generator().manual_seed(0)):
+        found = predict(logits, torch.randn(5, 3), torch.zeros(1, 5))
+        assert torch.equal(found.low, found.high)
+        assert torch.equal(found.low, found.probabilities)
+
+
+@pytest.mark.parametrize("spread", [1e-9, 1.0, 300.0])
+def test_a_probability_lies_within_its_interval_to_the_last_bit(spread: float) -> None:
+    """Also where it is 0 or 1 to float64."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        found = predict(*independent_pairs(spread * torch.randn(8, 3, generator=generator, dtype=torch.float64)))
+        ends = torch.stack([found.low, found.probabilities, found.high])
+        assert torch.equal(ends, ends.sort(0).values)
+        assert bool(((ends >= 0) & (ends <= 1)).all())
 
 
 @pytest.mark.parametrize(
