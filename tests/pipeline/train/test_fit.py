@@ -102,7 +102,7 @@ def test_the_second_looks_warm_up_prefers_grain(tmp_path: Path) -> None:
     grainy = rng.random((12, 9)) < 0.3  # (regions, cells)
     spread = np.where(grainy.reshape(12, 3, 3), 60, 5).repeat(8, 1).repeat(8, 2)
     noise = rng.uniform(-1, 1, (12, 38, 38, 1)) * np.pad(spread, [(0, 0), (7, 7), (7, 7)], constant_values=5)[..., None]
-    regions = np.clip([150, 110, 180] + noise, 0, 255).astype(np.uint8)
+    regions = np.clip(np.array([150, 110, 180]) + noise, 0, 255).astype(np.uint8)
     rgb = np.full((18, 24, 3), 200, np.uint8)
     patches = np.zeros((108, 32, 32, 3), np.uint8)
     view = View(rgb, np.ones((9, 12), bool), lambda cells: patches[cells], lambda found: regions[found])
