@@ -225,7 +225,8 @@ def main() -> None:
     for name, rows in found.items():
         table = np.array(rows)  # (slides, budgets, 2)
         for i, n in enumerate(BUDGETS):
-            tell(f"{n} patches, {name}", table[:, i, 0], table[:, i, 1])
+            if not np.isnan(table[:, i]).all():
+                tell(f"{n} patches, {name}", table[:, i, 0], table[:, i, 1])
     share, width, read = np.array(stopped).T
     tell(
         f"within {arguments.tolerance:g}",

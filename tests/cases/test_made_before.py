@@ -63,6 +63,13 @@ def test_a_finished_run_is_not_done_again(old: Path) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_run_whose_intervals_were_too_narrow_is_done_again(old: Path) -> None:
+    """With two levels they counted patches, not regions."""
+    settings = RunSettings(model=old / "two-level.safetensors", samples=8)
+    summary = run_cohort(find_target(old / "slides"), old / "run-two", settings)
+    assert (summary.ok, summary.reused) == (2, 0), summary.rows
+
+
 def test_a_changed_setting_replaces_what_an_earlier_version_wrote(old: Path) -> None:
     settings = RunSettings(model=old / "one-level.safetensors", seed=7)
     assert run_cohort(find_target(old / "slides"), old / "run", settings).reused == 0
