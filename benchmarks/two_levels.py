@@ -89,9 +89,10 @@ def draw_regions(
     shares = drawn.weights * attention
     logits = (shares.unsqueeze(2) * patch).sum(1)
     contrasts = drawn.contrasts * attention.unsqueeze(1)
-    stages = Stages(shares.unflatten(1, (opened, each)), drawn.between)
+    stages = Stages(outer.cells, shares.unflatten(1, (opened, each)), drawn.between)
     error = logits[:, 1] - (outer_log.exp() * (inner_log.exp() * odds).sum(1)).sum()
-    return weigh(logits, patch, contrasts, stages=stages), weigh(logits, patch, contrasts), error
+    told = (weigh(logits, patch, contrasts, cells=placed.cells, stages=s) for s in (stages, None))
+    return *told, error
 
 
 def measure_intervals(*, slides: int = 20, draws: int = 200) -> list[dict[str, float]]:

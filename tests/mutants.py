@@ -125,6 +125,12 @@ MUTANTS = (
     Mutant("calibrated to each class alone", "_told_by(x)].amax(1)", "_told_by(x)].flatten()", JOINT),
     Mutant("few draws worth more than they are", "if not self.fitted:", "if False:", PREDICT),
     Mutant("patches of a region count one by one", "if not taken.regions:", "if True:", REGIONS),
+    Mutant(
+        "a cell drawn again counts again",
+        "cells.unsqueeze(1))\n",
+        "cells.unsqueeze(1) * 0 + torch.arange(y.shape[1]))\n",
+        PREDICT,
+    ),
     Mutant("regions padded with glass", "side + 2 * model.inner.around, ", "side, ", REGIONS),
     Mutant("calibrated on slides of the training", "in (*val, *job.train)", "in job.train", OTHER_VAL),
     Mutant(

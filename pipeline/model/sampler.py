@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -260,12 +261,13 @@ class AttentionSampler(nn.Module):
 
     def evidence(self, drawn: PlacedDraw, features: Tensor) -> Evidence:
         """What the features (B, N, D) of drawn cells, in their order, tell about the log-odds."""
-        return weigh(*self._weighed(drawn, features), stages=self._stages(drawn))
+        return weigh(*self._weighed(drawn, features), cells=drawn.cells, stages=self._stages(drawn))
 
     def judge(self, drawn: PlacedDraw, features: Tensor, *, confidence: float = 0.95) -> Prediction:
         """Prediction from the features (N, D) of drawn cells, in their order."""
         parts = (values[0] for values in self._weighed(drawn, features[None]))
-        return predict(*parts, stages=self._stages(drawn), calibration=self.calibration, confidence=confidence)
+        options: dict[str, Any] = {"cells": drawn.cells[0], "stages": self._stages(drawn), "confidence": confidence}
+        return predict(*parts, calibration=self.calibration, **options)
 
     def tissue_by_region(self, view: View) -> Tensor:
         """Which cells of each region are tissue, (regions, cells of a region)."""
@@ -295,7 +297,8 @@ class AttentionSampler(nn.Module):
         if not taken.regions:
             return None
         shares = taken.weights * drawn.log_attention.detach().double().exp().gather(1, taken.cells)
-        return Stages(shares.unflatten(1, (taken.regions, -1)), taken.between)
+        regions = drawn.places.unflatten(1, (taken.regions, -1))[..., 0]  # by their first cell
+        return Stages(regions, shares.unflatten(1, (taken.regions, -1)), taken.between)
 
     def _logits(self, embeddings: Tensor) -> Tensor:
         """Slide embeddings (..., D) -> logits (..., C); linear, so that unbiased embeddings give unbiased logits."""

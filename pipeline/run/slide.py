@@ -82,8 +82,9 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         "scheme": settings.scheme or model.spec.scheme,
         "seed": settings.seed,
     }
-    if len(model.spec.classes) > 2 or model.spec.inner_mpp is not None:
-        parts["intervals"] = "of all classes jointly, by region"  # earlier ones held less often than stated
+    if len(model.spec.classes) > 2 or model.spec.inner_mpp is not None or parts["scheme"] == "iid":
+        # earlier ones held less often than stated
+        parts["intervals"] = "of all classes jointly, of different cells, by region"
     key = slide_key(facts.fingerprint, parts)
     trained_on = facts.fingerprint in model.trained_on
     commit = read_commit(folder)

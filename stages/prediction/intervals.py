@@ -26,7 +26,8 @@ class Evidence:
     Attributes:
         log_odds: (B, C), ``l_c = z_c - log sum_{j != c} exp z_j``, of the estimated logits.
         unit: (B, 1), sum of the squared contrasts: the estimate's variance if patches differed by 1 at random.
-        freedom: (B, 1), patches left to chance, less one (0 at least); with two levels (B, C), of regions and patches.
+        freedom: (B, 1), different patches left to chance, less one (0 at least); with two levels (B, C), of regions and
+            patches.
         by_design: (B, C), the design's unbiased variance, in these units.
         among_random: (B, C), variance among the patches that were left to chance.
         among_all: (B, C), variance among all that were drawn, those drawn for sure included.
@@ -47,10 +48,12 @@ class Stages:
     """Of a draw of R regions, then of N patches in each: what of it is a region's, and what a patch's.
 
     Attributes:
+        regions: (B, R), which they are.
         shares: (B, R, N), each patch's weight times its attention: its part of what is said of its region.
         between: how many contrasts, the first ones, compare regions; the others compare patches of one region.
     """
 
+    regions: Tensor
     shares: Tensor
     between: int
 
@@ -94,7 +97,10 @@ class Calibration:
         return (w * own + (1 - w) * cohort).exp() * evidence.unit
 
     def half_width(self, evidence: Evidence, drawn: int, *, confidence: float = 0.95) -> Tensor:
-        """Half the interval of the log-odds, (B, C), from ``drawn`` cells; ``confidence`` is of all classes jointly."""
+        """Half the interval of the log-odds, (B, C), from ``drawn`` cells; ``confidence`` is of all classes jointly.
+
+        Infinite where chance drew the same cell every time: that tells nothing of the others.
+        """
         factor = float(np.interp(np.log(drawn), np.log(self.budgets), self.factors))
         classes = evidence.log_odds.shape[1]
         # two classes mirror each other: what one interval misses, the other does
@@ -103,7 +109,8 @@ class Calibration:
         if not self.fitted:
             freedom = torch.minimum(freedom, evidence.freedom_all.clamp(min=1))
         quantile = stdtrit(freedom.numpy(), 0.5 + alone / 2)
-        return factor * torch.from_numpy(np.asarray(quantile)) * self.variance(evidence).sqrt()
+        half = factor * torch.from_numpy(np.asarray(quantile)) * self.variance(evidence).sqrt()
+        return half.masked_fill((evidence.unit > 0) & (evidence.freedom_all == 0), torch.inf)
 
 
 def stated(classes: int) -> str:
@@ -115,7 +122,14 @@ UNFITTED = Calibration(fitted=False)
 """What a slide tells by itself."""
 
 
-def weigh(logits: Tensor, patch_logits: Tensor, contrasts: Tensor, *, stages: Stages | None = None) -> Evidence:
+def weigh(
+    logits: Tensor,
+    patch_logits: Tensor,
+    contrasts: Tensor,
+    *,
+    cells: Tensor | None = None,
+    stages: Stages | None = None,
+) -> Evidence:
     """What draws tell about each class's log-odds, linearised at the estimate.
 
     Patch ``m`` adds ``y_m`` to the log-odds per unit of attention. With two classes this is exact, so the interval is
@@ -130,6 +144,7 @@ def weigh(logits: Tensor, patch_logits: Tensor, contrasts: Tensor, *, stages: St
         logits: (B, C), of the slides.
         patch_logits: (B, M, C), each drawn patch's logits without the head's constant.
         contrasts: (B, H, M), ``k_hm``: those of the draw times the patches' attention.
+        cells: (B, M), which they are: one that is drawn again tells nothing new. Default: all different.
         stages: of a draw of regions, then of patches in them.
     """
     z, k = logits.detach().double().cpu(), contrasts.detach().double().cpu()
@@ -138,23 +153,27 @@ def weigh(logits: Tensor, patch_logits: Tensor, contrasts: Tensor, *, stages: St
     slopes = torch.eye(z.shape[-1], dtype=torch.float64) - torch.softmax(others, -1)
     y = patch_logits.detach().double().cpu() @ slopes.transpose(-1, -2)  # (B, M, C)
     log_odds = z - others.logsumexp(-1)
+    cells = torch.arange(y.shape[1]).expand(y.shape[:2]) if cells is None else cells.cpu()
     if stages is None:
-        return _told(log_odds, k.unsqueeze(2), y.unsqueeze(1))
+        return _told(log_odds, k.unsqueeze(2), y.unsqueeze(1), cells.unsqueeze(1))
     shares = stages.shares.detach().double().cpu()
     y, k = y.unflatten(1, shares.shape[1:]), k.unflatten(2, shares.shape[1:])  # (B, R, N, C), (B, H, R, N)
     real = shares > 0  # the others only fill up regions of few cells
     mean = (shares.unsqueeze(-1) * y).sum(2) / shares.sum(2).clamp(min=torch.finfo(torch.float64).tiny).unsqueeze(-1)
     apart, together = k[:, : stages.between].sum(3), k[:, stages.between :]
-    return _summed(_told(log_odds, apart.unsqueeze(2), mean.unsqueeze(1)), _told(log_odds, together, y, real=real))
+    return _summed(
+        _told(log_odds, apart.unsqueeze(2), mean.unsqueeze(1), stages.regions.cpu().unsqueeze(1)),
+        _told(log_odds, together, y, cells.unflatten(1, shares.shape[1:]), real=real),
+    )
 
 
-def _told(log_odds: Tensor, k: Tensor, y: Tensor, *, real: Tensor | None = None) -> Evidence:
-    """Evidence of contrasts (B, H, G, M) among units ``y`` (B, G, M, C) that are compared within each of G groups; of
-    those that are ``real`` (B, G, M), default all."""
+def _told(log_odds: Tensor, k: Tensor, y: Tensor, units: Tensor, *, real: Tensor | None = None) -> Evidence:
+    """Evidence of contrasts (B, H, G, M) among ``units`` (B, G, M), whose values are ``y`` (B, G, M, C), that are
+    compared within each of G groups; of those that are ``real`` (B, G, M), default all."""
     real = torch.ones(y.shape[:3], dtype=torch.bool) if real is None else real
     unit = k.square().sum((1, 2, 3)).unsqueeze(-1)
     chance = (k != 0).any(1)  # (B, G, M)
-    (freedom, among_random), (freedom_all, among_all) = _within(y, chance), _within(y, real)
+    (freedom, among_random), (freedom_all, among_all) = _within(y, chance, units), _within(y, real, units)
     return Evidence(
         log_odds=log_odds,
         unit=unit,
@@ -167,13 +186,17 @@ def _told(log_odds: Tensor, k: Tensor, y: Tensor, *, real: Tensor | None = None)
     )
 
 
-def _within(y: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+def _within(y: Tensor, chosen: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
     """Degrees of freedom (B, 1) and variance (B, C) of the chosen (B, G, M) of ``y`` (B, G, M, C) within groups."""
     count = chosen.sum(2, keepdim=True)
-    chosen = chosen.unsqueeze(-1)
-    mean = (y * chosen).sum(2, keepdim=True) / count.clamp(min=1).unsqueeze(-1)
-    freedom = (count - 1).clamp(min=0).sum(1)
-    return freedom.double(), ((y - mean).square() * chosen).sum((1, 2)) / freedom.clamp(min=1)
+    mean = (y * chosen.unsqueeze(-1)).sum(2, keepdim=True) / count.clamp(min=1).unsqueeze(-1)
+    spread = ((y - mean).square() * chosen.unsqueeze(-1)).sum((1, 2))
+    ordered = units.masked_fill(~chosen, -1).sort(2).values
+    different = (ordered.diff(dim=2, prepend=ordered.new_full((*ordered.shape[:2], 1), -1)) != 0).sum(2)
+    return (
+        (different - 1).clamp(min=0).sum(1, keepdim=True).double(),
+        spread / (count - 1).clamp(min=0).sum(1).clamp(min=1),
+    )
 
 
 def _summed(one: Evidence, other: Evidence) -> Evidence:
@@ -191,7 +214,9 @@ def _summed(one: Evidence, other: Evidence) -> Evidence:
             return torch.where(spent > 0, (v + u).square() / spent, 0.0)
 
         # two regions may look alike by luck: no more freedom than if regions differed as much as patches do
-        return torch.minimum(of(one.unit * one.among_all, other.unit * other.among_all), of(one.unit, other.unit))
+        fewest = torch.minimum(of(one.unit * one.among_all, other.unit * other.among_all), of(one.unit, other.unit))
+        # patches tell nothing of regions that were not drawn
+        return fewest.masked_fill((one.unit > 0) & (getattr(one, name) == 0), 0.0)
 
     return Evidence(
         log_odds=one.log_odds,

@@ -41,6 +41,7 @@ def predict(
     patch_logits: Tensor,
     contrasts: Tensor,
     *,
+    cells: Tensor | None = None,
     stages: Stages | None = None,
     calibration: Calibration | None = None,
     confidence: float = 0.95,
@@ -55,6 +56,7 @@ def predict(
         patch_logits: (M, C), each drawn patch's logits without the head's constant.
         contrasts: (H, M), ``k_hm``: the draw's contrasts times the patches' attention; zero where nothing was left to
             chance, as on a slide that was read whole.
+        cells: (M,), which they are: one that is drawn again tells nothing new. Default: all different.
         stages: of a draw of regions, then of patches in them.
         calibration: the cohort's; default: what a slide tells by itself.
         confidence: of the interval.
@@ -66,7 +68,8 @@ def predict(
         raise ValueError(f"a prediction needs at least 2 classes, got {logits.shape[0]}")
     if not all(bool(torch.isfinite(values).all()) for values in (logits, patch_logits, contrasts)):
         raise ValueError("logits are not finite: the checkpoint or the features are damaged")
-    evidence = weigh(logits[None], patch_logits[None], contrasts[None], stages=stages)
+    which = None if cells is None else cells[None]
+    evidence = weigh(logits[None], patch_logits[None], contrasts[None], cells=which, stages=stages)
     half = (calibration or UNFITTED).half_width(evidence, len(patch_logits), confidence=confidence)[0]
     centre, z = evidence.log_odds[0], logits.detach().double().cpu()
     p = torch.softmax(z, 0)

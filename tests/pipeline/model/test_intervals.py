@@ -58,7 +58,8 @@ def test_every_look_gets_its_share_of_the_five_per_cent(
         assert len(found.cells) <= budget
         half.append(torch.logit(found.prediction.high) - torch.logit(found.prediction.probabilities))
     # of three classes, each gets its share too
-    wider = student_t.ppf(1 - 0.025 / 3 / looks, budget - 1) / student_t.ppf(1 - 0.025 / 3, budget - 1)
+    freedom = len(found.cells) - 1  # a cell that is drawn again tells nothing new
+    wider = student_t.ppf(1 - 0.025 / 3 / looks, freedom) / student_t.ppf(1 - 0.025 / 3, freedom)
     torch.testing.assert_close(half[1] / half[0], torch.full((3,), float(wider), dtype=torch.float64))
 
 

@@ -31,7 +31,7 @@ def test_the_half_width_uses_students_t(worth: float, confidence: float) -> None
     """The quantile of `scipy.stats.t`, which takes half a second to import, to 1e-12; from no freedom to much."""
     freedom = torch.tensor([0.0, 1.0, 2.0, 7.0, 31.0, 255.0, 4095.0, 1e6], dtype=torch.float64)
     one = torch.ones(len(freedom), 1, dtype=torch.float64)
-    told = Evidence(one, one, freedom[:, None], one, one, one, freedom[:, None])
+    told = Evidence(one, one, freedom[:, None], one, one, one, freedom[:, None] + 1)
     rule = Calibration(worth=worth)
     found = rule.half_width(told, 1, confidence=confidence) / rule.variance(told).sqrt()
     expected = t.ppf(0.5 + confidence / 2, freedom.numpy() + worth)

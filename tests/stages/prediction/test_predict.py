@@ -76,6 +76,17 @@ def test_pairs_that_look_alike_by_luck_do_not_make_sure() -> None:
     assert float(found.high[1] - found.low[1]) > 0.25
 
 
+@pytest.mark.parametrize("calibration", [None, Calibration()])
+def test_chance_that_drew_one_cell_every_time_tells_nothing_of_the_others(calibration: Calibration | None) -> None:
+    """Independent draws of a slide where one cell has most of the attention: all look alike, and nothing is known."""
+    same = torch.tensor([[0.4, -0.4]], dtype=torch.float64).expand(4, -1)
+    logits, patches, contrasts = independent_pairs(same)
+    found = predict(logits, patches, contrasts, cells=torch.tensor([7, 7, 7, 7]), calibration=calibration)
+    assert (found.low.tolist(), found.high.tolist()) == ([0, 0], [1, 1])
+    blank = predict(logits, patches, contrasts, cells=torch.arange(4), calibration=calibration)
+    torch.testing.assert_close(blank.low, blank.high)
+
+
 def test_nothing_left_to_chance_leaves_nothing_open() -> None:
     for logits in torch.randn(50, 3, generator=torch.Generator().manual_seed(0)):
         found = predict(logits, torch.randn(5, 3), torch.zeros(1, 5))

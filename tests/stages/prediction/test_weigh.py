@@ -58,7 +58,7 @@ def test_regions_that_are_read_whole_tell_what_one_patch_of_each_would(
     mean = (shares.unsqueeze(3) * patches.unflatten(1, (4, 3))).sum(2)
     apart = contrasts[:, :2].unflatten(2, (4, 3)).sum(3)
     contrasts = torch.cat([contrasts[:, :2], torch.zeros_like(contrasts[:, 2:])], 1)
-    found = weigh(logits, patches, contrasts, stages=Stages(shares, 2))
+    found = weigh(logits, patches, contrasts, stages=Stages(torch.arange(4).expand(5, -1), shares, 2))
     same(found, weigh(logits, mean, apart))
     assert (found.freedom == 3).all()
 
@@ -69,7 +69,10 @@ def test_of_two_stages_variances_add_up_and_freedom_is_between_theirs(
     logits, patches, contrasts, shares = two_stages
     between, inside = contrasts.clone(), contrasts.clone()
     between[:, 2:], inside[:, :2] = 0, 0
-    both, one, other = (weigh(logits, patches, k, stages=Stages(shares, 2)) for k in (contrasts, between, inside))
+    both, one, other = (
+        weigh(logits, patches, k, stages=Stages(torch.arange(4).expand(5, -1), shares, 2))
+        for k in (contrasts, between, inside)
+    )
     torch.testing.assert_close(both.unit, one.unit + other.unit)
     for name in ("by_design", "among_random", "among_all"):
         parts = [e.unit * getattr(e, name) for e in (both, one, other)]
@@ -86,6 +89,6 @@ def test_patches_that_only_fill_up_a_region_tell_nothing(two_stages: tuple[Tenso
     logits, patches, contrasts, shares = two_stages
     shares[:, 1, 2] = 0
     contrasts[:, :, 5] = 0
-    found = weigh(logits, patches, contrasts, stages=Stages(shares, 2))
+    found = weigh(logits, patches, contrasts, stages=Stages(torch.arange(4).expand(5, -1), shares, 2))
     patches[:, 5] += 7
-    same(weigh(logits, patches, contrasts, stages=Stages(shares, 2)), found)
+    same(weigh(logits, patches, contrasts, stages=Stages(torch.arange(4).expand(5, -1), shares, 2)), found)
