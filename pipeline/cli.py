@@ -206,6 +206,7 @@ def run(
     if summary.not_counted:
         told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
         typer.echo(f"labelled slides that the metrics do not count: {told}")
+    typer.echo(f"intervals:   {summary.intervals}")
     typer.echo(f"predictions: {out / 'predictions.csv'}\nreport:      {out / 'report.html'}")
     raise typer.Exit(1 if summary.failed else 0)
 

@@ -17,6 +17,7 @@ from pipeline.model.values import ModelSpec
 from stages.geometry import Raster
 from stages.html import table
 from stages.overlay.picture import draw_attention, overlay_figure
+from stages.prediction.intervals import stated
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
@@ -32,7 +33,8 @@ class SlidePrediction:
         spec: what the model is: classes, scales, patches.
         probabilities: of each class by its name; they sum to one.
         intervals: (low, high) of each class's probability: where it would be, in 95 % of draws, had the same model read
-            every patch. They are about reading, not about how often the model is right.
+            every patch; of more than two classes, where all of them would be. They are about reading, not about how
+            often the model is right.
         thumbnail: of the slide at the attention's resolution.
         attention: (rows, columns), summing to one over the tissue and 0 off it.
         attention_raster: where its cells lie on the slide, in level-0 pixels.
@@ -101,7 +103,7 @@ class SlidePrediction:
             (name, f"{self.probabilities[name]:.3f}", f"{low:.3f} to {high:.3f}")
             for name, (low, high) in self.intervals.items()
         ]
-        header = ("class", "probability", "95 % interval")
+        header = ("class", "probability", f"interval ({stated(len(rows))})" if len(rows) > 2 else "95 % interval")
         return table(rows, header=header, caption=f"{self.slide.facts.path.name}: {self._reading()}")
 
     def _reading(self) -> str:

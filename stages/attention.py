@@ -25,9 +25,12 @@ class ThumbnailAttention(nn.Module):
     3 x 3 convolutions alternate with 2 x 2 means while ``cell_px`` can be halved; the rest is averaged, and a linear
     map of it is the logit. The thumbnail is extended by background as far as the receptive fields reach, so that the
     last cells cover a remainder too and the slide's rim is no special case. At the start the map is uniform.
+
+    A part of a slide has no background around it: with ``surrounded`` an image is of whole cells and already holds the
+    ``around`` pixels on every side that its receptive fields reach.
     """
 
-    def __init__(self, *, cell_px: int, channels: tuple[int, ...] = (8, 16, 16)) -> None:
+    def __init__(self, *, cell_px: int, channels: tuple[int, ...] = (8, 16, 16), surrounded: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         left = cell_px
@@ -43,8 +46,8 @@ class ThumbnailAttention(nn.Module):
         self.cell_px = cell_px
         self.channels = channels[-1]
         self.stride, self.field = _receptive_field(self.layers)
-        # as far beyond the cell on the left as on the right; odd surplus goes to the right
-        self.margin = (self.field - cell_px) // 2
+        self.margin = (self.field - cell_px) // 2  # as far beyond the cell on the left as on the right
+        self.around = self.margin if surrounded else 0
 
     def forward(self, thumbnail: Tensor) -> Tensor:
         """Thumbnail (3, H, W) in 0 to 1 -> logits (rows, cols); or a batch of equal ones (B, 3, H, W)."""
@@ -52,6 +55,9 @@ class ThumbnailAttention(nn.Module):
 
     def features(self, thumbnail: Tensor) -> Tensor:
         """What the logits are made from: (``channels``, rows, cols), or (B, ``channels``, rows, cols)."""
+        if self.around:
+            around: Tensor = self.layers(4 * (1 - thumbnail))
+            return around
         height, width = thumbnail.shape[-2:]
         pad = [(-(-n // self.cell_px) - 1) * self.stride + self.field - self.margin - n for n in (height, width)]
         ink = functional.pad(1 - thumbnail, (self.margin, pad[1], self.margin, pad[0]))  # 0 is background

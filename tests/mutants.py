@@ -63,6 +63,8 @@ TRAIN_KEYS = ("tests/pipeline/train/test_keys.py",)
 _LEFT_OUT = "tests/pipeline/train/test_left_out.py::test_"
 LEFT_OUT = (f"{_LEFT_OUT}damaged_slides_are_left_out_named_and_counted_and_tried_again_once_they_are_whole",)
 STAYS_OUT = (f"{_LEFT_OUT}what_an_interrupted_training_left_out_stays_out",)
+JOINT = ("tests/stages/prediction/test_intervals.py",)
+REGIONS = ("tests/pipeline/model/test_regions.py",)
 LOOKS = ("tests/pipeline/train/test_looks.py",)
 WEIGH = ("tests/stages/prediction/test_weigh.py",)
 FOLDS = ("tests/pipeline/train/test_train.py::test_cross_validation_tests_every_slide_once",)
@@ -116,11 +118,20 @@ MUTANTS = (
     Mutant("files stay open", "self._kept[oldest].at_rest()", "self._kept[oldest]", LOOKS),
     # intervals
     Mutant("--tolerance without the Bonferroni share", "confidence=1 - 0.05 / ", "confidence=0.95 or ", INTERVALS),
-    Mutant("intervals at 90 %", "0.5 + confidence / 2", "0.475 + confidence / 2", PREDICT),
+    Mutant("intervals at 90 %", "0.5 + alone / 2", "0.475 + alone / 2", PREDICT),
     Mutant("intervals without the cohort's rule", "calibration=self.calibration, ", "calibration=None, ", INTERVALS),
+    Mutant("intervals calibrated to 90 %", "_told_by(x)].amax(1), 0.95)", "_told_by(x)].amax(1), 0.9)", CALIBRATE),
+    Mutant("intervals of each class alone", "(1 - confidence) / classes if", "(1 - confidence) if", PREDICT),
+    Mutant("calibrated to each class alone", "_told_by(x)].amax(1)", "_told_by(x)].flatten()", JOINT),
+    Mutant("few draws worth more than they are", "if not self.fitted:", "if False:", PREDICT),
+    Mutant("patches of a region count one by one", "if not taken.regions:", "if True:", REGIONS),
     Mutant(
-        "intervals calibrated to 90 %", "half_width(evidence, n), 0.95)", "half_width(evidence, n), 0.9)", CALIBRATE
+        "a cell drawn again counts again",
+        "cells.unsqueeze(1))\n",
+        "cells.unsqueeze(1) * 0 + torch.arange(y.shape[1]))\n",
+        PREDICT,
     ),
+    Mutant("regions padded with glass", "side + 2 * model.inner.around, ", "side, ", REGIONS),
     Mutant("calibrated on slides of the training", "in (*val, *job.train)", "in job.train", OTHER_VAL),
     Mutant(
         "slopes of many classes replaced by equal shares",

@@ -95,6 +95,7 @@ def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
             )
         spec = json.loads(metadata["spec"])
         spec["classes"] = tuple(spec["classes"])
+        spec.setdefault("region_margin", False)  # not in checkpoints of before there was one
         model = AttentionSampler(
             ModelSpec(**spec),
             calibration=_calibration(metadata.get("calibration")),

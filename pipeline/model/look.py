@@ -115,7 +115,7 @@ def look_at(slide: Slide, model: AttentionSampler) -> Look:
     cells, insider = units, None
     if model.inner is not None and spec.inner_mpp is not None:
         side = spec.region_cells * spec.inner_cell_px
-        insider = PatchReader(slide, units, side, spec.inner_mpp, inside=False)
+        insider = PatchReader(slide, units, side + 2 * model.inner.around, spec.inner_mpp, inside=False)
         cells = model.inner.raster(units.divided(side))
     within = _grown(cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy(), cells.shape)
     tissue = tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from pipeline.model.regions import by_region, joint_attention, look_inside, nest
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
 from stages.attention import ThumbnailAttention, build_attention, masked_log_softmax
 from stages.encoder.build import build_encoder
-from stages.prediction.intervals import Calibration, Evidence, weigh
+from stages.prediction.intervals import Calibration, Evidence, Stages, weigh
 from stages.prediction.predict import Prediction, predict
 from stages.sampling.designs import Draw
 from stages.sampling.draw import draw, draw_judged
@@ -59,7 +60,9 @@ class AttentionSampler(nn.Module):
         self.trained_on = frozenset(trained_on)
         side = spec.cell_px * (spec.region_cells if spec.inner_mpp else 1)
         self.attention = build_attention(spec.attention, cell_px=side)
-        self.inner = ThumbnailAttention(cell_px=spec.inner_cell_px) if spec.inner_mpp else None
+        self.inner = None
+        if spec.inner_mpp:
+            self.inner = ThumbnailAttention(cell_px=spec.inner_cell_px, surrounded=spec.region_margin)
         self.encoder = build_encoder(spec.encoder, dim=spec.dim, pretrained_path=encoder_weights)
         self.head = nn.Linear(spec.dim, len(spec.classes))
         self.control = nn.Linear(self.attention.channels, spec.dim) if spec.control else None  # type: ignore[arg-type]
@@ -258,12 +261,13 @@ class AttentionSampler(nn.Module):
 
     def evidence(self, drawn: PlacedDraw, features: Tensor) -> Evidence:
         """What the features (B, N, D) of drawn cells, in their order, tell about the log-odds."""
-        return weigh(*self._weighed(drawn, features))
+        return weigh(*self._weighed(drawn, features), cells=drawn.cells, stages=self._stages(drawn))
 
     def judge(self, drawn: PlacedDraw, features: Tensor, *, confidence: float = 0.95) -> Prediction:
         """Prediction from the features (N, D) of drawn cells, in their order."""
         parts = (values[0] for values in self._weighed(drawn, features[None]))
-        return predict(*parts, calibration=self.calibration, confidence=confidence)
+        options: dict[str, Any] = {"cells": drawn.cells[0], "stages": self._stages(drawn), "confidence": confidence}
+        return predict(*parts, calibration=self.calibration, **options)
 
     def tissue_by_region(self, view: View) -> Tensor:
         """Which cells of each region are tissue, (regions, cells of a region)."""
@@ -286,6 +290,15 @@ class AttentionSampler(nn.Module):
         left = features if drawn.control is None else features - drawn.foretold()
         patch_logits = self._logits(left) - self.head.bias
         return self._logits(drawn.embed(features)), patch_logits, drawn.draw.contrasts * attention.unsqueeze(1)
+
+    def _stages(self, drawn: PlacedDraw) -> Stages | None:
+        """Which patches are of one region; None with one level."""
+        taken = drawn.draw
+        if not taken.regions:
+            return None
+        shares = taken.weights * drawn.log_attention.detach().double().exp().gather(1, taken.cells)
+        regions = drawn.places.unflatten(1, (taken.regions, -1))[..., 0]  # by their first cell
+        return Stages(regions, shares.unflatten(1, (taken.regions, -1)), taken.between)
 
     def _logits(self, embeddings: Tensor) -> Tensor:
         """Slide embeddings (..., D) -> logits (..., C); linear, so that unbiased embeddings give unbiased logits."""

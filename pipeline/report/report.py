@@ -30,9 +30,9 @@ def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str
         path: the HTML file.
         rows: a dict for each slide, keyed as the columns of predictions.csv; a failed slide needs only ``slide_id``,
             ``path``, ``status`` and ``error``.
-        run: as in run.json: ``classes``, ``command``, ``settings``, ``started``, ``ended``, ``reused``, ``bytes_read``,
-            ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``) and ``not_counted``; what is missing is
-            left out.
+        run: as in run.json: ``classes``, ``intervals``, ``command``, ``settings``, ``started``, ``ended``, ``reused``,
+            ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``) and ``not_counted``;
+            what is missing is left out.
     """
     done = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
@@ -42,7 +42,7 @@ def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str
         _cards(done, failed, run),
         _failures(failed),
         _metrics(run.get("metrics") or {}, run.get("not_counted") or {}),
-        _slides(done, list(run.get("classes") or [])),
+        _slides(done, list(run.get("classes") or []), run.get("intervals")),
         _origin(run),
     ]
     policy = (
@@ -232,7 +232,7 @@ def _bar(value: Any, low: Any, high: Any, name: str) -> str:
     )
 
 
-def _slides(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
+def _slides(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], intervals: str | None) -> str:
     if not rows:
         return ""
     # of two classes the second tells all: the first is its complement
@@ -244,8 +244,9 @@ def _slides(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
     body = "".join(_slide(row, shown) for row in rows)
     return (
         "<h2>Slides</h2>"
-        '<p class="soft">Bars run from 0 to 1: the band is the stated interval for what was not read, the mark the '
-        "prediction. Click a picture for the full overlay; the GeoJSON opens in QuPath.</p>"
+        f'<p class="soft">Bars run from 0 to 1: the band is the stated interval for what was not read'
+        f"{escape(f' ({intervals})' if intervals else '')}, the mark the prediction. "
+        "Click a picture for the full overlay; the GeoJSON opens in QuPath.</p>"
         '<div class="tools" hidden><label>Filter '
         '<input id="filter" type="search" placeholder="name, class or path"></label>'
         '<span id="shown" class="soft" role="status"></span></div>'

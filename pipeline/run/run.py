@@ -23,6 +23,7 @@ from pipeline.run.slide import RunSettings, process_slide
 from pipeline.run.workers import each
 from stages.disk import new_file
 from stages.html import table
+from stages.prediction.intervals import stated
 from stages.slide.facts import check_mpp
 
 Progress = Callable[[int, int, str | None], None]
@@ -38,6 +39,7 @@ class RunSummary:
         failed: how many could not be.
         reused: how many of the predicted ones were so by an earlier run.
         rows: the rows of predictions.csv, by column.
+        intervals: how sure theirs are, in a phrase.
         metrics: of the slides that have labels and are counted; empty where there are none, or of one class only.
         not_counted: how many labelled slides are not, by why: the model was trained on them, or the table says that
             they are to train ("train") or to choose with ("val").
@@ -48,6 +50,7 @@ class RunSummary:
     failed: int
     reused: int
     rows: list[dict[str, Any]] = field(repr=False)
+    intervals: str = field(repr=False)
     metrics: dict[str, Any] = field(repr=False)
     not_counted: dict[str, int] = field(default_factory=dict, repr=False)
 
@@ -142,11 +145,13 @@ def _finish(
             classes,
             sites=[slide.site for slide, _ in labelled],
         )
-    summary = RunSummary(len(rows), len(done), len(rows) - len(done), reused, rows, metrics, dict(not_counted))
+    counts = (len(rows), len(done), len(rows) - len(done), reused)
+    summary = RunSummary(*counts, rows, stated(len(classes)), metrics, dict(not_counted))
     run = {
         "command": list(command),
         "settings": asdict(settings),
         "classes": list(classes),
+        "intervals": summary.intervals,
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "slides": summary.total,
