@@ -39,6 +39,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
         ),
         "tissue": (),
+        "appearance": (),
         "pyramid": (
             *("jpeg_metadata", "layout", "record", "shards", "open", "codec", "store", "chunk_cache"),
             *("chunks", "plan", "format", "copying", "transaction", "cache", "export"),

@@ -40,7 +40,7 @@ def prediction_columns(classes: Sequence[str]) -> list[str]:
     """
     columns = ["slide_id", "path", "status", "error", "predicted"]
     columns += [f"prob_{name}{end}" for name in classes for end in ("", "_low", "_high")]
-    columns += ["patches_read", "cells", "fraction_read", "bytes_read", "seconds", "key"]
+    columns += ["patches_read", "cells", "fraction_read", "bytes_read", "out_of_distribution", "seconds", "key"]
     twice = next((column for column in columns if columns.count(column) > 1), None)
     if twice is not None:
         raise UsageError(f"the classes {', '.join(classes)} would give two columns {twice!r}; rename a class")
@@ -48,9 +48,20 @@ def prediction_columns(classes: Sequence[str]) -> list[str]:
 
 
 def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:
-    """Write predictions.csv, one row a slide; a failed slide's numbers stay empty and its error is one line."""
-    lines = [{**row, "error": " ".join(str(row.get("error") or "").split())} for row in rows]
-    write_table(path, lines, prediction_columns(classes))
+    """Write predictions.csv, one row a slide; a failed slide's numbers stay empty and its error is one line.
+
+    A last column ``warnings`` is there where a slide has any.
+    """
+    lines = [
+        {
+            **row,
+            "error": " ".join(str(row.get("error") or "").split()),
+            "warnings": "; ".join(row.get("warnings") or ()),
+        }
+        for row in rows
+    ]
+    columns = prediction_columns(classes)
+    write_table(path, lines, [*columns, "warnings"] if any(line["warnings"] for line in lines) else columns)
 
 
 def _cell(value: Any) -> str:
