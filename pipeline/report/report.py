@@ -21,7 +21,7 @@ MISSING = "\N{EN DASH}"
 STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
-SCORED = " Out of distribution says how unlike the slides of the training one looks: about one in a hundred of them passes 1."
+SCORED = " Out of distribution: how unlike the training's slides one looks; about one in a hundred of those passes 1."
 
 
 def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ def test_predictions_have_the_columns_that_are_promised(folder):
         first, second = csv.DictReader(file)
     columns = (
         "slide_id,path,status,error,predicted,prob_no,prob_no_low,prob_no_high,prob_yes,prob_yes_low,prob_yes_high,"
-        "patches_read,cells,fraction_read,bytes_read,out_of_distribution,seconds,key"
+        "patches_read,cells,fraction_read,bytes_read,seconds,key"
     )
     assert ",".join(first) == columns
     assert first["path"] == f"/x/{AWKWARD}/a.svs"

@@ -55,7 +55,12 @@ def test_it_learns_and_says_so(cohort: Path, tmp_path: Path) -> None:
     assert metrics["test"]["auroc"]["value"] == 1.0
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["auroc"]["value"] == 1.0
     assert sum("epoch" in line and "s left" in line for line in lines) == 20
-    assert load_model(tmp_path / "model.safetensors").spec.classes == ("a", "b")
+    model = load_model(tmp_path / "model.safetensors")
+    assert model.spec.classes == ("a", "b")
+    assert model.appearance is not None
+    assert model.appearance.counts == {"brightfield": 8}  # those that it was fitted to
+    with (tmp_path / "predictions.csv").open() as file:
+        assert all(0 < float(row["out_of_distribution"]) < 1 for row in csv.DictReader(file))
 
 
 def test_every_parameter_learns_from_slide_labels(cohort: Path) -> None:
