@@ -147,11 +147,12 @@ def test_too_few_slides_of_one_field_are_said(own: list[Appearance]) -> None:
     assert "of the 18 slides that the model was trained on only 2 are, too few" in (found.warning or "")
 
 
-@pytest.mark.parametrize("slides", [4, 12, 60])
-def test_at_most_one_slide_in_a_hundred_of_the_cohort_passes_the_limit(slides: int) -> None:
+@pytest.mark.parametrize(("slides", "times"), [(4, 1), (4, 20), (12, 20), (60, 1)])
+def test_at_most_one_slide_in_a_hundred_of_the_cohort_passes_the_limit(slides: int, times: float) -> None:
     """In the mean over 60 cohorts of correlated normal values, 100 slides each; the standard error is below 0.2 %."""
     rng = np.random.default_rng(slides)
     mixing = np.diag(module.PRIOR_SPREAD) @ np.linalg.qr(rng.normal(size=(8, 8)))[0] @ np.diag(np.linspace(0.3, 1.5, 8))
+    mixing *= times  # as varied as is usual, or more than the prior can help with
     passed = []
     for _ in range(60):
         values = rng.normal(size=(slides + 100, 8)) @ mixing.T
@@ -164,9 +165,9 @@ def test_at_most_one_slide_in_a_hundred_of_the_cohort_passes_the_limit(slides: i
 def test_a_stray_slide_among_those_trained_on_does_not_hide_its_kind(own: list[Appearance]) -> None:
     rgb, mask = slide(3)
     stray = appearance(CHANGES["blue for red"][0](rgb), mask)
-    cohort = cohort_appearance([*own[1:], stray])
     rgb, mask = slide(77)
-    assert (cohort.compare(appearance(CHANGES["blue for red"][0](rgb), mask)).score or 0) > 1
+    another = appearance(CHANGES["blue for red"][0](rgb), mask)
+    assert (cohort_appearance([*own[1:], stray]).compare(another).score or 0) > 2
 
 
 def test_copies_of_one_slide_leave_room_for_others_like_it(own: list[Appearance]) -> None:

@@ -136,6 +136,21 @@ def test_a_rerun_trains_nothing_and_a_change_trains_again(cohort: Path, tmp_path
     assert (tmp_path / "model.safetensors").read_bytes() != before[0]
 
 
+def test_a_cohort_too_small_to_tell_what_is_unlike_it_says_so(cohort: Path, tmp_path: Path) -> None:
+    """And its model has no score to give, where a wrong one would look as good as any."""
+    header, *lines = (cohort / "cohort.csv").read_text().splitlines()
+    table = tmp_path / "cohort.csv"
+    table.write_text("\n".join([header, *lines[:3], *lines[8:10]]) + "\n")
+    said: list[str] = []
+    short = (f"cohort.table={table}", f"cohort.slides={cohort}", "training.epochs=1", "training.calibration_slides=0")
+    train_cohort(config(cohort, *short), tmp_path / "out", say=said.append)
+    assert any(
+        "3 slides to train on are too few to tell later whether another looks like them" in line for line in said
+    )
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        assert [row["out_of_distribution"] for row in csv.DictReader(file)] == ["", ""]
+
+
 def test_a_read_cache_changes_nothing_but_what_is_read(tmp_path: Path) -> None:
     """The same weights; what was read of slow slides lies in the folder; and the model is none the staler for it."""
     rows = ["slide,patient,label,split"]
