@@ -122,6 +122,9 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
             continue
         metrics[part] = _judge(members, spec.classes)
         say(f"{part}: {in_words(metrics[part])}")
+        unlike = [row["slide_id"] for row in members if (row["out_of_distribution"] or 0) > 1]
+        if unlike:
+            say(f"warning: {part}: {len(unlike)} of its slides look unlike those trained on: {', '.join(unlike)}")
         for site, scores in metrics[part].get("sites", {}).items():
             say(f"{part}, site {site}: {in_words(scores)}")
     write_table(out / "predictions.csv", rows)

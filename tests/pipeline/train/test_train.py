@@ -136,6 +136,18 @@ def test_a_rerun_trains_nothing_and_a_change_trains_again(cohort: Path, tmp_path
     assert (tmp_path / "model.safetensors").read_bytes() != before[0]
 
 
+def test_held_out_slides_that_look_unlike_those_trained_on_are_named(cohort: Path, tmp_path: Path) -> None:
+    """Else a shift of scanner or stain between the parts would pass for a bad model."""
+    write_slide(tmp_path / "s99.tif", np.ascontiguousarray(tissue_pixels(560, 480, margin=0.1)[..., ::-1]), levels=2)
+    table = tmp_path / "cohort.csv"
+    rows = (cohort / "cohort.csv").read_text().splitlines()
+    table.write_text("\n".join([rows[0], *(f"{cohort}/{row}" for row in rows[1:]), "s99.tif,p99,a,test"]) + "\n")
+    said: list[str] = []
+    short = (f"cohort.table={table}", "training.epochs=1", "training.calibration_slides=0")
+    train_cohort(config(cohort, *short), tmp_path / "out", say=said.append)
+    assert "warning: test: 1 of its slides look unlike those trained on: s99" in said
+
+
 def test_a_cohort_too_small_to_tell_what_is_unlike_it_says_so(cohort: Path, tmp_path: Path) -> None:
     """And its model has no score to give, where a wrong one would look as good as any."""
     header, *lines = (cohort / "cohort.csv").read_text().splitlines()
