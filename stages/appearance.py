@@ -37,8 +37,8 @@ LAGS = 1, 4
 """Thumbnail pixels between the points whose difference is texture: 8 and 32 µm at 8 µm/px."""
 
 PRIOR_SPREAD = (0.2, 0.15, 0.08, 0.08, 0.04, 0.04, 0.15, 0.05)
-"""What the values of a cohort's slides vary by, where the cohort says little about it: half of what they do over 98
-pictures of one published H&E set, which are small and of several scanners."""
+"""What the values of a cohort's slides vary by, where the cohort says little about it: half of what they do over the
+pictures of CRCHistoPhenotypes, which are small, so that each shows another mixture of tissues."""
 PRIOR_SLIDES = 10
 """Slides that the prior spread counts as, beside those of the cohort."""
 CUT = 3.0
