@@ -44,8 +44,10 @@ class Mutant:
     tests: tuple[str, ...]
 
 
+APPEARANCE = ("tests/stages/test_appearance.py",)
 ATTENTION = ("tests/stages/test_attention.py",)
 CALIBRATE = ("tests/pipeline/train/test_calibrate.py",)
+CHECKPOINT = ("tests/pipeline/model/test_checkpoint.py::test_a_checkpoint_keeps_how_its_cohort_looks",)
 DISK = ("tests/stages/test_disk.py",)
 RUN_EXIT = ("tests/pipeline/test_exit_codes.py::test_run_exits_1_when_a_slide_failed_and_predicts_the_others",)
 TRAIN_EXIT = (
@@ -66,6 +68,7 @@ STAYS_OUT = (f"{_LEFT_OUT}what_an_interrupted_training_left_out_stays_out",)
 JOINT = ("tests/stages/prediction/test_intervals.py",)
 REGIONS = ("tests/pipeline/model/test_regions.py",)
 LOOKS = ("tests/pipeline/train/test_looks.py",)
+UNLIKE = ("tests/cases/test_unlike.py",)
 WEIGH = ("tests/stages/prediction/test_weigh.py",)
 FOLDS = ("tests/pipeline/train/test_train.py::test_cross_validation_tests_every_slide_once",)
 OTHER_VAL = ("tests/pipeline/train/test_train.py::test_other_slides_to_calibrate_on_make_an_earlier_model_stale",)
@@ -90,6 +93,15 @@ MUTANTS = (
         "settings.mpp if settings.mpp is not None else slide.mpp",
         RUN_KEYS,
     ),
+    # what is unlike the slides of the training
+    Mutant(
+        "other fields count as like", 'FARTHEST,\n                f"it is', '0.0,\n                f"it is', APPEARANCE
+    ),
+    Mutant("padding tells the field", "all_inside(1) & ~all_inside(3)", "~all_inside(3)", APPEARANCE),
+    Mutant("strays widen the cohort", "cut = np.clip(away, -CUT * spread, CUT * spread)", "cut = away", APPEARANCE),
+    Mutant("a slide among its own cohort", "np.delete(values, i, 0)", "values", APPEARANCE),
+    Mutant("warnings that a rerun forgets", 'row["warnings"] = list(found.warnings)', "pass", UNLIKE),
+    Mutant("numbers of another meaning compared", 'if told.get("version") != VERSION:', "if not told:", CHECKPOINT),
     # what a model depends on
     Mutant("training key without labels", 'slide.label,\n            "mpp"', 'None,\n            "mpp"', TRAIN_KEYS),
     Mutant(

@@ -39,6 +39,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
         ),
         "tissue": ("thumbnail", "fill", "background", "foreign", "mask", "quality"),
+        "appearance": (),
         "pyramid": (
             *("jpeg_metadata", "layout", "record", "shards", "codec", "multiscales", "arrays", "levels", "foreign"),
             *("open", "store", "chunk_cache"),

@@ -1,4 +1,4 @@
-"""A model in one safetensors file: weights, specification, calibration. Nothing in it is ever executed.
+"""A model in one safetensors file: weights, specification, calibration, its cohort. Nothing in it is ever executed.
 
 The header is written here, in one order: the library's writer orders the metadata at random, and the digest of the
 file is part of every result's key, so that a model which is saved again must be the same bytes.
@@ -21,6 +21,7 @@ import torch
 from pipeline.errors import UsageError
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
+from stages.appearance import VERSION, CohortAppearance, Distribution
 from stages.disk import new_file
 from stages.prediction.intervals import Calibration
 
@@ -48,7 +49,8 @@ def save_model(model: AttentionSampler, path: Path) -> None:
 
     The file is ``n``, 8 bytes little-endian; a JSON header of ``n`` bytes, padded with spaces to a multiple of 8; the
     tensors end to end, widest type first so that each is aligned, then by name. The header's ``__metadata__`` has the
-    texts ``format`` and, as JSON, ``spec``, ``calibration`` and ``trained_on``, fingerprints of slides.
+    texts ``format`` and, as JSON, ``spec``, ``calibration``, ``trained_on``, fingerprints of slides, and
+    ``appearance``, how these slides look.
 
     Raises:
         KeyError: a weight is of a type that the format has no name for.
@@ -59,6 +61,8 @@ def save_model(model: AttentionSampler, path: Path) -> None:
         metadata["calibration"] = json.dumps(asdict(model.calibration))
     if model.trained_on:
         metadata["trained_on"] = json.dumps(sorted(model.trained_on))
+    if model.appearance is not None:
+        metadata["appearance"] = json.dumps({"version": VERSION, **asdict(model.appearance)})
     state = sorted(model.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0]))
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -100,6 +104,7 @@ def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
             ModelSpec(**spec),
             calibration=_calibration(metadata.get("calibration")),
             trained_on=json.loads(metadata.get("trained_on", "[]")),
+            appearance=_appearance(metadata.get("appearance")),
         )
         model.load_state_dict(safetensors.torch.load_file(path))
     except FileNotFoundError as exc:
@@ -139,6 +144,17 @@ def _calibration(text: str | None) -> Calibration | None:
     told = json.loads(text)
     told["budgets"], told["factors"] = tuple(told["budgets"]), tuple(told["factors"])
     return Calibration(**told)
+
+
+def _appearance(text: str | None) -> CohortAppearance | None:
+    told = json.loads(text or "{}")
+    if told.get("version") != VERSION:
+        return None  # made before there was any, or of numbers that mean something else
+    known = {
+        field: Distribution(tuple(one["centre"]), tuple(map(tuple, one["covariance"])), one["limit"])
+        for field, one in told["known"].items()
+    }
+    return CohortAppearance(told["counts"], known)
 
 
 def model_digest(path: Path) -> str:

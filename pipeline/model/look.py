@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
+from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_means, tissue_cells
 from stages.geometry import Raster, ResolutionError, choose_level
 from stages.patches import PatchReader
@@ -58,6 +59,11 @@ class Look:
         return View(self.thumbnail.rgb, self.tissue, self.reader.patches, regions)
 
     @property
+    def appearance(self) -> Appearance:
+        """How its tissue looks, at the attention's resolution."""
+        return appearance(self.thumbnail.rgb, self.mask)
+
+    @property
     def nbytes(self) -> int:
         """Memory that its arrays take."""
         return sum(a.nbytes for a in (self.thumbnail.rgb, self.mask, self.share, self.tissue))
@@ -72,6 +78,10 @@ class Look:
         """What the thumbnail, these cells' patches and the second look at these regions cost to read."""
         inside = self.insider.count(opened) if self.insider else ReadCount()
         return self.cost + inside + self.reader.count(cells)
+
+    def likeness(self, model: AttentionSampler) -> Likeness:
+        """How unlike the slides that a model was trained on it looks; no score where the model does not know them."""
+        return Likeness(None) if model.appearance is None else model.appearance.compare(self.appearance)
 
     def generator(self, seed: int, device: torch.device) -> torch.Generator:
         """The slide's own draws: they depend on its content, not on the slides around it or on their order."""

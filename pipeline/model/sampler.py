@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.model.reading import image, read_together, walk
 from pipeline.model.regions import by_region, joint_attention, look_inside, nested_draw, places, shares
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
+from stages.appearance import CohortAppearance
 from stages.attention import ThumbnailAttention, build_attention, masked_log_softmax
 from stages.encoder.build import build_encoder
 from stages.prediction.intervals import Calibration, Evidence, Stages, weigh
@@ -44,6 +45,7 @@ class AttentionSampler(nn.Module):
         spec: what it is, but for the weights.
         calibration: of its intervals; None: what a draw tells by itself.
         trained_on: fingerprints of the slides whose labels it was fitted to.
+        appearance: how these slides look; None: not known.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class AttentionSampler(nn.Module):
         encoder_weights: Path | None = None,
         calibration: Calibration | None = None,
         trained_on: Iterable[str] = (),
+        appearance: CohortAppearance | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
         self.calibration = calibration
         self.trained_on = frozenset(trained_on)
+        self.appearance = appearance
         side = spec.cell_px * (spec.region_cells if spec.inner_mpp else 1)
         self.attention = build_attention(spec.attention, cell_px=side)
         self.inner = None

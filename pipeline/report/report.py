@@ -21,6 +21,7 @@ MISSING = "\N{EN DASH}"
 STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
+SCORED = " Out of distribution: how unlike the training's slides one looks; about one in a hundred of those passes 1."
 
 
 def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> None:
@@ -241,12 +242,14 @@ def _slides(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], intervals
     heads = ['<th scope="col">overlay</th>', _head("slide"), _head("prediction")]
     heads += [_head(f"probability of {shown[0]}", "number chances") if single else '<th scope="col">probabilities</th>']
     heads += [_head(name, "number") for name in ("tissue read", "patches", "bytes", "seconds")]
-    body = "".join(_slide(row, shown) for row in rows)
+    scored = any(_number(row.get("out_of_distribution")) is not None for row in rows)
+    heads += [_head("out of distribution", "number")] if scored else []
+    body = "".join(_slide(row, shown, scored=scored) for row in rows)
     return (
         "<h2>Slides</h2>"
         f'<p class="soft">Bars run from 0 to 1: the band is the stated interval for what was not read'
         f"{escape(f' ({intervals})' if intervals else '')}, the mark the prediction. "
-        "Click a picture for the full overlay; the GeoJSON opens in QuPath.</p>"
+        f"Click a picture for the full overlay; the GeoJSON opens in QuPath.{SCORED if scored else ''}</p>"
         '<div class="tools" hidden><label>Filter '
         '<input id="filter" type="search" placeholder="name, class or path"></label>'
         '<span id="shown" class="soft" role="status"></span></div>'
@@ -260,7 +263,7 @@ def _head(name: str, kind: str = "") -> str:
     return f'<th scope="col" class="{kind}"><button type="button">{escape(name)}</button></th>'
 
 
-def _slide(row: Mapping[str, Any], shown: Sequence[str]) -> str:
+def _slide(row: Mapping[str, Any], shown: Sequence[str], *, scored: bool) -> str:
     name, predicted = str(row["slide_id"]), str(row.get("predicted", ""))
     folder = f"slides/{quote(os.fsencode(name), safe='')}"
     chances = "".join(_chance(row, c, named=len(shown) > 1) for c in shown)
@@ -271,17 +274,19 @@ def _slide(row: Mapping[str, Any], shown: Sequence[str]) -> str:
         ("bytes_read", _bytes(row.get("bytes_read"))),
         ("seconds", _show(row.get("seconds"), ".1f")),
     ]
+    numbers += [("out_of_distribution", _show(row.get("out_of_distribution"), ".2f"))] if scored else []
     cells = "".join(
         f'<td class="number" data-sort="{_show(row.get(column), ".9g").replace(MISSING, "-1")}">{text}</td>'
         for column, text in numbers
     )
+    warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
     return (
         f'<tr data-text="{escape(" ".join((name, predicted, str(row.get("path", "")))))}">'
         f'<td><a href="{folder}/overlay.png"><img src="{folder}/overlay.png" loading="lazy" '
         f'alt="{escape(f"Attention and sampled patches on {name}")}"></a></td>'
         f'<td class="name" data-sort="{escape(name)}"><strong>{escape(name)}</strong>'
         f"<small>{escape(str(row.get('path', '')))}</small>"
-        f'<small><a href="{folder}/overlay.geojson">GeoJSON</a></small></td>'
+        f'<small><a href="{folder}/overlay.geojson">GeoJSON</a></small>{warned}</td>'
         f'<td data-sort="{escape(predicted)}">{escape(predicted)}</td>'
         f'<td data-sort="{escape(predicted) if key is None else f"{key:.9g}"}">{chances}</td>{cells}</tr>'
     )

@@ -108,6 +108,7 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
     mpp = facts.require_mpp()
     seconds = time.perf_counter() - started
     row: dict[str, Any] = {"status": "ok", "error": "", **found.columns(), "seconds": seconds, "key": key}
+    row["warnings"] = list(found.warnings)
     begin_slide(folder)
     write_thumbnail(folder / "thumbnail.png", found.thumbnail.rgb)
     write_attention_zarr(folder / "attention.zarr", found.attention, found.attention_raster, mpp=mpp)

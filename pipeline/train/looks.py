@@ -12,6 +12,7 @@ from pipeline.cohort.table import CohortSlide
 from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.look import Look, look
 from pipeline.model.sampler import ENCODER_BLOCK, AttentionSampler
+from stages.appearance import Appearance
 from stages.pyramid.chunk_cache import ChunkCache
 from stages.pyramid.open import ZarrSlide
 from stages.pyramid.shards import OPEN_SHARDS
@@ -36,11 +37,13 @@ class Looks:
     Attributes:
         excluded: why slides were left out, by name.
         fingerprints: of those that were looked at, by name.
+        appearances: of the same.
     """
 
     def __init__(self, model: AttentionSampler, cache: ChunkCache | None, say: Callable[[str], None]) -> None:
         self.excluded: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
+        self.appearances: dict[str, Appearance] = {}
         self._model, self._cache, self._say = model, cache, say
         self._kept: OrderedDict[str, Look] = OrderedDict()
         self._open: OrderedDict[str, int] = OrderedDict()
@@ -111,6 +114,8 @@ class Looks:
         fingerprint = found.slide.facts.fingerprint
         if self.fingerprints.setdefault(slide.slide_id, fingerprint) != fingerprint:
             raise SlideError(f"{slide.path} was replaced while training went on: start again with the new file")
+        if slide.slide_id not in self.appearances:
+            self.appearances[slide.slide_id] = found.appearance
         return found
 
     def _keep(self, name: str, fresh: Look) -> None:

@@ -26,6 +26,7 @@ from pipeline.train.calibrate import calibrate
 from pipeline.train.job import Job, aside, begin, keep_aside, plan_jobs
 from pipeline.train.key import differences, made_of
 from pipeline.train.looks import Looks
+from stages.appearance import FEWEST, cohort_appearance
 from stages.pyramid.chunk_cache import chunk_cache
 from stages.slide.facts import SlideError
 
@@ -121,6 +122,9 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
             continue
         metrics[part] = _judge(members, spec.classes)
         say(f"{part}: {in_words(metrics[part])}")
+        unlike = [row["slide_id"] for row in members if (row["out_of_distribution"] or 0) > 1]
+        if unlike:
+            say(f"warning: {part}: {len(unlike)} of its slides look unlike those trained on: {', '.join(unlike)}")
         for site, scores in metrics[part].get("sites", {}).items():
             say(f"{part}, site {site}: {in_words(scores)}")
     write_table(out / "predictions.csv", rows)
@@ -202,7 +206,14 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> A
         **settings,
     )
     model.eval()
-    model.trained_on = frozenset(looks.fingerprints[s.slide_id] for i, s in enumerate(job.train) if i not in lost)
+    fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
+    model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
+    model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
+    if not model.appearance.known:
+        say(
+            f"{len(fitted)} slides to train on are too few to tell later whether another looks like them; "
+            f"that takes {FEWEST} of one field"
+        )
     if chosen:
         # of those that were chosen at first, so that a rerun chooses the same
         views = [lambda slide=slide: looks(slide).view for slide in chosen]
@@ -257,6 +268,7 @@ def _predict(model: AttentionSampler, slide: CohortSlide, looks: Looks, config: 
         "patient": slide.patient,
         "label": slide.label,
         "site": slide.site,
+        "out_of_distribution": shown.likeness(model).score,
         **{f"prob_{c}{end}": float(v[i]) for end, v in columns.items() for i, c in enumerate(model.spec.classes)},
     }
 
