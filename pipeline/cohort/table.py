@@ -15,6 +15,7 @@ from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
 from pipeline.errors import UsageError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+WORKBOOK_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 
 _COLUMNS = {
     # slide_id comes last: beside another of these it names the slide, alone it finds it
@@ -78,8 +79,9 @@ def find_target(target: Path, *, label: str = "label", root: Path | None = None)
         label, root: as in `read_table`; a table without the label column is fine.
 
     Raises:
-        UsageError: nothing there, no slides inside, a broken table, two slides with one name.
+        UsageError: nothing there, no permission, no slides inside, a broken table, two slides with one name.
     """
+    _refuse_unreadable(target)
     if target.is_dir() and target.suffix.lower() != PYRAMID_SUFFIX:
         slides = tuple(_unlabelled(path) for path in find_slides(target))
         if not slides:
@@ -93,6 +95,8 @@ def find_target(target: Path, *, label: str = "label", root: Path | None = None)
         raise UsageError(f"no such file or folder: {target}; give a slide, a folder of slides or a cohort table (CSV)")
     if target.suffix.lower() in TABLE_SUFFIXES:
         return read_table(target, label=label, root=root)
+    if target.suffix.lower() in WORKBOOK_SUFFIXES:
+        raise UsageError(f"{target}: a workbook, not a table as text; save its sheet as 'CSV UTF-8' and give that")
     return Cohort(target, (_unlabelled(target.absolute()),))
 
 
@@ -183,6 +187,17 @@ def read_table(table: Path, *, label: str = "label", root: Path | None = None, l
     _refuse_same_file(slides, table)
     _refuse_same_name(slides)
     return Cohort(table, tuple(slide for slide, _ in slides))
+
+
+def _refuse_unreadable(target: Path) -> None:
+    try:
+        os.stat(target)
+    except PermissionError as exc:
+        raise UsageError(
+            f"no permission to reach {target}: have the owner of the folders above it allow it (chmod a+x)"
+        ) from exc
+    except OSError:  # told of by whoever looks for it
+        pass
 
 
 def _unlabelled(path: Path) -> CohortSlide:

@@ -45,6 +45,7 @@ class SlideFacts:
         associated: names of the label, macro and thumbnail images.
         fingerprint: hash of the file's size and samples of its content; independent of name and modification time.
         file_bytes: size on disk, companion files included.
+        warnings: what else is wrong with it, or was chosen in reading it.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class SlideFacts:
     associated: tuple[str, ...]
     fingerprint: str
     file_bytes: int
+    warnings: tuple[str, ...] = ()
 
     def require_mpp(self) -> Mpp:
         """The true µm/px, or a `SlideError` that says what is wrong with it and what to do."""

@@ -1,4 +1,5 @@
-"""Whole-slide files as slides: everything that OpenSlide opens, read from its own tiles where that is the same."""
+"""Whole-slide files as slides: everything that OpenSlide opens, read from its own tiles where that is the same; and
+TIFFs that it does not open, or shows otherwise than they are."""
 
 from __future__ import annotations
 
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 
 from stages.geometry import Box
 from stages.slide.facts import SlideError, SlideFacts, fingerprint_of, override_mpp, read_facts
+from stages.slide.kinds import first_bytes, is_tiff, why_no_slide
+from stages.slide.picture import beyond_openslide, misread
 from stages.slide.protocol import Slide
 from stages.slide.tiff import TiffTiles, find_level_tiles
+from stages.slide.tifffile_slide import TifffileSlide, open_tiff
 from stages.slide.tiles import DamagedTilesError, TileGrid, box_arrays
 
 REGION_SIDE = 256
@@ -211,12 +215,12 @@ def _open_handle(path: Path) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError as exc:
-        raise SlideError("not a whole-slide image that OpenSlide knows, or its companion files are missing") from exc
+        raise SlideError(why_no_slide(path)) from exc
     except openslide.OpenSlideError as exc:
         raise SlideError(f"cannot be opened: {exc}") from exc
 
 
-def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide:
+def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide | TifffileSlide:
     """Open a whole-slide file and read what it says of itself.
 
     Args:
@@ -227,8 +231,15 @@ def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide:
         SlideError: missing, not a slide, damaged, or claiming absurd dimensions.
     """
     path = Path(path)
-    if not path.exists():
-        raise SlideError("no such file: check the path, or the cohort table's folder")
-    with _open_handle(path) as handle:
+    first_bytes(path)
+    try:
+        handle = _open_handle(path)
+    except SlideError:
+        if is_tiff(path) and beyond_openslide(path):
+            return open_tiff(path, mpp=mpp)
+        raise
+    with handle:
+        if handle.properties.get("openslide.vendor") == "generic-tiff" and misread(path):
+            return open_tiff(path, mpp=mpp)
         facts = read_facts(path, handle)
     return OpenSlideSlide(override_mpp(facts, mpp))

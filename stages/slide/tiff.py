@@ -40,19 +40,22 @@ class TiffTiles(TileGrid):
     Args:
         path: the file.
         page: a `tifffile.TiffPage`, or what has those of its attributes that say where the tiles are.
+        pixel_bytes: of a pixel before it is compressed.
 
     Attributes:
         jpeg: how its tiles are to be read, where they are JPEG streams.
     """
 
-    def __init__(self, path: Path, page: Any) -> None:
+    def __init__(self, path: Path, page: Any, *, pixel_bytes: int = 3) -> None:
         self._lock = threading.Lock()
         self._fd: int | None = None
         self._path = path
         self._opened = _version(path.stat())
         self.size = (page.imagewidth, page.imagelength)
         self.tile = (page.tilewidth, page.tilelength)
-        self._most = 2 * 3 * page.tilewidth * page.tilelength + 2**16  # noise compresses to a little more than itself
+        self._most = (
+            2 * pixel_bytes * page.tilewidth * page.tilelength + 2**16
+        )  # noise compresses to a little more than itself
         shape = (-(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth))
         self._offsets = np.array(page.dataoffsets, np.int64).reshape(shape)
         self.byte_counts = np.array(page.databytecounts, np.int64).reshape(shape)

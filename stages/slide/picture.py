@@ -1,0 +1,339 @@
+"""Which of a TIFF's pictures is the slide, and which of its planes: what tifffile finds in a file, as one RGB pyramid.
+
+A file may hold several pictures (series), and each of them channels, focal planes and points in time, stored as pages
+of their own. Read is the largest picture; of focal planes the middle one; of time the first. Whatever was chosen is
+said, and what is no colour picture is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tifffile
+
+from stages.geometry import Mpp
+from stages.slide.facts import MAX_TILE_PIXELS, SlideError
+from stages.slide.ome import Channel, OmeImage, micrometres, read_ome
+from stages.slide.planes import PlaneTiles
+from stages.slide.samples import EXPORT_CHANNELS, Samples, read_samples
+from stages.slide.tiff import MAX_PAGES
+
+VENDORS = {"ome": "ome-tiff", "imagej": "imagej", "generic": "tiff", "uniform": "tiff", "shaped": "tiff"}
+"""Names of the kinds of series that are read; scanners' own have rules that OpenSlide knows."""
+ASSOCIATED = ("label", "macro", "thumbnail", "overview")
+_OPENSLIDE_CODECS = {
+    tifffile.COMPRESSION.NONE,
+    tifffile.COMPRESSION.LZW,
+    tifffile.COMPRESSION.JPEG,
+    tifffile.COMPRESSION.ADOBE_DEFLATE,
+    tifffile.COMPRESSION.DEFLATE,
+    tifffile.COMPRESSION.PACKBITS,
+    tifffile.COMPRESSION.ZSTD,
+}
+"""Of any TIFF; of the scanners' own it knows more."""
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 6: 3}
+"""Samples of a pixel, by what they say of its colour; OpenSlide shows those of the others by guess."""
+_RGB = ("red", "green", "blue")
+_SAME_SHAPE = 0.02
+"""How far a level's sides may be off one factor, beside the pixel that rounding takes."""
+LOOKED_AT = 16
+"""Tiles in which the brightest value, or any opacity, is looked for."""
+_MISSING = "planes of it are missing: the file is incomplete, write it again"
+_RETILE = "convert it to a tiled pyramid, such as `vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg`"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A slide in a TIFF.
+
+    Attributes:
+        vendor: name of the format.
+        levels: its tiles, finest first, as they are stored.
+        orientation: TIFF's, of all levels.
+        mpp: µm per level-0 pixel as stored; None where nobody says.
+        objective_power: where the file says it.
+        associated: names of the label, macro and thumbnail images.
+        warnings: what was chosen, and what was left out.
+    """
+
+    vendor: str
+    levels: tuple[PlaneTiles, ...]
+    orientation: int
+    mpp: Mpp | None
+    objective_power: str | None
+    associated: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def read_picture(path: Path) -> Picture:
+    """The slide that a TIFF holds.
+
+    Raises:
+        SlideError: it holds none that can be shown in its colours, or one that cannot be read piece by piece.
+        tifffile.TiffFileError, ValueError, ...: whatever tifffile makes of damage.
+    """
+    with _quiet(), tifffile.TiffFile(path) as tiff:
+        for number, _ in enumerate(tiff.pages):
+            if number == MAX_PAGES:
+                raise SlideError(f"it has more than {MAX_PAGES} pages: save the slide as a file of its own")
+        try:
+            found = _choose(path, tiff)
+        finally:
+            for page in tiff.pages:  # tuples of millions, in a cycle of references that only the collector would find
+                for one in (page, *(page.pages or ())):
+                    with contextlib.suppress(AttributeError):
+                        one.dataoffsets = one.databytecounts = ()
+    return found
+
+
+def misread(path: Path) -> bool:
+    """Whether OpenSlide, taking a file for any TIFF, shows it otherwise than it is, or less of it than there is.
+
+    It looks at the first page alone, and at the next where that is as large: a second picture of the same place.
+    """
+    try:
+        with _quiet(), tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            following = tiff.pages[1] if len(tiff.pages) > 1 else None
+            colours = _COLOURS.get(int(page.photometric), 0)
+            extra = [int(e) for e in page.extrasamples or ()]
+            return bool(
+                tiff.is_ome
+                or page.subifds
+                or page.tags.valueof("Orientation", 1) != 1
+                or (page.sampleformat, page.bitspersample) != (1, 8)
+                or page.samplesperpixel != colours + (extra[:1] in ([1], [2]))
+                or (following is not None and not following.aspage().is_reduced and following.shape == page.shape)
+                or (extra and read_picture(path).levels[0].samples.alpha == 0)
+            )
+    except SlideError:
+        return True
+    except Exception:  # damage, which OpenSlide may know how to read around
+        return False
+
+
+def beyond_openslide(path: Path) -> bool:
+    """Whether OpenSlide refuses a TIFF for how it is stored, not for damage."""
+    try:
+        with _quiet(), tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            swapped = tiff.byteorder == ">" and not tiff.is_bigtiff
+            usual = (page.sampleformat, page.bitspersample) == (1, 8)
+            return swapped or not page.is_tiled or not usual or page.compression not in _OPENSLIDE_CODECS
+    except Exception:  # damage
+        return False
+
+
+def _choose(path: Path, tiff: tifffile.TiffFile) -> Picture:
+    series = [s for s in tiff.series if "X" in s.axes and "Y" in s.axes]
+    if not series:
+        raise SlideError("a TIFF without a picture")
+    chosen = max(series, key=_area)
+    if chosen.kind not in VENDORS:
+        raise SlideError(f"a TIFF of the kind {chosen.kind!r} that OpenSlide does not read: export it as OME-TIFF")
+    images = read_ome(tiff.ome_metadata or "") if chosen.kind == "ome" else []
+    ome = images[series.index(chosen)] if len(images) == len(series) else None
+    warnings: list[str] = []
+    associated = _others(chosen, series, warnings)
+    pages = _pages(chosen, ome, warnings)  # those of the plane that is read: one, or one for each colour
+    first: Any = chosen.levels[0].pages[pages[0]]
+    if first is None:
+        raise SlideError(_MISSING)
+    first = first.aspage()
+    samples = read_samples(first, bits=ome.bits if ome else None, channels=len(pages))
+    if len(pages) == 1 and ome is not None and "S" not in chosen.axes and samples.colours == 3:
+        raise SlideError("its OME-XML and its pages disagree on what its colours are: save it again")
+    levels, orientation = _levels(path, chosen, pages, samples, warnings)
+    return Picture(
+        vendor=VENDORS[chosen.kind],
+        levels=levels,
+        orientation=orientation,
+        mpp=(ome.mpp if ome and ome.mpp else None) or _mpp(tiff, first),
+        objective_power=ome.objective_power if ome else None,
+        associated=associated,
+        warnings=tuple(warnings),
+    )
+
+
+def _area(series: Any) -> int:
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    return int(sizes["X"] * sizes["Y"])
+
+
+def _others(chosen: Any, series: Sequence[Any], warnings: list[str]) -> tuple[str, ...]:
+    """Names of the label and the like; other pictures are told of."""
+    names = [(s, s.name.strip().casefold()) for s in series if s is not chosen]
+    associated = {word for _, name in names for word in ASSOCIATED if word in name}
+    left = [name for _, name in names if not any(word in name for word in ASSOCIATED)]
+    if left:
+        sizes = dict(zip(chosen.axes, chosen.shape, strict=True))
+        called = f" ({chosen.name!r})" if chosen.name.strip() else ""
+        warnings.append(
+            f"of the {len(left) + 1} pictures in the file the largest{called} is read, {sizes['X']} x {sizes['Y']} px"
+        )
+    return tuple(sorted(associated))
+
+
+def _pages(chosen: Any, ome: OmeImage | None, warnings: list[str]) -> list[int]:
+    """Which of a level's pages are the plane that is read: one page, or those of red, green and blue."""
+    axes = [(axis, int(size)) for axis, size in zip(chosen.axes, chosen.shape, strict=True) if axis not in "YXS"]
+    if math.prod(size for _, size in axes) != len(chosen.pages):
+        raise SlideError("its planes are not stored as pages of their own: save it as OME-TIFF")
+    steps, places = 1, {}
+    for axis, size in reversed(axes):  # the last axis runs fastest
+        places[axis] = (steps, size)
+        steps *= size
+    start = 0
+    for axis, (step, size) in places.items():
+        if size == 1 or axis == "C":
+            continue
+        if axis == "Z":
+            warnings.append(f"of its {size} focal planes the middle one, number {size // 2 + 1}, is read")
+            start += size // 2 * step
+        elif axis == "T":
+            warnings.append(f"of its {size} points in time the first is read")
+        elif size == 3 and "S" not in chosen.axes and len(places) == 1:
+            warnings.append("its three grey pages of one size are read as red, green and blue")
+            return [0, 1, 2]
+        else:
+            raise SlideError(
+                f"it holds {size} pictures of one size and does not say what they are (channels, focal planes, "
+                "sections): save the one to be read as a file of its own, or name the axes in OME-XML"
+            )
+    step, size = places.get("C", (0, 1))
+    return [start + step * channel for channel in _channels(chosen, ome, size, warnings)]
+
+
+def _channels(chosen: Any, ome: OmeImage | None, count: int, warnings: list[str]) -> tuple[int, ...]:
+    """Which channels are read: the only one, or red, green and blue in this order."""
+    if count == 1:
+        return (0,)
+    channels = ome.channels if ome and len(ome.channels) == count else (Channel("", None, plain=True),) * count
+    colours = [channel.colour for channel in channels]
+    if "S" not in chosen.axes and all(colours.count(colour) == 1 for colour in _RGB):
+        if count > 3:
+            warnings.append(f"of its {count} channels red, green and blue are read")
+        return tuple(colours.index(colour) for colour in _RGB)
+    if "S" not in chosen.axes and count == 3 and chosen.dtype == "uint8" and all(c.plain for c in channels):
+        warnings.append("its three channels without names are read as red, green and blue")
+        return (0, 1, 2)
+    names = ", ".join(channel.name or f"number {i + 1}" for i, channel in enumerate(channels[:12]))
+    raise SlideError(
+        f"it has {count} channels ({names}{', ...' if count > 12 else ''}) that are not red, green and blue: "
+        + EXPORT_CHANNELS
+    )
+
+
+def _levels(
+    path: Path, chosen: Any, pages: Sequence[int], samples: Samples, warnings: list[str]
+) -> tuple[tuple[PlaneTiles, ...], int]:
+    """Tiles of every level, and how all of them are turned."""
+    stored = []
+    for level in chosen.levels:
+        if len(level.pages) != len(chosen.pages) or any(level.pages[i] is None for i in pages):
+            raise SlideError(_MISSING)
+        stored.append([level.pages[i].aspage() for i in pages])
+    first = stored[0][0]
+    turned = {int(planes[0].tags.valueof("Orientation", 1)) for planes in stored}
+    if len(turned) > 1 or not turned <= set(range(1, 9)):
+        raise SlideError(f"its levels are turned differently (tag Orientation: {sorted(turned)}): write it again")
+    kept = []
+    for number, planes in enumerate(stored):
+        page = planes[0]
+        _check_page(path, planes, number)
+        if number and not _same_shape(first, page):
+            warnings.append(
+                f"a picture of {page.imagewidth} x {page.imagelength} px is no level of {first.imagewidth} x "
+                f"{first.imagelength} px: left out"
+            )
+            continue
+        if (page.dtype, page.photometric, page.samplesperpixel) != (
+            first.dtype,
+            first.photometric,
+            first.samplesperpixel,
+        ):
+            raise SlideError(f"level {number} is stored in other colours than level 0: write the file again")
+        kept.append(PlaneTiles(path, planes, samples))
+    if samples.highest is None:
+        white = samples.scaled(max(int(values.max(initial=0)) for values in _looked_at(kept[-1])))
+        samples = replace(samples, highest=white.highest)
+    transparency = slice(samples.colours, samples.colours + 1)
+    if samples.alpha and not any(values[..., transparency].any() for values in _looked_at(kept[-1])):
+        warnings.append("its transparency is complete wherever it was looked at, so it is left aside")
+        samples = replace(samples, alpha=0)
+    for grid in kept:
+        grid.samples = samples
+    return tuple(kept), turned.pop()
+
+
+def _looked_at(grid: PlaneTiles) -> Iterator[Any]:
+    """Samples of some tiles from all over a level; those that do not decode are left to whoever reads them."""
+    filled = [divmod(int(i), grid.byte_counts.shape[1]) for i in grid.byte_counts.ravel().nonzero()[0]]
+    for place in filled[:: max(1, len(filled) // LOOKED_AT)]:
+        with contextlib.suppress(OSError, ValueError):
+            yield from grid.samples_of(grid.stored(*place), *place)
+
+
+def _check_page(path: Path, planes: Sequence[Any], number: int) -> None:
+    """Refuse what cannot be read piece by piece, or by this machine."""
+    page = planes[0]
+    if any(Path(plane.parent.filehandle.path).resolve() != path.resolve() for plane in planes):
+        raise SlideError("parts of its picture are in other files: gather them in one file, such as with bfconvert")
+    width, height = PlaneTiles.tile_of(page)
+    if width * height > MAX_TILE_PIXELS:
+        what = "tiles" if page.is_tiled else "one strip" if height >= page.imagelength else "strips"
+        raise SlideError(
+            f"level {number} is stored in {what} of {width} x {height} px, which must be decoded whole: {_RETILE}"
+        )
+    if page.compression != tifffile.COMPRESSION.NONE:
+        try:
+            tifffile.TIFF.DECOMPRESSORS[page.compression]
+        except Exception as exc:  # of tifffile, or of imagecodecs where it was built without
+            name = getattr(page.compression, "name", page.compression)
+            raise SlideError(
+                f"Unsupported TIFF compression: {name} cannot be decoded here; pip install --upgrade imagecodecs, or "
+                f"{_RETILE}"
+            ) from exc
+
+
+def _colours(page: Any) -> tuple[Any, ...]:
+    return page.dtype, page.photometric, page.samplesperpixel, page.extrasamples
+
+
+def _same_shape(first: Any, page: Any) -> bool:
+    across, down = first.imagewidth / page.imagewidth, first.imagelength / page.imagelength
+    rounding = 1 / page.imagewidth + 1 / page.imagelength
+    return bool(across >= 1 and down >= 1 and abs(across / down - 1) <= _SAME_SHAPE + rounding)
+
+
+def _mpp(tiff: tifffile.TiffFile, page: Any) -> Mpp | None:
+    """By the page's resolution tags, which ImageJ counts in a unit of its own."""
+    unit: float | None = None
+    if tiff.is_imagej:
+        unit = micrometres(str((tiff.imagej_metadata or {}).get("unit", "pixel")).replace("\\u00B5", "µ"))
+    else:
+        unit = {2: 25400.0, 3: 10000.0}.get(int(page.tags.valueof("ResolutionUnit", 2)))
+    sides = []
+    for name in ("XResolution", "YResolution"):
+        value = page.tags.valueof(name)
+        if unit is None or not isinstance(value, tuple) or not all(value):
+            return None
+        sides.append(unit * value[1] / value[0])
+    return Mpp(*sides)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """tifffile tells its log of every oddity; what matters of them is said here."""
+    log = logging.getLogger("tifffile")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
