@@ -44,7 +44,7 @@ _SAME_SHAPE = 0.02
 """How far a level's sides may be off one factor, beside the pixel that rounding takes."""
 LOOKED_AT = 16
 """Tiles in which the brightest value, or any opacity, is looked for."""
-_MISSING = "planes of it are missing: the file is incomplete, write it again"
+_MISSING = "planes of it are missing, or in files that are not beside it: write them into one file"
 _RETILE = "convert it to a tiled pyramid, such as `vips tiffsave in.tif out.tif --tile --pyramid --compression jpeg`"
 
 
@@ -108,7 +108,7 @@ def misread(path: Path) -> bool:
                 or page.subifds
                 or page.tags.valueof("Orientation", 1) != 1
                 or (page.sampleformat, page.bitspersample) != (1, 8)
-                or page.samplesperpixel != colours + (extra[:1] in ([1], [2]))
+                or page.samplesperpixel != colours + (colours == 3 and extra[:1] in ([1], [2]))
                 or (following is not None and not following.aspage().is_reduced and following.shape == page.shape)
                 or (extra and read_picture(path).levels[0].samples.alpha == 0)
             )
@@ -137,6 +137,8 @@ def _choose(path: Path, tiff: tifffile.TiffFile) -> Picture:
     chosen = max(series, key=_area)
     if chosen.kind not in VENDORS:
         raise SlideError(f"a TIFF of the kind {chosen.kind!r} that OpenSlide does not read: export it as OME-TIFF")
+    if any(page is not None and page.parent is not tiff for page in chosen.pages):
+        raise SlideError("parts of its picture are in other files: gather them in one file, such as with bfconvert")
     images = read_ome(tiff.ome_metadata or "") if chosen.kind == "ome" else []
     ome = images[series.index(chosen)] if len(images) == len(series) else None
     warnings: list[str] = []
@@ -246,7 +248,7 @@ def _levels(
     kept = []
     for number, planes in enumerate(stored):
         page = planes[0]
-        _check_page(path, planes, number)
+        _check_page(page, number)
         if number and not _same_shape(first, page):
             warnings.append(
                 f"a picture of {page.imagewidth} x {page.imagelength} px is no level of {first.imagewidth} x "
@@ -277,14 +279,11 @@ def _looked_at(grid: PlaneTiles) -> Iterator[Any]:
     filled = [divmod(int(i), grid.byte_counts.shape[1]) for i in grid.byte_counts.ravel().nonzero()[0]]
     for place in filled[:: max(1, len(filled) // LOOKED_AT)]:
         with contextlib.suppress(OSError, ValueError):
-            yield from grid.samples_of(grid.stored(*place), *place)
+            yield grid.samples_of(grid.stored(*place), *place)
 
 
-def _check_page(path: Path, planes: Sequence[Any], number: int) -> None:
+def _check_page(page: Any, number: int) -> None:
     """Refuse what cannot be read piece by piece, or by this machine."""
-    page = planes[0]
-    if any(Path(plane.parent.filehandle.path).resolve() != path.resolve() for plane in planes):
-        raise SlideError("parts of its picture are in other files: gather them in one file, such as with bfconvert")
     width, height = PlaneTiles.tile_of(page)
     if width * height > MAX_TILE_PIXELS:
         what = "tiles" if page.is_tiled else "one strip" if height >= page.imagelength else "strips"

@@ -77,8 +77,8 @@ class PlaneTiles(TileGrid):
         """As `TileGrid.stored`: of all planes, one after the other."""
         return b"".join(plane.stored(row, column) for plane in self._planes)
 
-    def samples_of(self, data: bytes, row: int, column: int) -> list[NDArray[Any]]:
-        """What a tile holds in each plane, (height, width, samples), as it is stored.
+    def samples_of(self, data: bytes, row: int, column: int) -> NDArray[Any]:
+        """What a tile holds, (height, width, samples of all planes), as it is stored.
 
         Raises:
             ValueError: it does not decode.
@@ -92,7 +92,7 @@ class PlaneTiles(TileGrid):
                 raise ValueError(f"does not decode: {exc}") from exc
             found.append(segment[0])
             start += size
-        return found
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=2)
 
     def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""

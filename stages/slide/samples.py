@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,9 +48,8 @@ class Samples:
     alpha: int
     pixel_bytes: int
 
-    def rgb(self, samples: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
-        """(h, w, 3) from the samples (h, w, n) of one plane, or of a plane (h, w, 1) for each colour."""
-        stored = samples[0] if len(samples) == 1 else np.concatenate(samples, axis=2)
+    def rgb(self, stored: NDArray[Any]) -> NDArray[np.uint8]:
+        """(h, w, 3) from (h, w, samples)."""
         colours, alpha = stored[..., : self.colours], stored[..., self.colours : self.colours + 1]
         if self.palette is not None:
             return np.ascontiguousarray(self.palette[np.minimum(colours[..., 0], len(self.palette) - 1)])
