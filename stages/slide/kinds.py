@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def first_bytes(path: Path) -> bytes:
     except (IsADirectoryError, NotADirectoryError) as exc:
         raise SlideError(_FOLDER) from exc
     except PermissionError as exc:
-        if path.is_dir():  # what Windows says of any folder
+        if os.path.isdir(path):  # what Windows says of any folder
             raise SlideError(_FOLDER) from exc
         raise SlideError("no permission to read it: have its owner allow it (chmod a+r)") from exc
     except OSError as exc:
@@ -63,30 +64,28 @@ def first_bytes(path: Path) -> bytes:
 
 def why_no_slide(path: Path) -> str:
     """What a file is that no reader knows, and what to do."""
-    data, suffix = first_bytes(path), path.suffix.lower()
-    if suffix == ".mrxs" and not path.with_suffix("").is_dir():
+    data, is_mrxs = first_bytes(path), path.suffix.lower() == ".mrxs"
+    if is_mrxs and not path.with_suffix("").is_dir():
         return f"the folder {path.stem!r} beside it, which holds its pixels, is missing: copy that too"
-    known = (what for begin, what in _BEGINS.items() if data.lower().startswith(begin.lower()))
-    what = next(known, None) if suffix != ".mrxs" else None
-    if what is None and not data.strip(b"\0"):
-        what = (
-            "a file of zeros, as a copy that broke off leaves: copy it again"
-            if data
-            else "an empty file: copy it again"
-        )
-    if what is None and data[128:132] == b"DICM":
-        what = (
-            "DICOM of another kind than VL Whole Slide Microscopy, or compressed in a way that OpenSlide does not read"
-        )
-    if what is None and is_tiff(path):
-        what = _damage(path)
-    if what is None and _is_text(data):
-        what = "a text file: name the slide itself"
+    what = None if is_mrxs else _what(path, data)  # an MRXS is a JPEG picture, and a slide all the same
     if what is None:
-        return (
-            "not a whole-slide image in any format that is read: convert it to OME-TIFF, or copy it again if it was one"
-        )
-    return _NO_SLIDE + what
+        return "not a whole-slide image in any format that is read: convert it to OME-TIFF, or copy it again"
+    return f"{_NO_SLIDE}{what}"
+
+
+def _what(path: Path, data: bytes) -> str | None:
+    for begin, what in _BEGINS.items():
+        if data.lower().startswith(begin.lower()):
+            return what
+    if not data:
+        return "an empty file: copy it again"
+    if not data.strip(b"\0"):
+        return "a file of zeros, as a copy that broke off leaves: copy it again"
+    if data[128:132] == b"DICM":
+        return "DICOM that is no VL Whole Slide Microscopy, or is damaged: export it as OME-TIFF, or copy it again"
+    if is_tiff(path):
+        return _damage(path)
+    return "a text file: name the slide itself" if _is_text(data) else None
 
 
 def _damage(path: Path) -> str:

@@ -123,6 +123,28 @@ def test_an_empty_folder_names_what_was_searched_for(tmp_path):
     assert one_line(caught)
 
 
+def test_a_folder_that_may_not_be_read_is_left_out_and_named(folder, ordinary_user, caplog):
+    """As `lost+found` at the root of every disk; the target itself must be readable."""
+    lost = folder / "lost+found"
+    lost.mkdir()
+    lost.chmod(0)
+    assert len(find_target(folder).slides) == 3
+    assert f"no permission to search {lost}" in caplog.text
+    with pytest.raises(UsageError, match=r"cannot search .*lost\+found: Permission denied; make it readable") as caught:
+        find_target(lost)
+    assert one_line(caught)
+    with pytest.raises(UsageError, match=r"no permission to reach .*a\.svs: have the owner of the folders") as caught:
+        find_target(lost / "a.svs")
+    assert one_line(caught)
+    lost.chmod(0o755)
+
+
+def test_a_workbook_is_no_table(tmp_path):
+    with pytest.raises(UsageError, match=r"a workbook, not a table as text; save its sheet as 'CSV UTF-8'") as caught:
+        find_target(touch(tmp_path / "cohort.xlsx"))
+    assert one_line(caught)
+
+
 def test_a_missing_target_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"no such file or folder: .*gone") as caught:
         find_target(tmp_path / "gone")

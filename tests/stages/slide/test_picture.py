@@ -164,7 +164,7 @@ def test_a_fluorescence_slide_is_refused_by_its_channels(tmp_path: Path, image: 
 def test_a_stack_of_pages_that_says_nothing_is_refused(tmp_path: Path, image: NDArray[np.uint8]) -> None:
     """The first of them would be read, and the others never thought of."""
     tifffile.imwrite(tmp_path / "a.tif", np.stack([image] * 4), photometric="rgb", **TILED)
-    with pytest.raises(SlideError, match="holds 4 pictures of one size.*save the one to be read"):
+    with pytest.raises(SlideError, match=r"holds 4 pictures of one size.*save the one to be read"):
         open_slide(tmp_path / "a.tif")
 
 
@@ -230,5 +230,5 @@ def test_planes_in_other_files_are_refused_by_name(tmp_path: Path, image: NDArra
     )
     with tifffile.TiffWriter(first) as tiff:
         tiff.write(apart(image), photometric="minisblack", tile=(128, 128), description=text.encode(), metadata=None)
-    with pytest.raises(SlideError, match="parts of its picture are in other files.*bfconvert"):
+    with pytest.raises(SlideError, match=r"parts of its picture are in other files.*bfconvert"):
         open_slide(first)
