@@ -9,6 +9,7 @@ from pipeline.errors import UsageError
 from stages.geometry import Box
 from stages.pyramid.open import ZarrSlide, open_pyramid
 from stages.slide.facts import SlideError
+from stages.slide.picture import VENDORS
 from stages.slide.protocol import Slide
 
 
@@ -82,8 +83,9 @@ def render_text(facts: dict[str, Any]) -> str:
         f"  bounds      {width} x {height} px at ({x}, {y})"
         + (f", {width * mpp[0] / 1000:.2f} x {height * mpp[1] / 1000:.2f} mm" if mpp else ""),
     ]
+    turned = facts["vendor"] in VENDORS.values()  # else tifffile reads the tiles as they are
     for index, level in enumerate(facts["levels"]):
-        how = "own tiles" if level["direct_tiles"] else "through OpenSlide"
+        how = "own tiles" if level["direct_tiles"] else "turned upright" if turned else "through OpenSlide"
         lines.append(
             f"  level {index:<5} {level['width']} x {level['height']} px"
             + (f", {level['mpp'][0]:.4g} µm/px" if level["mpp"] else "")

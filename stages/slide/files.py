@@ -15,9 +15,9 @@ import openslide
 from numpy.typing import NDArray
 
 from stages.geometry import Box
+from stages.slide.beyond import beyond_openslide, misread
 from stages.slide.facts import SlideError, SlideFacts, fingerprint_of, override_mpp, read_facts
 from stages.slide.kinds import first_bytes, is_tiff, why_no_slide
-from stages.slide.picture import beyond_openslide, misread
 from stages.slide.protocol import Slide
 from stages.slide.tiff import TiffTiles, find_level_tiles
 from stages.slide.tifffile_slide import TifffileSlide, open_tiff

@@ -9,39 +9,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tifffile
 
 from stages.geometry import Mpp
+from stages.slide.axes import choose_pages
 from stages.slide.facts import MAX_TILE_PIXELS, SlideError
-from stages.slide.ome import Channel, OmeImage, micrometres, read_ome
-from stages.slide.planes import PlaneTiles
-from stages.slide.samples import EXPORT_CHANNELS, Samples, read_samples
-from stages.slide.tiff import MAX_PAGES
+from stages.slide.ome import micrometres, read_ome
+from stages.slide.planes import READ, PlaneTiles
+from stages.slide.samples import Samples, read_samples
+from stages.slide.tiff import MAX_PAGES, TiffTiles
+from stages.slide.tiles import TileGrid
 
 VENDORS = {"ome": "ome-tiff", "imagej": "imagej", "generic": "tiff", "uniform": "tiff", "shaped": "tiff"}
 """Names of the kinds of series that are read; scanners' own have rules that OpenSlide knows."""
 ASSOCIATED = ("label", "macro", "thumbnail", "overview")
-_OPENSLIDE_CODECS = {
-    tifffile.COMPRESSION.NONE,
-    tifffile.COMPRESSION.LZW,
-    tifffile.COMPRESSION.JPEG,
-    tifffile.COMPRESSION.ADOBE_DEFLATE,
-    tifffile.COMPRESSION.DEFLATE,
-    tifffile.COMPRESSION.PACKBITS,
-    tifffile.COMPRESSION.ZSTD,
-}
-"""Of any TIFF; of the scanners' own it knows more."""
-_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 6: 3}
-"""Samples of a pixel, by what they say of its colour; OpenSlide shows those of the others by guess."""
-_RGB = ("red", "green", "blue")
 _SAME_SHAPE = 0.02
 """How far a level's sides may be off one factor, beside the pixel that rounding takes."""
+DIM = 50_000
+"""Brightest value of 16 bits below which glass is no white, and it is said."""
+COMPARED = 2
+"""Tiles that are decoded both ways before the faster is used."""
 LOOKED_AT = 16
 """Tiles in which the brightest value, or any opacity, is looked for."""
 _MISSING = "planes of it are missing, or in files that are not beside it: write them into one file"
@@ -59,15 +52,17 @@ class Picture:
         mpp: µm per level-0 pixel as stored; None where nobody says.
         objective_power: where the file says it.
         associated: names of the label, macro and thumbnail images.
+        transparent: whether a share of the background shows through it.
         warnings: what was chosen, and what was left out.
     """
 
     vendor: str
-    levels: tuple[PlaneTiles, ...]
+    levels: tuple[TileGrid, ...]
     orientation: int
     mpp: Mpp | None
     objective_power: str | None
     associated: tuple[str, ...]
+    transparent: bool
     warnings: tuple[str, ...]
 
 
@@ -78,7 +73,7 @@ def read_picture(path: Path) -> Picture:
         SlideError: it holds none that can be shown in its colours, or one that cannot be read piece by piece.
         tifffile.TiffFileError, ValueError, ...: whatever tifffile makes of damage.
     """
-    with _quiet(), tifffile.TiffFile(path) as tiff:
+    with quiet(), tifffile.TiffFile(path) as tiff:
         for number, _ in enumerate(tiff.pages):
             if number == MAX_PAGES:
                 raise SlideError(f"it has more than {MAX_PAGES} pages: save the slide as a file of its own")
@@ -90,44 +85,6 @@ def read_picture(path: Path) -> Picture:
                     with contextlib.suppress(AttributeError):
                         one.dataoffsets = one.databytecounts = ()
     return found
-
-
-def misread(path: Path) -> bool:
-    """Whether OpenSlide, taking a file for any TIFF, shows it otherwise than it is, or less of it than there is.
-
-    It looks at the first page alone, and at the next where that is as large: a second picture of the same place.
-    """
-    try:
-        with _quiet(), tifffile.TiffFile(path) as tiff:
-            page = tiff.pages.first
-            following = tiff.pages[1] if len(tiff.pages) > 1 else None
-            colours = _COLOURS.get(int(page.photometric), 0)
-            extra = [int(e) for e in page.extrasamples or ()]
-            return bool(
-                tiff.is_ome
-                or page.subifds
-                or page.tags.valueof("Orientation", 1) != 1
-                or (page.sampleformat, page.bitspersample) != (1, 8)
-                or page.samplesperpixel != colours + (colours == 3 and extra[:1] in ([1], [2]))
-                or (following is not None and not following.aspage().is_reduced and following.shape == page.shape)
-                or (extra and read_picture(path).levels[0].samples.alpha == 0)
-            )
-    except SlideError:
-        return True
-    except Exception:  # damage, which OpenSlide may know how to read around
-        return False
-
-
-def beyond_openslide(path: Path) -> bool:
-    """Whether OpenSlide refuses a TIFF for how it is stored, not for damage."""
-    try:
-        with _quiet(), tifffile.TiffFile(path) as tiff:
-            page = tiff.pages.first
-            swapped = tiff.byteorder == ">" and not tiff.is_bigtiff
-            usual = (page.sampleformat, page.bitspersample) == (1, 8)
-            return swapped or not page.is_tiled or not usual or page.compression not in _OPENSLIDE_CODECS
-    except Exception:  # damage
-        return False
 
 
 def _choose(path: Path, tiff: tifffile.TiffFile) -> Picture:
@@ -143,7 +100,7 @@ def _choose(path: Path, tiff: tifffile.TiffFile) -> Picture:
     ome = images[series.index(chosen)] if len(images) == len(series) else None
     warnings: list[str] = []
     associated = _others(chosen, series, warnings)
-    pages = _pages(chosen, ome, warnings)  # those of the plane that is read: one, or one for each colour
+    pages = choose_pages(chosen, ome, warnings)  # those of the plane that is read: one, or one for each colour
     first: Any = chosen.levels[0].pages[pages[0]]
     if first is None:
         raise SlideError(_MISSING)
@@ -152,6 +109,7 @@ def _choose(path: Path, tiff: tifffile.TiffFile) -> Picture:
     if len(pages) == 1 and ome is not None and "S" not in chosen.axes and samples.colours == 3:
         raise SlideError("its OME-XML and its pages disagree on what its colours are: save it again")
     levels, orientation = _levels(path, chosen, pages, samples, warnings)
+    transparent = any(isinstance(grid, PlaneTiles) and grid.samples.alpha > 0 for grid in levels)
     return Picture(
         vendor=VENDORS[chosen.kind],
         levels=levels,
@@ -159,6 +117,7 @@ def _choose(path: Path, tiff: tifffile.TiffFile) -> Picture:
         mpp=(ome.mpp if ome and ome.mpp else None) or _mpp(tiff, first),
         objective_power=ome.objective_power if ome else None,
         associated=associated,
+        transparent=transparent,
         warnings=tuple(warnings),
     )
 
@@ -182,59 +141,9 @@ def _others(chosen: Any, series: Sequence[Any], warnings: list[str]) -> tuple[st
     return tuple(sorted(associated))
 
 
-def _pages(chosen: Any, ome: OmeImage | None, warnings: list[str]) -> list[int]:
-    """Which of a level's pages are the plane that is read: one page, or those of red, green and blue."""
-    axes = [(axis, int(size)) for axis, size in zip(chosen.axes, chosen.shape, strict=True) if axis not in "YXS"]
-    if math.prod(size for _, size in axes) != len(chosen.pages):
-        raise SlideError("its planes are not stored as pages of their own: save it as OME-TIFF")
-    steps, places = 1, {}
-    for axis, size in reversed(axes):  # the last axis runs fastest
-        places[axis] = (steps, size)
-        steps *= size
-    start = 0
-    for axis, (step, size) in places.items():
-        if size == 1 or axis == "C":
-            continue
-        if axis == "Z":
-            warnings.append(f"of its {size} focal planes the middle one, number {size // 2 + 1}, is read")
-            start += size // 2 * step
-        elif axis == "T":
-            warnings.append(f"of its {size} points in time the first is read")
-        elif size == 3 and "S" not in chosen.axes and len(places) == 1:
-            warnings.append("its three grey pages of one size are read as red, green and blue")
-            return [0, 1, 2]
-        else:
-            raise SlideError(
-                f"it holds {size} pictures of one size and does not say what they are (channels, focal planes, "
-                "sections): save the one to be read as a file of its own, or name the axes in OME-XML"
-            )
-    step, size = places.get("C", (0, 1))
-    return [start + step * channel for channel in _channels(chosen, ome, size, warnings)]
-
-
-def _channels(chosen: Any, ome: OmeImage | None, count: int, warnings: list[str]) -> tuple[int, ...]:
-    """Which channels are read: the only one, or red, green and blue in this order."""
-    if count == 1:
-        return (0,)
-    channels = ome.channels if ome and len(ome.channels) == count else (Channel("", None, plain=True),) * count
-    colours = [channel.colour for channel in channels]
-    if "S" not in chosen.axes and all(colours.count(colour) == 1 for colour in _RGB):
-        if count > 3:
-            warnings.append(f"of its {count} channels red, green and blue are read")
-        return tuple(colours.index(colour) for colour in _RGB)
-    if "S" not in chosen.axes and count == 3 and chosen.dtype == "uint8" and all(c.plain for c in channels):
-        warnings.append("its three channels without names are read as red, green and blue")
-        return (0, 1, 2)
-    names = ", ".join(channel.name or f"number {i + 1}" for i, channel in enumerate(channels[:12]))
-    raise SlideError(
-        f"it has {count} channels ({names}{', ...' if count > 12 else ''}) that are not red, green and blue: "
-        + EXPORT_CHANNELS
-    )
-
-
 def _levels(
     path: Path, chosen: Any, pages: Sequence[int], samples: Samples, warnings: list[str]
-) -> tuple[tuple[PlaneTiles, ...], int]:
+) -> tuple[tuple[TileGrid, ...], int]:
     """Tiles of every level, and how all of them are turned."""
     stored = []
     for level in chosen.levels:
@@ -248,7 +157,7 @@ def _levels(
     kept = []
     for number, planes in enumerate(stored):
         page = planes[0]
-        _check_page(page, number)
+        _check_page(page, number, samples.pixel_bytes)
         if number and not _same_shape(first, page):
             warnings.append(
                 f"a picture of {page.imagewidth} x {page.imagelength} px is no level of {first.imagewidth} x "
@@ -263,15 +172,38 @@ def _levels(
             raise SlideError(f"level {number} is stored in other colours than level 0: write the file again")
         kept.append(PlaneTiles(path, planes, samples))
     if samples.highest is None:
-        white = samples.scaled(max(int(values.max(initial=0)) for values in _looked_at(kept[-1])))
-        samples = replace(samples, highest=white.highest)
+        brightest = max((int(values.max(initial=0)) for values in _looked_at(kept[-1])), default=0)
+        samples = samples.scaled(brightest)
+        if brightest < DIM:
+            warnings.append(f"its samples have 16 bits; white is taken for 65535, the brightest seen is {brightest}")
     transparency = slice(samples.colours, samples.colours + 1)
     if samples.alpha and not any(values[..., transparency].any() for values in _looked_at(kept[-1])):
         warnings.append("its transparency is complete wherever it was looked at, so it is left aside")
         samples = replace(samples, alpha=0)
     for grid in kept:
         grid.samples = samples
-    return tuple(kept), turned.pop()
+    by_size = {(planes[0].imagewidth, planes[0].imagelength): planes for planes in stored}
+    return tuple(_own_jpeg(path, by_size[grid.size], grid) for grid in kept), turned.pop()
+
+
+def _own_jpeg(path: Path, planes: Sequence[Any], grid: PlaneTiles) -> TileGrid:
+    """The same tiles as streams that can be copied, or decoded smaller, where they are JPEG and decode to the same."""
+    page, *others = planes
+    plain = page.is_tiled and page.samplesperpixel == 3 and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+    if others or not plain or page.compression != tifffile.COMPRESSION.JPEG:
+        return grid
+    tiles = TiffTiles(path, page)
+    agreed = 0
+    for index in np.argsort(-grid.byte_counts.ravel(), kind="stable")[:LOOKED_AT]:
+        place = divmod(int(index), grid.byte_counts.shape[1])
+        with contextlib.suppress(OSError, ValueError):  # a damaged tile says nothing of how intact ones decode
+            ours, theirs = tiles.pixels(*place), grid.pixels(*place)
+            if ours is None or theirs is None or not np.array_equal(ours, theirs):
+                return grid
+            agreed += 1
+        if agreed == COMPARED:
+            return tiles
+    return tiles if agreed else grid
 
 
 def _looked_at(grid: PlaneTiles) -> Iterator[Any]:
@@ -282,19 +214,21 @@ def _looked_at(grid: PlaneTiles) -> Iterator[Any]:
             yield grid.samples_of(grid.stored(*place), *place)
 
 
-def _check_page(page: Any, number: int) -> None:
+def _check_page(page: Any, number: int, pixel_bytes: int) -> None:
     """Refuse what cannot be read piece by piece, or by this machine."""
     width, height = PlaneTiles.tile_of(page)
-    if width * height > MAX_TILE_PIXELS:
+    if width * height * pixel_bytes > 6 * MAX_TILE_PIXELS or width * height > MAX_TILE_PIXELS:
         what = "tiles" if page.is_tiled else "one strip" if height >= page.imagelength else "strips"
         raise SlideError(
             f"level {number} is stored in {what} of {width} x {height} px, which must be decoded whole: {_RETILE}"
         )
+    name = getattr(page.compression, "name", page.compression)
+    if page.compression not in READ:
+        raise SlideError(f"Unsupported TIFF compression: {name}; {_RETILE}")
     if page.compression != tifffile.COMPRESSION.NONE:
         try:
             tifffile.TIFF.DECOMPRESSORS[page.compression]
         except Exception as exc:  # of tifffile, or of imagecodecs where it was built without
-            name = getattr(page.compression, "name", page.compression)
             raise SlideError(
                 f"Unsupported TIFF compression: {name} cannot be decoded here; pip install --upgrade imagecodecs, or "
                 f"{_RETILE}"
@@ -328,7 +262,7 @@ def _mpp(tiff: tifffile.TiffFile, page: Any) -> Mpp | None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """tifffile tells its log of every oddity; what matters of them is said here."""
     log = logging.getLogger("tifffile")
     before, log.disabled = log.disabled, True

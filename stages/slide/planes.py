@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,52 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from stages.slide.jpeg import frame_size
 from stages.slide.samples import Samples
 from stages.slide.tiff import TiffTiles
 from stages.slide.tiles import TileGrid
+
+_RAW = {
+    tifffile.COMPRESSION.NONE,
+    tifffile.COMPRESSION.LZW,
+    tifffile.COMPRESSION.ADOBE_DEFLATE,
+    tifffile.COMPRESSION.DEFLATE,
+    tifffile.COMPRESSION.PACKBITS,
+    tifffile.COMPRESSION.LZMA,
+    tifffile.COMPRESSION.ZSTD,
+    50000,  # zstd as it was first numbered
+}
+"""Compressions of bytes, decoded into as many as a tile holds."""
+
+
+def _jpeg2000_size(data: bytes) -> tuple[int, int]:
+    at = data.index(b"\xff\x4f\xff\x51") + 8
+    right, bottom, left, top = struct.unpack_from(">4I", data, at)
+    return right - left, bottom - top
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        (both,) = struct.unpack_from("<I", data, 21)
+        return 1 + (both & 0x3FFF), 1 + (both >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<2H", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+_SIZES: dict[int, Callable[[bytes], tuple[int, int]]] = {
+    tifffile.COMPRESSION.JPEG: frame_size,
+    33007: frame_size,  # the same, as Bio-Formats numbers it
+    tifffile.COMPRESSION.JPEG2000: _jpeg2000_size,
+    **dict.fromkeys((33003, 33004, 33005), _jpeg2000_size),  # Aperio's numbers, which Bio-Formats took for its own
+    **dict.fromkeys((tifffile.COMPRESSION.WEBP, 34927), _webp_size),
+}
+"""Compressions of pictures, and where (width, height) stand in each: decoders allocate what a stream claims."""
+
+READ = _RAW | _SIZES.keys()
+"""TIFF's numbers of the compressions that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +108,7 @@ class PlaneTiles(TileGrid):
                 self._planes.append(TiffTiles(path, plane, pixel_bytes=samples.pixel_bytes))
                 self._decoders.append((one.decode, tables if one.jpegtables or one.jpegheader else {}, first))
         counts = np.stack([plane.byte_counts for plane in self._planes])
+        self._claims = _SIZES.get(int(page.compression))
         self.byte_counts = np.where(counts.all(0), counts.sum(0), 0)
 
     @staticmethod
@@ -86,13 +131,20 @@ class PlaneTiles(TileGrid):
         found, start, index = [], 0, row * self.byte_counts.shape[1] + column
         for plane, (decode, options, first) in zip(self._planes, self._decoders, strict=True):
             size = int(plane.byte_counts[row, column])
+            part = data[start : start + size]
             try:
-                segment, _, _ = decode(data[start : start + size], first + index, **options)
+                if self._claims is not None and not self._fits(*self._claims(part)):
+                    width, height = self._claims(part)
+                    raise ValueError(f"it holds {width} x {height} pixels, not the file's")
+                segment, _, _ = decode(part, first + index, **options)
             except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
                 raise ValueError(f"does not decode: {exc}") from exc
             found.append(segment[0])
             start += size
         return found[0] if len(found) == 1 else np.concatenate(found, axis=2)
+
+    def _fits(self, width: int, height: int) -> bool:
+        return 0 < width <= self.tile[0] and 0 < height <= self.tile[1]
 
     def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""

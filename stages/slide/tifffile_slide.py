@@ -24,10 +24,10 @@ from stages.slide.facts import (
     fingerprint_of,
     override_mpp,
 )
+from stages.slide.kinds import first_bytes
 from stages.slide.picture import Picture, read_picture
-from stages.slide.planes import PlaneTiles
 from stages.slide.protocol import Slide
-from stages.slide.tiles import WHITE, DamagedTilesError, box_arrays
+from stages.slide.tiles import WHITE, DamagedTilesError, TileGrid, box_arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class TifffileSlide(Slide):
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._pid = -1
-        self._grids: tuple[PlaneTiles, ...] = ()
+        self._grids: tuple[TileGrid, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"facts": self.facts, "turn": self._turn}
@@ -86,15 +86,16 @@ class TifffileSlide(Slide):
         self.facts, self._turn = state["facts"], state["turn"]
         self._reset()
 
-    def _level(self, level: int) -> PlaneTiles:
+    def _level(self, level: int) -> TileGrid:
         with self._lock:
             if self._pid != os.getpid():
+                first_bytes(self.facts.path)  # says why it cannot be read, where it cannot
                 if fingerprint_of(self.facts.path, {}) != self.facts.fingerprint:
                     raise SlideError("the file is no longer the one that was opened: start again with the new one")
                 self._grids, self._pid = find_picture(self.facts.path).levels, os.getpid()
             return self._grids[level]
 
-    def tiles(self, level: int) -> PlaneTiles | None:
+    def tiles(self, level: int) -> TileGrid | None:
         """See `Slide.tiles`: none where they lie on their side."""
         return self._level(level) if self._turn == TURNS[1] else None
 
@@ -135,7 +136,7 @@ def find_picture(path: Path) -> Picture:
     """
     try:
         return read_picture(path)
-    except (SlideError, OSError):
+    except SlideError:
         raise
     except Exception as exc:  # tifffile's own types, and whatever damage makes of values
         raise SlideError(f"cannot be opened: {exc}; the file is damaged: copy or write it again") from exc
