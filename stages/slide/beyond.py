@@ -7,7 +7,7 @@ from pathlib import Path
 import tifffile
 
 from stages.slide.facts import SlideError
-from stages.slide.picture import quiet, read_picture
+from stages.slide.tiff import quiet
 
 _CODECS = {
     tifffile.COMPRESSION.NONE,
@@ -41,12 +41,18 @@ def misread(path: Path) -> bool:
                 or (page.sampleformat, page.bitspersample) != (1, 8)
                 or page.samplesperpixel != colours + (colours == 3 and extra[:1] in ([1], [2]))
                 or (following is not None and not following.aspage().is_reduced and following.shape == page.shape)
-                or (extra and not read_picture(path).transparent)
+                or (extra and not _transparent(path))
             )
     except SlideError:
         return True
     except Exception:  # damage, which OpenSlide may know how to read around
         return False
+
+
+def _transparent(path: Path) -> bool:
+    from stages.slide.picture import read_picture  # few slides need it
+
+    return read_picture(path).transparent
 
 
 def beyond_openslide(path: Path) -> bool:

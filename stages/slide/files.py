@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openslide
@@ -20,8 +20,10 @@ from stages.slide.facts import SlideError, SlideFacts, fingerprint_of, override_
 from stages.slide.kinds import first_bytes, is_tiff, why_no_slide
 from stages.slide.protocol import Slide
 from stages.slide.tiff import TiffTiles, find_level_tiles
-from stages.slide.tifffile_slide import TifffileSlide, open_tiff
 from stages.slide.tiles import DamagedTilesError, TileGrid, box_arrays
+
+if TYPE_CHECKING:
+    from stages.slide.tifffile_slide import TifffileSlide
 
 REGION_SIDE = 256
 """Level pixels along a side of the regions that OpenSlide is asked for where it interpolates."""
@@ -236,10 +238,16 @@ def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide 
         handle = _open_handle(path)
     except SlideError:
         if is_tiff(path) and beyond_openslide(path):
-            return open_tiff(path, mpp=mpp)
+            return _open_tiff(path, mpp=mpp)
         raise
     with handle:
         if handle.properties.get("openslide.vendor") == "generic-tiff" and misread(path):
-            return open_tiff(path, mpp=mpp)
+            return _open_tiff(path, mpp=mpp)
         facts = read_facts(path, handle)
     return OpenSlideSlide(override_mpp(facts, mpp))
+
+
+def _open_tiff(path: Path, *, mpp: float | None) -> TifffileSlide:
+    from stages.slide.tifffile_slide import open_tiff  # few slides need it
+
+    return open_tiff(path, mpp=mpp)

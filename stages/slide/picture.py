@@ -8,7 +8,6 @@ said, and what is no colour picture is refused.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from stages.slide.facts import MAX_TILE_PIXELS, SlideError
 from stages.slide.ome import micrometres, read_ome
 from stages.slide.planes import READ, PlaneTiles
 from stages.slide.samples import Samples, read_samples
-from stages.slide.tiff import MAX_PAGES, TiffTiles
+from stages.slide.tiff import MAX_PAGES, TiffTiles, quiet
 from stages.slide.tiles import TileGrid
 
 VENDORS = {"ome": "ome-tiff", "imagej": "imagej", "generic": "tiff", "uniform": "tiff", "shaped": "tiff"}
@@ -259,14 +258,3 @@ def _mpp(tiff: tifffile.TiffFile, page: Any) -> Mpp | None:
             return None
         sides.append(unit * value[1] / value[0])
     return Mpp(*sides)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """tifffile tells its log of every oddity; what matters of them is said here."""
-    log = logging.getLogger("tifffile")
-    before, log.disabled = log.disabled, True
-    try:
-        yield
-    finally:
-        log.disabled = before

@@ -7,9 +7,11 @@ some tiles with OpenSlide first (`stages.slide.files` does) and falls back on an
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +158,14 @@ def _is_plain(page: Any) -> bool:
         and (page.compression != tifffile.COMPRESSION.JPEG or page.photometric in _COLOURS)
         and len(page.dataoffsets) == len(page.databytecounts) == grid
     )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """tifffile tells its log of every oddity; what matters of them is said here."""
+    log = logging.getLogger("tifffile")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
