@@ -107,7 +107,7 @@ def _choose(path: Path, tiff: tifffile.TiffFile) -> Picture:
     samples = read_samples(first, bits=ome.bits if ome else None, channels=len(pages))
     if len(pages) == 1 and ome is not None and "S" not in chosen.axes and samples.colours == 3:
         raise SlideError("its OME-XML and its pages disagree on what its colours are: save it again")
-    levels, orientation = _levels(path, chosen, pages, samples, warnings)
+    levels, orientation = _levels(path, _stored(tiff, chosen, pages), samples, warnings)
     transparent = any(isinstance(grid, PlaneTiles) and grid.samples.alpha > 0 for grid in levels)
     return Picture(
         vendor=VENDORS[chosen.kind],
@@ -140,38 +140,44 @@ def _others(chosen: Any, series: Sequence[Any], warnings: list[str]) -> tuple[st
     return tuple(sorted(associated))
 
 
-def _levels(
-    path: Path, chosen: Any, pages: Sequence[int], samples: Samples, warnings: list[str]
-) -> tuple[tuple[TileGrid, ...], int]:
-    """Tiles of every level, and how all of them are turned."""
+def _stored(tiff: tifffile.TiffFile, chosen: Any, pages: Sequence[int]) -> list[list[Any]]:
+    """Pages of every level: those of its picture, or the reduced ones that follow a picture of one page and level."""
     stored = []
     for level in chosen.levels:
         if len(level.pages) != len(chosen.pages) or any(level.pages[i] is None for i in pages):
             raise SlideError(_MISSING)
         stored.append([level.pages[i].aspage() for i in pages])
+    if chosen.kind == "ome" and len(chosen.pages) == len(stored) == 1:  # libvips, with OME-XML for a description
+        first = stored[0][0]
+        reduced = [page.aspage() for page in tiff.pages if page.index > first.index and page.aspage().is_reduced]
+        stored += [[page] for page in reduced if _colours(page) == _colours(first) and _same_shape(first, page)]
+        stored.sort(key=lambda planes: -planes[0].imagewidth)
+    return stored
+
+
+def _levels(
+    path: Path, stored: Sequence[Sequence[Any]], samples: Samples, warnings: list[str]
+) -> tuple[tuple[TileGrid, ...], int]:
+    """Tiles of every level, of which each is a page, or one for each colour; and how all of them are turned."""
     first = stored[0][0]
     turned = {int(planes[0].tags.valueof("Orientation", 1)) for planes in stored}
     if len(turned) > 1 or not turned <= set(range(1, 9)):
         raise SlideError(f"its levels are turned differently (tag Orientation: {sorted(turned)}): write it again")
-    kept = []
+    kept, used = [], []
     for number, planes in enumerate(stored):
         page = planes[0]
-        _check_page(page, number, samples.pixel_bytes)
-        if number and not _same_shape(first, page):
+        if _colours(page) != _colours(first) or not _same_shape(first, page):
             warnings.append(
                 f"a picture of {page.imagewidth} x {page.imagelength} px is no level of {first.imagewidth} x "
                 f"{first.imagelength} px: left out"
             )
             continue
-        if (page.dtype, page.photometric, page.samplesperpixel) != (
-            first.dtype,
-            first.photometric,
-            first.samplesperpixel,
-        ):
-            raise SlideError(f"level {number} is stored in other colours than level 0: write the file again")
+        _check_page(page, number, samples.pixel_bytes)
         kept.append(PlaneTiles(path, planes, samples))
+        used.append(planes)
     if samples.highest is None:
-        brightest = max((int(values.max(initial=0)) for values in _looked_at(kept[-1])), default=0)
+        seen = (int(values[..., : samples.colours].max(initial=0)) for values in _looked_at(kept[-1]))
+        brightest = max(seen, default=0)
         samples = samples.scaled(brightest)
         if brightest < DIM:
             warnings.append(f"its samples have 16 bits; white is taken for 65535, the brightest seen is {brightest}")
@@ -181,8 +187,7 @@ def _levels(
         samples = replace(samples, alpha=0)
     for grid in kept:
         grid.samples = samples
-    by_size = {(planes[0].imagewidth, planes[0].imagelength): planes for planes in stored}
-    return tuple(_own_jpeg(path, by_size[grid.size], grid) for grid in kept), turned.pop()
+    return tuple(_own_jpeg(path, *pair) for pair in zip(used, kept, strict=True)), turned.pop()
 
 
 def _own_jpeg(path: Path, planes: Sequence[Any], grid: PlaneTiles) -> TileGrid:

@@ -69,6 +69,25 @@ def test_an_ome_tiff_has_its_colours_levels_and_size(tmp_path: Path, image: NDAr
     assert any("without names" in warning for warning in slide.facts.warnings) == (axes == "CYX")
 
 
+def test_reduced_pages_behind_an_ome_picture_are_its_levels(tmp_path: Path, image: NDArray[np.uint8]) -> None:
+    """As libvips writes them, which is given OME-XML for a description; a page of another shape is none."""
+    description = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYCZT" Type="uint8" SizeX="500" SizeY="300" SizeC="3" SizeZ="1" SizeT="1" '
+        'PhysicalSizeX="500" PhysicalSizeXUnit="nm" PhysicalSizeY="500" PhysicalSizeYUnit="nm"><Channel '
+        'ID="Channel:0:0" SamplesPerPixel="3"/><TiffData/></Pixels></Image></OME>'
+    )
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        options: dict[str, Any] = {"photometric": "rgb", "tile": (128, 128), "metadata": None}
+        tiff.write(image, description=description, **options)
+        for part in (halved(image), image[:90, :90]):
+            tiff.write(part, subfiletype=1, **options)
+    slide = open_slide(tmp_path / "a.tif")
+    assert slide.facts.mpp is not None
+    assert (slide.facts.vendor, slide.facts.mpp.x, len(slide.facts.levels)) == ("ome-tiff", 0.5, 2)
+    np.testing.assert_array_equal(shown(slide, 1), image[::2, ::2])
+
+
 @pytest.mark.parametrize(
     "channels",
     [

@@ -81,7 +81,9 @@ def test_packed_bits_are_unpacked(tmp_path: Path, image: NDArray[np.uint8], bits
 
 def test_too_dark_for_sixteen_bits_says_what_was_seen(tmp_path: Path, image: NDArray[np.uint8]) -> None:
     """Scaled by all 16, a picture of 12 would be black glass without tissue."""
-    tifffile.imwrite(tmp_path / "a.tif", image.astype(np.uint16) * 16, photometric="rgb", **TILED)
+    opaque = np.full(image.shape[:2], 65535, np.uint16)
+    stored = np.dstack([image.astype(np.uint16) * 16, opaque])
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extrasamples=["unassalpha"], **TILED)
     seen = int(image.max()) * 16
     with pytest.raises(SlideError, match=rf"16 bits, the brightest that was seen is {seen}.*-s 281 4095"):
         open_slide(tmp_path / "a.tif")
