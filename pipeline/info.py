@@ -53,7 +53,7 @@ def describe(path: Path, *, mpp: float | None = None) -> dict[str, Any]:
 def _warnings(slide: Slide) -> list[str]:
     """What will bite later, found by looking and by reading a little of every level."""
     facts = slide.facts
-    found = [facts.mpp_problem] if facts.mpp_problem else []
+    found = [*([facts.mpp_problem] if facts.mpp_problem else []), *facts.doubts]
     if len(facts.levels) == 1 and facts.levels[0].width * facts.levels[0].height > 2**26:
         found.append(
             "no pyramid: every thumbnail must read the whole slide; `saccade cache --profile portable` adds the levels"

@@ -27,6 +27,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *(
                 "jpeg",
                 "tiles",
+                "levels",
+                "resolution",
+                "dicom_header",
+                "companions",
                 "facts",
                 "card",
                 "protocol",

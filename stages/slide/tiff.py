@@ -17,7 +17,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from stages.geometry import Mpp
 from stages.slide import jpeg
+from stages.slide.facts import Page
 from stages.slide.tiles import TileGrid
 
 # Only where a tile is simply the level's pixels; JPEG 2000 is as fast through OpenSlide.
@@ -29,6 +31,9 @@ _CODECS = {
     tifffile.COMPRESSION.DEFLATE,
 }
 _COLOURS: dict[int, jpeg.Colour] = {tifffile.PHOTOMETRIC.RGB: "rgb", tifffile.PHOTOMETRIC.YCBCR: "ycbcr"}
+
+_UNITS = {2: 25400.0, 3: 10000.0}
+"""µm in an inch and in a centimetre, by the number of the unit in a TIFF."""
 
 MAX_PAGES = 1000
 """A slide has some ten; with focus planes, some hundred."""
@@ -122,13 +127,37 @@ def find_level_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffT
             for size in sizes:
                 same = [page for page in pages if (page.imagewidth, page.imagelength) == size]
                 grids.append(TiffTiles(path, same[0]) if len(same) == 1 else None)
-            for page in pages:  # tuples of millions, in a cycle of references that only the collector would find
-                page.dataoffsets = page.databytecounts = ()
-                for tag in ("TileOffsets", "TileByteCounts"):
-                    del page.tags[tag]
+            _release(pages)
             return grids
     except Exception:  # not a TIFF, or one that tifffile cannot follow: OpenSlide reads it instead
         return [None] * len(sizes)
+
+
+def read_pages(path: Path) -> tuple[Page, ...]:
+    """What each picture in a TIFF file says of itself, in the file's order; none of what is no TIFF."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = _all_pages(tiff)
+            found = tuple(_page(page) for page in pages)
+            _release(pages)
+            return found
+    except Exception:  # as in `find_level_tiles`
+        return ()
+
+
+def _page(page: Any) -> Page:
+    size, tile = (int(page.imagewidth), int(page.imagelength)), (int(page.tilewidth), int(page.tilelength))
+    return Page(size, tile if page.is_tiled else None, _density(page), int(max(page.databytecounts, default=0)))
+
+
+def _density(page: Any) -> Mpp | None:
+    """µm/px by the page's own resolution tags."""
+    um = _UNITS.get(int(page.tags.valueof("ResolutionUnit", default=2)))
+    values = [page.tags.valueof(f"{axis}Resolution") for axis in "XY"]
+    if um is None or not all(isinstance(value, tuple) and all(value) for value in values):
+        return None
+    x, y = (um * below / above for above, below in values)
+    return Mpp(x, y)
 
 
 def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
@@ -139,6 +168,15 @@ def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
         if len(pages) > MAX_PAGES:
             raise ValueError("more pages than a slide has: a chain of them can be made to take hours")
     return [page.aspage() for page in pages]
+
+
+def _release(pages: Sequence[Any]) -> None:
+    """Let go of what pages say of their tiles: tuples of millions, in a cycle that only the collector would find."""
+    for page in pages:
+        page.dataoffsets = page.databytecounts = ()
+        for tag in ("TileOffsets", "TileByteCounts", "StripOffsets", "StripByteCounts"):
+            if tag in page.tags:
+                del page.tags[tag]
 
 
 def _is_plain(page: Any) -> bool:
