@@ -20,7 +20,7 @@ from stages.slide.facts import Page, SlideError, SlideFacts, keep_levels, overri
 from stages.slide.levels import Levels, find_levels
 from stages.slide.protocol import Slide
 from stages.slide.tiff import TiffTiles, find_level_tiles, read_pages
-from stages.slide.tiles import DamagedTilesError, TileGrid, box_arrays
+from stages.slide.tiles import DamagedTilesError, box_arrays
 
 REGION_SIDE = 256
 """Level pixels along a side of the regions that OpenSlide is asked for where it interpolates."""
@@ -96,7 +96,7 @@ class OpenSlideSlide(Slide):
             self._verdicts[level] = tiles is not None and self._verified(level, tiles)
         return self._verdicts[level]
 
-    def _verified(self, level: int, tiles: TileGrid) -> bool | None:
+    def _verified(self, level: int, tiles: TiffTiles) -> bool | None:
         """Whether some tiles decode to what OpenSlide shows: exactly where it does not interpolate.
 
         A damaged tile says nothing of how intact ones decode, so others stand in for it; were it left to OpenSlide, it
@@ -114,6 +114,8 @@ class OpenSlideSlide(Slide):
         spread = [by_size[round(share * (len(by_size) - 1))] for share in (1, 0.5, 0.75, 0.25, 0.9, 0.4, 0.6, 0)]
         for index in dict.fromkeys([*spread[:2], filled[-1], *spread[2:]]):
             row, column = divmod(int(index), tiles.byte_counts.shape[1])
+            if tiles.is_cropped(row, column):
+                continue
             box = tiles.box(row, column)
             try:
                 tiles.stored(row, column)  # first: OpenSlide would allocate whatever the file claims

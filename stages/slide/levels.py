@@ -264,8 +264,8 @@ def _detrended(pixels: Pixels) -> NDArray[np.float32]:
     grey -= grey.mean()
     down, across = grey.mean(axis=1), grey.mean(axis=0)
     for values, at, axis in ((down, y, 1), (across, x, 0)):
-        slope = float(values @ at) / max(1.0, float(at @ at))
-        grey -= np.expand_dims(np.float32(slope) * at, axis)
+        slope = np.float32(float(values @ at) / max(1.0, float(at @ at)))
+        np.subtract(grey, np.expand_dims(at, axis) * slope, out=grey)
     return grey
 
 
@@ -289,5 +289,5 @@ def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 def _halved(a: NDArray[np.float32]) -> NDArray[np.float32]:
     rows, columns = a.shape[0] // 2 * 2, a.shape[1] // 2 * 2
     a = a[:rows, :columns]
-    half: NDArray[np.float32] = (a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2]) / 4
+    half: NDArray[np.float32] = (a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2]) * np.float32(0.25)
     return half

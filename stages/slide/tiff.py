@@ -61,6 +61,7 @@ class TiffTiles(TileGrid):
         shape = (-(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth))
         self._offsets = np.array(page.dataoffsets, np.int64).reshape(shape)
         self.byte_counts = np.array(page.databytecounts, np.int64).reshape(shape)
+        self._plain = page.compression == tifffile.COMPRESSION.NONE
         self.jpeg: jpeg.JpegTiles | None = None
         if page.compression == tifffile.COMPRESSION.JPEG:
             self.jpeg = jpeg.JpegTiles(page.jpegtables, _COLOURS[page.photometric])
@@ -90,7 +91,7 @@ class TiffTiles(TileGrid):
         """As `TileGrid.decode`."""
         try:
             if self.jpeg is not None:
-                return jpeg.decode(data, self._prefix, self.tile, into=into)
+                return self._decode_jpeg(data, 1, into)
             segment, _, _ = self._decode(data, row * self.byte_counts.shape[1] + column)
         except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
             raise ValueError(f"does not decode: {exc}") from exc
@@ -100,9 +101,34 @@ class TiffTiles(TileGrid):
     def reduced(self, data: bytes, scale: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.reduced`."""
         try:
-            return jpeg.decode(data, self._prefix, self.tile, scale=scale, into=into)
+            return self._decode_jpeg(data, scale, into)
         except jpeg.JpegError as exc:
             raise ValueError(f"does not decode: {exc}") from exc
+
+    def _decode_jpeg(self, data: bytes, scale: int, into: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """A tile at its own size: whole, or what the level's edge leaves of it, as some writers store those."""
+        size = jpeg.frame_size(data)
+        left = [full % side or side for full, side in zip(self.size, self.tile, strict=True)]
+        if size == self.tile or not all(n in (side, part) for n, side, part in zip(size, self.tile, left, strict=True)):
+            return jpeg.decode(data, self._prefix, self.tile, scale=scale, into=into)
+        return jpeg.decode(data, self._prefix, size, scale=scale)
+
+    def is_cropped(self, row: int, column: int) -> bool:
+        """Whether a tile of plain pixels is stored without what lies beyond the level; libtiff reads on behind it."""
+        box = self.box(row, column)
+        whole = (box.width, box.height) == self.tile
+        return self._plain and not whole and int(self.byte_counts[row, column]) == 3 * box.area
+
+    def crops_edges(self) -> bool:
+        """Whether JPEG tiles at the level's right and lower edge are stored without what lies beyond it."""
+        last = tuple(n - 1 for n in self.byte_counts.shape)
+        for row, column in ((0, last[1]), (last[0], 0), last):
+            try:
+                if not self.is_blank(row, column) and jpeg.frame_size(self.stored(row, column)) != self.tile:
+                    return True
+            except (OSError, ValueError):
+                continue  # damaged: said where it is read
+        return False
 
     def _descriptor(self) -> int:
         with self._lock:
