@@ -45,7 +45,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "tissue": (),
         "pyramid": (
             *("jpeg_metadata", "layout", "record", "shards", "open", "codec", "store", "chunk_cache"),
-            *("chunks", "plan", "format", "copying", "transaction", "cache", "export"),
+            *("chunks", "plan", "format", "copying", "transaction", "cache", "scanned", "export"),
         ),
         "attention": (),
         "patches": (),

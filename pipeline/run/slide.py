@@ -135,7 +135,7 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
         boxes,
         attention_at=found.patch_attention,
         weights=found.patch_weights,
-        bounds=facts.bounds,
+        origin=facts.origin,
     )
     write_json(folder / "overlay.geojson", outlines)
     commit = {
