@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,6 +90,11 @@ class SlideFacts:
         """All that is to be said beside any result of this slide."""
         return (*([self.mpp_doubt] if self.mpp_doubt else []), *self.warnings)
 
+    def refuse_doubt(self) -> None:
+        """A `SlideError` where something in the file contradicts its resolution: what ``--strict`` asks for."""
+        if self.mpp_doubt is not None:
+            raise SlideError(self.mpp_doubt)
+
     def require_mpp(self) -> Mpp:
         """The true µm/px, or a `SlideError` that says what is wrong with it and what to do."""
         if self.mpp is None:
@@ -154,7 +160,10 @@ def override_mpp(facts: SlideFacts, mpp: float | None) -> SlideFacts:
         return facts
     problem = check_mpp(mpp, mpp)
     true = None if problem else Mpp(mpp, mpp)
-    return replace(facts, mpp=true, mpp_source="override", mpp_problem=problem, mpp_doubt=None)
+    warnings, own = facts.warnings, facts.mpp
+    if own is not None and not math.isclose(own.x, own.y, rel_tol=0.02):
+        warnings += (f"its pixels are {own} µm by the file; the given {mpp:g} µm/px takes them for square ones",)
+    return replace(facts, mpp=true, mpp_source="override", mpp_problem=problem, mpp_doubt=None, warnings=warnings)
 
 
 def _refuse_absurd(sizes: list[tuple[int, int]], properties: dict[str, str]) -> None:
