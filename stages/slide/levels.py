@@ -9,7 +9,7 @@ factor at which the pictures fit best decides, of those that sizes and the level
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,9 +36,10 @@ SMALLEST = 8
 """... and at least so many: what is smaller tells nothing, and nobody looks at it."""
 FEW_PIXELS = 1024
 """Pixels that are compared at least, where there are so many."""
-RANKED, ENOUGH = 10, 2
-"""Windows of the coarsest level that are looked at for texture, so that what is compared shows something; and how many
-that do are enough."""
+RANKED = 10
+"""Windows of the coarsest level that are looked at for texture, so that what is compared shows something..."""
+READ_WHOLE = 2**19
+"""... or all of it where it has at most so many pixels: sparse tissue may lie anywhere."""
 FEW, MANY = 4, 24
 """Windows that are tried for something to compare: where sizes tell the factor, and where they leave it open."""
 MAX_TILE = 2**22
@@ -194,16 +195,38 @@ class _Look:
         u, v = (0.5 + n * 0.7548776662) % 1, (0.5 + n * 0.5698402910) % 1
         x, y = bounds.x + bounds.width * (0.06 + 0.88 * u), bounds.y + bounds.height * (0.06 + 0.88 * v)
         spread = list(zip(x.tolist(), y.tolist(), strict=True))
-        last = len(self.sizes) - 1
-        raster = level_raster(self.sizes[0], self.sizes[last])
-        best = []
-        for point in spread[:RANKED]:
-            pixels = self._pixels(last, _window(raster, point, WINDOW))
-            if pixels is not None and _detrended(pixels).std() >= TEXTURE:
-                best.append(point)
-                if len(best) == ENOUGH:
-                    break
+        for number in range(len(self.sizes) - 1, 0, -1):
+            best = self._shown(number, spread)
+            if best:
+                break
         return list(dict.fromkeys([*best, *spread]))
+
+    def _shown(self, number: int, spread: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        """Level-0 points at which a level shows something."""
+        raster = level_raster(self.sizes[0], self.sizes[number])
+        scattered = [_window(raster, point, WINDOW) for point in spread[:RANKED]]
+        few: Iterable[Box] = scattered[:FEW]
+        more: Iterable[Box] = scattered[FEW:]
+        if raster.width * raster.height <= READ_WHOLE:
+            few, more = scattered[: FEW // 2], self._busiest(number, raster)
+        boxes = [box for box in few if self._has_texture(number, box)]
+        boxes = boxes or [box for box in more if self._has_texture(number, box)]
+        middles = [raster.to_level0((box.x + box.width / 2, box.y + box.height / 2)).tolist() for box in boxes]
+        return [(x, y) for x, y in middles]
+
+    def _has_texture(self, number: int, box: Box) -> bool:
+        pixels = self._pixels(number, box)
+        return pixels is not None and float(_detrended(pixels).std()) >= TEXTURE
+
+    def _busiest(self, number: int, raster: Raster) -> Iterator[Box]:
+        """The two windows of a level in which most is to be seen; all of it is read when the first is asked for."""
+        rows, columns = raster.height // WINDOW, raster.width // WINDOW
+        whole = self._pixels(number, Box(0, 0, raster.width, raster.height)) if rows and columns else None
+        if whole is None:
+            return
+        green = whole[: rows * WINDOW, : columns * WINDOW, 1].reshape(rows, WINDOW, columns, WINDOW)
+        for i in np.argsort(green.std(axis=(1, 3)).ravel())[:-3:-1].tolist():
+            yield Box(i % columns * WINDOW, i // columns * WINDOW, WINDOW, WINDOW)
 
     def compare(self, before: tuple[int, Raster], after: tuple[int, Raster], *, wanted: int, most: int) -> _Compared:
         """A coarser level with a finer one, in ``wanted`` windows that show something, of at most so many tried."""

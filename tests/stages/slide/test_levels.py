@@ -132,7 +132,7 @@ def test_a_macro_photograph_among_levels_is_left_out(slide: Pixels, shape: tuple
 def test_levels_that_are_padded_to_whole_tiles_lie_where_they_are(
     slide: Pixels, tile: int, factors: tuple[float, ...]
 ) -> None:
-    """At the factor at which they show what level 0 shows, not at the quotient of the sizes; whatever their tags say."""
+    """At the factor at which they show what level 0 shows, not at the quotient of the sizes, whatever tags say."""
 
     def padded(image: Pixels) -> Pixels:
         rows, columns = (-side % tile for side in image.shape[:2])
