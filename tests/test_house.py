@@ -27,6 +27,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *(
                 "jpeg",
                 "tiles",
+                "levels",
+                "resolution",
+                "dicom_header",
+                "companions",
                 "facts",
                 "card",
                 "protocol",
@@ -49,7 +53,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "tissue": (),
         "pyramid": (
             *("jpeg_metadata", "layout", "record", "shards", "open", "codec", "store", "chunk_cache"),
-            *("chunks", "plan", "format", "copying", "transaction", "cache", "export"),
+            *("chunks", "plan", "format", "copying", "transaction", "cache", "scanned", "export"),
         ),
         "attention": (),
         "patches": (),

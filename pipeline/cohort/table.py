@@ -6,8 +6,9 @@ import difflib
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cohort.files import PYRAMID_SUFFIX, SLIDE_SUFFIXES, find_slides, folder_name, slide_stem
@@ -83,7 +84,7 @@ def find_target(target: Path, *, label: str = "label", root: Path | None = None)
     """
     _refuse_unreadable(target)
     if target.is_dir() and target.suffix.lower() != PYRAMID_SUFFIX:
-        slides = tuple(_unlabelled(path) for path in find_slides(target))
+        slides = _named_apart([_unlabelled(path) for path in find_slides(target)])
         if not slides:
             raise UsageError(
                 f"no slides in {target}: searched it and its folders for {' '.join(SLIDE_SUFFIXES)} files and OME-Zarr "
@@ -206,6 +207,24 @@ def _unlabelled(path: Path) -> CohortSlide:
     return CohortSlide(slide_id=slide_id, path=path, patient=slide_id, problem=problem)
 
 
+def _named_apart(slides: Sequence[CohortSlide]) -> tuple[CohortSlide, ...]:
+    """Slides of one name that each lie alone in a folder take its name; DICOM is exported so, a folder a slide."""
+    names = Counter(_as_file_systems_see(slide.slide_id) for slide in slides)
+    inside = Counter(slide.path.parent for slide in slides)
+
+    def named(slide: CohortSlide) -> CohortSlide:
+        if names[_as_file_systems_see(slide.slide_id)] == 1 or inside[slide.path.parent] > 1:
+            return slide
+        name = folder_name(slide.path.parent.name)
+        return replace(slide, slide_id=name, patient=name if slide.patient == slide.slide_id else slide.patient)
+
+    return tuple(named(slide) for slide in slides)
+
+
+def _as_file_systems_see(name: str) -> str:
+    return unicodedata.normalize("NFC", name.casefold())  # some of them fold case
+
+
 def _finder(root: Path) -> Callable[[str, str], tuple[Path, str | None]]:
     """A function from a slide's name in a row to its path and, where it cannot be found, why and what to do."""
     by_stem: dict[Path, dict[str, list[Path]]] = {}  # of every folder that had to be searched
@@ -262,7 +281,7 @@ def _refuse_same_file(slides: Sequence[tuple[CohortSlide, str]], table: Path) ->
 def _refuse_same_name(slides: Sequence[tuple[CohortSlide, str]]) -> None:
     seen: dict[str, str] = {}
     for slide, where in slides:
-        key = unicodedata.normalize("NFC", slide.slide_id.casefold())  # some file systems fold case
+        key = _as_file_systems_see(slide.slide_id)
         if key in seen:
             raise UsageError(
                 f"two slides are called {slide.slide_id!r}, {seen[key]} and {where}, but results are kept by name; "

@@ -13,20 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.geometry import Box, Mpp, level_raster
+from stages.slide.companions import fingerprint_of
 from stages.slide.facts import (
     MAX_PIXELS,
     MAX_SIDE,
     MAX_TILES,
-    MPP_REMEDY,
     SlideError,
     SlideFacts,
-    check_mpp,
-    fingerprint_of,
     override_mpp,
 )
 from stages.slide.kinds import first_bytes
 from stages.slide.picture import Picture, read_picture
 from stages.slide.protocol import Slide
+from stages.slide.resolution import MPP_REMEDY, check_mpp
 from stages.slide.tiles import WHITE, DamagedTilesError, TileGrid, box_arrays
 
 

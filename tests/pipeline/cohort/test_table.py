@@ -151,7 +151,19 @@ def test_a_missing_target_is_one_line(tmp_path):
     assert one_line(caught)
 
 
-@pytest.mark.parametrize("names", [("x/s.svs", "y/s.svs"), ("s.svs", "s.ndpi"), ("S.svs", "s.tif")])
+def test_slides_of_one_name_take_that_of_the_folder_that_each_has_for_itself(tmp_path):
+    """As viewers export DICOM: a folder a slide, and the same file names in all of them."""
+    for name in ("case a/DCM_0.svs", "b/dcm_0.svs", "c/other.svs"):
+        touch(tmp_path / name)
+    slides = find_target(tmp_path).slides
+    assert [(slide.slide_id, slide.patient) for slide in slides] == [
+        ("b", "b"),
+        ("other", "other"),
+        ("case a", "case a"),
+    ]
+
+
+@pytest.mark.parametrize("names", [("x/s.svs", "x/s.ndpi", "y/s.svs"), ("s.svs", "s.ndpi"), ("S.svs", "s.tif")])
 def test_two_slides_with_one_name_in_a_folder_are_an_error_with_the_remedy(tmp_path, names):
     for name in names:
         touch(tmp_path / name)
