@@ -48,9 +48,20 @@ def prediction_columns(classes: Sequence[str]) -> list[str]:
 
 
 def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:
-    """Write predictions.csv, one row a slide; a failed slide's numbers stay empty and its error is one line."""
-    lines = [{**row, "error": " ".join(str(row.get("error") or "").split())} for row in rows]
-    write_table(path, lines, prediction_columns(classes))
+    """Write predictions.csv, one row a slide; a failed slide's numbers stay empty and its error is one line.
+
+    A last column ``warnings`` is there where a slide has any.
+    """
+    lines = [
+        {
+            **row,
+            "error": " ".join(str(row.get("error") or "").split()),
+            "warnings": "; ".join(row.get("warnings") or ()),
+        }
+        for row in rows
+    ]
+    columns = prediction_columns(classes)
+    write_table(path, lines, [*columns, "warnings"] if any(line["warnings"] for line in lines) else columns)
 
 
 def _cell(value: Any) -> str:

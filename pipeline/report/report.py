@@ -274,13 +274,14 @@ def _slide(row: Mapping[str, Any], shown: Sequence[str]) -> str:
         f'<td class="number" data-sort="{_show(row.get(column), ".9g").replace(MISSING, "-1")}">{text}</td>'
         for column, text in numbers
     )
+    warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
     return (
         f'<tr data-text="{escape(" ".join((name, predicted, str(row.get("path", "")))))}">'
         f'<td><a href="{folder}/overlay.png"><img src="{folder}/overlay.png" loading="lazy" '
         f'alt="{escape(f"Attention and sampled patches on {name}")}"></a></td>'
         f'<td class="name" data-sort="{escape(name)}"><strong>{escape(name)}</strong>'
         f"<small>{escape(str(row.get('path', '')))}</small>"
-        f'<small><a href="{folder}/overlay.geojson">GeoJSON</a></small></td>'
+        f'<small><a href="{folder}/overlay.geojson">GeoJSON</a></small>{warned}</td>'
         f'<td data-sort="{escape(predicted)}">{escape(predicted)}</td>'
         f'<td data-sort="{escape(predicted) if key is None else f"{key:.9g}"}">{chances}</td>{cells}</tr>'
     )

@@ -23,7 +23,7 @@ from pipeline.run.slide import RunSettings, process_slide
 from pipeline.run.workers import each
 from stages.disk import new_file
 from stages.html import table
-from stages.slide.facts import check_mpp
+from stages.slide.resolution import check_mpp
 
 Progress = Callable[[int, int, str | None], None]
 
@@ -157,6 +157,7 @@ def _finish(
         "slide_bytes": sum(row.pop("slide_bytes") for _, row in done),
         "metrics": metrics,
         "not_counted": dict(not_counted),
+        "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
     }
     write_predictions(out / "predictions.csv", rows, classes)
     write_run(out / "run.json", run)
@@ -173,5 +174,5 @@ def in_words(row: dict[str, Any]) -> str:
     return (
         f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
         f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue), "
-        f"{row['seconds']:.1f} s"
+        f"{row['seconds']:.1f} s" + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
     )
