@@ -22,11 +22,13 @@ ALIKE = 0.6
 of every k-th pixel reach 0.8, other parts of the same tissue stay below 0.5."""
 PLAIN = 0.9
 """... from which no other shift is tried."""
-TEXTURE = 4.0
-"""Grey levels of standard deviation (a plane taken out) from which a window shows anything; noisy glass stays below."""
-COLOUR = 24.0
-"""Grey levels by which a level's mean colour may differ; averages taken in linear light stay below 10."""
-FLAT_COLOUR = 64.0
+TEXTURE = 6.0
+"""Grey levels of standard deviation (a plane taken out) from which a window shows anything: noisy glass is below, and
+dim signal of which hard compression leaves little."""
+BRIGHTNESS, HUE = 24.0, 14.0
+"""Grey levels by which a level's mean colour may differ: averages taken in linear light stay below 10 and brighten all
+channels alike; and by which one channel's difference may exceed another's."""
+FLAT_BRIGHTNESS = 64.0
 """... where neither shows anything: glass, fill and what was never scanned are bright in different ways."""
 WINDOW = 64
 """Pixels of the coarser level along a side of what is compared..."""
@@ -105,7 +107,7 @@ def _place(look: _Look, before: tuple[int, Raster], number: int, told: float | N
     by_size = level_raster(full, size) if _one_factor(full, size) else None
     if by_size is not None and by_size.scale_x == by_size.scale_y and _agrees(told, by_size.scale_x):
         found = look.compare(before, (number, by_size), wanted=1, most=FEW)
-        if found.scores and found.score < ALIKE:
+        if found.scores and (found.score < ALIKE or found.discoloured):
             found = look.compare(before, (number, by_size), wanted=5, most=MANY)
         why = found.complaint(before[0])
         return (by_size, "") if why is None else (None, why)
@@ -153,7 +155,8 @@ def _covers(full: tuple[int, int], size: tuple[int, int], tile: tuple[int, int],
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """What comparing two levels came to: of each window with something to see, its correlation and colour error."""
+    """What comparing two levels came to: of each window with something to see, its correlation, and its difference in
+    colour as a share of what may be."""
 
     scores: tuple[float, ...]
     colours: tuple[float, ...]
@@ -162,11 +165,15 @@ class _Compared:
     def score(self) -> float:
         return float(np.median(self.scores)) if self.scores else -1.0
 
+    @property
+    def discoloured(self) -> bool:
+        return bool(self.colours) and float(np.median(self.colours)) > 1
+
     def complaint(self, before: int) -> str | None:
         """Why this is no level; None where nothing speaks against it."""
         if self.scores and self.score < ALIKE:
             return f"what it shows is not what level {before} shows there"
-        if self.colours and float(np.median(self.colours)) > (COLOUR if self.scores else FLAT_COLOUR):
+        if self.discoloured:
             return f"its colours are not those of level {before}"
         return None
 
@@ -249,13 +256,14 @@ class _Look:
             if theirs is None or finer is None:
                 break  # damaged: where it is read, it will be said
             mine = _shrunk(finer, (left - part.x, top - part.y, right - part.x, bottom - part.y), box)
-            error = float(np.abs(mine.mean((0, 1)) - theirs.mean((0, 1))).max())
+            off = mine.mean((0, 1)) - theirs.mean((0, 1))
+            most_off = float(np.abs(off).max())
             a, b = _detrended(mine), _detrended(theirs)
             if max(a.std(), b.std()) < TEXTURE:
-                flat.append(error)
+                flat.append(most_off / FLAT_BRIGHTNESS)
                 continue
             scores.append(_correlation(a, b))
-            colours.append(error)
+            colours.append(max(most_off / BRIGHTNESS, float(np.ptp(off)) / HUE))
             if len(scores) == wanted:
                 break
         return _Compared(tuple(scores), tuple(colours if scores else flat))
