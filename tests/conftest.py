@@ -104,8 +104,10 @@ def ordinary_user(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("it keeps permissions otherwise")
     root = os.geteuid() == 0
     if root:
-        for folder in (tmp_path, *tmp_path.parents[:2]):
-            folder.chmod(0o755)
+        for folder in (tmp_path, *tmp_path.parents):  # one more of them where tests run side by side
+            mode = folder.stat().st_mode
+            if mode & 0o005 != 0o005:
+                folder.chmod(mode | 0o055)
         for path in (tmp_path, *tmp_path.rglob("*")):
             os.chown(path, 65534, 65534)
         os.seteuid(65534)
