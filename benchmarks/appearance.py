@@ -40,7 +40,8 @@ from pipeline.shipped import shipped_config
 from pipeline.train.train import model_spec
 from stages.appearance import Appearance, CohortAppearance, appearance, cohort_appearance
 from stages.pyramid.open import open_pyramid
-from stages.tissue import NoTissueError, Thumbnail, find_tissue, read_thumbnail, tissue_mask
+from stages.tissue.mask import NoTissueError, find_tissue, tissue_mask
+from stages.tissue.thumbnail import Thumbnail, read_thumbnail
 
 Pixels = NDArray[np.uint8]
 Picture = tuple[Pixels, NDArray[np.bool_]]
@@ -153,7 +154,7 @@ def real(cohort: CohortAppearance) -> dict[str, dict[str, Any]]:
         if path.exists():
             try:
                 thumbnail = read_thumbnail(open_pyramid(path), mpp)
-                likeness = cohort.compare(appearance(thumbnail.rgb, find_tissue(thumbnail)))
+                likeness = cohort.compare(appearance(thumbnail.rgb, find_tissue(thumbnail).mask))
             except NoTissueError as exc:
                 told[name] = {"score": None, "warning": str(exc)}
                 continue
@@ -190,7 +191,7 @@ def main() -> None:
         folder = given.cohort or Path(temporary)
         slides = read_training_table(make_cohort(folder, slides=given.slides, size=given.size)).slides
         thumbnails: list[Thumbnail] = [read_thumbnail(open_pyramid(slide.path), MPP) for slide in slides]
-        demo = [(one.rgb, find_tissue(one)) for one in thumbnails]
+        demo = [(one.rgb, find_tissue(one).mask) for one in thumbnails]
         trained = [appearance(*one) for slide, one in zip(slides, demo, strict=True) if slide.split == "train"]
         cohort = cohort_appearance(trained)
         others = [slide.path for slide in slides if slide.split != "train"]

@@ -43,11 +43,13 @@ class CacheSettings:
         profile: of a pyramid, see `stages.pyramid.cache.cache_pyramid`.
         everything: keep all chunks of what is portable, not only those around tissue.
         ngff: version of the format; 0.5 are our pyramids, 0.4 is an export for other programs.
+        strict: refuse slides whose resolution something else in the file contradicts.
     """
 
     profile: Wish = "auto"
     everything: bool = False
     ngff: Ngff = "0.5"
+    strict: bool = False
 
     def place(self, out: Path, slide: CohortSlide) -> Path:
         """Where a slide's pyramid goes."""
@@ -102,12 +104,14 @@ def cache_cohort(
 
     def cache(slide: CohortSlide) -> str:
         opened, target = open_pyramid(slide.path, mpp=slide.mpp), settings.place(out, slide)
+        if settings.strict:
+            opened.facts.refuse_doubt()
         clock = _Clock(slide.slide_id, progress)
         if settings.ngff == "0.4":
             export_ngff04(opened, target, everything=settings.everything, progress=clock)
         else:
             cache_pyramid(opened, target, profile=settings.profile, everything=settings.everything, progress=clock)
-        return f"{target}{clock.summary()}"
+        return f"{target}{clock.summary()}" + "".join(f"; warning: {doubt}" for doubt in opened.facts.doubts)
 
     return _each(cohort, cache, progress)
 

@@ -31,6 +31,12 @@ Target = Annotated[Path, typer.Argument(help="A slide, a directory (searched for
 MppOption = Annotated[
     float | None, typer.Option("--mpp", help="True µm per level-0 pixel, in place of what the files say.", min=1e-3)
 ]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Refuse slides whose objective or TIFF tags contradict their resolution; else a warning."
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override one configuration value, e.g. --set sampling.samples=64. Repeatable."),
@@ -88,12 +94,13 @@ def demo(
 def info(
     slide: Annotated[Path, typer.Argument(help="A slide file or a cached pyramid.")],
     mpp: MppOption = None,
+    strict: StrictOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What a slide is: vendor, levels, resolution, tiles, bounds, warnings."""
     from pipeline.info import describe, render_text
 
-    facts = describe(slide, mpp=mpp)
+    facts = describe(slide, mpp=mpp, strict=strict)
     if as_json:
         import json
 
@@ -122,6 +129,7 @@ def cache(
     ngff: Annotated[
         Ngff, typer.Option(help="0.4 exports for QuPath and others, as <slide_id>.ngff04.ome.zarr; we read 0.5.")
     ] = Ngff.NEW,
+    strict: StrictOption = False,
 ) -> None:
     """Tile and cache slides as chunked OME-Zarr pyramids that every other command reads in their place."""
     from pipeline import commands
@@ -135,6 +143,7 @@ def cache(
             everything=everything,
             ngff=ngff.value,
             verify=verify,
+            strict=strict,
             progress=progress,
         )
     raise typer.Exit(1 if summary.failed else 0)
@@ -173,6 +182,7 @@ def run(
         Scheme | None, typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.")
     ] = None,
     mpp: MppOption = None,
+    strict: StrictOption = False,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[int, typer.Option(help="Worker processes; 0 works in this one.", min=0)] = 0,
@@ -193,6 +203,7 @@ def run(
             tolerance=tolerance,
             scheme=scheme,
             mpp=mpp,
+            strict=strict,
             seed=seed,
             device=device,
             workers=workers,

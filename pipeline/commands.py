@@ -29,7 +29,7 @@ AnyPath = str | PathLike[str]
 def open_slide(path: AnyPath, *, mpp: float | None = None) -> Slide:
     """Open a slide: a whole-slide file, or a pyramid that `cache` made of one. A notebook shows its thumbnail.
 
-    No pixel is read until something asks for one; the slide pickles by its path.
+    Of its pixels only what tells its levels apart is read; the slide pickles by its path.
 
     Args:
         path: whatever OpenSlide opens (SVS, NDPI, MRXS, SCN, BIF, VMS, DICOM, generic TIFF ...), or an `.ome.zarr`
@@ -139,6 +139,7 @@ def run(
     tolerance: float | None = None,
     scheme: str | None = None,
     mpp: float | None = None,
+    strict: bool = False,
     seed: int = 0,
     device: str = "auto",
     workers: int = 0,
@@ -158,6 +159,7 @@ def run(
         tolerance: see `predict`.
         scheme: see `predict`.
         mpp: µm per level-0 pixel of every slide for which the cohort table gives none.
+        strict: refuse slides whose objective or TIFF tags contradict their resolution, instead of a warning.
         seed: see `predict`.
         device: see `load_model`.
         workers: worker processes; 0 works in this one. From a script, call it under ``if __name__ == "__main__":``.
@@ -184,7 +186,14 @@ def run(
     from pipeline.run.slide import RunSettings
 
     settings = RunSettings(
-        model=Path(model), samples=samples, tolerance=tolerance, scheme=scheme, mpp=mpp, seed=seed, device=device
+        model=Path(model),
+        samples=samples,
+        tolerance=tolerance,
+        scheme=scheme,
+        mpp=mpp,
+        seed=seed,
+        device=device,
+        strict=strict,
     )
     return run_cohort(
         cohort, Path(out), settings, workers=workers, scheduler=scheduler, progress=progress, command=command
@@ -274,6 +283,7 @@ def cache(
     everything: bool = False,
     ngff: Ngff = "0.5",
     verify: bool = False,
+    strict: bool = False,
     progress: CacheProgress | None = None,
 ) -> CacheSummary:
     """Copy slides into chunked OME-Zarr pyramids, which everything here reads in their place.
@@ -288,6 +298,7 @@ def cache(
         everything: keep all of a portable pyramid; else its finest levels hold tissue only.
         ngff: "0.4" exports for QuPath and others; we read "0.5".
         verify: write nothing; read every chunk that is in the folder.
+        strict: see `run`.
         progress: told of all that happens, see `pipeline.cache.CacheProgress`.
 
     Raises:
@@ -306,7 +317,7 @@ def cache(
     from pipeline.cache import CacheSettings, cache_cohort, verify_cohort
 
     work = verify_cohort if verify else cache_cohort
-    return work(cohort, Path(out), CacheSettings(profile, everything, ngff), progress=progress)
+    return work(cohort, Path(out), CacheSettings(profile, everything, ngff, strict), progress=progress)
 
 
 def read_cohort(target: AnyPath, *, label: str = "label", root: AnyPath | None = None) -> Cohort:

@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from stages.geometry import Box
+from stages.geometry import Box, Mpp
 from stages.pyramid.open import ZarrSlide, open_pyramid
 from stages.slide.facts import SlideError
+from stages.slide.picture import VENDORS
 from stages.slide.protocol import Slide
 
 
-def describe(path: Path, *, mpp: float | None = None) -> dict[str, Any]:
+def describe(path: Path, *, mpp: float | None = None, strict: bool = False) -> dict[str, Any]:
     """The slide's facts as plain JSON values; sizes in pixels, resolutions in µm/px.
 
     Raises:
-        UsageError: it cannot be opened.
+        UsageError: it cannot be opened; or, if ``strict``, something else in it contradicts its resolution.
     """
     try:
         slide = open_pyramid(path, mpp=mpp)
+        if strict:
+            slide.facts.refuse_doubt()
     except SlideError as exc:
         raise UsageError(f"{path}: {exc}") from exc
     facts = slide.facts
@@ -53,7 +56,7 @@ def describe(path: Path, *, mpp: float | None = None) -> dict[str, Any]:
 def _warnings(slide: Slide) -> list[str]:
     """What will bite later, found by looking and by reading a little of every level."""
     facts = slide.facts
-    found = [*([facts.mpp_problem] if facts.mpp_problem else []), *facts.warnings]
+    found = [*([facts.mpp_problem] if facts.mpp_problem else []), *facts.doubts]
     if len(facts.levels) == 1 and facts.levels[0].width * facts.levels[0].height > 2**26:
         found.append(
             "no pyramid: every thumbnail must read the whole slide; `saccade cache --profile portable` adds the levels"
@@ -88,12 +91,13 @@ def render_text(facts: dict[str, Any]) -> str:
         f"  bounds      {width} x {height} px at ({x}, {y})"
         + (f", {width * mpp[0] / 1000:.2f} x {height * mpp[1] / 1000:.2f} mm" if mpp else ""),
     ]
+    turned = facts["vendor"] in VENDORS.values()  # else tifffile reads the tiles as they are
     for index, level in enumerate(facts["levels"]):
-        how = "own tiles" if level["direct_tiles"] else "through OpenSlide"
+        how = "own tiles" if level["direct_tiles"] else "turned upright" if turned else "through OpenSlide"
         lines.append(
             f"  level {index:<5} {level['width']} x {level['height']} px"
-            + (f", {level['mpp'][0]:.4g} µm/px" if level["mpp"] else "")
-            + f", {level['downsample'][0]:.4g}x, tiles {level['tile'][0]} x {level['tile'][1]} ({how})"
+            + (f", {Mpp(*level['mpp'])} µm/px" if level["mpp"] else "")
+            + f", {Mpp(*level['downsample'])}x, tiles {level['tile'][0]} x {level['tile'][1]} ({how})"
         )
     lines.append(f"  also in it  {', '.join(facts['associated']) or 'no label, macro or thumbnail image'}")
     lines += [f"  warning     {warning}" for warning in facts["warnings"]]

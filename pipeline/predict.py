@@ -239,5 +239,5 @@ def predict_slide(
         attention_not_read=sampled.missed,
         cost=seen.count(cells, sampled.opened),
         out_of_distribution=likeness.score,
-        warnings=() if likeness.warning is None else (likeness.warning,),
+        warnings=(*seen.warnings, *([] if likeness.warning is None else [likeness.warning])),
     )

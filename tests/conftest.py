@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.abc
+import os
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
@@ -94,6 +95,25 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / AWKWARD
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def ordinary_user(tmp_path: Path) -> Iterator[Path]:
+    """A folder of the tests' own where permissions hold, also where the tests are run by root."""
+    if os.name == "nt":
+        pytest.skip("it keeps permissions otherwise")
+    root = os.geteuid() == 0
+    if root:
+        for folder in (tmp_path, *tmp_path.parents):  # one more of them where tests run side by side
+            mode = folder.stat().st_mode
+            if mode & 0o005 != 0o005:
+                folder.chmod(mode | 0o055)
+        for path in (tmp_path, *tmp_path.rglob("*")):
+            os.chown(path, 65534, 65534)
+        os.seteuid(65534)
+    yield tmp_path
+    if root:
+        os.seteuid(0)
 
 
 @pytest.fixture

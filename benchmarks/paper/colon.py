@@ -44,7 +44,7 @@ from benchmarks.paper.whole import Batch, build_whole, fit_whole, loss_of, predi
 from benchmarks.places import ROOT, data_folder
 from pipeline.model.reading import image
 from pipeline.model.sampler import AttentionSampler
-from pipeline.train.fit import WARM_UP_TEMPERATURE
+from pipeline.train.warm_up import WARM_UP_TEMPERATURE
 from stages.attention import HematoxylinAttention
 
 CONFIG = ROOT / "configs/paper/colon.yaml"

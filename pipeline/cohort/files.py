@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import unicodedata
@@ -19,6 +20,8 @@ SLIDE_SUFFIXES = (
 """What OpenSlide opens, by name; a file that is named outright is tried whatever its suffix."""
 PYRAMID_SUFFIX = ".zarr"
 
+_log = logging.getLogger(__name__)
+
 _MAX_NAME_BYTES = 120  # leaves room for what gets appended, within the 255 bytes that file systems allow
 _DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -29,6 +32,8 @@ def find_slides(folder: Path) -> list[Path]:
     Hidden names are skipped; `.zarr` folders are never entered (one that holds an OME-Zarr image is a slide), nor are
     the output folders of earlier runs. Files of one DICOM series are the levels of one slide: the first by name stands
     for it, and OpenSlide finds the others.
+
+    A folder below it that may not be read, as `lost+found`, is named in the log and left out.
 
     Raises:
         UsageError: a folder cannot be listed.
@@ -46,6 +51,9 @@ def find_slides(folder: Path) -> list[Path]:
             with os.scandir(here) as listing:
                 entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda e: e.name)
         except OSError as exc:
+            if isinstance(exc, PermissionError) and real != os.path.realpath(folder):
+                _log.warning("no permission to search %s: slides in it, if there are any, are left out", here)
+                continue
             raise UsageError(f"cannot search {here}: {exc.strerror}; make it readable or name another folder") from exc
         files = []
         for entry in entries:
@@ -54,7 +62,7 @@ def find_slides(folder: Path) -> list[Path]:
             if entry.is_dir():
                 if suffix == PYRAMID_SUFFIX:
                     files += [path] if is_slide(path) else []
-                elif not is_output(path):
+                elif not _holds_results(path):
                     pending.append(path)
             # a dead link with a slide's name stays in, so that it fails visibly; pipes and devices do not
             elif suffix in SLIDE_SUFFIXES and (entry.is_file() or not os.path.exists(path)):
@@ -132,6 +140,13 @@ def finder(root: Path) -> Callable[[str, str], tuple[Path, str | None]]:
 def _percent(char: str) -> str:
     # surrogatepass: file names that are not valid Unicode reach Python as lone surrogates
     return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
+
+
+def _holds_results(path: Path) -> bool:
+    try:
+        return is_output(path)
+    except PermissionError:  # told of when it is searched
+        return False
 
 
 def _one_per_series(files: Sequence[Path]) -> list[Path]:

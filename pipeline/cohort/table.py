@@ -17,8 +17,7 @@ from pipeline.cohort.spelling import is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
-
-_SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers", ".parquet", ".csv.gz", ".csv.zip")
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers", ".parquet", ".csv.gz", ".csv.zip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +92,11 @@ def find_target(target: Path, *, label: str = "label", root: Path | None = None)
         label, root: as in `read_table`; a table without the label column is fine.
 
     Raises:
-        UsageError: nothing there, no slides inside, a broken table, two slides with one name.
+        UsageError: nothing there, no permission, no slides inside, a broken table, two slides with one name.
     """
+    _refuse_unreadable(target)
     if target.is_dir() and target.suffix.lower() != PYRAMID_SUFFIX:
-        slides = tuple(_unlabelled(path) for path in find_slides(target))
+        slides = _named_apart([_unlabelled(path) for path in find_slides(target)])
         if not slides:
             raise UsageError(
                 f"no slides in {target}: searched it and its folders for {' '.join(SLIDE_SUFFIXES)} files and OME-Zarr "
@@ -241,10 +241,39 @@ def _refuse_near_equal(cohort: Cohort) -> None:
             )
 
 
+def _refuse_unreadable(target: Path) -> None:
+    try:
+        os.stat(target)
+    except PermissionError as exc:
+        raise UsageError(
+            f"no permission to reach {target}: have the owner of the folders above it allow it (chmod a+x)"
+        ) from exc
+    except OSError:  # told of by whoever looks for it
+        pass
+
+
 def _unlabelled(path: Path) -> CohortSlide:
     slide_id = folder_name(slide_stem(path))
     problem = None if os.path.exists(path) else f"a link to a missing file, {os.path.realpath(path)}; restore it"
     return CohortSlide(slide_id=slide_id, path=path, patient=slide_id, problem=problem)
+
+
+def _named_apart(slides: Sequence[CohortSlide]) -> tuple[CohortSlide, ...]:
+    """Slides of one name that each lie alone in a folder take its name; DICOM is exported so, a folder a slide."""
+    names = Counter(_as_file_systems_see(slide.slide_id) for slide in slides)
+    inside = Counter(slide.path.parent for slide in slides)
+
+    def named(slide: CohortSlide) -> CohortSlide:
+        if names[_as_file_systems_see(slide.slide_id)] == 1 or inside[slide.path.parent] > 1:
+            return slide
+        name = folder_name(slide.path.parent.name)
+        return replace(slide, slide_id=name, patient=name if slide.patient == slide.slide_id else slide.patient)
+
+    return tuple(named(slide) for slide in slides)
+
+
+def _as_file_systems_see(name: str) -> str:
+    return unicodedata.normalize("NFC", name.casefold())  # some of them fold case
 
 
 def _refuse_leaks(cohort: Cohort) -> None:
@@ -290,7 +319,7 @@ def _refuse_same_file(slides: Sequence[tuple[CohortSlide, str]], table: Path) ->
 def _refuse_same_name(slides: Sequence[tuple[CohortSlide, str]]) -> None:
     seen: dict[str, str] = {}
     for slide, where in slides:
-        key = unicodedata.normalize("NFC", slide.slide_id.casefold())  # some file systems fold case
+        key = _as_file_systems_see(slide.slide_id)
         if key in seen:
             raise UsageError(
                 f"two slides are called {slide.slide_id!r}, {seen[key]} and {where}, but results are kept by name; "

@@ -24,6 +24,7 @@ from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount, count_reads
 from stages.tissue.mask import find_tissue
+from stages.tissue.quality import tissue_warnings
 from stages.tissue.thumbnail import Thumbnail, read_thumbnail
 
 
@@ -40,6 +41,7 @@ class Look:
         reader: reads the cells' patches.
         insider: with two levels, reads the second look at the regions.
         cost: what reading the thumbnail cost.
+        warnings: what is doubtful about the slide and its tissue, a line each.
     """
 
     slide: Slide
@@ -51,6 +53,7 @@ class Look:
     reader: PatchReader
     insider: PatchReader | None
     cost: ReadCount
+    warnings: tuple[str, ...]
 
     @property
     def view(self) -> View:
@@ -120,7 +123,8 @@ def look_at(slide: Slide, model: AttentionSampler) -> Look:
             "use a finer scan or a model for this scale, or give the true resolution with --mpp if the file's is wrong"
         ) from exc
     thumbnail = read_thumbnail(slide, spec.attention_mpp)
-    mask = find_tissue(thumbnail).mask
+    found = find_tissue(thumbnail)
+    mask = found.mask
     units = model.attention.raster(thumbnail.raster)
     cells, insider = units, None
     if model.inner is not None and spec.inner_mpp is not None:
@@ -139,6 +143,7 @@ def look_at(slide: Slide, model: AttentionSampler) -> Look:
         reader=PatchReader(slide, cells, spec.patch_px, spec.patch_mpp, snap=spec.snap),
         insider=insider,
         cost=count_reads(slide, [thumbnail.raster]),
+        warnings=(*slide.facts.doubts, *tissue_warnings(found, thumbnail.mpp)),
     )
 
 

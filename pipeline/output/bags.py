@@ -33,8 +33,11 @@ def write_samples_h5(
     Datasets: ``coords`` (N, 2) int64, level-0 top-left corners; ``features`` (N, D) float32; ``attention`` (N,), of
     each patch's cell; ``weight`` (N,), such that ``sum_m weight_m attention_m features_m`` is the slide's embedding;
     ``cell`` (N,), row-major index into attention.zarr. Attributes of ``coords`` are CLAM's and TRIDENT's, and
-    ``mpp_level0`` (x, y) and ``target_mpp`` in µm/px. Magnifications are ``10 / mpp``, unrounded, so that a reader who
-    divides them gets the true scale. ``patch_level`` is the level whose scale is nearest to the patches'.
+    ``mpp_level0`` (x, y) and ``target_mpp`` in µm/px; ``frame`` says that coordinates are OpenSlide's level-0 pixels,
+    whatever the slide's bounds (``bounds_level0``: x, y, width, height). Magnifications are ``10 / mpp``, unrounded, so
+    that a reader who divides them gets the true scale. Where the slide's pixels are not square, ``patch_size_level0``
+    and ``level0_magnification`` are pairs (x, y): a reader that knows squares only fails instead of cutting wrong
+    ones. ``patch_level`` is the level whose scale is nearest to the patches'.
 
     Args:
         path: the file.
@@ -62,23 +65,29 @@ def write_samples_h5(
     if len(set(lengths.values())) != 1:
         raise ValueError(f"one row for each patch in every dataset, found {lengths}")
     mpp = facts.require_mpp()
-    scale = patch_mpp / mpp.x
-    level = min(range(len(facts.levels)), key=lambda i: abs(math.log(facts.levels[i].scale_x / scale)))
+    across, down = patch_mpp / mpp.x, patch_mpp / mpp.y
+    square = math.isclose(across, down, rel_tol=1e-3)  # scanners' own differences stay below that
+    area = math.log(across * down)
+    level = min(
+        range(len(facts.levels)), key=lambda i: abs(math.log(facts.levels[i].scale_x * facts.levels[i].scale_y) - area)
+    )
     full, chosen = facts.levels[0], facts.levels[level]
     attributes = {
         "name": slide_id,
         "patch_size": patch_px,
-        "patch_size_level0": round(patch_px * scale),
+        "patch_size_level0": round(patch_px * across) if square else (round(patch_px * across), round(patch_px * down)),
         "patch_level": level,
         "downsample": (chosen.scale_x, chosen.scale_y),
         "level_dim": (chosen.width, chosen.height),
         "downsampled_level_dim": (chosen.width, chosen.height),
         "level0_width": full.width,
         "level0_height": full.height,
-        "level0_magnification": 10 / mpp.x,
+        "level0_magnification": 10 / mpp.x if square else (10 / mpp.x, 10 / mpp.y),
         "target_magnification": 10 / patch_mpp,
         "mpp_level0": (mpp.x, mpp.y),
         "target_mpp": patch_mpp,
+        "frame": "level0",
+        "bounds_level0": (facts.bounds.x, facts.bounds.y, facts.bounds.width, facts.bounds.height),
         "overlap": 0,
         "save_path": str(path.parent).encode("utf-8", "backslashreplace").decode(),
         "savetodir": str(path.parent).encode("utf-8", "backslashreplace").decode(),

@@ -24,7 +24,7 @@ from pipeline.run.workers import each
 from stages.disk import new_file
 from stages.html import table
 from stages.prediction.intervals import stated
-from stages.slide.facts import check_mpp
+from stages.slide.resolution import check_mpp
 
 Progress = Callable[[int, int, str | None], None]
 

@@ -39,6 +39,7 @@ class RunSettings:
         mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
         seed: of the draws; each slide's own seed follows from it and the slide's content.
         device: "auto" is a GPU where the worker has one.
+        strict: refuse slides whose resolution something else in the file contradicts.
     """
 
     model: Path
@@ -48,6 +49,7 @@ class RunSettings:
     mpp: float | None = None
     seed: int = 0
     device: str = "auto"
+    strict: bool = False
 
 
 def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
@@ -73,6 +75,8 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     folder = out / "slides" / slide.slide_id
     opened = open_pyramid(slide.path, mpp=mpp)
     facts = opened.facts
+    if settings.strict:
+        facts.refuse_doubt()
     parts = {
         "version": RESULTS_VERSION,
         "model": digest,
@@ -81,6 +85,8 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         "tolerance": settings.tolerance,
         "scheme": settings.scheme or model.spec.scheme,
         "seed": settings.seed,
+        # a slide that is read otherwise than its file claims is another slide
+        **({"warnings": facts.warnings} if facts.warnings else {}),
     }
     key = slide_key(facts.fingerprint, parts)
     trained_on = facts.fingerprint in model.trained_on
@@ -133,7 +139,7 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
         boxes,
         attention_at=found.patch_attention,
         weights=found.patch_weights,
-        bounds=facts.bounds,
+        origin=facts.origin,
     )
     write_json(folder / "overlay.geojson", outlines)
     commit = {
@@ -148,6 +154,7 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
         "tiles_read": found.cost.tiles,
         "pixels_read": found.cost.pixels,
         "mpp": [mpp.x, mpp.y],
+        "bounds_level0": [facts.bounds.x, facts.bounds.y, facts.bounds.width, facts.bounds.height],
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_commit(folder, commit)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from stages.geometry import Box, Raster
+from stages.geometry import Raster
 from stages.overlay.attention_map import Floats, times_uniform
 from stages.overlay.outlines import trace
 
@@ -23,19 +23,20 @@ def geojson(
     *,
     attention_at: ArrayLike,
     weights: ArrayLike,
-    bounds: Box,
+    origin: tuple[int, int],
     region_multiple: float = REGION_MULTIPLE,
 ) -> dict[str, Any]:
     """Sampled patches (detections) and regions of high attention (annotations) as QuPath reads them.
 
-    Coordinates are level-0 pixels minus the corner of ``bounds``, because QuPath crops a slide to its bounds.
+    Coordinates are level-0 pixels minus ``origin``, because QuPath crops a slide to its bounds; the member ``saccade``
+    says so, which other programs leave alone.
 
     Args:
         attention: (rows, cols), summing to one over the tissue.
         attention_raster: its cells' place on the level-0 frame.
         patch_boxes_level0: (N, 4) x, y, width, height in level-0 pixels, in the order of drawing.
         attention_at, weights: (N,) each patch's attention and its weight in the estimator.
-        bounds: the slide's scanned part, level-0 pixels.
+        origin: the level-0 point that QuPath counts from, see `SlideFacts`.
         region_multiple: regions are the joined cells with at least this many times the uniform attention.
 
     Raises:
@@ -47,13 +48,13 @@ def geojson(
     if not all(np.isfinite(v).all() for v in (boxes, drawn, weight, multiple)):
         raise ValueError("attention, weights and boxes must be finite: the model's output is not a number somewhere")
     uniform = np.count_nonzero(multiple)
-    origin = np.array([bounds.x, bounds.y], np.float64)
+    corner_level0 = np.array(origin, np.float64)
     features = []
     regions, count = ndimage.label(multiple >= region_multiple)
     for n, part in enumerate(ndimage.find_objects(regions), 1):
         cells = regions[part] == n
         corner = np.array([part[1].start, part[0].start])
-        rings = [attention_raster.to_level0(ring + corner) - origin for ring in trace(cells)]
+        rings = [attention_raster.to_level0(ring + corner) - corner_level0 for ring in trace(cells)]
         inside = multiple[part][cells]
         features.append(
             _feature(
@@ -70,7 +71,7 @@ def geojson(
             )
         )
     for n, ((x, y, w, h), a, v) in enumerate(zip(boxes, drawn, weight, strict=True), 1):
-        ring = np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)]) - origin
+        ring = np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)]) - corner_level0
         measurements = {
             "attention": float(a),
             "attention, times uniform": float(a * uniform),
@@ -78,7 +79,8 @@ def geojson(
             "order": float(n),
         }
         features.append(_feature([ring], "detection", f"Patch {n}", ("Sampled patch", (33, 145, 140)), measurements))
-    return {"type": "FeatureCollection", "features": features}
+    frame = {"frame": "level-0 pixels minus origin_level0", "origin_level0": [int(v) for v in origin]}
+    return {"type": "FeatureCollection", "features": features, "saccade": frame}
 
 
 def _feature(

@@ -69,7 +69,9 @@ def cache_pyramid(
         found = _readable_record(folder)
         if found is None or found.facts.fingerprint != source.facts.fingerprint:
             return False
-        enough = found.profile == chosen and (found.kept == "all" or not everything)
+        # what is left out of a slide was not always so
+        same = found.facts.warnings == source.facts.warnings
+        enough = same and found.profile == chosen and (found.kept == "all" or not everything)
         return enough or os.path.realpath(folder) == os.path.realpath(source.facts.path)
 
     def plan() -> Plan:

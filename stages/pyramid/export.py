@@ -1,5 +1,7 @@
 """Export: a slide as OME-Zarr 0.4 on zarr v2, for QuPath and whatever else reads nothing newer.
 
+It shows the slide's scanned part, as QuPath shows the slide: objects that fit the one fit the other.
+
 One file a chunk, planar and deflated, axes t, c, z, y, x: what Bio-Formats' reader takes without native libraries. Our
 own commands read it as they read anybody's. It is made as a portable pyramid is, see `stages.pyramid.cache`.
 
@@ -24,6 +26,7 @@ from stages.pyramid.layout import LevelLayout, fill_value, ome_metadata
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Plan, portable_plan
 from stages.pyramid.record import FORMAT, write_json
+from stages.pyramid.scanned import scanned, scanned_box
 from stages.pyramid.transaction import build
 from stages.slide.facts import SlideFacts
 from stages.slide.protocol import Slide
@@ -31,6 +34,8 @@ from stages.slide.protocol import Slide
 SUFFIX = ".ngff04.ome.zarr"
 
 _LEVEL = 1
+_FRAME = "level0_box"
+"""What our record calls the part of the slide's level-0 frame that the image shows."""
 
 
 def export_ngff04(
@@ -54,11 +59,13 @@ def export_ngff04(
         FullDiskError: there is no room; nor will there be for another slide.
         SlideError: the slide cannot be read, or the image not be written.
     """
-    source = open_pyramid(slide.facts.path)
+    whole = open_pyramid(slide.facts.path)
+    source, size = scanned(whole), whole.facts.levels[0]
 
     def is_current(folder: Path) -> bool:
-        record = _read_record(folder)
-        wanted = {"format": FORMAT, "fingerprint": source.facts.fingerprint}
+        # an export that does not say where it lies was made of all of the slide
+        record = {_FRAME: [0, 0, size.width, size.height], **_read_record(folder)}
+        wanted = {"format": FORMAT, "fingerprint": source.facts.fingerprint, _FRAME: _frame(whole.facts)}
         return wanted.items() <= record.items() and (record["kept"] == "all" or not everything)
 
     return build(
@@ -103,12 +110,18 @@ class _Export:
         return sum(len(chunk) for chunk in chunks if chunk is not None)
 
     def finish(self, plan: Plan, source: SlideFacts) -> None:
-        record = {"format": FORMAT, "fingerprint": source.fingerprint, "kept": plan.kept}
+        record = {"format": FORMAT, "fingerprint": source.fingerprint, "kept": plan.kept, _FRAME: _frame(source)}
         write_json(plan.facts.path / ".zgroup", {"zarr_format": 2})
         write_json(plan.facts.path / ".zattrs", {**_attributes(plan.facts, source.path.name), "saccade": record})
 
     def is_ours(self, folder: Path) -> bool:
         return bool(_read_record(folder)) and holds_only(folder, (".zgroup", ".zattrs", ".zarray"))
+
+
+def _frame(facts: SlideFacts) -> list[int]:
+    """x, y, width, height in level-0 pixels of what is exported."""
+    box = scanned_box(facts)
+    return [box.x, box.y, box.width, box.height]
 
 
 def _chunk_path(layout: LevelLayout, row: int, column: int) -> Path:

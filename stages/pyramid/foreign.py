@@ -24,8 +24,9 @@ from stages.pyramid.multiscales import (
     ome_xml_micrometres,
     read_multiscales,
 )
-from stages.slide.facts import MPP_REMEDY, SlideError, SlideFacts, check_mpp
+from stages.slide.facts import SlideError, SlideFacts
 from stages.slide.protocol import Slide
+from stages.slide.resolution import MPP_REMEDY, check_mpp
 from stages.slide.tiles import DamagedTilesError
 
 ALIKE = 4

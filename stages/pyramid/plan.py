@@ -88,8 +88,10 @@ def choose_profile(slide: Slide, wish: Wish) -> Profile:
 
 
 def own_jpeg(slide: Slide, level: int) -> tuple[TiffTiles | ShardTiles, JpegTiles] | None:
-    """A level's own tiles and how they are to be read, where they are JPEG."""
+    """A level's own tiles and how they are to be read, where they are JPEG and of one size, as chunks are."""
     tiles = slide.tiles(level)
+    if isinstance(tiles, TiffTiles) and tiles.jpeg is not None and tiles.crops_edges():
+        return None
     return (tiles, tiles.jpeg) if isinstance(tiles, TiffTiles | ShardTiles) and tiles.jpeg is not None else None
 
 

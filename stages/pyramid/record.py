@@ -145,6 +145,7 @@ def _parsed(folder: Path, ours: dict[str, Any]) -> Record:
         "mpp": None if kept["mpp"] is None else Mpp(**kept["mpp"]),
         "bounds": Box(**kept["bounds"]),
         "background": tuple(kept["background"]),
+        "origin": tuple(kept.get("origin", (kept["bounds"]["x"], kept["bounds"]["y"]))),
         "warnings": tuple(kept.get("warnings", ())),
         "associated": (),
         "file_bytes": sum(map(sum, sizes)),

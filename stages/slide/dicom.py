@@ -10,7 +10,6 @@ Format: DICOM PS3.3 C.7.6.17.3 (TILED_FULL); PS3.5 A.4 (encapsulated pixel data 
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,15 +25,11 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import JPEGBaseline8Bit
 
+from stages.slide.dicom_header import MAX_HEADER, MAX_READS, Bounded, quiet
 from stages.slide.tiff import TiffTiles
 
 MAX_FILES = 200
 """A slide has some ten: a folder of more is an archive, which is not searched."""
-
-MAX_HEADER = 2**24
-"""Bytes that are read of a file before its pixels: colour profiles take some millions."""
-MAX_READS = 2**17
-"""... and in how many pieces, some two an element: to parse so many takes up to a second and 30 MB."""
 
 _COLOURS = {
     "RGB": tifffile.PHOTOMETRIC.RGB,
@@ -53,9 +48,6 @@ _TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 _PIXELS = bytes.fromhex("e07f1000 4f420000 ffffffff")
 """How encapsulated pixel data begin: the tag, the type OB, no length."""
 _ITEM = bytes.fromhex("feff00e0")
-
-_quiet = threading.Lock()
-"""Held while warnings are off, which is a matter of the whole process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +103,6 @@ def find_dicom_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffT
     return grids
 
 
-class _Bounded:
-    """A file that is read up to so many bytes in so many pieces: what it claims costs no more than that.
-
-    pydicom allocates whatever length is stated, inflates what is deflated, and keeps an object for each element.
-    """
-
-    def __init__(self, file: BinaryIO, *, size: int, reads: int) -> None:
-        self._file, self._size, self._reads = file, size, reads
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int = -1, /) -> bytes:
-        self._size, self._reads = self._size - size, self._reads - 1
-        if size < 0 or self._size < 0 or self._reads < 0:
-            raise ValueError("more than a slide has")
-        return self._file.read(size)
-
-
 def _at_frame_groups(tag: BaseTag, vr: str | None, length: int) -> bool:
     """Whether a header's elements come that are as many as the slide has frames; all of `_TAGS` stand before them."""
     return int(tag) >= 0x5200_0000
@@ -140,9 +115,9 @@ def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
 def _read_header(path: Path) -> _Header | None:
     """What a file says of its level; None where it is not DICOM with JPEG frames, or not as the standard has it."""
     try:
-        with path.open("rb") as file, _quiet, warnings.catch_warnings():
+        with path.open("rb") as file, quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # oddities in what another file than the slide may be
-            bounded = cast(BinaryIO, _Bounded(file, size=MAX_HEADER, reads=MAX_READS))
+            bounded = cast(BinaryIO, Bounded(file, size=MAX_HEADER, reads=MAX_READS))
             found = read_partial(bounded, _at_frame_groups, specific_tags=[*_TAGS])
             if found.file_meta.TransferSyntaxUID != JPEGBaseline8Bit:
                 return None
@@ -186,14 +161,14 @@ def _frames(path: Path, rest: int, count: int) -> tuple[NDArray[np.int64], NDArr
     """
     with path.open("rb") as file:
         file.seek(rest)
-        with _quiet, warnings.catch_warnings():
+        with quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            bounded = cast(BinaryIO, _Bounded(file, size=MAX_HEADER, reads=MAX_READS))
+            bounded = cast(BinaryIO, Bounded(file, size=MAX_HEADER, reads=MAX_READS))
             found = read_dataset(bounded, False, True, stop_when=_at_pixels, specific_tags=[Tag(x) for x in _TABLES])
             extended = [np.frombuffer(found.get(name) or b"", "<u8").astype(np.int64) for name in _TABLES]
         if file.read(len(_PIXELS)) != _PIXELS:
             raise ValueError("no encapsulated pixels")
-        basic = parse_basic_offsets(_Bounded(file, size=8 + 4 * count, reads=3))
+        basic = parse_basic_offsets(Bounded(file, size=8 + 4 * count, reads=3))
         descriptor, first = file.fileno(), file.tell()
 
         def item(at: int) -> int:

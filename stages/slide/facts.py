@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.geometry import Box, Mpp, Raster, level_raster
+from stages.slide.companions import companions, fingerprint_of
+from stages.slide.levels import Levels
+from stages.slide.resolution import MPP_REMEDY, check_mpp, doubt_mpp, read_mpp
 
 if TYPE_CHECKING:
     import openslide
 
-PLAUSIBLE_MPP = (0.05, 50.0)
-"""µm/px: an oil-immersion scan at its finest, a thumbnail of a whole section at its coarsest."""
 MAX_SIDE = 2**22
 MAX_PIXELS = 2**40
 MAX_TILES = 2**24
 MAX_TILE_PIXELS = 2**26
 """Limits beyond which a slide's own claims are taken for damage: about a hundred times the largest scans made."""
 
-MPP_REMEDY = "give the true value with --mpp or in an 'mpp' column of the cohort table"
-
 
 class SlideError(Exception):
     """This slide cannot be used; the message says why and what to do. Other slides are unaffected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one picture of a TIFF file says of itself.
+
+    Attributes:
+        size: (width, height) in its pixels.
+        tile: (width, height) of its tiles; None where it is stored in strips.
+        mpp: µm per pixel by its own resolution tags; None where they say none.
+        most_bytes: of its largest tile or strip, as it claims.
+    """
+
+    size: tuple[int, int]
+    tile: tuple[int, int] | None
+    mpp: Mpp | None
+    most_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +55,18 @@ class SlideFacts:
         tile_sizes: (width, height) of each level's own tiles, in pixels of that level.
         mpp: µm per level-0 pixel, or None; then ``mpp_problem`` says why and names the remedy.
         mpp_source: "file", "override" or "none".
-        bounds: the scanned part, level-0 pixels.
+        bounds: the scanned part, level-0 pixels, inside the slide.
         background: RGB of what was never scanned.
         objective_power: as the file claims it, for display only.
         associated: names of the label, macro and thumbnail images.
         fingerprint: hash of the file's size and samples of its content; independent of name and modification time.
         file_bytes: size on disk, companion files included.
-        warnings: what else is wrong with it, or was chosen in reading it.
+        origin: level-0 point that QuPath counts from: the corner of the bounds as the file states them, which may lie
+            left of or above the slide.
+        mpp_doubt: what in the file contradicts its resolution, and the remedy; None where nothing does or ``mpp`` was
+            given.
+        warnings: what else is wrong with it, as levels that were left out and bounds that were cut, or was chosen in
+            reading it.
     """
 
     path: Path
@@ -61,7 +82,19 @@ class SlideFacts:
     associated: tuple[str, ...]
     fingerprint: str
     file_bytes: int
+    origin: tuple[int, int] = (0, 0)
+    mpp_doubt: str | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """All that is to be said beside any result of this slide."""
+        return (*([self.mpp_doubt] if self.mpp_doubt else []), *self.warnings)
+
+    def refuse_doubt(self) -> None:
+        """A `SlideError` where something in the file contradicts its resolution: what ``--strict`` asks for."""
+        if self.mpp_doubt is not None:
+            raise SlideError(self.mpp_doubt)
 
     def require_mpp(self) -> Mpp:
         """The true µm/px, or a `SlideError` that says what is wrong with it and what to do."""
@@ -70,18 +103,28 @@ class SlideFacts:
         return self.mpp
 
 
-def read_facts(path: Path, handle: openslide.OpenSlide) -> SlideFacts:
-    """What an open slide file says of itself.
+def read_facts(path: Path, handle: openslide.OpenSlide, pages: Sequence[Page] = ()) -> SlideFacts:
+    """What an open slide file says of itself; its levels are those that the file claims.
+
+    Args:
+        path: the file.
+        handle: of it.
+        pages: the pictures in it, where it is a TIFF.
 
     Raises:
-        SlideError: it claims absurd dimensions.
+        SlideError: it claims absurd dimensions, or holds a larger picture than its level 0.
     """
     sizes = [(int(w), int(h)) for w, h in handle.level_dimensions]
     properties = dict(handle.properties)
     associated = tuple(sorted(handle.associated_images))
     _refuse_absurd(sizes, properties)
+    if properties.get("openslide.vendor") == "generic-tiff":
+        _refuse_larger(sizes[0], pages)
     levels = tuple(level_raster(sizes[0], size) for size in sizes)
-    true_mpp, source, problem = _mpp_of(properties)
+    own = _own_resolution(sizes[0], pages)
+    true_mpp, source, problem = read_mpp(properties, own)
+    bounds, origin, cut = _bounds(properties, sizes[0])
+    files = companions(path, properties)
     return SlideFacts(
         path=path,
         vendor=properties.get("openslide.vendor", "unknown"),
@@ -90,12 +133,25 @@ def read_facts(path: Path, handle: openslide.OpenSlide) -> SlideFacts:
         mpp=true_mpp,
         mpp_source=source,
         mpp_problem=problem,
-        bounds=_bounds(properties, sizes[0]),
+        bounds=bounds,
         background=_background(properties),
         objective_power=properties.get("openslide.objective-power"),
         associated=associated,
         fingerprint=fingerprint_of(path, properties),
-        file_bytes=sum(size for _, size in _files_of(path)),
+        file_bytes=sum(file.stat().st_size for file in (path, *files)),
+        origin=origin,
+        mpp_doubt=None if true_mpp is None else doubt_mpp(true_mpp, properties, own),
+        warnings=() if cut is None else (cut,),
+    )
+
+
+def keep_levels(facts: SlideFacts, levels: Levels) -> SlideFacts:
+    """The same facts without the levels that are none, which become warnings."""
+    return replace(
+        facts,
+        levels=levels.rasters,
+        tile_sizes=tuple(facts.tile_sizes[number] for number in levels.numbers),
+        warnings=(*facts.warnings, *levels.left_out),
     )
 
 
@@ -104,24 +160,11 @@ def override_mpp(facts: SlideFacts, mpp: float | None) -> SlideFacts:
     if mpp is None:
         return facts
     problem = check_mpp(mpp, mpp)
-    return replace(facts, mpp=None if problem else Mpp(mpp, mpp), mpp_source="override", mpp_problem=problem)
-
-
-def check_mpp(x: float, y: float) -> str | None:
-    """What is wrong with a resolution in µm/px, or None."""
-    low, high = PLAUSIBLE_MPP
-    if all(math.isfinite(v) and low <= v <= high for v in (x, y)) and 0.5 <= x / y <= 2:
-        return None
-    return f"implausible resolution {x:.4g} x {y:.4g} µm/px (expected {low} to {high}): {MPP_REMEDY}"
-
-
-def _mpp_of(properties: dict[str, str]) -> tuple[Mpp | None, str, str | None]:
-    try:
-        x, y = (float(properties[f"openslide.mpp-{axis}"]) for axis in "xy")
-    except (KeyError, ValueError):
-        return None, "none", f"the file does not say its resolution: {MPP_REMEDY}"
-    problem = check_mpp(x, y)
-    return (None if problem else Mpp(x, y), "file", problem)
+    true = None if problem else Mpp(mpp, mpp)
+    warnings, own = facts.warnings, facts.mpp
+    if own is not None and not math.isclose(own.x, own.y, rel_tol=0.02):
+        warnings += (f"its pixels are {own} µm by the file; the given {mpp:g} µm/px takes them for square ones",)
+    return replace(facts, mpp=true, mpp_source="override", mpp_problem=problem, mpp_doubt=None, warnings=warnings)
 
 
 def _refuse_absurd(sizes: list[tuple[int, int]], properties: dict[str, str]) -> None:
@@ -150,37 +193,50 @@ def _tile_size(properties: dict[str, str], level: int, size: tuple[int, int]) ->
     return max(1, min(width, size[0])), max(1, min(height, size[1]))
 
 
-def _bounds(properties: dict[str, str], size: tuple[int, int]) -> Box:
+def _own_resolution(size: tuple[int, int], pages: Sequence[Page]) -> Mpp | None:
+    """By the resolution tags of the one page that is level 0; None where no page is, or several are."""
+    same = [page for page in pages if page.size == size and page.tile is not None]
+    return same[0].mpp if len(same) == 1 else None
+
+
+def _refuse_larger(size: tuple[int, int], pages: Sequence[Page]) -> None:
+    """A TIFF whose first picture is not its finest, which OpenSlide takes for a smaller slide."""
+    largest = max(pages, key=lambda page: page.size[0] * page.size[1], default=None)
+    if largest is not None and largest.size[0] * largest.size[1] > 1.01 * size[0] * size[1]:
+        raise SlideError(
+            f"it holds a picture of {largest.size[0]} x {largest.size[1]} px, larger than the {size[0]} x {size[1]} px "
+            "that are read as its level 0: write it again with the finest level first, tiled, and the others marked as "
+            "reduced (vips tiffsave --tile --pyramid)"
+        )
+
+
+def _bounds(properties: dict[str, str], size: tuple[int, int]) -> tuple[Box, tuple[int, int], str | None]:
+    """The scanned part inside the slide, the corner that QuPath counts from, and what is wrong with what is stated."""
     whole = Box(0, 0, *size)
+    stated = [properties.get(f"openslide.bounds-{key}") for key in ("x", "y", "width", "height")]
+    if all(value is None for value in stated):
+        return whole, (0, 0), None
+    words = "x, y, width, height: " + ", ".join(str(value) for value in stated)
     try:
-        x, y, width, height = (int(properties[f"openslide.bounds-{k}"]) for k in ("x", "y", "width", "height"))
-    except (KeyError, ValueError):
-        return whole
+        x, y, width, height = (int(str(value)) for value in stated)
+    except ValueError:
+        return whole, (0, 0), f"its bounds ({words}) are no numbers: they count as the whole slide"
     box = whole.intersect(Box(x, y, width, height))
-    return box if box.area else whole
+    if not box.area or x < -size[0] or y < -size[1]:
+        return (
+            whole,
+            (0, 0),
+            f"its bounds ({words}) lie outside of it: they count as the whole slide",
+        )
+    if box == Box(x, y, width, height):
+        return box, (x, y), None
+    return (
+        box,
+        (x, y),
+        f"its bounds ({words}) reach beyond it: of them {box.width} x {box.height} px at ({box.x}, {box.y}) are read",
+    )
 
 
 def _background(properties: dict[str, str]) -> tuple[int, int, int]:
     colour = properties.get("openslide.background-color", "FFFFFF")
     return int(colour[0:2], 16), int(colour[2:4], 16), int(colour[4:6], 16)
-
-
-def _files_of(path: Path) -> list[tuple[str, int]]:
-    """(name, bytes) of the slide file and of the companion folder that MRXS keeps beside it."""
-    files = [(path.name if path.with_suffix("").is_dir() else "", path.stat().st_size)]
-    if path.suffix.lower() == ".mrxs":
-        folder = path.with_suffix("")
-        files += [(f.name, f.stat().st_size) for f in sorted(folder.iterdir())] if folder.is_dir() else []
-    return files
-
-
-def fingerprint_of(path: Path, properties: dict[str, str]) -> str:
-    """SHA-256 over sizes, OpenSlide's quick hash and samples of the content: cheap however large the file is."""
-    quickhash = properties.get("openslide.quickhash-1", "")
-    digest = hashlib.sha256(repr((_files_of(path), quickhash)).encode())
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        for offset in sorted({0, *(int(size * k / 16) for k in range(1, 16)), max(0, size - 65536)}):
-            file.seek(offset)
-            digest.update(file.read(65536))
-    return digest.hexdigest()

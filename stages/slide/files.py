@@ -1,26 +1,38 @@
-"""Whole-slide files as slides: everything that OpenSlide opens, read from its own tiles where that is the same."""
+"""Whole-slide files as slides: everything that OpenSlide opens, read from its own tiles where that is the same; and
+TIFFs that it does not open, or shows otherwise than they are."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openslide
 from numpy.typing import NDArray
 
 from stages.geometry import Box
-from stages.slide.facts import SlideError, SlideFacts, fingerprint_of, override_mpp, read_facts
+from stages.slide.beyond import beyond_openslide, misread
+from stages.slide.companions import fingerprint_of
+from stages.slide.facts import Page, SlideError, SlideFacts, keep_levels, override_mpp, read_facts
+from stages.slide.kinds import first_bytes, is_tiff, why_no_slide
+from stages.slide.levels import Levels, find_levels
 from stages.slide.protocol import Slide
-from stages.slide.tiff import TiffTiles, find_level_tiles
-from stages.slide.tiles import DamagedTilesError, TileGrid, box_arrays
+from stages.slide.tiff import TiffTiles, find_level_tiles, read_pages
+from stages.slide.tiles import DamagedTilesError, box_arrays
+
+if TYPE_CHECKING:
+    from stages.slide.tifffile_slide import TifffileSlide
 
 REGION_SIDE = 256
 """Level pixels along a side of the regions that OpenSlide is asked for where it interpolates."""
+
+PLAIN_TIFF = ("aperio", "generic-tiff", "trestle")
+"""Formats whose levels are simply pages, with resolution tags of their own."""
 
 COMPARED = 3
 """Tiles of a level that are compared with OpenSlide before its own are used."""
@@ -29,8 +41,10 @@ COMPARED = 3
 class OpenSlideSlide(Slide):
     """A whole-slide file: its own JPEG tiles where they can be decoded directly and verified, else OpenSlide."""
 
-    def __init__(self, facts: SlideFacts) -> None:
+    def __init__(self, facts: SlideFacts, numbers: Sequence[int] | None = None) -> None:
         self.facts = facts
+        # each level's number in the file, where some of its levels are left out
+        self._numbers = tuple(range(len(facts.levels)) if numbers is None else numbers)
         self._reset()
 
     def _reset(self) -> None:
@@ -41,10 +55,10 @@ class OpenSlideSlide(Slide):
         self._verdicts: dict[int, bool | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"facts": self.facts}
+        return {"facts": self.facts, "numbers": self._numbers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.facts = state["facts"]
+        self.facts, self._numbers = state["facts"], state["numbers"]
         self._reset()
 
     def _open(self) -> openslide.OpenSlide:
@@ -88,7 +102,7 @@ class OpenSlideSlide(Slide):
             self._verdicts[level] = tiles is not None and self._verified(level, tiles)
         return self._verdicts[level]
 
-    def _verified(self, level: int, tiles: TileGrid) -> bool | None:
+    def _verified(self, level: int, tiles: TiffTiles) -> bool | None:
         """Whether some tiles decode to what OpenSlide shows: exactly where it does not interpolate.
 
         A damaged tile says nothing of how intact ones decode, so others stand in for it; were it left to OpenSlide, it
@@ -106,6 +120,8 @@ class OpenSlideSlide(Slide):
         spread = [by_size[round(share * (len(by_size) - 1))] for share in (1, 0.5, 0.75, 0.25, 0.9, 0.4, 0.6, 0)]
         for index in dict.fromkeys([*spread[:2], filled[-1], *spread[2:]]):
             row, column = divmod(int(index), tiles.byte_counts.shape[1])
+            if tiles.is_cropped(row, column):
+                continue
             box = tiles.box(row, column)
             try:
                 tiles.stored(row, column)  # first: OpenSlide would allocate whatever the file claims
@@ -128,7 +144,7 @@ class OpenSlideSlide(Slide):
 
     def _whole(self, level: int) -> bool:
         """Whether OpenSlide can be asked for exact pixels of this level: it addresses them in whole level-0 pixels."""
-        return float(self._open().level_downsamples[level]).is_integer()
+        return float(self._open().level_downsamples[self._numbers[level]]).is_integer()
 
     def _read_openslide(self, level: int, box: Box) -> NDArray[np.uint8]:
         if self._whole(level):
@@ -151,10 +167,8 @@ class OpenSlideSlide(Slide):
 
     def _read_region_now(self, level: int, box: Box) -> NDArray[np.uint8]:
         handle = self._open()
-        downsample = handle.level_downsamples[level]
-        location = (round(box.x * downsample), round(box.y * downsample))
         try:
-            rgba = np.asarray(handle.read_region(location, level, (box.width, box.height)))
+            rgba = _region(handle, self._numbers[level], box)
         except openslide.OpenSlideError as exc:
             with self._lock:  # OpenSlide's errors latch: this handle answers nothing else from now on
                 self._handle = None
@@ -198,6 +212,13 @@ class OpenSlideSlide(Slide):
         return self.tiles(level) is not None
 
 
+def _region(handle: openslide.OpenSlide, number: int, box: Box) -> NDArray[np.uint8]:
+    """RGBA of a box of a level, in the level's pixels; OpenSlide asks for its corner in level-0 ones."""
+    downsample = handle.level_downsamples[number]
+    location = (round(box.x * downsample), round(box.y * downsample))
+    return np.asarray(handle.read_region(location, number, (box.width, box.height)))
+
+
 def _on_background(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
     alpha = rgba[..., 3:]
     if alpha.min() == 255:
@@ -211,12 +232,12 @@ def _open_handle(path: Path) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError as exc:
-        raise SlideError("not a whole-slide image that OpenSlide knows, or its companion files are missing") from exc
+        raise SlideError(why_no_slide(path)) from exc
     except openslide.OpenSlideError as exc:
         raise SlideError(f"cannot be opened: {exc}") from exc
 
 
-def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide:
+def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide | TifffileSlide:
     """Open a whole-slide file and read what it says of itself.
 
     Args:
@@ -227,8 +248,51 @@ def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide:
         SlideError: missing, not a slide, damaged, or claiming absurd dimensions.
     """
     path = Path(path)
-    if not path.exists():
-        raise SlideError("no such file: check the path, or the cohort table's folder")
-    with _open_handle(path) as handle:
-        facts = read_facts(path, handle)
-    return OpenSlideSlide(override_mpp(facts, mpp))
+    first_bytes(path)
+    try:
+        handle = _open_handle(path)
+    except SlideError:
+        if is_tiff(path) and beyond_openslide(path):
+            return _open_tiff(path, mpp=mpp)
+        raise
+    with handle:
+        if handle.properties.get("openslide.vendor") == "generic-tiff" and misread(path):
+            return _open_tiff(path, mpp=mpp)
+        plain = handle.properties.get("openslide.vendor") in PLAIN_TIFF
+        facts = read_facts(path, handle, pages := read_pages(path) if plain else ())
+        levels = _find_levels(facts, handle, pages)
+    return OpenSlideSlide(override_mpp(keep_levels(facts, levels), mpp), levels.numbers)
+
+
+def _open_tiff(path: Path, *, mpp: float | None) -> TifffileSlide:
+    from stages.slide.tifffile_slide import open_tiff  # few slides need it
+
+    return open_tiff(path, mpp=mpp)
+
+
+def _find_levels(facts: SlideFacts, handle: openslide.OpenSlide, pages: Sequence[Page]) -> Levels:
+    """Which of a file's levels are some, compared as OpenSlide shows them."""
+    sizes = [(level.width, level.height) for level in facts.levels]
+    own = [[page for page in pages if page.size == size and page.tile is not None] for size in sizes]
+    first, *_ = told = [found[0].mpp if len(found) == 1 else None for found in own]
+    # writers that put level 0's tag on every level say nothing by it
+    factors = [None if first is None or mpp is None or mpp == first else mpp.x / first.x for mpp in told]
+    # OpenSlide allocates what a file claims of a tile: noise compresses to a little more than itself
+    sane = [
+        all(p.tile and p.most_bytes <= 6 * math.prod(p.tile) + 2**16 for p in found)
+        and (bool(found) or facts.vendor not in PLAIN_TIFF)
+        for found in own
+    ]
+    broken = False
+
+    def read(level: int, box: Box) -> NDArray[np.uint8] | None:
+        nonlocal broken
+        if broken or not sane[level]:
+            return None
+        try:
+            return _on_background(_region(handle, level, box), facts.background)
+        except openslide.OpenSlideError:
+            broken = True  # its errors latch
+            return None
+
+    return find_levels(sizes, facts.tile_sizes, read, factors=factors, bounds=facts.bounds)

@@ -7,9 +7,11 @@ some tiles with OpenSlide first (`stages.slide.files` does) and falls back on an
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from stages.geometry import Mpp
 from stages.slide import jpeg
+from stages.slide.facts import Page
 from stages.slide.tiles import TileGrid
 
 # Only where a tile is simply the level's pixels; JPEG 2000 is as fast through OpenSlide.
@@ -30,6 +34,9 @@ _CODECS = {
 }
 _COLOURS: dict[int, jpeg.Colour] = {tifffile.PHOTOMETRIC.RGB: "rgb", tifffile.PHOTOMETRIC.YCBCR: "ycbcr"}
 
+_UNITS = {2: 25400.0, 3: 10000.0}
+"""µm in an inch and in a centimetre, by the number of the unit in a TIFF."""
+
 MAX_PAGES = 1000
 """A slide has some ten; with focus planes, some hundred."""
 
@@ -40,22 +47,26 @@ class TiffTiles(TileGrid):
     Args:
         path: the file.
         page: a `tifffile.TiffPage`, or what has those of its attributes that say where the tiles are.
+        pixel_bytes: of a pixel before it is compressed.
 
     Attributes:
         jpeg: how its tiles are to be read, where they are JPEG streams.
     """
 
-    def __init__(self, path: Path, page: Any) -> None:
+    def __init__(self, path: Path, page: Any, *, pixel_bytes: int = 3) -> None:
         self._lock = threading.Lock()
         self._fd: int | None = None
         self._path = path
         self._opened = _version(path.stat())
         self.size = (page.imagewidth, page.imagelength)
         self.tile = (page.tilewidth, page.tilelength)
-        self._most = 2 * 3 * page.tilewidth * page.tilelength + 2**16  # noise compresses to a little more than itself
+        self._most = (
+            2 * pixel_bytes * page.tilewidth * page.tilelength + 2**16
+        )  # noise compresses to a little more than itself
         shape = (-(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth))
         self._offsets = np.array(page.dataoffsets, np.int64).reshape(shape)
         self.byte_counts = np.array(page.databytecounts, np.int64).reshape(shape)
+        self._plain = page.compression == tifffile.COMPRESSION.NONE
         self.jpeg: jpeg.JpegTiles | None = None
         if page.compression == tifffile.COMPRESSION.JPEG:
             self.jpeg = jpeg.JpegTiles(page.jpegtables, _COLOURS[page.photometric])
@@ -85,7 +96,7 @@ class TiffTiles(TileGrid):
         """As `TileGrid.decode`."""
         try:
             if self.jpeg is not None:
-                return jpeg.decode(data, self._prefix, self.tile, into=into)
+                return self._decode_jpeg(data, 1, into)
             segment, _, _ = self._decode(data, row * self.byte_counts.shape[1] + column)
         except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
             raise ValueError(f"does not decode: {exc}") from exc
@@ -95,9 +106,34 @@ class TiffTiles(TileGrid):
     def reduced(self, data: bytes, scale: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.reduced`."""
         try:
-            return jpeg.decode(data, self._prefix, self.tile, scale=scale, into=into)
+            return self._decode_jpeg(data, scale, into)
         except jpeg.JpegError as exc:
             raise ValueError(f"does not decode: {exc}") from exc
+
+    def _decode_jpeg(self, data: bytes, scale: int, into: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """A tile at its own size: whole, or what the level's edge leaves of it, as some writers store those."""
+        size = jpeg.frame_size(data)
+        left = [full % side or side for full, side in zip(self.size, self.tile, strict=True)]
+        if size == self.tile or not all(n in (side, part) for n, side, part in zip(size, self.tile, left, strict=True)):
+            return jpeg.decode(data, self._prefix, self.tile, scale=scale, into=into)
+        return jpeg.decode(data, self._prefix, size, scale=scale)
+
+    def is_cropped(self, row: int, column: int) -> bool:
+        """Whether a tile of plain pixels is stored without what lies beyond the level; libtiff reads on behind it."""
+        box = self.box(row, column)
+        whole = (box.width, box.height) == self.tile
+        return self._plain and not whole and int(self.byte_counts[row, column]) == 3 * box.area
+
+    def crops_edges(self) -> bool:
+        """Whether JPEG tiles at the level's right and lower edge are stored without what lies beyond it."""
+        last = tuple(n - 1 for n in self.byte_counts.shape)
+        for row, column in ((0, last[1]), (last[0], 0), last):
+            try:
+                if not self.is_blank(row, column) and jpeg.frame_size(self.stored(row, column)) != self.tile:
+                    return True
+            except (OSError, ValueError):
+                continue  # damaged: said where it is read
+        return False
 
     def _descriptor(self) -> int:
         with self._lock:
@@ -122,13 +158,37 @@ def find_level_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffT
             for size in sizes:
                 same = [page for page in pages if (page.imagewidth, page.imagelength) == size]
                 grids.append(TiffTiles(path, same[0]) if len(same) == 1 else None)
-            for page in pages:  # tuples of millions, in a cycle of references that only the collector would find
-                page.dataoffsets = page.databytecounts = ()
-                for tag in ("TileOffsets", "TileByteCounts"):
-                    del page.tags[tag]
+            _release(pages)
             return grids
     except Exception:  # not a TIFF, or one that tifffile cannot follow: OpenSlide reads it instead
         return [None] * len(sizes)
+
+
+def read_pages(path: Path) -> tuple[Page, ...]:
+    """What each picture in a TIFF file says of itself, in the file's order; none of what is no TIFF."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = _all_pages(tiff)
+            found = tuple(_page(page) for page in pages)
+            _release(pages)
+            return found
+    except Exception:  # as in `find_level_tiles`
+        return ()
+
+
+def _page(page: Any) -> Page:
+    size, tile = (int(page.imagewidth), int(page.imagelength)), (int(page.tilewidth), int(page.tilelength))
+    return Page(size, tile if page.is_tiled else None, _density(page), int(max(page.databytecounts, default=0)))
+
+
+def _density(page: Any) -> Mpp | None:
+    """µm/px by the page's own resolution tags."""
+    um = _UNITS.get(int(page.tags.valueof("ResolutionUnit", default=2)))
+    values = [page.tags.valueof(f"{axis}Resolution") for axis in "XY"]
+    if um is None or not all(isinstance(value, tuple) and all(value) for value in values):
+        return None
+    x, y = (um * below / above for above, below in values)
+    return Mpp(x, y)
 
 
 def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
@@ -139,6 +199,15 @@ def _all_pages(tiff: tifffile.TiffFile) -> list[Any]:
         if len(pages) > MAX_PAGES:
             raise ValueError("more pages than a slide has: a chain of them can be made to take hours")
     return [page.aspage() for page in pages]
+
+
+def _release(pages: Sequence[Any]) -> None:
+    """Let go of what pages say of their tiles: tuples of millions, in a cycle that only the collector would find."""
+    for page in pages:
+        page.dataoffsets = page.databytecounts = ()
+        for tag in ("TileOffsets", "TileByteCounts", "StripOffsets", "StripByteCounts"):
+            if tag in page.tags:
+                del page.tags[tag]
 
 
 def _is_plain(page: Any) -> bool:
@@ -153,3 +222,14 @@ def _is_plain(page: Any) -> bool:
         and (page.compression != tifffile.COMPRESSION.JPEG or page.photometric in _COLOURS)
         and len(page.dataoffsets) == len(page.databytecounts) == grid
     )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """tifffile tells its log of every oddity; what matters of them is said here."""
+    log = logging.getLogger("tifffile")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before

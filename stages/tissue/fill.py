@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import approximate_polygon, find_contours
 
 Mask = NDArray[np.bool_]
 
@@ -98,6 +97,8 @@ def _run_lengths(edge: Mask) -> NDArray[np.int64]:
 
 
 def _oblique_share(area: Mask) -> float:
+    from skimage.measure import approximate_polygon, find_contours  # seldom needed, and all of scipy.signal with it
+
     every = int(BLOCK) // 2
     total = straight = 0.0
     for contour in find_contours(ndimage.gaussian_filter(area[::every, ::every].astype(np.float32), 2), 0.5):

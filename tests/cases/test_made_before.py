@@ -103,4 +103,4 @@ def test_tables_are_read_back_with_their_columns(old: Path) -> None:
         columns = next(csv.reader(file))
     run_cohort(find_target(old / "slides"), old / "run", RunSettings(model=old / "one-level.safetensors"))
     with (old / "run" / "predictions.csv").open(newline="") as file:
-        assert next(csv.reader(file)) == columns
+        assert next(csv.reader(file))[: len(columns)] == columns

@@ -129,13 +129,41 @@ def test_an_empty_folder_names_what_was_searched_for(tmp_path):
     assert one_line(caught)
 
 
+def test_a_folder_that_may_not_be_read_is_left_out_and_named(folder, ordinary_user, caplog):
+    """As `lost+found` at the root of every disk; the target itself must be readable."""
+    lost = folder / "lost+found"
+    lost.mkdir()
+    lost.chmod(0)
+    assert len(find_target(folder).slides) == 3
+    assert f"no permission to search {lost}" in caplog.text
+    with pytest.raises(UsageError, match=r"cannot search .*lost\+found: Permission denied; make it readable") as caught:
+        find_target(lost)
+    assert one_line(caught)
+    with pytest.raises(UsageError, match=r"no permission to reach .*a\.svs: have the owner of the folders") as caught:
+        find_target(lost / "a.svs")
+    assert one_line(caught)
+    lost.chmod(0o755)
+
+
 def test_a_missing_target_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"no such file or folder: .*gone") as caught:
         find_target(tmp_path / "gone")
     assert one_line(caught)
 
 
-@pytest.mark.parametrize("names", [("x/s.svs", "y/s.svs"), ("s.svs", "s.ndpi"), ("S.svs", "s.tif")])
+def test_slides_of_one_name_take_that_of_the_folder_that_each_has_for_itself(tmp_path):
+    """As viewers export DICOM: a folder a slide, and the same file names in all of them."""
+    for name in ("case a/DCM_0.svs", "b/dcm_0.svs", "c/other.svs"):
+        touch(tmp_path / name)
+    slides = find_target(tmp_path).slides
+    assert [(slide.slide_id, slide.patient) for slide in slides] == [
+        ("b", "b"),
+        ("other", "other"),
+        ("case a", "case a"),
+    ]
+
+
+@pytest.mark.parametrize("names", [("x/s.svs", "x/s.ndpi", "y/s.svs"), ("s.svs", "s.ndpi"), ("S.svs", "s.tif")])
 def test_two_slides_with_one_name_in_a_folder_are_an_error_with_the_remedy(tmp_path, names):
     for name in names:
         touch(tmp_path / name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from makers import names
+from makers import names, tissue_pixels, write_slide
 
 from pipeline.output.bags import write_samples_h5
 from stages.geometry import Mpp, level_raster
@@ -124,3 +124,26 @@ def test_the_level_for_clam_is_the_nearest_in_scale(tmp_path, slides_folder):
         with h5py.File(tmp_path / "s.h5", "r") as file:
             levels[patch_mpp] = int(file["coords"].attrs["patch_level"])
     assert levels == {0.5: 0, 0.9: 0, 1.2: 1, 2.0: 1, 8.0: 1}
+
+
+def test_a_bag_of_oblong_pixels_says_both_sides(tmp_path):
+    """A reader that knows only squares must fail, not cut others than were read; frame and bounds are in the file."""
+    oblong = {"resolution": (4e4, 2e4), "resolutionunit": "CENTIMETER"}
+    facts = open_slide(write_slide(tmp_path / "a.tif", tissue_pixels(700, 600), mpp=None, levels=1, **oblong)).facts
+    write_samples_h5(
+        tmp_path / "s.h5",
+        slide_id="s",
+        facts=facts,
+        patch_px=64,
+        patch_mpp=0.5,
+        boxes_level0=[[10, 20, 128, 64]],
+        cells=[0],
+        features=np.zeros((1, 3)),
+        attention=[1],
+        weights=[1],
+    )
+    with h5py.File(tmp_path / "s.h5", "r") as file:
+        at = dict(file["coords"].attrs)
+    assert tuple(at["patch_size_level0"]) == (128, 64)
+    assert tuple(at["level0_magnification"]) == (40, 20)
+    assert (at["frame"], tuple(at["bounds_level0"])) == ("level0", (0, 0, 700, 600))

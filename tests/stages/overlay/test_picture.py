@@ -108,9 +108,9 @@ def check_blob(slide: Slide, centre: tuple[float, float], attention_mpp: float, 
     expected = [box[0, :2], box[0, :2] + box[0, 2:]]
     assert np.abs([corners.min(axis=0), corners.max(axis=0)] - np.array(expected)).max() <= 3.5 * per_pixel.max()
 
-    bounds = slide.facts.bounds
-    objects = geojson(attention, cells, box, attention_at=[0.5], weights=[1.0], bounds=bounds)["features"]
-    point = np.array(centre) - (bounds.x, bounds.y)
+    origin = slide.facts.origin
+    objects = geojson(attention, cells, box, attention_at=[0.5], weights=[1.0], origin=origin)["features"]
+    point = np.array(centre) - origin
     regions = [f for f in objects if f["properties"]["objectType"] == "annotation"]
     biggest = max(regions, key=lambda f: f["properties"]["measurements"]["attention"])
     outer = np.array(biggest["geometry"]["coordinates"][0])
@@ -150,7 +150,8 @@ def test_blob_is_found_within_bounds_away_from_the_corner(tmp_path: Path, mpp: M
     small = full[:1800, :2499].reshape(600, 3, 833, 3, 3).mean((1, 3)).astype(np.uint8)
     facts = open_slide(write_slide(tmp_path / "any.tif", full, photometric="rgb")).facts
     levels = (level_raster((2501, 1801), (2501, 1801)), level_raster((2501, 1801), (833, 600)))
-    facts = replace(facts, levels=levels, tile_sizes=((2501, 1801), (833, 600)), bounds=bounds, mpp=mpp)
+    sides = ((2501, 1801), (833, 600))
+    facts = replace(facts, levels=levels, tile_sizes=sides, bounds=bounds, origin=(bounds.x, bounds.y), mpp=mpp)
     check_blob(ArraySlide(facts, [full, small]), centre, 8.0, 4)
 
 

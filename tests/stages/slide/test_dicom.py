@@ -301,3 +301,17 @@ def test_a_table_that_cannot_be_is_not_read(tmp_path: Path, length: int, usual_m
     _, memory = attempt(path)
     assert memory < usual_memory + MEMORY_MB
     assert find_dicom_tiles(path, [(600, 500)]) == [None]
+
+
+def test_a_series_is_one_slide_by_whichever_of_its_files(tmp_path: Path) -> None:
+    """The same fingerprint and size; another level-0 file of the same size and name makes another slide."""
+    finest = write_dicom(tmp_path / "a", tissue_pixels(*SIZE, margin=0))
+    files = sorted(finest.parent.iterdir())
+    (finest.parent / "notes.dcm").write_text("none of it")
+    facts = [open_slide(file).facts for file in files]
+    assert len({(fact.fingerprint, fact.file_bytes) for fact in facts}) == 1
+    assert facts[0].file_bytes == sum(file.stat().st_size for file in files)
+    content = bytearray(finest.read_bytes())
+    content[len(content) // 2] ^= 1
+    finest.write_bytes(content)
+    assert {open_slide(file).facts.fingerprint for file in files}.isdisjoint({facts[0].fingerprint})

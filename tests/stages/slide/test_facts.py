@@ -63,18 +63,30 @@ def test_a_missing_mpp_is_refused_with_the_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("claimed", "bounds"),
+    ("claimed", "bounds", "origin", "words"),
     [
-        (("100", "50", "300", "200"), Box(100, 50, 300, 200)),
-        (("900", "700", "300", "200"), Box(900, 700, 100, 100)),
-        (("5000", "0", "10", "10"), Box(0, 0, 1000, 800)),
-        (("a", "50", "300", "200"), Box(0, 0, 1000, 800)),
+        (("100", "50", "300", "200"), Box(100, 50, 300, 200), (100, 50), None),
+        (("900", "700", "300", "200"), Box(900, 700, 100, 100), (900, 700), "reach beyond it"),
+        (
+            ("-40", "50", "300", "200"),
+            Box(0, 50, 260, 200),
+            (-40, 50),
+            "reach beyond it: of them 260 x 200 px at (0, 50)",
+        ),
+        (("5000", "0", "10", "10"), Box(0, 0, 1000, 800), (0, 0), "lie outside"),
+        (("0", "0", "-5", "10"), Box(0, 0, 1000, 800), (0, 0), "lie outside"),
+        (("a", "50", "300", "200"), Box(0, 0, 1000, 800), (0, 0), "no numbers"),
+        ((), Box(0, 0, 1000, 800), (0, 0), None),
     ],
 )
-def test_bounds_lie_inside_the_slide(claimed: tuple[str, str, str, str], bounds: Box) -> None:
-    """What the file says was scanned is cut to the slide; where nothing is left of it, it is the whole slide."""
+def test_bounds_lie_inside_the_slide(
+    claimed: tuple[str, ...], bounds: Box, origin: tuple[int, int], words: str | None
+) -> None:
+    """What the file says was scanned is cut to the slide, and that is said; QuPath still counts from what it says."""
     keys = (f"openslide.bounds-{name}" for name in ("x", "y", "width", "height"))
-    assert _bounds(dict(zip(keys, claimed, strict=True)), (1000, 800)) == bounds
+    found, corner, warning = _bounds(dict(zip(keys, claimed, strict=False)), (1000, 800))
+    assert (found, corner) == (bounds, origin)
+    assert warning is None if words is None else words in str(warning)
 
 
 @pytest.mark.parametrize(

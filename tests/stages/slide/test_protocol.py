@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from images import write_image
 from makers import tissue_pixels, write_rgba
 
@@ -20,7 +21,11 @@ from stages.slide.protocol import Slide
 
 
 @pytest.fixture(
-    scope="module", params=["its tiles", "OpenSlide", "native pyramid", "portable pyramid", "chunks on disk", "foreign"]
+    scope="module",
+    params=[
+        *("its tiles", "OpenSlide", "tifffile", "turned"),
+        *("native pyramid", "portable pyramid", "chunks on disk", "foreign"),
+    ],
 )
 def any_slide(request: pytest.FixtureRequest, slides_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Slide:
     """Every implementation of the protocol."""
@@ -30,6 +35,13 @@ def any_slide(request: pytest.FixtureRequest, slides_folder: Path, tmp_path_fact
         image = tissue_pixels(1803, 2401)
         slide = open_slide(write_rgba(folder / "a.tif", np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])))
         assert not slide.direct(0)
+    elif request.param in ("tifffile", "turned"):
+        planes = np.ascontiguousarray(tissue_pixels(1920, 2400).transpose(2, 0, 1))
+        turned = [(274, "H", 1, 6 if request.param == "turned" else 1, True)]
+        options = {"photometric": "minisblack", "tile": (240, 240), "metadata": None, "extratags": turned}
+        tifffile.imwrite(folder / "a.tif", planes, **options)
+        slide = open_slide(folder / "a.tif")
+        assert slide.direct(0) == (request.param == "tifffile")
     elif request.param == "chunks on disk":
         slide = CachedSlide(slide, ChunkCache(folder / "chunks", 10**8))
     elif request.param == "foreign":

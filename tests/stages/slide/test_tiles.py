@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import openslide
 import pytest
@@ -17,6 +19,8 @@ from makers import tissue_pixels, write_slide
 from numpy.typing import NDArray
 
 from stages.geometry import Box
+from stages.pyramid.cache import cache_pyramid
+from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideError
 from stages.slide.files import open_slide
 from stages.slide.tiff import TiffTiles, find_level_tiles
@@ -306,3 +310,45 @@ def test_other_formats_equal_openslide_too(shared_data: Path, name: str) -> None
                 continue
             for box in some_boxes(raster.width, raster.height, 4, seed=level):
                 np.testing.assert_array_equal(slide.read_level(level, box), shown_by_openslide(handle, level, box))
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "deflate", "none"])
+def test_tiles_that_are_cropped_at_the_edge_are_read(tmp_path: Path, compression: str) -> None:
+    """Some writers store what the level's edge leaves of a tile: no damage, though OpenSlide cannot read it."""
+    image = tissue_pixels(1000, 700, margin=0)
+
+    def stored(tile: NDArray[np.uint8]) -> bytes:
+        if compression == "jpeg":
+            return imagecodecs.jpeg8_encode(np.ascontiguousarray(tile), level=95, outcolorspace="ycbcr")
+        return zlib.compress(tile.tobytes()) if compression == "deflate" else tile.tobytes()
+
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for level, picture in enumerate((image, image[::2, ::2])):
+            height, width = picture.shape[:2]
+            tiff.write(
+                (
+                    stored(picture[y : y + 256, x : x + 256])
+                    for y in range(0, height, 256)
+                    for x in range(0, width, 256)
+                ),
+                shape=picture.shape,
+                dtype=np.uint8,
+                tile=(256, 256),
+                photometric="ycbcr" if compression == "jpeg" else "rgb",
+                subsampling=(2, 2) if compression == "jpeg" else None,
+                compression=None if compression == "none" else compression,
+                subfiletype=level,
+                metadata=None,
+                resolution=(20000 / (level + 1),) * 2,
+                resolutionunit="CENTIMETER",
+            )
+    slide = open_slide(path)
+    assert [slide.direct(level) for level in range(2)] == [True, True]
+    for level, picture in enumerate((image, image[::2, ::2])):
+        shown = slide.read_level(level, Box(0, 0, picture.shape[1], picture.shape[0])).astype(int)
+        assert np.abs(shown - picture).mean() < (6 if compression == "jpeg" else 1e-9)
+    pyramid = open_pyramid(cache_pyramid(slide, tmp_path / "a.zarr", everything=True))
+    np.testing.assert_array_equal(
+        pyramid.read_level(0, Box(700, 500, 300, 200)), slide.read_level(0, Box(700, 500, 300, 200))
+    )
