@@ -22,6 +22,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "geometry": (),
         "disk": (),
         "html": (),
+        "companion": (),
         "sampling": ("walk", "designs", "schemes", "draw", "estimate"),
         "slide": (
             *(

@@ -18,10 +18,12 @@ from pipeline.model.reading import image
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from stages.attention import GrainAttention, HematoxylinAttention
+from stages.companion import admit_torchvision
 from stages.disk import new_file
 
 with warnings.catch_warnings():  # other people's deprecations, at import
     warnings.simplefilter("ignore")
+    admit_torchvision()
     import lightning
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.plugins.io import CheckpointIO
