@@ -61,7 +61,7 @@ def load_model(path: AnyPath, *, device: str = "auto") -> AttentionSampler:
 
     Args:
         path: the checkpoint, `model.safetensors`.
-        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        device: "auto" ("cuda" where there is a GPU for it, else "cpu"), "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
         UsageError: missing, damaged, not one of ours; or no such device.

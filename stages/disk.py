@@ -21,6 +21,9 @@ from pathlib import Path
 PREFIX = ".saccade-"
 """How the name of everything unfinished begins."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors that mean: there is no room."""
+
 HELD_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Waits for who holds what is renamed: on Windows a virus scanner opens each new file for a moment."""
 
@@ -53,7 +56,9 @@ def new_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             flush(temporary)
         _rename(os.replace, temporary, path)
-    except BaseException:
+    except BaseException as exc:
+        if isinstance(exc, OSError) and exc.filename is None:
+            exc.filename = str(path)  # a full disk is met when there is a descriptor, not a name
         with suppress(OSError):  # why it failed tells more
             temporary.unlink()
         raise
@@ -150,6 +155,55 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
     with _seeking:  # Windows has one place a file, so that nobody may move it meanwhile
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
+
+
+def refusal(error: OSError, path: Path, *, writing: bool) -> str:
+    """Why the system lets nobody read or write at a path, and what to do about it, in words.
+
+    Args:
+        error: what it answered.
+        path: which file or folder was to be read or written.
+        writing: whether it was to be written.
+    """
+    code = error.errno
+    if code in FULL:
+        return "the disk is full: make room on it"
+    if code == errno.EROFS:
+        return "its file system is read-only: have it mounted for writing"
+    if code in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open: raise the limit (ulimit -n)"
+    if code == errno.ENAMETOOLONG:
+        return "the name is longer than the file system allows: choose a shorter one"
+    if code == errno.EISDIR:
+        return "it is a folder: give a file"
+    if getattr(error, "winerror", None) in _HELD[1:]:
+        return "another program has it open: close it there"
+    if code in (errno.EACCES, errno.EPERM):
+        return _missing_right(path, writing)
+    above = next((folder for folder in path.parents if os.path.lexists(folder)), path)
+    if code == errno.ENOTDIR or (code == errno.EEXIST and writing):
+        return f"{above if above.is_file() else path} is a file, not a folder"
+    if code == errno.ENOENT:
+        return (
+            f"there is no such file or folder{'' if above == path.parent else f', nor {path.parent}'}: correct the path"
+        )
+    return error.strerror or str(error)
+
+
+def _missing_right(path: Path, writing: bool) -> str:
+    """Which right is missing where, as far as the system tells."""
+    there = [folder for folder in reversed(path.absolute().parents) if os.path.isdir(folder)]
+    shut = next((folder for folder in there if not _may(folder, os.X_OK)), None)
+    if shut is not None:
+        return f"no permission to enter {shut}: have its owner grant that (chmod +x)"
+    if writing:
+        closed = path if os.path.lexists(path) and not _may(path, os.W_OK) else there[-1]
+        return f"no permission to write to {closed}: have its owner grant that (chmod +w)"
+    return f"no permission to read {path}: have its owner grant that (chmod +r)"
+
+
+def _may(path: Path, right: int) -> bool:
+    return os.access(path, right, effective_ids=os.access in os.supports_effective_ids)
 
 
 def holds_only(folder: Path, names: Container[str]) -> bool:

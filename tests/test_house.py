@@ -22,7 +22,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "geometry": (),
         "disk": (),
         "html": (),
-        "companion": (),
+        "torchvision": (),
         "sampling": ("walk", "designs", "schemes", "draw", "estimate"),
         "slide": (
             *(
@@ -52,9 +52,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "pipeline": {
         "errors": (),
+        "device": (),
         "version": (),
         "shipped": (),
-        "config": ("sections", "loading"),
+        "config": ("sections", "wording", "loading"),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics"),
         "model": ("values", "reading", "regions", "sampler", "look", "checkpoint"),
@@ -66,6 +67,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "info": (),
         "cache": (),
         "commands": (),
+        "exits": (),
+        "options": (),
         "cli": (),
     },
     "saccade": {

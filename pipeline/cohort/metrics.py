@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stages.companion import admit_torchvision
+from stages.torchvision import admit_torchvision
 
 METRICS = ("auroc", "auprc", "f1", "balanced_accuracy")
 NO_SITE = "no site given"

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.device import find_device
 from pipeline.model.reading import image
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from stages.attention import GrainAttention, HematoxylinAttention
-from stages.companion import admit_torchvision
 from stages.disk import new_file
+from stages.torchvision import admit_torchvision
 
 with warnings.catch_warnings():  # other people's deprecations, at import
     warnings.simplefilter("ignore")
@@ -65,6 +66,7 @@ def fit(
     is, and leaves it there: it is the caller's once the model is saved. Patches are turned and mirrored at random, for
     tissue has no up, unless ``turn`` is False.
     """
+    chosen = find_device(device)
     if not checkpoint.exists():
         _warm_up(model, view, len(labels), passes=warm_up, seed=seed, say=say)
         some = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:STANDARDISE_SLIDES].tolist()
@@ -87,8 +89,8 @@ def fit(
         warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers that are not used here
         trainer = lightning.Trainer(
             max_epochs=epochs,
-            accelerator="auto" if device == "auto" else device.partition(":")[0].replace("cuda", "gpu"),
-            devices=[int(device.partition(":")[2])] if ":" in device else 1,
+            accelerator=chosen.type,
+            devices=1 if chosen.index is None else [chosen.index],
             gradient_clip_val=gradient_clip,
             callbacks=[_Tell(say), _Keep(checkpoint)],
             plugins=[_OnDisk()],
@@ -275,8 +277,13 @@ class _OnDisk(CheckpointIO):
     ``a::b`` is the file ``a``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with new_file(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        with new_file(Path(path)) as temporary, temporary.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as exc:  # of a full disk torch says only that a position is unexpected
+                if isinstance(exc.__context__, OSError):
+                    raise exc.__context__ from None
+                raise
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         with Path(path).open("rb") as file:

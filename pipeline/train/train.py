@@ -18,6 +18,7 @@ from pipeline.cohort.metrics import evaluate, in_words
 from pipeline.cohort.splits import check_folds, refuse_twins, split_cohort
 from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
+from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import Look, look
@@ -98,6 +99,7 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
     Raises:
         UsageError: configuration, table or folder cannot be used, or no slide of some class can be read.
     """
+    find_device(config.training.device)  # said before anything is read
     told = config.cohort
     columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
     cohort = read_training_table(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stages.companion import admit_torchvision
 from stages.encoder.patch_encoder import PatchEncoder
+from stages.torchvision import admit_torchvision
 
 
 def timm_encoder(model: str, dim: int) -> PatchEncoder:

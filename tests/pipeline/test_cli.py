@@ -38,8 +38,8 @@ def test_info_warns_of_what_will_bite(tmp_path: Path) -> None:
         (["run", ".", "--out", "out", "--model", "missing.safetensors"], "no slides in"),
         (["run", "missing", "--out", "out", "--model", "missing.safetensors"], "no such file or folder"),
         (["train", "missing.yaml", "--out", "out"], "missing.yaml"),
-        (["train", "bad.yaml", "--out", "out"], "nearest known key is 'view.patch_px'"),
-        (["train", "good.yaml", "--out", "out", "--set", "view.patch_pz=3"], "nearest known key is 'view.patch_px'"),
+        (["train", "bad.yaml", "--out", "out"], "did you mean 'view.patch_px'?"),
+        (["train", "good.yaml", "--out", "out", "--set", "view.patch_pz=3"], "did you mean 'view.patch_px'?"),
         (["cache", "empty", "--out", "out"], "no slides in"),
     ],
 )

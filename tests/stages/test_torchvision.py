@@ -11,7 +11,7 @@ import pytest
 import torch
 from makers import ROOT
 
-from stages.companion import admit_torchvision
+from stages.torchvision import admit_torchvision
 
 UNFIT = """
 import torch
@@ -62,7 +62,7 @@ def test_one_that_is_broken_otherwise_is_told_in_one_line(
     torchvision: Path, monkeypatch: pytest.MonkeyPatch, error: str
 ) -> None:
     torchvision.write_text(f"raise {error}")
-    monkeypatch.setattr("stages.companion.version", lambda name: "1.2")
+    monkeypatch.setattr("stages.torchvision.version", lambda name: "1.2")
     words = r"^torchvision 1\.2 cannot be imported beside torch 1\.2 \(built for CUDA\): .*pip uninstall torchvision$"
     with pytest.raises(ImportError, match=words):
         admit_torchvision()
