@@ -150,7 +150,7 @@ def train(
 def run(
     target: Target,
     out: Annotated[Path, typer.Option(help="Where predictions, overlays and the report go; resumes what is there.")],
-    model: Annotated[Path, typer.Option(help="Checkpoint that `saccade train` wrote (model.safetensors).")],
+    model: Annotated[Path, typer.Option(help="What `saccade train` wrote: model.safetensors, or its folder.")],
     samples: Samples = None,
     tolerance: Tolerance = None,
     scheme: Annotated[
@@ -189,6 +189,9 @@ def run(
     typer.echo(
         f"{summary.ok} of {summary.total} slides predicted ({summary.reused} already done), {summary.failed} failed"
     )
+    if summary.not_counted:
+        told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
+        typer.echo(f"labelled slides that the metrics do not count: {told}")
     typer.echo(f"predictions: {out / 'predictions.csv'}\nreport:      {out / 'report.html'}")
     raise typer.Exit(1 if summary.failed else 0)
 

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, computing
 
 if TYPE_CHECKING:
     from pipeline.cache import CacheProgress, CacheSummary, Ngff
@@ -56,11 +56,12 @@ def open_slide(path: AnyPath, *, mpp: float | None = None) -> Slide:
         raise SlideError(f"{os.fspath(path)}: {exc}") from exc
 
 
+@computing()
 def load_model(path: AnyPath, *, device: str = "auto") -> AttentionSampler:
     """Load a model that `train` wrote: a torch module in evaluation mode. Nothing in the file is ever executed.
 
     Args:
-        path: the checkpoint, `model.safetensors`.
+        path: the checkpoint, `model.safetensors`, or the folder that `train` wrote it to.
         device: "auto" ("cuda" where there is a GPU for it, else "cpu"), "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
@@ -77,6 +78,7 @@ def load_model(path: AnyPath, *, device: str = "auto") -> AttentionSampler:
     return checkpoint.load_model(Path(path), device=device)
 
 
+@computing()
 def predict(
     slide: Slide | AnyPath,
     model: AttentionSampler | AnyPath,
@@ -127,6 +129,7 @@ def predict(
     return predict_slide(slide, model, samples=samples, tolerance=tolerance, scheme=scheme, seed=seed)
 
 
+@computing()
 def run(
     target: Cohort | AnyPath,
     model: AnyPath,
@@ -149,7 +152,7 @@ def run(
 
     Args:
         target: a slide, a folder (searched for slides) or a cohort table, by its path; or what `read_cohort` gave.
-        model: the checkpoint's path.
+        model: the checkpoint's path, or its folder's.
         out: the folder for predictions.csv, report.html and what belongs to each slide; made where it is missing.
         samples: see `predict`.
         tolerance: see `predict`.
@@ -224,6 +227,7 @@ class TrainSummary:
         return table(rows, header=("slides", "metric", "value (95 % interval)"), caption=str(self.model))
 
 
+@computing()
 def train(
     config: AnyPath,
     *,
@@ -258,7 +262,7 @@ def train(
     from pipeline.train.train import train_cohort
 
     metrics = train_cohort(loaded, Path(out), say=say or (lambda line: None))
-    parts = {name: told for name, told in metrics.items() if name not in ("classes", "excluded")}
+    parts = {name: told for name, told in metrics.items() if name not in ("classes", "slides", "excluded")}
     return TrainSummary(Path(out) / "model.safetensors", metrics["excluded"], parts)
 
 

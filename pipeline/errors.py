@@ -1,6 +1,14 @@
-"""The one error that means: wrong usage or configuration, nothing was started."""
+"""The one error that means: wrong usage or configuration, nothing was started; and what is said of all others."""
 
 from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+COMPUTING = ("torch", "torchmetrics", "lightning")
+"""What all that computes with a model needs; the rest does without."""
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class UsageError(Exception):
@@ -8,3 +16,26 @@ class UsageError(Exception):
 
     The message is one line that says what was expected, what was found and what to do.
     """
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """Say what to install where a library is missing that models compute with; also a decorator."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if exc.name not in COMPUTING:
+            raise
+        raise UsageError(f"this computes with {exc.name}: pip install saccade-wsi brings it") from exc
+
+
+def reason_of(exc: Exception) -> str:
+    """Why a slide failed, in one line; what was not foreseen is called so, with its type."""
+    words = " ".join(str(exc).split())
+    foreseen = type(exc).__module__.startswith(("stages.", "pipeline.")) or type(exc) is ValueError
+    return words if foreseen else f"unexpected {type(exc).__name__}: {words}"
+
+
+def is_exhaustion(exc: BaseException) -> bool:
+    """Whether the process ran out of memory or of open files: that is no slide's fault."""
+    return isinstance(exc, MemoryError) or (isinstance(exc, OSError) and exc.errno in _EXHAUSTED)

@@ -10,13 +10,11 @@ from typing import Any
 
 import typer
 
-from pipeline.errors import UsageError
+from pipeline.errors import COMPUTING, UsageError
 from pipeline.version import DISTRIBUTION
 from stages.disk import refusal
 
 INTERRUPTED = 130
-COMPUTING = ("torch", "torchmetrics", "lightning")
-"""What the commands that compute with a model need; the others do without."""
 
 _Typed: type[Exception] = typer.BadParameter.__mro__[2]  # whose name is another in each release
 _OURS = ("saccade", "pipeline", "stages")
@@ -70,7 +68,7 @@ def _package(error: ImportError) -> str:
     if not isinstance(error, ModuleNotFoundError):
         return f"{name} cannot be imported ({reason}): install it again, pip install --force-reinstall {_project(name)}"
     if name in COMPUTING:
-        return f"this command computes with {name}: pip install {DISTRIBUTION} brings it"
+        return f"this computes with {name}: pip install {DISTRIBUTION} brings it"
     return f"this needs {name}, which is not installed: pip install {_project(name)}"
 
 

@@ -60,6 +60,10 @@ PREDICT = ("tests/stages/prediction/test_predict.py",)
 RUN_KEYS = ("tests/pipeline/run/test_keys.py",)
 SPLITS = ("tests/pipeline/cohort/test_splits.py",)
 TRAIN_KEYS = ("tests/pipeline/train/test_keys.py",)
+_LEFT_OUT = "tests/pipeline/train/test_left_out.py::test_"
+LEFT_OUT = (f"{_LEFT_OUT}damaged_slides_are_left_out_named_and_counted_and_tried_again_once_they_are_whole",)
+STAYS_OUT = (f"{_LEFT_OUT}what_an_interrupted_training_left_out_stays_out",)
+LOOKS = ("tests/pipeline/train/test_looks.py",)
 WEIGH = ("tests/stages/prediction/test_weigh.py",)
 FOLDS = ("tests/pipeline/train/test_train.py::test_cross_validation_tests_every_slide_once",)
 OTHER_VAL = ("tests/pipeline/train/test_train.py::test_other_slides_to_calibrate_on_make_an_earlier_model_stale",)
@@ -85,11 +89,31 @@ MUTANTS = (
         RUN_KEYS,
     ),
     # what a model depends on
-    Mutant("training key without labels", "s.label, s.mpp) for", "s.mpp) for", TRAIN_KEYS),
-    Mutant("training key without mpp", "s.label, s.mpp) for", "s.label) for", TRAIN_KEYS),
-    Mutant("training key without the files' sizes", "s.path.stat().st_size, s.label", "s.label", TRAIN_KEYS),
-    Mutant("training key without the training section", '{"training": {"device"}', '{"training": True', TRAIN_KEYS),
-    Mutant("training key with the device", '{"training": {"device"}, "reading"', '{"reading"', TRAIN_KEYS),
+    Mutant("training key without labels", 'slide.label,\n            "mpp"', 'None,\n            "mpp"', TRAIN_KEYS),
+    Mutant(
+        "training key without mpp",
+        '"mpp": slide.mpp,\n            "site"',
+        '"mpp": None,\n            "site"',
+        TRAIN_KEYS,
+    ),
+    Mutant(
+        "training key without sites",
+        'slide.mpp,\n            "site": slide.site',
+        'slide.mpp,\n            "site": None',
+        TRAIN_KEYS,
+    ),
+    Mutant("training key without roles", '"role": part,', '"role": "train",', TRAIN_KEYS),
+    Mutant("training key without content", "fingerprints.get(slide.slide_id),", '"",', TRAIN_KEYS),
+    Mutant("training key without the encoder's weights", '"weights": digest,', '"weights": None,', TRAIN_KEYS),
+    Mutant("training key without its version", '"version": TRAINING_VERSION,', '"version": 1,', TRAIN_KEYS),
+    Mutant("training key without the training section", "settings={**settings, ", "settings={", TRAIN_KEYS),
+    Mutant("training key with the device", '"calibration_slides", "device"}', '"calibration_slides"}', TRAIN_KEYS),
+    Mutant("a finished model is lost", "        keep_aside(job)\n", "        pass\n", LEFT_OUT),
+    Mutant(
+        "a slide that failed is tried again", "if i not in self.lost]\n        while", "]\n        while", STAYS_OUT
+    ),
+    Mutant("what was left out is forgotten", "dict(self._slides.lost)\n", "{}\n", STAYS_OUT),
+    Mutant("files stay open", "self._kept[oldest].at_rest()", "self._kept[oldest]", LOOKS),
     # intervals
     Mutant("--tolerance without the Bonferroni share", "confidence=1 - 0.05 / ", "confidence=0.95 or ", INTERVALS),
     Mutant("intervals at 90 %", "0.5 + confidence / 2", "0.475 + confidence / 2", PREDICT),
@@ -97,7 +121,7 @@ MUTANTS = (
     Mutant(
         "intervals calibrated to 90 %", "half_width(evidence, n), 0.95)", "half_width(evidence, n), 0.9)", CALIBRATE
     ),
-    Mutant("calibrated on slides of the training", '[*job.held_out.get("val", ()), *job', "[*job", OTHER_VAL),
+    Mutant("calibrated on slides of the training", "in (*val, *job.train)", "in job.train", OTHER_VAL),
     Mutant(
         "slopes of many classes replaced by equal shares",
         "torch.softmax(others, -1)",

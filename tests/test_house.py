@@ -60,7 +60,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics"),
         "model": ("values", "reading", "regions", "sampler", "look", "checkpoint"),
         "predict": (),
-        "train": ("calibrate", "fit", "train"),
+        "train": ("looks", "key", "job", "calibrate", "slides", "warm_up", "fit", "train"),
         "report": ("report",),
         "run": ("workers", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),

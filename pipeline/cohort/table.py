@@ -120,7 +120,7 @@ def read_training_table(
     positive: str | None = None,
     folds: int | None = None,
 ) -> Cohort:
-    """A cohort table fit for training: every slide exists, has a label and a patient, who is on one side of a split.
+    """A cohort table fit for training: every slide has a label and a patient, who is on one side of a split.
 
     Args:
         table, label, root, columns: as in `read_table`.
@@ -128,14 +128,13 @@ def read_training_table(
         folds: of a cross-validation that replaces the table's split or fold column, or None.
 
     Raises:
-        UsageError: as `read_table`, and where a slide has a problem, no label or no patient though others do, there is
-            only one class, the split column is half filled or parts a patient's slides, or a part of the table (train,
-            test or a fold) has no slides or lacks a class.
+        UsageError: as `read_table`, and where a slide has no label or no patient though others do, no slide at all is
+            there, there is only one class, the split column is half filled or parts a patient's slides, or a part of
+            the table (train, test or a fold) has no slides or lacks a class.
     """
     cohort = read_table(table, label=label, root=root, columns=columns, training=True)
-    problems = [slide.problem for slide in cohort.slides if slide.problem]
-    if problems:
-        raise UsageError(f"{table}: {problems[0]}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""))
+    if all(slide.problem for slide in cohort.slides):  # some may have gone; none there is a wrong folder
+        raise UsageError(f"{table}: {cohort.slides[0].problem} (and {len(cohort.slides) - 1} more, all of them)")
     unlabelled = [slide.slide_id for slide in cohort.slides if slide.label is None]
     name = cohort.columns["label"]
     if unlabelled:

@@ -211,11 +211,12 @@ class TrainingConfig(_Section):
         default=8, ge=1, description="Slides per step; each brings train_samples patches into memory."
     )
     learning_rate: float = Field(
-        default=1e-3, gt=0, description="Peak step size of the optimiser; the method's paper uses 1e-3."
+        default=1e-3, gt=0, le=1, description="Peak step size of the optimiser; the method's paper uses 1e-3."
     )
     attention_rate: float = Field(
         default=0.1,
         gt=0,
+        le=1000,
         description="Step size of the attention net as a share of learning_rate: it starts warm and moves with care.",
     )
     warm_up: int = Field(

@@ -27,6 +27,8 @@ from stages.disk import new_file, refusal
 from stages.prediction.intervals import Calibration
 
 FORMAT = "saccade-2"
+MODEL = "model.safetensors"
+"""What `saccade train` calls it."""
 
 
 _DTYPES = {
@@ -48,7 +50,7 @@ def save_model(model: AttentionSampler, path: Path) -> None:
 
     The file is ``n``, 8 bytes little-endian; a JSON header of ``n`` bytes, padded with spaces to a multiple of 8; the
     tensors end to end, widest type first so that each is aligned, then by name. The header's ``__metadata__`` has the
-    texts ``format`` and, as JSON, ``spec`` and ``calibration``.
+    texts ``format`` and, as JSON, ``spec``, ``calibration`` and ``trained_on``, fingerprints of slides.
 
     Raises:
         KeyError: a weight is of a type that the format has no name for.
@@ -57,6 +59,8 @@ def save_model(model: AttentionSampler, path: Path) -> None:
     metadata = {"format": FORMAT, "spec": json.dumps(asdict(model.spec))}
     if model.calibration is not None:
         metadata["calibration"] = json.dumps(asdict(model.calibration))
+    if model.trained_on:
+        metadata["trained_on"] = json.dumps(sorted(model.trained_on))
     state = sorted(model.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0]))
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -75,15 +79,14 @@ def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
     """Read a checkpoint written by `save_model`; nothing in it is ever executed.
 
     Args:
-        path: the file.
+        path: the file, or the folder that `saccade train` wrote it to.
         device: "cpu", "cuda", "cuda:N", "mps", or "auto": "cuda" where there is a GPU for it, else "cpu".
 
     Raises:
         UsageError: missing, truncated, or not one of ours; its encoder needs what is not installed; or no such device.
     """
     chosen = find_device(device)
-    if os.path.isdir(path):
-        raise UsageError(f"{path} is a folder: give the file in it, {path / 'model.safetensors'}")
+    path = find_model(path)
     try:
         path.open("rb").close()  # whose errors say why
         with safetensors.safe_open(path, framework="pt") as file:
@@ -94,7 +97,11 @@ def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
             )
         spec = json.loads(metadata["spec"])
         spec["classes"] = tuple(spec["classes"])
-        model = AttentionSampler(ModelSpec(**spec), calibration=_calibration(metadata.get("calibration")))
+        model = AttentionSampler(
+            ModelSpec(**spec),
+            calibration=_calibration(metadata.get("calibration")),
+            trained_on=json.loads(metadata.get("trained_on", "[]")),
+        )
         model.load_state_dict(safetensors.torch.load_file(path))
     except FileNotFoundError as exc:
         raise UsageError(f"no checkpoint at {path}: give the model.safetensors that `saccade train` wrote") from exc
@@ -109,6 +116,24 @@ def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
         return model.to(chosen).eval()
     except RuntimeError as exc:  # out of its memory, or its driver is older than torch
         raise UsageError(f"cannot compute on {device!r}: {str(exc).splitlines()[0]}; use --device cpu") from exc
+
+
+def find_model(path: Path) -> Path:
+    """The checkpoint that a path means: the file, or the one in the folder of a training.
+
+    Raises:
+        UsageError: a folder without one; it says whether a training is unfinished there.
+    """
+    if not os.path.isdir(path):
+        return path
+    if (path / MODEL).is_file():
+        return path / MODEL
+    inside = sorted(f"{at.parent.name}/{MODEL}" for at in path.glob(f"*/{MODEL}"))
+    if any(path.glob("training-*.json")) or any(path.glob("training-*.ckpt")) or (path / "splits.csv").exists():
+        folds = f", or give a model in it: {', '.join(inside)}" if inside else ""
+        raise UsageError(f"{path} holds an unfinished training: run its `saccade train` again to finish it{folds}")
+    near = f" give the one in it that you mean: {', '.join(inside)}" if inside else " give what `saccade train` wrote"
+    raise UsageError(f"{path} is a folder without a {MODEL}:{near}")
 
 
 def _calibration(text: str | None) -> Calibration | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import pickle
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,17 @@ class Look:
         """The model's part of this look."""
         regions = self.insider.patches if self.insider else None
         return View(self.thumbnail.rgb, self.tissue, self.reader.patches, regions)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that its arrays take."""
+        return sum(a.nbytes for a in (self.thumbnail.rgb, self.mask, self.share, self.tissue))
+
+    def at_rest(self) -> Look:
+        """The same look at a slide that has no file open, and opens what it needs when it is read again."""
+        slide = pickle.loads(pickle.dumps(self.slide))  # slides pickle by their path
+        insider = None if self.insider is None else replace(self.insider, slide=slide)
+        return replace(self, slide=slide, reader=replace(self.reader, slide=slide), insider=insider)
 
     def count(self, cells: NDArray[np.int64], opened: NDArray[np.int64]) -> ReadCount:
         """What the thumbnail, these cells' patches and the second look at these regions cost to read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,15 +12,57 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.errors import is_exhaustion, reason_of
 from stages.sampling.walk import hilbert_order
+from stages.slide.facts import SlideError
+
+
+class UnreadError(SlideError):
+    """Some of the slides that were to be read together cannot be read.
+
+    Attributes:
+        reasons: what came of each of them, by its place among those that were asked for.
+    """
+
+    def __init__(self, reasons: Mapping[int, Exception]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+    def __str__(self) -> str:
+        return reason_of(next(iter(self.reasons.values())))
 
 
 def read_together(
     asked: Sequence[tuple[Callable[[NDArray[np.int64]], Any] | None, Tensor]], device: torch.device
 ) -> list[Tensor]:
-    """Pixels (N, P, P, 3) uint8 of the cells that are asked of each reader, by dask on threads."""
-    lazy = [read(cells.cpu().numpy()) for read, cells in asked if read is not None]
-    return [torch.from_numpy(p).to(device) for p in dask.compute(*lazy, scheduler="threads")]
+    """Pixels (N, P, P, 3) uint8 of the cells that are asked of each reader, by dask on threads; empty where none are.
+
+    Raises:
+        UnreadError: some of them fail, twice and alone; it says which.
+    """
+    lazy = [() if read is None or not len(cells) else read(cells.cpu().numpy()) for read, cells in asked]
+    try:
+        pixels = dask.compute(*lazy, scheduler="threads")
+    except Exception as exc:
+        if is_exhaustion(exc):
+            raise
+        pixels = _read_alone(lazy)
+    return [torch.from_numpy(np.asarray(p, np.uint8)).to(device) for p in pixels]
+
+
+def _read_alone(lazy: Sequence[Any]) -> tuple[Any, ...]:
+    """One after the other, which tells whose fault it is."""
+    pixels, reasons = [], {}
+    for place, one in enumerate(lazy):
+        try:
+            pixels.extend(dask.compute(one, scheduler="threads"))
+        except Exception as exc:
+            if is_exhaustion(exc):
+                raise
+            reasons[place] = exc
+    if reasons:
+        raise UnreadError(reasons) from next(iter(reasons.values()))
+    return tuple(pixels)
 
 
 def image(rgb: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:

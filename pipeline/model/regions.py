@@ -63,12 +63,12 @@ def look_inside(
         opened: of each slide, region -> log attention inside it; used and added to, so that none is read twice.
     """
     new = [sorted(set(r.tolist()) - k.keys()) for r, k in zip(regions, opened, strict=True)]
-    asked = [(v.regions, torch.tensor(n)) for v, n in zip(views, new, strict=True) if n]
+    asked = [(v.regions, torch.tensor(n, dtype=torch.int64)) for v, n in zip(views, new, strict=True)]
     device = tissues[0].device
-    images = iter(read_together(asked, device) if asked else [])
-    for tissue, found, cells in zip(tissues, opened, new, strict=True):
+    images = read_together(asked, device)
+    for tissue, found, cells, pixels in zip(tissues, opened, new, images, strict=True):
         if cells:
-            logits = inner(image(next(images), device))
+            logits = inner(image(pixels, device))
             parts = zip(logits, tissue[cells], strict=True)
             found.update(zip(cells, [masked_log_softmax(one.flatten(), mask) for one, mask in parts], strict=True))
     return [torch.stack([k[cell] for cell in r.tolist()]) for r, k in zip(regions, opened, strict=True)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-import dask
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ from stages.prediction.predict import Prediction, predict
 from stages.sampling.designs import Draw
 from stages.sampling.draw import draw, draw_judged
 from stages.sampling.estimate import entropy, hard_bound
-from stages.sampling.schemes import SCHEMES
+from stages.sampling.schemes import DEFAULT, SCHEMES
+
+_log = logging.getLogger(__name__)
 
 FEATURE_SCALE = 10.0
 """The head reads ``FEATURE_SCALE * Phi``: unit features alone would keep its logits, and its gradients, small."""
@@ -36,14 +38,25 @@ class AttentionSampler(nn.Module):
 
     ``logits = W (10 Phi) + b`` with ``Phi = sum_i a_i f_i`` estimated from a draw (Katharopoulos & Fleuret, 2019). With
     two levels ``a_{ri} = A_r b_{i|r}``: A from the thumbnail, b from a second look that is taken in drawn regions only.
+
+    Attributes:
+        spec: what it is, but for the weights.
+        calibration: of its intervals; None: what a draw tells by itself.
+        trained_on: fingerprints of the slides whose labels it was fitted to.
     """
 
     def __init__(
-        self, spec: ModelSpec, *, encoder_weights: Path | None = None, calibration: Calibration | None = None
+        self,
+        spec: ModelSpec,
+        *,
+        encoder_weights: Path | None = None,
+        calibration: Calibration | None = None,
+        trained_on: Iterable[str] = (),
     ) -> None:
         super().__init__()
         self.spec = spec
         self.calibration = calibration
+        self.trained_on = frozenset(trained_on)
         side = spec.cell_px * (spec.region_cells if spec.inner_mpp else 1)
         self.attention = build_attention(spec.attention, cell_px=side)
         self.inner = ThumbnailAttention(cell_px=spec.inner_cell_px) if spec.inner_mpp else None
@@ -117,9 +130,10 @@ class AttentionSampler(nn.Module):
         """Predict one slide from one draw, or from ever larger ones until it is sure enough.
 
         With a ``tolerance`` the first draw has the model's own budget and each further one up to twice the last, until
-        no class's interval reaches farther than ``tolerance`` from its probability. Patches are kept: none is read
-        twice, and no region is looked into twice. Each of at most J draws has an interval of confidence
-        ``1 - 0.05 / J``, so that all hold together in 95 % of slides, and stopping at any of them is fair (Bonferroni).
+        no class's interval reaches farther than ``tolerance`` from its probability, or until its scheme tells no
+        interval of a larger draw (`Scheme.most_judged`), which is logged. Patches are kept: none is read twice, and no
+        region is looked into twice. Each of at most J draws has an interval of confidence ``1 - 0.05 / J``, so that all
+        hold together in 95 % of slides, and stopping at any of them is fair (Bonferroni).
 
         Args:
             view: the slide.
@@ -131,6 +145,9 @@ class AttentionSampler(nn.Module):
         attention = self.attend(view)
         tissue = int(view.tissue.sum())
         most = min(tissue, samples or tissue)
+        limit = SCHEMES[scheme or self.spec.scheme].most_judged
+        if tolerance is not None and limit is not None and tissue > limit:
+            most = min(most, limit)  # no larger draw would tell how sure it is
         budget = (samples or self.spec.samples) if tolerance is None else min(self.spec.samples, most)
         draws = 1 if tolerance is None else 1 + math.ceil(math.log2(most / budget))
         known: dict[int, Tensor] = {}
@@ -150,6 +167,12 @@ class AttentionSampler(nn.Module):
             if tolerance is None or prediction.reach <= tolerance or next_budget <= budget:
                 break
             budget = next_budget
+        if tolerance is not None and prediction.reach > tolerance and not samples and most < tissue:
+            _log.warning(
+                "the tolerance %g is not reached: %s tells no interval beyond %d of the slide's %d patches, and it "
+                "still reaches %.3f; use --scheme %s",
+                *(tolerance, scheme or self.spec.scheme, most, tissue, prediction.reach, DEFAULT),
+            )
         log_attention = self._all_attention(view, attention, opened)
         cells = torch.tensor(sorted(known), device=log_attention.device)
         weights = torch.zeros(log_attention.numel(), dtype=torch.float64, device=cells.device)
@@ -251,8 +274,8 @@ class AttentionSampler(nn.Module):
         """Features (M, D) of the cells' patches, in blocks that bound the encoder's memory."""
         blocks = []
         for part in np.array_split(cells, -(-len(cells) // ENCODER_BLOCK)):
-            (patches,) = dask.compute(view.patches(part), scheduler="threads")
-            blocks.append(self.encoder(torch.from_numpy(patches).to(self.device)))
+            (patches,) = read_together([(view.patches, torch.from_numpy(part))], self.device)
+            blocks.append(self.encoder(patches))
         return torch.cat(blocks)
 
     @torch.no_grad()

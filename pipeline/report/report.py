@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pipeline.cohort.metrics import METRICS
+
 MISSING = "\N{EN DASH}"
 
 STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
@@ -29,7 +31,8 @@ def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str
         rows: a dict for each slide, keyed as the columns of predictions.csv; a failed slide needs only ``slide_id``,
             ``path``, ``status`` and ``error``.
         run: as in run.json: ``classes``, ``command``, ``settings``, ``started``, ``ended``, ``reused``, ``bytes_read``,
-            ``slide_bytes`` and ``metrics`` (name -> ``{"value", "low", "high"}``); what is missing is left out.
+            ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``) and ``not_counted``; what is missing is
+            left out.
     """
     done = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
@@ -38,7 +41,7 @@ def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str
         f'<p class="soft">{_when(run)}</p>',
         _cards(done, failed, run),
         _failures(failed),
-        _metrics(run.get("metrics") or {}),
+        _metrics(run.get("metrics") or {}, run.get("not_counted") or {}),
         _slides(done, list(run.get("classes") or [])),
         _origin(run),
     ]
@@ -161,11 +164,13 @@ def _failures(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _metrics(metrics: Mapping[str, Any]) -> str:
-    scores = {name: score for name, score in metrics.items() if isinstance(score, Mapping) and "value" in score}
+def _metrics(metrics: Mapping[str, Any], not_counted: Mapping[str, int]) -> str:
+    # by their names: a class may be called "value"
+    scores = {name: metrics[name] for name in METRICS if isinstance(metrics.get(name), Mapping)}
     if not scores:
         return ""
     of = [_count(int(metrics[key]), key[:-1]) for key in ("slides", "patients") if _number(metrics.get(key))]
+    of += [f"not counted: {count} {why}" for why, count in not_counted.items()]
     of += [f"positive class: {metrics['positive']}"] if metrics.get("positive") else []
     lines = []
     for key, score in scores.items():

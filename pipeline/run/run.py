@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,10 +15,10 @@ import numpy as np
 from pipeline.cohort.table import Cohort
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.run_record import write_run
-from pipeline.output.table import write_predictions
+from pipeline.output.table import prediction_columns, write_predictions
 from pipeline.predict import check_budget
 from pipeline.run.slide import RunSettings, process_slide
 from pipeline.run.workers import each
@@ -38,8 +39,9 @@ class RunSummary:
         failed: how many could not be.
         reused: how many of the predicted ones were so by an earlier run.
         rows: the rows of predictions.csv, by column.
-        metrics: of the slides that have labels, of those whose split is test where the table has splits; empty where
-            there are none, or of one class only.
+        metrics: of the slides that have labels and are counted; empty where there are none, or of one class only.
+        not_counted: how many labelled slides are not, by why: the model was trained on them, or the table says that
+            they are to train ("train") or to choose with ("val").
     """
 
     total: int
@@ -48,6 +50,7 @@ class RunSummary:
     reused: int
     rows: list[dict[str, Any]] = field(repr=False)
     metrics: dict[str, Any] = field(repr=False)
+    not_counted: dict[str, int] = field(default_factory=dict, repr=False)
 
     def _repr_html_(self) -> str:
         rows = [(row["slide_id"], in_words(row)) for row in self.rows]
@@ -71,6 +74,8 @@ def run_cohort(
         UsageError: nothing was started, because the model, the output folder or the scheduler cannot be used.
     """
     _check_mpp(settings.mpp)
+    # workers may have another working directory
+    settings = replace(settings, model=find_model(settings.model).resolve())
     check_device(settings.device)
     # a device that is not here may be where the scheduler's workers are; ours load the model themselves
     if scheduler is None:
@@ -78,9 +83,9 @@ def run_cohort(
     spec = load_model(settings.model, device="cpu" if workers or scheduler else settings.device).spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
+    prediction_columns(spec.classes)  # names that collide would be told at the end only
     prepare_output(out, names=RUN)
     started = time.time()
-    settings = replace(settings, model=settings.model.resolve())  # workers may have another working directory
     digest = model_digest(settings.model)
     rows: dict[str, dict[str, Any]] = {}
     reused = 0
@@ -125,9 +130,13 @@ def _finish(
     from pipeline.report.report import write_report
 
     done = [(slide, row) for slide, row in zip(cohort.slides, rows, strict=True) if row["status"] == "ok"]
-    # what the table gives to training says nothing of slides that a model has not seen
-    judged = [(slide, row) for slide, row in done if slide.split in (None, "test")]
-    labelled = [(slide, row) for slide, row in judged if slide.label is not None]
+    labelled, not_counted = [], Counter[str]()
+    for slide, row in done:
+        why = "trained on" if row.pop("trained_on") else slide.split
+        if slide.label is not None and why in (None, "test"):
+            labelled.append((slide, row))
+        elif slide.label is not None:
+            not_counted[f"{why}"] += 1
     metrics: dict[str, Any] = {}
     if len({slide.label for slide, _ in labelled}) > 1:
         metrics = evaluate(
@@ -137,7 +146,7 @@ def _finish(
             classes,
             sites=[slide.site for slide, _ in labelled],
         )
-    summary = RunSummary(len(rows), len(done), len(rows) - len(done), reused, rows, metrics)
+    summary = RunSummary(len(rows), len(done), len(rows) - len(done), reused, rows, metrics, dict(not_counted))
     run = {
         "command": list(command),
         "settings": asdict(settings),
@@ -151,6 +160,7 @@ def _finish(
         "bytes_read": sum(row["bytes_read"] for _, row in done),
         "slide_bytes": sum(row.pop("slide_bytes") for _, row in done),
         "metrics": metrics,
+        "not_counted": dict(not_counted),
     }
     write_predictions(out / "predictions.csv", rows, classes)
     write_run(out / "run.json", run)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cohort.table import CohortSlide
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, reason_of
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.sampler import AttentionSampler
 from pipeline.output.attention_map import write_attention_zarr
@@ -54,8 +54,8 @@ def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
     """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
 
     Returns:
-        The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes`` and ``reused``: whether an
-        earlier result was still valid.
+        The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``reused``: whether an
+        earlier result was still valid, and ``trained_on``: whether the model was fitted to it.
     """
     started = time.perf_counter()
     try:
@@ -63,11 +63,7 @@ def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
             raise ValueError(slide.problem)
         row = _predict_slide(slide, out, settings, digest, started)
     except Exception as exc:
-        known = type(exc).__module__.startswith(("stages.", "pipeline.")) or type(exc) is ValueError
-        error = (
-            " ".join(str(exc).split()) if known else f"unexpected {type(exc).__name__}: {' '.join(str(exc).split())}"
-        )
-        row = {"status": "failed", "error": error, "seconds": time.perf_counter() - started}
+        row = {"status": "failed", "error": reason_of(exc), "seconds": time.perf_counter() - started}
     return {"slide_id": slide.slide_id, "path": str(slide.path), **row}
 
 
@@ -87,9 +83,10 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         "seed": settings.seed,
     }
     key = slide_key(facts.fingerprint, parts)
+    trained_on = facts.fingerprint in model.trained_on
     commit = read_commit(folder)
     if commit is not None and commit["key"] == key:
-        return {**commit["row"], "slide_bytes": commit["slide_bytes"], "reused": True}
+        return {**commit["row"], "slide_bytes": commit["slide_bytes"], "reused": True, "trained_on": trained_on}
     if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
         raise ValueError(
             f"{folder} already holds another slide of this name ({commit['path']}): "
@@ -103,7 +100,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         scheme=settings.scheme,
         seed=settings.seed,
     )
-    return _write_slide(slide, folder, key, found, started)
+    return {**_write_slide(slide, folder, key, found, started), "trained_on": trained_on}
 
 
 def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePrediction, started: float) -> dict[str, Any]:

@@ -14,23 +14,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.errors import reason_of
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from stages.prediction.intervals import Calibration, Evidence, fit_calibration, joined
+from stages.sampling.schemes import SCHEMES
 from stages.slide.facts import SlideError
 
 DRAWS = 100
 """Draws of every slide at every budget."""
-BLOCK = 100
-"""Draws that are made together: what bounds the memory."""
+BLOCK, BLOCK_VALUES = 100, 2**26
+"""Draws that are made together, and contrasts of theirs at most: what bounds the memory."""
 SMALLEST, MOST = 8, 256
 """Budgets are the model's own and the powers of two from the one to the other, or to eight times the model's own: what
-users ask for, and what `--tolerance` comes to."""
+users ask for, and what `--tolerance` comes to; as far as the scheme tells intervals."""
 
 
 @torch.no_grad()
 def calibrate(
-    model: AttentionSampler, views: Sequence[Callable[[], View]], *, seed: int, say: Callable[[str], None]
+    model: AttentionSampler,
+    views: Sequence[Callable[[], View]],
+    *,
+    seed: int,
+    say: Callable[[str], None],
+    leave_out: Callable[[int, str], None] | None = None,
 ) -> Calibration | None:
     """Fit the interval's rule to draws of slides that are read whole; None where no slide is large enough to draw from.
 
@@ -39,22 +46,30 @@ def calibrate(
         views: slides of the kind that will be predicted, the fewer of them trained on the better.
         seed: of the draws.
         say: progress.
+        leave_out: told of each slide that cannot be read whole, by its place among ``views``, and why; default: it is
+            said.
     """
     doubled = (SMALLEST * 2**k for k in range(32))
-    most = max(MOST, 8 * model.spec.samples)
-    budgets = sorted({model.spec.samples, *takewhile(lambda n: n <= most, doubled)})
+    most, scheme = max(MOST, 8 * model.spec.samples), SCHEMES[model.spec.scheme]
+    budgets = sorted({model.spec.samples, *takewhile(lambda n: n <= most and scheme.judges(n), doubled)})
     generator = torch.Generator(model.device).manual_seed(seed)
     found: dict[int, list[tuple[Evidence, Tensor]]] = {n: [] for n in budgets}
     for number, view in enumerate(views, 1):
+        before, one = generator.get_state(), {}
         try:
             one = drawn_errors(model, view(), budgets, draws=DRAWS, generator=generator)
         except SlideError as exc:  # reading all of a slide meets what training never touched
-            say(f"calibrating intervals: left out: {exc}")
-            one = {}
+            generator.set_state(before)  # what the others draw does not depend on it
+            if leave_out is None:
+                say(f"calibrating intervals: left out: {reason_of(exc)}")
+            else:
+                leave_out(number - 1, f"when read whole to calibrate intervals: {reason_of(exc)}")
         for n, drawn in one.items():
             found[n].append(drawn)
         if number % 4 == 0 or number == len(views):
             say(f"calibrating intervals: read {number}/{len(views)} slides whole")
+    if not any(found.values()):
+        say("calibrating intervals: no slide could be read whole or is large enough: each draw tells for itself")
     return fit_calibration({n: parts for n, parts in found.items() if parts})
 
 
@@ -77,7 +92,8 @@ def drawn_errors(
     out = {}
     for n in budgets:
         if n < len(every):
-            blocks = [min(BLOCK, draws - done) for done in range(0, draws, BLOCK)]
-            together = joined([evidence(n, block) for block in blocks])
+            block = max(1, min(BLOCK, BLOCK_VALUES // n**2))
+            blocks = [min(block, draws - done) for done in range(0, draws, block)]
+            together = joined([evidence(n, many) for many in blocks])
             out[n] = together, together.log_odds - truth
     return out

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import dask
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pipeline.device import find_device
-from pipeline.model.reading import image
+from pipeline.errors import UsageError
 from pipeline.model.sampler import AttentionSampler
-from pipeline.model.values import View
-from stages.attention import GrainAttention, HematoxylinAttention
+from pipeline.model.values import Outcome, View
+from pipeline.train.slides import LeaveOut, TrainingSlides
+from pipeline.train.warm_up import warm_up as warm_attention
 from stages.disk import new_file
 from stages.torchvision import admit_torchvision
 
@@ -33,10 +33,8 @@ Batch = list[int]
 
 STANDARDISE_SLIDES = 16
 """Slides whose drawn patches set the scale of the features before training."""
-WARM_UP_REGIONS = 8
-"""Regions of a slide that a pass of the second look's warm-up reads."""
-WARM_UP_TEMPERATURE = 0.007
-"""Hematoxylin density that multiplies attention by e: sharp enough that the warm attention prefers dense nuclei."""
+DIVERGED = 1e10
+"""A weight beyond this is no use to anyone."""
 
 
 def fit(
@@ -58,6 +56,8 @@ def fit(
     device: str,
     say: Callable[[str], None],
     turn: bool = True,
+    leave_out: LeaveOut | None = None,
+    lost: Mapping[int, str] | None = None,
 ) -> None:
     """Fit ``model`` in place on slides with class indices ``labels``; ``view(i)`` gives slide ``i``.
 
@@ -65,15 +65,22 @@ def fit(
     of the control variate where the model has one; AdamW with one cosine cycle. Goes on from ``checkpoint`` where one
     is, and leaves it there: it is the caller's once the model is saved. Patches are turned and mirrored at random, for
     tissue has no up, unless ``turn`` is False.
+
+    A slide that cannot be read is left out from then on and ``leave_out`` told of its index and why; what was learnt
+    from it stays. The other slides keep their places in the order and their steps. Those of ``lost`` are never tried.
+
+    Raises:
+        UsageError: the steps are so large that the weights grow beyond all bounds.
     """
     chosen = find_device(device)
+    slides = TrainingSlides(len(labels), view, leave_out, lost)
     if not checkpoint.exists():
-        _warm_up(model, view, len(labels), passes=warm_up, seed=seed, say=say)
-        some = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:STANDARDISE_SLIDES].tolist()
-        model.standardise([view(i) for i in some], samples=samples, generator=torch.Generator().manual_seed(seed))
+        slides.phase = "the warm-up"
+        warm_attention(model, slides, passes=warm_up, seed=seed, say=say)
+        _standardise(model, slides, samples=samples, seed=seed)
     module = _Fitting(
         model,
-        view,
+        slides,
         torch.tensor(labels),
         samples=samples,
         batch_size=batch_size,
@@ -105,75 +112,14 @@ def fit(
         trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
 
 
-def _warm_up(
-    model: AttentionSampler,
-    view: Callable[[int], View],
-    slides: int,
-    *,
-    passes: int,
-    seed: int,
-    say: Callable[[str], None],
-) -> None:
-    """Fit a learned attention to a map that needs no training first: no labels, no patches.
+def _standardise(model: AttentionSampler, slides: TrainingSlides, *, samples: int, seed: int) -> None:
+    order = torch.randperm(slides.count, generator=torch.Generator().manual_seed(seed)).tolist()
+    some = [i for i in order if i not in slides.lost][:STANDARDISE_SLIDES]
 
-    From uniform attention a small lesion is a few per cent of every gradient; nuclei are a better first guess of where
-    to look. On the thumbnail that is where hematoxylin is dense, and in a second look where it is grainy. Loss:
-    ``KL(given attention || learned attention)``.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    if passes and model.spec.attention == "learned":
-        given = HematoxylinAttention(cell_px=model.attention.cell_px, temperature=WARM_UP_TEMPERATURE)
+    def act(kept: list[int], views: list[View]) -> None:
+        model.standardise(views, samples=samples, generator=torch.Generator().manual_seed(seed))
 
-        def whole(index: int) -> Tensor:
-            one = view(index)
-            log_attention = model.attend(one).log_attention
-            logits = given(image(one.rgb, model.device))
-            return _divergence(logits.flatten(), log_attention, log_attention > -torch.inf)
-
-        nats = _fit_attention(model.attention, whole, slides, passes, generator)
-        say(f"warmed up: attention within {nats:.2f} nats of the hematoxylin map")
-    inner = model.inner
-    if passes and inner is not None:
-        grain = GrainAttention(cell_px=model.spec.inner_cell_px)
-
-        def inside(index: int) -> Tensor:
-            one = view(index)
-            assert one.regions is not None
-            tissue = model.tissue_by_region(one)
-            regions = tissue.any(1).nonzero().flatten()
-            some = regions[torch.randperm(len(regions), generator=generator)[:WARM_UP_REGIONS]]
-            (pixels,) = dask.compute(one.regions(some.cpu().numpy()), scheduler="threads")
-            images = image(pixels, model.device)
-            parts = zip(images, inner(images).flatten(1), tissue[some], strict=True)
-            return torch.stack(
-                [_divergence(grain(region).flatten(), ours, mask) for region, ours, mask in parts]
-            ).mean()
-
-        nats = _fit_attention(inner, inside, slides, passes, generator)
-        say(f"warmed up: second look within {nats:.2f} nats of the hematoxylin's grain")
-
-
-def _fit_attention(
-    net: nn.Module, loss_of: Callable[[int], Tensor], slides: int, passes: int, generator: torch.Generator
-) -> float:
-    """Fit one attention net, a step a slide; the mean loss of the last pass."""
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    total = 0.0
-    for _ in range(passes):
-        total = 0.0
-        for index in torch.randperm(slides, generator=generator).tolist():
-            loss = loss_of(index)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += float(loss.detach()) / slides
-    return total
-
-
-def _divergence(given: Tensor, learned: Tensor, cells: Tensor) -> Tensor:
-    """KL divergence in nats between the attention of two sets of logits over the marked ones of K cells."""
-    wanted, ours = (values[cells].log_softmax(0) for values in (given, learned))
-    return functional.kl_div(ours, wanted, reduction="sum", log_target=True)
+    slides.attempt(some, act)
 
 
 class _Batches:
@@ -194,7 +140,7 @@ class _Fitting(lightning.LightningModule):
     def __init__(
         self,
         model: AttentionSampler,
-        view: Callable[[int], View],
+        slides: TrainingSlides,
         labels: Tensor,
         *,
         samples: int,
@@ -208,7 +154,7 @@ class _Fitting(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self._view, self._labels = view, labels
+        self._slides, self._labels = slides, labels
         self._samples, self._batch_size, self._seed = samples, batch_size, seed
         self._rates = (learning_rate * attention_rate, learning_rate)
         self._weight_decay, self._entropy_weight, self._turn = weight_decay, entropy_weight, turn
@@ -217,17 +163,48 @@ class _Fitting(lightning.LightningModule):
     def train_dataloader(self) -> _Batches:
         return _Batches(len(self._labels), self._batch_size, self._seed, self.current_epoch)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> Tensor | None:
         # every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have
         step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
-        generator = torch.Generator(self.model.device).manual_seed(step_seed)
-        views = [self._view(i) for i in batch]
-        augment = _turned(generator) if self._turn else None
-        found = self.model(views, samples=self._samples, generator=generator, augment=augment)
-        loss = functional.cross_entropy(found.logits, self._labels[batch].to(found.logits.device))
+        self._slides.phase, self._slides.learnt = f"epoch {self.current_epoch + 1}", self.current_epoch > 0
+
+        def act(kept: list[int], views: list[View]) -> Outcome:
+            generator = torch.Generator(self.model.device).manual_seed(step_seed)
+            augment = _turned(generator) if self._turn else None
+            return self.model(views, samples=self._samples, generator=generator, augment=augment)  # type: ignore[no-any-return]
+
+        try:
+            attempted = self._slides.attempt(batch, act)
+        except ValueError as exc:
+            self._refuse_divergence(exc)
+            raise
+        if attempted is None:
+            return None  # Lightning goes on to the next step
+        kept, found = attempted
+        loss = functional.cross_entropy(found.logits, self._labels[kept].to(found.logits.device))
+        if not bool(torch.isfinite(loss)):
+            self._refuse_divergence()
         self.losses.append(float(loss.detach()))
         regularised: Tensor = loss - self._entropy_weight * found.entropies.mean().to(loss.dtype) + found.control_error
         return regularised
+
+    def on_train_end(self) -> None:
+        self._refuse_divergence()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["left_out"] = dict(self._slides.lost)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._slides.restore(checkpoint.get("left_out", {}))
+
+    def _refuse_divergence(self, cause: Exception | None = None) -> None:
+        # NaN compares false
+        if not all(bool((values.detach().abs() < DIVERGED).all()) for values in self.model.state_dict().values()):
+            epoch = min(self.current_epoch + 1, self.trainer.max_epochs or 1)
+            raise UsageError(
+                f"training diverged in epoch {epoch}: weights grew beyond all bounds; "
+                f"lower training.learning_rate, found {self._rates[1]:g}"
+            ) from cause
 
     def configure_optimizers(self) -> Any:
         nets = [module for module in (self.model.attention, self.model.inner) if module is not None]
@@ -239,6 +216,8 @@ class _Fitting(lightning.LightningModule):
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=self._weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
+        # OneCycleLR gives a single step no rate, and divides by zero where a rise of a tenth ends with the first step
+        steps += steps in (1, 10)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=0.1
         )

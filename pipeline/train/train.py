@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,56 +11,26 @@ import numpy as np
 import torch
 
 from pipeline.cohort.metrics import evaluate, in_words
-from pipeline.cohort.splits import check_folds, refuse_twins, split_cohort
+from pipeline.cohort.splits import check_folds, refuse_twins
 from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.device import find_device
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, reason_of
 from pipeline.model.checkpoint import load_model, save_model
-from pipeline.model.look import Look, look
+from pipeline.model.look import Look
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
 from pipeline.output.documents import read_json, write_json
 from pipeline.output.folder import TRAINING, prepare_output
-from pipeline.output.table import write_table
+from pipeline.output.table import prediction_columns, write_table
 from pipeline.train.calibrate import calibrate
-from stages.pyramid.chunk_cache import ChunkCache, chunk_cache
+from pipeline.train.job import Job, aside, begin, keep_aside, plan_jobs
+from pipeline.train.key import differences, made_of
+from pipeline.train.looks import Looks
+from stages.pyramid.chunk_cache import chunk_cache
+from stages.slide.facts import SlideError
 
 Say = Callable[[str], None]
-LOOKS_BYTES = 2**31
-"""Thumbnails kept in memory between epochs; beyond it the least recently used slides are looked at again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One model to fit: on which slides, and which held-out parts it is then judged on."""
-
-    folder: Path
-    train: tuple[CohortSlide, ...]
-    held_out: dict[str, tuple[CohortSlide, ...]]
-
-
-class _Looks:
-    """First looks at slides, kept while they fit into `LOOKS_BYTES`."""
-
-    def __init__(self, model: AttentionSampler, cache: ChunkCache | None) -> None:
-        self._model, self._cache = model, cache
-        self.fingerprints: dict[str, str] = {}
-        self._kept: OrderedDict[Path, Look] = OrderedDict()
-        self._bytes = 0
-
-    def __call__(self, slide: CohortSlide) -> Look:
-        if slide.path in self._kept:
-            self._kept.move_to_end(slide.path)
-            return self._kept[slide.path]
-        fresh = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache)
-        self._kept[slide.path] = fresh
-        self.fingerprints[slide.slide_id] = fresh.slide.facts.fingerprint
-        self._bytes += fresh.thumbnail.rgb.nbytes
-        while self._bytes > LOOKS_BYTES and len(self._kept) > 1:
-            _, dropped = self._kept.popitem(last=False)
-            self._bytes -= dropped.thumbnail.rgb.nbytes
-        return fresh
 
 
 def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
@@ -93,11 +59,16 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
     With a split column the model is fitted on "train" and judged on "val" and "test"; otherwise every fold is held out
     in turn, and the model that is kept is then fitted on all slides. A rerun goes on from the last finished epoch.
 
+    A slide that cannot be read is left out from then on, wherever that shows, and named with its reason under
+    "excluded" of the metrics; the others go on. A finished model that is not of this cohort and configuration any more
+    is said to be so and why, and kept in a folder ``earlier-<digest>`` when the new one takes its place.
+
     Returns:
         The metrics, as written.
 
     Raises:
-        UsageError: configuration, table or folder cannot be used, or no slide of some class can be read.
+        UsageError: configuration, table or folder cannot be used, no slide of some class is left to train on, or
+            training diverges.
     """
     find_device(config.training.device)  # said before anything is read
     told = config.cohort
@@ -111,8 +82,8 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
         folds=config.training.folds,
     )
     check_folds(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
-    say(cohort.reading)
     spec = model_spec(config, cohort.classes)
+    prediction_columns(spec.classes)  # names that collide would be told at the end only
     try:
         untrained = AttentionSampler(spec, encoder_weights=config.encoder.weights)
         untrained.encoder(torch.zeros(1, spec.patch_px, spec.patch_px, 3, dtype=torch.uint8))
@@ -123,121 +94,165 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
             f"encoder: {spec.encoder!r} cannot take patches of view.patch_px={spec.patch_px}: {exc}"
         ) from exc
     prepare_output(out, names=TRAINING)
+    say(cohort.reading)
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
-    looks = _Looks(untrained, cache)  # a first look needs only the model's geometry
-    usable, excluded = _first_looks(cohort.slides, looks, say)
-    rows: list[dict[str, Any]] = []
-    jobs = _jobs(usable, config, out)
+    looks = Looks(untrained, cache, say)
+    looks.first(cohort.slides)
+    jobs = plan_jobs(cohort.slides, config, out)
     twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]
     for warning in dict.fromkeys(one for found in twins for one in found):
         say(f"warning: {warning}")
     for job in jobs:
+        _refuse_lost_class(job, spec, looks)
+    rows: list[dict[str, Any]] = []
+    for job in jobs:
         model = _fit(job, spec, config, looks, say)
         for part, slides in job.held_out.items():
-            rows += [{"part": part, **_predict(model, slide, looks(slide), config)} for slide in slides]
-    metrics: dict[str, Any] = {"classes": list(spec.classes), "excluded": excluded}
-    for part in dict.fromkeys(row["part"] for row in rows):
-        metrics[part] = _judge([row for row in rows if row["part"] == part], spec.classes)
+            found = (_predict(model, slide, looks, config) for slide in slides)
+            rows += [{"part": part, **row} for row in found if row is not None]
+    metrics: dict[str, Any] = {
+        "classes": list(spec.classes),
+        "slides": {"in_table": len(cohort.slides), "excluded": len(looks.excluded)},
+        "excluded": looks.excluded,
+    }
+    for part in dict.fromkeys(part for job in jobs for part in job.held_out):
+        members = [row for row in rows if row["part"] == part]
+        if not members:
+            say(f"{part}: none of its slides could be predicted, see the lines above")
+            continue
+        metrics[part] = _judge(members, spec.classes)
         say(f"{part}: {in_words(metrics[part])}")
         for site, scores in metrics[part].get("sites", {}).items():
             say(f"{part}, site {site}: {in_words(scores)}")
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
+    if looks.excluded:
+        say(f"{len(looks.excluded)} of {len(cohort.slides)} slides were left out; {out / 'metrics.json'} says why")
     return metrics
 
 
-def _first_looks(
-    slides: Sequence[CohortSlide], looks: _Looks, say: Say
-) -> tuple[tuple[CohortSlide, ...], dict[str, str]]:
-    """The slides that can be trained on, and why the others cannot: one bad slide must not cost the cohort."""
-    usable, excluded = [], {}
-    for number, slide in enumerate(slides, 1):
-        try:
-            looks(slide)
-            usable.append(slide)
-        except Exception as exc:
-            excluded[slide.slide_id] = str(exc)
-            say(f"[{number}/{len(slides)}] left out: {slide.slide_id}: {exc}")
-    say(f"looked at {len(slides)} slides: {len(usable)} usable, {len(excluded)} left out")
-    missing = sorted({s.label for s in slides if s.label} - {s.label for s in usable})
-    if missing:
-        raise UsageError(
-            f"no slide labelled {missing[0]!r} can be read: see the lines above for what is wrong with each"
-        )
-    return tuple(usable), excluded
+def _refuse_lost_class(job: Job, spec: ModelSpec, looks: Looks) -> None:
+    """A model needs a slide of every class to learn from."""
+    usable = {slide.label for slide in job.train if slide.slide_id not in looks.excluded}
+    for label in spec.classes:
+        if label not in usable:
+            lost = [slide.slide_id for slide in job.train if slide.label == label]
+            if not lost:
+                raise UsageError(
+                    f"{job.name} has no slide labelled {label!r} to train on: add some, or move some to it"
+                )
+            raise UsageError(
+                f"{job.name} has no slide labelled {label!r} left to train on, all {len(lost)} are left out: restore "
+                f"some or add others; {lost[0]}: {looks.excluded[lost[0]]}"
+            )
 
 
-def _jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> list[_Job]:
-    """What to fit: one model where the table splits the slides, else one a fold and a last one on all of them."""
-    if config.training.folds is None and any(slide.split for slide in slides):
-        parts = {name: tuple(s for s in slides if s.split == name) for name in ("train", "val", "test")}
-        return [_Job(out, parts.pop("train"), {name: part for name, part in parts.items() if part})]
-    told = config.training
-    fold_of = split_cohort(slides, folds=told.folds, seed=told.seed, path=out / "splits.csv", by=told.folds_by)
-    jobs = [
-        _Job(
-            out / f"fold-{k}",
-            tuple(s for s in slides if fold_of[s.slide_id] != k),
-            {"cross-validation": tuple(s for s in slides if fold_of[s.slide_id] == k)},
-        )
-        for k in sorted(set(fold_of.values()))
-    ]
-    return [*jobs, _Job(out, slides, {})]
-
-
-def _fit(job: _Job, spec: ModelSpec, config: Config, looks: _Looks, say: Say) -> AttentionSampler:
+def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> AttentionSampler:
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    path, mark = job.folder / "model.safetensors", job.folder / "training.json"
-    key = _key(job, config)
-    earlier = read_json(mark)
-    if earlier is not None and earlier.get("key") == key and path.exists():
-        say(f"{path} is up to date")
-        return load_model(path)
+    chosen = _calibration_slides(job, config, looks)
+    settings = config.training.model_dump(exclude={"folds", "folds_by", "calibration_slides", "device"})
+    samples = config.sampling.train_samples or spec.samples
+    made = made_of(
+        {"train": job.train, **job.held_out},
+        calibrates={slide.slide_id for slide in chosen},
+        fingerprints={name: print_ for name, print_ in looks.fingerprints.items() if name not in looks.excluded},
+        spec=spec,
+        settings={**settings, "train_samples": samples},
+        weights=config.encoder.weights,
+    )
+    earlier = read_json(job.folder / "training.json") or {}
+    if job.model.exists():
+        changes = differences(earlier.get("made_of"), made) or _readable_again(job, earlier, looks)
+        if not changes:
+            say(f"{job.model} is up to date")
+            for slide in job.train + chosen:
+                if slide.slide_id in earlier["left_out"]:
+                    looks.leave_out(slide, earlier["left_out"][slide.slide_id])
+            return load_model(job.model)
+        place = aside(job)
+        say(f"{job.model} is of another training: {'; '.join(changes)}; it moves to {place} when the new one is there")
+    begun, key = begin(job, made)
+    lost = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
+    left_out: dict[str, str] = {}
+
+    def leave_out(slide: CohortSlide, reason: str) -> None:
+        left_out[slide.slide_id] = reason
+        looks.leave_out(slide, reason)
+
+    def lose(index: int, reason: str) -> None:
+        leave_out(job.train[index], reason)
+        _refuse_lost_class(job, spec, looks)
+
     torch.manual_seed(config.training.seed)
     model = AttentionSampler(spec, encoder_weights=config.encoder.weights)
     started = time.perf_counter()
     from pipeline.train.fit import fit  # Lightning takes seconds to import
 
-    checkpoint = job.folder / f"training-{key[:12]}.ckpt"
-    labels = [spec.classes.index(str(slide.label)) for slide in job.train]
+    checkpoint = begun.with_suffix(".ckpt")
     fit(
         model,
         lambda index: looks(job.train[index]).view,
-        labels,
+        [spec.classes.index(str(slide.label)) for slide in job.train],
         checkpoint=checkpoint,
-        samples=config.sampling.train_samples or config.sampling.samples,
+        samples=samples,
         say=say,
-        **config.training.model_dump(exclude={"folds", "folds_by", "calibration_slides"}),
+        leave_out=lose,
+        lost=lost,
+        device=config.training.device,
+        **settings,
     )
     model.eval()
-    if config.training.calibration_slides:
-        views = [lambda slide=slide: looks(slide).view for slide in _calibration_slides(job, config)]
-        model.calibration = calibrate(model, views, seed=config.training.seed, say=say)
-    save_model(model, path)
-    done = {"key": key, "seconds": time.perf_counter() - started, "config": config.model_dump(mode="json")}
-    write_json(mark, done)
+    model.trained_on = frozenset(looks.fingerprints[s.slide_id] for i, s in enumerate(job.train) if i not in lost)
+    if chosen:
+        # of those that were chosen at first, so that a rerun chooses the same
+        views = [lambda slide=slide: looks(slide).view for slide in chosen]
+        model.calibration = calibrate(
+            model, views, seed=config.training.seed, say=say, leave_out=lambda i, reason: leave_out(chosen[i], reason)
+        )
+    if job.model.exists():
+        keep_aside(job)
+    save_model(model, job.model)
+    done = {
+        "key": key,
+        "seconds": time.perf_counter() - started,
+        "left_out": left_out,
+        "config": config.model_dump(mode="json"),
+        "made_of": made,
+    }
+    write_json(job.folder / "training.json", done)
     checkpoint.unlink(missing_ok=True)
-    say(f"fitted on {len(job.train)} slides in {done['seconds']:.0f} s: {path}")
+    begun.unlink(missing_ok=True)
+    count = sum(slide.slide_id not in looks.excluded for slide in job.train)
+    say(f"fitted on {count} slides in {done['seconds']:.0f} s: {job.model}")
     return model
 
 
-def _calibration_slides(job: _Job, config: Config) -> list[CohortSlide]:
+def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str]:
+    """Whether slides that were left out can be read by now, as a difference in words."""
+    by_name = {slide.slide_id: slide for part in (job.train, *job.held_out.values()) for slide in part}
+    lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
+    names = [slide.slide_id for slide in lost if looks.reads_whole(slide)]
+    return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
+
+
+def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
     """The slides that are read whole for the intervals: those that training did not see first."""
-    return [*job.held_out.get("val", ()), *job.train][: config.training.calibration_slides]
+    val = sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id)
+    usable = [slide for slide in (*val, *job.train) if slide.slide_id not in looks.excluded]
+    return tuple(usable[: config.training.calibration_slides])
 
 
-def _key(job: _Job, config: Config) -> str:
-    read = {s.slide_id: s for s in (*job.train, *_calibration_slides(job, config))}
-    slides = sorted((s.slide_id, str(s.path), s.path.stat().st_size, s.label, s.mpp) for s in read.values())
-    told = config.model_dump(mode="json", exclude={"training": {"device"}, "reading": True})
-    return hashlib.sha256(json.dumps([slides, told], sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _predict(model: AttentionSampler, slide: CohortSlide, shown: Look, config: Config) -> dict[str, Any]:
-    generator = shown.generator(config.training.seed, model.device)
-    found = model.sample(shown.view, generator=generator).prediction
+def _predict(model: AttentionSampler, slide: CohortSlide, looks: Looks, config: Config) -> dict[str, Any] | None:
+    """A held-out slide's row, or None where it is left out."""
+    try:
+        shown: Look = looks(slide)
+        generator = shown.generator(config.training.seed, model.device)
+        found = model.sample(shown.view, generator=generator).prediction
+    except SlideError as exc:
+        looks.leave_out(slide, f"when predicted: {reason_of(exc)}")
+        return None
     columns = {"": found.probabilities, "_low": found.low, "_high": found.high}
     return {
         "slide_id": slide.slide_id,

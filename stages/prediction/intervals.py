@@ -115,7 +115,7 @@ def joined(parts: Sequence[Evidence]) -> Evidence:
 
 
 def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibration | None:
-    """Fit `Calibration` to the evidence and errors of draws; None where there are none.
+    """Fit `Calibration` to the evidence and errors of draws; None where none left anything to chance.
 
     The parameters maximise the likelihood of the errors under the rule's own t distributions; then each budget's factor
     is the 95 % quantile of the errors relative to the half-width, every slide counting alike (split conformal
@@ -125,14 +125,18 @@ def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibrat
         found: for every budget a list of slides, each the evidence of its draws and by how much their log-odds fell
             from the exhaustive ones, (draws, C).
     """
-    if not found:
+    by_budget = {
+        n: _open_ends(joined([evidence for evidence, _ in parts]), torch.cat([errors for _, errors in parts]))
+        for n, parts in found.items()
+    }
+    by_budget = {n: (evidence, errors) for n, (evidence, errors) in by_budget.items() if len(errors)}
+    if not by_budget:
         return None
     # deferred: only training fits, and these take most of a second to import
     from scipy.optimize import minimize
     from scipy.stats import t as student_t
 
     start = Calibration()
-    every = [_open_ends(joined([e for e, _ in parts]), torch.cat([x for _, x in parts])) for parts in found.values()]
 
     def rule(p: NDArray[np.float64]) -> Calibration:
         eta, worth = 1 / (1 + np.exp(-p[2])), np.exp(p[3])
@@ -140,7 +144,7 @@ def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibrat
 
     def loss(p: NDArray[np.float64]) -> float:
         calibration, total = rule(p), 0.0
-        for evidence, errors in every:
+        for evidence, errors in by_budget.values():
             scale = calibration.variance(evidence).sqrt().numpy()
             freedom = (evidence.freedom + calibration.worth).numpy()
             total -= float((student_t.logpdf(errors.numpy() / scale, freedom) - np.log(scale)).mean())
@@ -153,9 +157,9 @@ def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibrat
     fitted = rule(minimize(loss, first, method="Nelder-Mead", options=options).x)
     factors = tuple(
         float(torch.quantile(errors.abs() / fitted.half_width(evidence, n), 0.95))
-        for n, (evidence, errors) in zip(found, every, strict=True)
+        for n, (evidence, errors) in by_budget.items()
     )
-    return replace(fitted, budgets=tuple(found), factors=factors)
+    return replace(fitted, budgets=tuple(by_budget), factors=factors)
 
 
 def _open_ends(evidence: Evidence, errors: Tensor) -> tuple[Evidence, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +96,8 @@ def test_training_writes_only_where_it_was_told(folder: Path, slides_folder: Pat
     from pipeline.train.train import train_cohort
 
     for i in range(4):
-        shutil.copy(slides_folder / "plain.tif", folder / f"s{i}.tif")
+        content = (slides_folder / "plain.tif").read_bytes()
+        (folder / f"s{i}.tif").write_bytes(content + bytes([i]))  # a slide of its own
     table = "slide,patient,label,split\n" + "".join(f"s{i}.tif,p{i},{'ab'[i % 2]},train\n" for i in range(4))
     (folder / "cohort.csv").write_text(table)
     (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")

@@ -78,3 +78,22 @@ def test_cache_writes_a_pyramid_and_verifies_it(slides_folder: Path, tmp_path: P
     for done in (command(*args), command(*args, "--verify")):
         assert done.returncode == 0, done.stderr
     assert open_pyramid(tmp_path / "even.ome.zarr").facts.fingerprint == open_pyramid(slide).facts.fingerprint
+
+
+@pytest.mark.parametrize(
+    "call", ["load_model('m')", "predict('s', 'm')", "run('s', 'm', out='o')", "train('c.yaml', out='o')"]
+)
+def test_what_computes_from_python_says_what_it_needs(call: str, slides_folder: Path, tmp_path: Path) -> None:
+    """One line and the remedy, where the caller's own code would show a chain of imports."""
+    (tmp_path / "c.yaml").write_text("cohort: {table: t.csv}\n")
+    code = f"""
+import os, saccade
+os.chdir(sys.argv[1])
+os.symlink(sys.argv[2], "s")
+try:
+    saccade.{call}
+except saccade.UsageError as exc:
+    print(exc)
+"""
+    done = without_torch(code, tmp_path, slides_folder / "plain.tif")
+    assert done.stdout == "this computes with torch: pip install saccade-wsi brings it\n", done.stderr

@@ -285,5 +285,5 @@ def test_a_slide_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_not_taken_for_a_damaged_model(tmp_path: Path) -> None:
-    with pytest.raises(saccade.UsageError, match=r"is a folder: give the file in it, .*model\.safetensors"):
+    with pytest.raises(saccade.UsageError, match=r"is a folder without a model\.safetensors: give what"):
         saccade.load_model(tmp_path)

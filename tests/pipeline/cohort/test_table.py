@@ -288,8 +288,7 @@ def test_a_training_table_may_name_its_label_column(table):
         ("slide,label\na.svs,x\nb.ndpi,x\n", r"column 'label' must hold two classes or more, found only 'x'"),
         ("slide,label\na.svs,x\nb.ndpi,\n", r"1 of 2 slides have no 'label', the first is 'b'; fill in"),
         ("slide,label\na.svs,nan\nb.ndpi,nan\n", r"2 of 2 slides have no 'label'"),
-        ("slide,label,mpp\na.svs,x,nan\nb.ndpi,y,\n", r"row 2: mpp must be a positive number"),
-        ("slide,label\ngone.svs,x\nlost.svs,y\n", r"row 2: no slide .*gone\.svs.*\(and 1 more\)"),
+        ("slide,label\ngone.svs,x\nlost.svs,y\n", r"row 2: no slide .*gone\.svs.*\(and 1 more, all of them\)"),
         (
             "slide,label,patient,split\na.svs,x,P,train\nb.ndpi,y,P,test\n",
             r"patient 'P' is in both train \('a'\) and test \('b'\); put all",

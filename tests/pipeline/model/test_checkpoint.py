@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import load_model, model_digest, save_model
+from pipeline.model.checkpoint import find_model, load_model, model_digest, save_model
 from pipeline.model.sampler import AttentionSampler
 from stages.prediction.predict import Calibration
 
@@ -132,3 +132,35 @@ def test_a_checkpoint_whose_encoder_needs_timm_says_so(tmp_path: Path, monkeypat
         UsageError, match=r"model\.safetensors: 'timm:resnet18' needs timm.*pip install saccade-wsi\[timm\]$"
     ):
         load_model(tmp_path / "model.safetensors")
+
+
+def test_a_trainings_folder_stands_for_the_model_in_it(model: AttentionSampler, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "model.safetensors")
+    assert find_model(tmp_path) == tmp_path / "model.safetensors"
+    assert load_model(tmp_path).spec == model.spec
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        (("training-0123456789ab.json",), "holds an unfinished training: run its `saccade train` again"),
+        (
+            ("splits.csv", "fold-0/model.safetensors"),
+            r"unfinished training: .*, or give .*: fold-0/model\.safetensors$",
+        ),
+        (("training/model.safetensors",), r"without a model\.safetensors: give the .*: training/model\.safetensors$"),
+        ((), r"is a folder without a model\.safetensors: give what `saccade train` wrote$"),
+    ],
+)
+def test_a_folder_without_a_model_says_what_it_is(tmp_path: Path, there: tuple[str, ...], words: str) -> None:
+    for name in there:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=words):
+        load_model(tmp_path)
+
+
+def test_a_checkpoint_keeps_what_it_was_trained_on(model: AttentionSampler, tmp_path: Path) -> None:
+    model.trained_on = frozenset(("b" * 64, "a" * 64))
+    save_model(model, tmp_path / "model.safetensors")
+    assert load_model(tmp_path / "model.safetensors").trained_on == model.trained_on

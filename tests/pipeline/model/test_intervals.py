@@ -13,6 +13,7 @@ from scipy.stats import t as student_t
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from stages.prediction.intervals import Calibration
+from stages.sampling.schemes import SCHEMES
 
 BUDGET = TINY.samples
 
@@ -68,3 +69,21 @@ def test_the_models_calibration_sets_its_intervals(model: AttentionSampler) -> N
     found = [m.sample(slide(96), generator=torch.Generator().manual_seed(0)).prediction for m in (model, ruled)]
     plain, wide = (torch.logit(one.high) - torch.logit(one.probabilities) for one in found)
     torch.testing.assert_close(wide, 3 * plain)
+
+
+@pytest.mark.parametrize("scheme", ["iid", "gumbel"])
+def test_reading_on_ends_where_the_scheme_tells_no_interval(
+    model: AttentionSampler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, scheme: str
+) -> None:
+    """As a draw of more than 2048 of a large slide does; it is said, unless the tolerance was reached."""
+    monkeypatch.setitem(SCHEMES, scheme, replace(SCHEMES[scheme], most_judged=32))
+
+    def read(tolerance: float) -> int:
+        generator = torch.Generator().manual_seed(0)
+        return len(model.sample(slide(97), generator=generator, scheme=scheme, tolerance=tolerance).cells)
+
+    assert read(1.0) <= BUDGET
+    assert not caplog.records
+    assert BUDGET < read(1e-6) <= 32
+    (told,) = caplog.messages
+    assert told.startswith(f"the tolerance 1e-06 is not reached: {scheme} tells no interval beyond 32 of")

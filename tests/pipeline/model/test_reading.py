@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+
 import dask
 import dask.array as da
 import numpy as np
 import pytest
 import torch
 
-from pipeline.model.reading import image, read_together, walk
+from pipeline.model.reading import UnreadError, image, read_together, walk
+from stages.slide.facts import SlideError
 
 CPU = torch.device("cpu")
 
@@ -38,3 +41,37 @@ def test_an_image_has_its_channels_first_and_white_is_one() -> None:
 
 def test_a_walk_is_made_once() -> None:
     assert walk(5, 7) is walk(5, 7)
+
+
+def test_whose_fault_it_is_that_some_cannot_be_read_together() -> None:
+    def fine(cells: np.ndarray) -> np.ndarray:
+        return np.zeros((len(cells), 2, 2, 3), np.uint8)
+
+    def broken(cells: np.ndarray) -> da.Array:
+        def fail(block: np.ndarray) -> np.ndarray:
+            raise SlideError("s1.svs: a tile is damaged")
+
+        return da.zeros((len(cells), 2, 2, 3), np.uint8).map_blocks(fail, dtype=np.uint8, meta=np.empty(0, np.uint8))
+
+    one, none = torch.arange(3), torch.arange(0)
+    with pytest.raises(UnreadError, match=r"^s1\.svs: a tile is damaged$") as caught:
+        read_together([(fine, one), (broken, one), (broken, none)], CPU)
+    assert list(caught.value.reasons) == [1]
+    assert list(pickle.loads(pickle.dumps(caught.value)).reasons) == [1]
+
+
+def test_what_fails_only_once_is_read() -> None:
+    """As on a network's file system now and then."""
+    calls = []
+
+    def now_and_then(cells: np.ndarray) -> da.Array:
+        def read(block: np.ndarray) -> np.ndarray:
+            calls.append(block)
+            if len(calls) == 1:
+                raise OSError("stale file handle")
+            return block + 7
+
+        return da.zeros((len(cells), 2, 2, 3), np.uint8).map_blocks(read, dtype=np.uint8, meta=np.empty(0, np.uint8))
+
+    (found,) = read_together([(now_and_then, torch.arange(3))], CPU)
+    assert (found == 7).all()

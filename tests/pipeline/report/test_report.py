@@ -197,3 +197,12 @@ def test_missing_numbers_read_as_missing(tmp_path: Path) -> None:
 def test_names_that_are_not_valid_text_do_not_stop_the_report(tmp_path: Path) -> None:
     page = report(tmp_path, [row("bad\udcff", ["n", "t"])], run(["n", "t"]))
     assert page.all("img")[0]["src"] == "slides/bad%FF/overlay.png"
+
+
+def test_a_class_called_value_is_no_metric(tmp_path: Path) -> None:
+    classes = ["low", "value"]
+    metrics = {"slides": 2, "slides_per_class": {"low": 1, "value": 1}, "auroc": {"value": 0.5, "low": 0, "high": 1}}
+    write_report(tmp_path / "report.html", [row("s", classes)], run(classes, metrics=metrics))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "AUROC" in text
+    assert "slides per class" not in text

@@ -19,12 +19,14 @@ from makers import tissue_pixels, write_slide
 from pipeline.cache import cache_cohort
 from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
+from pipeline.model.checkpoint import load_model, save_model
 from pipeline.output.attention_map import read_attention_zarr
 from pipeline.output.slide_folder import read_commit
 from pipeline.run import workers
 from pipeline.run.run import RunSummary, run_cohort
 from pipeline.run.slide import RunSettings
 from pipeline.run.workers import each
+from stages.slide.files import open_slide
 
 
 def run(target: Path, out: Path, model: Path, **settings: Any) -> RunSummary:
@@ -73,6 +75,27 @@ def test_bad_slides_fail_with_a_remedy_and_cost_no_other(finished: Path) -> None
         assert re.search(words, by_id[name]["error"]), by_id[name]
         assert "unexpected" not in by_id[name]["error"]
         assert not (finished / "slides" / name / "prediction.json").exists()
+
+
+def test_slides_that_the_model_was_fitted_to_are_not_counted_as_test(
+    mixed: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Whatever they are called and wherever they lie; told again where the result is an earlier one."""
+    model = load_model(checkpoint)
+    model.trained_on = frozenset({open_slide(mixed / "plain.tif").facts.fingerprint})
+    save_model(model, tmp_path / "model.safetensors")
+    rows = [("even", "normal"), ("odd", "tumour"), ("other", "normal")]
+    shutil.copy(mixed / "plain.tif", tmp_path / "other.tif")
+    table = tmp_path / "cohort.csv"
+    at = {"even": mixed, "odd": mixed, "other": tmp_path}
+    table.write_text("slide,label\n" + "\n".join(f"{at[name] / name}.tif,{label}" for name, label in rows))
+    for reused in (0, 3):
+        summary = run(table, tmp_path / "out", tmp_path)
+        assert (summary.ok, summary.reused) == (3, reused)
+        assert summary.metrics["slides"] == 2
+        assert summary.not_counted == {"trained on": 1}
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["not_counted"] == {"trained on": 1}
+    assert "not counted: 1 trained on" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_artefact_of_a_predicted_slide_is_there_and_agrees(finished: Path) -> None:

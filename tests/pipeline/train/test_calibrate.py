@@ -16,6 +16,7 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from pipeline.train.calibrate import calibrate, drawn_errors
 from stages.prediction.intervals import fit_calibration
+from stages.sampling.schemes import SCHEMES
 from stages.slide.facts import SlideError
 
 SPEC = replace(TINY, classes=("a", "b"), samples=16)
@@ -74,6 +75,40 @@ def test_slides_too_small_to_draw_from_tell_nothing(model: AttentionSampler) -> 
     tissue[0, :3] = True
     small = View(slide(0).rgb, tissue, slide(0).patches)
     assert calibrate(model, [lambda: small], seed=0, say=lambda line: None) is None
+
+
+@pytest.mark.parametrize("scheme", ["iid", "gumbel"])
+def test_budgets_end_where_the_scheme_tells_no_interval(
+    model: AttentionSampler, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """Eight times the model's own draws are more than these schemes judge."""
+    monkeypatch.setitem(SCHEMES, scheme, replace(SCHEMES[scheme], most_judged=64))
+    drawing = AttentionSampler(replace(SPEC, scheme=scheme)).eval()
+    drawing.load_state_dict(model.state_dict())
+    found = calibrate(drawing, [lambda i=i: slide(i) for i in range(2)], seed=0, say=lambda line: None)  # type: ignore[misc]
+    assert found is not None
+    assert found.budgets == (8, 16, 32, 64)
+
+
+def test_draws_that_leave_nothing_to_chance_calibrate_nothing(model: AttentionSampler) -> None:
+    """As where all attention lies on one cell, which a model that learnt too fast comes to."""
+    certain = AttentionSampler(SPEC).eval()
+    certain.load_state_dict(model.state_dict())
+    torch.nn.init.constant_(certain.attention.logit.weight, 1e6)
+    told: list[str] = []
+    assert calibrate(certain, [lambda: slide(0)], seed=0, say=told.append) is None
+
+
+def test_a_slide_that_cannot_be_read_whole_changes_nothing_for_the_others(model: AttentionSampler) -> None:
+    def broken(cells: np.ndarray) -> np.ndarray:
+        raise SlideError("s1.svs: a tile is damaged")
+
+    lost: list[tuple[int, str]] = []
+    bad = View(slide(1).rgb, slide(1).tissue, broken)
+    views = [lambda: slide(0), lambda: bad, lambda: slide(2)]
+    found = calibrate(model, views, seed=0, say=print, leave_out=lambda i, why: lost.append((i, why)))
+    assert found == calibrate(model, [views[0], views[2]], seed=0, say=print)
+    assert lost == [(1, "when read whole to calibrate intervals: s1.svs: a tile is damaged")]
 
 
 def test_a_slide_that_cannot_be_read_whole_is_left_out_and_said(model: AttentionSampler) -> None:

@@ -19,6 +19,7 @@ from pipeline.model.values import View
 from pipeline.train.fit import fit
 from stages.attention import HematoxylinAttention
 from stages.sampling.estimate import entropy
+from stages.slide.facts import SlideError
 
 PLAIN: dict[str, Any] = {
     "samples": 8,
@@ -187,3 +188,48 @@ def test_weights_decay(tmp_path: Path) -> None:
     before = weights(model.head)
     fitted(model, tmp_path, gradient_clip=1e-13, weight_decay=10.0, epochs=10)
     assert float((weights(model.head) / before).median()) == pytest.approx(0.42, abs=0.15)
+
+
+@pytest.mark.parametrize("steps", range(1, 13))
+def test_so_many_steps_learn(tmp_path: Path, steps: int) -> None:
+    """At ten the schedule's rise ends with the first step; at one it has nowhere to go."""
+    assert moved(tmp_path, "head", epochs=steps, batch_size=4, attention_rate=0.1) > 1e-4
+
+
+def test_a_step_whose_only_slide_fails_is_no_step_and_the_others_go_on(tmp_path: Path) -> None:
+    """Slide 1 is lost in epoch 2; told once, and never asked for again."""
+    asked: list[int] = []
+    epochs: list[list[int]] = []
+
+    def view(i: int) -> View:
+        if i == 1 and len(epochs) == 1:
+            raise SlideError("s1.svs: gone")
+        asked.append(i)
+        return VIEWS[i]
+
+    def say(line: str) -> None:
+        epochs.append(sorted(asked))
+        asked.clear()
+
+    lost: list[tuple[int, str]] = []
+    kept = PLAIN | {"epochs": 3, "batch_size": 1}
+    fit(
+        new_model(),
+        view,
+        [0, 1, 2, 0],
+        checkpoint=tmp_path / "fit.ckpt",
+        say=say,
+        leave_out=lambda i, why: lost.append((i, why)),
+        **kept,
+    )
+    assert lost == [(1, "in epoch 2: s1.svs: gone; what was learnt from it until then stays")]
+    scales, *first = (epochs[0][i::2] for i in range(2))  # the first epoch follows the scale of features
+    assert [scales, *first, *epochs[1:]] == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 2, 3], [0, 2, 3]]
+
+
+def test_without_anyone_to_tell_a_slide_that_fails_ends_the_fit(tmp_path: Path) -> None:
+    def view(i: int) -> View:
+        raise SlideError("s1.svs: gone")
+
+    with pytest.raises(SlideError, match=r"^s1\.svs: gone$"):
+        fit(new_model(), view, [0, 1], checkpoint=tmp_path / "fit.ckpt", say=print, **PLAIN)

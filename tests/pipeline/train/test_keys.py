@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 from makers import tissue_pixels, write_slide
+from safetensors.torch import save_file
 
 from pipeline.config import Config, load_config
+from pipeline.model.checkpoint import load_model
 from pipeline.train.train import train_cohort
 
 BASELINE = [
     *("view.attention_mpp=8", "view.patch_px=32", "encoder.dim=16", "sampling.samples=8"),
     *("training.epochs=1", "training.warm_up=1", "training.calibration_slides=0", "training.device=cpu"),
 ]
-TABLE = "slide,patient,label,split,mpp\n" + "".join(f"s{i}.tif,p{i},{'ab'[i % 2]},train,0.5\n" for i in range(4))
+TABLE = "slide,patient,label,split,mpp,site\n" + "".join(
+    f"s{i}.tif,p{i},{'ab'[i % 2]},{'train' if i < 4 else 'test'},0.5,north\n" for i in range(8)
+)
 
 
 def config(folder: Path, *more: str) -> Config:
@@ -27,7 +31,7 @@ def config(folder: Path, *more: str) -> Config:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cohort, and under ``out`` the model that was trained on it."""
     folder = tmp_path_factory.mktemp("cohort")
-    for i in range(4):
+    for i in range(8):
         write_slide(folder / f"s{i}.tif", tissue_pixels(300 + 8 * i, 320, margin=0.1), levels=2, factor=4)
     (folder / "cohort.csv").write_text(TABLE)
     (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
@@ -35,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def trains_again(folder: Path, *changes: str) -> bool:
+def trains_again(folder: Path, *changes: str, told: list[str] | None = None) -> bool:
     """Whether training would begin; it is stopped as soon as it says so, so that the baseline stays."""
 
     class SaidError(Exception):
@@ -46,7 +50,7 @@ def trains_again(folder: Path, *changes: str) -> bool:
             raise SaidError
         lines.append(line)
 
-    lines: list[str] = []
+    lines: list[str] = [] if told is None else told
     try:
         train_cohort(config(folder, *changes), folder / "out", say=say)
     except SaidError:
@@ -71,38 +75,67 @@ def test_each_setting_alone_trains_again(trained: Path, change: str) -> None:
     assert trains_again(trained, change)
 
 
-def relabelled(folder: Path) -> None:
-    (folder / "cohort.csv").write_text(TABLE.replace("s0.tif,p0,a", "s0.tif,p0,b"))
-
-
-def rescaled(folder: Path) -> None:
-    (folder / "cohort.csv").write_text(TABLE.replace("s0.tif,p0,a,train,0.5", "s0.tif,p0,a,train,0.49"))
-
-
-def fewer(folder: Path) -> None:
-    (folder / "cohort.csv").write_text(TABLE.replace("s0.tif,p0,a,train,0.5\n", ""))
+def replaced(old: str, new: str) -> Callable[[Path], None]:
+    """A change of the table."""
+    assert TABLE.count(old) == 1
+    return lambda folder: (folder / "cohort.csv").write_text(TABLE.replace(old, new)) and None
 
 
 def rewritten(folder: Path) -> None:
-    write_slide(folder / "s0.tif", tissue_pixels(340, 320, margin=0.1), levels=2, factor=4)
+    write_slide(folder / "s0.tif", tissue_pixels(350, 320, margin=0.1), levels=2, factor=4)
 
 
 @pytest.fixture
 def copied(trained: Path, tmp_path: Path) -> Path:
-    """The cohort moved: its paths are in the key, so that it is trained here anew."""
-    folder = shutil.copytree(trained, tmp_path / "cohort")
-    train_cohort(config(folder), folder / "out", say=lambda line: None)
-    return folder
+    """The cohort, its configuration and its model, somewhere else."""
+    return shutil.copytree(trained, tmp_path / "cohort")
 
 
-@pytest.mark.parametrize("change", [relabelled, rescaled, fewer, rewritten])
-def test_each_change_of_the_cohort_alone_trains_again(copied: Path, change: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (replaced("s0.tif,p0,a", "s0.tif,p0,b"), "1 slide with another label (s0)"),
+        (replaced("s0.tif,p0,a,train,0.5", "s0.tif,p0,a,train,0.49"), "1 slide with another mpp (s0)"),
+        (replaced("s0.tif,p0,a,train,0.5,north", "s0.tif,p0,a,train,0.5,south"), "1 slide of another site (s0)"),
+        (replaced("s0.tif,p0,a,train,0.5,north\n", ""), "1 slide fewer (s0)"),
+        (replaced("s0.tif,p0,a,train", "s0.tif,p0,a,val"), "1 slide changed role (s0)"),
+        (replaced("s4.tif,p4,a,test", "s4.tif,p4,a,train"), "1 slide changed role (s4)"),
+        (rewritten, "1 slide with other content (s0)"),
+    ],
+)
+def test_each_change_of_the_cohort_alone_trains_again_and_is_told(
+    copied: Path, change: Callable[[Path], None], words: str
+) -> None:
     change(copied)
-    assert trains_again(copied)
+    told: list[str] = []
+    assert trains_again(copied, told=told)
+    assert any(f"is of another training: {words}; it moves to" in line for line in told), told
 
 
-def test_what_does_not_matter_trains_nothing(trained: Path) -> None:
-    """Where it computes, what is kept of what was read, and the order of the table's rows."""
+def test_what_the_encoder_starts_from_counts_by_its_content(trained: Path, tmp_path: Path) -> None:
+    model = load_model(trained / "out")
+    weights = {name: value.clone() for name, value in model.encoder.body.state_dict().items()}
+    changed = {**weights, next(iter(weights)): next(iter(weights.values())) + 1}
+    for name, content in (("here", weights), ("there", weights), ("other", changed)):
+        save_file(content, tmp_path / f"{name}.safetensors")
+    folder = shutil.copytree(trained, tmp_path / "cohort")
+    train_cohort(config(folder, f"encoder.weights={tmp_path / 'here.safetensors'}"), folder / "out", say=lambda _: None)
+    assert not trains_again(folder, f"encoder.weights={tmp_path / 'there.safetensors'}")
+    assert trains_again(folder, f"encoder.weights={tmp_path / 'other.safetensors'}")
+    assert trains_again(folder)
+
+
+def test_another_version_of_training_trains_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.train.key.TRAINING_VERSION", 0)
+    assert trains_again(trained)
+
+
+def test_what_does_not_matter_trains_nothing(trained: Path, copied: Path) -> None:
+    """Where it computes and lies, what is kept of what was read, the order of the table's rows, and what it is only
+    judged on."""
+    assert not trains_again(copied)
+    replaced("s4.tif,p4,a,test", "s4.tif,p4,a,val")(copied)
+    assert not trains_again(copied)
     assert not trains_again(trained)
     assert not trains_again(trained, "training.device=auto")
     assert not trains_again(trained, "reading.cache_gb=1")

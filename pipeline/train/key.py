@@ -1,0 +1,139 @@
+"""What a trained model depends on: all of it, and nothing else; and in words what of it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.cohort.table import CohortSlide
+from pipeline.model.values import ModelSpec
+from pipeline.output.documents import plain
+
+TRAINING_VERSION = 1
+"""Raised when a change here or in the stages changes what is learnt, so that earlier models count as stale."""
+NAMED = 4
+"""Settings that a difference names with their values."""
+
+_OF_A_SLIDE = {
+    "role": "changed role",
+    "fingerprint": "with other content",
+    "label": "with another label",
+    "mpp": "with another mpp",
+    "site": "of another site",
+}
+
+
+def made_of(
+    parts: Mapping[str, Sequence[CohortSlide]],
+    *,
+    calibrates: Collection[str],
+    fingerprints: Mapping[str, str],
+    spec: ModelSpec,
+    settings: Mapping[str, Any],
+    weights: Path | None,
+) -> dict[str, Any]:
+    """All that a model follows from, as JSON has it; no paths, so that a folder may be moved.
+
+    Args:
+        parts: the slides of "train" and of each held-out part.
+        calibrates: names of those that its intervals are calibrated on.
+        fingerprints: of the slides that can be read, by name; one that cannot has None.
+        spec: the model's.
+        settings: of the fit.
+        weights: file that the encoder starts from, by its content.
+    """
+    slides = {
+        slide.slide_id: {
+            "role": part,
+            "calibrates": slide.slide_id in calibrates,
+            "fingerprint": fingerprints.get(slide.slide_id),
+            "label": slide.label,
+            "mpp": slide.mpp,
+            "site": slide.site,
+        }
+        for part, members in parts.items()
+        for slide in members
+    }
+    digest = None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
+    made: dict[str, Any] = plain(
+        {
+            "version": TRAINING_VERSION,
+            "spec": asdict(spec),
+            "settings": dict(settings),
+            "weights": digest,
+            "slides": slides,
+        }
+    )
+    return made
+
+
+def key_of(made: Mapping[str, Any]) -> str:
+    """SHA-256 of what `made_of` gave, without the slides that the model does not depend on."""
+    slides = {name: slide for name, slide in made["slides"].items() if _matters(slide)}
+    return hashlib.sha256(json.dumps({**made, "slides": slides}, sort_keys=True).encode()).hexdigest()
+
+
+def differences(earlier: Any, now: Mapping[str, Any]) -> list[str]:
+    """What has changed since, a phrase each; empty where the earlier model is still the one.
+
+    A slide that cannot be read is not a change, wherever it was before: it is left out, and what was learnt from it
+    while it could be read stays.
+    """
+    if not isinstance(earlier, Mapping) or not isinstance(earlier.get("slides"), Mapping):
+        return ["it does not say what it was trained on"]
+    found = []
+    if earlier.get("version") != now["version"]:
+        found.append("another version of training")
+    if earlier.get("weights") != now["weights"]:
+        found.append("other weights to start the encoder from")
+    changed = [
+        f"{name} was {json.dumps(before[name]) if name in before else 'not there'}, is {json.dumps(value)}"
+        for part in ("spec", "settings")
+        for before in [earlier.get(part) or {}]
+        for name, value in now[part].items()
+        if name not in before or before[name] != value
+    ]
+    found += changed[:NAMED] + ([f"{len(changed) - NAMED} more settings"] if len(changed) > NAMED else [])
+    return found + _of_slides(earlier["slides"], now["slides"])
+
+
+def _of_slides(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    counts: dict[str, list[str]] = {}
+    gone = any(
+        slide["fingerprint"] is None and (earlier.get(name) or {}).get("fingerprint") for name, slide in now.items()
+    )
+    for name in sorted({*earlier, *now}):
+        before, after = earlier.get(name), now.get(name)
+        if not (_matters(before) or _matters(after)):
+            continue
+        for words in _of_slide(before, after, gone=gone):
+            counts.setdefault(words, []).append(name)
+    return [
+        f"{len(names)} slide{'s' * (len(names) > 1)} {words} ({names[0]}{', ...' * (len(names) > 1)})"
+        for words, names in counts.items()
+    ]
+
+
+def _of_slide(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, *, gone: bool) -> list[str]:
+    if before is None or after is None:
+        there = before or after or {}
+        # one that could never be read taught nothing
+        return [] if there["fingerprint"] is None else ["fewer" if before else "more"]
+    found = [words for field, words in _OF_A_SLIDE.items() if before.get(field) != after[field]]
+    if _OF_A_SLIDE["fingerprint"] in found and None in (before.get("fingerprint"), after["fingerprint"]):
+        found.remove(_OF_A_SLIDE["fingerprint"])
+        if after["fingerprint"]:
+            found.append("that can be read now")
+    # others take the place of one that cannot be read any more
+    if not found and not gone and before.get("calibrates") != after["calibrates"]:
+        found.append("to calibrate on or no longer")
+    return found
+
+
+def _matters(slide: Mapping[str, Any] | None) -> bool:
+    """Whether the model depends on a slide: it is fitted to it, or its intervals are."""
+    return slide is not None and bool(slide.get("role") == "train" or slide.get("calibrates"))

@@ -1,0 +1,132 @@
+"""First looks at a cohort's slides, kept between epochs within bounds; and which slides are left out, and why."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pipeline.cohort.table import CohortSlide
+from pipeline.errors import is_exhaustion, reason_of
+from pipeline.model.look import Look, look
+from pipeline.model.sampler import ENCODER_BLOCK, AttentionSampler
+from stages.pyramid.chunk_cache import ChunkCache
+from stages.pyramid.open import ZarrSlide
+from stages.pyramid.shards import OPEN_SHARDS
+from stages.slide.facts import SlideError
+from stages.slide.protocol import Slide
+
+LOOKS_BYTES = 2**31
+"""Thumbnails and masks kept in memory; beyond it the least recently used slides are looked at again."""
+OPEN_FILES = 256
+"""Files that kept slides hold open, at most and by estimate; the others open theirs again when they are read, which
+takes some ten milliseconds. What OpenSlide keeps of a slide, up to 32 MB, goes with its files."""
+
+
+class Looks:
+    """A cohort's first looks. A slide that is left out raises its reason from then on.
+
+    Args:
+        model: what it is looked at for; only its geometry counts.
+        cache: where pixels of slow levels are kept.
+        say: told of each slide that is left out.
+
+    Attributes:
+        excluded: why slides were left out, by name.
+        fingerprints: of those that were looked at, by name.
+    """
+
+    def __init__(self, model: AttentionSampler, cache: ChunkCache | None, say: Callable[[str], None]) -> None:
+        self.excluded: dict[str, str] = {}
+        self.fingerprints: dict[str, str] = {}
+        self._model, self._cache, self._say = model, cache, say
+        self._kept: OrderedDict[str, Look] = OrderedDict()
+        self._open: OrderedDict[str, int] = OrderedDict()
+        self._bytes = 0
+        self._whole: dict[str, bool] = {}
+
+    def __call__(self, slide: CohortSlide) -> Look:
+        """The slide's look.
+
+        Raises:
+            SlideError: it was left out, cannot be looked at, or its file was replaced since the first look.
+        """
+        name = slide.slide_id
+        if name in self.excluded:
+            raise SlideError(self.excluded[name])
+        if name not in self._kept:
+            self._keep(name, self._fresh(slide))
+        self._kept.move_to_end(name)
+        found = self._kept[name]
+        self._open[name] = _most_files(found.slide)
+        self._open.move_to_end(name)
+        while sum(self._open.values()) > OPEN_FILES and len(self._open) > 1:
+            oldest, _ = self._open.popitem(last=False)
+            self._kept[oldest] = self._kept[oldest].at_rest()
+        return found
+
+    def first(self, slides: Sequence[CohortSlide]) -> None:
+        """Look at all of them; those that cannot be are left out: one bad slide must not cost the cohort."""
+        for number, slide in enumerate(slides, 1):
+            try:
+                self(slide)
+            except SlideError as exc:
+                self.leave_out(slide, str(exc), at=f"[{number}/{len(slides)}] ")
+        left_out = len(self.excluded)
+        self._say(f"looked at {len(slides)} slides: {len(slides) - left_out} usable, {left_out} left out")
+
+    def leave_out(self, slide: CohortSlide, reason: str, *, at: str = "") -> None:
+        """Do without a slide from now on, and say why."""
+        if slide.slide_id not in self.excluded:
+            self.excluded[slide.slide_id] = reason
+            self._say(f"{at}left out: {slide.slide_id}: {reason}")
+            self._drop(slide.slide_id)
+
+    def reads_whole(self, slide: CohortSlide) -> bool:
+        """Whether every patch of a slide can be read now, as the model reads it; found out once."""
+        if slide.slide_id not in self._whole:
+            try:
+                view = self(slide).view
+                cells = np.flatnonzero(view.tissue)
+                for part in np.array_split(cells, math.ceil(len(cells) / ENCODER_BLOCK)):
+                    np.asarray(view.patches(part))
+                self._whole[slide.slide_id] = True
+            except (SlideError, OSError) as exc:
+                if is_exhaustion(exc):
+                    raise
+                self._whole[slide.slide_id] = False
+        return self._whole[slide.slide_id]
+
+    def _fresh(self, slide: CohortSlide) -> Look:
+        try:
+            if slide.problem:
+                raise SlideError(slide.problem)
+            found = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache)
+        except Exception as exc:
+            if is_exhaustion(exc):
+                raise
+            raise SlideError(reason_of(exc)) from exc
+        fingerprint = found.slide.facts.fingerprint
+        if self.fingerprints.setdefault(slide.slide_id, fingerprint) != fingerprint:
+            raise SlideError(f"{slide.path} was replaced while training went on: start again with the new file")
+        return found
+
+    def _keep(self, name: str, fresh: Look) -> None:
+        self._kept[name] = fresh
+        self._bytes += fresh.nbytes
+        while self._bytes > LOOKS_BYTES and len(self._kept) > 1:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, name: str) -> None:
+        self._open.pop(name, None)
+        if name in self._kept:
+            self._bytes -= self._kept.pop(name).nbytes
+
+
+def _most_files(slide: Slide) -> int:
+    """How many files reading a slide leaves open, at most."""
+    if isinstance(slide, ZarrSlide):
+        return sum(min(OPEN_SHARDS, math.prod(layout.grid)) for layout in slide.layouts)
+    return 1 + len(slide.facts.levels)

@@ -1,0 +1,84 @@
+"""The slides of one fit: those that fail are left out, told once, and never tried again; the others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from pipeline.errors import reason_of
+from pipeline.model.reading import UnreadError
+from pipeline.model.values import View
+from stages.slide.facts import SlideError
+
+Result = TypeVar("Result")
+LeaveOut = Callable[[int, str], None]
+"""Told of a slide's index and why it is left out; may end the fit by raising."""
+
+
+class TrainingSlides:
+    """Slides by their index, which stays theirs whoever is left out: so the order of the others does not change.
+
+    Args:
+        count: how many there are.
+        view: gives slide ``i``.
+        leave_out: told of each that fails; None: its error is raised instead.
+        lost: those that are left out from the start, and why.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        view: Callable[[int], View],
+        leave_out: LeaveOut | None = None,
+        lost: Mapping[int, str] | None = None,
+    ) -> None:
+        self.count = count
+        self.phase = ""
+        """What is being done, such as "epoch 3"; a reason begins with it."""
+        self.learnt = False
+        """Whether the model has been fitted to them before."""
+        self.lost = dict(lost or {})
+        self._view, self._leave_out = view, leave_out
+
+    def attempt(
+        self, indices: Sequence[int], act: Callable[[list[int], list[View]], Result]
+    ) -> tuple[list[int], Result] | None:
+        """What ``act`` makes of those slides that can be read, and which these are; None where none can.
+
+        ``act`` is called again without the slides that it could not read, so it must begin its random draws itself.
+        """
+        left = [i for i in indices if i not in self.lost]
+        while left:
+            views: dict[int, View] = {}
+            for i in left:
+                try:
+                    views[i] = self._view(i)
+                except SlideError as exc:
+                    self._lose(i, exc)
+            left = list(views)
+            if not left:
+                break
+            try:
+                return left, act(left, list(views.values()))
+            except UnreadError as exc:
+                for place, reason in exc.reasons.items():
+                    self._lose(left[place], reason)
+                left = [i for i in left if i not in self.lost]
+        return None
+
+    def restore(self, lost: Mapping[int, str]) -> None:
+        """Leave out what an interrupted fit left out."""
+        for i, reason in lost.items():
+            if i not in self.lost:
+                self.lost[i] = reason
+                if self._leave_out is not None:
+                    self._leave_out(i, reason)
+
+    def _lose(self, i: int, exc: Exception) -> None:
+        if self._leave_out is None:
+            raise exc
+        reason = f"in {self.phase}: {reason_of(exc)}" + (
+            "; what was learnt from it until then stays" if self.learnt else ""
+        )
+        self.lost[i] = reason
+        self._leave_out(i, reason)
