@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from importlib.metadata import PackageNotFoundError, requires
-from pathlib import Path
 from typing import Any
 
 import typer
 
-from pipeline.errors import COMPUTING, UsageError
+from pipeline.errors import COMPUTING, UsageError, stopped
 from pipeline.version import DISTRIBUTION
-from stages.disk import refusal
 
 INTERRUPTED = 130
 
@@ -35,10 +32,7 @@ def ending(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, MemoryError):
         return "there is not enough memory: work with fewer workers, samples or slides at once", 1
     if isinstance(error, OSError) and error.errno and error.filename:
-        path = Path(str(error.filename2 or error.filename))
-        unread = os.path.isfile(path) and not os.access(path, os.R_OK)
-        why = refusal(error, path, writing=not unread)
-        return f"stopped at {path}: {why}; what was finished is kept, and the same command goes on from there", 1
+        return f"{stopped(error)}; what was finished is kept, and the same command goes on from there", 1
     return None
 
 

@@ -169,7 +169,7 @@ class _Fitting(lightning.LightningModule):
         self._slides.phase, self._slides.learnt = f"epoch {self.current_epoch + 1}", self.current_epoch > 0
 
         def act(kept: list[int], views: list[View]) -> Outcome:
-            generator = torch.Generator(self.model.device).manual_seed(step_seed)
+            generator = torch.Generator(self.model.drawing_device).manual_seed(step_seed)
             augment = _turned(generator) if self._turn else None
             return self.model(views, samples=self._samples, generator=generator, augment=augment)  # type: ignore[no-any-return]
 
@@ -185,7 +185,9 @@ class _Fitting(lightning.LightningModule):
         if not bool(torch.isfinite(loss)):
             self._refuse_divergence()
         self.losses.append(float(loss.detach()))
-        regularised: Tensor = loss - self._entropy_weight * found.entropies.mean().to(loss.dtype) + found.control_error
+        regularised: Tensor = (
+            loss - self._entropy_weight * found.entropies.mean().to(loss) + found.control_error.to(loss)
+        )
         return regularised
 
     def on_train_end(self) -> None:
@@ -277,7 +279,7 @@ def _turned(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     """Turn and mirror each patch (N, P, P, 3) at random, all eight ways alike."""
 
     def augment(patches: Tensor) -> Tensor:
-        ways = torch.randint(8, (len(patches),), generator=generator, device=patches.device)
+        ways = torch.randint(8, (len(patches),), generator=generator, device=generator.device).to(patches.device)
         out = torch.empty_like(patches)
         for way in range(8):
             chosen = torch.rot90(patches[ways == way], way % 4, (1, 2))

@@ -248,7 +248,7 @@ def _predict(model: AttentionSampler, slide: CohortSlide, looks: Looks, config: 
     """A held-out slide's row, or None where it is left out."""
     try:
         shown: Look = looks(slide)
-        generator = shown.generator(config.training.seed, model.device)
+        generator = shown.generator(config.training.seed, model.drawing_device)
         found = model.sample(shown.view, generator=generator).prediction
     except SlideError as exc:
         looks.leave_out(slide, f"when predicted: {reason_of(exc)}")

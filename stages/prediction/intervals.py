@@ -89,11 +89,11 @@ def weigh(logits: Tensor, patch_logits: Tensor, contrasts: Tensor) -> Evidence:
         patch_logits: (B, M, C), each drawn patch's logits without the head's constant.
         contrasts: (B, H, M), ``k_hm``: those of the draw times the patches' attention.
     """
-    z, k = logits.detach().double().cpu(), contrasts.detach().double().cpu()
+    z, k = logits.detach().cpu().double(), contrasts.detach().cpu().double()
     others = z.unsqueeze(-2).expand(*z.shape, -1).masked_fill(torch.eye(z.shape[-1], dtype=torch.bool), -torch.inf)
     # d l_c / d z_j: 1 for j = c, minus the share of j among the others elsewhere
     slopes = torch.eye(z.shape[-1], dtype=torch.float64) - torch.softmax(others, -1)
-    y = patch_logits.detach().double().cpu() @ slopes.transpose(-1, -2)  # (B, M, C)
+    y = patch_logits.detach().cpu().double() @ slopes.transpose(-1, -2)  # (B, M, C)
     unit = k.square().sum((1, 2)).unsqueeze(-1)
     chance = (k != 0).any(1)  # (B, M)
     count = chance.sum(1, keepdim=True)

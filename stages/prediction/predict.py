@@ -66,5 +66,5 @@ def predict(
         raise ValueError("logits are not finite: the checkpoint or the features are damaged")
     evidence = weigh(logits[None], patch_logits[None], contrasts[None])
     half = (calibration or Calibration()).half_width(evidence, len(patch_logits), confidence=confidence)[0]
-    centre, z = evidence.log_odds[0], logits.detach().double().cpu()
+    centre, z = evidence.log_odds[0], logits.detach().cpu().double()
     return Prediction(torch.softmax(z, 0), torch.sigmoid(centre - half), torch.sigmoid(centre + half), z)
