@@ -102,7 +102,7 @@ def cache(
         Profile,
         typer.Option(
             help="native copies JPEG tiles as they are; portable keeps pixels losslessly, for any program; "
-            "auto is native where a slide has nothing but JPEG tiles."
+            "auto is native where a slide has nothing but JPEG tiles, and leaves a pyramid portable that is so already."
         ),
     ] = Profile.AUTO,
     everything: Annotated[

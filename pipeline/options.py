@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-MOST_WORKERS = max(64, 8 * (os.cpu_count() or 1))
-"""More than that is a slip: each is a process with torch in it, some hundred MB."""
+from pipeline.commands import MOST_WORKERS
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:

@@ -20,7 +20,7 @@ SLIDE_SUFFIXES = (
 PYRAMID_SUFFIX = ".zarr"
 
 _MAX_NAME_BYTES = 120  # leaves room for what gets appended, within the 255 bytes that file systems allow
-_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\..*)?", re.IGNORECASE)
 
 
 def find_slides(folder: Path) -> list[Path]:
