@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -34,7 +35,9 @@ def admit_torchvision() -> None:
 
     torch.library.register_fake = describe_known
     try:
-        importlib.import_module("torchvision")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of picture formats that it cannot read
+            importlib.import_module("torchvision")
     except Exception as exc:  # whatever a broken build raises
         reason = " ".join(str(exc).split())
         raise ImportError(
