@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 import traceback
@@ -253,6 +254,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:  # wanted before or after the command's name
         sys.argv.remove("--debug")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # files have names that not every terminal can show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="saccade", standalone_mode=False) or 0
     except Exception as exc:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from makers import saccade, tissue_pixels, write_slide
+from makers import ROOT, saccade, tissue_pixels, write_slide
 
 from pipeline.version import saccade_version
 
@@ -23,6 +24,18 @@ def test_info_for_people_and_for_programs(slides_folder: Path) -> None:
     assert [(level["width"], level["height"]) for level in facts["levels"]] == [(1803, 2401), (450, 600)]
     assert facts["levels"][1]["downsample"] == [4, 4]
     assert facts["warnings"] == []
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_name_that_the_terminal_cannot_show_is_escaped(slides_folder: Path, tmp_path: Path, form: list[str]) -> None:
+    """As in a Windows console, or in a file that its output goes to."""
+    slide = tmp_path / "組織.tif"
+    slide.write_bytes((slides_folder / "plain.tif").read_bytes())
+    command = [sys.executable, "-m", "pipeline.cli", "info", str(slide), *form]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="cp1252")
+    assert done.returncode == 0, done.stderr
+    assert "\\u7d44\\u7e54.tif" in done.stdout
 
 
 def test_info_warns_of_what_will_bite(tmp_path: Path) -> None:
