@@ -216,7 +216,7 @@ def predict_slide(
         ValueError: fewer samples than tell an interval, or more than the scheme tells one for.
     """
     seen = look_at(slide, model)
-    generator = seen.generator(seed, model.device)
+    generator = seen.generator(seed, model.drawing_device)
     sampled = model.sample(seen.view, generator=generator, samples=samples, scheme=scheme, tolerance=tolerance)
     likeness = seen.likeness(model)
     classes, found, cells = model.spec.classes, sampled.prediction, sampled.cells

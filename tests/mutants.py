@@ -157,8 +157,8 @@ MUTANTS = (
     # what lies on the disk
     Mutant(
         "rename before fsync",
-        "flush(temporary)\n        os.replace(temporary, path)",
-        "pass\n        os.replace(temporary, path)\n        flush(path)",
+        "flush(temporary)\n        _rename(os.replace, temporary, path)",
+        "pass\n        _rename(os.replace, temporary, path)\n        flush(path)",
         DISK,
     ),
     Mutant(

@@ -22,6 +22,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "geometry": (),
         "disk": (),
         "html": (),
+        "torchvision": (),
         "sampling": ("walk", "designs", "schemes", "draw", "estimate"),
         "slide": (
             *(
@@ -65,9 +66,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "pipeline": {
         "errors": (),
+        "device": (),
         "version": (),
         "shipped": (),
-        "config": ("sections", "loading"),
+        "config": ("sections", "wording", "loading"),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics"),
         "model": ("values", "reading", "regions", "sampler", "look", "checkpoint"),
@@ -79,6 +81,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "info": (),
         "cache": (),
         "commands": (),
+        "exits": (),
+        "options": (),
         "cli": (),
     },
     "saccade": {

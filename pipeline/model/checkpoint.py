@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ import safetensors
 import safetensors.torch
 import torch
 
+from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
 from stages.appearance import VERSION, CohortAppearance, Distribution
-from stages.disk import new_file
+from stages.disk import new_file, refusal
 from stages.prediction.intervals import Calibration
 
 FORMAT = "saccade-2"
@@ -82,15 +84,15 @@ def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
 
     Args:
         path: the file, or the folder that `saccade train` wrote it to.
-        device: "cpu", "cuda", "cuda:N", or "auto": a GPU where there is one.
+        device: "cpu", "cuda", "cuda:N", "mps", or "auto": "cuda" where there is a GPU for it, else "cpu".
 
     Raises:
         UsageError: missing, truncated, or not one of ours; its encoder needs what is not installed; or no such device.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = find_device(device)
     path = find_model(path)
     try:
+        path.open("rb").close()  # whose errors say why
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
@@ -111,12 +113,14 @@ def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
         raise UsageError(f"no checkpoint at {path}: give the model.safetensors that `saccade train` wrote") from exc
     except ImportError as exc:
         raise UsageError(f"cannot load the checkpoint {path}: {exc}") from exc
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as exc:
+    except OSError as exc:
+        raise UsageError(f"cannot read the checkpoint {path}: {refusal(exc, path, writing=False)}") from exc
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as exc:
         reason = str(exc).splitlines()[0]
         raise UsageError(f"cannot load the checkpoint {path}: {reason}; it is damaged or of another version") from exc
     try:
-        return model.to(device).eval()
-    except (RuntimeError, AssertionError) as exc:
+        return model.to(chosen).eval()
+    except RuntimeError as exc:  # out of its memory, or its driver is older than torch
         raise UsageError(f"cannot compute on {device!r}: {str(exc).splitlines()[0]}; use --device cpu") from exc
 
 
@@ -126,7 +130,7 @@ def find_model(path: Path) -> Path:
     Raises:
         UsageError: a folder without one; it says whether a training is unfinished there.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return path
     if (path / MODEL).is_file():
         return path / MODEL

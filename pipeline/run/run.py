@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cohort.table import Cohort
+from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.output.folder import RUN, prepare_output
@@ -78,7 +79,10 @@ def run_cohort(
     _check_mpp(settings.mpp)
     # workers may have another working directory
     settings = replace(settings, model=find_model(settings.model).resolve())
-    # a device that is not here may be where the workers are
+    check_device(settings.device)
+    # a device that is not here may be where the scheduler's workers are; ours load the model themselves
+    if scheduler is None:
+        find_device(settings.device)
     spec = load_model(settings.model, device="cpu" if workers or scheduler else settings.device).spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)

@@ -14,6 +14,7 @@ from pipeline.cohort.metrics import evaluate, in_words
 from pipeline.cohort.splits import check_folds, refuse_twins
 from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
+from pipeline.device import find_device
 from pipeline.errors import UsageError, reason_of
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import Look
@@ -70,6 +71,7 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
         UsageError: configuration, table or folder cannot be used, no slide of some class is left to train on, or
             training diverges.
     """
+    find_device(config.training.device)  # said before anything is read
     told = config.cohort
     columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
     cohort = read_training_table(
@@ -257,7 +259,7 @@ def _predict(model: AttentionSampler, slide: CohortSlide, looks: Looks, config: 
     """A held-out slide's row, or None where it is left out."""
     try:
         shown: Look = looks(slide)
-        generator = shown.generator(config.training.seed, model.device)
+        generator = shown.generator(config.training.seed, model.drawing_device)
         found = model.sample(shown.view, generator=generator).prediction
     except SlideError as exc:
         looks.leave_out(slide, f"when predicted: {reason_of(exc)}")

@@ -147,16 +147,16 @@ def weigh(
         cells: (B, M), which they are: one that is drawn again tells nothing new. Default: all different.
         stages: of a draw of regions, then of patches in them.
     """
-    z, k = logits.detach().double().cpu(), contrasts.detach().double().cpu()
+    z, k = logits.detach().cpu().double(), contrasts.detach().cpu().double()
     others = z.unsqueeze(-2).expand(*z.shape, -1).masked_fill(torch.eye(z.shape[-1], dtype=torch.bool), -torch.inf)
     # d l_c / d z_j: 1 for j = c, minus the share of j among the others elsewhere
     slopes = torch.eye(z.shape[-1], dtype=torch.float64) - torch.softmax(others, -1)
-    y = patch_logits.detach().double().cpu() @ slopes.transpose(-1, -2)  # (B, M, C)
+    y = patch_logits.detach().cpu().double() @ slopes.transpose(-1, -2)  # (B, M, C)
     log_odds = z - others.logsumexp(-1)
     cells = torch.arange(y.shape[1]).expand(y.shape[:2]) if cells is None else cells.cpu()
     if stages is None:
         return _told(log_odds, k.unsqueeze(2), y.unsqueeze(1), cells.unsqueeze(1))
-    shares = stages.shares.detach().double().cpu()
+    shares = stages.shares.detach().cpu().double()
     y, k = y.unflatten(1, shares.shape[1:]), k.unflatten(2, shares.shape[1:])  # (B, R, N, C), (B, H, R, N)
     real = shares > 0  # the others only fill up regions of few cells
     mean = (shares.unsqueeze(-1) * y).sum(2) / shares.sum(2).clamp(min=torch.finfo(torch.float64).tiny).unsqueeze(-1)

@@ -71,7 +71,7 @@ def predict(
     which = None if cells is None else cells[None]
     evidence = weigh(logits[None], patch_logits[None], contrasts[None], cells=which, stages=stages)
     half = (calibration or UNFITTED).half_width(evidence, len(patch_logits), confidence=confidence)[0]
-    centre, z = evidence.log_odds[0], logits.detach().double().cpu()
+    centre, z = evidence.log_odds[0], logits.detach().cpu().double()
     p = torch.softmax(z, 0)
     # where nothing is left open all three are the same, and elsewhere p lies between: not a rounding off
     low, high = (torch.where(half > 0, torch.sigmoid(centre + sign * half), p) for sign in (-1, 1))

@@ -298,7 +298,7 @@ def test_slides_to_train_on_are_predicted_but_not_counted_as_test(
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [({"mpp": float("inf")}, "--mpp: implausible"), ({"device": "foo"}, "cannot compute on 'foo'")],
+    [({"mpp": float("inf")}, "--mpp: implausible"), ({"device": "foo"}, "no device is called 'foo'")],
 )
 def test_what_no_slide_could_be_read_with_is_said_once(
     mixed: Path, checkpoint: Path, tmp_path: Path, setting: dict[str, Any], words: str
