@@ -18,6 +18,12 @@ from stages.slide.facts import SlideError, SlideFacts
 
 FORMAT = 2
 """Version of the layout and of the record that we keep in the group's metadata."""
+TISSUE = 2
+"""Version of how tissue is found, raised when a slide's tissue may lie where it was not kept before."""
+EARLIER_TISSUE = (
+    "of the finest levels this pyramid holds what an earlier version took for tissue, and white elsewhere: "
+    "`saccade cache` makes it anew"
+)
 REMEDY = "delete it and run `saccade cache` again"
 
 Profile = Literal["native", "portable"]
@@ -75,6 +81,7 @@ def write_record(record: Record, source: SlideFacts) -> None:
         "format": FORMAT,
         "profile": record.profile,
         "kept": record.kept,
+        "tissue": TISSUE,
         "facts": kept,
         "source": {"name": source.path.name, "bytes": source.file_bytes},
         "levels": levels,
@@ -150,6 +157,8 @@ def _parsed(folder: Path, ours: dict[str, Any]) -> Record:
         "associated": (),
         "file_bytes": sum(map(sum, sizes)),
     }
+    if ours["kept"] == "tissue" and ours.get("tissue", 1) < TISSUE:
+        stored["warnings"] += (EARLIER_TISSUE,)
     facts = SlideFacts(**stored)
     layouts = []
     for i, (raster, level) in enumerate(zip(facts.levels, ours["levels"], strict=True)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pipeline.run.slide import RunSettings
 from stages.geometry import Box
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.open import open_pyramid
+from stages.pyramid.record import EARLIER_TISSUE
 from stages.slide.files import open_slide
 
 
@@ -70,6 +72,17 @@ def test_an_attention_map_is_read(old: Path) -> None:
     attention, raster = read_attention_zarr(old / "run" / "slides" / "a" / "attention.zarr")
     assert attention.shape == raster.shape
     assert attention.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_pyramid_of_what_was_tissue_once_says_so_and_is_made_anew(old: Path, tmp_path: Path) -> None:
+    """Tissue may lie today where it keeps nothing, and shows white there."""
+    folder = Path(shutil.copytree(old / "portable" / "a.ome.zarr", tmp_path / "a.ome.zarr"))
+    record = json.loads((folder / "zarr.json").read_text())
+    record["attributes"]["saccade"]["kept"] = "tissue"
+    (folder / "zarr.json").write_text(json.dumps(record))
+    assert open_pyramid(folder).facts.warnings == (EARLIER_TISSUE,)
+    cache_pyramid(open_slide(old / "slides" / "a.tif"), folder, profile="portable")
+    assert open_pyramid(folder).facts.warnings == ()
 
 
 @pytest.mark.parametrize("profile", ["native", "portable"])
