@@ -57,6 +57,7 @@ FIT = ("tests/pipeline/train/test_fit.py",)
 INTERVALS = ("tests/pipeline/model/test_intervals.py",)
 KILLED = ("tests/pipeline/run/test_killed.py",)
 METRICS = ("tests/pipeline/cohort/test_metrics.py",)
+MASK = ("tests/stages/tissue/test_foreign.py", "tests/stages/tissue/test_fill.py", "tests/stages/tissue/test_mask.py")
 PICTURE = ("tests/stages/overlay/test_picture.py",)
 PREDICT = ("tests/stages/prediction/test_predict.py",)
 RUN_KEYS = ("tests/pipeline/run/test_keys.py",)
@@ -191,6 +192,12 @@ MUTANTS = (
     ),
     # attention
     Mutant("attention sums to one in each column", ".flatten(), dim=0).reshape", ", dim=0).reshape", ATTENTION),
+    Mutant("whatever is of one exact colour is fill", "straight_share(area) >= STRAIGHT", "True", MASK),
+    Mutant("a stain of another colour is ink", "if free >= FREE and (even or shadow or line)", "if True", MASK),
+    Mutant("strokes stay", "if strokes and 2 * size >", "if False and 2 * size >", MASK),
+    Mutant(
+        "grey is hematoxylin", "density *= ((chroma - GREY[0])", "density *= 1 + 0 * ((chroma - GREY[0])", ATTENTION
+    ),
     Mutant("cells are tissue from a fifth on", "min_fraction: float = 0.1", "min_fraction: float = 0.2", ATTENTION),
     # what scripts go by
     Mutant("train exits 0 with slides left out", "1 if summary.excluded else 0", "0", TRAIN_EXIT),

@@ -92,6 +92,16 @@ def test_black_is_no_hematoxylin(name: str) -> None:
     assert (logits[2:] <= logits[0]).all()
 
 
+@pytest.mark.parametrize("grey", [40, 90, 150])
+def test_grey_is_no_hematoxylin(grey: int) -> None:
+    """Dirt, carbon, silver and shadows would outweigh nuclei."""
+    image = torch.ones(3, 8, 16)
+    image[:, :, :8] = torch.tensor([150, 120, 180])[:, None, None] / 255
+    image[:, :, 8:] = grey / 255
+    logits = build_attention("hematoxylin", cell_px=8)(image)[0]
+    assert logits[0] > logits[1] + 1
+
+
 def test_an_unknown_attention_is_refused() -> None:
     with pytest.raises(ValueError, match="expected one of learned, hematoxylin, uniform"):
         build_attention("magic", cell_px=8)
