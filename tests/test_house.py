@@ -32,6 +32,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "dicom_header",
                 "companions",
                 "facts",
+                "units",
+                "channels",
                 "card",
                 "protocol",
                 "tiff",
