@@ -61,12 +61,12 @@ class Multiscales:
 def is_slide(folder: Path) -> bool:
     """Whether a search takes a folder for a slide: an image, but no label image, attention map or export of ours.
 
-    One whose metadata is damaged counts, so that it fails where it is seen.
+    One whose metadata is damaged, or may not be read, counts, so that it fails where it is seen.
     """
     try:
         attributes = read_attributes(folder)
-    except SlideError:
-        shut = not os.access(folder, os.R_OK | os.X_OK)
+    except SlideError as exc:
+        shut = isinstance(exc.__cause__, PermissionError)
         return shut or (not _is_array(folder) and any((folder / name).exists() for name in METADATA))
     no_slide = "image-label" in attributes or {"frame", "fingerprint"} & _ours(attributes).keys()
     return not no_slide and ("multiscales" in attributes or LAYOUT in attributes)

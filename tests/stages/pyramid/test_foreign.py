@@ -119,15 +119,19 @@ def test_a_resolution_that_is_told_replaces_the_files(tmp_path: Path) -> None:
 
 
 def test_the_first_versions_state_their_resolution_beside_the_image(tmp_path: Path) -> None:
-    """In bioformats2raw's OME-XML, which has it for each series."""
+    """In bioformats2raw's OME-XML, which has it for each series, and the objective, which may contradict it."""
     path = write_image(tmp_path / "a.zarr", PALE, **FOREIGN["bioformats2raw 0.2"])
     (path / "OME").mkdir()
     (path / "OME" / "METADATA.ome.xml").write_text(
-        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Instrument ID="I"><Objective ID="O" '
+        'NominalMagnification="2.5"/></Instrument><Image ID="Image:0"><ObjectiveSettings ID="O"/><Pixels ID="Pixels:0" '
         'PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.26"/></Image></OME>',
         encoding="utf-8",
     )
-    assert open_pyramid(path).facts.mpp == Mpp(0.25, 0.26)
+    facts = open_pyramid(path).facts
+    assert facts.mpp == Mpp(0.25, 0.26)
+    assert "0.25 x 0.26 µm/px contradicts an objective of 2.5x, about 4 µm/px: give" in str(facts.mpp_doubt)
+    assert open_pyramid(path, mpp=4).facts.mpp_doubt is None
 
 
 def test_of_several_images_the_slide_is_read_or_one_must_be_named(tmp_path: Path) -> None:
