@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import UsageError, computing
+from pipeline.exits import INTERRUPTED, ending
+from pipeline.options import MppOption, Overrides, Samples, Seed, StrictOption, Target, Tolerance, Workers
 from stages.sampling.schemes import choices, in_words
 
-INTERRUPTED = 130
 QUIET_SECONDS = 30
 """Between lines about one slide, in a log."""
 
@@ -26,21 +28,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Target = Annotated[Path, typer.Argument(help="A slide, a directory (searched for slides) or a cohort table (CSV).")]
-MppOption = Annotated[
-    float | None, typer.Option("--mpp", help="True µm per level-0 pixel, in place of what the files say.", min=1e-3)
-]
-StrictOption = Annotated[
-    bool,
-    typer.Option(
-        "--strict", help="Refuse slides whose objective or TIFF tags contradict their resolution; else a warning."
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override one configuration value, e.g. --set sampling.samples=64. Repeatable."),
-]
 
 
 class Profile(StrEnum):
@@ -82,7 +69,7 @@ def root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("saccade-demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the slides, the weights and the draws.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """The whole thing on a small cohort that it makes from real stained tissue; takes a few minutes."""
     from pipeline.demo.demo import run_demo
@@ -117,7 +104,7 @@ def cache(
         Profile,
         typer.Option(
             help="native copies JPEG tiles as they are; portable keeps pixels losslessly, for any program; "
-            "auto is native where a slide has nothing but JPEG tiles."
+            "auto is native where a slide has nothing but JPEG tiles, and leaves a pyramid portable that is so already."
         ),
     ] = Profile.AUTO,
     everything: Annotated[
@@ -169,24 +156,18 @@ def run(
     target: Target,
     out: Annotated[Path, typer.Option(help="Where predictions, overlays and the report go; resumes what is there.")],
     model: Annotated[Path, typer.Option(help="What `saccade train` wrote: model.safetensors, or its folder.")],
-    samples: Annotated[
-        int | None,
-        typer.Option(help="Patches to read per slide (with --tolerance: at most); default: the model's.", min=1),
-    ] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(
-            help="Read on until every interval is within this of its probability, e.g. 0.02.", min=1e-6, max=1
-        ),
-    ] = None,
+    samples: Samples = None,
+    tolerance: Tolerance = None,
     scheme: Annotated[
         Scheme | None, typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.")
     ] = None,
     mpp: MppOption = None,
     strict: StrictOption = False,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Worker processes; 0 works in this one.", min=0)] = 0,
+    seed: Seed = 0,
+    device: Annotated[
+        str, typer.Option(help="auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.")
+    ] = "auto",
+    workers: Workers = 0,
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler to use instead.")] = None,
 ) -> None:
     """Predict every slide of TARGET, with intervals and attention overlays; a rerun does only what is missing."""
@@ -218,6 +199,7 @@ def run(
     if summary.not_counted:
         told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
         typer.echo(f"labelled slides that the metrics do not count: {told}")
+    typer.echo(f"intervals:   {summary.intervals}")
     typer.echo(f"predictions: {out / 'predictions.csv'}\nreport:      {out / 'report.html'}")
     raise typer.Exit(1 if summary.failed else 0)
 
@@ -279,23 +261,26 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:  # wanted before or after the command's name
         sys.argv.remove("--debug")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # files have names that not every terminal can show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with computing():
-            app(standalone_mode=True)
-    except UsageError as exc:
-        if debug:
-            raise
-        _say(f"saccade: error: {exc}")
-        sys.exit(2)
-    except SystemExit as exc:
-        if exc.code == INTERRUPTED:  # typer's answer to Ctrl-C
-            _say("saccade: interrupted; what was finished is kept, and the same command goes on from there")
-        raise
+        code = app(prog_name="saccade", standalone_mode=False) or 0
     except Exception as exc:
         if debug:
             raise
-        _say(f"saccade: internal error: {type(exc).__name__}: {exc}; run again with --debug and report it")
-        sys.exit(3)
+        if type(exc).__name__ == "NoArgsIsHelpError":
+            exc.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        told = ending(exc)
+        if told is None:  # a fault of ours: nobody will see it again as it was
+            traceback.print_exc()
+            _say(f"saccade: internal error: {type(exc).__name__}: {exc}; report it, with the lines above")
+            sys.exit(3)
+        _say(f"saccade: error: {told[0]}")
+        code = told[1]
+    if code == INTERRUPTED:  # typer's answer to Ctrl-C
+        _say("saccade: interrupted; what was finished is kept, and the same command goes on from there")
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 AnyPath = str | PathLike[str]
 
+MOST_WORKERS = max(64, 8 * (os.cpu_count() or 1))
+"""More than that is a slip: each is a process with torch in it, some hundred MB."""
+
 
 def open_slide(path: AnyPath, *, mpp: float | None = None) -> Slide:
     """Open a slide: a whole-slide file, or a pyramid that `cache` made of one. A notebook shows its thumbnail.
@@ -62,7 +65,7 @@ def load_model(path: AnyPath, *, device: str = "auto") -> AttentionSampler:
 
     Args:
         path: the checkpoint, `model.safetensors`, or the folder that `train` wrote it to.
-        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        device: "auto" ("cuda" where there is a GPU for it, else "cpu"), "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
         UsageError: missing, damaged, not one of ours; or no such device.
@@ -181,6 +184,8 @@ def run(
         3
     """
     _check_reading(samples, tolerance)
+    if not 0 <= workers <= MOST_WORKERS:
+        raise UsageError(f"workers must be from 0 to {MOST_WORKERS}, found {workers}")
     cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
     from pipeline.run.run import run_cohort
     from pipeline.run.slide import RunSettings
@@ -296,7 +301,7 @@ def cache(
         target: a slide, a folder (searched for slides) or a cohort table, by its path; or what `read_cohort` gave.
         out: the folder for the pyramids, one `<slide_id>.ome.zarr` each; made where it is missing.
         profile: "native" copies JPEG tiles as they are, "portable" keeps pixels losslessly, for any program; "auto" is
-            native where a slide has nothing but JPEG tiles.
+            native where a slide has nothing but JPEG tiles, and leaves a pyramid portable that is so already.
         everything: keep all of a portable pyramid; else its finest levels hold tissue only.
         ngff: "0.4" exports for QuPath and others; we read "0.5".
         verify: write nothing; read every chunk that is in the folder.

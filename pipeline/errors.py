@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from stages.disk import refusal
 
 COMPUTING = ("torch", "torchmetrics", "lightning")
 """What all that computes with a model needs; the rest does without."""
@@ -29,8 +33,17 @@ def computing() -> Iterator[None]:
         raise UsageError(f"this computes with {exc.name}: pip install saccade-wsi brings it") from exc
 
 
+def stopped(exc: OSError) -> str:
+    """Where the system let the work go no further, why, and what to do; of an error that names a file."""
+    path = Path(os.fsdecode(exc.filename2 or exc.filename))
+    unread = os.path.isfile(path) and not os.access(path, os.R_OK)
+    return f"stopped at {path}: {refusal(exc, path, writing=not unread)}"
+
+
 def reason_of(exc: Exception) -> str:
     """Why a slide failed, in one line; what was not foreseen is called so, with its type."""
+    if isinstance(exc, OSError) and exc.errno and exc.filename:
+        return stopped(exc)
     words = " ".join(str(exc).split())
     foreseen = type(exc).__module__.startswith(("stages.", "pipeline.")) or type(exc) is ValueError
     return words if foreseen else f"unexpected {type(exc).__name__}: {words}"

@@ -17,10 +17,11 @@ from pipeline.model.values import ModelSpec
 from stages.geometry import Raster
 from stages.html import table
 from stages.overlay.picture import draw_attention, overlay_figure
+from stages.prediction.intervals import stated
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
-from stages.tissue import Thumbnail
+from stages.tissue.thumbnail import Thumbnail
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -32,7 +33,8 @@ class SlidePrediction:
         spec: what the model is: classes, scales, patches.
         probabilities: of each class by its name; they sum to one.
         intervals: (low, high) of each class's probability: where it would be, in 95 % of draws, had the same model read
-            every patch. They are about reading, not about how often the model is right.
+            every patch; of more than two classes, where all of them would be. They are about reading, not about how
+            often the model is right.
         thumbnail: of the slide at the attention's resolution.
         attention: (rows, columns), summing to one over the tissue and 0 off it.
         attention_raster: where its cells lie on the slide, in level-0 pixels.
@@ -45,6 +47,10 @@ class SlidePrediction:
         regions_opened: how many regions a second attention looked into; 0 with one level.
         attention_not_read: share of the attention that lies on cells that were not read, 0 to 1.
         cost: compressed bytes, tiles and pixels of all that was read, the thumbnail included.
+        out_of_distribution: how unlike the slides that the model was trained on this one looks, in darkness, colour and
+            texture: 0 like the middle of them, 1 the limit that about one in a hundred of theirs would pass, 100 the
+            highest; None: the model does not know. It is no measure of how wrong the prediction is.
+        warnings: what makes the prediction doubtful, a line each.
 
     Examples:
         >>> import saccade
@@ -72,6 +78,8 @@ class SlidePrediction:
     regions_opened: int
     attention_not_read: float
     cost: ReadCount
+    out_of_distribution: float | None
+    warnings: tuple[str, ...]
 
     @property
     def predicted(self) -> str:
@@ -94,18 +102,21 @@ class SlidePrediction:
         return self.attention.ravel()[self.patch_cells]
 
     def __repr__(self) -> str:
-        return f"<{self.in_words(repr(self.slide.facts.path.name))}; {self._reading()}>"
+        return f"<{self.in_words(repr(self.slide.facts.path.name))}; {self._reading()}{self._warned()}>"
 
     def _repr_html_(self) -> str:
         rows = [
             (name, f"{self.probabilities[name]:.3f}", f"{low:.3f} to {high:.3f}")
             for name, (low, high) in self.intervals.items()
         ]
-        header = ("class", "probability", "95 % interval")
-        return table(rows, header=header, caption=f"{self.slide.facts.path.name}: {self._reading()}")
+        header = ("class", "probability", f"interval ({stated(len(rows))})" if len(rows) > 2 else "95 % interval")
+        return table(rows, header=header, caption=f"{self.slide.facts.path.name}: {self._reading()}{self._warned()}")
 
     def _reading(self) -> str:
         return f"{self.patches_read} of {self.cells} patches read ({self.fraction_read:.1%} of the tissue)"
+
+    def _warned(self) -> str:
+        return "".join(f"; warning: {warning}" for warning in self.warnings)
 
     def in_words(self, name: str) -> str:
         """The predicted class with its interval, for a slide of this name."""
@@ -123,6 +134,7 @@ class SlidePrediction:
             "cells": self.cells,
             "fraction_read": self.fraction_read,
             "bytes_read": self.bytes_read,
+            "out_of_distribution": self.out_of_distribution,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -204,8 +216,9 @@ def predict_slide(
         ValueError: fewer samples than tell an interval, or more than the scheme tells one for.
     """
     seen = look_at(slide, model)
-    generator = seen.generator(seed, model.device)
+    generator = seen.generator(seed, model.drawing_device)
     sampled = model.sample(seen.view, generator=generator, samples=samples, scheme=scheme, tolerance=tolerance)
+    likeness = seen.likeness(model)
     classes, found, cells = model.spec.classes, sampled.prediction, sampled.cells
     ends = zip(found.low.tolist(), found.high.tolist(), strict=True)
     return SlidePrediction(
@@ -225,4 +238,6 @@ def predict_slide(
         regions_opened=len(sampled.opened),
         attention_not_read=sampled.missed,
         cost=seen.count(cells, sampled.opened),
+        out_of_distribution=likeness.score,
+        warnings=(*seen.warnings, *([] if likeness.warning is None else [likeness.warning])),
     )

@@ -15,6 +15,9 @@ from stages.geometry import Raster
 BLACK = 1 / 8
 """Of white: where no colour is brighter, no stain can be told. A dark nucleus still leaves a quarter of the blue."""
 
+GREY = (0.05, 0.15)
+"""Chroma up to which a colour is no stain's, and from which it is; a nucleus has 0.2 to 0.3."""
+
 
 class ThumbnailAttention(nn.Module):
     """A small convolutional network from a thumbnail to one logit per cell of ``cell_px`` thumbnail pixels.
@@ -22,9 +25,12 @@ class ThumbnailAttention(nn.Module):
     3 x 3 convolutions alternate with 2 x 2 means while ``cell_px`` can be halved; the rest is averaged, and a linear
     map of it is the logit. The thumbnail is extended by background as far as the receptive fields reach, so that the
     last cells cover a remainder too and the slide's rim is no special case. At the start the map is uniform.
+
+    A part of a slide has no background around it: with ``surrounded`` an image is of whole cells and already holds the
+    ``around`` pixels on every side that its receptive fields reach.
     """
 
-    def __init__(self, *, cell_px: int, channels: tuple[int, ...] = (8, 16, 16)) -> None:
+    def __init__(self, *, cell_px: int, channels: tuple[int, ...] = (8, 16, 16), surrounded: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         left = cell_px
@@ -40,8 +46,8 @@ class ThumbnailAttention(nn.Module):
         self.cell_px = cell_px
         self.channels = channels[-1]
         self.stride, self.field = _receptive_field(self.layers)
-        # as far beyond the cell on the left as on the right; odd surplus goes to the right
-        self.margin = (self.field - cell_px) // 2
+        self.margin = (self.field - cell_px) // 2  # as far beyond the cell on the left as on the right
+        self.around = self.margin if surrounded else 0
 
     def forward(self, thumbnail: Tensor) -> Tensor:
         """Thumbnail (3, H, W) in 0 to 1 -> logits (rows, cols); or a batch of equal ones (B, 3, H, W)."""
@@ -49,6 +55,9 @@ class ThumbnailAttention(nn.Module):
 
     def features(self, thumbnail: Tensor) -> Tensor:
         """What the logits are made from: (``channels``, rows, cols), or (B, ``channels``, rows, cols)."""
+        if self.around:
+            around: Tensor = self.layers(4 * (1 - thumbnail))
+            return around
         height, width = thumbnail.shape[-2:]
         pad = [(-(-n // self.cell_px) - 1) * self.stride + self.field - self.margin - n for n in (height, width)]
         ink = functional.pad(1 - thumbnail, (self.margin, pad[1], self.margin, pad[0]))  # 0 is background
@@ -178,12 +187,17 @@ def cell_means(values: Tensor, cell_px: int) -> Tensor:
 def _hematoxylin(image: Tensor) -> Tensor:
     """Hematoxylin density (H, W) of an image (3, H, W) in 0 to 1.
 
-    Black has none: unmixing would find nine times a dark nucleus's there, and it is the scan's border, ink or pigment.
+    Grey and black have none: unmixing would find up to nine times a dark nucleus's there, and it is dirt, ink, pigment,
+    a shadow or the scan's border. Chroma, as of `stages.tissue.foreign.chroma`, weighs it from 0 to 1 within `GREY`.
     """
     pixels = image.detach().cpu()
     # what eight bits can tell: to rgb2hed a 0 is thousands of times darker than a 1
     stains = rgb2hed(pixels.clamp(min=1 / 255).permute(1, 2, 0).numpy())
     density = torch.from_numpy(np.ascontiguousarray(stains[..., 0], np.float32))
+    r, g, b = -pixels.clamp(min=1 / 255).log()
+    total = (r + g + b).clamp(min=1e-6)
+    chroma = torch.hypot((r - b) / total, (2 * g - r - b) / total / 3**0.5)
+    density *= ((chroma - GREY[0]) / (GREY[1] - GREY[0])).clamp(0, 1)
     return density.masked_fill(pixels.amax(0) < BLACK, 0).to(image.device)
 
 

@@ -1,4 +1,4 @@
-"""The one way to write a file or a folder: beside its place, flushed, then renamed.
+"""The one way to write a file or a folder: beside its place, flushed, then renamed; and to read a file at a place.
 
 A reader sees the old or the new, never half of one, whatever happens in between; after a power cut, too, since nothing
 takes its place before the disk holds it. What is unfinished is hidden and begins with `PREFIX`, so that what a killed
@@ -7,9 +7,12 @@ process left is known by its name. Permissions are those that any new file gets.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
+import threading
+import time
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,6 +20,16 @@ from pathlib import Path
 
 PREFIX = ".saccade-"
 """How the name of everything unfinished begins."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors that mean: there is no room."""
+
+HELD_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Waits for who holds what is renamed: on Windows a virus scanner opens each new file for a moment."""
+
+_HELD = (5, 32)  # Windows: access denied, sharing violation
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone has another way to read
+_seeking = threading.Lock()
 
 _TEMPORARY = re.compile(re.escape(PREFIX) + r"[0-9a-f]{32}(\..+)?", re.DOTALL)
 
@@ -42,8 +55,10 @@ def new_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         yield temporary
         if durable:
             flush(temporary)
-        os.replace(temporary, path)
-    except BaseException:
+        _rename(os.replace, temporary, path)
+    except BaseException as exc:
+        if isinstance(exc, OSError) and exc.filename is None:
+            exc.filename = str(path)  # a full disk is met when there is a descriptor, not a name
         with suppress(OSError):  # why it failed tells more
             temporary.unlink()
         raise
@@ -89,12 +104,12 @@ def put_in_place(folder: Path, path: Path, *, ours: Callable[[Path], bool]) -> N
     _refuse_foreign(path, ours)
     aside = _beside(path)
     if path.exists():
-        os.rename(path, aside)
+        _rename(os.rename, path, aside)
     try:
-        os.rename(folder, path)
+        _rename(os.rename, folder, path)
     except OSError:
         if aside.exists():
-            os.rename(aside, path)
+            _rename(os.rename, aside, path)
         raise
     flush(path.parent)
     if aside.is_symlink():
@@ -105,12 +120,16 @@ def put_in_place(folder: Path, path: Path, *, ours: Callable[[Path], bool]) -> N
 
 def flush(path: Path) -> None:
     """Have the disk hold a file's content, or a folder's names, before anything else relies on it."""
-    if not path.is_dir():
-        # Windows flushes only what was opened for writing; elsewhere the umask may forbid just that
-        _fsync(path, os.O_RDWR | getattr(os, "O_BINARY", 0) if os.name == "nt" else os.O_RDONLY)
-    elif os.name != "nt":  # Windows opens no folders, and keeps their entries itself
-        with suppress(OSError):  # some network file systems flush no folders
+    if path.is_dir():
+        with suppress(OSError):  # Windows opens no folders, and keeps their entries itself; some networks flush none
             _fsync(path, os.O_RDONLY)
+        return
+    try:
+        _fsync(path, os.O_RDONLY)  # for which no umask is too strict
+    except OSError as exc:
+        if exc.errno != errno.EBADF:
+            raise
+        _fsync(path, os.O_RDWR)  # Windows flushes only what was opened for writing
 
 
 def flush_tree(folder: Path, *, threads: int = 1) -> None:
@@ -118,6 +137,73 @@ def flush_tree(folder: Path, *, threads: int = 1) -> None:
     paths = [Path(here, name) for here, _, names in os.walk(folder) for name in ("", *names) if not is_temporary(name)]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(flush, paths))
+
+
+def open_to_read(path: Path) -> int:
+    """The descriptor of a file for `read_at`; whoever asks for it closes it. Processes that are started do not get it.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_CLOEXEC", 0))
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """``size`` bytes of a file from ``offset`` on, fewer at its end; several threads may read one file at once."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    with _seeking:  # Windows has one place a file, so that nobody may move it meanwhile
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+def refusal(error: OSError, path: Path, *, writing: bool) -> str:
+    """Why the system lets nobody read or write at a path, and what to do about it, in words.
+
+    Args:
+        error: what it answered.
+        path: which file or folder was to be read or written.
+        writing: whether it was to be written.
+    """
+    code = error.errno
+    if code in FULL:
+        return "the disk is full: make room on it"
+    if code == errno.EROFS:
+        return "its file system is read-only: have it mounted for writing"
+    if code in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open: raise the limit (ulimit -n)"
+    if code == errno.ENAMETOOLONG:
+        return "the name is longer than the file system allows: choose a shorter one"
+    if code == errno.EISDIR:
+        return "it is a folder: give a file"
+    if getattr(error, "winerror", None) in _HELD[1:]:
+        return "another program has it open: close it there"
+    if code in (errno.EACCES, errno.EPERM):
+        return _missing_right(path, writing)
+    above = next((folder for folder in path.parents if os.path.lexists(folder)), path)
+    if code == errno.ENOTDIR or (code == errno.EEXIST and writing):
+        return f"{above if above.is_file() else path} is a file, not a folder"
+    if code == errno.ENOENT:
+        return (
+            f"there is no such file or folder{'' if above == path.parent else f', nor {path.parent}'}: correct the path"
+        )
+    return error.strerror or str(error)
+
+
+def _missing_right(path: Path, writing: bool) -> str:
+    """Which right is missing where, as far as the system tells."""
+    there = [folder for folder in reversed(path.absolute().parents) if os.path.isdir(folder)]
+    shut = next((folder for folder in there if not _may(folder, os.X_OK)), None)
+    if shut is not None:
+        return f"no permission to enter {shut}: have its owner grant that (chmod +x)"
+    if writing:
+        closed = path if os.path.lexists(path) and not _may(path, os.W_OK) else there[-1]
+        return f"no permission to write to {closed}: have its owner grant that (chmod +w)"
+    return f"no permission to read {path}: have its owner grant that (chmod +r)"
+
+
+def _may(path: Path, right: int) -> bool:
+    return os.access(path, right, effective_ids=os.access in os.supports_effective_ids)
 
 
 def holds_only(folder: Path, names: Container[str]) -> bool:
@@ -144,8 +230,22 @@ def _refuse_foreign(path: Path, ours: Callable[[Path], bool]) -> None:
         raise ForeignFolderError(f"{path} is or holds something that saccade did not write and stays as it is")
 
 
+def _rename(how: Callable[[Path, Path], None], source: Path, target: Path) -> None:
+    """Rename; on Windows, once nobody holds it any more."""
+    for seconds in HELD_SECONDS:
+        try:
+            how(source, target)
+        except OSError as exc:
+            if getattr(exc, "winerror", None) not in _HELD:
+                raise
+            time.sleep(seconds)
+        else:
+            return
+    how(source, target)
+
+
 def _fsync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
+    descriptor = os.open(path, flags | _BINARY)
     try:
         os.fsync(descriptor)
     finally:

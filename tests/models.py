@@ -24,10 +24,10 @@ TINY = ModelSpec(
 """A model of few weights."""
 
 
-def save_untrained(path: Path) -> Path:
-    """Write a model of two classes whose attention differs from cell to cell, though nothing taught it."""
+def save_untrained(path: Path, *, classes: tuple[str, ...] = ("normal", "tumour")) -> Path:
+    """Write a model whose attention differs from cell to cell, though nothing taught it."""
     spec = ModelSpec(
-        classes=("normal", "tumour"),
+        classes=classes,
         attention_mpp=8.0,
         patch_mpp=0.5,
         patch_px=64,

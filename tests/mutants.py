@@ -44,8 +44,10 @@ class Mutant:
     tests: tuple[str, ...]
 
 
+APPEARANCE = ("tests/stages/test_appearance.py",)
 ATTENTION = ("tests/stages/test_attention.py",)
 CALIBRATE = ("tests/pipeline/train/test_calibrate.py",)
+CHECKPOINT = ("tests/pipeline/model/test_checkpoint.py::test_a_checkpoint_keeps_how_its_cohort_looks",)
 DISK = ("tests/stages/test_disk.py",)
 RUN_EXIT = ("tests/pipeline/test_exit_codes.py::test_run_exits_1_when_a_slide_failed_and_predicts_the_others",)
 TRAIN_EXIT = (
@@ -63,7 +65,10 @@ TRAIN_KEYS = ("tests/pipeline/train/test_keys.py",)
 _LEFT_OUT = "tests/pipeline/train/test_left_out.py::test_"
 LEFT_OUT = (f"{_LEFT_OUT}damaged_slides_are_left_out_named_and_counted_and_tried_again_once_they_are_whole",)
 STAYS_OUT = (f"{_LEFT_OUT}what_an_interrupted_training_left_out_stays_out",)
+JOINT = ("tests/stages/prediction/test_intervals.py",)
+REGIONS = ("tests/pipeline/model/test_regions.py",)
 LOOKS = ("tests/pipeline/train/test_looks.py",)
+UNLIKE = ("tests/cases/test_unlike.py",)
 WEIGH = ("tests/stages/prediction/test_weigh.py",)
 FOLDS = ("tests/pipeline/train/test_train.py::test_cross_validation_tests_every_slide_once",)
 OTHER_VAL = ("tests/pipeline/train/test_train.py::test_other_slides_to_calibrate_on_make_an_earlier_model_stale",)
@@ -88,6 +93,15 @@ MUTANTS = (
         "settings.mpp if settings.mpp is not None else slide.mpp",
         RUN_KEYS,
     ),
+    # what is unlike the slides of the training
+    Mutant(
+        "other fields count as like", 'FARTHEST,\n                f"it is', '0.0,\n                f"it is', APPEARANCE
+    ),
+    Mutant("padding tells the field", "all_inside(1) & ~all_inside(3)", "~all_inside(3)", APPEARANCE),
+    Mutant("strays widen the cohort", "cut = np.clip(away, -CUT * spread, CUT * spread)", "cut = away", APPEARANCE),
+    Mutant("a slide among its own cohort", "np.delete(values, i, 0)", "values", APPEARANCE),
+    Mutant("warnings that a rerun forgets", 'row["warnings"] = list(found.warnings)', "pass", UNLIKE),
+    Mutant("numbers of another meaning compared", 'if told.get("version") != VERSION:', "if not told:", CHECKPOINT),
     # what a model depends on
     Mutant("training key without labels", 'slide.label,\n            "mpp"', 'None,\n            "mpp"', TRAIN_KEYS),
     Mutant(
@@ -116,11 +130,20 @@ MUTANTS = (
     Mutant("files stay open", "self._kept[oldest].at_rest()", "self._kept[oldest]", LOOKS),
     # intervals
     Mutant("--tolerance without the Bonferroni share", "confidence=1 - 0.05 / ", "confidence=0.95 or ", INTERVALS),
-    Mutant("intervals at 90 %", "0.5 + confidence / 2", "0.475 + confidence / 2", PREDICT),
+    Mutant("intervals at 90 %", "0.5 + alone / 2", "0.475 + alone / 2", PREDICT),
     Mutant("intervals without the cohort's rule", "calibration=self.calibration, ", "calibration=None, ", INTERVALS),
+    Mutant("intervals calibrated to 90 %", "_told_by(x)].amax(1), 0.95)", "_told_by(x)].amax(1), 0.9)", CALIBRATE),
+    Mutant("intervals of each class alone", "(1 - confidence) / classes if", "(1 - confidence) if", PREDICT),
+    Mutant("calibrated to each class alone", "_told_by(x)].amax(1)", "_told_by(x)].flatten()", JOINT),
+    Mutant("few draws worth more than they are", "if not self.fitted:", "if False:", PREDICT),
+    Mutant("patches of a region count one by one", "if not taken.regions:", "if True:", REGIONS),
     Mutant(
-        "intervals calibrated to 90 %", "half_width(evidence, n), 0.95)", "half_width(evidence, n), 0.9)", CALIBRATE
+        "a cell drawn again counts again",
+        "cells.unsqueeze(1))\n",
+        "cells.unsqueeze(1) * 0 + torch.arange(y.shape[1]))\n",
+        PREDICT,
     ),
+    Mutant("regions padded with glass", "side + 2 * model.inner.around, ", "side, ", REGIONS),
     Mutant("calibrated on slides of the training", "in (*val, *job.train)", "in job.train", OTHER_VAL),
     Mutant(
         "slopes of many classes replaced by equal shares",
@@ -134,8 +157,8 @@ MUTANTS = (
     # what lies on the disk
     Mutant(
         "rename before fsync",
-        "flush(temporary)\n        os.replace(temporary, path)",
-        "pass\n        os.replace(temporary, path)\n        flush(path)",
+        "flush(temporary)\n        _rename(os.replace, temporary, path)",
+        "pass\n        _rename(os.replace, temporary, path)\n        flush(path)",
         DISK,
     ),
     Mutant(

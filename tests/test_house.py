@@ -22,6 +22,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "geometry": (),
         "disk": (),
         "html": (),
+        "torchvision": (),
         "sampling": ("walk", "designs", "schemes", "draw", "estimate"),
         "slide": (
             *(
@@ -52,7 +53,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "render",
             ),
         ),
-        "tissue": (),
+        "tissue": ("thumbnail", "fill", "background", "foreign", "mask", "quality"),
+        "appearance": (),
         "pyramid": (
             *("jpeg_metadata", "layout", "record", "shards", "codec", "multiscales", "arrays", "levels", "foreign"),
             *("open", "store", "chunk_cache"),
@@ -66,9 +68,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "pipeline": {
         "errors": (),
+        "device": (),
         "version": (),
         "shipped": (),
-        "config": ("sections", "loading"),
+        "config": ("sections", "wording", "loading"),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics"),
         "model": ("values", "reading", "regions", "sampler", "look", "checkpoint"),
@@ -80,6 +83,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "info": (),
         "cache": (),
         "commands": (),
+        "exits": (),
+        "options": (),
         "cli": (),
     },
     "saccade": {

@@ -23,7 +23,7 @@ PYRAMID_SUFFIX = ".zarr"
 _log = logging.getLogger(__name__)
 
 _MAX_NAME_BYTES = 120  # leaves room for what gets appended, within the 255 bytes that file systems allow
-_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\..*)?", re.IGNORECASE)
 
 
 def find_slides(folder: Path) -> list[Path]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stages.torchvision import admit_torchvision
+
 METRICS = ("auroc", "auprc", "f1", "balanced_accuracy")
 NO_SITE = "no site given"
 
@@ -134,6 +136,8 @@ def _score_interval(value: float, variance: Callable[[float], float]) -> Interva
 def _scores(y: NDArray[np.int64], p: NDArray[np.float64], owner: NDArray[np.int64]) -> dict[str, Any]:
     """`METRICS` with intervals, of labels (n,), probabilities (n, C) and whose slide it is (n,)."""
     import torch
+
+    admit_torchvision()
     from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
     present = np.unique(y).tolist()

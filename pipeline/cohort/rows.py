@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from stages.disk import refusal
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"PAR1")  # xlsx, ods, zip; xls; gz; parquet
 
@@ -35,7 +36,8 @@ def read_rows(table: Path) -> tuple[list[str], list[tuple[int, list[str]]], str]
         if "\0" in text:
             raise UnicodeError
     except OSError as exc:
-        raise UsageError(f"cannot read the cohort table {table}: {exc.strerror}; give the path of a CSV file") from exc
+        why = refusal(exc, table, writing=False)
+        raise UsageError(f"cannot read the cohort table {table}: {why}; a CSV file is expected") from exc
     except UnicodeError as exc:
         raise UsageError(f"{table}: not UTF-8 text; save the table as 'CSV UTF-8'") from exc
     told = re.match(r'"?sep=(.)"?[ \t]*(?:\r\n|\n|\r)', text, re.IGNORECASE)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from pipeline.config.sections import Config
+from pipeline.config.wording import found, in_words, nearest
 from pipeline.errors import UsageError
+from stages.disk import refusal
 
 _PATHS = (("cohort", "table"), ("cohort", "slides"), ("encoder", "weights"), ("reading", "cache"))
 
@@ -44,11 +45,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     try:
         data = _parse(path.read_text(encoding="utf-8-sig"), str(path))
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"cannot read the configuration {path}: {reason}; give the path of a YAML file") from exc
+    except OSError as exc:
+        why = refusal(exc, path, writing=False)
+        raise UsageError(f"cannot read the configuration {path}: {why}; a YAML file is expected") from exc
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"cannot read the configuration {path}: it is not UTF-8 text; save it as such") from exc
     if not isinstance(data, dict):
-        raise UsageError(f"{path}: expected sections ({', '.join(Config.model_fields)}), found {type(data).__name__}")
+        raise UsageError(f"{path}: expected sections ({', '.join(Config.model_fields)}), found {found(data)}")
     # a section whose keys are all commented out reads as None, and means the defaults
     data = {key: {} if value is None else value for key, value in data.items()}
     _resolve_paths(data, path.absolute().parent)
@@ -69,12 +72,13 @@ def _build(data: dict[str, Any], overrides: Sequence[str], source: str) -> Confi
         dotted, equals, text = override.partition("=")
         section, dot, key = dotted.strip().partition(".")
         if not (equals and dot and section and key):
-            nearest = f" (for {section!r}: {_nearest(section)})" if section else ""
-            raise UsageError(f"--set {override}: expected section.key=value, such as view.patch_px=256{nearest}")
+            likely = f" (for {section!r}: {nearest(section)})" if section else ""
+            raise UsageError(f"--set {override}: expected section.key=value, such as view.patch_px=256{likely}")
         one = {section: {key: _parse(text, f"--set {override}")}}
         _resolve_paths(one, Path.cwd())
-        present = data.get(section)
-        data[section] = (present if isinstance(present, dict) else {}) | one[section]
+        present = data.setdefault(section, {})
+        if isinstance(present, dict):  # else the file's own fault is told
+            data[section] = present | one[section]
         typed.add(f"{section}.{key}")
     try:
         return Config.model_validate(data)
@@ -88,6 +92,8 @@ def _parse(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as exc:
         line = f", line {exc.problem_mark.line + 1}" if exc.problem_mark else ""
         raise UsageError(f"{source}{line}: not valid YAML: {exc.problem or exc.context}; correct that line") from exc
+    except RecursionError as exc:
+        raise UsageError(f"{source}: not a configuration: brackets within brackets without end") from exc
     except yaml.YAMLError as exc:  # control characters and the like: no mark to point at
         raise UsageError(f"{source}: not valid YAML: {' '.join(str(exc).split())}; save it as plain text") from exc
 
@@ -96,39 +102,14 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> None:
     for section, key in _PATHS:
         values = data.get(section)
         if isinstance(values, dict) and isinstance(values.get(key), str):
+            if "\0" in values[key]:
+                raise UsageError(f"{section}.{key}: no path has a zero character in it; type it anew")
             values[key] = str(base / Path(values[key]).expanduser())
-
-
-def _known_keys() -> Iterator[str]:
-    for name, field in Config.model_fields.items():
-        yield name
-        section = field.annotation
-        assert isinstance(section, type)
-        assert issubclass(section, BaseModel)
-        yield from (f"{name}.{key}" for key in section.model_fields)
-
-
-def _nearest(unknown: str) -> str:
-    """The known key most like this one, by its whole path or by its last part (for a key in the wrong section)."""
-
-    def likeness(known: str) -> float:
-        pairs = ((unknown, known), (unknown.rpartition(".")[2], known.rpartition(".")[2]))
-        return max(difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio() for a, b in pairs)
-
-    return f"the nearest known key is {max(_known_keys(), key=likeness)!r}"
 
 
 def _one_line(exc: ValidationError, source: str, typed: set[str]) -> str:
     errors = exc.errors()
-    first = errors[0]
-    dotted = ".".join(str(part) for part in first["loc"])
+    dotted = ".".join(str(part) for part in errors[0]["loc"])
     where = f"--set {dotted}" if dotted in typed else f"{source}: {dotted}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key; {_nearest(dotted)}{more}"
-    if first["type"] == "missing":
-        return f"{where}: missing; add it{more}"
-    if first["type"] == "value_error":
-        return f"{where}: {first['ctx']['error']}{more}"
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{where}: {message}, found {first['input']!r}{more}"
+    return f"{where}: {in_words(errors[0])}{more}"

@@ -11,6 +11,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.device import check_device
+from pipeline.errors import UsageError
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, in_words, listed
 
 
@@ -138,7 +140,11 @@ class AttentionConfig(_Section):
 class SamplingConfig(_Section):
     """How many patches are read and how they are drawn."""
 
-    scheme: str = Field(default=DEFAULT, description=f"How patches are drawn, all ways unbiased. {in_words()}.")
+    scheme: str = Field(
+        default=DEFAULT,
+        description=f"How patches are drawn, all ways unbiased. {in_words()}.",
+        json_schema_extra={"expected": listed(quote="'")},
+    )
     samples: int = Field(
         default=32,
         ge=2,
@@ -167,7 +173,7 @@ class SamplingConfig(_Section):
     @classmethod
     def _known_scheme(cls, value: object) -> object:
         if value not in choices():
-            raise PydanticCustomError("scheme", "Input should be " + listed(quote="'"))
+            raise PydanticCustomError("scheme", "a scheme")
         return value
 
     @model_validator(mode="after")
@@ -186,6 +192,7 @@ class EncoderConfig(_Section):
     name: str = Field(
         default="small",
         pattern=r"^(small|timm:\S+)$",
+        json_schema_extra={"expected": "small, or timm:MODEL such as timm:resnet18"},
         description="small: the built-in encoder, trained end to end; timm:<model>: any model of timm by its name.",
     )
     dim: int = Field(default=64, ge=2, le=65_536, description="Length of the unit feature vector that the head reads.")
@@ -249,9 +256,16 @@ class TrainingConfig(_Section):
     )
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="Where to compute: auto (a GPU where there is one), cpu, mps, cuda or cuda:N.",
+        description="Where to compute: auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.",
     )
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _known_device(cls, value: object) -> str:
+        try:
+            return check_device(value)
+        except UsageError as exc:
+            raise ValueError(str(exc)) from exc
 
 
 class ReadingConfig(_Section):

@@ -1,4 +1,4 @@
-"""A model in one safetensors file: weights, specification, calibration. Nothing in it is ever executed.
+"""A model in one safetensors file: weights, specification, calibration, its cohort. Nothing in it is ever executed.
 
 The header is written here, in one order: the library's writer orders the metadata at random, and the digest of the
 file is part of every result's key, so that a model which is saved again must be the same bytes.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import safetensors
 import safetensors.torch
 import torch
 
+from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec
-from stages.disk import new_file
+from stages.appearance import VERSION, CohortAppearance, Distribution
+from stages.disk import new_file, refusal
 from stages.prediction.intervals import Calibration
 
 FORMAT = "saccade-2"
@@ -48,7 +51,8 @@ def save_model(model: AttentionSampler, path: Path) -> None:
 
     The file is ``n``, 8 bytes little-endian; a JSON header of ``n`` bytes, padded with spaces to a multiple of 8; the
     tensors end to end, widest type first so that each is aligned, then by name. The header's ``__metadata__`` has the
-    texts ``format`` and, as JSON, ``spec``, ``calibration`` and ``trained_on``, fingerprints of slides.
+    texts ``format`` and, as JSON, ``spec``, ``calibration``, ``trained_on``, fingerprints of slides, and
+    ``appearance``, how these slides look.
 
     Raises:
         KeyError: a weight is of a type that the format has no name for.
@@ -59,6 +63,8 @@ def save_model(model: AttentionSampler, path: Path) -> None:
         metadata["calibration"] = json.dumps(asdict(model.calibration))
     if model.trained_on:
         metadata["trained_on"] = json.dumps(sorted(model.trained_on))
+    if model.appearance is not None:
+        metadata["appearance"] = json.dumps({"version": VERSION, **asdict(model.appearance)})
     state = sorted(model.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0]))
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -78,15 +84,15 @@ def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
 
     Args:
         path: the file, or the folder that `saccade train` wrote it to.
-        device: "cpu", "cuda", "cuda:N", or "auto": a GPU where there is one.
+        device: "cpu", "cuda", "cuda:N", "mps", or "auto": "cuda" where there is a GPU for it, else "cpu".
 
     Raises:
         UsageError: missing, truncated, or not one of ours; its encoder needs what is not installed; or no such device.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = find_device(device)
     path = find_model(path)
     try:
+        path.open("rb").close()  # whose errors say why
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
@@ -95,22 +101,26 @@ def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
             )
         spec = json.loads(metadata["spec"])
         spec["classes"] = tuple(spec["classes"])
+        spec.setdefault("region_margin", False)  # not in checkpoints of before there was one
         model = AttentionSampler(
             ModelSpec(**spec),
             calibration=_calibration(metadata.get("calibration")),
             trained_on=json.loads(metadata.get("trained_on", "[]")),
+            appearance=_appearance(metadata.get("appearance")),
         )
         model.load_state_dict(safetensors.torch.load_file(path))
     except FileNotFoundError as exc:
         raise UsageError(f"no checkpoint at {path}: give the model.safetensors that `saccade train` wrote") from exc
     except ImportError as exc:
         raise UsageError(f"cannot load the checkpoint {path}: {exc}") from exc
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as exc:
+    except OSError as exc:
+        raise UsageError(f"cannot read the checkpoint {path}: {refusal(exc, path, writing=False)}") from exc
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as exc:
         reason = str(exc).splitlines()[0]
         raise UsageError(f"cannot load the checkpoint {path}: {reason}; it is damaged or of another version") from exc
     try:
-        return model.to(device).eval()
-    except (RuntimeError, AssertionError) as exc:
+        return model.to(chosen).eval()
+    except RuntimeError as exc:  # out of its memory, or its driver is older than torch
         raise UsageError(f"cannot compute on {device!r}: {str(exc).splitlines()[0]}; use --device cpu") from exc
 
 
@@ -120,7 +130,7 @@ def find_model(path: Path) -> Path:
     Raises:
         UsageError: a folder without one; it says whether a training is unfinished there.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return path
     if (path / MODEL).is_file():
         return path / MODEL
@@ -138,6 +148,17 @@ def _calibration(text: str | None) -> Calibration | None:
     told = json.loads(text)
     told["budgets"], told["factors"] = tuple(told["budgets"]), tuple(told["factors"])
     return Calibration(**told)
+
+
+def _appearance(text: str | None) -> CohortAppearance | None:
+    told = json.loads(text or "{}")
+    if told.get("version") != VERSION:
+        return None  # made before there was any, or of numbers that mean something else
+    known = {
+        field: Distribution(tuple(one["centre"]), tuple(map(tuple, one["covariance"])), one["limit"])
+        for field, one in told["known"].items()
+    }
+    return CohortAppearance(told["counts"], known)
 
 
 def model_digest(path: Path) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
+from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_means, tissue_cells
 from stages.geometry import Raster, ResolutionError, choose_level
 from stages.patches import PatchReader
@@ -22,7 +23,9 @@ from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount, count_reads
-from stages.tissue import Thumbnail, find_tissue, read_thumbnail
+from stages.tissue.mask import find_tissue
+from stages.tissue.quality import tissue_warnings
+from stages.tissue.thumbnail import Thumbnail, read_thumbnail
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Look:
         reader: reads the cells' patches.
         insider: with two levels, reads the second look at the regions.
         cost: what reading the thumbnail cost.
+        warnings: what is doubtful about the slide and its tissue, a line each.
     """
 
     slide: Slide
@@ -49,12 +53,18 @@ class Look:
     reader: PatchReader
     insider: PatchReader | None
     cost: ReadCount
+    warnings: tuple[str, ...]
 
     @property
     def view(self) -> View:
         """The model's part of this look."""
         regions = self.insider.patches if self.insider else None
         return View(self.thumbnail.rgb, self.tissue, self.reader.patches, regions)
+
+    @property
+    def appearance(self) -> Appearance:
+        """How its tissue looks, at the attention's resolution."""
+        return appearance(self.thumbnail.rgb, self.mask)
 
     @property
     def nbytes(self) -> int:
@@ -71,6 +81,10 @@ class Look:
         """What the thumbnail, these cells' patches and the second look at these regions cost to read."""
         inside = self.insider.count(opened) if self.insider else ReadCount()
         return self.cost + inside + self.reader.count(cells)
+
+    def likeness(self, model: AttentionSampler) -> Likeness:
+        """How unlike the slides that a model was trained on it looks; no score where the model does not know them."""
+        return Likeness(None) if model.appearance is None else model.appearance.compare(self.appearance)
 
     def generator(self, seed: int, device: torch.device) -> torch.Generator:
         """The slide's own draws: they depend on its content, not on the slides around it or on their order."""
@@ -109,12 +123,13 @@ def look_at(slide: Slide, model: AttentionSampler) -> Look:
             "use a finer scan or a model for this scale, or give the true resolution with --mpp if the file's is wrong"
         ) from exc
     thumbnail = read_thumbnail(slide, spec.attention_mpp)
-    mask = find_tissue(thumbnail)
+    found = find_tissue(thumbnail)
+    mask = found.mask
     units = model.attention.raster(thumbnail.raster)
     cells, insider = units, None
     if model.inner is not None and spec.inner_mpp is not None:
         side = spec.region_cells * spec.inner_cell_px
-        insider = PatchReader(slide, units, side, spec.inner_mpp, inside=False)
+        insider = PatchReader(slide, units, side + 2 * model.inner.around, spec.inner_mpp, inside=False)
         cells = model.inner.raster(units.divided(side))
     within = _grown(cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy(), cells.shape)
     tissue = tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy()
@@ -128,6 +143,7 @@ def look_at(slide: Slide, model: AttentionSampler) -> Look:
         reader=PatchReader(slide, cells, spec.patch_px, spec.patch_mpp, snap=spec.snap),
         insider=insider,
         cost=count_reads(slide, [thumbnail.raster]),
+        warnings=(*slide.facts.doubts, *tissue_warnings(found, thumbnail.mpp)),
     )
 
 

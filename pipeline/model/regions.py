@@ -52,6 +52,7 @@ def look_inside(
     regions: Sequence[Tensor],
     tissues: Sequence[Tensor],
     opened: Sequence[dict[int, Tensor]],
+    device: torch.device,
 ) -> list[Tensor]:
     """Log attention inside regions, (R, S) for each slide, -inf off the tissue; the slides' regions are read together.
 
@@ -61,14 +62,14 @@ def look_inside(
         regions: (R,), of each slide.
         tissues: (regions, S), of each slide.
         opened: of each slide, region -> log attention inside it; used and added to, so that none is read twice.
+        device: the net's; the log attention is where ``tissues`` are.
     """
     new = [sorted(set(r.tolist()) - k.keys()) for r, k in zip(regions, opened, strict=True)]
     asked = [(v.regions, torch.tensor(n, dtype=torch.int64)) for v, n in zip(views, new, strict=True)]
-    device = tissues[0].device
     images = read_together(asked, device)
     for tissue, found, cells, pixels in zip(tissues, opened, new, images, strict=True):
         if cells:
-            logits = inner(image(pixels, device))
+            logits = inner(image(pixels, device)).to(tissue.device)
             parts = zip(logits, tissue[cells], strict=True)
             found.update(zip(cells, [masked_log_softmax(one.flatten(), mask) for one, mask in parts], strict=True))
     return [torch.stack([k[cell] for cell in r.tolist()]) for r, k in zip(regions, opened, strict=True)]

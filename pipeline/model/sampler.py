@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 from pipeline.model.reading import image, read_together, walk
 from pipeline.model.regions import by_region, joint_attention, look_inside, nested_draw, places, shares
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
+from stages.appearance import CohortAppearance
 from stages.attention import ThumbnailAttention, build_attention, masked_log_softmax
 from stages.encoder.build import build_encoder
-from stages.prediction.intervals import Calibration, Evidence, weigh
+from stages.prediction.intervals import Calibration, Evidence, Stages, weigh
 from stages.prediction.predict import Prediction, predict
 from stages.sampling.designs import Draw
-from stages.sampling.draw import draw, draw_judged
+from stages.sampling.draw import draw, draw_judged, drawing_device
 from stages.sampling.estimate import entropy, hard_bound
 from stages.sampling.schemes import DEFAULT, SCHEMES
 
@@ -43,6 +45,7 @@ class AttentionSampler(nn.Module):
         spec: what it is, but for the weights.
         calibration: of its intervals; None: what a draw tells by itself.
         trained_on: fingerprints of the slides whose labels it was fitted to.
+        appearance: how these slides look; None: not known.
     """
 
     def __init__(
@@ -52,14 +55,18 @@ class AttentionSampler(nn.Module):
         encoder_weights: Path | None = None,
         calibration: Calibration | None = None,
         trained_on: Iterable[str] = (),
+        appearance: CohortAppearance | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
         self.calibration = calibration
         self.trained_on = frozenset(trained_on)
+        self.appearance = appearance
         side = spec.cell_px * (spec.region_cells if spec.inner_mpp else 1)
         self.attention = build_attention(spec.attention, cell_px=side)
-        self.inner = ThumbnailAttention(cell_px=spec.inner_cell_px) if spec.inner_mpp else None
+        self.inner = None
+        if spec.inner_mpp:
+            self.inner = ThumbnailAttention(cell_px=spec.inner_cell_px, surrounded=spec.region_margin)
         self.encoder = build_encoder(spec.encoder, dim=spec.dim, pretrained_path=encoder_weights)
         self.head = nn.Linear(spec.dim, len(spec.classes))
         self.control = nn.Linear(self.attention.channels, spec.dim) if spec.control else None  # type: ignore[arg-type]
@@ -69,18 +76,24 @@ class AttentionSampler(nn.Module):
         """Where the weights are."""
         return self.head.weight.device
 
+    @property
+    def drawing_device(self) -> torch.device:
+        """Where attention, draws and what they add up to are, in float64: there, or on the CPU."""
+        return drawing_device(self.device)
+
     def attend(self, view: View) -> AttentionMap:
         """Attention that sums to one over the tissue, and the control variate, from the thumbnail."""
-        tissue = torch.from_numpy(view.tissue).to(self.device)
+        tissue, there = torch.from_numpy(view.tissue).to(self.drawing_device), self.drawing_device
         if self.inner is not None:
             tissue = by_region(tissue, self.spec.region_cells).any(2)
         rgb = image(view.rgb, self.device)
         if self.control is None:
-            return AttentionMap(masked_log_softmax(self.attention(rgb), tissue).flatten(), None)
+            return AttentionMap(masked_log_softmax(self.attention(rgb).to(there), tissue).flatten(), None)
         channels = self.attention.features(rgb)  # type: ignore[operator]
-        log_attention = masked_log_softmax(self.attention.logits(channels), tissue).flatten()  # type: ignore[operator]
+        logits = self.attention.logits(channels).to(there)  # type: ignore[operator]
         # detached: foretelling features must not bend where the model looks
-        return AttentionMap(log_attention, self.control(channels.detach().flatten(1).T))
+        control = self.control(channels.detach().flatten(1).T).to(there)
+        return AttentionMap(masked_log_softmax(logits, tissue).flatten(), control)
 
     def forward(
         self,
@@ -98,7 +111,7 @@ class AttentionSampler(nn.Module):
         maps = self._attend_all(views)
         drawn = self.draw(views, maps, samples=samples, generator=generator, scheme=scheme, judged=False)
         patches = torch.cat(self._read_drawn(views, drawn))
-        features = self.encoder(augment(patches) if augment else patches)
+        features = self.encoder(augment(patches) if augment else patches).to(self.drawing_device)
         parts = [part[None] for part in features.split([one.cells.shape[1] for one in drawn])]
         error = features.new_zeros(())
         if self.control is not None:
@@ -137,7 +150,7 @@ class AttentionSampler(nn.Module):
 
         Args:
             view: the slide.
-            generator: on the model's device.
+            generator: on the model's `drawing_device`.
             samples: patches to read at most; default: the model's budget, or with a tolerance the whole tissue.
             scheme: how to draw; default: the model's.
             tolerance: see above; None draws once.
@@ -251,23 +264,24 @@ class AttentionSampler(nn.Module):
             draws = [take(log_a.detach(), samples, order=o) for log_a, o in zip(log_as, orders, strict=True)]
         placed = []
         for log_a, attention, drawn in zip(log_as, maps, draws, strict=True):
-            everywhere = torch.arange(log_a.shape[1], device=self.device).expand(repeats, -1)
+            everywhere = torch.arange(log_a.shape[1], device=self.drawing_device).expand(repeats, -1)
             control = None if attention.control is None else attention.control.expand(repeats, -1, -1)
             placed.append(PlacedDraw(drawn, log_a, everywhere, control, entropy(log_a)))
         return placed
 
     def evidence(self, drawn: PlacedDraw, features: Tensor) -> Evidence:
         """What the features (B, N, D) of drawn cells, in their order, tell about the log-odds."""
-        return weigh(*self._weighed(drawn, features))
+        return weigh(*self._weighed(drawn, features), cells=drawn.cells, stages=self._stages(drawn))
 
     def judge(self, drawn: PlacedDraw, features: Tensor, *, confidence: float = 0.95) -> Prediction:
         """Prediction from the features (N, D) of drawn cells, in their order."""
         parts = (values[0] for values in self._weighed(drawn, features[None]))
-        return predict(*parts, calibration=self.calibration, confidence=confidence)
+        options: dict[str, Any] = {"cells": drawn.cells[0], "stages": self._stages(drawn), "confidence": confidence}
+        return predict(*parts, calibration=self.calibration, **options)
 
     def tissue_by_region(self, view: View) -> Tensor:
         """Which cells of each region are tissue, (regions, cells of a region)."""
-        return by_region(torch.from_numpy(view.tissue).to(self.device), self.spec.region_cells).flatten(0, 1)
+        return by_region(torch.from_numpy(view.tissue).to(self.drawing_device), self.spec.region_cells).flatten(0, 1)
 
     @torch.no_grad()
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
@@ -276,7 +290,7 @@ class AttentionSampler(nn.Module):
         for part in np.array_split(cells, -(-len(cells) // ENCODER_BLOCK)):
             (patches,) = read_together([(view.patches, torch.from_numpy(part))], self.device)
             blocks.append(self.encoder(patches))
-        return torch.cat(blocks)
+        return torch.cat(blocks).to(self.drawing_device)
 
     @torch.no_grad()
     def _weighed(self, drawn: PlacedDraw, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -287,9 +301,18 @@ class AttentionSampler(nn.Module):
         patch_logits = self._logits(left) - self.head.bias
         return self._logits(drawn.embed(features)), patch_logits, drawn.draw.contrasts * attention.unsqueeze(1)
 
+    def _stages(self, drawn: PlacedDraw) -> Stages | None:
+        """Which patches are of one region; None with one level."""
+        taken = drawn.draw
+        if not taken.regions:
+            return None
+        shares = taken.weights * drawn.log_attention.detach().double().exp().gather(1, taken.cells)
+        regions = drawn.places.unflatten(1, (taken.regions, -1))[..., 0]  # by their first cell
+        return Stages(regions, shares.unflatten(1, (taken.regions, -1)), taken.between)
+
     def _logits(self, embeddings: Tensor) -> Tensor:
         """Slide embeddings (..., D) -> logits (..., C); linear, so that unbiased embeddings give unbiased logits."""
-        logits: Tensor = self.head(FEATURE_SCALE * embeddings.to(self.head.weight.dtype))
+        logits: Tensor = self.head(FEATURE_SCALE * embeddings.to(self.head.weight.dtype).to(self.device))
         return logits
 
     def _attend_all(self, views: Sequence[View]) -> list[AttentionMap]:
@@ -297,8 +320,8 @@ class AttentionSampler(nn.Module):
         alike = len(views) > 1 and len({view.rgb.shape for view in views}) == 1
         if not alike or self.spec.attention != "learned" or self.inner is not None or self.control is not None:
             return [self.attend(view) for view in views]
-        logits = self.attention(image(np.stack([view.rgb for view in views]), self.device))
-        tissue = [torch.from_numpy(view.tissue).to(self.device) for view in views]
+        logits = self.attention(image(np.stack([view.rgb for view in views]), self.device)).to(self.drawing_device)
+        tissue = [torch.from_numpy(view.tissue).to(self.drawing_device) for view in views]
         return [AttentionMap(masked_log_softmax(*one).flatten(), None) for one in zip(logits, tissue, strict=True)]
 
     def _shares(self, view: View, attention: AttentionMap, samples: int) -> tuple[int, int]:
@@ -315,7 +338,7 @@ class AttentionSampler(nn.Module):
     ) -> list[Tensor]:
         assert self.inner is not None
         tissues = [self.tissue_by_region(view) for view in views]
-        return look_inside(self.inner, views, regions, tissues, opened or [{} for _ in views])
+        return look_inside(self.inner, views, regions, tissues, opened or [{} for _ in views], self.device)
 
     def _all_attention(self, view: View, attention: AttentionMap, opened: dict[int, Tensor]) -> Tensor:
         """Log attention of all cells as far as it is known, (rows * columns,)."""
@@ -324,10 +347,10 @@ class AttentionSampler(nn.Module):
         return joint_attention(attention.log_attention, opened, self.tissue_by_region(view), self._places(view))
 
     def _places(self, view: View) -> Tensor:
-        return places(view.tissue.shape, self.spec.region_cells, self.device)
+        return places(view.tissue.shape, self.spec.region_cells, self.drawing_device)
 
     def _order(self, rows: int, columns: int) -> Tensor:
-        return walk(rows, columns).to(self.device)
+        return walk(rows, columns).to(self.drawing_device)
 
     def _read_drawn(self, views: Sequence[View], drawn: Sequence[PlacedDraw]) -> list[Tensor]:
         """Patches (N, P, P, 3) of single draws, of all slides together."""

@@ -30,6 +30,8 @@ class ModelSpec:
         inner_mpp: µm/px of the second look, inside regions of the slide; None: attention is of one level.
         region_cells: cells along a region's side.
         region_samples: patches read in an opened region.
+        region_margin: whether the second look at a region holds the pixels around it that its outer cells see; models
+            of before that were trained with background there.
         snap: whether patches are moved onto the grid of the slide's own tiles; see `stages.patches.PatchReader`.
     """
 
@@ -46,6 +48,7 @@ class ModelSpec:
     inner_mpp: float | None = None
     region_cells: int = 1
     region_samples: int = 1
+    region_margin: bool = True
     snap: bool = False
 
     @property
@@ -67,7 +70,8 @@ class View:
         rgb: thumbnail, (H, W, 3) uint8.
         tissue: which cells are tissue, (rows, columns) bool; with two levels, whole regions.
         patches: row-major cell indices (N,) -> lazy or real patches (N, P, P, 3) uint8.
-        regions: row-major region indices (R,) -> lazy or real second looks (R, S, S, 3) uint8; for two levels only.
+        regions: row-major region indices (R,) -> lazy or real second looks (R, S, S, 3) uint8, with the pixels around
+            the region that the second attention reaches; for two levels only.
     """
 
     rgb: NDArray[np.uint8]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.output.documents import read_json, write_json
+from stages.disk import refusal
 
 MARK = ".saccade"
 """File that marks a folder as an output of ours."""
@@ -40,7 +41,8 @@ def prepare_output(out: Path, *, names: Iterable[str] = (*RUN, *TRAINING)) -> No
             )
         write_json(out / MARK, {"program": "saccade", "names": sorted(names | (ours or set()))})
     except OSError as exc:
-        raise UsageError(f"cannot write to {out}: {exc.strerror}; choose another --out or make it writable") from exc
+        why = refusal(exc, Path(exc.filename or out), writing=True)
+        raise UsageError(f"cannot write to {out}: {why}; or choose another --out") from exc
 
 
 def is_output(folder: Path) -> bool:

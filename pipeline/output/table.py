@@ -50,7 +50,7 @@ def prediction_columns(classes: Sequence[str]) -> list[str]:
 def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:
     """Write predictions.csv, one row a slide; a failed slide's numbers stay empty and its error is one line.
 
-    A last column ``warnings`` is there where a slide has any.
+    Last come the columns ``out_of_distribution`` where a slide has a score, and ``warnings`` where a slide has any.
     """
     lines = [
         {
@@ -61,7 +61,9 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], classes: Se
         for row in rows
     ]
     columns = prediction_columns(classes)
-    write_table(path, lines, [*columns, "warnings"] if any(line["warnings"] for line in lines) else columns)
+    columns += ["out_of_distribution"] if any(row.get("out_of_distribution") is not None for row in rows) else []
+    columns += ["warnings"] if any(line["warnings"] for line in lines) else []
+    write_table(path, lines, columns)
 
 
 def _cell(value: Any) -> str:

@@ -21,6 +21,7 @@ MISSING = "\N{EN DASH}"
 STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
+SCORED = " Out of distribution: how unlike the training's slides one looks; about one in a hundred of those passes 1."
 
 
 def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> None:
@@ -30,9 +31,9 @@ def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str
         path: the HTML file.
         rows: a dict for each slide, keyed as the columns of predictions.csv; a failed slide needs only ``slide_id``,
             ``path``, ``status`` and ``error``.
-        run: as in run.json: ``classes``, ``command``, ``settings``, ``started``, ``ended``, ``reused``, ``bytes_read``,
-            ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``) and ``not_counted``; what is missing is
-            left out.
+        run: as in run.json: ``classes``, ``intervals``, ``command``, ``settings``, ``started``, ``ended``, ``reused``,
+            ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``) and ``not_counted``;
+            what is missing is left out.
     """
     done = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
@@ -42,7 +43,7 @@ def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str
         _cards(done, failed, run),
         _failures(failed),
         _metrics(run.get("metrics") or {}, run.get("not_counted") or {}),
-        _slides(done, list(run.get("classes") or [])),
+        _slides(done, list(run.get("classes") or []), run.get("intervals")),
         _origin(run),
     ]
     policy = (
@@ -232,7 +233,7 @@ def _bar(value: Any, low: Any, high: Any, name: str) -> str:
     )
 
 
-def _slides(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
+def _slides(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], intervals: str | None) -> str:
     if not rows:
         return ""
     # of two classes the second tells all: the first is its complement
@@ -241,11 +242,14 @@ def _slides(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
     heads = ['<th scope="col">overlay</th>', _head("slide"), _head("prediction")]
     heads += [_head(f"probability of {shown[0]}", "number chances") if single else '<th scope="col">probabilities</th>']
     heads += [_head(name, "number") for name in ("tissue read", "patches", "bytes", "seconds")]
-    body = "".join(_slide(row, shown) for row in rows)
+    scored = any(_number(row.get("out_of_distribution")) is not None for row in rows)
+    heads += [_head("out of distribution", "number")] if scored else []
+    body = "".join(_slide(row, shown, scored=scored) for row in rows)
     return (
         "<h2>Slides</h2>"
-        '<p class="soft">Bars run from 0 to 1: the band is the stated interval for what was not read, the mark the '
-        "prediction. Click a picture for the full overlay; the GeoJSON opens in QuPath.</p>"
+        f'<p class="soft">Bars run from 0 to 1: the band is the stated interval for what was not read'
+        f"{escape(f' ({intervals})' if intervals else '')}, the mark the prediction. "
+        f"Click a picture for the full overlay; the GeoJSON opens in QuPath.{SCORED if scored else ''}</p>"
         '<div class="tools" hidden><label>Filter '
         '<input id="filter" type="search" placeholder="name, class or path"></label>'
         '<span id="shown" class="soft" role="status"></span></div>'
@@ -259,7 +263,7 @@ def _head(name: str, kind: str = "") -> str:
     return f'<th scope="col" class="{kind}"><button type="button">{escape(name)}</button></th>'
 
 
-def _slide(row: Mapping[str, Any], shown: Sequence[str]) -> str:
+def _slide(row: Mapping[str, Any], shown: Sequence[str], *, scored: bool) -> str:
     name, predicted = str(row["slide_id"]), str(row.get("predicted", ""))
     folder = f"slides/{quote(os.fsencode(name), safe='')}"
     chances = "".join(_chance(row, c, named=len(shown) > 1) for c in shown)
@@ -270,6 +274,7 @@ def _slide(row: Mapping[str, Any], shown: Sequence[str]) -> str:
         ("bytes_read", _bytes(row.get("bytes_read"))),
         ("seconds", _show(row.get("seconds"), ".1f")),
     ]
+    numbers += [("out_of_distribution", _show(row.get("out_of_distribution"), ".2f"))] if scored else []
     cells = "".join(
         f'<td class="number" data-sort="{_show(row.get(column), ".9g").replace(MISSING, "-1")}">{text}</td>'
         for column, text in numbers

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cohort.table import Cohort
+from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.output.folder import RUN, prepare_output
@@ -23,6 +24,7 @@ from pipeline.run.slide import RunSettings, process_slide
 from pipeline.run.workers import each
 from stages.disk import new_file
 from stages.html import table
+from stages.prediction.intervals import stated
 from stages.slide.resolution import check_mpp
 
 Progress = Callable[[int, int, str | None], None]
@@ -38,6 +40,7 @@ class RunSummary:
         failed: how many could not be.
         reused: how many of the predicted ones were so by an earlier run.
         rows: the rows of predictions.csv, by column.
+        intervals: how sure theirs are, in a phrase.
         metrics: of the slides that have labels and are counted; empty where there are none, or of one class only.
         not_counted: how many labelled slides are not, by why: the model was trained on them, or the table says that
             they are to train ("train") or to choose with ("val").
@@ -48,6 +51,7 @@ class RunSummary:
     failed: int
     reused: int
     rows: list[dict[str, Any]] = field(repr=False)
+    intervals: str = field(repr=False)
     metrics: dict[str, Any] = field(repr=False)
     not_counted: dict[str, int] = field(default_factory=dict, repr=False)
 
@@ -75,7 +79,10 @@ def run_cohort(
     _check_mpp(settings.mpp)
     # workers may have another working directory
     settings = replace(settings, model=find_model(settings.model).resolve())
-    # a device that is not here may be where the workers are
+    check_device(settings.device)
+    # a device that is not here may be where the scheduler's workers are; ours load the model themselves
+    if scheduler is None:
+        find_device(settings.device)
     spec = load_model(settings.model, device="cpu" if workers or scheduler else settings.device).spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
@@ -142,11 +149,13 @@ def _finish(
             classes,
             sites=[slide.site for slide, _ in labelled],
         )
-    summary = RunSummary(len(rows), len(done), len(rows) - len(done), reused, rows, metrics, dict(not_counted))
+    counts = (len(rows), len(done), len(rows) - len(done), reused)
+    summary = RunSummary(*counts, rows, stated(len(classes)), metrics, dict(not_counted))
     run = {
         "command": list(command),
         "settings": asdict(settings),
         "classes": list(classes),
+        "intervals": summary.intervals,
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "slides": summary.total,
@@ -156,8 +165,8 @@ def _finish(
         "bytes_read": sum(row["bytes_read"] for _, row in done),
         "slide_bytes": sum(row.pop("slide_bytes") for _, row in done),
         "metrics": metrics,
-        "not_counted": dict(not_counted),
         "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
+        "not_counted": dict(not_counted),
     }
     write_predictions(out / "predictions.csv", rows, classes)
     write_run(out / "run.json", run)

@@ -23,7 +23,7 @@ from stages.overlay.geojson import geojson
 from stages.overlay.picture import draw_overlay
 from stages.pyramid.open import open_pyramid
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
 
 
@@ -92,13 +92,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     trained_on = facts.fingerprint in model.trained_on
     commit = read_commit(folder)
     if commit is not None and commit["key"] == key:
-        return {
-            **commit["row"],
-            "warnings": list(facts.doubts),
-            "slide_bytes": commit["slide_bytes"],
-            "reused": True,
-            "trained_on": trained_on,
-        }
+        return {**commit["row"], "slide_bytes": commit["slide_bytes"], "reused": True, "trained_on": trained_on}
     if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
         raise ValueError(
             f"{folder} already holds another slide of this name ({commit['path']}): "
@@ -120,7 +114,7 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
     mpp = facts.require_mpp()
     seconds = time.perf_counter() - started
     row: dict[str, Any] = {"status": "ok", "error": "", **found.columns(), "seconds": seconds, "key": key}
-    row["warnings"] = list(facts.doubts)
+    row["warnings"] = list(found.warnings)
     begin_slide(folder)
     write_thumbnail(folder / "thumbnail.png", found.thumbnail.rgb)
     write_attention_zarr(folder / "attention.zarr", found.attention, found.attention_raster, mpp=mpp)

@@ -52,7 +52,7 @@ def calibrate(
     doubled = (SMALLEST * 2**k for k in range(32))
     most, scheme = max(MOST, 8 * model.spec.samples), SCHEMES[model.spec.scheme]
     budgets = sorted({model.spec.samples, *takewhile(lambda n: n <= most and scheme.judges(n), doubled)})
-    generator = torch.Generator(model.device).manual_seed(seed)
+    generator = torch.Generator(model.drawing_device).manual_seed(seed)
     found: dict[int, list[tuple[Evidence, Tensor]]] = {n: [] for n in budgets}
     for number, view in enumerate(views, 1):
         before, one = generator.get_state(), {}
@@ -79,8 +79,8 @@ def drawn_errors(
     """Read a slide whole and draw it again and again: for each budget below its number of cells, the draws' evidence
     and by how much their log-odds fell from the exhaustive ones, (draws, C)."""
     every = np.flatnonzero(view.tissue)
-    features = torch.zeros(view.tissue.size, model.spec.dim, device=model.device)
-    features[torch.from_numpy(every).to(model.device)] = model.encode(view, every)
+    features = torch.zeros(view.tissue.size, model.spec.dim, device=model.drawing_device)
+    features[torch.from_numpy(every).to(model.drawing_device)] = model.encode(view, every)
     attention = model.attend(view)
     opened: list[dict[int, Tensor]] = [{}]
 

@@ -13,15 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import Outcome, View
 from pipeline.train.slides import LeaveOut, TrainingSlides
 from pipeline.train.warm_up import warm_up as warm_attention
 from stages.disk import new_file
+from stages.torchvision import admit_torchvision
 
 with warnings.catch_warnings():  # other people's deprecations, at import
     warnings.simplefilter("ignore")
+    admit_torchvision()
     import lightning
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.plugins.io import CheckpointIO
@@ -69,6 +72,7 @@ def fit(
     Raises:
         UsageError: the steps are so large that the weights grow beyond all bounds.
     """
+    chosen = find_device(device)
     slides = TrainingSlides(len(labels), view, leave_out, lost)
     if not checkpoint.exists():
         slides.phase = "the warm-up"
@@ -92,8 +96,8 @@ def fit(
         warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers that are not used here
         trainer = lightning.Trainer(
             max_epochs=epochs,
-            accelerator="auto" if device == "auto" else device.partition(":")[0].replace("cuda", "gpu"),
-            devices=[int(device.partition(":")[2])] if ":" in device else 1,
+            accelerator=chosen.type,
+            devices=1 if chosen.index is None else [chosen.index],
             gradient_clip_val=gradient_clip,
             callbacks=[_Tell(say), _Keep(checkpoint)],
             plugins=[_OnDisk()],
@@ -165,7 +169,7 @@ class _Fitting(lightning.LightningModule):
         self._slides.phase, self._slides.learnt = f"epoch {self.current_epoch + 1}", self.current_epoch > 0
 
         def act(kept: list[int], views: list[View]) -> Outcome:
-            generator = torch.Generator(self.model.device).manual_seed(step_seed)
+            generator = torch.Generator(self.model.drawing_device).manual_seed(step_seed)
             augment = _turned(generator) if self._turn else None
             return self.model(views, samples=self._samples, generator=generator, augment=augment)  # type: ignore[no-any-return]
 
@@ -181,7 +185,9 @@ class _Fitting(lightning.LightningModule):
         if not bool(torch.isfinite(loss)):
             self._refuse_divergence()
         self.losses.append(float(loss.detach()))
-        regularised: Tensor = loss - self._entropy_weight * found.entropies.mean().to(loss.dtype) + found.control_error
+        regularised: Tensor = (
+            loss - self._entropy_weight * found.entropies.mean().to(loss) + found.control_error.to(loss)
+        )
         return regularised
 
     def on_train_end(self) -> None:
@@ -252,8 +258,13 @@ class _OnDisk(CheckpointIO):
     ``a::b`` is the file ``a``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with new_file(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        with new_file(Path(path)) as temporary, temporary.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as exc:  # of a full disk torch says only that a position is unexpected
+                if isinstance(exc.__context__, OSError):
+                    raise exc.__context__ from None
+                raise
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         with Path(path).open("rb") as file:
@@ -268,7 +279,7 @@ def _turned(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     """Turn and mirror each patch (N, P, P, 3) at random, all eight ways alike."""
 
     def augment(patches: Tensor) -> Tensor:
-        ways = torch.randint(8, (len(patches),), generator=generator, device=patches.device)
+        ways = torch.randint(8, (len(patches),), generator=generator, device=generator.device).to(patches.device)
         out = torch.empty_like(patches)
         for way in range(8):
             chosen = torch.rot90(patches[ways == way], way % 4, (1, 2))

@@ -12,6 +12,7 @@ from pipeline.cohort.table import CohortSlide
 from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.look import Look, look
 from pipeline.model.sampler import ENCODER_BLOCK, AttentionSampler
+from stages.appearance import Appearance
 from stages.pyramid.chunk_cache import ChunkCache
 from stages.pyramid.open import ZarrSlide
 from stages.pyramid.shards import OPEN_SHARDS
@@ -37,6 +38,7 @@ class Looks:
     Attributes:
         excluded: why slides were left out, by name.
         fingerprints: of those that were looked at, by name.
+        appearances: of the same.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Looks:
     ) -> None:
         self.excluded: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
+        self.appearances: dict[str, Appearance] = {}
         self._model, self._cache, self._say, self._strict = model, cache, say, strict
         self._kept: OrderedDict[str, Look] = OrderedDict()
         self._open: OrderedDict[str, int] = OrderedDict()
@@ -117,6 +120,8 @@ class Looks:
         fingerprint = found.slide.facts.fingerprint
         if self.fingerprints.setdefault(slide.slide_id, fingerprint) != fingerprint:
             raise SlideError(f"{slide.path} was replaced while training went on: start again with the new file")
+        if slide.slide_id not in self.appearances:
+            self.appearances[slide.slide_id] = found.appearance
         return found
 
     def _keep(self, name: str, fresh: Look) -> None:

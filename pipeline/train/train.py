@@ -14,6 +14,7 @@ from pipeline.cohort.metrics import evaluate, in_words
 from pipeline.cohort.splits import check_folds, refuse_twins
 from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
+from pipeline.device import find_device
 from pipeline.errors import UsageError, reason_of
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import Look
@@ -26,6 +27,7 @@ from pipeline.train.calibrate import calibrate
 from pipeline.train.job import Job, aside, begin, keep_aside, plan_jobs
 from pipeline.train.key import differences, made_of
 from pipeline.train.looks import Looks
+from stages.appearance import FEWEST, cohort_appearance
 from stages.pyramid.chunk_cache import chunk_cache
 from stages.slide.facts import SlideError
 
@@ -70,6 +72,7 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
         UsageError: configuration, table or folder cannot be used, no slide of some class is left to train on, or
             training diverges.
     """
+    find_device(config.training.device)  # said before anything is read
     told = config.cohort
     columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
     cohort = read_training_table(
@@ -122,6 +125,9 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
             continue
         metrics[part] = _judge(members, spec.classes)
         say(f"{part}: {in_words(metrics[part])}")
+        unlike = [row["slide_id"] for row in members if (row["out_of_distribution"] or 0) > 1]
+        if unlike:
+            say(f"warning: {part}: {len(unlike)} of its slides look unlike those trained on: {', '.join(unlike)}")
         for site, scores in metrics[part].get("sites", {}).items():
             say(f"{part}, site {site}: {in_words(scores)}")
     write_table(out / "predictions.csv", rows)
@@ -203,7 +209,14 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> A
         **settings,
     )
     model.eval()
-    model.trained_on = frozenset(looks.fingerprints[s.slide_id] for i, s in enumerate(job.train) if i not in lost)
+    fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
+    model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
+    model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
+    if not model.appearance.known:
+        say(
+            f"{len(fitted)} slides to train on are too few to tell later whether another looks like them; "
+            f"that takes {FEWEST} of one field"
+        )
     if chosen:
         # of those that were chosen at first, so that a rerun chooses the same
         views = [lambda slide=slide: looks(slide).view for slide in chosen]
@@ -247,7 +260,7 @@ def _predict(model: AttentionSampler, slide: CohortSlide, looks: Looks, config: 
     """A held-out slide's row, or None where it is left out."""
     try:
         shown: Look = looks(slide)
-        generator = shown.generator(config.training.seed, model.device)
+        generator = shown.generator(config.training.seed, model.drawing_device)
         found = model.sample(shown.view, generator=generator).prediction
     except SlideError as exc:
         looks.leave_out(slide, f"when predicted: {reason_of(exc)}")
@@ -258,6 +271,7 @@ def _predict(model: AttentionSampler, slide: CohortSlide, looks: Looks, config: 
         "patient": slide.patient,
         "label": slide.label,
         "site": slide.site,
+        "out_of_distribution": shown.likeness(model).score,
         **{f"prob_{c}{end}": float(v[i]) for end, v in columns.items() for i, c in enumerate(model.spec.classes)},
     }
 

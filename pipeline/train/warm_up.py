@@ -55,7 +55,8 @@ def warm_up(
             some = regions[torch.randperm(len(regions), generator=generator)[:WARM_UP_REGIONS]]
             (pixels,) = read_together([(one.regions, some)], model.device)
             images = image(pixels, model.device)
-            parts = zip(images, inner(images).flatten(1), tissue[some], strict=True)
+            cells = functional.pad(images, 4 * [-inner.around])  # the region without what is around it
+            parts = zip(cells, inner(images).flatten(1), tissue[some], strict=True)
             return torch.stack(
                 [_divergence(grain(region).flatten(), ours, mask) for region, ours, mask in parts]
             ).mean()

@@ -24,7 +24,7 @@ from PIL import Image
 
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import Floats, attention_image, times_uniform
-from stages.tissue import Thumbnail
+from stages.tissue.thumbnail import Thumbnail
 
 COLOURS, COLOURS_FROM = "viridis", 0.3
 """Perceptually uniform, from teal to yellow: its purple beginning is left out because it looks like haematoxylin."""

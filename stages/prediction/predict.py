@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.prediction.intervals import Calibration, weigh
+from stages.prediction.intervals import UNFITTED, Calibration, Stages, weigh
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ def predict(
     patch_logits: Tensor,
     contrasts: Tensor,
     *,
+    cells: Tensor | None = None,
+    stages: Stages | None = None,
     calibration: Calibration | None = None,
     confidence: float = 0.95,
 ) -> Prediction:
@@ -54,6 +56,8 @@ def predict(
         patch_logits: (M, C), each drawn patch's logits without the head's constant.
         contrasts: (H, M), ``k_hm``: the draw's contrasts times the patches' attention; zero where nothing was left to
             chance, as on a slide that was read whole.
+        cells: (M,), which they are: one that is drawn again tells nothing new. Default: all different.
+        stages: of a draw of regions, then of patches in them.
         calibration: the cohort's; default: what a slide tells by itself.
         confidence: of the interval.
 
@@ -64,7 +68,11 @@ def predict(
         raise ValueError(f"a prediction needs at least 2 classes, got {logits.shape[0]}")
     if not all(bool(torch.isfinite(values).all()) for values in (logits, patch_logits, contrasts)):
         raise ValueError("logits are not finite: the checkpoint or the features are damaged")
-    evidence = weigh(logits[None], patch_logits[None], contrasts[None])
-    half = (calibration or Calibration()).half_width(evidence, len(patch_logits), confidence=confidence)[0]
-    centre, z = evidence.log_odds[0], logits.detach().double().cpu()
-    return Prediction(torch.softmax(z, 0), torch.sigmoid(centre - half), torch.sigmoid(centre + half), z)
+    which = None if cells is None else cells[None]
+    evidence = weigh(logits[None], patch_logits[None], contrasts[None], cells=which, stages=stages)
+    half = (calibration or UNFITTED).half_width(evidence, len(patch_logits), confidence=confidence)[0]
+    centre, z = evidence.log_odds[0], logits.detach().cpu().double()
+    p = torch.softmax(z, 0)
+    # where nothing is left open all three are the same, and elsewhere p lies between: not a rounding off
+    low, high = (torch.where(half > 0, torch.sigmoid(centre + sign * half), p) for sign in (-1, 1))
+    return Prediction(p, torch.minimum(low, p), torch.maximum(p, high), z)

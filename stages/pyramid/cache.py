@@ -29,7 +29,13 @@ from stages.pyramid.transaction import build
 from stages.slide.facts import SlideError, SlideFacts
 from stages.slide.protocol import Slide
 
-WRITERS = max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells (macOS and Windows do not)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+WRITERS = max(1, min(8, _cores()))
 """Shards copied at once, some 20 MB each."""
 
 
@@ -53,7 +59,8 @@ def cache_pyramid(
         slide: what to copy; where tissue is on it is judged by its µm/px.
         out: the pyramid's folder.
         profile: `native` copies JPEG tiles as they are and other levels losslessly; `portable` holds pixels losslessly,
-            and levels that the slide lacks; `auto` is native where every level consists of JPEG tiles.
+            and levels that the slide lacks; `auto` is native where every level consists of JPEG tiles, unless a
+            portable pyramid is there already.
         everything: keep all chunks of a portable pyramid; by default the finest levels hold the surroundings of tissue.
         progress: called from this thread.
         writers: shards copied at once.
@@ -63,7 +70,10 @@ def cache_pyramid(
         SlideError: the slide cannot be read, or the pyramid not be written.
     """
     source = open_pyramid(slide.facts.path)
-    chosen = choose_profile(source, profile)
+    earlier = _readable_record(Path(out))
+    # whoever once asked for a portable pyramid may rely on it
+    kept = profile == "auto" and earlier is not None and earlier.profile == "portable"
+    chosen = choose_profile(source, "portable" if kept else profile)
 
     def is_current(folder: Path) -> bool:
         found = _readable_record(folder)

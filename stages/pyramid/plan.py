@@ -26,7 +26,8 @@ from stages.slide.facts import SlideError, SlideFacts
 from stages.slide.jpeg import JpegTiles
 from stages.slide.protocol import Slide
 from stages.slide.tiff import TiffTiles
-from stages.tissue import read_thumbnail, tissue_mask
+from stages.tissue.mask import tissue_mask
+from stages.tissue.thumbnail import read_thumbnail
 
 STEP = 4
 """How many times coarser a level is that a pyramid adds; no two neighbours of it are further apart."""

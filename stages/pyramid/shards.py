@@ -20,7 +20,7 @@ import numpy as np
 from imagecodecs import zstd_decode
 from numpy.typing import NDArray
 
-from stages.disk import new_file
+from stages.disk import new_file, open_to_read, read_at
 from stages.pyramid.layout import LevelLayout
 from stages.slide import jpeg
 from stages.slide.tiles import TileGrid
@@ -93,7 +93,7 @@ class ShardTiles(TileGrid):
         """As `TileGrid.stored`, without the checksum, which is compared."""
         shard, place = self._find(row, column)
         offset, size = (int(value) for value in shard.index[place])
-        data = os.pread(shard.descriptor, size, offset)
+        data = read_at(shard.descriptor, size, offset)
         if len(data) != size:
             raise ValueError(f"ends after {len(data)} of {size} bytes")
         content = data[:-4]
@@ -149,11 +149,11 @@ class _Shard:
 
     def __init__(self, layout: LevelLayout, row: int, column: int) -> None:
         path = layout.shard_path(row, column)
-        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self.descriptor = open_to_read(path)
         rows, columns = layout.chunks_per_shard
         length = 16 * rows * columns + 4
         size = os.fstat(self.descriptor).st_size
-        data = os.pread(self.descriptor, length, max(0, size - length))
+        data = read_at(self.descriptor, length, max(0, size - length))
         if len(data) == length and crc32c(data[:-4]) == data[-4:]:
             index = np.frombuffer(data[:-4], "<u8")
             self.index = np.where(index == _NO_CHUNK, 0, index).astype(np.int64).reshape(rows, columns, 2)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from stages.disk import PREFIX, ForeignFolderError, flush_tree, is_temporary, put_in_place, resumable_folder
+from stages.disk import (
+    FULL,
+    PREFIX,
+    ForeignFolderError,
+    flush_tree,
+    is_temporary,
+    put_in_place,
+    refusal,
+    resumable_folder,
+)
 from stages.pyramid.copying import write_levels
 from stages.pyramid.format import Format, Progress
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Plan
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FullDiskError(SlideError):
@@ -85,7 +91,7 @@ def _foreign(out: Path) -> SlideError:
 
 
 def _unwritten(out: Path, exc: OSError) -> SlideError:
-    again = "then run `saccade cache` again: it goes on where it stopped"
-    if exc.errno in _FULL:
-        return FullDiskError(f"cannot write {out}: the disk is full ({exc.strerror}); make room on it, {again}")
-    return SlideError(f"cannot write {out}: {exc.strerror or exc}; check the disk and its permissions, {again}")
+    words = f"cannot write {out}: {refusal(exc, out, writing=True)}"
+    if exc.errno in FULL:
+        return FullDiskError(f"{words}; then run `saccade cache` again: it goes on where it stopped")
+    return SlideError(f"{words}; then run `saccade cache` again: it goes on where it stopped")

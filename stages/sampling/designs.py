@@ -23,11 +23,15 @@ class Draw:
         weights: (B, N) float64; 0 marks padding.
         contrasts: (B, H, N) float64 from `draw_judged`, None from `draw`: what was left to chance. With
             ``d_h = sum_m k_hm a_m f_m``, ``sum_h d_h d_h^T`` is an unbiased estimate of the estimate's covariance.
+        regions, between: of `nest`: how many regions the cells are of, each in one run of N / regions, and how many
+            contrasts, the first ones, compare regions; 0 with one level.
     """
 
     cells: Tensor
     weights: Tensor
     contrasts: Tensor | None = None
+    regions: int = 0
+    between: int = 0
 
 
 def inclusion_probabilities(a: Tensor, n: int) -> Tensor:
@@ -201,14 +205,14 @@ def nest(outer: Draw, inner: Draw, size: int, *, repeats: bool) -> Draw:
     within = inner.weights.view(batch, regions, n)
     weights = (outer.weights.unsqueeze(-1) * within).flatten(1)
     if outer.contrasts is None or inner.contrasts is None:
-        return Draw(cells, weights)
+        return Draw(cells, weights, regions=regions)
     between = (outer.contrasts.unsqueeze(-1) * within.unsqueeze(1)).flatten(2)  # (B, H, R N)
     own = torch.eye(regions, dtype=weights.dtype, device=weights.device)
     # a slide taken whole has w = 1 and k = 0 also among those drawn with replacement, where w^2 = sum k^2
     scale = (outer.weights.square() - outer.contrasts.square().sum(1)).clamp(min=0) if repeats else outer.weights
     inside = scale.sqrt().view(batch, regions, 1, 1) * inner.contrasts.view(batch, regions, -1, n)
     inside = (inside.unsqueeze(3) * own.view(1, regions, 1, regions, 1)).flatten(3).flatten(1, 2)
-    return Draw(cells, weights, torch.cat([between, inside], 1))
+    return Draw(cells, weights, torch.cat([between, inside], 1), regions, between.shape[1])
 
 
 def _helmert(r: int) -> Tensor:

@@ -17,6 +17,15 @@ from stages.sampling.schemes import DEFAULT, SCHEMES, listed
 LOG_FLOOR = -600.0
 """Smallest log-probability to draw with. Any positive proposal is unbiased, and this one keeps 1/q within float64."""
 
+NO_FLOAT64 = ("mps",)
+"""Kinds of device that know no float64: Apple's."""
+
+
+def drawing_device(device: torch.device) -> torch.device:
+    """Where to draw, and to sum what was drawn, for a model on ``device``: there, or on the CPU where it has no
+    float64, without which a million cells tie."""
+    return torch.device("cpu") if device.type in NO_FLOAT64 else device
+
 
 @torch.no_grad()
 def draw(

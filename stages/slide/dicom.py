@@ -9,7 +9,6 @@ Format: DICOM PS3.3 C.7.6.17.3 (TILED_FULL); PS3.5 A.4 (encapsulated pixel data 
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import JPEGBaseline8Bit
 
+from stages.disk import read_at
 from stages.slide.dicom_header import MAX_HEADER, MAX_READS, Bounded, quiet
 from stages.slide.tiff import TiffTiles
 
@@ -173,7 +173,7 @@ def _frames(path: Path, rest: int, count: int) -> tuple[NDArray[np.int64], NDArr
 
         def item(at: int) -> int:
             """Bytes of the item that begins there."""
-            head = os.pread(descriptor, 8, at)
+            head = read_at(descriptor, 8, at)
             if head[:4] != _ITEM:
                 raise ValueError("fewer frames than there are tiles")
             return int.from_bytes(head[4:], "little")

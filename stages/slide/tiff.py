@@ -19,6 +19,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from stages.disk import open_to_read, read_at
 from stages.geometry import Mpp
 from stages.slide import jpeg
 from stages.slide.facts import Page
@@ -87,7 +88,7 @@ class TiffTiles(TileGrid):
         descriptor = self._descriptor()
         if _version(os.fstat(descriptor)) != self._opened:
             raise ValueError("is not what it was: the file has changed since it was opened")
-        data = os.pread(descriptor, size, offset)
+        data = read_at(descriptor, size, offset)
         if len(data) != size:
             raise ValueError(f"ends after {len(data)} of {size} bytes: the file is truncated")
         return data
@@ -138,7 +139,7 @@ class TiffTiles(TileGrid):
     def _descriptor(self) -> int:
         with self._lock:
             if self._fd is None:
-                self._fd = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                self._fd = open_to_read(self._path)
             return self._fd
 
 

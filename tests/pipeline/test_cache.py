@@ -95,4 +95,4 @@ def test_a_read_only_disk_is_refused_at_once(slides: Path, small_disk: Path) -> 
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     done = saccade("cache", slides, "--out", small_disk)
     assert done.returncode == 2
-    assert "Read-only file system; choose another --out or make it writable" in done.stderr
+    assert "its file system is read-only: have it mounted for writing; or choose another --out" in done.stderr

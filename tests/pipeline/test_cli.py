@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from makers import saccade, tissue_pixels, write_slide
+from makers import ROOT, saccade, tissue_pixels, write_slide
 
 from pipeline.version import saccade_version
 
@@ -25,6 +26,18 @@ def test_info_for_people_and_for_programs(slides_folder: Path) -> None:
     assert facts["warnings"] == []
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_name_that_the_terminal_cannot_show_is_escaped(slides_folder: Path, tmp_path: Path, form: list[str]) -> None:
+    """As in a Windows console, or in a file that its output goes to."""
+    slide = tmp_path / "組織.tif"
+    slide.write_bytes((slides_folder / "plain.tif").read_bytes())
+    command = [sys.executable, "-m", "pipeline.cli", "info", str(slide), *form]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="cp1252")
+    assert done.returncode == 0, done.stderr
+    assert "\\u7d44\\u7e54.tif" in done.stdout
+
+
 def test_info_warns_of_what_will_bite(tmp_path: Path) -> None:
     slide = write_slide(tmp_path / "a slide.tif", tissue_pixels(300, 300), mpp=None, levels=1)
     assert "--mpp" in saccade("info", slide).stdout
@@ -38,8 +51,8 @@ def test_info_warns_of_what_will_bite(tmp_path: Path) -> None:
         (["run", ".", "--out", "out", "--model", "missing.safetensors"], "no slides in"),
         (["run", "missing", "--out", "out", "--model", "missing.safetensors"], "no such file or folder"),
         (["train", "missing.yaml", "--out", "out"], "missing.yaml"),
-        (["train", "bad.yaml", "--out", "out"], "nearest known key is 'view.patch_px'"),
-        (["train", "good.yaml", "--out", "out", "--set", "view.patch_pz=3"], "nearest known key is 'view.patch_px'"),
+        (["train", "bad.yaml", "--out", "out"], "did you mean 'view.patch_px'?"),
+        (["train", "good.yaml", "--out", "out", "--set", "view.patch_pz=3"], "did you mean 'view.patch_px'?"),
         (["cache", "empty", "--out", "out"], "no slides in"),
     ],
 )

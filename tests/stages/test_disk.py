@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from makers import ROOT, PowerCut, names
 
@@ -21,7 +25,9 @@ from stages.disk import (
     is_temporary,
     new_file,
     new_folder,
+    open_to_read,
     put_in_place,
+    read_at,
     resumable_folder,
 )
 
@@ -209,6 +215,88 @@ def test_file_systems_that_flush_no_folders_are_written_to(folder: Path, monkeyp
     assert (folder / "d/a").read_text() == "x"
 
 
+# ---- what Windows lacks, by taking it away ----
+
+
+class _HeldError(PermissionError):
+    winerror = 32
+    """ERROR_SHARING_VIOLATION"""
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opens no folders, flushes only what was opened for writing, reads at no place, and a scanner holds new files."""
+    opening, fsync = os.open, os.fsync
+    writable: dict[int, bool] = {}
+    tries: dict[tuple[str, str], int] = {}
+
+    def opened(path: Path, flags: int, *args: int) -> int:
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        descriptor = opening(path, flags, *args)
+        writable[descriptor] = bool(flags & (os.O_RDWR | os.O_WRONLY))
+        return descriptor
+
+    def flushed(descriptor: int) -> None:
+        if not writable[descriptor]:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        fsync(descriptor)
+
+    def held(how: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def rename(source: Path, target: Path) -> None:
+            key = (str(source), str(target))
+            tries[key] = tries.get(key, 0) + 1
+            if tries[key] < 3:
+                raise _HeldError(errno.EACCES, "it is being used by another process")
+            how(source, target)
+
+        return rename
+
+    monkeypatch.delattr(os, "pread")
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "rename", held(os.rename))
+    monkeypatch.setattr(os, "replace", held(os.replace))
+    monkeypatch.setattr(shutil, "_use_fd_functions", False)  # it removes folders without opening them
+    monkeypatch.setattr("stages.disk.HELD_SECONDS", (0.0,) * 3)
+
+
+@pytest.mark.usefixtures("windows")
+def test_files_and_folders_are_written_as_windows_lets_them(folder: Path) -> None:
+    for content in ("old", "new one"):
+        with new_folder(folder / "d", ours=lambda _: True) as temporary, new_file(temporary / "a") as inner:
+            inner.write_text(content)
+    assert (folder / "d/a").read_text() == "new one"
+    assert names(folder) == {"d"}
+
+
+@pytest.mark.usefixtures("windows")
+def test_who_never_lets_go_is_told_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.disk.HELD_SECONDS", (0.0,))
+    with pytest.raises(_HeldError), new_file(folder / "a") as temporary:
+        temporary.touch()
+    assert names(folder) == set()
+
+
+@pytest.mark.parametrize("lacks", [False, True])
+def test_threads_read_one_file_at_places_of_their_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, lacks: bool
+) -> None:
+    """Also past its end."""
+    content = np.random.default_rng(0).bytes(2**16)
+    (folder / "a").write_bytes(content)
+    if lacks:
+        monkeypatch.delattr(os, "pread")
+    descriptor = open_to_read(folder / "a")
+    places = [(37 * i % 2**16, 1 + 61 * i % 900) for i in range(2000)]
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda place: read_at(descriptor, place[1], place[0]), places))
+    finally:
+        os.close(descriptor)
+    assert found == [content[offset : offset + size] for offset, size in places]
+
+
 # ---- nothing of the user's ----
 
 
@@ -284,11 +372,12 @@ def test_what_is_unfinished_is_known_by_its_name(folder: Path) -> None:
     assert "a.zarr" in partial.name
 
 
-def test_nobody_else_renames_or_flushes() -> None:
-    """Two ways to write a file are two chances to do it wrong."""
+def test_nobody_else_renames_flushes_or_reads_at_places() -> None:
+    """Two ways to write a file are two chances to do it wrong, and each of these calls some system lacks."""
     sources = [path for floor in ("stages", "pipeline") for path in (ROOT / floor).rglob("*.py")]
     pattern = re.compile(
-        r"\bos\.(replace|rename|renames|fsync|fdatasync)\b|\bshutil\.(move|copy)|\b(import|from) (tempfile|uuid)\b"
+        r"\bos\.(pread|replace|rename|renames|fsync|fdatasync)\b|\bshutil\.(move|copy)"
+        r"|\b(import|from) (tempfile|uuid)\b"
     )
     found = {path.relative_to(ROOT).as_posix() for path in sources if pattern.search(path.read_text(encoding="utf-8"))}
     assert found == {"stages/disk.py"}

@@ -48,9 +48,11 @@ def test_other_encodings_name_the_right_one(table, encoding):
 
 
 def test_a_missing_table_or_a_folder_is_one_line(tmp_path):
-    with pytest.raises(UsageError, match=r"cannot read the cohort table .*gone\.csv: No such file"):
+    with pytest.raises(
+        UsageError, match=r"cannot read the cohort table .*gone\.csv: there is no such file or folder: correct"
+    ):
         read_table(tmp_path / "gone.csv")
-    with pytest.raises(UsageError, match="cannot read the cohort table"):
+    with pytest.raises(UsageError, match=r"cannot read the cohort table .*: it is a folder: give a file"):
         read_table(tmp_path)
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import find_model, load_model, model_digest, save_model
 from pipeline.model.sampler import AttentionSampler
+from stages import appearance
 from stages.prediction.predict import Calibration
 
 CALIBRATION = Calibration(alpha=0.1, eta=1 / 3, budgets=(8, 64), factors=(1.5, 1.25))
@@ -158,6 +159,21 @@ def test_a_folder_without_a_model_says_what_it_is(tmp_path: Path, there: tuple[s
         (tmp_path / name).touch()
     with pytest.raises(UsageError, match=words):
         load_model(tmp_path)
+
+
+def test_a_checkpoint_keeps_how_its_cohort_looks(
+    model: AttentionSampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit; numbers that mean something else are not compared with, and earlier models have none."""
+    path = tmp_path / "model.safetensors"
+    save_model(model, path)
+    assert load_model(path).appearance is None
+    found = [appearance.Appearance("brightfield", tuple(i + k / 7 for k in range(8))) for i in range(5)]
+    model.appearance = appearance.cohort_appearance([*found, appearance.Appearance("dark field", (0.0,) * 8)])
+    save_model(model, path)
+    assert load_model(path).appearance == model.appearance
+    monkeypatch.setattr("pipeline.model.checkpoint.VERSION", appearance.VERSION + 1)
+    assert load_model(path).appearance is None
 
 
 def test_a_checkpoint_keeps_what_it_was_trained_on(model: AttentionSampler, tmp_path: Path) -> None:

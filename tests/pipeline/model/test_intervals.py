@@ -12,7 +12,7 @@ from scipy.stats import t as student_t
 
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
-from stages.prediction.intervals import Calibration
+from stages.prediction.intervals import UNFITTED
 from stages.sampling.schemes import SCHEMES
 
 BUDGET = TINY.samples
@@ -57,14 +57,15 @@ def test_every_look_gets_its_share_of_the_five_per_cent(
         )
         assert len(found.cells) <= budget
         half.append(torch.logit(found.prediction.high) - torch.logit(found.prediction.probabilities))
-    freedom = budget - 1 + Calibration().worth
-    wider = student_t.ppf(1 - 0.025 / looks, freedom) / student_t.ppf(0.975, freedom)
+    # of three classes, each gets its share too
+    freedom = len(found.cells) - 1  # a cell that is drawn again tells nothing new
+    wider = student_t.ppf(1 - 0.025 / 3 / looks, freedom) / student_t.ppf(1 - 0.025 / 3, freedom)
     torch.testing.assert_close(half[1] / half[0], torch.full((3,), float(wider), dtype=torch.float64))
 
 
 def test_the_models_calibration_sets_its_intervals(model: AttentionSampler) -> None:
     """A rule whose factor is 3 reaches three times as far as the one that knows no cohort."""
-    ruled = AttentionSampler(TINY, calibration=replace(Calibration(), factors=(3.0,))).eval()
+    ruled = AttentionSampler(TINY, calibration=replace(UNFITTED, factors=(3.0,))).eval()
     ruled.load_state_dict(model.state_dict())
     found = [m.sample(slide(96), generator=torch.Generator().manual_seed(0)).prediction for m in (model, ruled)]
     plain, wide = (torch.logit(one.high) - torch.logit(one.probabilities) for one in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,13 @@ from makers import tissue_pixels, write_slide
 from models import TINY
 
 from pipeline.model.checkpoint import load_model, save_model
-from pipeline.model.look import look
+from pipeline.model.look import Look, look
 from pipeline.model.regions import by_region, joint_attention, places, shares
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
 from pipeline.model.values import ModelSpec, View
+from stages.attention import ThumbnailAttention
+from stages.geometry import Raster
+from stages.slide.render import count_reads, render
 
 SPEC = replace(TINY, attention_mpp=16.0, inner_mpp=4.0, region_cells=3, region_samples=3)
 ROWS, COLUMNS = 9, 12  # cells; 3 x 4 regions
@@ -43,7 +47,8 @@ def view() -> View:
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (18, 24, 3), np.uint8)
     patches = rng.integers(0, 256, (108, 32, 32, 3), np.uint8) // rng.integers(1, 4, (108, 1, 1, 3), np.uint8)
-    regions = rng.integers(0, 256, (12, 24, 24, 3), np.uint8)
+    side = 3 * SPEC.inner_cell_px + 2 * 7  # 7 pixels around it are seen by its outer cells
+    regions = rng.integers(0, 256, (12, side, side, 3), np.uint8)
     tissue = rng.random((ROWS, COLUMNS)) < 0.8
     tissue[3:6, :3] = False
     return View(rgb, tissue, lambda cells: patches[cells], lambda found: regions[found])
@@ -89,6 +94,18 @@ def test_logits_are_unbiased_for_those_of_the_model_that_reads_everything(
     # and the stated variance of the (nearly linear) log-odds is that of the draws, within its own sampling error
     stated, true = evidence.by_design * evidence.unit, evidence.log_odds.var(0)
     assert ((stated.mean(0) / true - 1).abs() < 0.15).all()
+
+
+def test_a_region_counts_once_in_an_interval(model: AttentionSampler, view: View) -> None:
+    """Where all patches of a region are one to the model, 4 regions leave 3 degrees of freedom, not 11."""
+    (drawn,) = model.draw([view], [model.attend(view)], samples=12, generator=torch.Generator().manual_seed(0))
+    assert drawn.cells.shape == (1, 12)
+    region = drawn.cells // COLUMNS // 3 * 4 + drawn.cells % COLUMNS // 3
+    kinds = torch.nn.functional.normalize(torch.randn(12, SPEC.dim, generator=torch.Generator().manual_seed(1)))
+    told = model.evidence(drawn, kinds[region])
+    taken = (drawn.draw.contrasts[0, : drawn.draw.between] != 0).any(0).view(4, 3).any(1).sum()
+    assert taken > 1
+    torch.testing.assert_close(told.freedom, (taken - 1).double().expand_as(told.freedom))
 
 
 def test_a_budget_for_every_cell_is_exact_and_looks_everywhere(model: AttentionSampler, view: View) -> None:
@@ -166,7 +183,7 @@ def test_cells_regions_and_patches_lie_on_the_same_places(size: tuple[int, int],
     inside = places(shown.tissue.shape, 3)
     for region in (0, columns + 1, rows * columns - 1):
         raster = shown.insider.rasters([region])[0]
-        blocks = raster.pooled(8, 4, 3, 3)  # cells of 32 um are 8 pixels at 4 um/px
+        blocks = raster.pooled(8, 7 + 4, 3, 3)  # cells of 32 um are 8 pixels at 4 um/px, after 7 around the region
         np.testing.assert_allclose(
             blocks.centres_level0(np.arange(9)), shown.cells.centres_level0(inside[region].numpy()), atol=0.5
         )
@@ -175,10 +192,66 @@ def test_cells_regions_and_patches_lie_on_the_same_places(size: tuple[int, int],
     assert np.array_equal(shown.tissue[:height, :width], one.tissue)
     assert (shown.cells.x, shown.cells.scale_x) == (one.cells.x, one.cells.scale_x)
     images = shown.insider.patches([0, columns + 1]).compute()
-    assert images.shape == (2, 24, 24, 3)
+    assert images.shape == (2, 38, 38, 3)
     found = model.sample(shown.view, generator=torch.Generator().manual_seed(0), samples=12)
     cost = shown.count(found.cells, found.opened)
     assert cost.bytes > shown.count(found.cells, found.opened[:0]).bytes > shown.cost.bytes
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Look:
+    """A slide whose regions lie on whole pixels of level 0 and of the second look."""
+    path = write_slide(tmp_path_factory.mktemp("regions") / "slide.tif", tissue_pixels(2304, 1536, margin=0.0))
+    return look(path, two_level(replace(SPEC, attention_mpp=16.0, patch_mpp=0.5, patch_px=64)))
+
+
+def test_a_regions_cells_see_what_lies_around_it(opened: Look) -> None:
+    """Looked at region by region, a slide's cells get what they get when it is looked at whole; on its outer rim too,
+    where there is nothing around it."""
+    model = two_level(replace(SPEC, patch_mpp=0.5, patch_px=64))
+    whole = ThumbnailAttention(cell_px=8)
+    whole.load_state_dict(model.inner.state_dict())
+    rows, columns = (n // 3 for n in opened.tissue.shape)
+    with torch.no_grad():
+        pixels = torch.from_numpy(opened.insider.patches(np.arange(rows * columns)).compute())
+        ours = model.inner(pixels.movedim(-1, 1) / 255).flatten(1)
+        corner = opened.cells
+        raster = Raster(corner.x, corner.y, corner.scale_x / 8, corner.scale_y / 8, 24 * columns, 24 * rows)
+        one = whole(torch.from_numpy(render(opened.slide, raster)).permute(2, 0, 1) / 255)
+    assert opened.slide.facts.background == (255, 255, 255)
+    torch.testing.assert_close(ours, by_region(one, 3).flatten(0, 1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_regions_image_holds_the_slides_own_pixels_around_it(opened: Look) -> None:
+    """7 pixels of 8 level-0 pixels on every side; neighbours see each other's rim, and what is read stays small."""
+    columns = opened.tissue.shape[1] // 3
+    regions = [columns + 1, columns + 2]
+    left, right = opened.insider.patches(regions).compute()
+    assert np.array_equal(left[:, 24:], right[:, :14])
+    (raster,) = opened.insider.rasters(regions[:1])
+    assert (raster.x, raster.y) == (192 - 56, 192 - 56)
+    assert np.array_equal(left, render(opened.slide, raster))
+    cost = opened.insider.count(regions[:1])
+    assert cost == count_reads(opened.slide, [raster])
+    assert cost.tiles == replace(opened.insider, patch_px=24).count(regions[:1]).tiles == 1
+
+
+def test_a_checkpoint_of_before_there_was_a_margin_looks_as_it_was_trained(tmp_path: Path) -> None:
+    old = two_level(replace(SPEC, region_margin=False))
+    save_model(old, tmp_path / "new.safetensors")
+    data = (tmp_path / "new.safetensors").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    spec = json.loads(header["__metadata__"]["spec"])
+    assert spec.pop("region_margin") is False
+    header["__metadata__"]["spec"] = json.dumps(spec)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (tmp_path / "old.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    again = load_model(tmp_path / "old.safetensors")
+    image = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
+    assert again.inner.around == 0
+    assert torch.equal(again.inner(image), old.inner(image))
 
 
 def test_places_are_where_by_region_takes_cells_from() -> None:

@@ -16,6 +16,8 @@ from models import TINY as SPEC
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
 from pipeline.model.values import View
+from stages.prediction.intervals import UNFITTED, weigh
+from stages.sampling.draw import draw_judged
 from stages.sampling.estimate import entropy
 
 
@@ -197,3 +199,20 @@ def test_a_control_variate_changes_what_is_drawn_from_not_what_is_estimated(view
     assert all(p.grad is None for p in [*model.attention.parameters(), *model.encoder.parameters()])
     found = model.sample(view, generator=generator, samples=1000)
     torch.testing.assert_close(found.prediction.logits.float(), truth, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("top", [0.7, 0.95])
+def test_intervals_of_independent_draws_hold_where_one_cell_has_most_of_the_attention(top: float) -> None:
+    """Most draws are of that cell: their likeness says nothing of the others."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.full((300,), (1 - top) / 299, dtype=torch.float64)
+    a[7] = top
+    odds = torch.randn(300, generator=generator, dtype=torch.float64)
+    drawn = draw_judged(a.log().expand(1000, -1), 8, scheme="iid", generator=generator)
+    shares = a[drawn.cells]
+    patches = torch.stack([torch.zeros_like(shares), odds[drawn.cells]], 2)
+    logits = ((drawn.weights * shares).unsqueeze(2) * patches).sum(1)
+    told = weigh(logits, patches, drawn.contrasts * shares.unsqueeze(1), cells=drawn.cells)
+    half = UNFITTED.half_width(told, 8)[:, 1]
+    held = ((logits[:, 1] - a @ odds).abs() <= half).double().mean()
+    assert held > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 1000)

@@ -74,19 +74,19 @@ def test_what_a_user_puts_beside_is_not_taken_for_ours(tmp_path):
 def test_a_file_in_the_way_is_one_line_with_the_remedy(tmp_path):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UsageError, match=r"cannot write to .*; choose another --out") as caught:
+        with pytest.raises(UsageError, match=r"cannot write to .*; or choose another --out") as caught:
             prepare_output(out)
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that refuses even its owner")
 def test_an_unwritable_folder_is_one_line_with_the_remedy():
-    with pytest.raises(UsageError, match=r"cannot write to /proc/self: .*; choose another --out"):
+    with pytest.raises(UsageError, match=r"cannot write to /proc/self: .*; or choose another --out"):
         prepare_output(Path("/proc/self"))
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_one_line_with_the_remedy(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UsageError, match="Permission denied; choose another --out"):
+    with pytest.raises(UsageError, match=r"no permission to write to .*; or choose another --out"):
         prepare_output(tmp_path)

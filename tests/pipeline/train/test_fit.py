@@ -96,6 +96,24 @@ def test_the_warm_up_prefers_hematoxylin(tmp_path: Path) -> None:
         assert float(attention @ density) > float(density.mean() + density.std())
 
 
+def test_the_second_looks_warm_up_prefers_grain(tmp_path: Path) -> None:
+    """Inside regions, whose images hold 7 pixels around their cells."""
+    rng = np.random.default_rng(0)
+    grainy = rng.random((12, 9)) < 0.3  # (regions, cells)
+    spread = np.where(grainy.reshape(12, 3, 3), 60, 5).repeat(8, 1).repeat(8, 2)
+    noise = rng.uniform(-1, 1, (12, 38, 38, 1)) * np.pad(spread, [(0, 0), (7, 7), (7, 7)], constant_values=5)[..., None]
+    regions = np.clip(np.array([150, 110, 180]) + noise, 0, 255).astype(np.uint8)
+    rgb = np.full((18, 24, 3), 200, np.uint8)
+    patches = np.zeros((108, 32, 32, 3), np.uint8)
+    view = View(rgb, np.ones((9, 12), bool), lambda cells: patches[cells], lambda found: regions[found])
+    model = new_model(attention_mpp=16.0, inner_mpp=4.0, region_cells=3, region_samples=3)
+    fitted(model, tmp_path, [view] * 3, warm_up=40, learning_rate=1e-12)
+    assert model.inner is not None
+    with torch.no_grad():
+        attention = model.inner(image(regions, model.device)).flatten(1).softmax(1)
+    assert float(attention[torch.from_numpy(grainy)].mean()) > 2 * float(attention[torch.from_numpy(~grainy)].mean())
+
+
 def test_entropy_is_rewarded(tmp_path: Path) -> None:
     """With the reward, attention ends less peaked than it began."""
     model = new_model()

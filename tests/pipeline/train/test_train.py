@@ -55,7 +55,12 @@ def test_it_learns_and_says_so(cohort: Path, tmp_path: Path) -> None:
     assert metrics["test"]["auroc"]["value"] == 1.0
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["auroc"]["value"] == 1.0
     assert sum("epoch" in line and "s left" in line for line in lines) == 20
-    assert load_model(tmp_path / "model.safetensors").spec.classes == ("a", "b")
+    model = load_model(tmp_path / "model.safetensors")
+    assert model.spec.classes == ("a", "b")
+    assert model.appearance is not None
+    assert model.appearance.counts == {"brightfield": 8}  # those that it was fitted to
+    with (tmp_path / "predictions.csv").open() as file:
+        assert all(0 < float(row["out_of_distribution"]) < 1 for row in csv.DictReader(file))
 
 
 def test_every_parameter_learns_from_slide_labels(cohort: Path) -> None:
@@ -129,6 +134,33 @@ def test_a_rerun_trains_nothing_and_a_change_trains_again(cohort: Path, tmp_path
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before[1]
     train_cohort(config(cohort, *short, "training.seed=1"), tmp_path, say=lambda line: None)
     assert (tmp_path / "model.safetensors").read_bytes() != before[0]
+
+
+def test_held_out_slides_that_look_unlike_those_trained_on_are_named(cohort: Path, tmp_path: Path) -> None:
+    """Else a shift of scanner or stain between the parts would pass for a bad model."""
+    write_slide(tmp_path / "s99.tif", np.ascontiguousarray(tissue_pixels(560, 480, margin=0.1)[..., ::-1]), levels=2)
+    table = tmp_path / "cohort.csv"
+    rows = (cohort / "cohort.csv").read_text().splitlines()
+    table.write_text("\n".join([rows[0], *(f"{cohort}/{row}" for row in rows[1:]), "s99.tif,p99,a,test"]) + "\n")
+    said: list[str] = []
+    short = (f"cohort.table={table}", "training.epochs=1", "training.calibration_slides=0")
+    train_cohort(config(cohort, *short), tmp_path / "out", say=said.append)
+    assert "warning: test: 1 of its slides look unlike those trained on: s99" in said
+
+
+def test_a_cohort_too_small_to_tell_what_is_unlike_it_says_so(cohort: Path, tmp_path: Path) -> None:
+    """And its model has no score to give, where a wrong one would look as good as any."""
+    header, *lines = (cohort / "cohort.csv").read_text().splitlines()
+    table = tmp_path / "cohort.csv"
+    table.write_text("\n".join([header, *lines[:3], *lines[8:10]]) + "\n")
+    said: list[str] = []
+    short = (f"cohort.table={table}", f"cohort.slides={cohort}", "training.epochs=1", "training.calibration_slides=0")
+    train_cohort(config(cohort, *short), tmp_path / "out", say=said.append)
+    assert any(
+        "3 slides to train on are too few to tell later whether another looks like them" in line for line in said
+    )
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        assert [row["out_of_distribution"] for row in csv.DictReader(file)] == ["", ""]
 
 
 def test_a_read_cache_changes_nothing_but_what_is_read(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from stages.slide.files import open_slide
 from stages.slide.protocol import Slide
 from stages.slide.render import render
 from stages.slide.tiles import box_arrays
-from stages.tissue import Thumbnail, find_tissue, read_thumbnail
+from stages.tissue.mask import find_tissue
+from stages.tissue.thumbnail import Thumbnail, read_thumbnail
 
 
 class ArraySlide(Slide):
@@ -69,7 +70,7 @@ def attend(slide: Slide, attention_mpp: float, cell_px: int) -> tuple[Thumbnail,
     thumbnail = read_thumbnail(slide, attention_mpp)
     hematoxylin = HematoxylinAttention(cell_px=cell_px, temperature=0.01)
     rgb = torch.from_numpy(thumbnail.rgb).permute(2, 0, 1) / 255
-    cells = tissue_cells(torch.from_numpy(find_tissue(thumbnail)), cell_px=cell_px)
+    cells = tissue_cells(torch.from_numpy(find_tissue(thumbnail).mask), cell_px=cell_px)
     attention = masked_log_softmax(hematoxylin(rgb), cells).exp().double().numpy()
     return thumbnail, attention, hematoxylin.raster(thumbnail.raster)
 

@@ -29,6 +29,7 @@ from stages.geometry import Box, Mpp
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.open import ZarrSlide, open_pyramid
 from stages.pyramid.plan import Wish, choose_profile
+from stages.pyramid.record import read_record
 from stages.slide.facts import SlideError
 from stages.slide.files import open_slide
 
@@ -107,6 +108,24 @@ def test_levels_without_jpeg_tiles_are_held_losslessly_beside_those_with(tmp_pat
     assert isinstance(pyramid, ZarrSlide)
     assert [layout.jpeg is not None for layout in pyramid.layouts] == [True, False]
     assert_same_pixels(slide, pyramid)
+
+
+@pytest.mark.parametrize("cores", [None, 1, 64])
+def test_a_system_that_does_not_tell_a_processs_cores_has_them_all(
+    monkeypatch: pytest.MonkeyPatch, cores: int | None
+) -> None:
+    """macOS and Windows."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert stages.pyramid.cache._cores() == (cores or 1)
+
+
+def test_a_portable_pyramid_stays_portable_until_another_is_asked_for(slides_folder: Path, tmp_path: Path) -> None:
+    """`auto` would have made a native one of this slide; whoever asked for the other may rely on it."""
+    slide, out = open_slide(slides_folder / "odd.tif"), tmp_path / "a.ome.zarr"
+    wishes: tuple[Wish, ...] = ("portable", "auto", "native", "auto")
+    found = [read_record(cache_pyramid(slide, out, profile=profile)).profile for profile in wishes]
+    assert found == ["portable", "portable", "native", "native"]
 
 
 def test_a_tile_that_is_damaged_in_the_slide_is_told_from_a_damaged_pyramid(tmp_path: Path) -> None:

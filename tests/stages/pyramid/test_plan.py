@@ -22,7 +22,8 @@ from stages.pyramid.record import read_record
 from stages.slide.facts import SlideError
 from stages.slide.files import open_slide
 from stages.slide.render import render
-from stages.tissue import read_thumbnail, tissue_mask
+from stages.tissue.mask import tissue_mask
+from stages.tissue.thumbnail import read_thumbnail
 
 PLACE = Box(700, 900, 1200, 1000)
 """Where the sparse slide has its tissue, in its own pixels of 0.5 µm."""

@@ -158,7 +158,7 @@ def test_an_unwritable_place_is_one_clear_error(slides_folder: Path, tmp_path: P
     """A target below what is a file."""
     slide = open_slide(slides_folder / "plain.tif")
     (tmp_path / "file").touch()
-    with pytest.raises(SlideError, match=r"cannot write .*file.*check the disk and its permissions"):
+    with pytest.raises(SlideError, match=r"cannot write .*file is a file, not a folder; then run"):
         cache_pyramid(slide, tmp_path / "file/a.ome.zarr")
 
 
@@ -166,7 +166,7 @@ def test_an_unwritable_place_is_one_clear_error(slides_folder: Path, tmp_path: P
 def test_a_read_only_place_is_one_clear_error(slides_folder: Path, tmp_path: Path) -> None:
     """A folder without permission to write."""
     tmp_path.chmod(0o500)
-    with pytest.raises(SlideError, match=r"cannot write .*Permission denied; check the disk"):
+    with pytest.raises(SlideError, match=r"cannot write .*: no permission to write to "):
         cache_pyramid(open_slide(slides_folder / "plain.tif"), tmp_path / "a.ome.zarr")
 
 
@@ -197,7 +197,7 @@ def test_a_full_disk_is_one_clear_error_and_resumed(
     slide = open_slide(write_slide(small_disk.with_name("b.tif"), tissue_pixels(700, 900), compression="jpeg"))
     out = small_disk / "a.ome.zarr"
     filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 60_000))
-    with pytest.raises(FullDiskError, match=r"cannot write .*the disk is full .*make room on it, .* where it stopped"):
+    with pytest.raises(FullDiskError, match=r"cannot write .*the disk is full: make room on it; .* where it stopped"):
         cache_pyramid(slide, out, profile=profile)
     assert not out.exists()
     assert verify_pyramid(first) == []
@@ -222,5 +222,5 @@ def test_a_pyramid_on_a_read_only_disk_is_read_and_found_current(
     assert cache_pyramid(slide, out, profile=profile) == out
     assert_same_pixels(slide, open_pyramid(out))
     assert verify_pyramid(out) == []
-    with pytest.raises(SlideError, match=r"cannot write .*Read-only file system; check the disk and its permissions"):
+    with pytest.raises(SlideError, match=r"cannot write .*: its file system is read-only: have it mounted"):
         cache_pyramid(slide, small_disk / "b.ome.zarr")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,6 +68,19 @@ def test_boxes_read_together_are_those_read_alone(any_slide: Slide) -> None:
             np.testing.assert_array_equal(one, other)
     assert any_slide.read_boxes(0, []) == []
     assert any_slide.tile_bytes(0).shape == (-(-level.height // tile), -(-level.width // tile))
+
+
+def test_where_a_system_cannot_read_at_a_place_the_pixels_are_the_same(
+    any_slide: Slide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By threads, as ever: Windows has no `os.pread`."""
+    boxes = [Box(x, y, 250, 250) for x in range(0, 1500, 240) for y in range(0, 2000, 480)]
+    expected = any_slide.read_boxes(0, boxes)
+    monkeypatch.delattr(os, "pread")
+    shipped: Slide = pickle.loads(pickle.dumps(any_slide))
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: shipped.read_boxes(0, boxes), range(4)):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_boxes_are_read_into_the_memory_that_is_given(any_slide: Slide) -> None:

@@ -17,7 +17,8 @@ from scipy import ndimage
 from stages.geometry import Box, Raster
 from stages.slide.files import open_slide
 from stages.slide.render import render
-from stages.tissue import NoTissueError, Thumbnail, find_tissue, read_thumbnail, tissue_mask
+from stages.tissue.mask import NoTissueError, find_tissue, tissue_mask
+from stages.tissue.thumbnail import Thumbnail, read_thumbnail
 
 Image3 = NDArray[np.uint8]
 SIDE = 300
@@ -258,7 +259,7 @@ def test_real_slides(
     outside: list[tuple[float, float]],
     share: float,
 ) -> None:
-    mask = find_tissue(read_thumbnail(open_slide(shared_data / "slides" / name), mpp))
+    mask = find_tissue(read_thumbnail(open_slide(shared_data / "slides" / name), mpp)).mask
     height, width = mask.shape
     assert all(mask[int(v * height), int(u * width)] for u, v in inside)
     assert not any(mask[int(v * height), int(u * width)] for u, v in outside)

@@ -1,0 +1,144 @@
+"""What is wrong with a configuration, in words: what is expected, what was found, and what was likely meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from textwrap import shorten
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pipeline.config.sections import Config
+
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+_LIKE = 0.6
+"""How like a known key a key must be for a slip; what is less so has no nearest key."""
+
+
+def nearest(unknown: str) -> str:
+    """The known key most like this one, in whatever section it belongs, or else those that are known there."""
+    section, _, key = unknown.rpartition(".")
+    if unknown in Config.model_fields:
+        return f"its keys are {', '.join(_keys((unknown,)))}"
+
+    def likeness(known: str) -> float:
+        of, _, name = known.rpartition(".")
+        return difflib.SequenceMatcher(None, key.lower(), name.lower()).ratio() + 0.01 * (of == section)
+
+    best = max((known for known in _known_keys() if "." in known or not section), key=likeness)
+    return f"did you mean {best!r}?" if likeness(best) >= _LIKE else f"known are {', '.join(_keys((section,)))}"
+
+
+def in_words(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors."""
+    place, kind = error["loc"], error["type"]
+    if kind == "extra_forbidden":
+        return f"unknown key; {nearest('.'.join(map(str, place)))}"
+    if kind == "invalid_key":
+        return f"a key is text, found {found(place[-1])}; {nearest('.'.join(map(str, place)))}"
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    field = _field(place)
+    if kind == "missing":
+        return f"missing; add it: {field.description if field and field.description else 'its keys are below it'}"
+    if field is None or kind == "model_type":
+        return f"expected keys below it ({', '.join(_keys(place))}), found {found(error['input'])}"
+    return f"expected {expected(field)}, found {found(error['input'])}{_hint(field, error['input'])}"
+
+
+def expected(field: FieldInfo) -> str:
+    """What a value may be."""
+    kinds = [kind for kind in _kinds(field.annotation) if kind is not type(None)]
+    unset = "" if len(kinds) == len(_kinds(field.annotation)) else ", or nothing"
+    if get_origin(kinds[0]) is Literal:
+        names = [str(name) for name in get_args(kinds[0])]
+        return f"{', '.join(names[:-1])} or {names[-1]}{unset}"
+    words = _TYPES[kinds[0]]
+    if any(isinstance(bound, MinLen) for bound in field.metadata):
+        words += " that is not empty"
+    if isinstance(field.json_schema_extra, dict):
+        return f"{field.json_schema_extra['expected']}{unset}"
+    bounds = {type(bound): bound for bound in field.metadata}
+    low = bounds[Ge].ge if Ge in bounds else None
+    high = bounds[Le].le if Le in bounds else bounds[Lt].lt - 1 if Lt in bounds else None
+    if low is not None and high is not None:
+        return f"{words} from {low} to {high}{unset}"
+    if low is not None:
+        words += f" of at least {low}"
+    if Gt in bounds:
+        words += f" above {bounds[Gt].gt}"
+    if high is not None:
+        words += f" and at most {high}" if Gt in bounds else f" of at most {high}"
+    return words + unset
+
+
+def found(value: object) -> str:
+    """A value as YAML writes it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"the text {shorten(value, 80)!r}"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, dict):
+        return f"keys ({', '.join(map(str, value))})"
+    return str(value)
+
+
+def _hint(field: FieldInfo, value: object) -> str:
+    wanted = _kinds(field.annotation)[0]
+    if wanted in (int, float) and isinstance(value, str):
+        if value.replace(",", ".", 1) != value and _is_number(value.replace(",", ".", 1)):
+            return "; write a point for the comma"
+        return "; leave out the quotes" if _is_number(value) else ""
+    if wanted is str and isinstance(value, bool):
+        return "; YAML reads yes, no, on and off as true and false: put it in quotes"
+    if wanted is str and value is not None and not isinstance(value, (str, list, dict)):
+        return "; put it in quotes"
+    if get_origin(wanted) is Literal and isinstance(value, str):
+        near = difflib.get_close_matches(value.lower(), get_args(wanted), 1)
+        return f"; did you mean {near[0]!r}?" if near else ""
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _known_keys() -> Iterator[str]:
+    for name, field in Config.model_fields.items():
+        yield name
+        yield from (f"{name}.{key}" for key in _section(field).model_fields)
+
+
+def _section(field: FieldInfo) -> type[BaseModel]:
+    assert isinstance(field.annotation, type)
+    assert issubclass(field.annotation, BaseModel)
+    return field.annotation
+
+
+def _keys(place: tuple[Any, ...]) -> list[str]:
+    section = Config.model_fields.get(str(place[0]))
+    return list(_section(section).model_fields if section else Config.model_fields)
+
+
+def _field(place: tuple[Any, ...]) -> FieldInfo | None:
+    """The field of a section, None for a section itself."""
+    if len(place) != 2:
+        return None
+    return _section(Config.model_fields[place[0]]).model_fields[place[1]]
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)

@@ -1,0 +1,283 @@
+"""Where on a thumbnail there is tissue.
+
+The mask asks how much darker than the glass around it a pixel is (brightfield) or how much brighter than the dark
+around it (fluorescence). Both backgrounds are fitted as smooth surfaces, so uneven illumination is not tissue, and the
+threshold follows the slide's own contrast, so faint stain is. What was never scanned is left out before that, and ink,
+dirt and shadows after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
+from stages.tissue.background import Surface, brightest, through
+from stages.tissue.fill import RINGING, find_fill
+from stages.tissue.foreign import GRID_UM, find_foreign
+from stages.tissue.thumbnail import Thumbnail
+
+MIN_OBJECT_UM2 = 10_000.0
+"""Smaller islands are debris: a 100 µm square, about the smallest fragment that a pathologist would read."""
+MAX_HOLE_UM2 = 10_000.0
+"""Smaller gaps (vessels, fat cells, cracks) belong to the tissue around them."""
+SMOOTHING_UM = 8.0
+"""About one cell: what is told from noise is tissue, not single bright or dark pixels."""
+STAIN_THRESHOLD = (0.02, 0.05)
+"""Natural optical density: 5 grey levels off the glass at the least; pale stroma must pass beside dark nuclei."""
+GLOW_THRESHOLD = (4.0, 16.0)
+"""Grey levels above the dark at the least and at the most, for the same reasons."""
+NOISE_SIGMAS = 6.0
+CLEAR_GLASS = 245.0
+"""Grey level of unstained glass, assumed where an image shows none."""
+TINT = 1.5
+"""Grey levels by which glass may differ in tint."""
+ENOUGH = 0.005
+"""Share of what was scanned that tells its background."""
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+
+class NoTissueError(ValueError):
+    """This slide shows nothing to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tissue:
+    """What a thumbnail shows.
+
+    Attributes:
+        mask: (H, W) bool; where there is tissue.
+        fill: (H, W) bool; where the slide was never scanned.
+        faint: share of the mask that is hardly darker than glass, `STAIN_THRESHOLD` at the most; 0 on dark.
+    """
+
+    mask: Mask
+    fill: Mask
+    faint: float
+
+
+def find_tissue(thumbnail: Thumbnail) -> Tissue:
+    """The tissue of a slide that must have some.
+
+    Raises:
+        NoTissueError: there is none.
+    """
+    tissue = _tissue(thumbnail.rgb, thumbnail.mpp)
+    if not tissue.mask.any():
+        raise NoTissueError(
+            f"no tissue found on the thumbnail ({thumbnail.raster.width} x {thumbnail.raster.height} pixels at "
+            f"{thumbnail.mpp:g} µm/px): look at it; if there is tissue, try a finer attention_mpp"
+        )
+    return tissue
+
+
+def tissue_mask(rgb: NDArray[np.uint8], mpp: float) -> Mask:
+    """Where an image (H, W, 3) uint8 at ``mpp`` µm/px shows tissue: stained on bright glass, or glowing on dark.
+
+    What was never scanned, pen marks on glass, dust, shadows and black borders are left out; small islands are removed
+    and small holes filled. An image that is tissue from edge to edge is tissue everywhere, a blank one nowhere.
+    """
+    return _tissue(rgb, mpp).mask
+
+
+def _tissue(rgb: NDArray[np.uint8], mpp: float) -> Tissue:
+    if all(int(rgb[..., c].max()) - int(rgb[..., c].min()) <= 2 for c in range(3)):
+        nothing = np.zeros(rgb.shape[:2], bool)
+        return Tissue(nothing, nothing, 0.0)
+    fill = find_fill(rgb)
+    factor = max(1, round(GRID_UM / mpp))
+    small = np.asarray(Image.fromarray(rgb).reduce(factor), np.float32)
+    unseen = _reduced(fill, factor) > 0
+    sigma = max(0.7, SMOOTHING_UM / mpp)
+    if _is_dark_field(small, unseen):
+        return Tissue(_tidy(_glowing(rgb, fill, sigma), fill, mpp), fill, 0.0)
+    mask, density = _stained(rgb, fill, small, unseen, sigma=sigma, mpp=mpp, factor=factor)
+    mask = _tidy(mask, fill, mpp)
+    return Tissue(mask, fill, float((density[mask] < STAIN_THRESHOLD[1]).mean()) if mask.any() else 0.0)
+
+
+def _is_dark_field(rgb: Floats, fill: Mask) -> bool:
+    """Whether dark surrounds the signal; a brightfield scan in a black surround still shows glass, or tissue on it."""
+    scanned = ~fill
+    if not scanned.any():
+        return False
+    low, high = _extremes(rgb)
+    dark = float((high < 64)[scanned].mean())
+    glass = float((_flat(_grey(rgb)) & (low > 170))[scanned].mean())
+    if dark <= 10 * glass:
+        return False
+    lightness = float(np.median((high[scanned] + low[scanned]) / 2))
+    # a fill in the dark is the dark itself, evened out: what glows there fades into it, and a scan's edge does not
+    fades = dark > 0.1 and bool((high[fill] < 64).any())
+    return dark > 0.5 or lightness < 72 or fades
+
+
+def _extremes(rgb: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The least and the greatest channel (H, W)."""
+    r, g, b = (rgb[..., c] for c in range(3))
+    return np.minimum(np.minimum(r, g), b), np.maximum(np.maximum(r, g), b)
+
+
+def _grey(rgb: Floats) -> Floats:
+    grey: Floats = (rgb[..., 0] + rgb[..., 1] + rgb[..., 2]) / np.float32(3)
+    return grey
+
+
+def _flat(values: Floats, deviation: float = 4.0) -> Mask:
+    """Where the standard deviation in a 5 x 5 window is below ``deviation``."""
+    mean = ndimage.uniform_filter(values, 5, mode="nearest")
+    square = ndimage.uniform_filter(values * values, 5, mode="nearest")
+    flat: Mask = square - mean * mean < deviation**2
+    return flat
+
+
+def _glowing(rgb: NDArray[np.uint8], fill: Mask, sigma: float) -> Mask:
+    inverted = 255 - _extremes(rgb)[1].astype(np.float32)
+    scanned = ~fill
+    seeds = _flat(inverted) & (inverted > 160)
+    if (seeds & scanned).sum() >= ENOUGH * scanned.sum():
+        seeds &= scanned
+    elif not seeds.any():
+        return scanned  # glows from edge to edge
+    members = brightest(inverted, seeds)
+    dark = through(inverted, members).at(inverted.shape)
+    dark -= inverted
+    dark[fill] = 0
+    glow = ndimage.gaussian_filter(dark, sigma, mode="nearest")
+    found: Mask = glow > _otsu(glow, *_above_noise(glow, members, GLOW_THRESHOLD))
+    return found
+
+
+def _stained(
+    rgb: NDArray[np.uint8], fill: Mask, small: Floats, unseen: Mask, *, sigma: float, mpp: float, factor: int
+) -> tuple[Mask, Floats]:
+    """Where stain darkens glass, and how much; ``small`` and ``unseen`` are image and fill, reduced by ``factor``."""
+    members, glass = _glass(small, unseen)
+    density: Floats | None = None
+    step = np.zeros(fill.shape, bool)  # from a fill to glass that compression leaves traces of
+    for c in range(3):
+        one: Floats = np.log((glass[c].at(fill.shape) + 1) / (rgb[..., c] + np.float32(1)))
+        step |= fill & (np.abs(one) > STAIN_THRESHOLD[1])
+        one[fill] = 0
+        one = ndimage.gaussian_filter(one, sigma, mode="nearest")
+        density = one if density is None else np.maximum(density, one, out=density)
+    assert density is not None
+    limits = _above_noise(density, _enlarged(members, factor, fill.shape), STAIN_THRESHOLD)
+    mask = density > min(_otsu(density, *limits), _valley(density, *limits))
+    mask[fill] = False
+    mask = _without_ringing(mask, step)
+    densities = np.stack([np.log((glass[c].at(unseen.shape) + 1) / (small[..., c] + 1)) for c in range(3)])
+    foreign = find_foreign(densities, _reduced(mask, factor) >= 0.5, unseen, mpp * factor)
+    return mask & ~_enlarged(foreign, factor, fill.shape), density
+
+
+def _glass(rgb: Floats, fill: Mask) -> tuple[Mask, list[Surface]]:
+    """Pixels that show bare glass (H, W), maybe none, and the glass's brightness in each channel."""
+    grey = _grey(rgb)
+    low, high = _extremes(rgb)
+    scanned = ~fill
+    top = float(np.percentile(grey[scanned], 99)) if scanned.any() else CLEAR_GLASS
+    # glass may be tinted or dim, but nothing on the slide is much brighter than it
+    seeds = _flat(grey) & (low > 120) & (high - low < 40) & (grey > 0.65 * top)
+    own = seeds & ~ndimage.binary_dilation(fill, iterations=2)
+    if own.sum() >= 4 * ENOUGH * scanned.sum():
+        seeds = own
+    else:  # the glass may be so even that it looks like a fill: then it is the one that lies around the tissue
+        around = seeds & fill & ndimage.binary_dilation(scanned & (grey < top - 16), iterations=6)
+        level = float(np.median(grey[around])) if around.any() else top
+        least = float(np.percentile(grey[scanned], 90)) - 4 if scanned.any() else 0.0
+        seeds &= (np.abs(grey - level) < 4) & (scanned | (grey >= least))
+    if seeds.sum() < ENOUGH * scanned.sum():
+        return seeds, [Surface(np.array([CLEAR_GLASS]), CLEAR_GLASS, CLEAR_GLASS)] * 3
+    members = brightest(grey, _of_one_tint(rgb, grey, seeds))
+    return members, [through(rgb[..., c], members) for c in range(3)]
+
+
+def _of_one_tint(rgb: Floats, grey: Floats, seeds: Mask) -> Mask:
+    """The seeds of the brightest ones' tint: light may fall off over a slide, but only stain changes its colour."""
+    alike = seeds.copy()
+    bright = seeds & (grey >= np.percentile(grey[seeds], 95))
+    light = np.maximum(grey, 1) / float(np.median(grey[bright]))
+    for c in (0, 2):
+        tint = ndimage.uniform_filter((rgb[..., c] - rgb[..., 1]) / light, 3)
+        alike &= np.abs(tint - np.median(tint[bright])) < TINT
+    return alike if alike.sum() > 0.05 * seeds.sum() else seeds
+
+
+def _above_noise(signal: Floats, background: Mask, limits: tuple[float, float]) -> tuple[float, float]:
+    """The limits of a threshold, the lower one above the background's own noise."""
+    low, high = limits
+    if background.any():
+        noise = 1.4826 * float(np.median(np.abs(signal[background][::3])))
+        low = min(max(low, NOISE_SIGMAS * noise), high)  # more than that is not noise but pale tissue
+    return low, high
+
+
+def _otsu(signal: Floats, low: float, high: float) -> float:
+    return float(np.clip(threshold_otsu(_some(signal)), low, high))
+
+
+def _valley(density: Floats, low: float, high: float) -> float:
+    """Between glass and what is barely darker, from ``low`` on, where the two are distinct; else ``high``.
+
+    Otsu's threshold tells the two greatest populations apart, and pale tissue beside dark can be neither.
+    """
+    values, step = _some(density), high / 12
+    counts = np.bincount(np.clip(values / step, 0, 48).astype(np.int32), minlength=49)[:48]
+    smooth = ndimage.gaussian_filter1d(counts.astype(np.float64), 1.0)
+    for peak in range(2, 15):  # up to a quarter above the threshold
+        if not smooth[peak - 1] <= smooth[peak] >= smooth[peak + 1]:
+            continue
+        dip = int(np.argmin(smooth[:peak]))
+        much = counts[dip : 2 * peak - dip].sum() > 0.01 * values.size
+        if much and smooth[peak] > 1.2 * smooth[dip] and smooth[:dip].max(initial=0) > 1.2 * smooth[dip]:
+            return max(low, dip * step)
+    return high
+
+
+def _some(values: Floats) -> Floats:
+    return values.ravel()[:: max(1, values.size // 200_000)]
+
+
+def _reduced(mask: Mask, factor: int) -> Floats:
+    """Share of true pixels in blocks of ``factor`` x ``factor``, the last ones cut."""
+    share: Floats = np.asarray(Image.fromarray(mask * np.uint8(255)).reduce(factor), np.float32) / np.float32(255)
+    return share
+
+
+def _enlarged(mask: Mask, factor: int, shape: tuple[int, int]) -> Mask:
+    """A reduced mask at the image's size again."""
+    return np.repeat(np.repeat(mask, factor, 0), factor, 1)[: shape[0], : shape[1]]
+
+
+def _without_ringing(mask: Mask, fill: Mask) -> Mask:
+    """Beside a fill, keep only what goes on away from it: the rest is what compression left of the step there."""
+    if not fill.any() or not mask.any():
+        return mask
+    beside = ndimage.binary_dilation(fill, iterations=RINGING)
+    away = ndimage.binary_dilation(mask & ~beside, iterations=RINGING + 1)
+    kept: Mask = mask & (away | ~beside)
+    return kept
+
+
+def _tidy(mask: Mask, fill: Mask, mpp: float) -> Mask:
+    """Remove small islands, then fill small holes; either area in pixels stays small beside the image itself."""
+    most = mask.size // 16
+    mask = mask & ~_islands(mask, min(most, MIN_OBJECT_UM2 / mpp**2))
+    return mask | (_islands(~mask, min(most, MAX_HOLE_UM2 / mpp**2)) & ~fill)
+
+
+def _islands(mask: Mask, pixels: float) -> Mask:
+    """The 4-connected parts of the mask that have fewer than ``pixels`` pixels."""
+    parts, _ = ndimage.label(mask)
+    small = np.bincount(parts.ravel()) < pixels
+    small[0] = False
+    found: Mask = small[parts]
+    return found

@@ -1,0 +1,49 @@
+"""What was never scanned, told from glass that is as even."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.tissue_pictures import FILLS, LAYOUTS, compressed, slide, sparse
+from stages.tissue.fill import find_fill, straight_share
+from stages.tissue.mask import tissue_mask
+
+STAINED = slide("H&E")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("fill", FILLS)
+def test_fill_is_found_to_the_pixel(fill: str, layout: str) -> None:
+    picture = sparse(STAINED, 0.3, layout, FILLS[fill])
+    assert (find_fill(picture.rgb) == picture.fill).mean() > 0.999
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_saturated_glass_is_no_fill(noise: float) -> None:
+    """It is of one exact colour as well, but ends where tissue begins."""
+    assert not find_fill(slide("H&E", glass=(255, 255, 255), noise=noise).rgb).any()
+
+
+def test_an_area_of_one_strong_colour_is_no_fill() -> None:
+    rgb = np.full((200, 200, 3), 240, np.uint8)
+    rgb[::2, ::3] = 239
+    rgb[50:100, 50:150] = (190, 110, 160)
+    assert not find_fill(rgb).any()
+
+
+@pytest.mark.parametrize("fill", ["white", "black"])
+def test_compression_at_the_edge_of_a_turned_scan_is_forgiven(fill: str) -> None:
+    picture = compressed(sparse(STAINED, 0.3, "rotated", FILLS[fill]), quality=80)
+    mask = tissue_mask(picture.rgb, 8)
+    assert find_fill(picture.rgb)[picture.fill].mean() > 0.9
+    assert picture.kept(mask) > 0.97
+    assert picture.counted(mask, picture.glass) < 0.02
+
+
+def test_a_box_is_straight_and_tissue_is_not() -> None:
+    box = np.zeros((100, 100), bool)
+    box[20:70, 30:80] = True
+    assert straight_share(box) == 1
+    assert straight_share(STAINED.tissue) < 0.3
+    assert straight_share(np.ones((5, 5), bool)) == 0
