@@ -247,6 +247,7 @@ def train(
     *,
     out: AnyPath,
     overrides: Sequence[str] = (),
+    strict: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> TrainSummary:
     """Train on a cohort of slides with slide-level labels, and write `model.safetensors`, splits and metrics.
@@ -257,6 +258,7 @@ def train(
         config: the configuration (YAML); configs/default.yaml explains every field.
         out: the folder for what is written; made where it is missing.
         overrides: values of the configuration in place of the file's, such as "sampling.samples=64".
+        strict: leave out slides whose objective or TIFF tags contradict their resolution, instead of a warning.
         say: called with each line about how far it is, such as `print`.
 
     Raises:
@@ -275,7 +277,7 @@ def train(
     loaded = load_config(Path(config), overrides)
     from pipeline.train.train import train_cohort
 
-    metrics = train_cohort(loaded, Path(out), say=say or (lambda line: None))
+    metrics = train_cohort(loaded, Path(out), say=say or (lambda line: None), strict=strict)
     parts = {name: told for name, told in metrics.items() if name not in ("classes", "slides", "excluded")}
     return TrainSummary(Path(out) / "model.safetensors", metrics["excluded"], parts)
 

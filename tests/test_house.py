@@ -33,6 +33,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "dicom_header",
                 "companions",
                 "facts",
+                "units",
+                "channels",
                 "card",
                 "protocol",
                 "tiff",

@@ -32,7 +32,8 @@ class Looks:
     Args:
         model: what it is looked at for; only its geometry counts.
         cache: where pixels of slow levels are kept.
-        say: told of each slide that is left out.
+        say: told of each slide that is left out, and of what is wrong with the others.
+        strict: leave out slides whose resolution something else in the file contradicts.
 
     Attributes:
         excluded: why slides were left out, by name.
@@ -40,11 +41,13 @@ class Looks:
         appearances: of the same.
     """
 
-    def __init__(self, model: AttentionSampler, cache: ChunkCache | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, model: AttentionSampler, cache: ChunkCache | None, say: Callable[[str], None], *, strict: bool = False
+    ) -> None:
         self.excluded: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
         self.appearances: dict[str, Appearance] = {}
-        self._model, self._cache, self._say = model, cache, say
+        self._model, self._cache, self._say, self._strict = model, cache, say, strict
         self._kept: OrderedDict[str, Look] = OrderedDict()
         self._open: OrderedDict[str, int] = OrderedDict()
         self._bytes = 0
@@ -74,7 +77,8 @@ class Looks:
         """Look at all of them; those that cannot be are left out: one bad slide must not cost the cohort."""
         for number, slide in enumerate(slides, 1):
             try:
-                self(slide)
+                for doubt in self(slide).slide.facts.doubts:
+                    self._say(f"warning: {slide.slide_id}: {doubt}")
             except SlideError as exc:
                 self.leave_out(slide, str(exc), at=f"[{number}/{len(slides)}] ")
         left_out = len(self.excluded)
@@ -107,6 +111,8 @@ class Looks:
             if slide.problem:
                 raise SlideError(slide.problem)
             found = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache)
+            if self._strict:
+                found.slide.facts.refuse_doubt()
         except Exception as exc:
             if is_exhaustion(exc):
                 raise

@@ -54,15 +54,16 @@ def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
     )
 
 
-def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
+def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -> dict[str, Any]:
     """Train on the configured cohort and write ``model.safetensors``, ``predictions.csv`` and ``metrics.json``.
 
     With a split column the model is fitted on "train" and judged on "val" and "test"; otherwise every fold is held out
     in turn, and the model that is kept is then fitted on all slides. A rerun goes on from the last finished epoch.
 
     A slide that cannot be read is left out from then on, wherever that shows, and named with its reason under
-    "excluded" of the metrics; the others go on. A finished model that is not of this cohort and configuration any more
-    is said to be so and why, and kept in a folder ``earlier-<digest>`` when the new one takes its place.
+    "excluded" of the metrics; the others go on; so is one whose resolution something contradicts, if ``strict``. A
+    finished model that is not of this cohort and configuration any more is said to be so and why, and kept in a folder
+    ``earlier-<digest>`` when the new one takes its place.
 
     Returns:
         The metrics, as written.
@@ -98,7 +99,7 @@ def train_cohort(config: Config, out: Path, *, say: Say) -> dict[str, Any]:
     say(cohort.reading)
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
-    looks = Looks(untrained, cache, say)
+    looks = Looks(untrained, cache, say, strict=strict)
     looks.first(cohort.slides)
     jobs = plan_jobs(cohort.slides, config, out)
     twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]

@@ -20,13 +20,13 @@ from stages.pyramid.multiscales import (
     Dataset,
     Multiscales,
     find_images,
-    micrometres,
-    ome_xml_micrometres,
+    pixel_micrometres,
     read_multiscales,
 )
 from stages.slide.facts import SlideError, SlideFacts
+from stages.slide.ome import OmeImage, read_ome
 from stages.slide.protocol import Slide
-from stages.slide.resolution import MPP_REMEDY, check_mpp
+from stages.slide.resolution import MPP_REMEDY, check_mpp, doubt_mpp
 from stages.slide.tiles import DamagedTilesError
 
 ALIKE = 4
@@ -176,7 +176,9 @@ class _Image:
         files = [files_of(folder) for folder in folders]
         for (dataset, array), found in zip(kept, files, strict=True):
             warn_of_gaps(dataset.path, array, len(found), warnings)
-        mpp, problem = self._mpp(first)
+        described = self._ome()
+        mpp, problem = self._mpp(first, described)
+        power = described.objective_power if described else None
         facts = SlideFacts(
             path=path,
             vendor=f"ome-zarr {self.said.version}".strip(),
@@ -187,21 +189,31 @@ class _Image:
             mpp_problem=problem,
             bounds=Box(0, 0, *size),
             background=(255, 255, 255),
-            objective_power=None,
+            objective_power=power,
             associated=(),
             fingerprint=fingerprint_of(self.said, folders, files),
             file_bytes=sum(sum(sizes.values()) for sizes in files),
+            mpp_doubt=None if mpp is None else doubt_mpp(mpp, power=power, description="", tag=None),
             warnings=tuple(warnings),
         )
         return ForeignSlide(facts, folders, plane)
 
-    def _mpp(self, first: Dataset) -> tuple[Mpp | None, str | None]:
+    def _ome(self) -> OmeImage | None:
+        """What the OME-XML that bioformats2raw wrote beside the image says of it."""
+        try:
+            text = (self.folder.parent / "OME" / "METADATA.ome.xml").read_text(encoding="utf-8")
+            return read_ome(text)[int(self.folder.name)]
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def _mpp(self, first: Dataset, described: OmeImage | None) -> tuple[Mpp | None, str | None]:
         """µm of a pixel of level 0, and why they are not known."""
-        found: tuple[float, float] | str = "the file does not say its resolution"
-        if first.scale is not None:
-            found = micrometres(self.said.units, first.scale)
-        if isinstance(found, str):
-            found = ome_xml_micrometres(self.folder) or found
+        if first.scale is None:
+            found: tuple[float, float] | str = "the file does not say its resolution"
+        else:
+            found = pixel_micrometres(self.said.units, first.scale)
+        if isinstance(found, str) and described is not None and described.mpp is not None:
+            found = described.mpp.y, described.mpp.x
         if isinstance(found, str):
             return None, f"{found}: {MPP_REMEDY}"
         y, x = found

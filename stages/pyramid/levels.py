@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +10,9 @@ import numpy as np
 from stages.geometry import Raster, level_raster
 from stages.pyramid.arrays import Plane
 from stages.pyramid.multiscales import Dataset, Multiscales
+from stages.slide.channels import choose_channels, choose_place
 from stages.slide.facts import MAX_PIXELS, MAX_SIDE, MAX_TILE_PIXELS, MAX_TILES, SlideError
 
-_RGB = ("red", "green", "blue")
-_NAMES = {**{colour: colour for colour in _RGB}, **{colour[0]: colour for colour in _RGB}}
-_COLOURS = {"ff0000": "red", "00ff00": "green", "0000ff": "blue"}
-_NO_NAME = re.compile(r"(channel|ch|c)?[ _:#-]*\d*")
-"""Labels of channels that are numbers only, as writers make them up."""
 WRITTEN = 1e-4
 """Share by which scales that were written in a few digits are off; a slide of 100 000 px then ends 10 px off."""
 OFF = 0.02
@@ -42,52 +36,18 @@ def choose_plane(array: Any, said: Multiscales, warnings: list[str]) -> Plane:
         )
     at: list[tuple[int, ...]] = []
     for axis, size in zip(said.axes, array.shape, strict=True):
-        place = 0
-        if axis == "z" and size > 1:
-            place = size // 2
-            warnings.append(f"of its {size} focal planes the middle one, number {place + 1}, is read")
-        elif axis == "t" and size > 1:
-            warnings.append(f"of its {size} points in time the first is read")
-        elif axis not in ("t", "c", "z", "y", "x") and size > 1:
-            raise SlideError(
-                f"it has {size} places along an axis {axis!r}: save the one to be read as an image of its own"
-            )
-        at.append(
-            () if axis in ("y", "x") else choose_channels(size, said.channels, warnings) if axis == "c" else (place,)
-        )
+        if axis in ("y", "x"):
+            at.append(())
+        elif axis == "c":
+            at.append(choose_channels(size, said.channels, warnings))
+        else:
+            place = choose_place(axis, size, warnings)
+            if place is None:
+                raise SlideError(
+                    f"it has {size} places along an axis {axis!r}: save the one to be read as an image of its own"
+                )
+            at.append((place,))
     return Plane(said.axes, tuple(at))
-
-
-def choose_channels(count: int, channels: Sequence[tuple[str, str]], warnings: list[str]) -> tuple[int, ...]:
-    """Which channels are read: the only one, or red, green and blue in this order.
-
-    Args:
-        count: how many there are.
-        channels: (label, colour) of each that is described.
-        warnings: where what was chosen is added.
-
-    Raises:
-        SlideError: they are not those of a picture.
-    """
-    if count == 1:
-        return (0,)
-    known = [*channels, *[("", "")] * count][:count]
-    named = [bool(label) and not _NO_NAME.fullmatch(label) for label, _ in known]
-    colours = [
-        _NAMES.get(label) if own else _COLOURS.get(colour) for (label, colour), own in zip(known, named, strict=True)
-    ]
-    if all(colours.count(colour) == 1 for colour in _RGB):
-        if count > 3:
-            warnings.append(f"of its {count} channels red, green and blue are read")
-        return tuple(colours.index(colour) for colour in _RGB)
-    if count == 3 and not any(named) and len({colour for _, colour in known}) == 1:  # as writers do who know nothing
-        warnings.append("its three channels without names are read as red, green and blue")
-        return (0, 1, 2)
-    words = ", ".join(label or colour or f"number {i + 1}" for i, (label, colour) in enumerate(known[:12]))
-    raise SlideError(
-        f"it has {count} channels ({words}{', ...' if count > 12 else ''}) that are not red, green and blue: "
-        "fluorescence cannot be read as colours; export the channels to be shown as one RGB picture"
-    )
 
 
 def place_level(first: Dataset, size: tuple[int, int], dataset: Dataset, own: tuple[int, int]) -> Raster | str:

@@ -8,27 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-import xml.etree.ElementTree as ET
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.slide.channels import Channel, describe_channel
 from stages.slide.facts import SlideError
-
-_UNITS = {
-    1e-6: ("picometer", "pm"),
-    1e-4: ("angstrom", "å"),
-    1e-3: ("nanometer", "nm"),
-    1.0: ("micrometer", "micron", "um", "µm", "μm"),
-    1e3: ("millimeter", "mm"),
-    1e4: ("centimeter", "cm"),
-    1e5: ("decimeter", "dm"),
-    1e6: ("meter", "m"),
-    25_400.0: ("inch", "in"),
-}
-MICROMETRES = {name: length for length, names in _UNITS.items() for name in names}
-"""Of each unit of length that images are measured in, lower case; µ is a letter of its own and one of the Greek."""
+from stages.slide.units import micrometres
 
 LAYOUT = "bioformats2raw.layout"
 METADATA = ("zarr.json", ".zattrs")
@@ -58,27 +46,28 @@ class Multiscales:
     Attributes:
         version: of the format; "" where none is stated.
         axes: what each dimension is: t, c, z, y, x, or the name of another.
-        units: of y and x as they are written, lower case; None where there is none.
+        units: of y and x as they are written; None where there is none.
         datasets: its levels, in the order of the metadata.
-        channels: (label, colour) of each channel that is described, lower case; "" for what is not stated.
+        channels: those that are described.
     """
 
     version: str
     axes: tuple[str, ...]
     units: tuple[str | None, str | None]
     datasets: tuple[Dataset, ...]
-    channels: tuple[tuple[str, str], ...]
+    channels: tuple[Channel, ...]
 
 
 def is_slide(folder: Path) -> bool:
     """Whether a search takes a folder for a slide: an image, but no label image, attention map or export of ours.
 
-    One whose metadata is damaged counts, so that it fails where it is seen.
+    One whose metadata is damaged, or may not be read, counts, so that it fails where it is seen.
     """
     try:
         attributes = read_attributes(folder)
-    except SlideError:
-        return not _is_array(folder) and any((folder / name).exists() for name in METADATA)
+    except SlideError as exc:
+        shut = isinstance(exc.__cause__, PermissionError)
+        return shut or (not _is_array(folder) and any((folder / name).exists() for name in METADATA))
     no_slide = "image-label" in attributes or {"frame", "fingerprint"} & _ours(attributes).keys()
     return not no_slide and ("multiscales" in attributes or LAYOUT in attributes)
 
@@ -119,7 +108,7 @@ def _ours(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_array(folder: Path) -> bool:
-    if (folder / ".zarray").exists():
+    if os.path.exists(folder / ".zarray"):
         return True
     try:
         return bool(json.loads((folder / "zarr.json").read_bytes())["node_type"] == "array")
@@ -190,9 +179,9 @@ def _parsed(attributes: dict[str, Any], image: dict[str, Any]) -> Multiscales:
         scale, shift = _composed([*steps, *common], len(roles), path)
         stated = (scale[y], scale[x]) if steps else None
         datasets.append(Dataset(path, stated, (shift[y], shift[x])))
-    units = tuple(str(axes[i]["unit"]).lower() if axes[i].get("unit") else None for i in (y, x))
+    units = tuple(str(axes[i]["unit"]) if axes[i].get("unit") else None for i in (y, x))
     channels = tuple(
-        (str(channel.get("label") or "").lower(), str(channel.get("color") or "").lower().lstrip("#")[:6])
+        describe_channel(str(channel.get("label") or ""), _tint(channel.get("color")))
         for channel in (attributes.get("omero") or {}).get("channels") or []
     )
     if not datasets:
@@ -226,27 +215,22 @@ def _composed(steps: Iterable[dict[str, Any]], dimensions: int, path: str) -> tu
     return scale, shift
 
 
-def micrometres(units: tuple[str | None, str | None], scale: tuple[float, float]) -> tuple[float, float] | str:
+def _tint(colour: Any) -> int | None:
+    """0xRRGGBB of a colour as it is written; None where it is none."""
+    try:
+        return int(str(colour).lstrip("#")[:6], 16)
+    except ValueError:
+        return None
+
+
+def pixel_micrometres(units: tuple[str | None, str | None], scale: tuple[float, float]) -> tuple[float, float] | str:
     """µm of pixels (y, x), or why they are not known."""
-    for unit in units:
+    found = []
+    for unit, value in zip(units, scale, strict=True):
         if unit is None:
             return f"the file gives its pixels a size of {scale[1]:.4g} without a unit"
-        if unit.removesuffix("s") not in MICROMETRES:
+        length = micrometres(unit)
+        if length is None:
             return f"the file measures its pixels in {unit!r}, which is no length that is known here"
-    y, x = (value * MICROMETRES[str(unit).removesuffix("s")] for unit, value in zip(units, scale, strict=True))
-    return y, x
-
-
-def ome_xml_micrometres(image: Path) -> tuple[float, float] | None:
-    """µm (y, x) of an image that bioformats2raw wrote, from the OME-XML beside it; None where it does not say."""
-    try:
-        root = ET.parse(image.parent / "OME" / "METADATA.ome.xml").getroot()
-        pixels = root.findall("{*}Image/{*}Pixels")[int(image.name)]
-        found = [
-            float(pixels.attrib[f"PhysicalSize{axis}"])
-            * MICROMETRES[pixels.attrib.get(f"PhysicalSize{axis}Unit", "µm").lower()]
-            for axis in "YX"
-        ]
-    except (OSError, ET.ParseError, KeyError, ValueError, IndexError):
-        return None
+        found.append(value * length)
     return found[0], found[1]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from stages.slide.channels import Channel, choose_channels, choose_place
 from stages.slide.facts import SlideError
-from stages.slide.ome import Channel, OmeImage
-from stages.slide.samples import EXPORT_CHANNELS
+from stages.slide.ome import OmeImage
 
-_RGB = ("red", "green", "blue")
+_THREE = "its three grey pages of one size, of which it says nothing, are read as red, green and blue"
+"""A TIFF has a better way to store colours, so such pages may be anything."""
 
 
 def choose_pages(chosen: Any, ome: OmeImage | None, warnings: list[str]) -> list[int]:
@@ -23,15 +26,13 @@ def choose_pages(chosen: Any, ome: OmeImage | None, warnings: list[str]) -> list
         steps *= size
     start = 0
     for axis, (step, size) in places.items():
-        if size == 1 or axis == "C":
+        if axis == "C":
             continue
-        if axis == "Z":
-            warnings.append(f"of its {size} focal planes the middle one, number {size // 2 + 1}, is read")
-            start += size // 2 * step
-        elif axis == "T":
-            warnings.append(f"of its {size} points in time the first is read")
+        place = choose_place(axis.lower(), size, warnings)
+        if place is not None:
+            start += place * step
         elif size == 3 and "S" not in chosen.axes and len(places) == 1:
-            warnings.append("its three grey pages of one size are read as red, green and blue")
+            warnings.append(_THREE)
             return [0, 1, 2]
         else:
             raise SlideError(
@@ -43,20 +44,11 @@ def choose_pages(chosen: Any, ome: OmeImage | None, warnings: list[str]) -> list
 
 
 def _channels(chosen: Any, ome: OmeImage | None, count: int, warnings: list[str]) -> tuple[int, ...]:
-    """Which channels are read: the only one, or red, green and blue in this order."""
-    if count == 1:
-        return (0,)
-    channels = ome.channels if ome and len(ome.channels) == count else (Channel("", None, plain=True),) * count
-    colours = [channel.colour for channel in channels]
-    if "S" not in chosen.axes and all(colours.count(colour) == 1 for colour in _RGB):
-        if count > 3:
-            warnings.append(f"of its {count} channels red, green and blue are read")
-        return tuple(colours.index(colour) for colour in _RGB)
-    if "S" not in chosen.axes and count == 3 and chosen.dtype == "uint8" and all(c.plain for c in channels):
-        warnings.append("its three channels without names are read as red, green and blue")
-        return (0, 1, 2)
-    names = ", ".join(channel.name or f"number {i + 1}" for i, channel in enumerate(channels[:12]))
-    raise SlideError(
-        f"it has {count} channels ({names}{', ...' if count > 12 else ''}) that are not red, green and blue: "
-        + EXPORT_CHANNELS
-    )
+    channels: Sequence[Channel] = ome.channels if ome else ()
+    apart = "S" not in chosen.axes
+    if not apart:  # each is a picture with colours of its own
+        channels = [replace(channel, colour=None) for channel in channels]
+    found = choose_channels(count, channels, warnings, unnamed=apart and chosen.dtype == "uint8")
+    if len(found) == 3 and (len(channels) != count or all(channel.plain for channel in channels)):
+        warnings.append(_THREE)
+    return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stages.geometry import Box, Mpp, Raster, level_raster
 from stages.slide.companions import companions, fingerprint_of
 from stages.slide.levels import Levels
-from stages.slide.resolution import MPP_REMEDY, check_mpp, doubt_mpp, read_mpp
+from stages.slide.resolution import MPP_REMEDY, check_mpp, description_in, doubt_mpp, read_mpp
 
 if TYPE_CHECKING:
     import openslide
@@ -124,7 +124,7 @@ def read_facts(path: Path, handle: openslide.OpenSlide, pages: Sequence[Page] = 
     own = _own_resolution(sizes[0], pages)
     true_mpp, source, problem = read_mpp(properties, own)
     bounds, origin, cut = _bounds(properties, sizes[0])
-    files = companions(path, properties)
+    files, power = companions(path, properties), properties.get("openslide.objective-power")
     return SlideFacts(
         path=path,
         vendor=properties.get("openslide.vendor", "unknown"),
@@ -135,12 +135,14 @@ def read_facts(path: Path, handle: openslide.OpenSlide, pages: Sequence[Page] = 
         mpp_problem=problem,
         bounds=bounds,
         background=_background(properties),
-        objective_power=properties.get("openslide.objective-power"),
+        objective_power=power,
         associated=associated,
         fingerprint=fingerprint_of(path, properties),
         file_bytes=sum(file.stat().st_size for file in (path, *files)),
         origin=origin,
-        mpp_doubt=None if true_mpp is None else doubt_mpp(true_mpp, properties, own),
+        mpp_doubt=None
+        if true_mpp is None
+        else doubt_mpp(true_mpp, power=power, description=description_in(properties), tag=own),
         warnings=() if cut is None else (cut,),
     )
 

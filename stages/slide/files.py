@@ -34,6 +34,10 @@ REGION_SIDE = 256
 PLAIN_TIFF = ("aperio", "generic-tiff", "trestle")
 """Formats whose levels are simply pages, with resolution tags of their own."""
 
+VOUCHED = ("hamamatsu", "mirax")
+"""Formats whose levels are not compared: each is said to be one by the scanner, with its lens (NDPI), or is built by
+OpenSlide from one index (MRXS). Their tiles are slow to decode, and comparing would make opening ten times as slow."""
+
 COMPARED = 3
 """Tiles of a level that are compared with OpenSlide before its own are used."""
 
@@ -272,6 +276,8 @@ def _open_tiff(path: Path, *, mpp: float | None) -> TifffileSlide:
 
 def _find_levels(facts: SlideFacts, handle: openslide.OpenSlide, pages: Sequence[Page]) -> Levels:
     """Which of a file's levels are some, compared as OpenSlide shows them."""
+    if facts.vendor in VOUCHED:
+        return Levels(tuple(range(len(facts.levels))), facts.levels, ())
     sizes = [(level.width, level.height) for level in facts.levels]
     own = [[page for page in pages if page.size == size and page.tile is not None] for size in sizes]
     first, *_ = told = [found[0].mpp if len(found) == 1 else None for found in own]

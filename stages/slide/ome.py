@@ -1,4 +1,4 @@
-"""What an OME-TIFF's description says of its images: their size in micrometres, channels and significant bits.
+"""What OME-XML says of images, in an OME-TIFF or beside an OME-Zarr: size in micrometres, channels, significant bits.
 
 Format: OME schema 2016-06 and the older ones, whose elements are the same but for the name space.
 """
@@ -6,50 +6,13 @@ Format: OME schema 2016-06 and the older ones, whose elements are the same but f
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from stages.geometry import Mpp
-
-_MICROMETRES = {
-    **dict.fromkeys(("", "µm", "μm", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
-    "pm": 1e-6,
-    "å": 1e-4,
-    "nm": 1e-3,
-    "mm": 1e3,
-    "cm": 1e4,
-    "dm": 1e5,
-    "m": 1e6,
-    "in": 25400.0,
-    "inch": 25400.0,
-    "li": 25400.0 / 12,
-    "ft": 304800.0,
-    "thou": 25.4,
-    "mil": 25.4,
-    "pt": 25400 / 72,
-}
-"""Of the units of length; whoever names none means micrometres. The two mu look alike and are different letters."""
-
-_COLOURS = {0xFF0000: "red", 0x00FF00: "green", 0x0000FF: "blue"}
-_NAMES = {"r": "red", "red": "red", "g": "green", "green": "green", "b": "blue", "blue": "blue"}
-_NO_NAME = re.compile(r"(channel|ch|c)?[ _:#-]*\d*([ _:-]\d+)*", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """One channel of an image.
-
-    Attributes:
-        name: as a person would call it; empty where it has only a number.
-        colour: "red", "green" or "blue" where its name says so, or, having none, its colour; else None.
-        plain: whether nothing is said of it, so that it may be any.
-    """
-
-    name: str
-    colour: str | None
-    plain: bool
+from stages.slide.channels import Channel, describe_channel
+from stages.slide.units import micrometres
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +32,6 @@ class OmeImage:
     channels: tuple[Channel, ...]
     bits: int | None
     objective_power: str | None
-
-
-def micrometres(unit: str) -> float | None:
-    """How long a unit is, in µm; None for those that are no lengths, as "pixel"."""
-    return _MICROMETRES.get(unit.strip().casefold())
 
 
 def read_ome(description: str) -> list[OmeImage]:
@@ -112,7 +70,7 @@ def _all(element: ElementTree.Element, name: str) -> Iterator[ElementTree.Elemen
 def _mpp(pixels: ElementTree.Element) -> Mpp | None:
     sides = []
     for axis in "XY":
-        scale = micrometres(pixels.get(f"PhysicalSize{axis}Unit", ""))
+        scale = micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         try:
             side = float(pixels.get(f"PhysicalSize{axis}", "nan")) * (math.nan if scale is None else scale)
         except ValueError:
@@ -124,15 +82,10 @@ def _mpp(pixels: ElementTree.Element) -> Mpp | None:
 
 
 def _channel(channel: ElementTree.Element) -> Channel:
-    name = (channel.get("Name") or "").strip()
-    if _NO_NAME.fullmatch(name):
-        name = ""
-    tint = _whole(channel.get("Color"))  # RGBA in 32 bits, signed; white, or none, says nothing
-    shown = None if tint is None else (tint & 0xFFFFFFFF) >> 8
+    rgba = _whole(channel.get("Color"))  # in 32 bits, signed
     keys = ("Fluor", "EmissionWavelength", "ExcitationWavelength")
-    told = any(channel.get(key) for key in keys) or channel.get("IlluminationType") == "Epifluorescence"
-    colour = _NAMES.get(name.casefold()) if name else None if told or shown is None else _COLOURS.get(shown)
-    return Channel(name, colour, plain=not (name or told or shown not in (None, 0, 0xFFFFFF)))
+    light = any(channel.get(key) for key in keys) or channel.get("IlluminationType") == "Epifluorescence"
+    return describe_channel(channel.get("Name") or "", None if rgba is None else (rgba & 0xFFFFFFFF) >> 8, light=light)
 
 
 def _whole(text: str | None) -> int | None:

@@ -19,11 +19,12 @@ import tifffile
 from stages.geometry import Mpp
 from stages.slide.axes import choose_pages
 from stages.slide.facts import MAX_TILE_PIXELS, SlideError
-from stages.slide.ome import micrometres, read_ome
+from stages.slide.ome import read_ome
 from stages.slide.planes import READ, PlaneTiles
 from stages.slide.samples import Samples, read_samples
 from stages.slide.tiff import MAX_PAGES, TiffTiles, quiet
 from stages.slide.tiles import TileGrid
+from stages.slide.units import micrometres
 
 VENDORS = {"ome": "ome-tiff", "imagej": "imagej", "generic": "tiff", "uniform": "tiff", "shaped": "tiff"}
 """Names of the kinds of series that are read; scanners' own have rules that OpenSlide knows."""
@@ -49,7 +50,9 @@ class Picture:
         levels: its tiles, finest first, as they are stored.
         orientation: TIFF's, of all levels.
         mpp: µm per level-0 pixel as stored; None where nobody says.
+        tag: the same by its own resolution tags, where they say it.
         objective_power: where the file says it.
+        description: what else the file says of it.
         associated: names of the label, macro and thumbnail images.
         transparent: whether a share of the background shows through it.
         warnings: what was chosen, and what was left out.
@@ -59,7 +62,9 @@ class Picture:
     levels: tuple[TileGrid, ...]
     orientation: int
     mpp: Mpp | None
+    tag: Mpp | None
     objective_power: str | None
+    description: str
     associated: tuple[str, ...]
     transparent: bool
     warnings: tuple[str, ...]
@@ -109,12 +114,15 @@ def _choose(path: Path, tiff: tifffile.TiffFile) -> Picture:
         raise SlideError("its OME-XML and its pages disagree on what its colours are: save it again")
     levels, orientation = _levels(path, _stored(tiff, chosen, pages), samples, warnings)
     transparent = any(isinstance(grid, PlaneTiles) and grid.samples.alpha > 0 for grid in levels)
+    tag = _mpp(tiff, first)
     return Picture(
         vendor=VENDORS[chosen.kind],
         levels=levels,
         orientation=orientation,
-        mpp=(ome.mpp if ome and ome.mpp else None) or _mpp(tiff, first),
+        mpp=(ome.mpp if ome and ome.mpp else None) or tag,
+        tag=tag,
         objective_power=ome.objective_power if ome else None,
+        description="" if images else first.description,
         associated=associated,
         transparent=transparent,
         warnings=tuple(warnings),

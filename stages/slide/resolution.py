@@ -46,29 +46,39 @@ def read_mpp(properties: Mapping[str, str], tag: Mpp | None) -> tuple[Mpp | None
         try:
             x, y = (float(properties[f"openslide.mpp-{axis}"]) for axis in "xy")
         except (KeyError, ValueError):
-            told = _found(_MPP, _description(properties))
-            hints = [f"its description has {told:g} µm/px"] if told else []
-            hints += [f"a TIFF tag has {tag} µm/px"] if tag is not None and tag.x < PRINT_MPP else []
-            but = f" ({' and '.join(hints)})" if hints else ""
-            return None, "none", f"the file does not say its resolution{but}: {MPP_REMEDY}"
+            return None, "none", unknown_mpp(description_in(properties), tag)
     problem = check_mpp(x, y)
     return (None if problem else Mpp(x, y)), "file", problem
 
 
-def doubt_mpp(mpp: Mpp, properties: Mapping[str, str], tag: Mpp | None) -> str | None:
+def unknown_mpp(description: str, tag: Mpp | None) -> str:
+    """That a file does not say its resolution, where else it may stand, and the remedy.
+
+    Args:
+        description, tag: as in `doubt_mpp`.
+    """
+    told = _found(_MPP, description)
+    hints = [f"its description has {told:g} µm/px"] if told else []
+    hints += [f"a TIFF tag has {tag} µm/px"] if tag is not None and tag.x < PRINT_MPP else []
+    but = f" ({' and '.join(hints)})" if hints else ""
+    return f"the file does not say its resolution{but}: {MPP_REMEDY}"
+
+
+def doubt_mpp(mpp: Mpp, *, power: str | None, description: str, tag: Mpp | None) -> str | None:
     """What contradicts a resolution by more than `MOST_APART`, and the remedy; None where nothing does.
 
     Args:
         mpp: µm per level-0 pixel.
-        properties: OpenSlide's: the objective's power, and what the file's description says of either.
+        power: the objective's, as the file claims it.
+        description: what else the file says, which may name either.
         tag: by level 0's own resolution tags; a printer's, such as 72 dpi, says nothing.
     """
-    text = _description(properties)
-    power = _number(properties.get("openslide.objective-power")) or _found(_OBJECTIVE, text)
-    told = _found(_MPP, text)
+    magnification = _number(power) or _found(_OBJECTIVE, description)
+    told = _found(_MPP, description)
     others = []
-    if power:
-        others.append((f"an objective of {power:g}x, about {OBJECTIVE_UM / power:.3g} µm/px", OBJECTIVE_UM / power))
+    if magnification:
+        by_power = OBJECTIVE_UM / magnification
+        others.append((f"an objective of {magnification:g}x, about {by_power:.3g} µm/px", by_power))
     if told:
         others.append((f"{told:g} µm/px in its description", told))
     if tag is not None and max(tag.x, tag.y) < PRINT_MPP:
@@ -79,7 +89,8 @@ def doubt_mpp(mpp: Mpp, properties: Mapping[str, str], tag: Mpp | None) -> str |
     return f"its resolution of {mpp} µm/px contradicts {' and '.join(wrong)}: {MPP_REMEDY}"
 
 
-def _description(properties: Mapping[str, str]) -> str:
+def description_in(properties: Mapping[str, str]) -> str:
+    """What a file's description says, by OpenSlide's properties."""
     return properties.get("tiff.ImageDescription") or properties.get("openslide.comment") or ""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from stages.slide.channels import EXPORT_CHANNELS
 from stages.slide.facts import SlideError
 from stages.slide.tiles import WHITE
 
@@ -121,9 +122,6 @@ def read_samples(page: Any, *, bits: int | None, channels: int) -> Samples:
         alpha=extra[0] if extra and extra[0] in (1, 2) and channels == 1 else 0,
         pixel_bytes=-(-stored // 8) * (count if page.planarconfig == tifffile.PLANARCONFIG.CONTIG else 1),
     )
-
-
-EXPORT_CHANNELS = "fluorescence cannot be read as colours; export the channels to be shown as one RGB picture"
 
 
 def _highest(page: Any, stored: int, bits: int | None) -> int | None:

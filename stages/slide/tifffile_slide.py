@@ -20,12 +20,14 @@ from stages.slide.facts import (
     MAX_TILES,
     SlideError,
     SlideFacts,
+    keep_levels,
     override_mpp,
 )
 from stages.slide.kinds import first_bytes
+from stages.slide.levels import find_levels
 from stages.slide.picture import Picture, read_picture
 from stages.slide.protocol import Slide
-from stages.slide.resolution import MPP_REMEDY, check_mpp
+from stages.slide.resolution import check_mpp, doubt_mpp, unknown_mpp
 from stages.slide.tiles import WHITE, DamagedTilesError, TileGrid, box_arrays
 
 
@@ -69,8 +71,9 @@ TURNS = {
 class TifffileSlide(Slide):
     """A TIFF as tifffile reads it."""
 
-    def __init__(self, facts: SlideFacts, orientation: int) -> None:
-        self.facts, self._turn = facts, TURNS[orientation]
+    def __init__(self, facts: SlideFacts, orientation: int, numbers: Sequence[int]) -> None:
+        # numbers: each level's in the picture, where some of its levels are left out
+        self.facts, self._turn, self._numbers = facts, TURNS[orientation], tuple(numbers)
         self._reset()
 
     def _reset(self) -> None:
@@ -79,10 +82,10 @@ class TifffileSlide(Slide):
         self._grids: tuple[TileGrid, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"facts": self.facts, "turn": self._turn}
+        return {"facts": self.facts, "turn": self._turn, "numbers": self._numbers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.facts, self._turn = state["facts"], state["turn"]
+        self.facts, self._turn, self._numbers = state["facts"], state["turn"], state["numbers"]
         self._reset()
 
     def _level(self, level: int) -> TileGrid:
@@ -92,7 +95,7 @@ class TifffileSlide(Slide):
                 if fingerprint_of(self.facts.path, {}) != self.facts.fingerprint:
                     raise SlideError("the file is no longer the one that was opened: start again with the new one")
                 self._grids, self._pid = find_picture(self.facts.path).levels, os.getpid()
-            return self._grids[level]
+            return self._grids[self._numbers[level]]
 
     def tiles(self, level: int) -> TileGrid | None:
         """See `Slide.tiles`: none where they lie on their side."""
@@ -163,7 +166,10 @@ def open_tiff(path: Path, *, mpp: float | None = None) -> TifffileSlide:
     sizes = [turn.pair(grid.size) for grid in picture.levels]
     tiles = [turn.pair(grid.tile) for grid in picture.levels]
     true = Mpp(*turn.pair((picture.mpp.x, picture.mpp.y))) if picture.mpp else None
-    problem = check_mpp(true.x, true.y) if true else f"the file does not say its resolution: {MPP_REMEDY}"
+    problem = check_mpp(true.x, true.y) if true else unknown_mpp(picture.description, None)
+    doubt = None
+    if true and not problem:
+        doubt = doubt_mpp(true, power=picture.objective_power, description=picture.description, tag=picture.tag)
     facts = SlideFacts(
         path=path,
         vendor=picture.vendor,
@@ -178,6 +184,16 @@ def open_tiff(path: Path, *, mpp: float | None = None) -> TifffileSlide:
         associated=picture.associated,
         fingerprint=fingerprint_of(path, {}),
         file_bytes=path.stat().st_size,
+        mpp_doubt=doubt,
         warnings=picture.warnings,
     )
-    return TifffileSlide(override_mpp(facts, mpp), picture.orientation)
+
+    def read(level: int, box: Box) -> NDArray[np.uint8] | None:
+        try:
+            (stored,) = picture.levels[level].read_many([turn.box(box, sizes[level])], blank=WHITE)
+        except DamagedTilesError:
+            return None
+        return np.ascontiguousarray(turn.array(stored))
+
+    levels = find_levels(sizes, facts.tile_sizes, read)
+    return TifffileSlide(override_mpp(keep_levels(facts, levels), mpp), picture.orientation, levels.numbers)

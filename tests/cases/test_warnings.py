@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 from makers import APERIO, saccade, tissue_pixels, write_slide
+from models import TINY
 
 from pipeline.cache import CacheSettings, cache_cohort
 from pipeline.cohort.table import find_target
+from pipeline.model.sampler import AttentionSampler
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings
+from pipeline.train.looks import Looks
 
 WORDS = "its resolution of 0.25 µm/px contradicts an objective of 10x, about 1 µm/px"
 
@@ -56,3 +59,16 @@ def test_strict_refuses_it_and_the_batch_goes_on(folder: Path, checkpoint: Path,
     assert (told.returncode, WORDS in told.stderr) == (2, True)
     assert f"warning     {WORDS}" in saccade("info", folder / "doubtful.svs").stdout
     assert saccade("info", folder / "doubtful.svs", "--strict", "--mpp", 0.25).returncode == 0
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_training_tells_of_it_or_leaves_it_out(folder: Path, strict: bool) -> None:
+    """At the first look, before anything is learnt."""
+    lines: list[str] = []
+    looks = Looks(AttentionSampler(TINY), None, lines.append, strict=strict)
+    looks.first(find_target(folder).slides)
+    assert [line.partition(WORDS)[0] for line in lines if WORDS in line] == [
+        "[1/2] left out: doubtful: " if strict else "warning: doubtful: "
+    ]
+    assert list(looks.excluded) == (["doubtful"] if strict else [])
+    assert ("doubtful" in looks.fingerprints) != strict

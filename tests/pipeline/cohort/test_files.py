@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cohort.files import finder, folder_name, slide_stem
+from pipeline.cohort.files import find_slides, finder, folder_name, slide_stem
+from stages.pyramid.open import open_pyramid
+from stages.slide.facts import SlideError
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,11 @@ def test_names_written_on_windows_or_in_another_case_are_found_or_told(tmp_path)
     assert find("sub dir\\e.svs", "row 2") == (tmp_path / "sub dir" / "e.svs", None)
     _, problem = find("B.NDPI", "row 3")
     assert problem is None or problem.endswith("; there is 'b.ndpi'")  # None where file systems fold case
+
+
+def test_an_image_that_may_not_be_read_is_found_so_that_it_fails_where_it_is_seen(ordinary_user):
+    shut = ordinary_user / "a.zarr"
+    shut.mkdir(0)
+    assert find_slides(ordinary_user) == [shut]
+    with pytest.raises(SlideError, match=r"its zarr\.json cannot be read \(Permission denied\): check its permissions"):
+        open_pyramid(shut)

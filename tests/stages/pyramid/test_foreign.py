@@ -50,8 +50,7 @@ def test_pixels_scale_and_places_are_the_images(foreign: tuple[str, Path]) -> No
         boxes = [Box(width // 3, height // 4, 90, 70), Box(width - 7, height - 5, 7, 5)]
         for box, found in zip(boxes, slide.read_boxes(i, boxes), strict=True):
             np.testing.assert_array_equal(found, whole[box.y :, box.x :][: box.height, : box.width])
-    unnamed = "its three channels without names are read as red, green and blue"
-    assert slide.facts.warnings == (() if FOREIGN[name].get("omero") else (unnamed,))
+    assert slide.facts.warnings == ()
 
 
 def test_its_bytes_are_those_of_its_chunks(foreign: tuple[str, Path]) -> None:
@@ -120,15 +119,19 @@ def test_a_resolution_that_is_told_replaces_the_files(tmp_path: Path) -> None:
 
 
 def test_the_first_versions_state_their_resolution_beside_the_image(tmp_path: Path) -> None:
-    """In bioformats2raw's OME-XML, which has it for each series."""
+    """In bioformats2raw's OME-XML, which has it for each series, and the objective, which may contradict it."""
     path = write_image(tmp_path / "a.zarr", PALE, **FOREIGN["bioformats2raw 0.2"])
     (path / "OME").mkdir()
     (path / "OME" / "METADATA.ome.xml").write_text(
-        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Instrument ID="I"><Objective ID="O" '
+        'NominalMagnification="2.5"/></Instrument><Image ID="Image:0"><ObjectiveSettings ID="O"/><Pixels ID="Pixels:0" '
         'PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.26"/></Image></OME>',
         encoding="utf-8",
     )
-    assert open_pyramid(path).facts.mpp == Mpp(0.25, 0.26)
+    facts = open_pyramid(path).facts
+    assert facts.mpp == Mpp(0.25, 0.26)
+    assert "0.25 x 0.26 µm/px contradicts an objective of 2.5x, about 4 µm/px: give" in str(facts.mpp_doubt)
+    assert open_pyramid(path, mpp=4).facts.mpp_doubt is None
 
 
 def test_of_several_images_the_slide_is_read_or_one_must_be_named(tmp_path: Path) -> None:
@@ -158,9 +161,13 @@ def test_of_several_images_the_slide_is_read_or_one_must_be_named(tmp_path: Path
         (
             PALE,
             {"omero": [("DAPI", "FF0000"), ("FITC", "00FF00"), ("Cy3", "0000FF")]},
-            r"it has 3 channels \(dapi, fitc, cy3\) that are not red, green and blue: fluorescence",
+            r"it has 3 channels \(DAPI, FITC, Cy3\) that are not red, green and blue: fluorescence",
         ),
-        (PALE, {"omero": [("", "FF00FF"), ("", "00FF00"), ("", "0000FF")]}, r"3 channels \(ff00ff, 00ff00, 0000ff\)"),
+        (
+            PALE,
+            {"omero": [("", "FF00FF"), ("", "00FF00"), ("", "0000FF")]},
+            r"3 channels \(#ff00ff, #00ff00, #0000ff\)",
+        ),
         (PALE, {"image-label": {}, "version": "0.4"}, r"a label image"),
         (PALE, {"multiscales": [{}], "version": "0.4"}, r"its OME-Zarr metadata makes no sense"),
     ],
@@ -172,13 +179,10 @@ def test_what_is_no_rgb_of_8_bits_is_refused_by_name(
         open_pyramid(write_image(tmp_path / "a.zarr", pixels, **{"factors": (1,), **said}))
 
 
-UNNAMED = "its three channels without names are read as red, green and blue"
-
-
 @pytest.mark.parametrize(
     ("count", "omero", "colours", "warned"),
     [
-        (3, [("", "FFFFFF")] * 3, (0, 1, 2), (UNNAMED,)),
+        (3, [("", "FFFFFF")] * 3, (0, 1, 2), ()),
         (3, [("Channel 0", "#FF0000"), ("Channel 1", "#00FF00FF"), ("Channel 2", "#0000FF")], (0, 1, 2), ()),
         (3, [("B", "808080"), ("G", "808080"), ("R", "808080")], (2, 1, 0), ()),
         (
@@ -209,7 +213,7 @@ def test_the_middle_of_focal_planes_and_the_first_point_in_time_are_read(tmp_pat
     array = zarr.open_group(path, mode="a")["0"]
     array[0, 2] = np.random.default_rng(0).integers(0, 256, (3, 60, 80), np.uint8)
     slide = open_pyramid(path)
-    assert slide.facts.warnings[:2] == (
+    assert slide.facts.warnings == (
         "of its 2 points in time the first is read",
         "of its 4 focal planes the middle one, number 3, is read",
     )
@@ -231,7 +235,7 @@ def test_damage_is_an_error_that_names_the_place(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match=r"cannot read level 0 .* at \(300, 300\): tile \(1, 1\) cannot be read: "):
         slide.read_level(0, Box(300, 300, 9, 9))
     chunk.unlink()
-    assert open_pyramid(path).facts.warnings[1] == "level 0 lacks 1 of 20 chunks: what they hold is read as 0"
+    assert open_pyramid(path).facts.warnings[0] == "level 0 lacks 1 of 20 chunks: what they hold is read as 0"
     shutil.rmtree(path / "0/c")
     with pytest.raises(SlideError, match="level 0 has none of its chunks: copy the folder again"):
         open_pyramid(path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stages.pyramid.multiscales import find_images, is_slide, micrometres, read_multiscales
+from stages.pyramid.multiscales import find_images, is_slide, pixel_micrometres, read_multiscales
 from stages.slide.facts import SlideError
 
 AXES = [{"name": name, "type": "space", "unit": "Micrometer"} for name in "yx"]
@@ -79,7 +79,7 @@ def test_a_level_lies_in_its_folder(tmp_path: Path) -> None:
     ],
 )
 def test_units_are_lengths_or_said_to_be_none(units: Any, expected: Any) -> None:
-    found = micrometres(units, (0.5, 0.25))
+    found = pixel_micrometres(units, (0.5, 0.25))
     assert expected in found if isinstance(expected, str) else found == pytest.approx(expected)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from stages.geometry import Box, Raster
+from stages.slide import files
 from stages.slide.facts import SlideError
 from stages.slide.files import open_slide
 from stages.slide.levels import Levels, find_levels
@@ -217,3 +218,13 @@ def test_a_file_whose_finest_picture_is_not_read_is_refused(slide: Pixels, tmp_p
     pages = [(reduced(slide, 4), 2.0, 1), (slide, 0.5, 0)]
     with pytest.raises(SlideError, match=r"4000 x 2600 px, larger than the 1000 x 650 px.*finest level first"):
         open_slide(write_pages(tmp_path / "a.tif", pages))
+
+
+@pytest.mark.realdata
+def test_levels_that_a_scanner_vouches_for_are_those_that_comparing_finds(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shared_data / "slides" / "test3-DAPI-2-(387).ndpi"
+    found = open_slide(path).facts
+    monkeypatch.setattr(files, "VOUCHED", ())
+    assert found == open_slide(path).facts

@@ -66,7 +66,7 @@ def test_an_ome_tiff_has_its_colours_levels_and_size(tmp_path: Path, image: NDAr
     assert [level.scale_x for level in slide.facts.levels] == [1, 2]
     np.testing.assert_array_equal(shown(slide), image)
     np.testing.assert_array_equal(shown(slide, 1), image[::2, ::2])
-    assert any("without names" in warning for warning in slide.facts.warnings) == (axes == "CYX")
+    assert any("says nothing" in warning for warning in slide.facts.warnings) == (axes == "CYX")
 
 
 def test_reduced_pages_behind_an_ome_picture_are_its_levels(tmp_path: Path, image: NDArray[np.uint8]) -> None:
@@ -86,6 +86,23 @@ def test_reduced_pages_behind_an_ome_picture_are_its_levels(tmp_path: Path, imag
     assert slide.facts.mpp is not None
     assert (slide.facts.vendor, slide.facts.mpp.x, len(slide.facts.levels)) == ("ome-tiff", 0.5, 2)
     np.testing.assert_array_equal(shown(slide, 1), image[::2, ::2])
+
+
+def test_what_contradicts_its_size_is_told(tmp_path: Path, image: NDArray[np.uint8]) -> None:
+    """Its objective and its resolution tags, as of any slide; a given size settles it."""
+    description = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Instrument ID="Instrument:0"><Objective '
+        'ID="Objective:0" NominalMagnification="40"/></Instrument><Image ID="Image:0"><ObjectiveSettings '
+        'ID="Objective:0"/><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="500" SizeY="300" SizeC="3" '
+        'SizeZ="1" SizeT="1" PhysicalSizeX="2.5" PhysicalSizeY="2.5"><Channel ID="Channel:0:0" SamplesPerPixel="3"/>'
+        "<TiffData/></Pixels></Image></OME>"
+    )
+    options = {**TILED, "resolution": (4e4, 4e4)}
+    tifffile.imwrite(tmp_path / "a.ome.tif", image, photometric="rgb", description=description, **options)
+    doubt = open_slide(tmp_path / "a.ome.tif").facts.mpp_doubt
+    objective = "its resolution of 2.5 µm/px contradicts an objective of 40x, about 0.25 µm/px"
+    assert str(doubt).startswith(f"{objective} and 0.25 µm/px in its resolution tag: give")
+    assert open_slide(tmp_path / "a.ome.tif", mpp=0.25).facts.doubts == ()
 
 
 @pytest.mark.parametrize(
@@ -146,7 +163,8 @@ def test_three_pages_are_three_colours(tmp_path: Path, image: NDArray[np.uint8])
     tifffile.imwrite(tmp_path / "a.tif", apart(image), photometric="minisblack", **TILED)
     slide = open_slide(tmp_path / "a.tif")
     np.testing.assert_array_equal(shown(slide), image)
-    assert slide.facts.warnings == ("its three grey pages of one size are read as red, green and blue",)
+    said = "its three grey pages of one size, of which it says nothing, are read as red, green and blue"
+    assert slide.facts.warnings == (said,)
 
 
 FIVE = {"Name": ["blank", "CD3", "DAPI", "CD8", "CK"]}

@@ -10,7 +10,7 @@ from makers import APERIO, tissue_pixels, write_slide
 from stages.geometry import Mpp
 from stages.slide.facts import SlideError
 from stages.slide.files import open_slide
-from stages.slide.resolution import doubt_mpp, read_mpp
+from stages.slide.resolution import description_in, doubt_mpp, read_mpp
 
 VIPS = (
     '<image><property><name>openslide.objective-power</name><value type="VipsRefString">20</value></property></image>'
@@ -39,7 +39,8 @@ def test_a_contradiction_beyond_twice_is_doubted(
     mpp: Mpp, properties: dict[str, str], tag: Mpp | None, words: str | None
 ) -> None:
     """The objective, the description and level 0's own tags speak; a printer's tag does not. The remedy is named."""
-    doubt = doubt_mpp(mpp, properties, tag)
+    power, description = properties.get("openslide.objective-power"), description_in(properties)
+    doubt = doubt_mpp(mpp, power=power, description=description, tag=tag)
     if words is None:
         assert doubt is None
     else:

@@ -86,6 +86,23 @@ def test_levels_that_are_turned_differently_are_refused(tmp_path: Path, image: N
         open_slide(path)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_level_that_shows_something_else_is_left_out(tmp_path: Path, orientation: int) -> None:
+    """As of any slide; the levels behind it are read in its stead, in other processes, too."""
+    image = tissue_pixels(1000, 600, margin=0)
+    tags = [(274, "H", 1, orientation, True)]
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tiff:
+        tiff.write(image, subifds=2, tile=(64, 128), photometric="rgb", extratags=tags)
+        for part in (image[::-2, ::2], image[::4, ::4]):
+            tiff.write(part, subfiletype=1, tile=(64, 128), photometric="rgb", extratags=tags)
+    slide = open_slide(tmp_path / "a.ome.tif")
+    (warning,) = slide.facts.warnings
+    assert warning.endswith("is left out: what it shows is not what level 0 shows there")
+    upright = UPRIGHT[orientation](image[::4, ::4])
+    for one in (slide, pickle.loads(pickle.dumps(slide))):
+        np.testing.assert_array_equal(one.read_level(1, Box(0, 0, *upright.shape[1::-1])), upright)
+
+
 def _mean(slide: TifffileSlide) -> float:
     return float(slide.read_level(0, Box(10, 20, 100, 90)).mean())
 
