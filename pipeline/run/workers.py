@@ -180,7 +180,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout=CONNECT_SECONDS)
+            # not the default: one that fails to connect would stay it, and all that dask computes later would wait
+            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError, TypeError) as exc:  # TypeError: an encrypted one, without our certificates
             raise UsageError(f"no dask scheduler answers at {scheduler}: {exc}") from exc
         with client:
@@ -210,7 +211,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
                 f"no worker process could start ({exc}): in a script, call saccade.run under "
                 '`if __name__ == "__main__":`, or give workers=0'
             ) from exc
-        with started as cluster, Client(cluster) as client:
+        with started as cluster, Client(cluster, set_as_default=False) as client:
             client.run(_share_cores, workers)
             yield client
 

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import dask.array
 import h5py
 import numpy as np
 import pytest
@@ -190,6 +191,7 @@ def test_a_scheduler_by_address(mixed: Path, checkpoint: Path, tmp_path: Path, m
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 0.5)
     with pytest.raises(UsageError, match="no dask scheduler answers"):
         run_cohort(cohort, tmp_path / "other", RunSettings(model=checkpoint), scheduler="tcp://127.0.0.1:1")
+    assert dask.array.ones(3).sum().compute() == 3  # what a script computes afterwards does not wait for it
 
 
 def test_a_cached_pyramid_gives_the_slides_own_results(mixed: Path, checkpoint: Path, tmp_path: Path) -> None:
