@@ -47,7 +47,14 @@ LABELS = (
 )
 """Names of the label's column where the configuration leaves it at `label`."""
 
-_PATIENT_WORDS = ("patien", "pacien", "pazien", "case", "subject", "donor", "participant", "individual", "person")
+_PATIENT_WORDS = (
+    *("patien", "pacien", "pazien", "患者", "case", "subject", "donor", "participant", "individual", "person"),
+    *("pseudonym", "anon", "accession", "specimen", "biops", "nhs", "fall"),
+)
+_GROUP_TOKENS = frozenset(
+    ("hospital", "surgical", "pathology", "lab", "laboratory", "record", "study", "sample", "block")
+)
+"""With a word for a number they tell of what several slides are made of."""
 _PATIENT_TOKENS = frozenset(("pat", "patnr", "patno", "patid", "pt", "ptid", "pid", "mrn", "subj", "animal", "mouse"))
 _ID_TOKENS = frozenset(
     (
@@ -62,7 +69,19 @@ _OTHER_TOKENS = frozenset(
         *("count", "history", "weight", "height", "bmi", "diagnosis", "score"),
     )
 )
-_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "tune", "test", "testing"))
+_SPLITS = frozenset(
+    (
+        *("train", "training", "tr", "development", "dev", "val", "valid", "validation", "tune", "test", "testing"),
+        *("te", "ts", "holdout", "hold-out"),
+    )
+)
+_SPLIT_TOKENS = frozenset(
+    (
+        *("is", "in", "train", "training", "test", "testing", "val", "valid", "validation", "holdout", "hold", "out"),
+        *("set", "data", "split", "subset", "partition", "kfold", "k", "fold", "folds", "cv"),
+    )
+)
+_MARKS = frozenset(("true", "false", "yes", "no", "y", "n"))
 
 
 def choose_columns(header: Sequence[str], rows: Rows, told: Mapping[str, str], table: Path) -> dict[str, int]:
@@ -125,7 +144,7 @@ def refuse_lookalikes(header: Sequence[str], rows: Rows, taken: Mapping[str, int
 
     A column looks like patients where several slides share a value and it is called so (`Pat. No.`, but not what is
     told of patients, as `patient_age`), or its values are identifiers (letters with digits; numbers or names in a
-    column that is called id, code, number ...) of at least five and a third as many as slides.
+    column that is called id, code, number ...) of at least four and a third as many as slides.
 
     Raises:
         UsageError: which names the column and the remedies.
@@ -134,7 +153,7 @@ def refuse_lookalikes(header: Sequence[str], rows: Rows, taken: Mapping[str, int
         if i in taken.values() or not name:
             continue
         values = [row[i] for _, row in rows if not is_missing(row[i])]
-        if "split" not in taken and len(set(values)) > 1 and {value.casefold() for value in values} <= _SPLITS:
+        if "split" not in taken and len(set(values)) > 1 and _parts_slides(name, values):
             raise UsageError(f"{table}: column {name!r} looks like the split; rename it to 'split' or delete it")
         if "patient" not in taken and 1 < len(set(values)) < len(values) and _groups_patients(name, values):
             slide = header[taken["slide"]]
@@ -190,14 +209,25 @@ def _tokens(name: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold())
 
 
+def _parts_slides(name: str, values: Sequence[str]) -> bool:
+    words = {value.casefold() for value in values}
+    if words <= _SPLITS:
+        return True
+    # a column that is called so and nothing else; `hpv_test` is a finding
+    called_so = bool(_tokens(name)) and _SPLIT_TOKENS.issuperset(_tokens(name))
+    return called_so and all(word in _SPLITS | _MARKS or word.isdecimal() for word in words)
+
+
 def _groups_patients(name: str, values: Sequence[str]) -> bool:
     tokens = _tokens(name)
     if not _OTHER_TOKENS.isdisjoint(tokens):
         return False
     if any(token in _PATIENT_TOKENS or token.startswith(_PATIENT_WORDS) for token in tokens):
         return True
+    if not _GROUP_TOKENS.isdisjoint(tokens) and not _ID_TOKENS.isdisjoint(tokens):
+        return True
     different = len(set(values))
-    if different < 5 or different * 3 < len(values):
+    if different < 4 or different * 3 < len(values):
         return False
     if all(re.search(r"[^\W\d_]", value) and re.search(r"\d", value) and " " not in value for value in values):
         return True

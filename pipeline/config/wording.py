@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.config.sections import Config
+from stages.sampling.schemes import listed
 
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 _LIKE = 0.6
@@ -62,7 +63,8 @@ def expected(field: FieldInfo) -> str:
     if any(isinstance(bound, MinLen) for bound in field.metadata):
         words += " that is not empty"
     if isinstance(field.json_schema_extra, dict):
-        return f"{field.json_schema_extra['expected']}{unset}"
+        told = field.json_schema_extra["expected"]
+        return f"{listed(quote=chr(39)) if told == 'a scheme' else told}{unset}"  # of the table as it is now
     bounds = {type(bound): bound for bound in field.metadata}
     low = bounds[Ge].ge if Ge in bounds else None
     high = bounds[Le].le if Le in bounds else bounds[Lt].lt - 1 if Lt in bounds else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,7 +111,16 @@ def fit(
             use_distributed_sampler=False,
             reload_dataloaders_every_n_epochs=1,
         )
-        trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+        except SystemExit as ended:
+            if not isinstance(ended.__context__, KeyboardInterrupt):
+                raise
+            # Lightning makes of Ctrl-C an exit with 1, as of slides that were left out, and ignores the next
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
 
 
 def _standardise(model: AttentionSampler, slides: TrainingSlides, *, samples: int, seed: int) -> None:

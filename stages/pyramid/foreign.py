@@ -7,6 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from stages.pyramid.multiscales import (
     read_multiscales,
 )
 from stages.slide.facts import SlideError, SlideFacts
+from stages.slide.levels import find_levels
 from stages.slide.ome import OmeImage, read_ome
 from stages.slide.protocol import Slide
 from stages.slide.resolution import MPP_REMEDY, check_mpp, doubt_mpp
@@ -116,6 +118,28 @@ def open_foreign(path: Path) -> ForeignSlide:
     return image.as_slide(path, warnings)
 
 
+def _with_true_levels(slide: ForeignSlide, folders: list[Path], plane: Plane) -> ForeignSlide:
+    """The slide without the levels that do not show what the level before them shows."""
+    facts = slide.facts
+
+    def read(level: int, box: Box) -> NDArray[np.uint8] | None:
+        try:
+            return slide.read_boxes(level, [box])[0]
+        except SlideError:
+            return None
+
+    found = find_levels([(raster.width, raster.height) for raster in facts.levels], facts.tile_sizes, read)
+    if not found.left_out:
+        return slide
+    kept = replace(
+        facts,
+        levels=tuple(facts.levels[i] for i in found.numbers),
+        tile_sizes=tuple(facts.tile_sizes[i] for i in found.numbers),
+        warnings=(*facts.warnings, *found.left_out),
+    )
+    return ForeignSlide(kept, [folders[i] for i in found.numbers], plane)
+
+
 class _Image:
     """An image of a folder, its first level looked at."""
 
@@ -196,7 +220,7 @@ class _Image:
             mpp_doubt=None if mpp is None else doubt_mpp(mpp, power=power, description="", tag=None),
             warnings=tuple(warnings),
         )
-        return ForeignSlide(facts, folders, plane)
+        return _with_true_levels(ForeignSlide(facts, folders, plane), folders, plane)
 
     def _ome(self) -> OmeImage | None:
         """What the OME-XML that bioformats2raw wrote beside the image says of it."""

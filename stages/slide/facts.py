@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stages.geometry import Box, Mpp, Raster, level_raster
 from stages.slide.companions import companions, fingerprint_of
 from stages.slide.levels import Levels
-from stages.slide.resolution import MPP_REMEDY, check_mpp, description_in, doubt_mpp, read_mpp
+from stages.slide.resolution import MOST_APART, MPP_REMEDY, check_mpp, description_in, doubt_mpp, read_mpp
 
 if TYPE_CHECKING:
     import openslide
@@ -166,6 +166,8 @@ def override_mpp(facts: SlideFacts, mpp: float | None) -> SlideFacts:
     warnings, own = facts.warnings, facts.mpp
     if own is not None and not math.isclose(own.x, own.y, rel_tol=0.02):
         warnings += (f"its pixels are {own} µm by the file; the given {mpp:g} µm/px takes them for square ones",)
+    elif own is not None and true is not None and not 1 / MOST_APART < mpp / own.x < MOST_APART:
+        warnings += (f"the file says {own} µm/px; the given {mpp:g} µm/px is taken",)
     return replace(facts, mpp=true, mpp_source="override", mpp_problem=problem, mpp_doubt=None, warnings=warnings)
 
 

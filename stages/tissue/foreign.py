@@ -32,6 +32,8 @@ EVEN = 0.08
 """Relative deviation of density below which matter has no texture; tissue has 0.12 to 0.3."""
 DENSE = 1.2
 """Optical density that tissue without texture does not have."""
+SOLID = 0.9
+"""The same of strokes in the tissue's own colour."""
 DRAWN = 2.5
 """How much of a stroke matter must be to be one."""
 APART = 0.12
@@ -103,7 +105,7 @@ def find_foreign(density: Floats, mask: Mask, fill: Mask, mpp: float) -> Mask:
     tissue = _tissue_class(classes, texture, strength, inner)
     if not tissue:
         return mask.copy()
-    solid = (classes == tissue) & (strength > DENSE) & (texture < EVEN)  # ink of the tissue's own colour
+    solid = (classes == tissue) & (strength > SOLID) & (texture < EVEN)  # ink of the tissue's own colour
     solid = ndimage.binary_dilation(ndimage.binary_opening(solid, SQUARE), iterations=4)
     classes[solid & (classes == tissue)] = classes.max() + 1
     main = classes == tissue

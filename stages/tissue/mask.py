@@ -37,6 +37,8 @@ CLEAR_GLASS = 245.0
 """Grey level of unstained glass, assumed where an image shows none."""
 TINT = 1.5
 """Grey levels by which glass may differ in tint."""
+RIM_UM = 80.0
+"""Beside tissue that far, paleness tells nothing."""
 ENOUGH = 0.005
 """Share of what was scanned that tells its background."""
 
@@ -56,11 +58,14 @@ class Tissue:
         mask: (H, W) bool; where there is tissue.
         fill: (H, W) bool; where the slide was never scanned.
         faint: share of the mask that is hardly darker than glass, `STAIN_THRESHOLD` at the most; 0 on dark.
+        left: what is darker than glass by its noise and yet too faint beside the rest, away from it, over the mask's
+            size; 0 on dark.
     """
 
     mask: Mask
     fill: Mask
     faint: float
+    left: float
 
 
 def find_tissue(thumbnail: Thumbnail) -> Tissue:
@@ -73,7 +78,8 @@ def find_tissue(thumbnail: Thumbnail) -> Tissue:
     if not tissue.mask.any():
         raise NoTissueError(
             f"no tissue found on the thumbnail ({thumbnail.raster.width} x {thumbnail.raster.height} pixels at "
-            f"{thumbnail.mpp:g} µm/px): look at it; if there is tissue, try a finer attention_mpp"
+            f"{thumbnail.mpp:g} µm/px): look at it; fragments need a finer "
+            "attention_mpp, and what hardly differs from its background is not found"
         )
     return tissue
 
@@ -90,17 +96,23 @@ def tissue_mask(rgb: NDArray[np.uint8], mpp: float) -> Mask:
 def _tissue(rgb: NDArray[np.uint8], mpp: float) -> Tissue:
     if all(int(rgb[..., c].max()) - int(rgb[..., c].min()) <= 2 for c in range(3)):
         nothing = np.zeros(rgb.shape[:2], bool)
-        return Tissue(nothing, nothing, 0.0)
+        return Tissue(nothing, nothing, 0.0, 0.0)
     fill = find_fill(rgb)
     factor = max(1, round(GRID_UM / mpp))
     small = np.asarray(Image.fromarray(rgb).reduce(factor), np.float32)
     unseen = _reduced(fill, factor) > 0
     sigma = max(0.7, SMOOTHING_UM / mpp)
     if _is_dark_field(small, unseen):
-        return Tissue(_tidy(_glowing(rgb, fill, sigma), fill, mpp), fill, 0.0)
-    mask, density = _stained(rgb, fill, small, unseen, sigma=sigma, mpp=mpp, factor=factor)
+        return Tissue(_tidy(_glowing(rgb, fill, sigma), fill, mpp), fill, 0.0, 0.0)
+    mask, density, pale = _stained(rgb, fill, small, unseen, sigma=sigma, mpp=mpp, factor=factor)
     mask = _tidy(mask, fill, mpp)
-    return Tissue(mask, fill, float((density[mask] < STAIN_THRESHOLD[1]).mean()) if mask.any() else 0.0)
+    if not mask.any():
+        return Tissue(mask, fill, 0.0, 0.0)
+    # beside dense tissue light strays; single pixels are noise
+    dense = mask & (density > 2 * STAIN_THRESHOLD[1])
+    pale &= ~ndimage.maximum_filter(dense, 2 * max(1, round(RIM_UM / mpp)) + 1)
+    left = ndimage.binary_opening(pale, np.ones((3, 3), bool)).sum() / mask.sum()
+    return Tissue(mask, fill, float((density[mask] < STAIN_THRESHOLD[1]).mean()), float(left))
 
 
 def _is_dark_field(rgb: Floats, fill: Mask) -> bool:
@@ -157,8 +169,11 @@ def _glowing(rgb: NDArray[np.uint8], fill: Mask, sigma: float) -> Mask:
 
 def _stained(
     rgb: NDArray[np.uint8], fill: Mask, small: Floats, unseen: Mask, *, sigma: float, mpp: float, factor: int
-) -> tuple[Mask, Floats]:
-    """Where stain darkens glass, and how much; ``small`` and ``unseen`` are image and fill, reduced by ``factor``."""
+) -> tuple[Mask, Floats, Mask]:
+    """Where stain darkens glass, how much, and where it hardly does.
+
+    ``small`` and ``unseen`` are image and fill, reduced by ``factor``.
+    """
     members, glass = _glass(small, unseen)
     density: Floats | None = None
     step = np.zeros(fill.shape, bool)  # from a fill to glass that compression leaves traces of
@@ -170,12 +185,14 @@ def _stained(
         density = one if density is None else np.maximum(density, one, out=density)
     assert density is not None
     limits = _above_noise(density, _enlarged(members, factor, fill.shape), STAIN_THRESHOLD)
-    mask = density > min(_otsu(density, *limits), _valley(density, *limits))
+    threshold = min(_otsu(density, *limits), _valley(density, *limits))
+    mask = density > threshold
+    pale = (density > limits[0]) & ~mask & ~fill
     mask[fill] = False
     mask = _without_ringing(mask, step)
     densities = np.stack([np.log((glass[c].at(unseen.shape) + 1) / (small[..., c] + 1)) for c in range(3)])
     foreign = find_foreign(densities, _reduced(mask, factor) >= 0.5, unseen, mpp * factor)
-    return mask & ~_enlarged(foreign, factor, fill.shape), density
+    return mask & ~_enlarged(foreign, factor, fill.shape), density, pale
 
 
 def _glass(rgb: Floats, fill: Mask) -> tuple[Mask, list[Surface]]:

@@ -40,11 +40,12 @@ def found(device, spec):
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (18, 24, 3) if spec.inner_mpp else (36, 48, 3), np.uint8)
     patches = rng.integers(0, 256, (108, 32, 32, 3), np.uint8)
-    regions = rng.integers(0, 256, (12, 24, 24, 3), np.uint8)
     tissue = rng.random((9, 12)) < 0.8
-    view = View(rgb, tissue, lambda cells: patches[cells], lambda cells: regions[cells])
     torch.manual_seed(1)
     model = AttentionSampler(spec)
+    side = 24 + 2 * (model.inner.around if model.inner else 0)
+    regions = rng.integers(0, 256, (12, side, side, 3), np.uint8)
+    view = View(rgb, tissue, lambda cells: patches[cells], lambda cells: regions[cells])
     for net in (model.attention, model.inner):
         if net is not None:
             torch.nn.init.normal_(net.logit.weight, std=20)

@@ -58,7 +58,7 @@ def test_a_new_entry_may_be_configured(tmp_path) -> None:
     assert config.sampling.scheme == "mirrored"
     with pytest.raises(UsageError, match=r"samples must be at most 4 with mirrored, .*found 5"):
         override_config(config, ["sampling.samples=5"])
-    with pytest.raises(UsageError, match=r"'systematic', 'gumbel', 'iid' or 'mirrored', found 'topk'"):
+    with pytest.raises(UsageError, match=r"'systematic', 'gumbel', 'iid' or 'mirrored', found the text 'topk'"):
         override_config(config, ["sampling.scheme=topk"])
 
 

@@ -24,7 +24,7 @@ def test_tissue_on_glass_is_taken_without_a_word() -> None:
 
 def test_what_fills_the_scan_is_told() -> None:
     (line,) = seen(skimage.data.immunohistochemistry(), 1.0)
-    assert line == "100% of what was scanned counts as tissue, as if there were no glass: look at the overlay"
+    assert line == "100% of the slide counts as tissue, as if there were no glass: look at the overlay"
 
 
 def test_a_straight_outline_is_told() -> None:
@@ -41,5 +41,9 @@ def test_next_to_nothing_and_next_to_glass_are_told() -> None:
     mask = np.zeros((100, 100), bool)
     rng = np.random.default_rng(0)
     mask[30:50, 30:50] = rng.random((20, 20)) > 0.3
-    lines = tissue_warnings(Tissue(mask, np.zeros_like(mask), faint=0.8), 8.0)
-    assert [line.split(" count")[0] for line in lines] == ["only 0.019 mm²", "80% of what"]
+    lines = tissue_warnings(Tissue(mask, np.zeros_like(mask), faint=0.8, left=0.5), 8.0)
+    assert [line.split(" count")[0] for line in lines] == [
+        "only 0.019 mm²",
+        "matter that is hardly darker than glass, 50% as much, was left out beside it: look at the overlay",
+        "80% of what",
+    ]
