@@ -77,6 +77,22 @@ def test_only_the_chunks_that_are_wanted_are_read(tmp_path: Path) -> None:
         assert counted <= read <= counted + touched * 3 * 2000
 
 
+@pytest.mark.parametrize("what", ["turned", "moved", "flat"])
+def test_a_level_that_shows_another_picture_is_left_out(tmp_path: Path, what: str) -> None:
+    path = write_image(tmp_path / "a.zarr", IMAGE)
+    level = zarr.open_array(path / "1", mode="r+")
+    picture = level[:]
+    level[:] = {
+        "turned": np.rot90(picture, 2, (1, 2)),
+        "moved": np.roll(picture, 90, 2),
+        "flat": np.full_like(picture, 130),
+    }[what]
+    facts = open_pyramid(path).facts
+    assert [level.scale_x for level in facts.levels] == [1, 4]
+    assert len(facts.tile_sizes) == 2
+    assert any(line.startswith("level 1 (") and "is left out" in line for line in facts.warnings)
+
+
 def test_it_is_read_by_threads_and_in_another_process(tmp_path: Path) -> None:
     """What travels is small, and what was read before does not matter."""
     path = write_image(tmp_path / "a.zarr", IMAGE, **FOREIGN["bioformats2raw"])
