@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,15 +109,12 @@ def fit(
             use_distributed_sampler=False,
             reload_dataloaders_every_n_epochs=1,
         )
-        handler = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
         except SystemExit as ended:
             if not isinstance(ended.__context__, KeyboardInterrupt):
                 raise
-            # Lightning makes of Ctrl-C an exit with 1, as of slides that were left out, and ignores the next
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, handler)
+            # Lightning makes of Ctrl-C an exit with 1, which is that of slides that were left out
             raise KeyboardInterrupt from None
 
 
