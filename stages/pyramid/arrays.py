@@ -185,7 +185,8 @@ def _shard_sizes(path: Path, metadata: Any, chunks: Sequence[int]) -> NDArray[np
         return np.full(chunks, -(-size // count), np.int64)
     length = 16 * count + (4 if len(names) == 2 else 0)
     with path.open("rb") as file:
-        file.seek(0 if sharding.index_location.value == "start" else max(0, size - length))
+        place = getattr(sharding.index_location, "value", sharding.index_location)  # an enumeration once
+        file.seek(0 if place == "start" else max(0, size - length))
         data = file.read(16 * count)
     if len(data) < 16 * count:
         raise OSError(f"{path.name} is no whole shard")

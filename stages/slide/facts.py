@@ -166,7 +166,12 @@ def override_mpp(facts: SlideFacts, mpp: float | None) -> SlideFacts:
     warnings, own = facts.warnings, facts.mpp
     if own is not None and not math.isclose(own.x, own.y, rel_tol=0.02):
         warnings += (f"its pixels are {own} µm by the file; the given {mpp:g} µm/px takes them for square ones",)
-    elif own is not None and true is not None and not 1 / MOST_APART < mpp / own.x < MOST_APART:
+    elif (
+        own is not None
+        and true is not None
+        and facts.mpp_doubt is None
+        and not 1 / MOST_APART < mpp / own.x < MOST_APART
+    ):
         warnings += (f"the file says {own} µm/px; the given {mpp:g} µm/px is taken",)
     return replace(facts, mpp=true, mpp_source="override", mpp_problem=problem, mpp_doubt=None, warnings=warnings)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
 GRID_UM = 16.0
@@ -153,8 +152,16 @@ def colour_classes(u: Floats, v: Floats, strength: Floats, mask: Mask) -> Labels
     counts = np.bincount(index[mask], weights=weight[mask], minlength=BINS * BINS).reshape(BINS, BINS)
     smooth = ndimage.gaussian_filter(counts, 1.8, mode="constant")
     height = np.log(smooth + 1e-5 * smooth.sum())
-    peaks, _ = ndimage.label(h_maxima(height, np.log(DIP)))
+    peaks, _ = ndimage.label(_peaks(height, float(np.log(DIP))))
     return np.where(mask, watershed(-height, peaks).ravel()[index], 0).astype(np.int32)
+
+
+def _peaks(height: NDArray[np.float64], dip: float) -> Mask:
+    """The tops of what rises by ``dip`` above what surrounds it: height less its reconstruction from ``dip`` below."""
+    below, risen = height, height - dip
+    while not np.array_equal(risen, below):
+        below, risen = risen, np.minimum(ndimage.maximum_filter(risen, 3), height)
+    return np.asarray(height - risen >= dip - 1e-9)
 
 
 def _texture(density: Floats) -> Floats:
