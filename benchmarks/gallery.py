@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import html
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +20,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy import ndimage
 
-from benchmarks.tissue_pictures import FILLS, LAYOUTS, MPP, PENS, STAINS, pen, ring, slide, sparse
+from benchmarks.places import data_folder
+from benchmarks.tissue_pictures import (
+    FILLS,
+    LAYOUTS,
+    MPP,
+    PENS,
+    STAINS,
+    hand_marked,
+    outlined,
+    pen,
+    ring,
+    slide,
+    sparse,
+)
 from pipeline.cohort.files import find_slides
 from pipeline.info import describe
 from pipeline.model.sampler import AttentionSampler
@@ -41,12 +51,8 @@ SHOWN = 700
 """Pixels along a picture's longer side, at the most."""
 
 
-def outlined(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Image.Image:
-    """A mask's outline over its picture, what it leaves out darker."""
-    picture = rgb.copy()
-    picture[~mask] = (0.7 * picture[~mask]).astype(np.uint8)
-    picture[mask ^ ndimage.binary_erosion(mask, iterations=max(1, max(mask.shape) // SHOWN))] = (0, 255, 0)
-    return smaller(Image.fromarray(picture))
+def shown(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Image.Image:
+    return smaller(outlined(rgb, mask, width=max(1, max(mask.shape) // SHOWN)))
 
 
 def smaller(picture: Image.Image) -> Image.Image:
@@ -67,7 +73,7 @@ def objects(found: SlidePrediction) -> Image.Image:
     )
     picture = Image.fromarray(found.thumbnail.rgb.copy())
     draw = ImageDraw.Draw(picture)
-    for feature in json.loads(json.dumps(document))["features"]:
+    for feature in document["features"]:
         shape = feature["geometry"]
         polygons = shape["coordinates"] if shape["type"] == "MultiPolygon" else [shape["coordinates"]]
         colour = (255, 0, 0) if feature["properties"]["objectType"] == "detection" else (255, 200, 0)
@@ -102,7 +108,7 @@ def entries(folder: Path, out: Path, mpp: float) -> Iterator[tuple[str, list[str
             thumbnail = read_thumbnail(opened, coarse)
             tissue = find_tissue(thumbnail)
             lines += tissue_warnings(tissue, coarse)
-            pictures.append(save(outlined(thumbnail.rgb, tissue.mask), out / f"{number}-tissue.png"))
+            pictures.append(save(shown(thumbnail.rgb, tissue.mask), out / f"{number}-tissue.png"))
             found = predict_slide(opened, model)
             draw_overlay(
                 out / f"{number}-overlay.png",
@@ -126,10 +132,8 @@ def save(picture: Image.Image, path: Path) -> str:
 
 def marked(folder: Path, out: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     """(title, lines, names of pictures) of each picture with pen."""
-    for path in sorted(folder.glob("*.png")):
-        if not path.stem.endswith("_mask"):
-            rgb = np.asarray(Image.open(path).convert("RGB"))
-            yield path.stem, [], [save(outlined(rgb, tissue_mask(rgb, MPP)), out / path.name)]
+    for name, rgb, _ in hand_marked(folder):
+        yield name, [], [save(shown(rgb, tissue_mask(rgb, MPP)), out / f"{name}.png")]
 
 
 def known(out: Path) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -140,10 +144,10 @@ def known(out: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         picture = sparse(slide(stain), 0.4, layout, FILLS[fill])
         mask = tissue_mask(picture.rgb, MPP)
         lines = [f"{layout}, {fill}: kept {picture.kept(mask):.1%}, glass {picture.counted(mask, picture.glass):.1%}"]
-        yield stain, lines, [save(outlined(picture.rgb, mask), out / f"stain-{number}.png")]
+        yield stain, lines, [save(shown(picture.rgb, mask), out / f"stain-{number}.png")]
     for name, colour in PENS.items():
         picture = pen(slide("H&E"), colour, ring())
-        yield f"{name} pen", [], [save(outlined(picture.rgb, tissue_mask(picture.rgb, MPP)), out / f"pen-{name}.png")]
+        yield f"{name} pen", [], [save(shown(picture.rgb, tissue_mask(picture.rgb, MPP)), out / f"pen-{name}.png")]
 
 
 def main() -> None:
@@ -152,7 +156,7 @@ def main() -> None:
     parser.add_argument("--slides", type=Path)
     parser.add_argument("--mpp", type=float, default=8.0, help="of the attention, in µm/px")
     options = parser.parse_args()
-    data = Path(os.environ.get("SACCADE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    data = data_folder()
     options.out.mkdir(parents=True)
     page = ["<!doctype html><meta charset=utf-8><title>Saccade: gallery</title><style>img{max-width:32%}</style>"]
     of_slides = entries(options.slides or data / "slides", options.out, options.mpp)

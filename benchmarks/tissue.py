@@ -28,7 +28,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from benchmarks.tissue_pictures import FILLS, LAYOUTS, MPP, PENS, STAINS, Picture, pen, ring, slide, sparse
+from benchmarks.places import ROOT, data_folder
+from benchmarks.tissue_pictures import (
+    FILLS,
+    LAYOUTS,
+    MPP,
+    PENS,
+    STAINS,
+    Picture,
+    hand_marked,
+    outlined,
+    pen,
+    ring,
+    slide,
+    sparse,
+)
 from stages.tissue.mask import tissue_mask
 
 SPARSE_STAINS = ("H&E", "melanin", "Sirius red", "silver", "DAB", "eosin", "pale IHC", "pale IHC, brown")
@@ -85,22 +99,13 @@ def pinkish(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.asarray((values[..., 0] > values[..., 1] + 15) & (values[..., 2] > values[..., 1]))
 
 
-def shown(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Image.Image:
-    """The mask's outline over its picture, what it leaves out darker."""
-    picture = rgb.copy()
-    picture[~mask] = (0.7 * picture[~mask]).astype(np.uint8)
-    picture[mask ^ ndimage.binary_erosion(mask, iterations=2)] = (0, 255, 0)
-    return Image.fromarray(picture)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", help="a checkout to compare with")
     parser.add_argument("--quick", action="store_true", help="a tenth of the pictures")
     parser.add_argument("--gallery", type=Path, help="a folder for pictures of what is missed")
     options = parser.parse_args()
-    here = str(Path(__file__).resolve().parents[1])
-    data = Path(os.environ.get("SACCADE_DATA", Path(here).parent / "shared" / "data")) / "pen"
+    here = str(ROOT)
     result: dict[str, object] = {}
     worst: dict[str, list[tuple[float, float, str]]] = {}
     for kind, name, picture in pictures(options.quick):
@@ -115,7 +120,7 @@ def main() -> None:
             print(f"missed: {name}: {kept:.1%} of the tissue kept, {counted:.1%} of the rest counted", flush=True)
             if options.gallery:
                 options.gallery.mkdir(parents=True, exist_ok=True)
-                shown(picture.rgb, mask).save(options.gallery / f"{name.replace(' ', '-').replace(',', '')}.png")
+                outlined(picture.rgb, mask).save(options.gallery / f"{name.replace(' ', '-').replace(',', '')}.png")
     for kind, rows in worst.items():
         good = sum(kept >= 0.97 and counted <= 0.02 for kept, counted, _ in rows)
         least, most = min(rows), max(rows, key=lambda row: row[1])
@@ -125,11 +130,7 @@ def main() -> None:
         )
         result[kind] = {"within": good, "of": len(rows), "least_kept": least[0], "most_counted": most[1]}
     with tempfile.TemporaryDirectory() as folder:
-        for path in sorted(data.glob("*.png")):
-            if path.stem.endswith("_mask"):
-                continue
-            rgb = np.asarray(Image.open(path).convert("RGB"))
-            marked = np.asarray(Image.open(path.with_name(f"{path.stem}_mask.png")).convert("L")) > 127
+        for name, rgb, marked in hand_marked(data_folder() / "pen"):
             mask = tissue_mask(rgb, MPP)
             row = {"pen_left_out": float(1 - mask[marked].mean())}
             if options.base:
@@ -137,11 +138,11 @@ def main() -> None:
                 tissue = old & pinkish(rgb) & ~ndimage.binary_dilation(marked, iterations=10)
                 row |= {"pen_left_out_before": float(1 - old[marked].mean())}
                 row |= {"tissue_kept": float(mask[tissue].mean())} if tissue.any() else {}
-            print(path.stem, {key: f"{value:.1%}" for key, value in row.items()}, flush=True)
-            result[path.stem] = row
+            print(name, {key: f"{value:.1%}" for key, value in row.items()}, flush=True)
+            result[name] = row
             if options.gallery:
                 options.gallery.mkdir(parents=True, exist_ok=True)
-                shown(rgb, mask).save(options.gallery / path.name)
+                outlined(rgb, mask).save(options.gallery / f"{name}.png")
         for name, picture in (("H&E", slide("H&E")), ("pens", pen(slide("Masson blue"), PENS["red"], ring()))):
             large = np.asarray(Image.fromarray(picture.rgb).resize((3125, 2500), Image.Resampling.BICUBIC))
             times: dict[str, list[float]] = {}

@@ -6,7 +6,10 @@ own colour, illumination and noise, then cut out of a scan whose gaps are filled
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import skimage.data
@@ -231,8 +234,22 @@ def ring(radius: float = 0.43) -> list[list[tuple[float, float]]]:
 
 def compressed(picture: Picture, quality: int = 75) -> Picture:
     """The picture after JPEG."""
-    import io
-
     file = io.BytesIO()
     Image.fromarray(picture.rgb).save(file, "JPEG", quality=quality)
     return replace(picture, rgb=np.asarray(Image.open(file).convert("RGB")))
+
+
+def hand_marked(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8], Mask]]:
+    """(name, picture, pen) of the pictures in a folder whose pen somebody marked by hand, in ``NAME_mask.png``."""
+    for path in sorted(folder.glob("*_mask.png")):
+        name = path.stem.removesuffix("_mask")
+        rgb = np.asarray(Image.open(path.with_name(f"{name}.png")).convert("RGB"))
+        yield name, rgb, np.asarray(Image.open(path).convert("L")) > 127
+
+
+def outlined(rgb: NDArray[np.uint8], mask: Mask, *, width: int = 2) -> Image.Image:
+    """A mask's outline over its picture, what it leaves out darker."""
+    picture = rgb.copy()
+    picture[~mask] = (0.7 * picture[~mask]).astype(np.uint8)
+    picture[mask ^ ndimage.binary_erosion(mask, iterations=width)] = (0, 255, 0)
+    return Image.fromarray(picture)

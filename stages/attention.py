@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.geometry import Raster
+from stages.tissue.foreign import chroma
 
 BLACK = 1 / 8
 """Of white: where no colour is brighter, no stain can be told. A dark nucleus still leaves a quarter of the blue."""
@@ -188,16 +189,14 @@ def _hematoxylin(image: Tensor) -> Tensor:
     """Hematoxylin density (H, W) of an image (3, H, W) in 0 to 1.
 
     Grey and black have none: unmixing would find up to nine times a dark nucleus's there, and it is dirt, ink, pigment,
-    a shadow or the scan's border. Chroma, as of `stages.tissue.foreign.chroma`, weighs it from 0 to 1 within `GREY`.
+    a shadow or the scan's border. Chroma weighs it from 0 to 1 within `GREY`.
     """
     pixels = image.detach().cpu()
     # what eight bits can tell: to rgb2hed a 0 is thousands of times darker than a 1
     stains = rgb2hed(pixels.clamp(min=1 / 255).permute(1, 2, 0).numpy())
     density = torch.from_numpy(np.ascontiguousarray(stains[..., 0], np.float32))
-    r, g, b = -pixels.clamp(min=1 / 255).log()
-    total = (r + g + b).clamp(min=1e-6)
-    chroma = torch.hypot((r - b) / total, (2 * g - r - b) / total / 3**0.5)
-    density *= ((chroma - GREY[0]) / (GREY[1] - GREY[0])).clamp(0, 1)
+    colour = torch.from_numpy(np.hypot(*chroma(-pixels.clamp(min=1 / 255).log().numpy())))
+    density *= ((colour - GREY[0]) / (GREY[1] - GREY[0])).clamp(0, 1)
     return density.masked_fill(pixels.amax(0) < BLACK, 0).to(image.device)
 
 

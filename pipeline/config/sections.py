@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.device import check_device
 from pipeline.errors import UsageError
-from stages.sampling.schemes import DEFAULT, SCHEMES, choices, in_words
+from stages.sampling.schemes import DEFAULT, SCHEMES, choices, in_words, listed
 
 
 class _Section(BaseModel):
@@ -143,7 +143,6 @@ class SamplingConfig(_Section):
     scheme: str = Field(
         default=DEFAULT,
         description=f"How patches are drawn, all ways unbiased. {in_words()}.",
-        json_schema_extra={"expected": "a scheme"},
     )
     samples: int = Field(
         default=32,
@@ -173,7 +172,7 @@ class SamplingConfig(_Section):
     @classmethod
     def _known_scheme(cls, value: object) -> object:
         if value not in choices():
-            raise PydanticCustomError("scheme", "a scheme")
+            raise PydanticCustomError("scheme", "{names}", {"names": listed(quote="'")})
         return value
 
     @model_validator(mode="after")

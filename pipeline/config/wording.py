@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.config.sections import Config
-from stages.sampling.schemes import listed
 
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 _LIKE = 0.6
@@ -49,7 +48,8 @@ def in_words(error: Mapping[str, Any]) -> str:
         return f"missing; add it: {field.description if field and field.description else 'its keys are below it'}"
     if field is None or kind == "model_type":
         return f"expected keys below it ({', '.join(_keys(place))}), found {found(error['input'])}"
-    return f"expected {expected(field)}, found {found(error['input'])}{_hint(field, error['input'])}"
+    told = error["msg"] if kind == "scheme" else expected(field)  # of the table of schemes as it is now
+    return f"expected {told}, found {found(error['input'])}{_hint(field, error['input'])}"
 
 
 def expected(field: FieldInfo) -> str:
@@ -63,8 +63,7 @@ def expected(field: FieldInfo) -> str:
     if any(isinstance(bound, MinLen) for bound in field.metadata):
         words += " that is not empty"
     if isinstance(field.json_schema_extra, dict):
-        told = field.json_schema_extra["expected"]
-        return f"{listed(quote=chr(39)) if told == 'a scheme' else told}{unset}"  # of the table as it is now
+        return f"{field.json_schema_extra['expected']}{unset}"
     bounds = {type(bound): bound for bound in field.metadata}
     low = bounds[Ge].ge if Ge in bounds else None
     high = bounds[Le].le if Le in bounds else bounds[Lt].lt - 1 if Lt in bounds else None

@@ -24,7 +24,7 @@ from stages.pyramid.multiscales import (
     pixel_micrometres,
     read_multiscales,
 )
-from stages.slide.facts import SlideError, SlideFacts
+from stages.slide.facts import SlideError, SlideFacts, keep_levels
 from stages.slide.levels import find_levels
 from stages.slide.ome import OmeImage, read_ome
 from stages.slide.protocol import Slide
@@ -131,13 +131,8 @@ def _with_true_levels(slide: ForeignSlide, folders: list[Path], plane: Plane) ->
     found = find_levels([(raster.width, raster.height) for raster in facts.levels], facts.tile_sizes, read)
     if not found.left_out:
         return slide
-    kept = replace(
-        facts,
-        levels=tuple(facts.levels[i] for i in found.numbers),
-        tile_sizes=tuple(facts.tile_sizes[i] for i in found.numbers),
-        warnings=(*facts.warnings, *found.left_out),
-    )
-    return ForeignSlide(kept, [folders[i] for i in found.numbers], plane)
+    placed = replace(found, rasters=tuple(facts.levels[i] for i in found.numbers))  # where the metadata put them
+    return ForeignSlide(keep_levels(facts, placed), [folders[i] for i in found.numbers], plane)
 
 
 class _Image:

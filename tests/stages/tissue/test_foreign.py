@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
-from benchmarks.tissue_pictures import PENS, STAINS, Picture, pen, ring, slide, sparse, stained
+from benchmarks.tissue_pictures import PENS, STAINS, Picture, hand_marked, pen, ring, slide, sparse, stained
 from stages.tissue.mask import tissue_mask
 
 SPARSE = {stain: slide(stain) for stain in ("melanin", "DAB")}
@@ -70,17 +68,12 @@ def test_grey_lines_are_left_out(what: str, colour: int) -> None:
     assert picture.kept(mask) > 0.97
 
 
-def marked(path: Path) -> NDArray[np.bool_]:
-    return np.asarray(Image.open(path.with_name(f"{path.stem}_mask.png")).convert("L")) > 127
-
-
 def test_real_pen_is_left_out_and_the_tissue_under_study_kept(shared_data: Path) -> None:
     """Hand-drawn masks of HistoQC's examples; 32 to 66 % of the pen counted as tissue once."""
-    for path in sorted((shared_data / "pen").glob("*[!k].png")):
-        rgb = np.asarray(Image.open(path).convert("RGB"))
+    for name, rgb, marked in hand_marked(shared_data / "pen"):
         mask = tissue_mask(rgb, 8)
-        assert mask[marked(path)].mean() < 0.05, path.name
+        assert mask[marked].mean() < 0.05, name
         values = rgb.astype(int)
         dense = (values.max(2) < 215) & (values[..., 0] > values[..., 1] + 25) & (values[..., 2] > values[..., 1] + 15)
         if dense.mean() > 0.1:
-            assert mask[dense].mean() > 0.9, path.name
+            assert mask[dense].mean() > 0.9, name
