@@ -59,12 +59,31 @@ class PatchReader:
         centres = self.cells.centres_level0(cells)
         facts = self.slide.facts
         mpp, bounds = facts.require_mpp(), facts.bounds if self.inside else None
-        step = (1, 1)
-        if self.snap:
-            patch = Raster(0, 0, self.patch_mpp / mpp.x, self.patch_mpp / mpp.y, self.patch_px, self.patch_px)
-            level = choose_level(facts.levels, patch)
-            step = tile_step(facts.levels[level], facts.tile_sizes[level], patch)
+        step = self._level_and_step()[1] if self.snap else (1, 1)
         return patch_rasters(centres, mpp, self.patch_px, self.patch_mpp, bounds=bounds, step=step)
+
+    @property
+    def place(self) -> tuple[float, ...]:
+        """What decides, beside size and resolution of a patch, which pixels of the slide a cell's index stands for.
+
+        The cells' raster, the µm/px of level 0, the level that is read, and what ``inside`` and ``snap`` go by.
+        """
+        facts, grid = self.slide.facts, self.cells
+        mpp, bounds = facts.require_mpp(), facts.bounds
+        level, step = self._level_and_step()
+        return (
+            *(grid.x, grid.y, grid.scale_x, grid.scale_y, grid.width, grid.height),
+            *(mpp.x, mpp.y, level.scale_x, level.scale_y),
+            *((bounds.x, bounds.y, bounds.width, bounds.height) if self.inside else (-1, -1, -1, -1)),
+            *(step if self.snap else (1, 1)),
+        )
+
+    def _level_and_step(self) -> tuple[Raster, tuple[int, int]]:
+        facts = self.slide.facts
+        mpp = facts.require_mpp()
+        patch = Raster(0, 0, self.patch_mpp / mpp.x, self.patch_mpp / mpp.y, self.patch_px, self.patch_px)
+        level = choose_level(facts.levels, patch)
+        return facts.levels[level], tile_step(facts.levels[level], facts.tile_sizes[level], patch)
 
     def boxes_level0(self, cells: ArrayLike) -> NDArray[np.float64]:
         """(x, y, width, height) of each cell's patch in level-0 pixels, (N, 4); x and y are whole."""

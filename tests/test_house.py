@@ -21,6 +21,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "stages": {
         "geometry": (),
         "disk": (),
+        "file_cache": (),
         "html": (),
         "torchvision": (),
         "sampling": ("walk", "designs", "schemes", "draw", "estimate"),
@@ -62,7 +63,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "attention": (),
         "patches": (),
-        "encoder": ("patch_encoder", "built_in", "timm_models", "build"),
+        "encoder": ("patch_encoder", "built_in", "timm_models", "build", "feature_table", "feature_store"),
         "prediction": ("intervals", "predict"),
         "overlay": ("outlines", "attention_map", "geojson", "picture"),
     },
