@@ -96,7 +96,7 @@ class FeatureStore:
         self.hits = self.encoded = 0
 
     def __reduce__(self) -> tuple[Callable[..., FeatureStore], tuple[Path, float, float]]:
-        return feature_store, (self.folder, self.gigabytes, self.memory_gigabytes)
+        return _feature_store, (self.folder, self.gigabytes, self.memory_gigabytes)
 
     @property
     def bytes(self) -> int:
@@ -226,9 +226,13 @@ class FeatureStore:
             self._files.remove(names)
 
 
-@functools.cache
-def feature_store(folder: Path, gigabytes: float = 20.0, memory_gigabytes: float = 1.0) -> FeatureStore:
+def feature_store(folder: Path, *, gigabytes: float = 20.0, memory_gigabytes: float = 1.0) -> FeatureStore:
     """This process's `FeatureStore` of a folder and limits in gigabytes."""
+    return _feature_store(folder, float(gigabytes), float(memory_gigabytes))
+
+
+@functools.cache
+def _feature_store(folder: Path, gigabytes: float, memory_gigabytes: float) -> FeatureStore:
     return FeatureStore(folder, gigabytes=gigabytes, memory_gigabytes=memory_gigabytes)
 
 

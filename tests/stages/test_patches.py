@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from makers import tissue_pixels, write_slide
 
 from stages.geometry import Box, Raster, physical_raster
 from stages.patches import BLOCK, PatchReader
+from stages.pyramid.cache import cache_pyramid
+from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideError
 from stages.slide.files import open_slide
 from stages.slide.render import ReadCount, render
@@ -236,3 +239,17 @@ def _touched(read: PatchReader, cell: int) -> list[int]:
         for r in range(y // 256, (y + h - 1) // 256 + 1)
         for c in range(x // 256, (x + w - 1) // 256 + 1)
     ]
+
+
+def test_the_place_tells_readers_apart_whose_cells_show_other_pixels(slides_folder: Path, tmp_path: Path) -> None:
+    """And is the same for the same pixels: of a copy, and of a pyramid that copies its tiles."""
+    read = reader(slides_folder / "even.tif")
+    facts = read.slide.facts
+    finer = replace(read, slide=open_slide(facts.path, mpp=0.4))
+    cells = replace(read.cells, x=read.cells.x + 32)
+    others = [finer, *(replace(read, **change) for change in ({"cells": cells}, {"inside": False}, {"snap": True}))]
+    assert len({read.place, *(other.place for other in others)}) == 1 + len(others)
+    copy = reader(Path(shutil.copy(facts.path, tmp_path / "copy.tif")))
+    pyramid = replace(read, slide=open_pyramid(cache_pyramid(read.slide, tmp_path / "a.ome.zarr", profile="native")))
+    for same in (copy, pyramid):
+        assert (same.place, same.slide.facts.fingerprint) == (read.place, facts.fingerprint)

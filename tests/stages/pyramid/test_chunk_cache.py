@@ -205,46 +205,6 @@ def test_it_stays_within_its_limit(slow: OpenSlideSlide, tmp_path: Path) -> None
     assert limit / 2 < max(sizes) <= limit
 
 
-def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
-    """A chunk that is read again and again outlives those that were written after it."""
-    cache = ChunkCache(tmp_path / "cache", 100_000)
-    for i in range(60):
-        cache.write(f"slide/0/{i}", bytes(5000))
-        time.sleep(0.002)  # file systems tell times apart by ticks of the kernel's clock, up to 4 ms
-        assert cache.read("slide/0/0") == bytes(5000)
-        time.sleep(0.008)
-    kept = [i for i in range(60) if cache.read(f"slide/0/{i}") is not None]
-    assert kept[0] == 0
-    assert kept[1:] == list(range(61 - len(kept), 60)), "of the others, the last ones written"
-    assert 10 < len(kept) < 20
-
-
-def test_only_its_own_files_are_ever_deleted(tmp_path: Path) -> None:
-    """A user may name a folder that holds other things."""
-    mine = tmp_path / "thesis.txt"
-    mine.write_bytes(bytes(10**6))
-    cache = ChunkCache(tmp_path, 20_000)
-    for i in range(20):
-        cache.write(f"slide/0/{i}", bytes(5000))
-    assert mine.stat().st_size == 10**6
-    assert size_of(tmp_path) - 10**6 <= 20_000
-
-
-def test_litter_of_killed_processes_is_removed_when_it_is_old(cache: ChunkCache) -> None:
-    cache.write("slide/0/0", b"kept")
-    (chunk,) = chunks_in(cache)
-    old, new = (chunk.with_name(f".saccade-{digit * 32}") for digit in "01")
-    theirs = chunk.with_name(".nfs0123")
-    for path in (old, new, theirs):
-        path.write_bytes(b"half")
-    for path in (old, theirs):
-        os.utime(path, (time.time() - 4000,) * 2)
-    ChunkCache(cache.folder, GB).write("slide/0/1", b"kept")
-    assert not old.exists()
-    assert new.exists(), "it may be another process's, at work"
-    assert theirs.exists(), "nobody said that it is litter"
-
-
 def read_forever(cached: Slide, seed: int) -> None:
     """Read boxes at random until killed; a wrong pixel ends the process with an error."""
     rng, expected = np.random.default_rng(seed), whole(open_slide(cached.facts.path))
