@@ -182,7 +182,7 @@ MUTANTS = (
     Mutant("weight_decay ignored", "weight_decay=self._weight_decay", "weight_decay=0.0", FIT),
     Mutant("no warm-up", "passes=warm_up", "passes=0", FIT),
     Mutant("control variate's loss dropped", " + found.control_error", "", FIT),
-    Mutant("patches not turned", "augment = _turned(generator)", "augment = None", FIT),
+    Mutant("patches not turned", "augment = partial(turned, generator=generator)", "augment = None", FIT),
     Mutant("a fold learns what it is judged on", "if fold_of[s.slide_id] != k", "if True", FOLDS),
     Mutant(
         "a patient's slides in two folds",

@@ -63,6 +63,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "attention": (),
         "patches": (),
+        "augmentation": (),
         "encoder": ("patch_encoder", "built_in", "timm_models", "build", "feature_table", "feature_store"),
         "prediction": ("intervals", "predict"),
         "overlay": ("outlines", "attention_map", "geojson", "picture"),

@@ -231,6 +231,11 @@ class TrainingConfig(_Section):
         ge=0,
         description="Reward per nat of attention entropy: keeps attention from settling on one cell too early.",
     )
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description="How much a slide's class counts in the loss: none: each slide alike; balanced: each class alike, "
+        "so that a rare one is learnt too; probabilities are then those of classes that are equally frequent.",
+    )
     gradient_clip: float = Field(
         default=1.0, gt=0, description="Largest gradient norm: draws are random and a rare one may be far off."
     )

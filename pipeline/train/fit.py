@@ -6,8 +6,9 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import Outcome, View
 from pipeline.train.slides import LeaveOut, TrainingSlides
 from pipeline.train.warm_up import warm_up as warm_attention
+from stages.augmentation import turned
 from stages.disk import new_file
 from stages.torchvision import admit_torchvision
 
@@ -55,6 +57,7 @@ def fit(
     seed: int,
     device: str,
     say: Callable[[str], None],
+    class_weights: Literal["none", "balanced"] = "none",
     turn: bool = True,
     leave_out: LeaveOut | None = None,
     lost: Mapping[int, str] | None = None,
@@ -62,9 +65,10 @@ def fit(
     """Fit ``model`` in place on slides with class indices ``labels``; ``view(i)`` gives slide ``i``.
 
     Loss of a batch: ``cross_entropy(logits, labels) - entropy_weight * mean attention entropy``, and the squared error
-    of the control variate where the model has one; AdamW with one cosine cycle. Goes on from ``checkpoint`` where one
-    is, and leaves it there: it is the caller's once the model is saved. Patches are turned and mirrored at random, for
-    tissue has no up, unless ``turn`` is False.
+    of the control variate where the model has one; with balanced ``class_weights`` the cross-entropy of a slide whose
+    class ``n_c`` of ``n`` slides have counts ``n / (C n_c)`` times; AdamW with one cosine cycle. Goes on from
+    ``checkpoint`` where one is, and leaves it there: it is the caller's once the model is saved. Patches are turned and
+    mirrored at random, for tissue has no up, unless ``turn`` is False.
 
     A slide that cannot be read is left out from then on and ``leave_out`` told of its index and why; what was learnt
     from it stays. The other slides keep their places in the order and their steps. Those of ``lost`` are never tried.
@@ -82,6 +86,7 @@ def fit(
         model,
         slides,
         torch.tensor(labels),
+        _slide_weights(torch.tensor(labels)) if class_weights == "balanced" else torch.ones(len(labels)),
         samples=samples,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -128,6 +133,13 @@ def _standardise(model: AttentionSampler, slides: TrainingSlides, *, samples: in
     slides.attempt(some, act)
 
 
+def _slide_weights(labels: Tensor) -> Tensor:
+    """A weight for each slide (N,), with which all classes that there are weigh alike and the mean is 1."""
+    _, classes, counts = labels.unique(return_inverse=True, return_counts=True)
+    weights: Tensor = len(labels) / (len(counts) * counts[classes].float())
+    return weights
+
+
 class _Batches:
     """The epoch's slides in batches, in an order that the seed and the epoch alone decide."""
 
@@ -148,6 +160,7 @@ class _Fitting(lightning.LightningModule):
         model: AttentionSampler,
         slides: TrainingSlides,
         labels: Tensor,
+        weights: Tensor,
         *,
         samples: int,
         batch_size: int,
@@ -160,7 +173,7 @@ class _Fitting(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self._slides, self._labels = slides, labels
+        self._slides, self._labels, self._weights = slides, labels, weights
         self._samples, self._batch_size, self._seed = samples, batch_size, seed
         self._rates = (learning_rate * attention_rate, learning_rate)
         self._weight_decay, self._entropy_weight, self._turn = weight_decay, entropy_weight, turn
@@ -176,7 +189,7 @@ class _Fitting(lightning.LightningModule):
 
         def act(kept: list[int], views: list[View]) -> Outcome:
             generator = torch.Generator(self.model.drawing_device).manual_seed(step_seed)
-            augment = _turned(generator) if self._turn else None
+            augment = partial(turned, generator=generator) if self._turn else None
             return self.model(views, samples=self._samples, generator=generator, augment=augment)  # type: ignore[no-any-return]
 
         try:
@@ -187,7 +200,9 @@ class _Fitting(lightning.LightningModule):
         if attempted is None:
             return None  # Lightning goes on to the next step
         kept, found = attempted
-        loss = functional.cross_entropy(found.logits, self._labels[kept].to(found.logits.device))
+        each = functional.cross_entropy(found.logits, self._labels[kept].to(found.logits.device), reduction="none")
+        # torch's own weights cancel in a batch of one class
+        loss = (each * self._weights[kept].to(each)).mean()
         if not bool(torch.isfinite(loss)):
             self._refuse_divergence()
         self.losses.append(float(loss.detach()))
@@ -279,17 +294,3 @@ class _OnDisk(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
-
-
-def _turned(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """Turn and mirror each patch (N, P, P, 3) at random, all eight ways alike."""
-
-    def augment(patches: Tensor) -> Tensor:
-        ways = torch.randint(8, (len(patches),), generator=generator, device=generator.device).to(patches.device)
-        out = torch.empty_like(patches)
-        for way in range(8):
-            chosen = torch.rot90(patches[ways == way], way % 4, (1, 2))
-            out[ways == way] = chosen.flip(2) if way >= 4 else chosen
-        return out
-
-    return augment

@@ -14,7 +14,7 @@ from stages.pyramid.open import open_pyramid
 
 NEEDS_TORCH = (
     *("stages.sampling.designs", "stages.sampling.draw", "stages.sampling.estimate"),
-    *("stages.attention", "stages.encoder", "stages.prediction"),
+    *("stages.attention", "stages.augmentation", "stages.encoder", "stages.prediction"),
     *(
         "pipeline.model",
         "pipeline.predict",

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(
 
 ELSEWHERE = """
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ import stages.sampling.draw
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from pipeline.train.calibrate import drawn_errors
-from pipeline.train.fit import _turned
+from stages.augmentation import turned
 
 stages.sampling.draw.NO_FLOAT64 = ("far",)
 SPECS = [
@@ -52,7 +53,7 @@ def found(device, spec):
     model.to(device)
     assert model.device.type == device
     generator = torch.Generator("cpu").manual_seed(3)
-    out = model([view, view], samples=12, generator=generator, augment=_turned(generator))
+    out = model([view, view], samples=12, generator=generator, augment=partial(turned, generator=generator))
     loss = torch.nn.functional.cross_entropy(out.logits, torch.tensor([0, 2]).to(out.logits.device))
     (loss - 0.1 * out.entropies.mean().to(loss) + out.control_error.to(loss)).backward()
     slopes = [parameter.grad.cpu() for parameter in model.parameters() if parameter.grad is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -198,6 +199,23 @@ def test_the_encoder_meets_patches_turned(tmp_path: Path) -> None:
     model.encoder.register_forward_pre_hook(lambda module, args: met.update(p.numpy().tobytes() for p in args[0]))
     fitted(model, tmp_path, [view], samples=64, batch_size=1)
     assert met == ways
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_balanced_classes_weigh_alike(tmp_path: Path, class_weights: str, batch_size: int) -> None:
+    """However slides fall into batches, and whether a class has none: the loss told is of slides that are all alike."""
+    patches = np.full((ROWS * COLUMNS, 32, 32, 3), 99, np.uint8)
+    view, labels = replace(VIEWS[0], patches=lambda cells: patches[cells]), [0, 0, 0, 2, 0, 0, 0]
+    model, told = new_model(), []
+    settings = {**PLAIN, "epochs": 1, "learning_rate": 1e-12, "batch_size": batch_size, "class_weights": class_weights}
+    fit(model, lambda i: view, labels, checkpoint=tmp_path / "fit.ckpt", say=told.append, **settings)
+    with torch.no_grad():
+        logits = model([view], samples=90, generator=torch.Generator().manual_seed(0)).logits[0]
+    errors = -logits.log_softmax(0)
+    expected = {"none": (6 * errors[0] + errors[2]) / 7, "balanced": (errors[0] + errors[2]) / 2}
+    assert abs(float(expected["none"] - expected["balanced"])) > 0.05
+    assert re.search(r"loss (\S+),", told[-1])[1] == f"{float(expected[class_weights]):.3f}"
 
 
 def test_weights_decay(tmp_path: Path) -> None:

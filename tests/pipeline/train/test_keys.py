@@ -69,6 +69,7 @@ def trains_again(folder: Path, *changes: str, told: list[str] | None = None) -> 
         *("training.epochs=2", "training.batch_size=2", "training.learning_rate=0.002", "training.seed=1"),
         *("training.attention_rate=0.2", "training.warm_up=2", "training.weight_decay=0.01"),
         *("training.entropy_weight=0.1", "training.gradient_clip=0.5", "training.calibration_slides=1"),
+        "training.class_weights=balanced",
     ],
 )
 def test_each_setting_alone_trains_again(trained: Path, change: str) -> None:

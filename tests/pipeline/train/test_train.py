@@ -17,7 +17,6 @@ from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model
 from pipeline.model.sampler import AttentionSampler
-from pipeline.train import fit as fitting
 from pipeline.train.train import train_cohort
 
 FAST = [
@@ -267,16 +266,6 @@ def test_one_class_is_refused(cohort: Path, tmp_path: Path) -> None:
     table.write_text(f"slide,label\n{cohort / 's0.tif'},a\n{cohort / 's2.tif'},a\n")
     with pytest.raises(UsageError, match="two classes or more"):
         train_cohort(config(cohort, f"cohort.table={table}"), tmp_path / "out", say=lambda line: None)
-
-
-def test_patches_are_turned_all_eight_ways_alike() -> None:
-    turn = fitting._turned(torch.Generator().manual_seed(0))
-    patch = torch.arange(2 * 2 * 3, dtype=torch.uint8).reshape(1, 2, 2, 3)
-    count = 4000
-    seen, counts = turn(patch.repeat(count, 1, 1, 1)).flatten(1).unique(dim=0, return_counts=True)
-    assert len(seen) == 8
-    # a binomial share of 1/8: five standard errors
-    assert (counts / count - 1 / 8).abs().max() < 5 * (1 / 8 * 7 / 8 / count) ** 0.5
 
 
 def test_folds_by_site_are_judged_site_by_site_for_the_chosen_class(cohort: Path, tmp_path: Path) -> None:
