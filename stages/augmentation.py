@@ -105,8 +105,8 @@ def stained(patches: Tensor, times: Tensor, plus: Tensor) -> Tensor:
     stains = torch.tensor([HEMATOXYLIN, EOSIN], dtype=torch.float64)
     stains = functional.normalize(torch.cat([stains, torch.linalg.cross(stains[:1], stains[1:])]), dim=1)
     # one matrix a patch: o S^-1 diag(times - 1) S
-    change = (stains.inverse() * (times.double().cpu() - 1)[:, None]) @ stains
-    offset = plus.double().cpu() @ stains
+    change = (stains.inverse() * (times.cpu().double() - 1)[:, None]) @ stains
+    offset = plus.cpu().double() @ stains
     pixels = patches.float() + 1
     density = (256 / pixels).log()
     tissue = 1 - torch.exp(-((density.mean(-1, keepdim=True) / GLASS) ** 2))

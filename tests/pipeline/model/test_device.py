@@ -28,7 +28,7 @@ import stages.sampling.draw
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
 from pipeline.train.calibrate import drawn_errors
-from stages.augmentation import turned
+from stages.augmentation import Augmentation, augment_features
 
 stages.sampling.draw.NO_FLOAT64 = ("far",)
 SPECS = [
@@ -53,7 +53,7 @@ def found(device, spec):
     model.to(device)
     assert model.device.type == device
     generator = torch.Generator("cpu").manual_seed(3)
-    out = model([view, view], samples=12, generator=generator, augment=partial(turned, generator=generator))
+    out = model([view, view], samples=12, generator=generator, augment=partial(Augmentation(), generator=generator))
     loss = torch.nn.functional.cross_entropy(out.logits, torch.tensor([0, 2]).to(out.logits.device))
     (loss - 0.1 * out.entropies.mean().to(loss) + out.control_error.to(loss)).backward()
     slopes = [parameter.grad.cpu() for parameter in model.parameters() if parameter.grad is not None]
@@ -61,7 +61,9 @@ def found(device, spec):
     sampled = model.sample(view, generator=generator, tolerance=0.01)
     errors = drawn_errors(model, view, [12], draws=5, generator=generator)[12][1]
     prediction = sampled.prediction
-    return [out.logits.detach().cpu(), *slopes, prediction.probabilities, prediction.low, prediction.high, errors]
+    features = augment_features(torch.ones(9, 4, device=device), torch.ones(4, device=device), generator)
+    logits = out.logits.detach().cpu()
+    return [features.cpu(), logits, *slopes, prediction.probabilities, prediction.low, prediction.high, errors]
 
 with Distance():
     try:
@@ -80,8 +82,8 @@ print("the same")
 
 
 def test_it_trains_and_predicts_as_on_the_cpu() -> None:
-    """Of one level, with a control variate, of two levels: logits, gradients, a prediction that reads on, and the
-    errors that intervals are calibrated by, but for the order in which gradients are summed."""
+    """Of one level, with a control variate, of two levels, with augmentation: logits, gradients, a prediction that
+    reads on, and the errors that intervals are calibrated by, but for the order in which gradients are summed."""
     # in a process of its own, for the device stays in it
     code = f"import sys; sys.path[:0] = {[str(ROOT), str(Path(__file__).parents[2])]!r}\n{ELSEWHERE}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
