@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from stages.encoder.card import EncoderCard
+from stages.encoder.card import EncoderCard, Precision
+from stages.encoder.layers import blocks_of, layers_of
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -19,20 +21,18 @@ class Backbone(nn.Module):
     Frozen: without gradients, dropout, or statistics that move, until `unfreeze`.
 
     Args:
-        body: (N, 3, S, S) float, normalised -> what ``readout`` takes.
+        body: (N, 3, S, S) float, normalised -> (N, dim).
         card: what it is; resizing, cropping and normalisation follow it.
-        readout: the network's output -> (N, dim).
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, body: nn.Module, card: EncoderCard, readout: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(self, body: nn.Module, card: EncoderCard) -> None:
         super().__init__()
         self.body = body.requires_grad_(False).eval()
         self.card = card
         self.dim = card.dim
-        self._readout = readout
         for name, values in (("mean", card.mean), ("std", card.std)):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1) * 255, persistent=False)
 
@@ -64,8 +64,11 @@ class Backbone(nn.Module):
         if len(patches) == 0:
             return self.mean.new_zeros((0, self.dim))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            output = self.body(self.prepare(patches))
-            return (output if self._readout is None else self._readout(output)).float()
+            pixels = self.prepare(patches)
+            half = self.card.precision == "bfloat16"
+            with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=half):
+                features: Tensor = self.body(pixels)
+            return features.float()
 
     def prepare(self, patches: Tensor) -> Tensor:
         """Patches (N, P, P, 3) uint8 -> what the network is given, (N, 3, S, S): resized, cropped, normalised."""
@@ -73,7 +76,7 @@ class Backbone(nn.Module):
         side = self.card.side(patches.shape[1])
         if pixels.shape[-2:] != (side, side):  # as Pillow does it, whose results are 8 bits
             pixels = interpolate(pixels, size=(side, side), mode="bicubic", antialias=True).round().clamp(0, 255)
-        if self.card.crop is not None:
+        if self.card.crop is not None and side > self.card.crop:
             margin = (side - self.card.crop) // 2
             pixels = pixels[..., margin : margin + self.card.crop, margin : margin + self.card.crop]
         return (pixels - self.mean) / self.std
@@ -81,3 +84,54 @@ class Backbone(nn.Module):
     def misfit(self, *, px: int, mpp: float) -> list[str]:
         """What sets patches of ``px`` pixels of ``mpp`` µm/px apart from those that it was trained on, a line each."""
         return self.card.misfit(px=px, mpp=mpp)
+
+    def in_precision(self, precision: Precision) -> Backbone:
+        """The same encoder, computing in this precision from now on; its card says so."""
+        self.card = replace(self.card, precision=precision)
+        return self
+
+    def unfreeze(self, last: int | None = None) -> Backbone:
+        """Let the last blocks learn, and what comes after them; None: all of it.
+
+        Raises:
+            ValueError: it has no blocks, or fewer.
+        """
+        if last is None:
+            if not list(self.body.parameters()):
+                raise ValueError(f"{self.card.name} has no weights that could learn")
+            self.body.requires_grad_(True)
+            return self.train(self.training)
+        count = len(blocks_of(self.body))
+        if not 0 < last <= count:
+            raise ValueError(f"{self.card.name} has {count} blocks, of which the last {last} cannot learn")
+        self.body.requires_grad_(False)
+        for layer in layers_of(self.body)[-last - 1 :]:
+            for parameter in layer:
+                parameter.requires_grad_(True)
+        return self.train(self.training)
+
+    def parameter_groups(self, rate: float, decay: float = 1.0) -> list[dict[str, Any]]:
+        """What learns, for an optimiser, with rates that fall from the last block to the first: ``rate decay^k``.
+
+        ``k`` counts blocks from the last, whose rate is ``rate``, as is that of what comes after it (ULMFiT: Howard &
+        Ruder, 2018).
+        """
+        layers = layers_of(self.body)
+        groups = []
+        for index, layer in enumerate(layers):
+            learning = [parameter for parameter in layer if parameter.requires_grad]
+            if learning:
+                groups.append({"params": learning, "lr": rate * decay ** max(len(layers) - 2 - index, 0)})
+        return groups
+
+    def checkpoint_gradients(self, enable: bool = True) -> Backbone:
+        """Compute blocks again for the gradient, rather than keep what is between them: less memory, more time.
+
+        Raises:
+            ValueError: the network cannot.
+        """
+        switch: Any = getattr(self.body, "set_grad_checkpointing", None)
+        if switch is None:
+            raise ValueError(f"{self.card.name} cannot compute its blocks again for the gradient")
+        switch(enable)
+        return self

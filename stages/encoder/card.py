@@ -31,11 +31,12 @@ class EncoderCard:
         dim: length of a feature.
         readout: what of the network's output is the feature.
         mean, std: of red, green and blue on a scale of 0 to 1: what the network is given is (x / 255 - mean) / std.
-        resize: side in pixels to which every patch is resized first; None: see ``least`` and ``step``.
+        resize: side in pixels to which a patch of another side than ``px`` is resized first; None: see ``step``.
         crop: side in pixels of the centre that is cut out then; None: all of it.
         least: the smallest side that the network takes.
         step: the network takes sides that are multiples of this; None: of ``px`` only.
         precision: what is computed in.
+        notes: what is to be said of it with every result, a line each: what was assumed, or is not as it is known.
     """
 
     name: str
@@ -55,16 +56,19 @@ class EncoderCard:
     least: int = 1
     step: int | None = None
     precision: Precision = "float32"
+    notes: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
         """SHA-256 of all that a patch's feature depends on, and of nothing else: what features are cached by."""
-        beside = ("name", "source", "revision", "licence", "gated", "mpp")
+        beside = ("name", "source", "revision", "licence", "gated", "mpp", "notes")
         values = {name: value for name, value in asdict(self).items() if name not in beside}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def side(self, px: int) -> int:
-        """Side in pixels to which a patch of ``px`` pixels is resized before the network sees it, or is cropped."""
+        """Side in pixels to which a patch of ``px`` pixels is resized before it is cropped, or the network sees it."""
+        if px == self.px:
+            return px
         if self.resize is not None:
             return self.resize
         if self.step is None:
@@ -73,7 +77,7 @@ class EncoderCard:
 
     def misfit(self, *, px: int, mpp: float) -> list[str]:
         """What sets patches of ``px`` pixels of ``mpp`` µm/px apart from those that it was trained on, a line each."""
-        found = []
+        found = list(self.notes)
         side = self.side(px)
         shown = mpp * px / side
         if side != px:
@@ -95,4 +99,5 @@ class EncoderCard:
     def from_json(cls, values: dict[str, Any]) -> EncoderCard:
         """The card that `to_json` wrote; values that it does not know are left out."""
         known: dict[str, Any] = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+        return cls(**known)

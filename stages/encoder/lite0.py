@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
 
 # blocks, kernel, stride of the first, expansion, channels
 STAGES = (
@@ -114,6 +115,11 @@ class Lite0(nn.Module):
         self.conv_head, self.bn2 = SameConv(channels, DIM, 1), norm(DIM)
         self.classifier = nn.Linear(DIM, classes) if classes else None
         self.act = nn.ReLU6(inplace=True)
+        self.checkpointing = False
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the blocks again for the gradient, rather than keep what is between them."""
+        self.checkpointing = enable
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 1280)."""
@@ -125,7 +131,12 @@ class Lite0(nn.Module):
 
     def _features(self, input: Tensor) -> Tensor:
         input = input.contiguous(memory_format=torch.channels_last)
-        out: Tensor = self.blocks(self.act(self.bn1(self.conv_stem(input))))
+        out: Tensor = self.act(self.bn1(self.conv_stem(input)))
+        if self.checkpointing and torch.is_grad_enabled():
+            for stage in self.blocks:
+                out = checkpoint(stage, out, use_reentrant=False)
+        else:
+            out = self.blocks(out)
         out = self.act(self.bn2(self.conv_head(out)))
         return out.mean((2, 3))
 
