@@ -68,7 +68,12 @@ class Backbone(nn.Module):
             half = self.card.precision == "bfloat16"
             with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=half):
                 features: Tensor = self.body(pixels)
-            return features.float()
+        if features.shape != (len(patches), self.dim):
+            raise ValueError(
+                f"{self.card.name} gives {tuple(features.shape)}, expected {(len(patches), self.dim)}: of a "
+                "transformer's tokens say which are the feature, by readout"
+            )
+        return features.float()
 
     def prepare(self, patches: Tensor) -> Tensor:
         """Patches (N, P, P, 3) uint8 -> what the network is given, (N, 3, S, S): resized, cropped, normalised."""
@@ -86,7 +91,13 @@ class Backbone(nn.Module):
         return self.card.misfit(px=px, mpp=mpp)
 
     def in_precision(self, precision: Precision) -> Backbone:
-        """The same encoder, computing in this precision from now on; its card says so."""
+        """The same encoder, computing in this precision from now on; its card says so.
+
+        Raises:
+            ValueError: it is a program that computes as it was exported.
+        """
+        if precision != self.card.precision and not list(self.body.parameters()):
+            raise ValueError(f"{self.card.name} computes in {self.card.precision}, not {precision}: it was exported so")
         self.card = replace(self.card, precision=precision)
         return self
 

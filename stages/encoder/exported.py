@@ -28,8 +28,8 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(ui
 def load_exported(name: str, *, trust: bool = False) -> Backbone:
     """An exported program as an encoder.
 
-    A file beside it, ``PROGRAM.json``, may say what the program cannot: ``mean``, ``std``, ``mpp``, ``px``,
-    ``readout``, ``licence``, ``source``, ``revision``, ``output``; what is not said is assumed and noted.
+    A file beside it, ``PROGRAM.json``, may say what the program cannot: ``mean``, ``std``, ``mpp``, ``px``, ``least``,
+    ``step``, ``readout``, ``licence``, ``source``, ``revision``, ``output``; what is assumed instead is noted.
 
     Args:
         name: path of an ``.onnx`` or ``.pt2`` file; of several outputs, ``PATH#OUTPUT`` names the one that is meant.
@@ -125,7 +125,9 @@ class OnnxNetwork(nn.Module):
             (found,) = self.session.run([self.output], {self.input: array})
         except Exception as exc:  # whatever onnxruntime raises
             raise WeightsError(
-                f"{self.path.name} does not take pictures of {input.shape[-1]} px ({' '.join(str(exc).split())[:200]})"
+                f"{self.path.name} does not take pictures of {input.shape[-1]} px, though it says so: give it "
+                f'others, or let {self.path.name}{CARD} say what it takes, such as {{"step": 32}} '
+                f"({' '.join(str(exc).split())[:120]})"
             ) from exc
         return torch.from_numpy(np.asarray(found, dtype=np.float32))
 
@@ -224,8 +226,8 @@ def _backbone(path: Path, body: OnnxNetwork | ProgramNetwork, said: dict[str, An
         readout=readout,
         mean=tuple(said["mean"]),
         std=tuple(said["std"]),
-        least=1,
-        step=None if body.px else 1,
+        least=int(said.get("least") or said.get("step") or 1),
+        step=None if body.px else int(said.get("step") or 1),
         notes=tuple(notes),
     )
     return Backbone(network, card)
@@ -240,7 +242,7 @@ def _said(path: Path) -> dict[str, Any]:
         found = json.loads(beside.read_text(encoding="utf-8"))
     except ValueError as exc:
         raise WeightsError(f"{beside} is no JSON: {exc}") from exc
-    known = {"mean", "std", "mpp", "px", "readout", "licence", "source", "revision", "output"}
+    known = {"mean", "std", "mpp", "px", "least", "step", "readout", "licence", "source", "revision", "output"}
     if not isinstance(found, dict) or found.keys() - known:
         raise WeightsError(f"{beside} says {found}; expected values for some of {', '.join(sorted(known))}")
     return found
@@ -256,8 +258,10 @@ def _session(path: Path) -> Any:
             f"{path} needs onnxruntime, which cannot be imported ({' '.join(str(exc).split())}); "
             f"{remedy} 'saccade-wsi[onnx]'"
         ) from exc
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised, too
     try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # whatever onnxruntime raises
         raise WeightsError(f"{path} cannot be run as ONNX ({' '.join(str(exc).split())[:300]})") from exc
 

@@ -10,7 +10,7 @@ from stages.encoder.backbone import Backbone
 from stages.encoder.card import EncoderCard, Precision, Readout
 from stages.encoder.exported import EXPORTED, load_exported
 from stages.encoder.lite0 import Lite0
-from stages.encoder.registry import RELEASES, release
+from stages.encoder.registry import release, unknown
 from stages.encoder.released import load_released
 from stages.encoder.sources import RANDOM, Weights
 from stages.encoder.timm_backbone import load_timm
@@ -60,10 +60,7 @@ def load_backbone(
             raise ValueError(f"{name} holds its own weights; leave weights out, found {weights}")
         backbone = load_exported(name, trust=trust)
     else:
-        names = ", ".join(row.name for row in RELEASES)
-        raise ValueError(
-            f"unknown encoder {name!r}; expected lite0, {names}, timm:MODEL, or the path of an .onnx or .pt2 file"
-        )
+        raise ValueError(unknown(name))
     if readout not in (None, backbone.card.readout):
         raise ValueError(f"{name} gives {backbone.card.readout!r}, not {readout!r}: it has no tokens to choose from")
     return backbone.in_precision(precision)

@@ -8,6 +8,7 @@ architecture that the encoder was built from.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from stages.encoder.card import EncoderCard, Readout
@@ -290,8 +291,13 @@ RELEASES: tuple[Release, ...] = (
 
 
 def release(name: str) -> Release | None:
-    """The row of this name, or of this place on the hub, if there is one."""
-    for row in RELEASES:
-        if name in (row.name, row.hub):
-            return row
-    return None
+    """The row of this name, or of this place on the hub, in whatever case, if there is one."""
+    return next((row for row in RELEASES if name.lower() in (row.name, row.hub.lower())), None)
+
+
+def unknown(name: str) -> str:
+    """What to say of a name that is none."""
+    names = ["lite0", *(row.name for row in RELEASES)]
+    near = get_close_matches(name.lower(), names, n=3)
+    which = f"{', '.join(near)} (`saccade encoders` lists all)" if near else ", ".join(names)
+    return f"unknown encoder {name!r}; there is {which}, timm:MODEL, or the path of an .onnx or .pt2 file"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from stages.encoder.backbone import Backbone
 from stages.encoder.card import Readout
-from stages.encoder.layouts import Shapes, canonical
+from stages.encoder.hub import HubError
+from stages.encoder.layouts import Shapes, canonical, shapes_of
 from stages.encoder.registry import Colour, Release
 from stages.encoder.sources import RANDOM, Source, Weights, gather
 from stages.encoder.vit import PARTS, TokenReadout, build_vit
@@ -23,10 +24,15 @@ def load_released(row: Release, weights: Weights, *, hub: Path | None, readout: 
     """
     if weights == RANDOM:
         raise ValueError(f"{row.name} with random weights is not {row.name}: for an untrained network name timm:MODEL")
-    source = gather(row.hub, weights, hub=hub, gated=row.gated)
+    other = f"; {row.own_code}: export it to ONNX and give the file's path" if row.own_code else ""
+    try:
+        source = gather(row.hub, weights, hub=hub, gated=row.gated)
+    except HubError as exc:
+        raise HubError(f"{exc}{other}") from exc
     chosen = readout or row.readout
     try:
         tensors, layout = canonical(source.state)
+        _refuse_another(row, shapes_of(tensors), chosen)
         vit, shapes = build_vit(
             tensors,
             heads=source.config.get("num_attention_heads") or row.size.heads,
@@ -35,10 +41,8 @@ def load_released(row: Release, weights: Weights, *, hub: Path | None, readout: 
             layout=layout,
             epsilon=source.config.get("layer_norm_eps"),
         )
-        _refuse_another(row, shapes, chosen)
     except WeightsError as exc:
-        own = f"; {row.own_code}: export it to ONNX and give the file's path" if row.own_code else ""
-        raise WeightsError(f"{source.place} is not {row.name}: {exc}{own}") from exc
+        raise WeightsError(f"{source.place} is not {row.name}: {exc}{other}") from exc
     (mean, std), doubts = _colours(row, source)
     card = replace(
         row.card(),

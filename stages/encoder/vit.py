@@ -14,6 +14,7 @@ from stages.encoder.layouts import Layout, Shapes, resampled, shapes_of
 from stages.encoder.timm_models import import_timm
 from stages.encoder.weights import WeightsError, fitted
 
+
 def usual_epsilon(layout: Layout, shapes: Shapes) -> float:
     """Of layer normalisation, where nothing beside the weights says it: that of the code which they were for."""
     return 1e-12 if layout == "transformers" and not shapes.scaled else 1e-6  # its ViT; its DINOv2 has layer-scale
