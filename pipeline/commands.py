@@ -17,7 +17,7 @@ from pipeline.errors import UsageError, computing
 if TYPE_CHECKING:
     from pipeline.cache import CacheProgress, CacheSummary, Ngff
     from pipeline.cohort.table import Cohort
-    from pipeline.model.sampler import AttentionSampler
+    from pipeline.model.slide_model import SlideModel
     from pipeline.predict import SlidePrediction
     from pipeline.run.run import Progress, RunSummary
     from stages.pyramid.plan import Wish
@@ -60,7 +60,7 @@ def open_slide(path: AnyPath, *, mpp: float | None = None) -> Slide:
 
 
 @computing()
-def load_model(path: AnyPath, *, device: str = "auto") -> AttentionSampler:
+def load_model(path: AnyPath, *, device: str = "auto") -> SlideModel:
     """Load a model that `train` wrote: a torch module in evaluation mode. Nothing in the file is ever executed.
 
     Args:
@@ -84,7 +84,7 @@ def load_model(path: AnyPath, *, device: str = "auto") -> AttentionSampler:
 @computing()
 def predict(
     slide: Slide | AnyPath,
-    model: AttentionSampler | AnyPath,
+    model: SlideModel | AnyPath,
     *,
     samples: int | None = None,
     tolerance: float | None = None,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.model.look import look_at
-from pipeline.model.sampler import AttentionSampler
+from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
 from stages.geometry import Raster
 from stages.html import table
@@ -196,7 +196,7 @@ def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) ->
 
 def predict_slide(
     slide: Slide,
-    model: AttentionSampler,
+    model: SlideModel,
     *,
     samples: int | None = None,
     tolerance: float | None = None,
@@ -208,7 +208,7 @@ def predict_slide(
     Args:
         slide: whatever its format.
         model: in evaluation mode.
-        samples, tolerance, scheme: see `AttentionSampler.sample`; None means the model's own.
+        samples, tolerance, scheme: see `SlideModel.sample`; None means the model's own.
         seed: of the draws, together with the slide's content.
 
     Raises:

@@ -45,6 +45,7 @@ class PatchReader:
             not past the bounds. A patch then takes one tile to decode where it would take four. The price is a bias:
             attention is on the cell, the pixels are up to half a tile off; where cells are no multiple of the tiles,
             some tissue is seen in two cells and some in none. `boxes_level0` tells what is read.
+        block: patches of a dask task, at most.
     """
 
     slide: Slide
@@ -53,6 +54,7 @@ class PatchReader:
     patch_mpp: float
     inside: bool = True
     snap: bool = False
+    block: int = BLOCK
 
     def rasters(self, cells: ArrayLike) -> list[Raster]:
         """The patch of each cell (row-major indices, (N,)): centred on the cell, but for ``inside`` and ``snap``."""
@@ -134,7 +136,7 @@ class PatchReader:
 
     def _block(self, rasters: Sequence[Raster]) -> int:
         """Patches that are read together."""
-        return max(1, min(BLOCK, BLOCK_PIXELS // source_pixels(self.slide, rasters[0])))
+        return max(1, min(self.block, BLOCK_PIXELS // source_pixels(self.slide, rasters[0])))
 
 
 def _read_block(corners: NDArray[np.int64], slide: Slide, scale: tuple[float, float], size: int) -> NDArray[np.uint8]:

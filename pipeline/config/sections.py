@@ -116,10 +116,51 @@ class ViewConfig(_Section):
 class AttentionConfig(_Section):
     """How the thumbnail becomes an attention map."""
 
-    kind: Literal["learned", "hematoxylin", "uniform"] = Field(
-        default="learned",
-        description="learned: a small convolutional net; hematoxylin, uniform: maps that need no training.",
+    kind: Literal["encoder", "learned", "hematoxylin", "uniform"] = Field(
+        default="encoder",
+        description="encoder: the frozen encoder sees all tissue at coarse_mpp, and evidence of each class is looked for "
+        "there; learned: a small convolutional net on the thumbnail; hematoxylin, uniform: maps that need no training. "
+        "The last three learn the encoder, too.",
     )
+    coarse_mpp: float = Field(
+        default=2.0,
+        gt=0,
+        description="Micrometres per pixel at which the encoder sees all tissue, with kind: encoder only; at 2, where the "
+        "slide has such a level, that is some 7 % of its bytes. The cell pitch must be a whole multiple of it.",
+    )
+    enlarge: float = Field(
+        default=2.0,
+        ge=1,
+        le=16,
+        description="How many times the coarse patches are enlarged for the encoder, which sees little in a few pixels; "
+        "costs its square in time. Encoders of one size are always given that.",
+    )
+    context: tuple[int, ...] = Field(
+        default=(3, 5, 7),
+        min_length=1,
+        strict=False,
+        description="Sides, in cells, of the squares around a cell that its features are averaged over: a lesion is told by "
+        "cells that lie together. Odd; members of the ensemble take turns with them.",
+    )
+    components: int = Field(
+        default=64, ge=2, le=4096, description="Directions of the coarse features that are looked at: the most varied."
+    )
+    fine_components: int = Field(default=32, ge=2, le=4096, description="The same of the patches' features.")
+    uniform: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="Share of the draw that goes evenly over the tissue, with kind: encoder: what is everywhere on the "
+        "slide is taken out of the patches' features.",
+    )
+
+    @field_validator("context")
+    @classmethod
+    def _odd_squares(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(side < 1 or side % 2 == 0 for side in value):
+            raise ValueError(f"context must be odd numbers of cells, such as 5, found {list(value)}")
+        return value
+
     inner_mpp: float | None = Field(
         default=None,
         gt=0,
@@ -189,16 +230,17 @@ class EncoderConfig(_Section):
     """What turns a patch into a feature."""
 
     name: str = Field(
-        default="small",
-        pattern=r"^(small|timm:\S+)$",
-        json_schema_extra={"expected": "small, or timm:MODEL such as timm:resnet18"},
-        description="small: the built-in encoder, trained end to end; timm:<model>: any model of timm by its name.",
+        default="lite0",
+        min_length=1,
+        description="With attention.kind: encoder, which is frozen: lite0, a small one of natural images that comes with "
+        "Saccade, or a released one (`saccade encoders` lists them), timm:MODEL, or the path of an .onnx file. Else, and "
+        "then trained end to end: small, the built-in one, or timm:MODEL.",
     )
     dim: int = Field(default=64, ge=2, le=65_536, description="Length of the unit feature vector that the head reads.")
     weights: Path | None = Field(
         default=None,
         strict=False,
-        description="Local checkpoint of the encoder, relative to this file, so that it works offline.",
+        description="Local checkpoint or hub folder of the encoder, relative to this file, so that it works offline.",
     )
 
 
@@ -209,8 +251,18 @@ class TrainingConfig(_Section):
     batch_size: int = Field(
         default=8, ge=1, description="Slides per step; each brings train_samples patches into memory."
     )
-    learning_rate: float = Field(
-        default=1e-3, gt=0, le=1, description="Peak step size of the optimiser; the method's paper uses 1e-3."
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Peak step size of the optimiser; unset: 0.02 on a frozen encoder, else 0.001, as the method's paper.",
+    )
+    members: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="Models that are fitted together, with attention.kind: encoder, each to a part of the patients; they "
+        "count by how well they do on the others.",
     )
     attention_rate: float = Field(
         default=0.1,
@@ -273,7 +325,7 @@ class TrainingConfig(_Section):
 
 
 class ReadingConfig(_Section):
-    """What is kept of slides that are slow to read; the model does not depend on it."""
+    """What is kept of slides; the model does not depend on it."""
 
     cache: Path | None = Field(
         default=None,
@@ -287,6 +339,16 @@ class ReadingConfig(_Section):
         gt=0,
         description="Gigabytes that the cache may fill, some 100 kB for 256 x 256 pixels; then the least recently used "
         "goes.",
+    )
+
+    features: Path | None = Field(
+        default=None,
+        strict=False,
+        description="Folder, relative to this file, that keeps what a frozen encoder made of patches, for all trainings and "
+        "runs of a machine; unset: $SACCADE_CACHE, else the user's cache folder.",
+    )
+    features_gb: float = Field(
+        default=20.0, ge=0, description="Gigabytes that it may fill, some 2.5 kB for a patch; 0: nothing is kept."
     )
 
 
@@ -304,6 +366,13 @@ class Config(_Section):
     @model_validator(mode="after")
     def _levels_fit(self) -> Self:
         inner, view = self.attention.inner_mpp, self.view
+        if self.attention.kind == "encoder":
+            self._coarse_fits()
+        elif self.encoder.name != "small" and not self.encoder.name.startswith("timm:"):
+            raise ValueError(
+                f"encoder.name {self.encoder.name!r} is frozen and needs attention.kind: encoder, found "
+                f"{self.attention.kind}; or use encoder.name: small"
+            )
         if self.sampling.control_variate and (inner is not None or self.attention.kind != "learned"):
             raise ValueError(
                 "sampling.control_variate needs attention.kind: learned and no attention.inner_mpp; switch one off"
@@ -326,3 +395,25 @@ class Config(_Section):
             if found is not None and found < 4:
                 raise ValueError(f"sampling.{name} must be at least 4 with attention.inner_mpp, found {found}")
         return self
+
+    def _coarse_fits(self) -> None:
+        """What attention by the encoder asks of the other values."""
+        coarse, view = self.attention.coarse_mpp, self.view
+        if self.encoder.name == "small":
+            raise ValueError(
+                "encoder.name small is not pretrained, which attention.kind: encoder needs; use lite0, or "
+                "attention.kind: learned"
+            )
+        if self.attention.inner_mpp is not None:
+            raise ValueError("attention.inner_mpp is for attention.kind: learned; leave one of them out")
+        if not view.patch_mpp <= coarse:
+            raise ValueError(
+                f"attention.coarse_mpp must not be finer than view.patch_mpp, found {coarse:g} and {view.patch_mpp:g}"
+            )
+        ratio = view.pitch_um / coarse
+        if abs(ratio - round(ratio)) > 1e-6 or round(ratio) < 1:
+            raise ValueError(
+                f"the cell pitch, patch_px * patch_mpp = {view.pitch_um:g} um, must be a whole multiple of "
+                f"attention.coarse_mpp, found {ratio:.6g}; the nearest that fits is "
+                f"{view.pitch_um / max(1, round(ratio)):.10g}"
+            )

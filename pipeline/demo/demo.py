@@ -18,7 +18,7 @@ from pipeline.config import load_config, override_config
 from pipeline.demo.cohort import make_cohort
 from pipeline.model.checkpoint import load_model
 from pipeline.model.look import Look, look
-from pipeline.model.sampler import AttentionSampler
+from pipeline.model.slide_model import SlideModel
 from pipeline.output.attention_map import read_attention_zarr
 from pipeline.output.documents import write_json
 from pipeline.output.folder import prepare_output
@@ -99,7 +99,7 @@ def run_demo(out: Path, *, seed: int, say: Say) -> dict[str, Any]:
     return figures
 
 
-def lesion_enrichment(slide: CohortSlide, model: AttentionSampler, result: Path, lesion: Path) -> float:
+def lesion_enrichment(slide: CohortSlide, model: SlideModel, result: Path, lesion: Path) -> float:
     """Attention inside the lesion over the lesion's share of the tissue; 1 is what chance would give.
 
     A cell that straddles the outline counts by the part of its tissue that is inside.

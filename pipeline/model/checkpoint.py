@@ -21,10 +21,13 @@ import torch
 
 from pipeline.device import find_device
 from pipeline.errors import UsageError
-from pipeline.model.sampler import AttentionSampler
+from pipeline.model.build import build_model
+from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
 from stages.appearance import VERSION, CohortAppearance, Distribution
 from stages.disk import new_file, refusal
+from stages.encoder.card import EncoderCard
 from stages.prediction.intervals import Calibration
 
 FORMAT = "saccade-2"
@@ -46,13 +49,14 @@ _DTYPES = {
 }
 
 
-def save_model(model: AttentionSampler, path: Path) -> None:
+def save_model(model: SlideModel, path: Path) -> None:
     """Write weights, spec and calibration as one safetensors file, in one step; the same model gives the same bytes.
 
     The file is ``n``, 8 bytes little-endian; a JSON header of ``n`` bytes, padded with spaces to a multiple of 8; the
     tensors end to end, widest type first so that each is aligned, then by name. The header's ``__metadata__`` has the
     texts ``format`` and, as JSON, ``spec``, ``calibration``, ``trained_on``, fingerprints of slides, and
-    ``appearance``, how these slides look.
+    ``appearance``, how these slides look; of a frozen encoder ``encoder``, its card: its weights are not in the file,
+    since most may not be passed on, and some are gigabytes.
 
     Raises:
         KeyError: a weight is of a type that the format has no name for.
@@ -65,6 +69,8 @@ def save_model(model: AttentionSampler, path: Path) -> None:
         metadata["trained_on"] = json.dumps(sorted(model.trained_on))
     if model.appearance is not None:
         metadata["appearance"] = json.dumps({"version": VERSION, **asdict(model.appearance)})
+    if isinstance(model, EvidenceModel):
+        metadata["encoder"] = json.dumps(model.backbone.card.to_json())
     state = sorted(model.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0]))
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -79,12 +85,13 @@ def save_model(model: AttentionSampler, path: Path) -> None:
             file.write(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
-def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
+def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None = None) -> SlideModel:
     """Read a checkpoint written by `save_model`; nothing in it is ever executed.
 
     Args:
         path: the file, or the folder that `saccade train` wrote it to.
         device: "cpu", "cuda", "cuda:N", "mps", or "auto": "cuda" where there is a GPU for it, else "cpu".
+        encoder_weights: of its frozen encoder, where they are not those that the encoder's name stands for.
 
     Raises:
         UsageError: missing, truncated, or not one of ours; its encoder needs what is not installed; or no such device.
@@ -102,12 +109,16 @@ def load_model(path: Path, *, device: str = "cpu") -> AttentionSampler:
         spec = json.loads(metadata["spec"])
         spec["classes"] = tuple(spec["classes"])
         spec.setdefault("region_margin", False)  # not in checkpoints of before there was one
-        model = AttentionSampler(
+        if "context" in spec:
+            spec["context"] = tuple(spec["context"])
+        model = build_model(
             ModelSpec(**spec),
+            encoder_weights=encoder_weights,
             calibration=_calibration(metadata.get("calibration")),
             trained_on=json.loads(metadata.get("trained_on", "[]")),
             appearance=_appearance(metadata.get("appearance")),
         )
+        _refuse_other_encoder(model, json.loads(metadata.get("encoder", "{}")), path)
         model.load_state_dict(safetensors.torch.load_file(path))
     except FileNotFoundError as exc:
         raise UsageError(f"no checkpoint at {path}: give the model.safetensors that `saccade train` wrote") from exc
@@ -140,6 +151,19 @@ def find_model(path: Path) -> Path:
         raise UsageError(f"{path} holds an unfinished training: run its `saccade train` again to finish it{folds}")
     near = f" give the one in it that you mean: {', '.join(inside)}" if inside else " give what `saccade train` wrote"
     raise UsageError(f"{path} is a folder without a {MODEL}:{near}")
+
+
+def _refuse_other_encoder(model: SlideModel, told: dict[str, Any], path: Path) -> None:
+    """A frozen encoder's features mean nothing to a model that was fitted to another's."""
+    if not isinstance(model, EvidenceModel):
+        return
+    here, there = model.backbone.card, EncoderCard.from_json(told)
+    if here.identity != there.identity:
+        raise UsageError(
+            f"{path} was trained on the encoder {there.name!r} with digest {there.digest[:12]}, found "
+            f"{here.name!r} with digest {here.digest[:12]}: give its own weights ({there.source}) with "
+            "--encoder-weights"
+        )
 
 
 def _calibration(text: str | None) -> Calibration | None:

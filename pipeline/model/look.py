@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.model.sampler import AttentionSampler
+from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import View
 from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_means, tissue_cells
+from stages.encoder.feature_store import FeatureKey
 from stages.geometry import Raster, ResolutionError, choose_level
 from stages.patches import PatchReader
 from stages.pyramid.chunk_cache import CachedSlide, ChunkCache
@@ -26,6 +28,9 @@ from stages.slide.render import ReadCount, count_reads
 from stages.tissue.mask import find_tissue
 from stages.tissue.quality import tissue_warnings
 from stages.tissue.thumbnail import Thumbnail, read_thumbnail
+
+SURVEY_BLOCK = 1024
+"""Coarse patches that are read together: they are small, many to a tile, and a tile is decoded once for a block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Look:
         tissue: which cells may be drawn, (rows, columns).
         reader: reads the cells' patches.
         insider: with two levels, reads the second look at the regions.
+        surveyor: where a frozen encoder makes the attention, reads all tissue at its coarse scale.
         cost: what reading the thumbnail cost.
         warnings: what is doubtful about the slide and its tissue, a line each.
     """
@@ -52,6 +58,7 @@ class Look:
     tissue: NDArray[np.bool_]
     reader: PatchReader
     insider: PatchReader | None
+    surveyor: PatchReader | None
     cost: ReadCount
     warnings: tuple[str, ...]
 
@@ -59,7 +66,11 @@ class Look:
     def view(self) -> View:
         """The model's part of this look."""
         regions = self.insider.patches if self.insider else None
-        return View(self.thumbnail.rgb, self.tissue, self.reader.patches, regions)
+        coarse = self.surveyor.patches if self.surveyor else None
+        coarse_key = self._key(self.surveyor) if self.surveyor else None
+        return View(
+            self.thumbnail.rgb, self.tissue, self.reader.patches, regions, coarse, self._key(self.reader), coarse_key
+        )
 
     @property
     def appearance(self) -> Appearance:
@@ -75,16 +86,27 @@ class Look:
         """The same look at a slide that has no file open, and opens what it needs when it is read again."""
         slide = pickle.loads(pickle.dumps(self.slide))  # slides pickle by their path
         insider = None if self.insider is None else replace(self.insider, slide=slide)
-        return replace(self, slide=slide, reader=replace(self.reader, slide=slide), insider=insider)
+        surveyor = None if self.surveyor is None else replace(self.surveyor, slide=slide)
+        reader = replace(self.reader, slide=slide)
+        return replace(self, slide=slide, reader=reader, insider=insider, surveyor=surveyor)
 
     def count(self, cells: NDArray[np.int64], opened: NDArray[np.int64]) -> ReadCount:
-        """What the thumbnail, these cells' patches and the second look at these regions cost to read."""
+        """What the thumbnail, all that is seen at a coarse scale, these cells' patches and the second look at these
+        regions cost to read; features that were kept from another time spare it."""
         inside = self.insider.count(opened) if self.insider else ReadCount()
-        return self.cost + inside + self.reader.count(cells)
+        coarse = self.surveyor.count(np.flatnonzero(self.tissue)) if self.surveyor else ReadCount()
+        return self.cost + coarse + inside + self.reader.count(cells)
 
-    def likeness(self, model: AttentionSampler) -> Likeness:
+    def likeness(self, model: SlideModel) -> Likeness:
         """How unlike the slides that a model was trained on it looks; no score where the model does not know them."""
         return Likeness(None) if model.appearance is None else model.appearance.compare(self.appearance)
+
+    def _key(self, reader: PatchReader) -> Callable[[str, int], FeatureKey]:
+        def key(encoder: str, dim: int) -> FeatureKey:
+            fingerprint = self.slide.facts.fingerprint
+            return FeatureKey(fingerprint, encoder, dim, reader.patch_mpp, reader.patch_px, reader.place)
+
+        return key
 
     def generator(self, seed: int, device: torch.device) -> torch.Generator:
         """The slide's own draws: they depend on its content, not on the slides around it or on their order."""
@@ -92,7 +114,7 @@ class Look:
         return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def look(path: Path, model: AttentionSampler, *, mpp: float | None = None, cache: ChunkCache | None = None) -> Look:
+def look(path: Path, model: SlideModel, *, mpp: float | None = None, cache: ChunkCache | None = None) -> Look:
     """Open a slide or a cached pyramid and `look_at` it; raises what that does.
 
     Args:
@@ -105,7 +127,7 @@ def look(path: Path, model: AttentionSampler, *, mpp: float | None = None, cache
     return look_at(slide if cache is None else CachedSlide(slide, cache), model)
 
 
-def look_at(slide: Slide, model: AttentionSampler) -> Look:
+def look_at(slide: Slide, model: SlideModel) -> Look:
     """Prepare an opened slide for a model's scales.
 
     Raises:
@@ -131,6 +153,9 @@ def look_at(slide: Slide, model: AttentionSampler) -> Look:
         side = spec.region_cells * spec.inner_cell_px
         insider = PatchReader(slide, units, side + 2 * model.inner.around, spec.inner_mpp, inside=False)
         cells = model.inner.raster(units.divided(side))
+    surveyor = None
+    if spec.coarse_mpp is not None:
+        surveyor = PatchReader(slide, cells, spec.coarse_px, spec.coarse_mpp, block=SURVEY_BLOCK)
     within = _grown(cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy(), cells.shape)
     tissue = tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy()
     return Look(
@@ -142,6 +167,7 @@ def look_at(slide: Slide, model: AttentionSampler) -> Look:
         tissue=_grown(tissue, cells.shape),
         reader=PatchReader(slide, cells, spec.patch_px, spec.patch_mpp, snap=spec.snap),
         insider=insider,
+        surveyor=surveyor,
         cost=count_reads(slide, [thumbnail.raster]),
         warnings=(*slide.facts.doubts, *tissue_warnings(found, thumbnail.mpp)),
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.model.reading import image, read_together
-from pipeline.model.values import PlacedDraw, View
+from pipeline.model.values import AttentionMap, PlacedDraw, View
 from stages.attention import masked_log_softmax
 from stages.sampling.designs import Draw, nest
 from stages.sampling.estimate import entropy
@@ -76,26 +76,26 @@ def look_inside(
 
 
 def nested_draw(
-    log_attention: Tensor, inside: Tensor, places: Tensor, *, outer: Draw, inner: Draw, repeats: bool
+    attention: AttentionMap, inside: Tensor, places: Tensor, *, outer: Draw, inner: Draw, repeats: bool
 ) -> PlacedDraw:
     """A draw of regions and draws of cells within them, as one draw of cells.
 
     Args:
-        log_attention: (regions,), A.
+        attention: of the regions, A.
         inside: (B R, S), b of the drawn regions.
         places: (regions, S), of `places`.
         outer: (B, R) regions.
         inner: (B R, N) cells of the drawn regions.
         repeats: whether a region may have been drawn twice.
     """
-    log_outer = log_attention[outer.cells]  # (B, R)
+    log_outer = attention.log_attention[outer.cells]  # (B, R)
     within = (outer.weights * log_outer.exp() * entropy(inside).view_as(log_outer)).sum(1)
     return PlacedDraw(
         nest(outer, inner, inside.shape[1], repeats=repeats),
         (log_outer.flatten().unsqueeze(1) + inside).view(len(log_outer), -1),
         places[outer.cells].flatten(1),
-        None,
-        entropy(log_attention[None]) + within,
+        attention,
+        entropy(attention.log_attention[None]) + within,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stages.encoder.feature_store import FeatureKey
 from stages.prediction.predict import Prediction
 from stages.sampling.designs import Draw
 from stages.sampling.estimate import expectation
@@ -33,6 +34,12 @@ class ModelSpec:
         region_margin: whether the second look at a region holds the pixels around it that its outer cells see; models
             of before that were trained with background there.
         snap: whether patches are moved onto the grid of the slide's own tiles; see `stages.patches.PatchReader`.
+        coarse_mpp: µm/px at which a frozen encoder sees all tissue, where it makes the attention; None: it does not.
+        enlarge: how many times coarse patches are enlarged for the encoder.
+        context: sides in cells of the squares that a cell is seen with; odd.
+        components, fine_components: directions of coarse and of fine features that are looked at.
+        members: models that are fitted, each to a part of the patients, and predict together.
+        uniform: share of the draw that goes evenly over the tissue.
     """
 
     classes: tuple[str, ...]
@@ -50,6 +57,13 @@ class ModelSpec:
     region_samples: int = 1
     region_margin: bool = True
     snap: bool = False
+    coarse_mpp: float | None = None
+    enlarge: float = 1.0
+    context: tuple[int, ...] = ()
+    components: int = 0
+    fine_components: int = 0
+    members: int = 1
+    uniform: float = 0.0
 
     @property
     def cell_px(self) -> int:
@@ -60,6 +74,11 @@ class ModelSpec:
     def inner_cell_px(self) -> int:
         """Pixels of the second look along a cell's side; 0 where there is none."""
         return round(self.patch_px * self.patch_mpp / self.inner_mpp) if self.inner_mpp else 0
+
+    @property
+    def coarse_px(self) -> int:
+        """Pixels at ``coarse_mpp`` along a cell's side; 0 where there are none."""
+        return round(self.patch_px * self.patch_mpp / self.coarse_mpp) if self.coarse_mpp else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +91,41 @@ class View:
         patches: row-major cell indices (N,) -> lazy or real patches (N, P, P, 3) uint8.
         regions: row-major region indices (R,) -> lazy or real second looks (R, S, S, 3) uint8, with the pixels around
             the region that the second attention reaches; for two levels only.
+        coarse: row-major cell indices (N,) -> lazy or real patches (N, Q, Q, 3) uint8 of the cells at a coarse scale;
+            where a frozen encoder makes the attention only.
+        key, coarse_key: (encoder, dim) -> what features of ``patches`` and ``coarse`` are kept by; None: they are not.
     """
 
     rgb: NDArray[np.uint8]
     tissue: NDArray[np.bool_]
     patches: Callable[[NDArray[np.int64]], Any]
     regions: Callable[[NDArray[np.int64]], Any] | None = None
+    coarse: Callable[[NDArray[np.int64]], Any] | None = None
+    key: Callable[[str, int], FeatureKey] | None = None
+    coarse_key: Callable[[str, int], FeatureKey] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionMap:
-    """What the model makes of one slide's thumbnail.
+    """What a model makes of a slide before it reads patches.
+
+    The logits of its M members are ``known + sum_i a_i say(i, f_i)``, of which the sum is estimated from a draw.
 
     Attributes:
-        log_attention: of the cells or, with two levels, of the regions: row-major, -inf off the tissue.
-        control: features that the thumbnail foretells for each cell, (K, D), or None.
+        log_attention: ``log a`` of the cells or, with two levels, of the regions: row-major, -inf off the tissue.
+        known: logits (M, C) of what needs no patch: the constant, and all that is exact.
+        say: cells (...) by their row-major indices on the slide, and their features (..., D) -> what their patches add
+            to the logits where attention is 1, (..., M, C).
+        error: mean squared error of what was foretold of features: cells (N,), features (N, D) -> (); None: nothing
+            is.
+        shown: log attention of the cells that is told to users, where what is drawn from is not it.
     """
 
     log_attention: Tensor
-    control: Tensor | None
+    known: Tensor
+    say: Callable[[Tensor, Tensor], Tensor]
+    error: Callable[[Tensor, Tensor], Tensor] | None = None
+    shown: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +136,14 @@ class PlacedDraw:
         draw: (B, N), from the S cells that could be drawn: all of the slide's, or those of the opened regions.
         log_attention: (B, S), of these.
         places: (B, S), their row-major indices on the slide.
-        control: (B, S, D) or None.
+        map: what the slide's model made of it before.
         entropy: of the attention, in nats, (B,); with two levels an unbiased estimate.
     """
 
     draw: Draw
     log_attention: Tensor
     places: Tensor
-    control: Tensor | None
+    map: AttentionMap
     entropy: Tensor
 
     @property
@@ -116,19 +151,20 @@ class PlacedDraw:
         """Row-major indices of the cells to read, (B, N)."""
         return self.places.gather(1, self.draw.cells)
 
-    def embed(self, features: Tensor) -> Tensor:
-        """Estimates of ``Phi``, (B, D), from the features (B, N, D) of the cells, in their order."""
-        return expectation(self.log_attention, features, self.draw, control=self.control)
+    def say(self, features: Tensor) -> Tensor:
+        """What each cell's patch adds to the members' logits where attention is 1, (B, N, M, C), from the features
+        (B, N, D) of the cells, in their order."""
+        return self.map.say(self.cells, features)
 
-    def foretold(self) -> Tensor:
-        """What the thumbnail foretold for the cells, (B, N, D)."""
-        assert self.control is not None
-        return self.control.gather(1, self.draw.cells.unsqueeze(-1).expand(-1, -1, self.control.shape[2]))
+    def logits(self, said: Tensor) -> Tensor:
+        """Estimates of the members' logits, (B, M, C), from what each patch says."""
+        total = expectation(self.log_attention, said.flatten(2), self.draw)
+        return self.map.known + total.view(-1, *said.shape[2:])
 
 
 class Outcome(NamedTuple):
-    """What a batch of B slides gives: logits (B, C), attention entropies (B,) in nats, and the mean squared error of
-    the features that the thumbnail foretold (0 without a control variate)."""
+    """What a batch of B slides gives: logits of the M members (B, M, C), attention entropies (B,) in nats, and the mean
+    squared error of the features that the thumbnail foretold (0 where it foretells none)."""
 
     logits: Tensor
     entropies: Tensor
@@ -144,7 +180,7 @@ class Sampled:
             not opened spreads its attention evenly over its tissue.
         cells: the M different cells that were read, row-major indices (M,).
         weights: (M,), 0 for what only an earlier, smaller draw used, such that
-            ``sum_m weight_m attention_m features_m`` is the slide's embedding (without a control variate).
+            ``sum_m weight_m attention_m features_m`` estimates the slide's embedding ``sum_i attention_i features_i``.
         features: (M, D).
         opened: row-major indices of the regions that were looked into; empty with one level.
         prediction: probabilities with intervals.

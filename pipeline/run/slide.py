@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.model.checkpoint import load_model, model_digest
-from pipeline.model.sampler import AttentionSampler
+from pipeline.model.slide_model import SlideModel
 from pipeline.output.attention_map import write_attention_zarr
 from pipeline.output.bags import write_samples_h5
 from pipeline.output.documents import write_json
@@ -162,7 +162,7 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
 
 
 @lru_cache(maxsize=1)
-def _worker_model(path: Path, digest: str, device: str) -> AttentionSampler:
+def _worker_model(path: Path, digest: str, device: str) -> SlideModel:
     if model_digest(path) != digest:
         raise UsageError(f"{path} changed while the run was going on: start it again")
     return load_model(path, device=device)

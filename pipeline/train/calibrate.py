@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import reason_of
-from pipeline.model.sampler import AttentionSampler
+from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import View
 from stages.prediction.intervals import Calibration, Evidence, fit_calibration, joined
 from stages.sampling.schemes import SCHEMES
@@ -32,7 +32,7 @@ users ask for, and what `--tolerance` comes to; as far as the scheme tells inter
 
 @torch.no_grad()
 def calibrate(
-    model: AttentionSampler,
+    model: SlideModel,
     views: Sequence[Callable[[], View]],
     *,
     seed: int,
@@ -74,13 +74,13 @@ def calibrate(
 
 
 def drawn_errors(
-    model: AttentionSampler, view: View, budgets: Sequence[int], *, draws: int, generator: torch.Generator
+    model: SlideModel, view: View, budgets: Sequence[int], *, draws: int, generator: torch.Generator
 ) -> dict[int, tuple[Evidence, Tensor]]:
     """Read a slide whole and draw it again and again: for each budget below its number of cells, the draws' evidence
     and by how much their log-odds fell from the exhaustive ones, (draws, C)."""
     every = np.flatnonzero(view.tissue)
-    features = torch.zeros(view.tissue.size, model.spec.dim, device=model.drawing_device)
-    features[torch.from_numpy(every).to(model.drawing_device)] = model.encode(view, every)
+    features = torch.zeros(view.tissue.size, model.feature_dim, device=model.drawing_device)
+    features[torch.from_numpy(every).to(model.drawing_device)] = model.encode(view, every).to(features)
     attention = model.attend(view)
     opened: list[dict[int, Tensor]] = [{}]
 

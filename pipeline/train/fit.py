@@ -16,8 +16,11 @@ from torch.nn import functional
 
 from pipeline.device import find_device
 from pipeline.errors import UsageError
+from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.sampler import AttentionSampler
+from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import Outcome, View
+from pipeline.train.first_guess import first_guess
 from pipeline.train.slides import LeaveOut, TrainingSlides
 from pipeline.train.warm_up import warm_up as warm_attention
 from stages.augmentation import turned
@@ -35,12 +38,14 @@ Batch = list[int]
 
 STANDARDISE_SLIDES = 16
 """Slides whose drawn patches set the scale of the features before training."""
+COARSE_SHARE = 0.3
+"""Of the epochs: in these a model on a frozen encoder learns from the coarse scale alone."""
 DIVERGED = 1e10
 """A weight beyond this is no use to anyone."""
 
 
 def fit(
-    model: AttentionSampler,
+    model: SlideModel,
     view: Callable[[int], View],
     labels: Sequence[int],
     *,
@@ -59,6 +64,7 @@ def fit(
     say: Callable[[str], None],
     class_weights: Literal["none", "balanced"] = "none",
     turn: bool = True,
+    bags: Tensor | None = None,
     leave_out: LeaveOut | None = None,
     lost: Mapping[int, str] | None = None,
 ) -> None:
@@ -70,6 +76,10 @@ def fit(
     ``checkpoint`` where one is, and leaves it there: it is the caller's once the model is saved. Patches are turned and
     mirrored at random, for tissue has no up, unless ``turn`` is False.
 
+    Each of a model's M members has a loss of its own, in which a slide counts ``bags`` (slides, M) times, by default
+    once. A model on a frozen encoder goes without patches for the first `COARSE_SHARE` of the epochs, while it does not
+    know yet where to look.
+
     A slide that cannot be read is left out from then on and ``leave_out`` told of its index and why; what was learnt
     from it stays. The other slides keep their places in the order and their steps. Those of ``lost`` are never tried.
 
@@ -80,13 +90,19 @@ def fit(
     slides = TrainingSlides(len(labels), view, leave_out, lost)
     if not checkpoint.exists():
         slides.phase = "the warm-up"
-        warm_attention(model, slides, passes=warm_up, seed=seed, say=say)
-        _standardise(model, slides, samples=samples, seed=seed)
+        if isinstance(model, EvidenceModel):
+            first_guess(model, slides, labels, seed=seed, say=say)
+        elif isinstance(model, AttentionSampler):
+            warm_attention(model, slides, passes=warm_up, seed=seed, say=say)
+            _standardise(model, slides, samples=samples, seed=seed)
+    weights = torch.ones(len(labels), 1) if bags is None else bags
+    if class_weights == "balanced":
+        weights = weights * _slide_weights(torch.tensor(labels))[:, None]
     module = _Fitting(
         model,
         slides,
         torch.tensor(labels),
-        _slide_weights(torch.tensor(labels)) if class_weights == "balanced" else torch.ones(len(labels)),
+        weights,
         samples=samples,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -95,6 +111,7 @@ def fit(
         entropy_weight=entropy_weight,
         seed=seed,
         turn=turn,
+        epochs=epochs,
     )
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -157,7 +174,7 @@ class _Batches:
 class _Fitting(lightning.LightningModule):
     def __init__(
         self,
-        model: AttentionSampler,
+        model: SlideModel,
         slides: TrainingSlides,
         labels: Tensor,
         weights: Tensor,
@@ -170,11 +187,12 @@ class _Fitting(lightning.LightningModule):
         entropy_weight: float,
         seed: int,
         turn: bool,
+        epochs: int,
     ) -> None:
         super().__init__()
         self.model = model
         self._slides, self._labels, self._weights = slides, labels, weights
-        self._samples, self._batch_size, self._seed = samples, batch_size, seed
+        self._samples, self._batch_size, self._seed, self._epochs = samples, batch_size, seed, epochs
         self._rates = (learning_rate * attention_rate, learning_rate)
         self._weight_decay, self._entropy_weight, self._turn = weight_decay, entropy_weight, turn
         self.losses: list[float] = []
@@ -187,10 +205,13 @@ class _Fitting(lightning.LightningModule):
         step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
         self._slides.phase, self._slides.learnt = f"epoch {self.current_epoch + 1}", self.current_epoch > 0
 
+        coarse = isinstance(self.model, EvidenceModel) and self.current_epoch < COARSE_SHARE * self._epochs
+        samples = 0 if coarse else self._samples
+
         def act(kept: list[int], views: list[View]) -> Outcome:
             generator = torch.Generator(self.model.drawing_device).manual_seed(step_seed)
             augment = partial(turned, generator=generator) if self._turn else None
-            return self.model(views, samples=self._samples, generator=generator, augment=augment)  # type: ignore[no-any-return]
+            return self.model(views, samples=samples, generator=generator, augment=augment)  # type: ignore[no-any-return]
 
         try:
             attempted = self._slides.attempt(batch, act)
@@ -200,7 +221,9 @@ class _Fitting(lightning.LightningModule):
         if attempted is None:
             return None  # Lightning goes on to the next step
         kept, found = attempted
-        each = functional.cross_entropy(found.logits, self._labels[kept].to(found.logits.device), reduction="none")
+        members = found.logits.shape[1]
+        wanted = self._labels[kept].to(found.logits.device)[:, None].expand(-1, members)
+        each = functional.cross_entropy(found.logits.movedim(1, 2), wanted, reduction="none")
         # torch's own weights cancel in a batch of one class
         loss = (each * self._weights[kept].to(each)).mean()
         if not bool(torch.isfinite(loss)):
@@ -209,7 +232,7 @@ class _Fitting(lightning.LightningModule):
         regularised: Tensor = (
             loss - self._entropy_weight * found.entropies.mean().to(loss) + found.control_error.to(loss)
         )
-        return regularised
+        return members * regularised  # each member learns as if it were alone
 
     def on_train_end(self) -> None:
         self._refuse_divergence()

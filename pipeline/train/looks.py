@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.look import Look, look
-from pipeline.model.sampler import ENCODER_BLOCK, AttentionSampler
+from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from stages.appearance import Appearance
 from stages.pyramid.chunk_cache import ChunkCache
 from stages.pyramid.open import ZarrSlide
@@ -42,7 +42,7 @@ class Looks:
     """
 
     def __init__(
-        self, model: AttentionSampler, cache: ChunkCache | None, say: Callable[[str], None], *, strict: bool = False
+        self, model: SlideModel, cache: ChunkCache | None, say: Callable[[str], None], *, strict: bool = False
     ) -> None:
         self.excluded: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}

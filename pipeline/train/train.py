@@ -16,22 +16,30 @@ from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.device import find_device
 from pipeline.errors import UsageError, reason_of
+from pipeline.model.build import build_model
 from pipeline.model.checkpoint import load_model, save_model
+from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.look import Look
-from pipeline.model.sampler import AttentionSampler
+from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
 from pipeline.output.documents import read_json, write_json
 from pipeline.output.folder import TRAINING, prepare_output
 from pipeline.output.table import prediction_columns, write_table
+from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.calibrate import calibrate
 from pipeline.train.job import Job, aside, begin, keep_aside, plan_jobs
 from pipeline.train.key import differences, made_of
 from pipeline.train.looks import Looks
+from pipeline.train.slides import TrainingSlides
 from stages.appearance import FEWEST, cohort_appearance
+from stages.encoder.feature_store import FeatureStore, default_feature_folder, feature_store
 from stages.pyramid.chunk_cache import chunk_cache
 from stages.slide.facts import SlideError
 
 Say = Callable[[str], None]
+
+LEARNING_RATES = {False: 1e-3, True: 2e-2}
+"""Peak step size end to end, and on a frozen encoder."""
 
 
 def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
@@ -51,7 +59,29 @@ def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
         region_cells=config.attention.region_cells if config.attention.inner_mpp else 1,
         region_samples=config.attention.region_samples if config.attention.inner_mpp else 1,
         snap=config.sampling.snap,
+        **(_on_frozen(config) if config.attention.kind == "encoder" else {}),
     )
+
+
+def _on_frozen(config: Config) -> dict[str, Any]:
+    """What a specification says of a model on a frozen encoder only."""
+    told = config.attention
+    return {
+        "coarse_mpp": told.coarse_mpp,
+        "enlarge": told.enlarge,
+        "context": told.context,
+        "components": told.components,
+        "fine_components": told.fine_components,
+        "uniform": told.uniform,
+        "members": config.training.members,
+    }
+
+
+def _feature_store(config: Config) -> FeatureStore | None:
+    told = config.reading
+    if config.attention.kind != "encoder" or not told.features_gb:
+        return None
+    return feature_store(told.features or default_feature_folder(), gigabytes=told.features_gb)
 
 
 def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -> dict[str, Any]:
@@ -87,8 +117,9 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
     spec = model_spec(config, cohort.classes)
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     try:
-        untrained = AttentionSampler(spec, encoder_weights=config.encoder.weights)
-        untrained.encoder(torch.zeros(1, spec.patch_px, spec.patch_px, 3, dtype=torch.uint8))
+        untrained = build_model(spec, encoder_weights=config.encoder.weights)
+        encoder = untrained.backbone if isinstance(untrained, EvidenceModel) else untrained.encoder
+        encoder(torch.zeros(1, spec.patch_px, spec.patch_px, 3, dtype=torch.uint8))
     except (ValueError, ImportError) as exc:
         raise UsageError(f"encoder: {exc}") from exc
     except (RuntimeError, AssertionError) as exc:  # networks of a fixed input size
@@ -153,11 +184,13 @@ def _refuse_lost_class(job: Job, spec: ModelSpec, looks: Looks) -> None:
             )
 
 
-def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> AttentionSampler:
+def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> SlideModel:
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
     chosen = _calibration_slides(job, config, looks)
-    settings = config.training.model_dump(exclude={"folds", "folds_by", "calibration_slides", "device"})
+    settings = config.training.model_dump(exclude={"folds", "folds_by", "calibration_slides", "device", "members"})
+    if settings["learning_rate"] is None:
+        settings["learning_rate"] = LEARNING_RATES[spec.coarse_mpp is not None]
     samples = config.sampling.train_samples or spec.samples
     made = made_of(
         {"train": job.train, **job.held_out},
@@ -175,7 +208,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> A
             for slide in job.train + chosen:
                 if slide.slide_id in earlier["left_out"]:
                     looks.leave_out(slide, earlier["left_out"][slide.slide_id])
-            return load_model(job.model)
+            return _with_store(load_model(job.model, encoder_weights=config.encoder.weights), config)
         place = aside(job)
         say(f"{job.model} is of another training: {'; '.join(changes)}; it moves to {place} when the new one is there")
     begun, key = begin(job, made)
@@ -191,24 +224,46 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> A
         _refuse_lost_class(job, spec, looks)
 
     torch.manual_seed(config.training.seed)
-    model = AttentionSampler(spec, encoder_weights=config.encoder.weights)
+    model = build_model(spec, encoder_weights=config.encoder.weights, store=_feature_store(config))
     started = time.perf_counter()
     from pipeline.train.fit import fit  # Lightning takes seconds to import
 
     checkpoint = begun.with_suffix(".ckpt")
+    labels = [spec.classes.index(str(slide.label)) for slide in job.train]
+    patients = [slide.patient or slide.slide_id for slide in job.train]
+    bags = draw_bags(patients, labels, spec.members, seed=config.training.seed)
     fit(
         model,
         lambda index: looks(job.train[index]).view,
-        [spec.classes.index(str(slide.label)) for slide in job.train],
+        labels,
         checkpoint=checkpoint,
         samples=samples,
         say=say,
+        bags=bags,
         leave_out=lose,
         lost=lost,
         device=config.training.device,
         **settings,
     )
     model.eval()
+    if isinstance(model, EvidenceModel):
+        within = TrainingSlides(len(labels), lambda index: looks(job.train[index]).view, lose, lost)
+        within.phase = "the judging of the members"
+        judged = settle(model, within, labels, bags, samples=samples, seed=config.training.seed)
+        rows = [
+            {
+                "slide_id": job.train[i].slide_id,
+                "patient": job.train[i].patient,
+                "label": job.train[i].label,
+                "site": job.train[i].site,
+                **{f"prob_{c}": float(p) for c, p in zip(spec.classes, row, strict=True)},
+            }
+            for i, row in zip(judged.slides, judged.probabilities.tolist(), strict=True)
+        ]
+        if rows:
+            say(
+                f"out of bag: {in_words(_judge(rows, spec.classes))}; members differ by {judged.spread:.2f} in log-odds"
+            )
     fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
     model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
     model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
@@ -241,6 +296,12 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> A
     return model
 
 
+def _with_store(model: SlideModel, config: Config) -> SlideModel:
+    if isinstance(model, EvidenceModel):
+        model.store = _feature_store(config)
+    return model
+
+
 def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str]:
     """Whether slides that were left out can be read by now, as a difference in words."""
     by_name = {slide.slide_id: slide for part in (job.train, *job.held_out.values()) for slide in part}
@@ -256,7 +317,7 @@ def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortS
     return tuple(usable[: config.training.calibration_slides])
 
 
-def _predict(model: AttentionSampler, slide: CohortSlide, looks: Looks, config: Config) -> dict[str, Any] | None:
+def _predict(model: SlideModel, slide: CohortSlide, looks: Looks, config: Config) -> dict[str, Any] | None:
     """A held-out slide's row, or None where it is left out."""
     try:
         shown: Look = looks(slide)

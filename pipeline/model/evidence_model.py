@@ -1,0 +1,221 @@
+"""The model on a frozen encoder: all tissue at a coarse scale, exactly; fine patches on top of it, sampled."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.model.reading import read_together
+from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
+from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
+from stages.attention import UniformAttention
+from stages.context import Whitening, neighbourhood, standardised
+from stages.encoder.backbone import Backbone
+from stages.encoder.feature_store import FeatureKey, FeatureStore
+from stages.evidence import EvidenceHeads
+from stages.sampling.estimate import smooth
+
+DROPOUT = 0.2
+"""Share of the directions that a member does without in a step."""
+SURVEY_BYTES = 2**30
+"""Surveys kept in memory; they are made again from features that are kept on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the coarse scale tells of a slide's n tissue cells.
+
+    Attributes:
+        context: (scales, n, r): standardised features of each cell and its neighbours.
+        foretold: (n, q): fine features as the coarse ones foretell them, the control variate.
+    """
+
+    context: Tensor
+    foretold: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.context.nbytes + self.foretold.nbytes
+
+
+class EvidenceModel(SlideModel):
+    """Evidence of each class from all tissue at a coarse scale, and from sampled patches what the fine scale adds.
+
+    With member k of an ensemble, class c, attention ``a_i`` and scores ``s_i`` of `EvidenceHeads` from the coarse
+    scale, and fine features ``f_i`` of n cells:
+
+        ``logit = g sum_i a_i s_i + d + v . sum_i (a_i - 1 / n) f_i``.
+
+    ``a - 1 / n`` takes the slide's own mean out of the fine features without reading all of them: stain moves that mean
+    further than tissue does. The first sum is exact; the second is estimated around a control variate ``h``, which the
+    coarse features foretell: ``sum_i (a_i - 1 / n) h_i + sum_m w_m (a_m - 1 / n) (f_m - h_m)``, unbiased whatever h is.
+    One draw, from the mean of all members' attention and evenly over the tissue, serves all of them.
+
+    Args:
+        spec: its scales and sizes.
+        backbone: the frozen encoder, for both scales.
+        store: where features are kept; None: they are not.
+
+    Attributes:
+        backbone, coarse_backbone: the encoder of fine and of coarse patches, which may be enlarged.
+    """
+
+    control: Tensor
+
+    def __init__(self, spec: ModelSpec, *, backbone: Backbone, store: FeatureStore | None = None, **known: Any) -> None:
+        super().__init__(spec, **known)
+        self.attention = UniformAttention(cell_px=spec.cell_px)
+        self.inner = None
+        self.store = store
+        self.feature_dim = backbone.dim
+        # not modules of this one: their weights are another's, and no part of the checkpoint
+        self._frozen = (backbone, backbone.enlarged(spec.coarse_px, spec.enlarge))
+        self.coarse_whitening = Whitening(backbone.dim, spec.components)
+        self.whitening = Whitening(backbone.dim, spec.fine_components)
+        r, q = len(self.coarse_whitening.basis), len(self.whitening.basis)
+        self.register_buffer("control", torch.zeros(2 * r + 1, q))
+        self.heads = EvidenceHeads(
+            members=spec.members, classes=len(spec.classes), components=r, fine=q, scales=len(spec.context)
+        )
+        self._surveys: OrderedDict[FeatureKey, Survey] = OrderedDict()
+
+    @property
+    def backbone(self) -> Backbone:
+        """The encoder of fine patches."""
+        return self._frozen[0]
+
+    @property
+    def coarse_backbone(self) -> Backbone:
+        """The encoder of coarse patches."""
+        return self._frozen[1]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EvidenceModel:
+        for one in self._frozen:
+            one._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._surveys.clear()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    # -- features ------------------------------------------------------------------------------------------------
+
+    def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
+        """Features (M, D) of the cells' fine patches, as the encoder gives them."""
+        return self._features(self.backbone, view.patches, view.key, cells)
+
+    def encode_coarse(self, view: View) -> Tensor:
+        """Features (n, D) of all tissue cells at the coarse scale."""
+        assert view.coarse is not None
+        return self._features(self.coarse_backbone, view.coarse, view.coarse_key, np.flatnonzero(view.tissue))
+
+    @torch.no_grad()
+    def _features(
+        self,
+        backbone: Backbone,
+        read: Callable[[NDArray[np.int64]], Any],
+        key: Callable[[str, int], FeatureKey] | None,
+        cells: NDArray[np.int64],
+    ) -> Tensor:
+        def encode(some: NDArray[np.int64]) -> NDArray[np.float32]:
+            blocks = []
+            for part in np.array_split(some, -(-len(some) // ENCODER_BLOCK)):
+                (patches,) = read_together([(read, torch.from_numpy(part))], self.device)
+                blocks.append(backbone(patches).float().cpu().numpy())
+            return np.concatenate(blocks)
+
+        if self.store is None or key is None:
+            found = encode(cells)
+        else:
+            found = self.store.features(key(backbone.card.identity, backbone.dim), cells, encode)
+        return torch.from_numpy(found).to(self.device)
+
+    def features_of(
+        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
+    ) -> list[Tensor]:
+        """Features (N, D) of single draws; frozen, so that none is encoded twice."""
+        return [self.encode(view, one.cells[0].cpu().numpy()) for view, one in zip(views, drawn, strict=True)]
+
+    # -- attention -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def survey(self, view: View) -> Survey:
+        """What the coarse scale tells of a slide; kept in memory for slides of which features are kept."""
+        key = None if view.coarse_key is None else view.coarse_key(self.coarse_backbone.card.identity, self.feature_dim)
+        if key is not None and key in self._surveys:
+            self._surveys.move_to_end(key)
+            return self._surveys[key]
+        found = self.coarse_whitening(self.encode_coarse(view))
+        tissue = torch.from_numpy(view.tissue).to(self.device)
+        context = neighbourhood(standardised(found), tissue, self.spec.context)
+        survey = Survey(context, _beside(found) @ self.control)
+        if key is not None:
+            self._surveys[key] = survey
+            while sum(one.nbytes for one in self._surveys.values()) > SURVEY_BYTES and len(self._surveys) > 1:
+                self._surveys.popitem(last=False)
+        return survey
+
+    @torch.no_grad()
+    def regressors(self, view: View) -> Tensor:
+        """What the fine features of all tissue cells are foretold from, (n, 2 r + 1)."""
+        return _beside(self.coarse_whitening(self.encode_coarse(view)))
+
+    def attend(self, view: View, *, generator: torch.Generator | None = None) -> AttentionMap:
+        """Attention of all members, and what they make of patches; in evaluation they speak with one voice."""
+        return self.ask(view, generator=generator, each=self.training)
+
+    def ask(self, view: View, *, generator: torch.Generator | None = None, each: bool) -> AttentionMap:
+        """As `attend`; ``each`` member for itself, or all with one voice."""
+        survey, heads, there = self.survey(view), self.heads, self.drawing_device
+        keep = None
+        if self.training and generator is not None:
+            shape = (heads.members, 1, heads.weight.shape[2])
+            kept = torch.rand(shape, generator=generator, device=generator.device) >= DROPOUT
+            keep = kept.to(self.device) / (1 - DROPOUT)
+        scores = heads.scores(survey.context, keep)
+        log_a = heads.log_attention(scores)
+        attention, n = log_a.exp(), scores.shape[2]
+        away = attention - 1 / n
+        known = heads.known(scores, attention) + torch.einsum("kcn,nq,kcq->kc", away, survey.foretold, heads.fine)
+        shares = heads.share.log()[:, None, None]
+        mean = (log_a.detach() + shares).flatten(0, 1).double().logsumexp(0).log_softmax(0).to(there)
+        shown, log_q = (self._on_grid(view, one) for one in (mean, smooth(mean[None], self.spec.uniform)[0]))
+        place = torch.full((view.tissue.size,), -1, device=self.device)
+        place[torch.from_numpy(np.flatnonzero(view.tissue)).to(self.device)] = torch.arange(n, device=self.device)
+
+        def say(cells: Tensor, features: Tensor) -> Tensor:
+            where = place[cells.to(self.device)]
+            left = self.whitening(features.to(self.device)) - survey.foretold[where]
+            ratio = away[..., where] / log_q[cells.to(there)].exp().to(away)  # (K, C, ...)
+            said = torch.einsum("...q,kcq->kc...", left, heads.fine) * ratio
+            said = said.movedim((0, 1), (-2, -1))
+            return (said if each else self._together(said)).to(there)
+
+        return AttentionMap(log_q, (known if each else self._together(known)).to(there), say, shown=shown)
+
+    def _together(self, logits: Tensor) -> Tensor:
+        """Members' logits (..., K, C) -> their mean, by their shares (..., 1, C)."""
+        return (self.heads.share[:, None] * logits).sum(-2, keepdim=True)
+
+    def _on_grid(self, view: View, log_attention: Tensor) -> Tensor:
+        """Of the tissue cells -> of all cells, -inf off the tissue."""
+        out = torch.full((view.tissue.size,), -torch.inf, dtype=torch.float64, device=log_attention.device)
+        out[torch.from_numpy(np.flatnonzero(view.tissue)).to(out.device)] = log_attention
+        return out
+
+    def forget(self) -> None:
+        """Make surveys anew, after what they are made with has changed."""
+        self._surveys.clear()
+
+
+def _beside(found: Tensor) -> Tensor:
+    """Coarse features (n, r) of a slide -> what its fine ones are foretold from, (n, 2 r + 1): each cell's standardised
+    features, the slide's mean, and 1."""
+    own = standardised(found)
+    return torch.cat([own, found.mean(0).expand_as(own), own.new_ones(len(own), 1)], 1)

@@ -1,0 +1,94 @@
+"""What a model on a frozen encoder learns before its labels count: directions, what foretells what, where to start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.values import View
+from pipeline.train.slides import TrainingSlides
+
+FINE_CELLS = 32
+"""Patches of each slide, evenly over its tissue, that tell how fine features vary and what coarse ones foretell."""
+FINE_SLIDES = 64
+"""Slides that they are read of."""
+RIDGE = 0.1
+"""Of the number of patches: what coarse features must be worth to foretell anything."""
+
+
+@torch.no_grad()
+def first_guess(
+    model: EvidenceModel, slides: TrainingSlides, labels: Sequence[int], *, seed: int, say: Callable[[str], None]
+) -> None:
+    """Fit the directions of coarse and fine features and the control variate, and start the heads.
+
+    The directions are those of the variation within slides; the control variate is the ridge regression of fine
+    features on the cell's standardised coarse ones and its slide's mean.
+    """
+    encoded = 0 if model.store is None else model.store.encoded
+    model.forget()
+    model.coarse_whitening.fit(_each(slides, model.encode_coarse, say=say, what="coarse features"), within=True)
+    order = torch.randperm(slides.count, generator=torch.Generator().manual_seed(seed)).tolist()
+    some = sorted(order[:FINE_SLIDES])
+
+    def fine(view: View) -> Tensor:
+        return model.encode(view, _evenly(view, seed))
+
+    model.whitening.fit(_each(slides, fine, of=some, say=say, what="fine features"), within=True)
+    model.control.zero_()
+    inputs, targets = [], []
+    for x, y in _each(slides, lambda view: _pair(model, view, seed), of=some):
+        inputs.append(x)
+        targets.append(y)
+    x, y = torch.cat(inputs).double(), torch.cat(targets).double()
+    penalty = RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
+    penalty[-1, -1] = 1e-9 * len(x)  # the constant
+    model.control.copy_(torch.linalg.solve(x.T @ x + penalty, x.T @ y))
+    left = (y - x @ model.control.double()).square().sum() / (y - y.mean(0)).square().sum()
+    model.forget()
+    contexts, known = [], []
+    for i in range(slides.count):
+        found = slides.attempt([i], lambda kept, views: model.survey(views[0]).context.cpu())
+        if found is not None:
+            contexts.append(found[1])
+            known.append(labels[i])
+    model.heads.start(contexts, known, torch.Generator().manual_seed(seed))
+    fresh = "" if model.store is None else f", {model.store.encoded - encoded} patches encoded, the others were known"
+    say(f"first guess: coarse features foretell {1 - float(left):.0%} of the fine ones' variance{fresh}")
+
+
+def _each(
+    slides: TrainingSlides,
+    act: Callable[[View], Any],
+    *,
+    of: Sequence[int] | None = None,
+    say: Callable[[str], None] | None = None,
+    what: str = "",
+) -> Iterator[Any]:
+    """What ``act`` makes of each slide, one after the other; those that cannot be read are left out."""
+    chosen = range(slides.count) if of is None else of
+    for number, i in enumerate(chosen, 1):
+        found = slides.attempt([i], lambda kept, views: act(views[0]))
+        if found is not None:
+            yield found[1]
+        if say is not None and (number % 20 == 0 or number == len(chosen)):
+            say(f"{what}: {number}/{len(chosen)} slides")
+
+
+def _evenly(view: View, seed: int) -> NDArray[np.int64]:
+    cells = np.flatnonzero(view.tissue)
+    chosen = np.random.default_rng(seed).permutation(len(cells))[:FINE_CELLS]
+    return np.sort(cells[chosen])
+
+
+def _pair(model: EvidenceModel, view: View, seed: int) -> tuple[Tensor, Tensor]:
+    """What fine features of some patches are foretold from, and these features."""
+    cells = _evenly(view, seed)
+    places = np.searchsorted(np.flatnonzero(view.tissue), cells)
+    return model.regressors(view)[torch.from_numpy(places).to(model.device)], model.whitening(model.encode(view, cells))
