@@ -1,0 +1,378 @@
+"""Cohorts of whole slides made of real, labelled, stain-matched tiles: a lesion is a patch of positive tiles.
+
+    python benchmarks/tissue_mosaics.py OUT [--lesion 0.05] [--train 44] [--test 40] [--swap] [--jobs 1]   ten minutes
+    python benchmarks/tissue_mosaics.py OUT --tiles FOLDER --labels TABLE.csv        of your own tiles
+
+A slide is 40 x 40 tiles of 224 px at 0.5 µm/px: glass, and over 50 to 70 % of it tissue of negative tiles. A positive
+slide holds an irregular lesion of positive tiles, sometimes two, that makes up ``--lesion`` of its tissue. Tiles are
+crops, turned and mirrored, of $SACCADE_DATA/crchistophenotypes (default ../shared/data; 0.55 µm/px taken as 0.5),
+positive where an image shows epithelial nuclei. Train and test slides are made of pools that share no source;
+``--swap`` exchanges the pools. Each source is brought to one stain, then each slide gets a stain around its site's, and
+its site's scanner; sites are independent of labels.
+
+OUT gets ``cohort.csv`` (slide, patient, label, site, split), ``slides/`` (Aperio-like pyramids), ``truth/`` (for
+judging only: the lesion and the image of every tile), ``recipe.json`` and ``cues.json``: how well colour, contrast,
+size and the like tell the classes, of tiles and of slides. The same command again goes on where it ended; the same seed gives
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import tifffile
+from PIL import Image, ImageFilter
+
+from benchmarks.places import data_folder
+from benchmarks.tissue_cues import cue_table, pool_cues, slide_cues
+from benchmarks.tissue_scenes import FIELD_CELLS, Appearance, Scene, draw_appearance, draw_scene, draw_sites
+from benchmarks.tissue_tiles import (
+    POOLS,
+    LabelledImage,
+    Pixels,
+    TilesError,
+    TileStock,
+    crchistophenotypes,
+    labelled_tiles,
+    make_stock,
+)
+from stages.disk import new_file
+
+CLASSES = ("negative", "positive")
+BLOCK_PX = 256
+"""Side of a tile of the file; it is none of the mosaic's, so that seams are not where blocks end."""
+GLASS_NOISE = 1.2
+"""Standard deviation of glass, in grey levels."""
+EDGE_SHARPNESS = 60.0
+"""How fast tissue fades into glass, per unit of the scene's field."""
+_NOISE_PX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a cohort is made by; each value changes the slides.
+
+    Attributes:
+        lesion: share of the tissue in positive slides.
+        train, test: slides of each split.
+        side: tiles along a slide.
+        tile_px: side of a tile.
+        mpp: µm per level-0 pixel that the slides claim.
+        levels: downsamples of the levels after the first; each a multiple of the one before.
+        sites: laboratories.
+        swap: whether train slides are made of the test pool and the other way round.
+        pools_seed: deals sources to pools.
+        seed: everything else.
+    """
+
+    lesion: float = 0.05
+    train: int = 44
+    test: int = 40
+    side: int = 40
+    tile_px: int = 224
+    mpp: float = 0.5
+    levels: tuple[int, ...] = (4, 16)
+    sites: int = 4
+    swap: bool = False
+    pools_seed: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One slide to be made: its row of the table, and the number that all its randomness follows from."""
+
+    name: str
+    label: int
+    site: int
+    split: str
+    number: int
+
+
+def plan_cohort(recipe: Recipe) -> list[Planned]:
+    """Both labels equally often in each split, and each site equally often with each label."""
+    planned = []
+    rng = np.random.default_rng([recipe.seed, 1])
+    for split in POOLS:
+        labels = np.arange(getattr(recipe, split)) % 2
+        sites = np.arange(len(labels)) // 2 % recipe.sites
+        for place in rng.permutation(len(labels)):
+            number = len(planned)
+            name = f"slide{number:03d}"
+            planned.append(Planned(name, int(labels[place]), int(sites[place]), split, number))
+    return planned
+
+
+def make_slide(path: Path, truth: Path, stock: TileStock, recipe: Recipe, planned: Planned) -> None:
+    """Write one slide and its truth; the truth is last, so that it says that the slide is whole."""
+    # each part has a generator of its own: what a positive slide draws more changes nothing else of it
+    shape, look, glass = (np.random.default_rng([recipe.seed, 2, planned.number, part]) for part in range(3))
+    sites = draw_sites(recipe.sites, np.random.default_rng([recipe.seed, 3]))
+    appearance = draw_appearance(sites[planned.site], look)
+    pool = planned.split if not recipe.swap else POOLS[1 - POOLS.index(planned.split)]
+    lesion = recipe.lesion if planned.label else 0.0
+    scene = draw_scene(stock, pool, side=recipe.side, lesion=lesion, rng=shape)
+    size = recipe.side * recipe.tile_px
+    with new_file(path) as beside:
+        write_pyramid(
+            beside, compose(stock, scene, appearance, glass), size, recipe.levels, appearance.quality, recipe.mpp
+        )
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, lesion=scene.lesion, tissue=scene.tissue, image=scene.image, tile_px=np.int64(stock.tile_px)
+    )
+    with new_file(truth) as beside:
+        beside.write_bytes(buffer.getvalue())
+
+
+def compose(stock: TileStock, scene: Scene, appearance: Appearance, rng: np.random.Generator) -> Iterator[Pixels]:
+    """Level 0 from top to bottom, in strips of `BLOCK_PX` rows."""
+    px, (rows, columns) = stock.tile_px, scene.image.shape
+    noise = np.rint(rng.normal(0, GLASS_NOISE, (_NOISE_PX, _NOISE_PX, 3)) + appearance.glass).clip(0, 255)
+    glass = noise.astype(np.uint8)
+    whole = scene.field.reshape(rows, FIELD_CELLS, columns, FIELD_CELLS).min((1, 3)) > 0
+
+    @cache
+    def stained(image: int) -> Pixels:
+        found = Image.fromarray(appearance.stain(stock.matched(image)))
+        return np.asarray(found.filter(ImageFilter.GaussianBlur(appearance.blur_px)))
+
+    def glass_at(y: int, height: int) -> Pixels:
+        shift = (y // BLOCK_PX * 397) % _NOISE_PX
+        wide = -(-columns * px // _NOISE_PX)
+        return np.tile(np.roll(glass[:height], shift, 1), (1, wide, 1))[:, : columns * px]
+
+    def tile(row: int, column: int) -> Pixels:
+        y, x = scene.corner[row, column]
+        cut, way = stained(int(scene.image[row, column]))[y : y + px, x : x + px], int(scene.way[row, column])
+        return np.rot90(cut[:, ::-1] if way >= 4 else cut, way % 4)
+
+    strip = np.empty((0, columns * px, 3), np.uint8)
+    for row in range(rows):
+        line = glass_at(row * px, px)
+        for column in np.flatnonzero(scene.image[row] >= 0):
+            here = line[:, column * px : (column + 1) * px]
+            if whole[row, column]:
+                here[:] = tile(row, column)
+            else:
+                share = edge_share(scene.field, row, column, px)[..., None]
+                here[:] = np.rint(share * tile(row, column) + (1 - share) * here)
+        strip = np.concatenate([strip, line])
+        while len(strip) >= BLOCK_PX:
+            yield strip[:BLOCK_PX]
+            strip = strip[BLOCK_PX:]
+    if len(strip):
+        yield strip
+
+
+def edge_share(field: np.ndarray[Any, Any], row: int, column: int, px: int) -> np.ndarray[Any, Any]:
+    """Share of tissue (px, px) in the pixels of a tile at the outline: the field between its cells, bilinearly."""
+    cell = (np.arange(px) + 0.5) / px * FIELD_CELLS - 0.5
+    parts = []
+    for place in (row, column):
+        at = (cell + place * FIELD_CELLS).clip(0, len(field) - 1)
+        low = np.minimum(at.astype(int), len(field) - 2)
+        parts.append((low, (at - low).astype(np.float32)))
+    (y, dy), (x, dx) = parts
+    near = field[y][:, x] * (1 - dx) + field[y][:, x + 1] * dx
+    far = field[y + 1][:, x] * (1 - dx) + field[y + 1][:, x + 1] * dx
+    between = near * (1 - dy[:, None]) + far * dy[:, None]
+    return np.asarray((0.5 + EDGE_SHARPNESS * between).clip(0, 1))
+
+
+def write_pyramid(
+    path: Path, strips: Iterator[Pixels], size: int, levels: Sequence[int], quality: int, mpp: float
+) -> None:
+    """An Aperio-like TIFF of JPEG tiles from strips of level 0; memory holds its first coarser level."""
+    coarse: list[Pixels] = []
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        level = np.empty((0, 0, 3), np.uint8)
+        for before, factor in zip((1, 1, *levels), (1, *levels), strict=False):
+            if factor == 1:
+                found = kept(strips, levels[0], coarse) if levels else strips
+            else:
+                level = np.concatenate(coarse) if before == 1 else shrunk(level, factor // before)
+                found = (level[y : y + BLOCK_PX] for y in range(0, len(level), BLOCK_PX))
+            across = size // factor
+            tiff.write(
+                blocks(found, quality),
+                shape=(across, across, 3),
+                dtype=np.uint8,
+                tile=(BLOCK_PX, BLOCK_PX),
+                photometric="rgb",
+                compression="jpeg",
+                subsampling=(2, 2),
+                subfiletype=int(factor > 1),
+                description=f"Aperio Image Library v11.2.1\r\n{size}x{size} -> {across}x{across} JPEG/RGB|MPP = {mpp}",
+                metadata=None,
+                software=False,
+            )
+
+
+def kept(strips: Iterator[Pixels], factor: int, coarse: list[Pixels]) -> Iterator[Pixels]:
+    """The strips as they are; what a coarser level shows of each is added to ``coarse``."""
+    for strip in strips:
+        coarse.append(shrunk(strip, factor))
+        yield strip
+
+
+def blocks(strips: Iterator[Pixels], quality: int) -> Iterator[bytes]:
+    """JPEGs of a level's tiles, row by row."""
+    for strip in strips:
+        missing = -len(strip) % BLOCK_PX, -strip.shape[1] % BLOCK_PX
+        filled = np.pad(strip, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+        for x in range(0, filled.shape[1], BLOCK_PX):
+            block = np.ascontiguousarray(filled[:, x : x + BLOCK_PX])
+            yield simplejpeg.encode_jpeg(block, quality, colorsubsampling="420")
+
+
+def shrunk(pixels: Pixels, factor: int) -> Pixels:
+    """Means of blocks of pixels (height, width, 3)."""
+    height, width = (side // factor for side in pixels.shape[:2])
+    found = np.zeros((height, width, 3), np.uint32)
+    for y in range(factor):
+        for x in range(factor):
+            found += pixels[y : height * factor : factor, x : width * factor : factor]
+    return np.asarray((found + factor**2 // 2) // factor**2, np.uint8)
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse what cannot be made.
+
+    Raises:
+        TilesError: says what to ask for.
+    """
+    size = recipe.side * recipe.tile_px
+    if not 0 < recipe.lesion < 1:
+        raise TilesError(f"--lesion {recipe.lesion} is a share of the tissue, between 0 and 1 (5 % is 0.05)")
+    for before, factor in zip((1, *recipe.levels), recipe.levels, strict=False):
+        if factor <= before or factor % before or size % factor or BLOCK_PX % recipe.levels[0]:
+            raise TilesError(
+                f"--levels {' '.join(map(str, recipe.levels))}: each is a multiple of the one before, the first "
+                f"divides {BLOCK_PX}, all divide a slide's {size} px"
+            )
+
+
+def make_cohort(out: Path, images: Sequence[LabelledImage], recipe: Recipe, *, jobs: int = 1) -> TileStock:
+    """Make what is missing of a cohort in ``out``; gives the stock that it was made of.
+
+    Raises:
+        TilesError: it cannot be made, or ``out`` holds another cohort.
+    """
+    check(recipe)
+    stock = make_stock(images, tile_px=recipe.tile_px, seed=recipe.pools_seed)
+    key = hashlib.sha256(repr([(i.path.name, i.label, i.source) for i in images]).encode()).hexdigest()
+    document = json.dumps({**asdict(recipe), "images": key, "dropped": stock.dropped}, indent=2) + "\n"
+    written = out / "recipe.json"
+    if written.exists() and written.read_text() != document:
+        raise TilesError(f"{out} holds a cohort of another recipe (see {written}): choose another folder")
+    for folder in ("slides", "truth"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    with new_file(written) as beside:
+        beside.write_text(document)
+    planned = plan_cohort(recipe)
+    missing = [slide for slide in planned if not places(out, slide)[1].exists()]
+    started = time.monotonic()
+    if jobs > 1:
+        with ProcessPoolExecutor(jobs, initializer=_share, initargs=(out, stock, recipe)) as pool:
+            for count, _ in enumerate(pool.map(_make_shared, missing), 1):
+                say(count, len(missing), started)
+    else:
+        for count, slide in enumerate(missing, 1):
+            make_slide(*places(out, slide), stock, recipe, slide)
+            say(count, len(missing), started)
+    with new_file(out / "cohort.csv") as beside, beside.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["slide", "patient", "label", "site", "split"])
+        for slide in planned:
+            path = places(out, slide)[0].relative_to(out).as_posix()
+            writer.writerow([path, slide.name, CLASSES[slide.label], f"site{slide.site}", slide.split])
+    return stock
+
+
+_shared: list[tuple[Path, TileStock, Recipe]] = []
+
+
+def _share(*what: Any) -> None:
+    _shared[:] = [what]  # once for each process: it keeps the matched images
+
+
+def _make_shared(slide: Planned) -> None:
+    ((out, stock, recipe),) = _shared
+    make_slide(*places(out, slide), stock, recipe, slide)
+
+
+def places(out: Path, slide: Planned) -> tuple[Path, Path]:
+    """A slide's file and its truth."""
+    return out / "slides" / f"{slide.name}.svs", out / "truth" / f"{slide.name}.npz"
+
+
+def say(count: int, total: int, started: float) -> None:
+    print(f"{count} of {total} slides, {(time.monotonic() - started) / count:.1f} s each", flush=True)
+
+
+def report_cues(out: Path, stock: TileStock, recipe: Recipe, *, tiles: int) -> None:
+    """Print and write what simple measures tell of tiles, by pool, and of slides, by split and over all."""
+    planned = plan_cohort(recipe)
+    by_tile = {f"{pool} tiles": pool_cues(stock, pool, tiles=tiles, seed=recipe.seed) for pool in POOLS}
+    paths, labels, splits = (
+        [f(s) for s in planned] for f in (lambda s: places(out, s)[0], lambda s: s.label, lambda s: s.split)
+    )
+    by_slide = slide_cues(paths, labels, splits)
+    print(cue_table(by_tile), cue_table(by_slide), sep="\n\n")
+    found = {
+        column: {name: asdict(cue) for name, cue in cues.items()} for column, cues in {**by_tile, **by_slide}.items()
+    }
+    with new_file(out / "cues.json") as beside:
+        beside.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def main() -> None:
+    default = Recipe()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument(
+        "--lesion", type=float, default=default.lesion, help="share of the tissue: 0.03, 0.05, 0.1, 0.3"
+    )
+    parser.add_argument("--train", type=int, default=default.train, help="slides")
+    parser.add_argument("--test", type=int, default=default.test, help="slides")
+    parser.add_argument("--side", type=int, default=default.side, help="tiles along a slide")
+    parser.add_argument("--tile-px", type=int, default=default.tile_px)
+    parser.add_argument("--mpp", type=float, default=default.mpp, help="µm per level-0 pixel that the slides claim")
+    parser.add_argument("--levels", type=int, nargs="*", default=default.levels, help="downsamples after the first")
+    parser.add_argument("--sites", type=int, default=default.sites)
+    parser.add_argument("--swap", action="store_true", help="exchange the pools of train and test")
+    parser.add_argument("--pools-seed", type=int, default=default.pools_seed)
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--tiles", type=Path, help="a folder of labelled images instead of the colon-cancer set")
+    parser.add_argument("--labels", type=Path, help="their table: tile, label (0 or 1), source")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--cue-tiles", type=int, default=400, help="of each class and pool, for the cues")
+    args = vars(parser.parse_args())
+    out, folder, table, jobs, tiles = (args.pop(name) for name in ("out", "tiles", "labels", "jobs", "cue_tiles"))
+    if (folder is None) != (table is None):
+        parser.error("--tiles and --labels go together")
+    recipe = replace(Recipe(**args), levels=tuple(args["levels"]))
+    try:
+        images = labelled_tiles(folder, table) if folder else crchistophenotypes(data_folder())
+        stock = make_cohort(out, images, recipe, jobs=jobs)
+    except TilesError as exc:
+        parser.error(str(exc))
+    report_cues(out, stock, recipe, tiles=tiles)
+
+
+if __name__ == "__main__":
+    main()
