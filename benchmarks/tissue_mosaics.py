@@ -12,8 +12,8 @@ its site's scanner; sites are independent of labels.
 
 OUT gets ``cohort.csv`` (slide, patient, label, site, split), ``slides/`` (Aperio-like pyramids), ``truth/`` (for
 judging only: the lesion and the image of every tile), ``recipe.json`` and ``cues.json``: how well colour, contrast,
-size and the like tell the classes, of tiles and of slides. The same command again goes on where it ended; the same seed gives
-the same bytes.
+size and the like tell the classes, of tiles and of slides. The same command again goes on where it ended; the same
+seed gives the same bytes.
 """
 
 from __future__ import annotations

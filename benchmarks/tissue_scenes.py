@@ -137,8 +137,8 @@ def draw_tissue(side: int, rng: np.random.Generator) -> NDArray[np.float32]:
     n = side * FIELD_CELLS
     y, x = np.meshgrid(*2 * (np.linspace(-1, 1, n),), indexing="ij")
     centre = rng.uniform(-0.08, 0.08, 2)
-    smooth = _noise(n, n / 7, rng) + _EDGE_ROUGHNESS * _noise(n, n / 40, rng)
-    field = smooth - 2.5 * np.hypot(y - centre[0], x - centre[1]) ** 4
+    smooth = _noise(n, n / 9, rng) + _EDGE_ROUGHNESS * _noise(n, n / 40, rng)
+    field = 1.4 * smooth - 2 * np.hypot(y - centre[0], x - centre[1]) ** 4 - 4 * np.maximum(np.abs(y), np.abs(x)) ** 12
     field -= np.quantile(field, 1 - rng.uniform(*TISSUE_SHARES))
     edge = max(2, FIELD_CELLS // 2)
     rim = np.ones((n, n), np.bool_)
