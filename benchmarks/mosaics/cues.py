@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from skimage.color import hed_from_rgb
 
-from benchmarks.tissue_tiles import DENSITIES, GLASS_DENSITY, Pixels, TileStock
+from benchmarks.mosaics.stains import DENSITIES, Pixels
+from benchmarks.mosaics.tiles import GLASS_DENSITY, POOLS, TileStock
 
 COLOURS = ("red", "green", "blue", "hematoxylin", "eosin")
 QUALITY = 85
 _COARSE = 16
 _STAINS = hed_from_rgb.astype(np.float32)
 _BOOTSTRAPS = 400
+_RIDGE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,15 @@ class Cue:
     auc: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Cues of each tile or slide, its label, and its group: an image, a patient."""
+
+    values: Sequence[Mapping[str, float]]
+    labels: Sequence[int]
+    groups: Sequence[int]
 
 
 def pixel_cues(pixels: Pixels) -> dict[str, float]:
@@ -65,27 +76,59 @@ def tile_cues(pixels: Pixels) -> dict[str, float]:
     }
 
 
-def pool_cues(stock: TileStock, pool: str, *, tiles: int, seed: int) -> dict[str, Cue]:
-    """Of each cue, how well it tells the classes of a pool's matched tiles; ``tiles`` of each class."""
-    rng = np.random.default_rng(seed)
-    found: list[dict[str, float]] = []
-    labels, groups = [], []
-    for label in (0, 1):
-        members = stock.members(pool, label)
-        for i in range(tiles):
-            image = int(members[i % len(members)])
-            found.append(tile_cues(stock.tile(image, rng)))
-            labels.append(label)
-            groups.append(image)
-    return cue_aucs(found, labels, groups, seed=seed)
+def pool_cues(stock: TileStock, *, tiles: int) -> dict[str, dict[str, Cue]]:
+    """Of each cue, how well it tells the classes of each pool's matched tiles: ``tiles`` of each class or somewhat
+    more, equally many of each image, evenly spread over where tiles may be cut."""
+    parts = {}
+    for pool in POOLS:
+        values, labels, groups = [], [], []
+        for label in (0, 1):
+            members = stock.members(pool, label).tolist()
+            for image in members:
+                corners = stock.corners[image]
+                for place in np.linspace(0, len(corners) - 1, -(-tiles // len(members))).round().astype(int):
+                    values.append(tile_cues(stock.tile(image, corners[place])))
+                    labels.append(label)
+                    groups.append(image)
+        parts[pool] = Measured(values, labels, groups)
+    return {f"{pool} tiles": cue_aucs(part) for pool, part in crossed(parts).items()}
 
 
-def cue_aucs(
-    cues: Sequence[Mapping[str, float]], labels: Sequence[int], groups: Sequence[int], *, seed: int = 0
-) -> dict[str, Cue]:
+def crossed(parts: Mapping[str, Measured]) -> dict[str, Measured]:
+    """The same with what all colours, and all cues, tell together: by a linear discriminant fitted to the other
+    parts."""
+    found = {}
+    for name, part in parts.items():
+        others = [other for key, other in parts.items() if key != name]
+        rows = [row for other in others for row in other.values]
+        labels = np.asarray([label for other in others for label in other.labels])
+        together = {}
+        for title, cues in (("colours together", COLOURS), ("all together", tuple(part.values[0]))):
+            seen, here = (np.array([[row[cue] for cue in cues] for row in r]) for r in (rows, part.values))
+            together[title] = discriminant(seen, labels, here)
+        values = [
+            {**row, **{title: float(scores[i]) for title, scores in together.items()}}
+            for i, row in enumerate(part.values)
+        ]
+        found[name] = Measured(values, part.labels, part.groups)
+    return found
+
+
+def discriminant(
+    seen: NDArray[np.float64], labels: NDArray[np.int64], here: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Scores (m,) of rows (m, k) by Fisher's linear discriminant of labelled rows (n, k)."""
+    mean, spread = seen.mean(0), seen.std(0) + 1e-12
+    seen, here = (seen - mean) / spread, (here - mean) / spread
+    centres = [seen[labels == label].mean(0) for label in (0, 1)]
+    within = np.mean([np.cov(seen[labels == label].T) for label in (0, 1)], 0) + _RIDGE * np.eye(seen.shape[1])
+    return np.asarray(here @ np.linalg.solve(within, centres[1] - centres[0]))
+
+
+def cue_aucs(measured: Measured) -> dict[str, Cue]:
     """AUC of each cue; groups, each of one class, are what is resampled for its interval."""
-    y, group = np.asarray(labels), np.asarray(groups)
-    rng = np.random.default_rng(seed)
+    cues, y, group = measured.values, np.asarray(measured.labels), np.asarray(measured.groups)
+    rng = np.random.default_rng(0)
     members = {g: np.flatnonzero(group == g) for g in np.unique(group)}
     classes = [[g for g, rows in members.items() if y[rows[0]] == label] for label in (0, 1)]
     draws = [
@@ -125,13 +168,13 @@ def cue_table(columns: Mapping[str, Mapping[str, Cue]]) -> str:
 
 def slide_cues(paths: Sequence[Path], labels: Sequence[int], splits: Sequence[str]) -> dict[str, dict[str, Cue]]:
     """Of each cue, how well its value over a slide tells the classes: in all slides, and in each split."""
-    found = [slide_measures(path) for path in paths]
-    columns = {"all slides": range(len(found))}
-    columns |= {f"{split} slides": [i for i, s in enumerate(splits) if s == split] for split in dict.fromkeys(splits)}
-    return {
-        name: cue_aucs([found[i] for i in rows], [labels[i] for i in rows], list(rows))
-        for name, rows in columns.items()
-    }
+    values = [slide_measures(path) for path in paths]
+    parts = {}
+    for split in dict.fromkeys(splits):
+        rows = [i for i, other in enumerate(splits) if other == split]
+        parts[split] = Measured([values[i] for i in rows], [labels[i] for i in rows], rows)
+    columns = {f"{split} slides": cue_aucs(part) for split, part in crossed(parts).items()}
+    return {"all slides": cue_aucs(Measured(values, labels, range(len(values)))), **columns}
 
 
 def slide_measures(path: Path) -> dict[str, float]:

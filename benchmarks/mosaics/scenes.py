@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.color import hed_from_rgb, rgb_from_hed
 
-from benchmarks.tissue_tiles import Stain, TilesError, TileStock
+from benchmarks.mosaics.stains import Stain
+from benchmarks.mosaics.tiles import TilesError, TileStock
 
 Grid = NDArray[np.int64]
 
@@ -81,7 +82,8 @@ class Scene:
     def tissue(self) -> NDArray[np.float64]:
         """Share of each tile that is tissue."""
         rows, columns = self.image.shape
-        return (self.field > 0).reshape(rows, FIELD_CELLS, columns, FIELD_CELLS).mean((1, 3))
+        cells = (self.field > 0).reshape(rows, FIELD_CELLS, columns, FIELD_CELLS)
+        return np.asarray(cells.mean((1, 3)))
 
 
 def draw_sites(count: int, rng: np.random.Generator) -> list[Site]:
@@ -150,7 +152,7 @@ def draw_tissue(side: int, rng: np.random.Generator) -> NDArray[np.float32]:
         small = (sizes < SMALLEST_BLOB * FIELD_CELLS**2) & (sizes < sizes[1:].max())
         small[0] = False
         field[small[parts]] *= -1
-    return field.astype(np.float32)
+    return np.asarray(field, np.float32)
 
 
 def grow_lesion(whole: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -1,9 +1,7 @@
-"""Labelled images as a stock of stain-matched tiles: where tiles may be cut, which pool an image is in, its stain.
+"""Labelled images as a stock of tiles: where tiles may be cut, which pool an image is in, what matches its source.
 
-Neither colour nor contrast may tell the classes. So each source is brought to the same mean and covariance of optical
-density, over what its tiles show, by the affine map of least displacement between two normal distributions (Pitié &
-Kokaram, "The linear Monge-Kantorovitch linear colour mapping for example-based colour transfer", CVMP 2007), and then
-to the same contrast in what is coarser than a nucleus and in what is finer. What forms tell stays.
+Pools share no source. Tiles of every source are brought to one stain and contrast (`stains`), so that neither tells the
+classes.
 """
 
 from __future__ import annotations
@@ -18,27 +16,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.linalg import sqrtm
-from scipy.ndimage import gaussian_filter
 
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
-Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Mean (3,) and covariance (3, 3) of optical densities."""
+from benchmarks.mosaics.stains import DENSITIES, Floats, Match, Moments, Pixels, moments, parted, pooled, transport
 
-DENSITIES = np.log(256 / (np.arange(256) + 1)).astype(np.float32)
-"""Optical density of each grey level."""
 GLASS_DENSITY = 0.08
 """Mean optical density below which a pixel shows glass."""
 TISSUE_SHARE = 0.5
 """Of a tile, at the least."""
-COARSE_PX = 8.0
-"""Standard deviation of the Gaussian that parts coarse from fine structure: 4 µm at 0.5 µm/px, about a nucleus."""
 STEP_PX = 12
 """Between neighbouring places where a tile may be cut."""
 POOLS = ("train", "test")
 _KEPT_IMAGES = 256
-_LEAST_VARIANCE = 1e-6
 _COLUMNS = ("tile", "label")
 
 
@@ -59,44 +47,6 @@ class LabelledImage:
     path: Path
     label: int
     source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stain:
-    """An affine map of optical densities, row vectors: ``d @ matrix + shift``."""
-
-    matrix: Floats
-    shift: Floats
-
-    def of(self, densities: Floats) -> Floats:
-        """Densities (..., 3) with that stain."""
-        found = densities.reshape(-1, 3) @ self.matrix + self.shift
-        return np.asarray(found.reshape(densities.shape), np.float32)
-
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """Pixels (..., 3) with that stain."""
-        return as_pixels(self.of(DENSITIES[pixels]))
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """What brings a source to the common stain and contrast.
-
-    Attributes:
-        stain: to the common mean and covariance.
-        mean: (3,), the common one, around which contrast is changed.
-        fine, coarse: factors of contrast.
-    """
-
-    stain: Stain
-    mean: Floats
-    fine: float
-    coarse: float
-
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """Pixels (H, W, 3) of a whole image as the common stain and contrast show it."""
-        fine, coarse = parted(self.stain.of(DENSITIES[pixels]))
-        return as_pixels(self.mean + self.coarse * (coarse - self.mean) + self.fine * fine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +78,9 @@ class TileStock:
         """A whole image (H, W, 3) with the common stain and contrast."""
         return _matched(self, image)
 
-    def tile(self, image: int, rng: np.random.Generator) -> Pixels:
-        """A random tile of an image (tile_px, tile_px, 3), with the common stain and contrast."""
-        y, x = rng.choice(self.corners[image])
+    def tile(self, image: int, corner: NDArray[np.int64]) -> Pixels:
+        """The tile (tile_px, tile_px, 3) of a matched image with its top left pixel (y, x)."""
+        y, x = corner
         return self.matched(image)[y : y + self.tile_px, x : x + self.tile_px]
 
 
@@ -221,15 +171,14 @@ def match_sources(
 ) -> dict[str, Match]:
     """Of each source, what brings its tiles to the mean source.
 
-    The map of densities is ``C^-1/2 (C^1/2 R C^1/2)^1/2 C^-1/2`` for covariances C and R; contrast is the root of the
-    trace of the covariance, and the common one a geometric mean.
+    Contrast is the root of the trace of the covariance of densities, and the common one a geometric mean.
     """
     found: dict[str, list[Moments]] = defaultdict(list)
     for image, places in zip(images, corners, strict=True):
         found[image.source].append(moments(DENSITIES[read_image(image.path)], places, tile_px))
     own = {source: pooled(parts) for source, parts in found.items()}
     mean, target = (np.mean([part[i] for part in own.values()], 0) for i in (0, 1))
-    stains = {source: _transport(part, (mean, target)) for source, part in own.items()}
+    stains = {source: transport(part, (mean, target)) for source, part in own.items()}
     contrasts: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     for image, places in zip(images, corners, strict=True):
         parts = parted(stains[image.source].of(DENSITIES[read_image(image.path)]))
@@ -252,7 +201,8 @@ def tile_corners(densities: Floats, tile_px: int) -> NDArray[np.int64]:
     ys, xs = (np.arange(0, side - tile_px + 1, STEP_PX) for side in (height, width))
     y, x = (grid.ravel() for grid in np.meshgrid(ys, xs, indexing="ij"))
     inside = tissue[y + tile_px, x + tile_px] - tissue[y, x + tile_px] - tissue[y + tile_px, x] + tissue[y, x]
-    return np.stack([y, x], -1)[inside >= TISSUE_SHARE * tile_px**2]
+    corners = np.stack([y, x], -1)
+    return np.asarray(corners[inside >= TISSUE_SHARE * tile_px**2])
 
 
 def deal_sources(images: Sequence[LabelledImage], *, seed: int) -> dict[str, str]:
@@ -276,44 +226,6 @@ def deal_sources(images: Sequence[LabelledImage], *, seed: int) -> dict[str, str
                 "at least two sources"
             )
     return pools
-
-
-def parted(densities: Floats) -> tuple[Floats, Floats]:
-    """Fine and coarse structure (H, W, 3), which add up to the densities."""
-    coarse = gaussian_filter(densities, (COARSE_PX, COARSE_PX, 0))
-    return densities - coarse, coarse
-
-
-def as_pixels(densities: Floats) -> Pixels:
-    return np.asarray(np.rint(256 * np.exp(-densities) - 1).clip(0, 255), np.uint8)
-
-
-def moments(densities: Floats, corners: NDArray[np.int64], tile_px: int) -> Moments:
-    """Mean (3,) and covariance (3, 3) of a random tile's pixels."""
-    height, width = densities.shape[:2]
-    steps = np.zeros((height + 1, width + 1))  # a pixel counts once for each tile that shows it
-    y, x = corners.T
-    for sign, down, right in ((1, 0, 0), (-1, tile_px, 0), (-1, 0, tile_px), (1, tile_px, tile_px)):
-        np.add.at(steps, (y + down, x + right), sign)
-    weights = steps.cumsum(0).cumsum(1)[:height, :width].reshape(-1)
-    flat = densities.reshape(-1, 3).astype(np.float64)
-    mean = weights @ flat / weights.sum()
-    centred = flat - mean
-    return mean, (centred * weights[:, None]).T @ centred / weights.sum()
-
-
-def pooled(parts: Sequence[Moments]) -> Moments:
-    """Of one source's images, each with the same weight."""
-    means, covariances = (np.stack(part) for part in zip(*parts, strict=True))
-    spread = means - means.mean(0)
-    return means.mean(0), covariances.mean(0) + spread.T @ spread / len(means)
-
-
-def _transport(own: Moments, common: Moments) -> Stain:
-    root = np.real(sqrtm(own[1] + _LEAST_VARIANCE * np.eye(3)))
-    back = np.linalg.inv(root)
-    matrix = back @ np.real(sqrtm(root @ common[1] @ root)) @ back
-    return Stain(matrix.astype(np.float32), (common[0] - own[0] @ matrix).astype(np.float32))
 
 
 @lru_cache(_KEPT_IMAGES)
