@@ -251,6 +251,8 @@ def main() -> None:
         stock = make_cohort(out, images, recipe, jobs=jobs)
     except TilesError as exc:
         parser.error(str(exc))
+    if stock.dropped:
+        print(f"no tile of theirs is half tissue: {', '.join(stock.dropped)}")
     report_cues(out, stock, recipe, tiles=tiles)
 
 
