@@ -17,7 +17,7 @@ from benchmarks.mosaics.cues import COLOURS, Measured, auc, cue_aucs, discrimina
 from benchmarks.mosaics.scenes import grow_lesion
 from benchmarks.mosaics.stains import DENSITIES, moments
 from benchmarks.mosaics.tiles import POOLS, LabelledImage, TilesError, crchistophenotypes, labelled_tiles, make_stock
-from benchmarks.tissue_mosaics import Recipe, make_cohort, plan_cohort
+from benchmarks.tissue_mosaics import Recipe, deal_labels, make_cohort, plan_cohort
 from pipeline.cohort.table import read_training_table
 from stages.geometry import Box, Mpp
 from stages.slide.files import open_slide
@@ -90,6 +90,15 @@ def test_the_table_is_one_to_train_on(cohort: Path) -> None:
     )
     assert all(s.path.is_file() and s.problem is None for s in slides)
     assert "truth" not in (cohort / "cohort.csv").read_text()
+
+
+def test_labels_are_dealt_evenly_over_looks() -> None:
+    """Half of each site's slides; the mean looks of the classes lie closer than one deal would leave them."""
+    rng = np.random.default_rng(0)
+    looks, sites = rng.normal(size=(40, 5)), np.arange(40) // 2 % 4
+    labels = deal_labels(looks, sites, rng)
+    assert all(labels[sites == site].mean() == 0.5 for site in range(4))
+    assert np.abs(looks[labels == 1].mean(0) - looks[labels == 0].mean(0)).max() < 0.2  # a single deal: about 0.5
 
 
 def test_a_slide_opens_as_a_pyramid(cohort: Path) -> None:
