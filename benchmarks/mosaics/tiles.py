@@ -140,7 +140,7 @@ def read_image(path: Path) -> Pixels:
     return array
 
 
-def make_stock(images: Sequence[LabelledImage], *, tile_px: int, seed: int) -> TileStock:
+def make_stock(images: Sequence[LabelledImage], *, tile_px: int, seed: int, stain_only: bool = False) -> TileStock:
     """Where to cut tiles, how to stain them alike, and two pools that share no source.
 
     Raises:
@@ -155,7 +155,7 @@ def make_stock(images: Sequence[LabelledImage], *, tile_px: int, seed: int) -> T
         else:
             dropped.append(image.path.name)
     pools = deal_sources(kept, seed=seed)
-    matches = match_sources(kept, corners, tile_px)
+    matches = match_sources(kept, corners, tile_px, stain_only=stain_only)
     return TileStock(
         tuple(kept),
         tuple(corners),
@@ -167,7 +167,7 @@ def make_stock(images: Sequence[LabelledImage], *, tile_px: int, seed: int) -> T
 
 
 def match_sources(
-    images: Sequence[LabelledImage], corners: Sequence[NDArray[np.int64]], tile_px: int
+    images: Sequence[LabelledImage], corners: Sequence[NDArray[np.int64]], tile_px: int, *, stain_only: bool
 ) -> dict[str, Match]:
     """Of each source, what brings its tiles to the mean source.
 
@@ -179,6 +179,8 @@ def match_sources(
     own = {source: pooled(parts) for source, parts in found.items()}
     mean, target = (np.mean([part[i] for part in own.values()], 0) for i in (0, 1))
     stains = {source: transport(part, (mean, target)) for source, part in own.items()}
+    if stain_only:
+        return {source: Match(stain, mean.astype(np.float32), 1.0, 1.0) for source, stain in stains.items()}
     contrasts: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     for image, places in zip(images, corners, strict=True):
         parts = parted(stains[image.source].of(DENSITIES[read_image(image.path)]))

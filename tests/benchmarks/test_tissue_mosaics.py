@@ -14,10 +14,11 @@ from PIL import Image
 from scipy import ndimage
 
 from benchmarks.mosaics.cues import COLOURS, Measured, auc, cue_aucs, discriminant, pixel_cues, pool_cues
+from benchmarks.mosaics.plan import Recipe, deal_labels, plan_cohort
 from benchmarks.mosaics.scenes import grow_lesion
-from benchmarks.mosaics.stains import DENSITIES, moments
+from benchmarks.mosaics.stains import DENSITIES, moments, parted
 from benchmarks.mosaics.tiles import POOLS, LabelledImage, TilesError, crchistophenotypes, labelled_tiles, make_stock
-from benchmarks.tissue_mosaics import Recipe, deal_labels, make_cohort, plan_cohort
+from benchmarks.tissue_mosaics import make_cohort
 from pipeline.cohort.table import read_training_table
 from stages.geometry import Box, Mpp
 from stages.slide.files import open_slide
@@ -57,17 +58,25 @@ def truth(out: Path, number: int) -> dict[str, NDArray[np.int64]]:
         return dict(file)
 
 
-def test_sources_are_brought_to_one_stain(images: list[LabelledImage]) -> None:
-    """Means and covariances of optical density that told the classes apart are the same for every source."""
-    stock = make_stock(images, tile_px=64, seed=0)
-    found: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {}
-    for i, image in enumerate(stock.images):
-        found.setdefault(image.source, []).append(moments(DENSITIES[stock.matched(i)], stock.corners[i], 64))
-    means = np.array([np.mean([part[0] for part in parts], 0) for parts in found.values()])
-    spreads = np.array([np.sqrt(np.trace(np.mean([part[1] for part in parts], 0))) for parts in found.values()])
-    assert len(found) == 6
+@pytest.mark.parametrize("stain_only", [False, True])
+def test_sources_are_brought_to_one_stain(stain_only: bool, images: list[LabelledImage]) -> None:
+    """Means and contrasts of optical density that told the classes apart are the same for every source, and unless it
+    is stain only, so are the contrasts of coarse structure."""
+    stock = make_stock(images, tile_px=64, seed=0, stain_only=stain_only)
+    sources = sorted({image.source for image in images})
+    assert len(sources) == 6
+    means, whole, coarse = [], [], []
+    for source in sources:
+        own = [i for i, image in enumerate(stock.images) if image.source == source]
+        densities = [DENSITIES[stock.matched(i)] for i in own]
+        found = [moments(d, stock.corners[i], 64) for i, d in zip(own, densities, strict=True)]
+        broad = [moments(parted(d)[1], stock.corners[i], 64) for i, d in zip(own, densities, strict=True)]
+        means.append(np.mean([mean for mean, _ in found], 0))
+        whole.append(np.sqrt(np.mean([np.trace(covariance) for _, covariance in found])))
+        coarse.append(np.sqrt(np.mean([np.trace(covariance) for _, covariance in broad])))
     assert np.ptp(means, axis=0).max() < 0.01
-    assert np.ptp(spreads) < 0.1 * spreads.mean()
+    assert np.ptp(whole) < 0.1 * np.mean(whole)
+    assert (np.ptp(coarse) < 0.1 * np.mean(coarse)) is not stain_only
 
 
 def test_pools_share_no_source_and_both_have_both_classes(images: list[LabelledImage]) -> None:
