@@ -130,10 +130,17 @@ def labelled_tiles(folder: Path, table: Path) -> list[LabelledImage]:
 
 @lru_cache(_KEPT_IMAGES)
 def read_image(path: Path) -> Pixels:
-    """Pixels (height, width, 3) of an image file or an array."""
+    """Pixels (height, width, 3) of an image file or an array.
+
+    Raises:
+        TilesError: it is none.
+    """
     if path.suffix != ".npy":
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB")).copy()
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image.convert("RGB")).copy()
+        except OSError as exc:
+            raise TilesError(f"{path} cannot be read as a picture: {exc}") from exc
     array: Pixels = np.load(path)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise TilesError(f"{path} holds {array.dtype} of shape {array.shape}, not uint8 (height, width, 3)")

@@ -17,7 +17,15 @@ from benchmarks.mosaics.cues import COLOURS, Measured, auc, cue_aucs, discrimina
 from benchmarks.mosaics.plan import Recipe, deal_labels, plan_cohort
 from benchmarks.mosaics.scenes import grow_lesion
 from benchmarks.mosaics.stains import DENSITIES, moments, parted
-from benchmarks.mosaics.tiles import POOLS, LabelledImage, TilesError, crchistophenotypes, labelled_tiles, make_stock
+from benchmarks.mosaics.tiles import (
+    POOLS,
+    LabelledImage,
+    TilesError,
+    crchistophenotypes,
+    labelled_tiles,
+    make_stock,
+    read_image,
+)
 from benchmarks.tissue_mosaics import make_cohort
 from pipeline.cohort.table import read_training_table
 from stages.geometry import Box, Mpp
@@ -215,6 +223,14 @@ def test_a_table_of_tiles_is_read_strictly(lines: str, says: str, tmp_path: Path
     (tmp_path / "labels.csv").write_text(lines)
     with pytest.raises(TilesError, match=says):
         labelled_tiles(tmp_path, tmp_path / "labels.csv")
+
+
+def test_a_tile_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"none")
+    np.save(tmp_path / "b.npy", np.zeros((90, 90)))
+    for name, says in (("a.png", "cannot be read as a picture"), ("b.npy", r"float64 of shape \(90, 90\)")):
+        with pytest.raises(TilesError, match=f"{name} .*{says}"):
+            read_image(tmp_path / name)
 
 
 def test_cues_find_what_tells_the_classes() -> None:
