@@ -22,6 +22,7 @@ _COARSE = 16
 _STAINS = hed_from_rgb.astype(np.float32)
 _BOOTSTRAPS = 400
 _RIDGE = 0.01
+_ON_GLASS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ def slide_measures(path: Path) -> dict[str, float]:
         pixels = tiff.pages[-1].asarray()
         level0 = tiff.pages[0].aspage().databytecounts
     grey = DENSITIES[pixels].mean(-1)
-    tissue = grey > GLASS_DENSITY
+    tissue = grey > np.quantile(grey, _ON_GLASS) + GLASS_DENSITY  # a scanner's glass may be grey
     shown = DENSITIES[pixels[tissue]].mean(0) @ _STAINS
     means = (*(float(v) for v in pixels[tissue].mean(0)), float(shown[0]), float(shown[1]))
     edges = [np.abs(np.diff(grey, axis=axis))[np.minimum(*_both(tissue, axis))].mean() for axis in (0, 1)]
