@@ -118,29 +118,29 @@ class AttentionConfig(_Section):
 
     kind: Literal["encoder", "learned", "hematoxylin", "uniform"] = Field(
         default="encoder",
-        description="encoder: the frozen encoder sees all tissue at coarse_mpp, and evidence of each class is looked for "
-        "there; learned: a small convolutional net on the thumbnail; hematoxylin, uniform: maps that need no training. "
-        "The last three learn the encoder, too.",
+        description="encoder: the frozen encoder sees all tissue at coarse_mpp, and evidence of each class is looked "
+        "for there; learned: a small convolutional net on the thumbnail; hematoxylin, uniform: maps that need no "
+        "training. The last three learn the encoder, too.",
     )
     coarse_mpp: float = Field(
         default=2.0,
         gt=0,
-        description="Micrometres per pixel at which the encoder sees all tissue, with kind: encoder only; at 2, where the "
-        "slide has such a level, that is some 7 % of its bytes. The cell pitch must be a whole multiple of it.",
+        description="Micrometres per pixel at which the encoder sees all tissue, with kind: encoder only; at 2, where "
+        "the slide has such a level, that is some 7 % of its bytes. The cell pitch must be a whole multiple of it.",
     )
     enlarge: float = Field(
         default=2.0,
         ge=1,
         le=16,
-        description="How many times the coarse patches are enlarged for the encoder, which sees little in a few pixels; "
-        "costs its square in time. Encoders of one size are always given that.",
+        description="How many times the coarse patches are enlarged for the encoder, which sees little in a few "
+        "pixels; costs its square in time. Encoders of one size are always given that.",
     )
     context: tuple[int, ...] = Field(
         default=(3, 5, 7),
         min_length=1,
         strict=False,
-        description="Sides, in cells, of the squares around a cell that its features are averaged over: a lesion is told by "
-        "cells that lie together. Odd; members of the ensemble take turns with them.",
+        description="Sides, in cells, of the squares around a cell that its features are averaged over: a lesion is "
+        "told by cells that lie together. Odd; members of the ensemble take turns with them.",
     )
     components: int = Field(
         default=64, ge=2, le=4096, description="Directions of the coarse features that are looked at: the most varied."
@@ -232,9 +232,9 @@ class EncoderConfig(_Section):
     name: str = Field(
         default="lite0",
         min_length=1,
-        description="With attention.kind: encoder, which is frozen: lite0, a small one of natural images that comes with "
-        "Saccade, or a released one (`saccade encoders` lists them), timm:MODEL, or the path of an .onnx file. Else, and "
-        "then trained end to end: small, the built-in one, or timm:MODEL.",
+        description="With attention.kind: encoder, which is frozen: lite0, a small one of natural images that comes "
+        "with Saccade, or a released one (`saccade encoders` lists them), timm:MODEL, or the path of an .onnx file. "
+        "Else, and then trained end to end: small, the built-in one, or timm:MODEL.",
     )
     dim: int = Field(default=64, ge=2, le=65_536, description="Length of the unit feature vector that the head reads.")
     weights: Path | None = Field(
@@ -255,14 +255,15 @@ class TrainingConfig(_Section):
         default=None,
         gt=0,
         le=1,
-        description="Peak step size of the optimiser; unset: 0.02 on a frozen encoder, else 0.001, as the method's paper.",
+        description="Peak step size of the optimiser; unset: 0.02 on a frozen encoder, else 0.001, as the method's "
+        "paper.",
     )
     members: int = Field(
         default=16,
         ge=1,
         le=1024,
-        description="Models that are fitted together, with attention.kind: encoder, each to a part of the patients; they "
-        "count by how well they do on the others.",
+        description="Models that are fitted together, with attention.kind: encoder, each to a part of the patients; "
+        "they count by how well they do on the others.",
     )
     attention_rate: float = Field(
         default=0.1,
@@ -344,8 +345,8 @@ class ReadingConfig(_Section):
     features: Path | None = Field(
         default=None,
         strict=False,
-        description="Folder, relative to this file, that keeps what a frozen encoder made of patches, for all trainings and "
-        "runs of a machine; unset: $SACCADE_CACHE, else the user's cache folder.",
+        description="Folder, relative to this file, that keeps what a frozen encoder made of patches, for all "
+        "trainings and runs of a machine; unset: $SACCADE_CACHE, else the user's cache folder.",
     )
     features_gb: float = Field(
         default=20.0, ge=0, description="Gigabytes that it may fill, some 2.5 kB for a patch; 0: nothing is kept."

@@ -45,7 +45,7 @@ def draw_bags(patients: Sequence[str], labels: Sequence[int], members: int, *, s
     if members == 1:
         return torch.ones(len(labels), 1)
     generator = torch.Generator().manual_seed(seed)
-    first = {patient: label for patient, label in reversed(list(zip(patients, labels, strict=True)))}
+    first = dict(reversed(list(zip(patients, labels, strict=True))))
     place = {patient: i for i, patient in enumerate(first)}
     drawn = torch.zeros(len(place), members)
     for kind in sorted(set(labels)):
@@ -65,9 +65,9 @@ def settle(
     """Let members count by how well they do on the slides that they did not see, and tell what they say of those."""
     logits: dict[int, Tensor] = {}
     for i in range(slides.count):
-        generator = torch.Generator(model.drawing_device).manual_seed(seed + i)
 
         def act(kept: list[int], views: list[View]) -> Tensor:
+            generator = torch.Generator(model.drawing_device).manual_seed(seed + kept[0])
             map_ = model.ask(views[0], each=True)
             (drawn,) = model.draw(views, [map_], samples=samples, generator=generator, judged=False)
             said = drawn.say(model.encode(views[0], drawn.cells[0].cpu().numpy())[None])

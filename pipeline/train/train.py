@@ -118,7 +118,7 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     try:
         untrained = build_model(spec, encoder_weights=config.encoder.weights)
-        encoder = untrained.backbone if isinstance(untrained, EvidenceModel) else untrained.encoder
+        encoder: Any = untrained.backbone if isinstance(untrained, EvidenceModel) else untrained.encoder
         encoder(torch.zeros(1, spec.patch_px, spec.patch_px, 3, dtype=torch.uint8))
     except (ValueError, ImportError) as exc:
         raise UsageError(f"encoder: {exc}") from exc
