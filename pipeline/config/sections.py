@@ -74,7 +74,7 @@ class ViewConfig(_Section):
         "thumbnail.",
     )
     patch_mpp: float = Field(
-        default=0.5,
+        default=1.0,
         gt=0,
         description="Micrometres per pixel of the patches: as fine as the encoder needs in order to tell the classes.",
     )
@@ -186,7 +186,7 @@ class SamplingConfig(_Section):
         description=f"How patches are drawn, all ways unbiased. {in_words()}.",
     )
     samples: int = Field(
-        default=32,
+        default=20,
         ge=2,
         le=1_000_000,
         description="Patches per slide at prediction, all told: what a prediction costs to read.",
