@@ -11,13 +11,17 @@ judge: with a few dozen slide labels a separate attention (gated or not) fits no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 START = 3.0
 """Score at the start of the cell that a member starts from, where the others have about 0 +- 1."""
 CANDIDATES = 8
-"""Cells of a slide, the ones that stand out most, among which a start is drawn."""
+"""Cells of a slide, the ones that stand out most, among which one is drawn to be tried."""
+TRIED = 24
+"""Cells that are tried for each member and class."""
 
 
 class EvidenceHeads(nn.Module):
@@ -68,24 +72,49 @@ class EvidenceHeads(nn.Module):
         return self.log_gain.exp()[:, None] * (attention * scores).sum(2) + self.bias
 
     @torch.no_grad()
-    def start(self, contexts: list[Tensor], labels: list[int], generator: torch.Generator) -> None:
-        """Start each member's evidence of a class from a cell that stands out on a slide of that class.
+    def start(
+        self, contexts: Sequence[Tensor], labels: Sequence[int], bags: Tensor, *, generator: torch.Generator
+    ) -> None:
+        """Start each member's evidence of a class from a cell that tells slides of that class from the others.
 
-        From nothing, a small lesion is a few per cent of every gradient; what stands out among a slide's own tissue,
-        together with its neighbours, is a better first guess, and needs no label but the slide's.
+        From nothing, a small lesion is a few per cent of every gradient. Some cells that stand out, with their
+        neighbours, among their own slide's tissue, on slides of the class, are tried as directions; the one whose
+        highest score of a slide best tells the member's slides of that class from its others is taken (by AUROC).
 
         Args:
             contexts: (scales, n, r), of each slide.
             labels: class of each slide.
+            bags: (slides, K), how often a member sees a slide.
             generator: on the CPU.
         """
+        classes, wanted = self.weight.shape[1], torch.tensor(labels)
+        tried = self.members * classes * TRIED
+        directions = self.weight.new_zeros(tried, self.weight.shape[2])
+        scale = torch.arange(self.members).repeat_interleave(classes * TRIED) % self.scales
+        for number in range(tried):
+            member, kind = number // (classes * TRIED), number // TRIED % classes
+            own = ((wanted == kind) & (bags[:, member] > 0)).nonzero().flatten()
+            if not len(own):
+                continue
+            chosen = own[torch.randint(len(own), (1,), generator=generator)]
+            context = contexts[int(chosen)][member % self.scales]
+            outstanding = context.square().sum(1).topk(min(CANDIDATES, len(context))).indices
+            cell = context[outstanding[torch.randint(len(outstanding), (1,), generator=generator)]][0]
+            directions[number] = START * cell / cell.square().sum().clamp(min=1e-6)
+        highest = directions.new_zeros(len(labels), tried)
+        for i, context in enumerate(contexts):
+            for one in range(self.scales):
+                mine = scale == one
+                highest[i, mine] = (context[one] @ directions[mine].T).amax(0)
         for member in range(self.members):
-            for kind in range(self.weight.shape[1]):
-                of_class = [i for i, label in enumerate(labels) if label == kind]
-                if not of_class:
-                    continue
-                chosen = of_class[int(torch.randint(len(of_class), (1,), generator=generator))]
-                context = contexts[chosen][member % self.scales]
-                outstanding = context.square().sum(1).topk(min(CANDIDATES, len(context))).indices
-                cell = context[outstanding[int(torch.randint(len(outstanding), (1,), generator=generator))]]
-                self.weight[member, kind] = START * cell / cell.square().sum().clamp(min=1e-6)
+            seen = bags[:, member] > 0
+            for kind in range(classes):
+                first = (member * classes + kind) * TRIED
+                found = [_auroc(highest[seen, first + j], wanted[seen] == kind) for j in range(TRIED)]
+                self.weight[member, kind] = directions[first + max(range(TRIED), key=found.__getitem__)]
+
+
+def _auroc(scores: Tensor, positive: Tensor) -> float:
+    """Share of the pairs of a positive and another in which the positive's score is higher; ties count half."""
+    apart = scores[positive][:, None] - scores[~positive]
+    return float(((apart > 0).double() + 0.5 * (apart == 0)).mean()) if apart.numel() else 0.5

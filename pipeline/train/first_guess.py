@@ -24,7 +24,13 @@ RIDGE = 0.1
 
 @torch.no_grad()
 def first_guess(
-    model: EvidenceModel, slides: TrainingSlides, labels: Sequence[int], *, seed: int, say: Callable[[str], None]
+    model: EvidenceModel,
+    slides: TrainingSlides,
+    labels: Sequence[int],
+    bags: Tensor,
+    *,
+    seed: int,
+    say: Callable[[str], None],
 ) -> None:
     """Fit the directions of coarse and fine features and the control variate, and start the heads.
 
@@ -57,8 +63,8 @@ def first_guess(
         found = slides.attempt([i], lambda kept, views: model.survey(views[0]).context.cpu())
         if found is not None:
             contexts.append(found[1])
-            known.append(labels[i])
-    model.heads.start(contexts, known, torch.Generator().manual_seed(seed))
+            known.append(i)
+    model.heads.start(contexts, [labels[i] for i in known], bags[known], generator=torch.Generator().manual_seed(seed))
     fresh = "" if model.store is None else f", {model.store.encoded - encoded} patches encoded, the others were known"
     say(f"first guess: coarse features foretell {1 - float(left):.0%} of the fine ones' variance{fresh}")
 

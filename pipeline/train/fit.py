@@ -88,14 +88,14 @@ def fit(
     """
     chosen = find_device(device)
     slides = TrainingSlides(len(labels), view, leave_out, lost)
+    weights = torch.ones(len(labels), model.spec.members) if bags is None else bags
     if not checkpoint.exists():
         slides.phase = "the warm-up"
         if isinstance(model, EvidenceModel):
-            first_guess(model, slides, labels, seed=seed, say=say)
+            first_guess(model, slides, labels, weights, seed=seed, say=say)
         elif isinstance(model, AttentionSampler):
             warm_attention(model, slides, passes=warm_up, seed=seed, say=say)
             _standardise(model, slides, samples=samples, seed=seed)
-    weights = torch.ones(len(labels), 1) if bags is None else bags
     if class_weights == "balanced":
         weights = weights * _slide_weights(torch.tensor(labels))[:, None]
     module = _Fitting(
