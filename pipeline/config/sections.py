@@ -143,7 +143,7 @@ class AttentionConfig(_Section):
         "told by cells that lie together. Odd; members of the ensemble take turns with them.",
     )
     components: int = Field(
-        default=64, ge=2, le=4096, description="Directions of the coarse features that are looked at: the most varied."
+        default=128, ge=2, le=4096, description="Directions of the coarse features that are looked at: the most varied."
     )
     fine_components: int = Field(default=32, ge=2, le=4096, description="The same of the patches' features.")
     uniform: float = Field(
