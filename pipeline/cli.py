@@ -169,6 +169,16 @@ def run(
     ] = "auto",
     workers: Workers = 0,
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler to use instead.")] = None,
+    encoder_weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights of the model's frozen encoder; default: those that its name stands for."),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that keeps what a frozen encoder makes of patches; default: the user's cache folder."
+        ),
+    ] = None,
 ) -> None:
     """Predict every slide of TARGET, with intervals and attention overlays; a rerun does only what is missing."""
     from pipeline import commands
@@ -190,6 +200,8 @@ def run(
             device=device,
             workers=workers,
             scheduler=scheduler,
+            encoder_weights=encoder_weights,
+            features=features,
             progress=progress,
             command=sys.argv,
         )

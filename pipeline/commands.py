@@ -60,12 +60,13 @@ def open_slide(path: AnyPath, *, mpp: float | None = None) -> Slide:
 
 
 @computing()
-def load_model(path: AnyPath, *, device: str = "auto") -> SlideModel:
+def load_model(path: AnyPath, *, device: str = "auto", encoder_weights: AnyPath | None = None) -> SlideModel:
     """Load a model that `train` wrote: a torch module in evaluation mode. Nothing in the file is ever executed.
 
     Args:
         path: the checkpoint, `model.safetensors`, or the folder that `train` wrote it to.
         device: "auto" ("cuda" where there is a GPU for it, else "cpu"), "cpu", "cuda", "cuda:N" or "mps".
+        encoder_weights: of its frozen encoder, where they are not those that the encoder's name stands for.
 
     Raises:
         UsageError: missing, damaged, not one of ours; or no such device.
@@ -77,8 +78,10 @@ def load_model(path: AnyPath, *, device: str = "auto") -> SlideModel:
         (('normal', 'tumour'), 0.5, 16)
     """
     from pipeline.model import checkpoint
+    from pipeline.model.build import keep_features
 
-    return checkpoint.load_model(Path(path), device=device)
+    weights = None if encoder_weights is None else Path(encoder_weights)
+    return keep_features(checkpoint.load_model(Path(path), device=device, encoder_weights=weights))
 
 
 @computing()
@@ -147,6 +150,8 @@ def run(
     device: str = "auto",
     workers: int = 0,
     scheduler: str | None = None,
+    encoder_weights: AnyPath | None = None,
+    features: AnyPath | None = None,
     progress: Progress | None = None,
     command: Sequence[str] = ("saccade.run",),
 ) -> RunSummary:
@@ -167,6 +172,9 @@ def run(
         device: see `load_model`.
         workers: worker processes; 0 works in this one. From a script, call it under ``if __name__ == "__main__":``.
         scheduler: address of a dask scheduler, whose workers are used instead.
+        encoder_weights: see `load_model`.
+        features: folder that keeps what a frozen encoder makes of patches; default: $SACCADE_CACHE, else the user's
+            cache folder.
         progress: called with (slides finished, slides in all, a line about the last one).
         command: what run.json records as the command.
 
@@ -199,6 +207,8 @@ def run(
         seed=seed,
         device=device,
         strict=strict,
+        encoder_weights=None if encoder_weights is None else Path(encoder_weights),
+        features=None if features is None else Path(features),
     )
     return run_cohort(
         cohort, Path(out), settings, workers=workers, scheduler=scheduler, progress=progress, command=command

@@ -54,7 +54,11 @@ def run_demo(out: Path, *, seed: int, say: Say) -> dict[str, Any]:
     say("2/3 training on slide labels")
     config = override_config(
         load_config(shipped_config("demo.yaml")),
-        [f"cohort.table={json.dumps(str(table.resolve()))}", f"training.seed={seed}"],
+        [
+            f"cohort.table={json.dumps(str(table.resolve()))}",
+            f"training.seed={seed}",
+            f"reading.features={json.dumps(str((out / 'features').resolve()))}",
+        ],
     )
     train_cohort(config, out / "training", say=say)
     lap("training")
@@ -66,7 +70,7 @@ def run_demo(out: Path, *, seed: int, say: Say) -> dict[str, Any]:
     summary = run_cohort(
         unseen,
         out / "run",
-        RunSettings(model=checkpoint, seed=seed),
+        RunSettings(model=checkpoint, seed=seed, features=out / "features"),
         progress=lambda n, total, line: say(f"[{n}/{total}] {line}"),
     )
     lap("prediction")

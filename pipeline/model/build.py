@@ -11,19 +11,16 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
 from stages.encoder.backbone import Backbone
-from stages.encoder.feature_store import FeatureStore
+from stages.encoder.feature_store import default_feature_folder, feature_store
 from stages.encoder.load import load_backbone
 
 
-def build_model(
-    spec: ModelSpec, *, encoder_weights: Path | None = None, store: FeatureStore | None = None, **known: Any
-) -> SlideModel:
+def build_model(spec: ModelSpec, *, encoder_weights: Path | None = None, **known: Any) -> SlideModel:
     """An untrained model.
 
     Args:
         spec: what it is.
         encoder_weights: in place of the encoder's own.
-        store: where the features of a frozen encoder are kept; None: they are not.
         known: what else a model knows: see `SlideModel`.
 
     Raises:
@@ -32,7 +29,20 @@ def build_model(
     """
     if spec.coarse_mpp is None:
         return AttentionSampler(spec, encoder_weights=encoder_weights, **known)
-    return EvidenceModel(spec, backbone=backbone_of(spec.encoder, encoder_weights), store=store, **known)
+    return EvidenceModel(spec, backbone=backbone_of(spec.encoder, encoder_weights), **known)
+
+
+def keep_features(model: SlideModel, folder: Path | None = None, *, gigabytes: float = 20.0) -> SlideModel:
+    """Let a model on a frozen encoder keep what it encodes, so that no patch is encoded twice on a machine.
+
+    Args:
+        model: any.
+        folder: None: `stages.encoder.feature_store.default_feature_folder`.
+        gigabytes: that the folder may fill; 0: nothing is kept.
+    """
+    if isinstance(model, EvidenceModel):
+        model.store = feature_store(folder or default_feature_folder(), gigabytes=gigabytes) if gigabytes else None
+    return model
 
 
 @lru_cache(maxsize=1)

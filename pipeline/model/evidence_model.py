@@ -19,6 +19,7 @@ from stages.attention import UniformAttention
 from stages.context import Whitening, neighbourhood, standardised
 from stages.encoder.backbone import Backbone
 from stages.encoder.feature_store import FeatureKey, FeatureStore
+from stages.encoder.feature_table import rounded
 from stages.evidence import EvidenceHeads
 from stages.sampling.estimate import smooth
 
@@ -131,7 +132,7 @@ class EvidenceModel(SlideModel):
             return np.concatenate(blocks)
 
         if self.store is None or key is None:
-            found = encode(cells)
+            found = rounded(encode(cells))
         else:
             found = self.store.features(key(backbone.card.identity, backbone.dim), cells, encode)
         return torch.from_numpy(found).to(self.device)

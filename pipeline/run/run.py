@@ -83,7 +83,8 @@ def run_cohort(
     # a device that is not here may be where the scheduler's workers are; ours load the model themselves
     if scheduler is None:
         find_device(settings.device)
-    spec = load_model(settings.model, device="cpu" if workers or scheduler else settings.device).spec
+    device = "cpu" if workers or scheduler else settings.device
+    spec = load_model(settings.model, device=device, encoder_weights=settings.encoder_weights).spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
     prediction_columns(spec.classes)  # names that collide would be told at the end only

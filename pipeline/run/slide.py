@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError, reason_of
+from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.attention_map import write_attention_zarr
@@ -40,6 +41,8 @@ class RunSettings:
         seed: of the draws; each slide's own seed follows from it and the slide's content.
         device: "auto" is a GPU where the worker has one.
         strict: refuse slides whose resolution something else in the file contradicts.
+        encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
+        features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
     """
 
     model: Path
@@ -50,6 +53,8 @@ class RunSettings:
     seed: int = 0
     device: str = "auto"
     strict: bool = False
+    encoder_weights: Path | None = None
+    features: Path | None = None
 
 
 def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
@@ -70,7 +75,7 @@ def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
 
 
 def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float) -> dict[str, Any]:
-    model = _worker_model(settings.model, digest, settings.device)
+    model = _worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
     mpp = slide.mpp if slide.mpp is not None else settings.mpp
     folder = out / "slides" / slide.slide_id
     opened = open_pyramid(slide.path, mpp=mpp)
@@ -162,7 +167,9 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
 
 
 @lru_cache(maxsize=1)
-def _worker_model(path: Path, digest: str, device: str) -> SlideModel:
+def _worker_model(
+    path: Path, digest: str, device: str, encoder_weights: Path | None, features: Path | None
+) -> SlideModel:
     if model_digest(path) != digest:
         raise UsageError(f"{path} changed while the run was going on: start it again")
-    return load_model(path, device=device)
+    return keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)

@@ -16,7 +16,7 @@ from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.device import find_device
 from pipeline.errors import UsageError, reason_of
-from pipeline.model.build import build_model
+from pipeline.model.build import build_model, keep_features
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.look import Look
@@ -32,7 +32,6 @@ from pipeline.train.key import differences, made_of
 from pipeline.train.looks import Looks
 from pipeline.train.slides import TrainingSlides
 from stages.appearance import FEWEST, cohort_appearance
-from stages.encoder.feature_store import FeatureStore, default_feature_folder, feature_store
 from stages.pyramid.chunk_cache import chunk_cache
 from stages.slide.facts import SlideError
 
@@ -77,11 +76,8 @@ def _on_frozen(config: Config) -> dict[str, Any]:
     }
 
 
-def _feature_store(config: Config) -> FeatureStore | None:
-    told = config.reading
-    if config.attention.kind != "encoder" or not told.features_gb:
-        return None
-    return feature_store(told.features or default_feature_folder(), gigabytes=told.features_gb)
+def _keeping(model: SlideModel, config: Config) -> SlideModel:
+    return keep_features(model, config.reading.features, gigabytes=config.reading.features_gb)
 
 
 def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -> dict[str, Any]:
@@ -208,7 +204,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
             for slide in job.train + chosen:
                 if slide.slide_id in earlier["left_out"]:
                     looks.leave_out(slide, earlier["left_out"][slide.slide_id])
-            return _with_store(load_model(job.model, encoder_weights=config.encoder.weights), config)
+            return _keeping(load_model(job.model, encoder_weights=config.encoder.weights), config)
         place = aside(job)
         say(f"{job.model} is of another training: {'; '.join(changes)}; it moves to {place} when the new one is there")
     begun, key = begin(job, made)
@@ -224,7 +220,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
         _refuse_lost_class(job, spec, looks)
 
     torch.manual_seed(config.training.seed)
-    model = build_model(spec, encoder_weights=config.encoder.weights, store=_feature_store(config))
+    model = _keeping(build_model(spec, encoder_weights=config.encoder.weights), config)
     started = time.perf_counter()
     from pipeline.train.fit import fit  # Lightning takes seconds to import
 
@@ -293,12 +289,6 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
     begun.unlink(missing_ok=True)
     count = sum(slide.slide_id not in looks.excluded for slide in job.train)
     say(f"fitted on {count} slides in {done['seconds']:.0f} s: {job.model}")
-    return model
-
-
-def _with_store(model: SlideModel, config: Config) -> SlideModel:
-    if isinstance(model, EvidenceModel):
-        model.store = _feature_store(config)
     return model
 
 
