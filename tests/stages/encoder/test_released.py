@@ -84,6 +84,15 @@ def test_a_release_of_transformers_layout_gives_what_a_plain_pass_gives(tmp_path
     assert folder.card.digest == memory.card.digest
 
 
+def test_positions_are_resampled_as_the_layouts_own_code_does(tmp_path: Path) -> None:
+    """Pictures of 224 px by weights that were trained on 518: transformers does not smooth, timm would."""
+    transformers = encoders.needs("transformers", "transformers")
+    config = transformers.Dinov2WithRegistersConfig(image_size=518, patch_size=14, num_hidden_layers=1)
+    network = encoders.random(lambda: transformers.Dinov2WithRegistersModel(config))
+    network.save_pretrained(tmp_path)
+    alike(load_backbone("hibou-b", weights=tmp_path)(patches(1, 224)), plainly("hibou-b", network, patches(1, 224)))
+
+
 @pytest.mark.slow
 def test_a_giant_of_full_size_gives_what_a_plain_pass_gives(tmp_path: Path) -> None:
     """H-optimus: 1.1 billion parameters, forty blocks, and nothing to note."""
