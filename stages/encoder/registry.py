@@ -159,7 +159,6 @@ RELEASES: tuple[Release, ...] = (
         registers=4,
         colours=H_OPTIMUS,
         licence=APACHE,
-        gated=True,
     ),
     Release(
         name="h-optimus-1",

@@ -34,7 +34,14 @@ def test_it_is_frozen_in_training_too(lite0: Backbone) -> None:
     torch.testing.assert_close(features[:1], alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 64, 64, 3)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        torch.zeros(2, 3, 64, 64, dtype=torch.uint8),
+        torch.zeros(2, 64, 64, 3),
+        torch.zeros(2, 64, 48, 3, dtype=torch.uint8),
+    ],
+)
 def test_patches_of_another_shape_or_type_are_refused(lite0: Backbone, bad: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"expected patches \(N, P, P, 3\) of uint8"):
         lite0(bad)

@@ -36,6 +36,7 @@ def alike(found: Tensor, expected: Tensor) -> None:
         ("resnet18", 96, IMAGENET, 512),
         ("vit_tiny_patch16_224", 224, HALVES, 192),
         ("test_convnext", 64, HALVES, 64),
+        ("test_vit2", 160, HALVES, 64),
     ],
 )
 @pytest.mark.parametrize("headed", [True, False])
@@ -134,3 +135,5 @@ def test_its_blocks_learn_from_the_last(timm: Any) -> None:
 def test_tokens_are_of_transformers_only(timm: Any) -> None:
     with pytest.raises(ValueError, match="timm:resnet18 has no tokens of which 'cls' could be the feature"):
         load_backbone("timm:resnet18", weights="random", readout="cls")
+    with pytest.raises(ValueError, match="timm:test_vit2 has no class token"):
+        load_backbone("timm:test_vit2", weights="random", readout="cls")
