@@ -13,7 +13,6 @@ from torch import nn
 
 from stages.encoder.backbone import Backbone
 from stages.encoder.card import EncoderCard
-from stages.encoder.layers import blocks_of
 from stages.encoder.load import load_backbone
 
 
@@ -132,16 +131,3 @@ def test_the_centre_is_cut_out_after_resizing() -> None:
     batch[:, 2:10, 2:10] = 100
     assert Backbone(pooled, card)(batch).tolist() == [[100.0] * 3]
     assert Backbone(pooled, replace(card, crop=None))(batch).max() < 50
-
-
-def test_blocks_are_found_whatever_they_are_called() -> None:
-    def pair() -> nn.Sequential:
-        return nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
-
-    flat, stages, numbered = nn.Module(), nn.Module(), nn.Module()
-    flat.blocks = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())
-    stages.stages = nn.Sequential(pair(), pair())
-    numbered.layer1, numbered.layer2 = pair(), pair()
-    assert [len(blocks_of(body)) for body in (flat, stages, numbered)] == [3, 4, 4]
-    with pytest.raises(ValueError, match="no blocks that are known as such"):
-        blocks_of(nn.Linear(1, 1))
