@@ -97,6 +97,35 @@ def info(
 
 
 @app.command()
+def encoders(
+    name: Annotated[
+        str | None, typer.Argument(help="One of them, timm:MODEL, or an .onnx or .pt2 file; without: the list.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Check this file, or folder as the hub gives it, as the encoder's weights.")
+    ] = None,
+    hub: Annotated[Path | None, typer.Option(help="Folder of models, ORG/MODEL; default: the hub's own cache.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Run a .pt2 file, which may hold any code.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Which pretrained encoders there are, how to get one, and whether a local file of weights is what it should be."""
+    from pipeline.encoders import check, described, listed, render, table
+
+    if name is None:
+        if weights is not None:
+            raise typer.BadParameter("weights of which encoder? name it", param_hint="NAME")
+        found: Any = listed(hub)
+    else:
+        found = (weights is None and described(name, hub)) or check(name, weights, hub=hub, trust=trust)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        typer.echo(table(found) if name is None else render(found))
+
+
+@app.command()
 def cache(
     target: Target,
     out: Annotated[Path, typer.Option(help="Folder for the pyramids, one <slide_id>.ome.zarr each.")],

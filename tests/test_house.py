@@ -65,17 +65,20 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "patches": (),
         "augmentation": (),
         "encoder": (
-            "patch_encoder",
-            "built_in",
-            "timm_models",
-            "build",
-            "card",
-            "weights",
-            "lite0",
-            "backbone",
-            "load",
-            "feature_table",
-            "feature_store",
+            *("patch_encoder", "built_in", "timm_models", "build", "card", "registry", "hub", "weights"),
+            *(
+                "layers",
+                "lite0",
+                "backbone",
+                "sources",
+                "layouts",
+                "vit",
+                "released",
+                "timm_backbone",
+                "exported",
+                "load",
+            ),
+            *("feature_table", "feature_store"),
         ),
         "context": (),
         "evidence": (),
@@ -107,6 +110,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "run": ("workers", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
+        "encoders": (),
         "cache": (),
         "commands": (),
         "exits": (),
@@ -220,5 +224,5 @@ print([module for module in heavy if module in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("demo", "info", "cache", "train", "run"):
+    for command in ("demo", "info", "encoders", "cache", "train", "run"):
         assert command in done.stdout

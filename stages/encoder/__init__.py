@@ -1,4 +1,4 @@
-"""Patches to unit features: the built-in network, any timm model, or a local checkpoint of either."""
+"""Patches to features: pretrained encoders as data, frozen or learning; small networks trained from the start."""
 
 import lazy_loader
 

@@ -54,9 +54,10 @@ class Backbone(nn.Module):
         """Patches (N, P, P, 3) uint8 -> features (N, dim) float32.
 
         Raises:
-            ValueError: the patches have another shape or type.
+            ValueError: the patches have another shape or type, or what comes out of the network is no feature.
         """
-        if patches.ndim != 4 or patches.shape[-1] != 3 or patches.dtype != torch.uint8:
+        square = patches.ndim == 4 and patches.shape[1] == patches.shape[2]
+        if not square or patches.shape[-1] != 3 or patches.dtype != torch.uint8:
             raise ValueError(
                 f"expected patches (N, P, P, 3) of uint8, found {tuple(patches.shape)} of {patches.dtype}; "
                 "pass RGB pixels as they were read"
@@ -73,6 +74,8 @@ class Backbone(nn.Module):
                 f"{self.card.name} gives {tuple(features.shape)}, expected {(len(patches), self.dim)}: of a "
                 "transformer's tokens say which are the feature, by readout"
             )
+        if self.frozen and not bool(features.isfinite().all()):
+            raise ValueError(f"{self.card.name} gives features that are no numbers: get its weights again")
         return features.float()
 
     def prepare(self, patches: Tensor) -> Tensor:

@@ -76,6 +76,18 @@ class Shapes:
         return self.grid * self.patch
 
 
+def layout_of(state: Mapping[str, Tensor]) -> Layout:
+    """Whose names a vision transformer's tensors have.
+
+    Raises:
+        WeightsError: no vision transformer.
+    """
+    prefix, anchor = _anchor(state)
+    if f"{prefix}mask_token" in state or f"{prefix}register_tokens" in state:
+        return "dinov2"
+    return ANCHORS[anchor]
+
+
 def canonical(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Layout]:
     """A vision transformer's tensors by timm's names, float32, without heads, prefixes and what else is beside them.
 
@@ -84,11 +96,8 @@ def canonical(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Layout]:
     Raises:
         WeightsError: no vision transformer.
     """
-    prefix, anchor = _anchor(state)
-    layout = ANCHORS[anchor]
+    (prefix, _), layout = _anchor(state), layout_of(state)
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    if layout == "timm" and ("mask_token" in own or "register_tokens" in own):
-        layout = "dinov2"
     own = {name: tensor.float() for name, tensor in own.items() if not _dropped(name)}
     if layout == "transformers":
         own = _joined({_renamed(name, _TRANSFORMERS): tensor for name, tensor in own.items()})
@@ -135,18 +144,19 @@ def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
 def resampled(state: dict[str, Tensor], *, grid: int, layout: Layout) -> dict[str, Tensor]:
     """The tensors with the position embedding of another grid of patches, as the layout's own code makes it.
 
-    That of DINOv2 without registers asks for a tenth of a patch more than there is, against rounding, and does not
-    smooth; nor does transformers'.
+    For a coarser grid timm smooths it, and so do DINOv2 and transformers where there are registers; without them they
+    do not, and DINOv2 asks for a tenth of a patch more than there is, against rounding.
     """
     old = state["pos_embed"]
     side = isqrt(old.shape[1])
     if side == grid:
         return state
     picture = old.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    if layout == "dinov2" and "reg_token" not in state:
+    smooth = layout == "timm" or "reg_token" in state
+    if layout == "dinov2" and not smooth:
         made = interpolate(picture, scale_factor=(grid + 0.1) / side, mode="bicubic")
     else:
-        made = interpolate(picture, size=(grid, grid), mode="bicubic", antialias=layout != "transformers")
+        made = interpolate(picture, size=(grid, grid), mode="bicubic", antialias=smooth)
     return {**state, "pos_embed": made.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)}
 
 

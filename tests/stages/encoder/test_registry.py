@@ -1,0 +1,28 @@
+"""The table of released encoders: every row holds together, and is found by its names."""
+
+from __future__ import annotations
+
+import pytest
+
+from stages.encoder.registry import RELEASES, Release, release, unknown
+
+
+@pytest.mark.parametrize("row", RELEASES, ids=lambda row: row.name)
+def test_every_row_holds_together(row: Release) -> None:
+    """Patches and heads fit, the feature is made of whole tokens, and it is found by its name and by its hub's."""
+    card = row.card()
+    assert row.size.width % row.size.heads == 0
+    assert row.px % row.patch == 0
+    if not row.own_code:
+        assert row.dim == row.size.width * {"cls": 1, "cls+mean": 2}[row.readout]
+    assert release(row.name) is release(row.hub.upper()) is row
+    assert card.misfit(px=row.resize or row.px, mpp=row.mpp[0]) == []
+
+
+def test_there_are_sixteen_and_more_and_no_two_alike() -> None:
+    assert len({row.name for row in RELEASES}) == len({row.hub for row in RELEASES}) == len(RELEASES) >= 16
+
+
+def test_an_unknown_name_is_told_the_nearest() -> None:
+    assert "unknown encoder 'virchow3'; there is virchow, virchow2" in unknown("virchow3")
+    assert all(row.name in unknown("?") for row in RELEASES)
