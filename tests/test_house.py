@@ -78,7 +78,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "exported",
                 "load",
             ),
-            *("feature_table", "feature_store"),
+            *("tuned", "feature_table", "feature_store"),
         ),
         "context": (),
         "evidence": (),

@@ -242,6 +242,16 @@ class EncoderConfig(_Section):
         strict=False,
         description="Local checkpoint or hub folder of the encoder, relative to this file, so that it works offline.",
     )
+    tune: int = Field(
+        default=0,
+        ge=0,
+        description="Last blocks of a pretrained encoder that learn with the rest, with attention.kind: learned, "
+        "hematoxylin or uniform; their steps fall from the last to the first. 0: none; an untrained one learns whole.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="What a frozen encoder computes in; bfloat16 is faster where the processor knows it.",
+    )
 
 
 class TrainingConfig(_Section):
@@ -369,10 +379,15 @@ class Config(_Section):
         inner, view = self.attention.inner_mpp, self.view
         if self.attention.kind == "encoder":
             self._coarse_fits()
-        elif self.encoder.name != "small" and not self.encoder.name.startswith("timm:"):
+        elif not (self.encoder.tune or self.encoder.name == "small" or self.encoder.name.startswith("timm:")):
             raise ValueError(
                 f"encoder.name {self.encoder.name!r} is frozen and needs attention.kind: encoder, found "
-                f"{self.attention.kind}; or use encoder.name: small"
+                f"{self.attention.kind}; or let its last blocks learn with encoder.tune, or use encoder.name: small"
+            )
+        if self.encoder.tune and (self.attention.kind == "encoder" or self.encoder.name == "small"):
+            raise ValueError(
+                "encoder.tune is for a pretrained encoder with attention.kind: learned, hematoxylin or uniform; "
+                f"found {self.encoder.name} with {self.attention.kind}"
             )
         if self.sampling.control_variate and (inner is not None or self.attention.kind != "learned"):
             raise ValueError(

@@ -11,6 +11,7 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
 from stages.encoder.backbone import Backbone
+from stages.encoder.card import Precision
 from stages.encoder.feature_store import default_feature_folder, feature_store
 from stages.encoder.load import load_backbone
 
@@ -29,7 +30,7 @@ def build_model(spec: ModelSpec, *, encoder_weights: Path | None = None, **known
     """
     if spec.coarse_mpp is None:
         return AttentionSampler(spec, encoder_weights=encoder_weights, **known)
-    return EvidenceModel(spec, backbone=backbone_of(spec.encoder, encoder_weights), **known)
+    return EvidenceModel(spec, backbone=backbone_of(spec.encoder, encoder_weights, spec.precision), **known)
 
 
 def keep_features(model: SlideModel, folder: Path | None = None, *, gigabytes: float = 20.0) -> SlideModel:
@@ -46,6 +47,6 @@ def keep_features(model: SlideModel, folder: Path | None = None, *, gigabytes: f
 
 
 @lru_cache(maxsize=1)
-def backbone_of(name: str, weights: Path | None) -> Backbone:
+def backbone_of(name: str, weights: Path | None, precision: Precision) -> Backbone:
     """The frozen encoder; folds and models of one process share it."""
-    return load_backbone(name, weights=weights)
+    return load_backbone(name, weights=weights, precision=precision)

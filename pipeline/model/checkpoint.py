@@ -28,6 +28,7 @@ from pipeline.model.values import ModelSpec
 from stages.appearance import VERSION, CohortAppearance, Distribution
 from stages.disk import new_file, refusal
 from stages.encoder.card import EncoderCard
+from stages.encoder.sources import RANDOM
 from stages.prediction.intervals import Calibration
 
 FORMAT = "saccade-2"
@@ -111,9 +112,10 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
         spec.setdefault("region_margin", False)  # not in checkpoints of before there was one
         if "context" in spec:
             spec["context"] = tuple(spec["context"])
+        told = ModelSpec(**spec)
         model = build_model(
-            ModelSpec(**spec),
-            encoder_weights=encoder_weights,
+            told,
+            encoder_weights=Path(RANDOM) if told.tune else encoder_weights,  # what was tuned is in the file
             calibration=_calibration(metadata.get("calibration")),
             trained_on=json.loads(metadata.get("trained_on", "[]")),
             appearance=_appearance(metadata.get("appearance")),

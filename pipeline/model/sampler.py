@@ -17,6 +17,9 @@ from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
 from stages.attention import ThumbnailAttention, build_attention, masked_log_softmax
 from stages.encoder.build import build_encoder
+from stages.encoder.load import load_backbone
+from stages.encoder.patch_encoder import PatchEncoder
+from stages.encoder.tuned import tuned_encoder
 
 FEATURE_SCALE = 10.0
 """The head reads ``FEATURE_SCALE * Phi``: unit features alone would keep its logits, and its gradients, small."""
@@ -36,7 +39,7 @@ class AttentionSampler(SlideModel):
         self.inner = None
         if spec.inner_mpp:
             self.inner = ThumbnailAttention(cell_px=spec.inner_cell_px, surrounded=spec.region_margin)
-        self.encoder = build_encoder(spec.encoder, dim=spec.dim, pretrained_path=encoder_weights)
+        self.encoder = _encoder(spec, encoder_weights)
         self.head = nn.Linear(spec.dim, len(spec.classes))
         self.control = nn.Linear(self.attention.channels, spec.dim) if spec.control else None  # type: ignore[arg-type]
         self.feature_dim = spec.dim
@@ -110,3 +113,9 @@ class AttentionSampler(SlideModel):
         weight: Tensor = self.head.weight
         said = FEATURE_SCALE * features.to(weight.dtype).to(self.device) @ weight.T
         return said.unsqueeze(-2).to(features.device)
+
+
+def _encoder(spec: ModelSpec, weights: Path | None) -> PatchEncoder:
+    if spec.tune:
+        return tuned_encoder(load_backbone(spec.encoder, weights=weights), spec.dim, last=spec.tune)
+    return build_encoder(spec.encoder, dim=spec.dim, pretrained_path=weights)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stages.encoder.card import Precision
 from stages.encoder.feature_store import FeatureKey
 from stages.prediction.predict import Prediction
 from stages.sampling.designs import Draw
@@ -40,6 +41,8 @@ class ModelSpec:
         components, fine_components: directions of coarse and of fine features that are looked at.
         members: models that are fitted, each to a part of the patients, and predict together.
         uniform: share of the draw that goes evenly over the tissue.
+        tune: last blocks of a pretrained encoder that learn with the rest, end to end; 0: all of an untrained one.
+        precision: what a frozen encoder computes in.
     """
 
     classes: tuple[str, ...]
@@ -64,6 +67,8 @@ class ModelSpec:
     fine_components: int = 0
     members: int = 1
     uniform: float = 0.0
+    tune: int = 0
+    precision: Precision = "float32"
 
     @property
     def cell_px(self) -> int:

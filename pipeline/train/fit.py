@@ -25,6 +25,7 @@ from pipeline.train.slides import LeaveOut, TrainingSlides
 from pipeline.train.warm_up import warm_up as warm_attention
 from stages.augmentation import turned
 from stages.disk import new_file
+from stages.encoder.tuned import TunedEncoder
 from stages.torchvision import admit_torchvision
 
 with warnings.catch_warnings():  # other people's deprecations, at import
@@ -40,6 +41,8 @@ STANDARDISE_SLIDES = 16
 """Slides whose drawn patches set the scale of the features before training."""
 COARSE_SHARE = 0.3
 """Of the epochs: in these a model on a frozen encoder learns from the coarse scale alone."""
+RATE_DECAY = 0.65
+"""Step size of a pretrained encoder's block as a share of the block's above it (as BEiT and MAE tune: 0.65 to 0.75)."""
 DIVERGED = 1e10
 """A weight beyond this is no use to anyone."""
 
@@ -256,9 +259,13 @@ class _Fitting(lightning.LightningModule):
         nets = [module for module in (self.model.attention, self.model.inner) if module is not None]
         attention = [p for module in nets for p in module.parameters()]  # none in the maps that need no training
         chosen = {id(p) for p in attention}
-        others = [p for p in self.model.parameters() if id(p) not in chosen]
+        encoder = self.model.encoder if isinstance(self.model, AttentionSampler) else None
+        tuned = encoder.parameter_groups(self._rates[1], RATE_DECAY) if isinstance(encoder, TunedEncoder) else []
+        chosen |= {id(p) for group in tuned for p in group["params"]}
+        others = [p for p in self.model.parameters() if id(p) not in chosen and p.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": p, "lr": r} for p, r in zip((attention, others), self._rates, strict=True) if p
+            *({"params": p, "lr": r} for p, r in zip((attention, others), self._rates, strict=True) if p),
+            *tuned,
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=self._weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)

@@ -58,6 +58,7 @@ def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
         region_cells=config.attention.region_cells if config.attention.inner_mpp else 1,
         region_samples=config.attention.region_samples if config.attention.inner_mpp else 1,
         snap=config.sampling.snap,
+        tune=config.encoder.tune,
         **(_on_frozen(config) if config.attention.kind == "encoder" else {}),
     )
 
@@ -72,6 +73,7 @@ def _on_frozen(config: Config) -> dict[str, Any]:
         "components": told.components,
         "fine_components": told.fine_components,
         "uniform": told.uniform,
+        "precision": config.encoder.precision,
         "members": config.training.members,
     }
 
