@@ -91,9 +91,7 @@ def test_the_neighbourhood_is_the_mean_over_tissue_in_the_square(shape: tuple[in
     assert found.shape == (4, len(places), 4)
     for scale, side in enumerate((1, 3, 5, 7)):
         for i, (row, column) in enumerate(places):
-            near = [
-                j for j, (y, x) in enumerate(places) if abs(y - row) <= side // 2 and abs(x - column) <= side // 2
-            ]
+            near = [j for j, (y, x) in enumerate(places) if abs(y - row) <= side // 2 and abs(x - column) <= side // 2]
             torch.testing.assert_close(found[scale, i], side * features[near].mean(0), rtol=1e-4, atol=1e-5)
 
 

@@ -60,7 +60,9 @@ def test_members_share_a_pass_and_nothing_else(heads: EvidenceHeads, context: Te
     scores = heads.scores(context)
     heads.known(scores, heads.log_attention(scores).exp())[3].sum().backward()
     for name in ("weight", "log_gain", "log_sharpness", "bias"):
-        reached = getattr(heads, name).grad.flatten(1).any(1) if name in ("weight", "bias") else getattr(heads, name).grad
+        reached = (
+            getattr(heads, name).grad.flatten(1).any(1) if name in ("weight", "bias") else getattr(heads, name).grad
+        )
         assert reached.nonzero().flatten().tolist() == [3], name
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import torch
 from enumeration import EXACT, UNBIASED, outcomes_of
-from models import FROZEN, frozen_model, frozen_view
+from models import FROZEN, frozen_model, frozen_view, tiny_backbone
 from torch import Tensor
 
 from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.reading import UnreadError
 from pipeline.model.values import PlacedDraw, View
-from pipeline.train.calibrate import calibrate, drawn_errors
+from pipeline.train.calibrate import drawn_errors
+from stages.encoder.feature_store import FeatureKey, FeatureStore
 from stages.prediction.intervals import UNFITTED
 from stages.sampling.estimate import entropy
+from stages.slide.facts import SlideError
 
 
 def small(tissue: list[bool]) -> View:
@@ -60,8 +65,7 @@ def every_draw(model: EvidenceModel, view: View, scheme: str, n: int, *, each: b
 
 
 @pytest.mark.parametrize("scheme", UNBIASED)
-@pytest.mark.parametrize("slide", SLIDES)
-@pytest.mark.parametrize("control", [0.0, 1.0, 10.0])
+@pytest.mark.parametrize(("slide", "control"), [("all tissue", 0.0), ("all tissue", 10.0), ("gaps", 1.0)])
 def test_the_mean_over_every_draw_is_the_model_that_reads_everything(scheme: str, slide: str, control: float) -> None:
     """Each member's logits and, through autograd, the gradient to each of its numbers; whatever is foretold."""
     model, view = exact(), small(SLIDES[slide])
@@ -121,7 +125,7 @@ def test_every_tissue_cell_may_be_drawn_and_no_other_however_sure_attention_is()
     tissue = torch.from_numpy(view.tissue.ravel())
     assert map_.shown is not None
     assert float(map_.shown.exp()[tissue].min()) < 1e-6
-    assert float(map_.log_attention.exp()[tissue].min()) >= 0.3 / int(tissue.sum())
+    assert float(map_.log_attention.exp()[tissue].min()) >= 0.3 / int(tissue.sum()) - EXACT
     for one in (map_.log_attention, map_.shown):
         assert float(one.exp().sum()) == pytest.approx(1)
         assert not one.exp()[~tissue].any()
@@ -132,7 +136,7 @@ def test_every_tissue_cell_may_be_drawn_and_no_other_however_sure_attention_is()
 def test_attention_is_the_mean_of_the_members_by_their_shares() -> None:
     """Over classes, too; a member that counts nothing is not drawn for."""
     model, view = exact(uniform=0.0), frozen_view()
-    model.heads.share.copy_(torch.tensor([0.5, 0.0, 0.3, 0.2]))
+    model.heads.share.copy_(torch.tensor([0.5, 0.0, 0.3, 0.2], dtype=torch.float64))
     a = model.heads.log_attention(model.heads.scores(model.survey(view).context)).exp()
     mean = torch.einsum("k,kcn->n", model.heads.share, a) / a.shape[1]
     found = model.attend(view).log_attention.exp()[torch.from_numpy(view.tissue.ravel())]
@@ -151,8 +155,7 @@ def test_directions_are_dropped_in_training_by_the_generator_and_never_after_it(
     assert torch.equal(known(0), known(0))
     assert not torch.equal(known(0), known(1))
     assert torch.equal(known(None), exact().ask(view, each=True).known)
-    assert not model.backbone.training
-    assert not model.coarse_backbone.training
+    assert not model.backbone.body.training
 
 
 def test_without_patches_a_step_knows_what_the_coarse_scale_tells() -> None:
@@ -170,17 +173,102 @@ def test_without_patches_a_step_knows_what_the_coarse_scale_tells() -> None:
 
 
 def test_intervals_hold_what_they_say_at_least_nine_times_in_ten() -> None:
-    """Stated 95 %, on 16 slides that no rule was fitted to, from a draw alone and as calibrated on 12 others."""
-    model = frozen_model()
-    slides = [frozen_view(12, 12, seed=seed) for seed in range(28)]
-    fitted = calibrate(model, [lambda one=one: one for one in slides[:12]], seed=0, say=lambda line: None)  # type: ignore[misc]
-    assert fitted is not None
-    generator = torch.Generator().manual_seed(3)
-    held: dict[str, list[float]] = {"draw alone": [], "calibrated": []}
-    for view in slides[12:]:
-        evidence, errors = drawn_errors(model, view, [16], draws=100, generator=generator)[16]
-        for name, rule in (("draw alone", UNFITTED), ("calibrated", fitted)):
-            held[name].append(float((errors.abs() <= rule.half_width(evidence, 16)).double().mean()))
-    for name, shares in held.items():
-        assert np.mean(shares) >= 0.9, (name, shares)
-    assert np.mean(held["calibrated"]) <= 0.995  # not by being wide: 16 slides, 1 600 draws
+    """Stated 95 % of 1 600 draws, 100 of each of 16 slides of 116 patches of which 12 are read."""
+    model, generator = frozen_model(), torch.Generator().manual_seed(3)
+    held = []
+    for seed in range(16):
+        view = frozen_view(12, 12, seed=seed)
+        evidence, errors = drawn_errors(model, view, [12], draws=100, generator=generator)[12]
+        held.append(float((errors.abs() <= UNFITTED.half_width(evidence, 12)).double().mean()))
+    assert 0.9 <= np.mean(held) < 1, held
+
+
+# -- features that are kept ----------------------------------------------------------------------------------------
+
+
+def shown(model: EvidenceModel) -> int:
+    """Patches that the network was shown, of both scales."""
+    return int(model.backbone.body.shown)  # type: ignore[arg-type]
+
+
+def predicted(model: EvidenceModel, view: View) -> Tensor:
+    return model.sample(view, generator=torch.Generator().manual_seed(0), samples=1000).prediction.logits
+
+
+def test_what_was_encoded_once_is_not_encoded_again(tmp_path: Path) -> None:
+    """By another model, of other heads, by one of another process, or of another slide of the same content."""
+    view, backbone = frozen_view(named="a"), tiny_backbone()
+    first = frozen_model(store=FeatureStore(tmp_path), backbone=backbone)
+    logits = predicted(first, view)
+    cells = int(view.tissue.sum())
+    assert shown(first) == 2 * cells  # each at both scales
+    assert torch.equal(predicted(first, view), logits)
+    for store in (first.store, FeatureStore(tmp_path)):
+        assert torch.equal(predicted(frozen_model(store=store, backbone=backbone), frozen_view(named="a")), logits)
+        assert not torch.equal(predicted(frozen_model(seed=2, store=store, backbone=backbone), view), logits)
+    assert shown(first) == 2 * cells
+
+
+@pytest.mark.parametrize("change", ["network", "slide", "µm/px", "pixels", "grid"])
+def test_what_makes_another_feature_is_encoded_anew(tmp_path: Path, change: str) -> None:
+    view, store = frozen_view(named="a"), FeatureStore(tmp_path)
+    predicted(frozen_model(store=store), view)
+
+    def other(encoder: str, dim: int) -> FeatureKey:
+        assert view.key is not None
+        changed = {"slide": {"fingerprint": "b"}, "µm/px": {"mpp": 9.0}, "pixels": {"px": 9}, "grid": {"place": (1,)}}
+        return replace(view.key(encoder, dim), **changed.get(change, {}))  # type: ignore[arg-type]
+
+    backbone = tiny_backbone(seed=int(change == "network"))
+    again = frozen_model(store=store, backbone=backbone)
+    again.encode(replace(view, key=other), np.flatnonzero(view.tissue))
+    assert shown(again) == int(view.tissue.sum())
+
+
+def test_without_a_store_it_finds_the_same(tmp_path: Path) -> None:
+    """Features are kept to three digits: logits of some units differ in the third after the point."""
+    view = frozen_view(named="a")
+    kept, plain = frozen_model(store=FeatureStore(tmp_path)), frozen_model()
+    torch.testing.assert_close(predicted(kept, view), predicted(plain, view), rtol=0, atol=0.02)
+    assert torch.equal(predicted(plain, replace(view, key=None, coarse_key=None)), predicted(plain, view))
+    before = shown(plain)
+    plain.encode(view, np.flatnonzero(view.tissue))
+    assert shown(plain) == before + int(view.tissue.sum())
+
+
+def test_a_survey_is_made_anew_after_what_it_is_made_with_has_changed(tmp_path: Path) -> None:
+    view, model = frozen_view(named="a"), frozen_model(store=FeatureStore(tmp_path))
+    before = model.survey(view)
+    assert model.survey(view) is before
+    state = {name: value + 1 for name, value in model.state_dict().items()}
+    model.load_state_dict(state)
+    assert not torch.equal(model.survey(view).context, before.context)
+
+
+def test_surveys_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ones used last, and always one."""
+    model = frozen_model(store=FeatureStore(tmp_path))
+    views = [frozen_view(named=name) for name in "abc"]
+    size = model.survey(views[0]).nbytes
+    monkeypatch.setattr("pipeline.model.evidence_model.SURVEY_BYTES", 2 * size)
+    first, second, _ = (model.survey(view) for view in views)
+    assert model.survey(views[1]) is second
+    assert model.survey(views[0]) is not first
+    monkeypatch.setattr("pipeline.model.evidence_model.SURVEY_BYTES", 0)
+    assert model.survey(views[2]) is model.survey(views[2])
+
+
+def test_of_slides_that_cannot_be_read_it_says_which() -> None:
+    """Of several that are asked for together, and at either scale: the others are not blamed."""
+
+    @dask.delayed  # type: ignore[untyped-decorator]
+    def fail(cells: object) -> None:
+        raise SlideError("damaged")
+
+    views = [frozen_view(seed=seed) for seed in range(4)]
+    views[1], views[3] = replace(views[1], coarse=fail), replace(views[3], patches=fail)
+    generator = torch.Generator().manual_seed(0)
+    for scale, samples, place, some in (("coarse", 0, 1, views), ("fine", 12, 2, [views[0], views[2], views[3]])):
+        with pytest.raises(UnreadError) as told:
+            frozen_model().train()(some, samples=samples, generator=generator)
+        assert list(told.value.reasons) == [place], scale
