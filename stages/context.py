@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -66,8 +67,10 @@ class Whitening(nn.Module):
             raise ValueError("no features to find directions in")
         mean = total / count
         covariance = squares / count - (0 if within else torch.outer(mean, mean))
-        found, vectors = torch.linalg.eigh(covariance)
-        found, vectors = found.flip(0)[: len(self.basis)], vectors.flip(1)[:, : len(self.basis)]
+        # of few patches most eigenvalues are 0, where torch's divide and conquer may not converge
+        wanted = (dim - len(self.basis), dim - 1)
+        found, vectors = map(torch.from_numpy, eigh(covariance.numpy(), subset_by_index=wanted, driver="evr"))
+        found, vectors = found.flip(0), vectors.flip(1)
         if not float(found[0]) > 0:
             raise ValueError("the encoder gives the same feature for every patch")
         # the sign of an eigenvector is the library's whim: its largest entry is positive

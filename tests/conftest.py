@@ -62,6 +62,15 @@ else:
     sys.meta_path.append(_NoTorch())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def features_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Features are kept in a folder of this process and of those that it starts: no test finds what is a user's, or
+    another worker's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SACCADE_CACHE", str(tmp_path_factory.mktemp("saccade-cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real slides, or a visible skip."""

@@ -29,6 +29,15 @@ AWKWARD = 'Fälle 12\nü, "x".d'
 """A name with spaces, quotes, a newline and more than ASCII in it."""
 
 
+def write_config(folder: Path, *, dim: int = 64, more: str = "") -> Path:
+    """The configuration of a model that learns end to end, for the table ``cohort.csv`` beside it."""
+    path = folder / "config.yaml"
+    path.write_text(
+        f"cohort: {{table: cohort.csv}}\nattention: {{kind: learned}}\nencoder: {{name: small, dim: {dim}}}\n{more}"
+    )
+    return path
+
+
 def names(folder: Path) -> set[str]:
     """Of what is in a folder."""
     return {path.name for path in folder.iterdir()}

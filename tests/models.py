@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from pipeline.model.checkpoint import save_model
+from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.sampler import AttentionSampler
-from pipeline.model.values import ModelSpec
+from pipeline.model.values import ModelSpec, View
+from stages.encoder.backbone import Backbone
+from stages.encoder.card import EncoderCard
+from stages.encoder.feature_store import FeatureKey, FeatureStore
 
 TINY = ModelSpec(
     classes=("a", "b", "c"),
@@ -22,6 +30,83 @@ TINY = ModelSpec(
     samples=12,
 )
 """A model of few weights."""
+FROZEN = replace(
+    TINY,
+    attention="encoder",
+    encoder="tiny",
+    coarse_mpp=4.0,
+    context=(1, 3),
+    components=4,
+    fine_components=3,
+    members=4,
+    uniform=0.25,
+)
+"""The same on a frozen encoder, in an ensemble."""
+
+
+class Colours(nn.Module):
+    """A network of next to nothing: the colours of a patch's quarters, mixed at random; counts what it is shown."""
+
+    def __init__(self, dim: int, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(dim, 12, generator=generator))
+        self.shown = 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, S, S) -> (N, dim)."""
+        self.shown += len(pixels)
+        return torch.tanh(nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(1) @ self.weight.T)
+
+
+def tiny_backbone(*, dim: int = 6, seed: int = 0) -> Backbone:
+    """A frozen encoder that takes no time."""
+    card = EncoderCard(
+        name="tiny", source="random", dim=dim, px=32, digest=f"{seed:064}", mean=(0.5,) * 3, std=(0.1,) * 3, step=1
+    )
+    return Backbone(Colours(dim, seed), card)
+
+
+def frozen_model(
+    spec: ModelSpec = FROZEN, *, seed: int = 1, store: FeatureStore | None = None, backbone: Backbone | None = None
+) -> EvidenceModel:
+    """A model on a frozen encoder, all of whose numbers are random: nothing in it is 0 by chance of a start."""
+    model = EvidenceModel(spec, backbone=backbone or tiny_backbone(), store=store).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name != "heads.share":
+                value.copy_(torch.randn(value.shape, generator=generator) * (0.3 if "log" in name else 1.0))
+        share = torch.rand(spec.members, generator=generator)
+        model.heads.share.copy_(share / share.sum())
+    return model
+
+
+def frozen_view(rows: int = 5, columns: int = 6, *, seed: int = 0, tissue: float = 0.8, named: str = "") -> View:
+    """A slide that is an array, with patches of two scales.
+
+    Args:
+        named: its fingerprint; without one no features are kept.
+    """
+    rng = np.random.default_rng(seed)
+    cells = rows * columns
+    fine, coarse = (
+        rng.integers(0, 256, (cells, px, px, 3), np.uint8) // rng.integers(1, 4, (cells, 1, 1, 3), np.uint8)
+        for px in (FROZEN.patch_px, FROZEN.coarse_px)
+    )
+    rgb = np.full((4 * rows, 4 * columns, 3), 200, np.uint8)
+
+    def key(px: int, mpp: float) -> Any:
+        return (lambda encoder, dim: FeatureKey(named, encoder, dim, mpp, px, (rows, columns))) if named else None
+
+    return View(
+        rgb,
+        rng.random((rows, columns)) < tissue,
+        lambda chosen: fine[chosen],
+        coarse=lambda chosen: coarse[chosen],
+        key=key(FROZEN.patch_px, FROZEN.patch_mpp),
+        coarse_key=key(FROZEN.coarse_px, 4.0),
+    )
 
 
 def save_untrained(path: Path, *, classes: tuple[str, ...] = ("normal", "tumour")) -> Path:

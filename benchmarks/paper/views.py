@@ -196,7 +196,7 @@ def sampler_loss(
 ) -> Tensor:
     """The loss of one draw of a batch, as the product's training has it: for what a step of it costs."""
     found = model(views, samples=samples, generator=generator)
-    return functional.cross_entropy(found.logits, labels) - training.entropy_weight * found.entropies.mean()
+    return functional.cross_entropy(found.logits[:, 0], labels) - training.entropy_weight * found.entropies.mean()
 
 
 @torch.no_grad()
@@ -219,6 +219,6 @@ def predict_sampler(
     found = []
     for item in items:
         seen = [views(item, augmenting) for _ in range(draws)] if augmented else [views(item, None)] * draws
-        logits = model(seen, samples=samples, generator=generator).logits.mean(0)
+        logits = model(seen, samples=samples, generator=generator).logits[:, 0].mean(0)
         found.append(logits.softmax(0).cpu())
     return torch.stack(found)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.model.reading import read_together
+from pipeline.model.reading import of_each, read_together
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
 from stages.attention import UniformAttention
@@ -105,6 +105,10 @@ class EvidenceModel(SlideModel):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._surveys.clear()
+
     # -- features ------------------------------------------------------------------------------------------------
 
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
@@ -141,7 +145,9 @@ class EvidenceModel(SlideModel):
         self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
     ) -> list[Tensor]:
         """Features (N, D) of single draws; frozen, so that none is encoded twice."""
-        return [self.encode(view, one.cells[0].cpu().numpy()) for view, one in zip(views, drawn, strict=True)]
+        return of_each(
+            zip(views, drawn, strict=True), lambda pair: self.encode(pair[0], pair[1].cells[0].cpu().numpy())
+        )
 
     # -- attention -----------------------------------------------------------------------------------------------
 
@@ -170,6 +176,10 @@ class EvidenceModel(SlideModel):
     def attend(self, view: View, *, generator: torch.Generator | None = None) -> AttentionMap:
         """Attention of all members, and what they make of patches; in evaluation they speak with one voice."""
         return self.ask(view, generator=generator, each=self.training)
+
+    def attend_all(self, views: Sequence[View], *, generator: torch.Generator | None = None) -> list[AttentionMap]:
+        """`attend` of each."""
+        return of_each(views, lambda view: self.attend(view, generator=generator))
 
     def ask(self, view: View, *, generator: torch.Generator | None = None, each: bool) -> AttentionMap:
         """As `attend`; ``each`` member for itself, or all with one voice."""

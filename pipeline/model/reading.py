@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import dask
 import numpy as np
@@ -15,6 +15,9 @@ from torch import Tensor
 from pipeline.errors import is_exhaustion, reason_of
 from stages.sampling.walk import hilbert_order
 from stages.slide.facts import SlideError
+
+Asked = TypeVar("Asked")
+Result = TypeVar("Result")
 
 
 class UnreadError(SlideError):
@@ -48,6 +51,23 @@ def read_together(
             raise
         pixels = _read_alone(lazy)
     return [torch.from_numpy(np.asarray(p, np.uint8)).to(device) for p in pixels]
+
+
+def of_each(asked: Iterable[Asked], act: Callable[[Asked], Result]) -> list[Result]:
+    """What ``act``, which reads of one slide, makes of each.
+
+    Raises:
+        UnreadError: some of them fail; it says which of all.
+    """
+    found, reasons = [], {}
+    for place, one in enumerate(asked):
+        try:
+            found.append(act(one))
+        except UnreadError as exc:
+            reasons[place] = next(iter(exc.reasons.values()))
+    if reasons:
+        raise UnreadError(reasons) from next(iter(reasons.values()))
+    return found
 
 
 def _read_alone(lazy: Sequence[Any]) -> tuple[Any, ...]:

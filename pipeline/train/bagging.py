@@ -38,20 +38,21 @@ class OutOfBag:
 
 
 def draw_bags(patients: Sequence[str], labels: Sequence[int], members: int, *, seed: int) -> Tensor:
-    """How often each member sees each slide, (slides, members): patients of each class drawn with replacement.
+    """How often each member sees each slide, (slides, members): patients drawn with replacement, from those whose
+    slides are of the same classes.
 
-    A patient's class is that of the first of their slides. Every member sees every class; one member sees all once.
+    So no patient is parted, and every member sees every class; one member alone sees every slide once.
     """
     if members == 1:
         return torch.ones(len(labels), 1)
     generator = torch.Generator().manual_seed(seed)
-    first = dict(reversed(list(zip(patients, labels, strict=True))))
-    place = {patient: i for i, patient in enumerate(first)}
+    classes: dict[str, set[int]] = {}
+    for patient, label in zip(patients, labels, strict=True):
+        classes.setdefault(patient, set()).add(label)
+    place = {patient: i for i, patient in enumerate(classes)}
     drawn = torch.zeros(len(place), members)
-    for kind in sorted(set(labels)):
-        of_kind = torch.tensor([place[p] for p, label in first.items() if label == kind], dtype=torch.int64)
-        if not len(of_kind):
-            continue
+    for kind in sorted({tuple(sorted(found)) for found in classes.values()}):
+        of_kind = torch.tensor([place[patient] for patient, found in classes.items() if found == set(kind)])
         for member in range(members):
             chosen = torch.randint(len(of_kind), (len(of_kind),), generator=generator)
             drawn[of_kind, member] += torch.bincount(chosen, minlength=len(of_kind))
@@ -90,7 +91,8 @@ def settle(
     weights = unseen * model.heads.share.cpu()
     told = weights.sum(1) > 0
     together = (weights[..., None] * all_logits).sum(1) / weights.sum(1).clamp(min=1e-12)[:, None]
-    odds = all_logits.log_softmax(2).gather(2, wanted[:, None, None].expand(-1, members, 1))[..., 0]
+    own = functional.one_hot(wanted, all_logits.shape[2]).bool()[:, None].expand_as(all_logits)
+    odds = all_logits[own].view(-1, members) - all_logits.masked_fill(own, -torch.inf).logsumexp(2)
     return OutOfBag(
         [i for i, one in zip(rows, told.tolist(), strict=True) if one],
         together[told].softmax(1),

@@ -245,7 +245,8 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
     )
     model.eval()
     if isinstance(model, EvidenceModel):
-        within = TrainingSlides(len(labels), lambda index: looks(job.train[index]).view, lose, lost)
+        gone = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
+        within = TrainingSlides(len(labels), lambda index: looks(job.train[index]).view, lose, gone)
         within.phase = "the judging of the members"
         judged = settle(model, within, labels, bags, samples=samples, seed=config.training.seed)
         rows = [

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from makers import tissue_pixels, write_slide
+from makers import tissue_pixels, write_config, write_slide
 
 from pipeline.cohort.table import find_target
 from pipeline.config import load_config
@@ -30,7 +30,7 @@ def make(folder: Path, classes: tuple[str, ...]) -> None:
         write_slide(folder / f"s{i:02}.tif", tissue_pixels(240 + 4 * i, 250, margin=0.1), levels=2, factor=4)
         rows.append(f"s{i:02}.tif,{name},{'train' if i < len(classes) else 'test'},{name}")
     (folder / "cohort.csv").write_text("\n".join(rows))
-    (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    write_config(folder)
 
 
 def test_classes_and_sites_may_have_the_names_of_our_fields(tmp_path: Path) -> None:

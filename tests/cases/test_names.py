@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import tissue_pixels, write_slide
+from makers import tissue_pixels, write_config, write_slide
 
 from pipeline.cache import CacheSettings, cache_cohort
 from pipeline.cohort.table import find_target
@@ -100,7 +100,7 @@ def test_training_writes_only_where_it_was_told(folder: Path, slides_folder: Pat
         (folder / f"s{i}.tif").write_bytes(content + bytes([i]))  # a slide of its own
     table = "slide,patient,label,split\n" + "".join(f"s{i}.tif,p{i},{'ab'[i % 2]},train\n" for i in range(4))
     (folder / "cohort.csv").write_text(table)
-    (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    write_config(folder)
     config = load_config(
         folder / "config.yaml",
         [

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from makers import tissue_pixels, write_slide
+from makers import tissue_pixels, write_config, write_slide
 
 from pipeline.cache import CacheSettings, cache_cohort
 from pipeline.cohort.table import find_target
@@ -55,7 +55,7 @@ def test_models_and_what_training_keeps(slides_folder: Path, tmp_path: Path, uma
     slow = write_slide(tmp_path / "slow.tif", tissue_pixels(900, 800), compression="packbits")  # worth keeping
     table = f"slide,label,split\n{slides_folder / 'plain.tif'},a,train\n{slow},b,train\n"
     (tmp_path / "cohort.csv").write_text(table)
-    (tmp_path / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    write_config(tmp_path)
     small = ("view.attention_mpp=16", "view.patch_px=32", "encoder.dim=4", "sampling.samples=4")
     short = ("training.epochs=2", "training.batch_size=2", "training.device=cpu", "training.calibration_slides=0")
     config = load_config(tmp_path / "config.yaml", [*small, *short, f"reading.cache={tmp_path / 'kept'}"])

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import saccade, tissue_pixels, write_slide
+from makers import saccade, tissue_pixels, write_config, write_slide
 
 CONFIG = """
-cohort: {table: cohort.csv}
 view: {attention_mpp: 8, patch_px: 32}
-encoder: {dim: 16}
 sampling: {samples: 8}
 training: {epochs: 7, calibration_slides: 0, device: cpu}
 """
@@ -28,7 +26,7 @@ def test_train_says_where_the_model_is_and_exits_1_when_slides_were_left_out(tmp
     for i in range(4):
         write_slide(tmp_path / f"s{i}.tif", tissue_pixels(300 + 8 * i, 320, margin=0.1), levels=2, factor=4)
         rows.append(f"s{i}.tif,p{i},{'ab'[i % 2]},{'train' if i < 2 else 'test'}")
-    (tmp_path / "config.yaml").write_text(CONFIG)
+    write_config(tmp_path, dim=16, more=CONFIG)
     (tmp_path / "cohort.csv").write_text("\n".join(rows))
     command = ("train", tmp_path / "config.yaml", "--out", tmp_path / "out", "--set", "training.epochs=1")
     done = saccade(*command)

@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from makers import tissue_pixels, write_slide
+from makers import tissue_pixels, write_config, write_slide
 
-CONFIG = """cohort: {table: cohort.csv}
+CONFIG = """
 view: {attention_mpp: 8, patch_px: 32}
-encoder: {dim: 8}
 sampling: {samples: 8}
 training: {epochs: 2, batch_size: 4, calibration_slides: 2, device: cpu}
 """
@@ -26,6 +25,6 @@ def examples(slides_folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch:
         write_slide(tmp_path / f"s{i}.tif", tissue_pixels(420 + 7 * i, 400, margin=0.1), levels=2, factor=4)
         lines.append(f"s{i}.tif,p{i},{'ab'[i % 2]},{'train' if i < 4 else 'test'}")
     (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "config.yaml").write_text(CONFIG)
+    write_config(tmp_path, dim=8, more=CONFIG)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -84,7 +84,7 @@ def test_logits_are_unbiased_for_those_of_the_model_that_reads_everything(
     attention = model.attend(view)
     with torch.no_grad():
         every = model.encoder(torch.from_numpy(view.patches(np.arange(ROWS * COLUMNS))))
-        trained = [model([view], samples=12, generator=generator, scheme=scheme).logits[0] for _ in range(200)]
+        trained = [model([view], samples=12, generator=generator, scheme=scheme).logits[0, 0] for _ in range(200)]
         (drawn,) = model.draw([view], [attention], samples=12, generator=generator, scheme=scheme, repeats=4000)
         evidence = model.evidence(drawn, every[drawn.cells])
     for logits, centred in ((torch.stack(trained).double(), truth), (evidence.log_odds, None)):
@@ -152,7 +152,7 @@ def test_both_attentions_learn(model: AttentionSampler, view: View) -> None:
     """One step's gradient reaches the encoder, the head and both attention nets."""
     assert model.inner is not None
     out = model([view], samples=12, generator=torch.Generator().manual_seed(0))
-    loss = torch.nn.functional.cross_entropy(out.logits, torch.tensor([1])) - 0.01 * out.entropies.mean()
+    loss = torch.nn.functional.cross_entropy(out.logits[:, 0], torch.tensor([1])) - 0.01 * out.entropies.mean()
     model.zero_grad()
     loss.backward()
     for part in (model.attention, model.inner, model.encoder, model.head):

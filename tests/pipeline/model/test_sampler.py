@@ -58,7 +58,7 @@ def test_logits_are_unbiased_for_those_of_the_model_that_reads_everything(
     assert 10 < float(entropy(model.attend(view).log_attention.detach()[None]).exp()) < 60
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        draws = [model([view], samples=12, generator=generator, scheme=scheme)[0][0] for _ in range(200)]
+        draws = [model([view], samples=12, generator=generator, scheme=scheme).logits[0, 0] for _ in range(200)]
         sampled = [model.sample(view, generator=generator, scheme=scheme).prediction.logits for _ in range(200)]
     for logits in (torch.stack(draws).double(), torch.stack(sampled)):
         error = logits.std(0) / math.sqrt(len(logits))
@@ -102,7 +102,7 @@ def test_slides_of_one_size_draw_together_what_each_draws_alone(
 
 def test_thumbnails_of_one_size_are_looked_at_together_as_alone(model: AttentionSampler, view: View) -> None:
     views = [view, View(255 - view.rgb, view.tissue, view.patches), View(view.rgb, ~view.tissue, view.patches)]
-    together, alone = model._attend_all(views), [model.attend(one) for one in views]
+    together, alone = model.attend_all(views), [model.attend(one) for one in views]
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one.log_attention, other.log_attention)
 
@@ -190,7 +190,7 @@ def test_a_control_variate_changes_what_is_drawn_from_not_what_is_estimated(view
     truth = exhaustive(model, view)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        draws = torch.stack([model([view], samples=12, generator=generator).logits[0] for _ in range(200)])
+        draws = torch.stack([model([view], samples=12, generator=generator).logits[0, 0] for _ in range(200)])
     error = draws.double().std(0) / math.sqrt(len(draws))
     assert ((draws.mean(0) - truth).abs() < 4 * error).all()  # four standard errors
     model([view], samples=12, generator=generator).control_error.backward()

@@ -186,7 +186,7 @@ def test_the_control_variate_learns_to_foretell_the_features(tmp_path: Path) -> 
         with torch.no_grad():
             return float(model(VIEWS, samples=90, generator=torch.Generator().manual_seed(1)).control_error)
 
-    assert error(1e-2) < 0.6 * error(1e-9)
+    assert error(1e-2) < 0.8 * error(1e-9)
 
 
 def test_the_encoder_meets_patches_turned(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_balanced_classes_weigh_alike(tmp_path: Path, class_weights: str, batch_
     settings = {**PLAIN, "epochs": 1, "learning_rate": 1e-12, "batch_size": batch_size, "class_weights": class_weights}
     fit(model, lambda i: view, labels, checkpoint=tmp_path / "fit.ckpt", say=told.append, **settings)
     with torch.no_grad():
-        logits = model([view], samples=90, generator=torch.Generator().manual_seed(0)).logits[0]
+        logits = model([view], samples=90, generator=torch.Generator().manual_seed(0)).logits[0, 0]
     errors = -logits.log_softmax(0)
     expected = {"none": (6 * errors[0] + errors[2]) / 7, "balanced": (errors[0] + errors[2]) / 2}
     assert abs(float(expected["none"] - expected["balanced"])) > 0.05

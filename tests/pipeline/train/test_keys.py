@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from makers import tissue_pixels, write_slide
+from makers import tissue_pixels, write_config, write_slide
 from safetensors.torch import save_file
 
 from pipeline.config import Config, load_config
@@ -34,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(8):
         write_slide(folder / f"s{i}.tif", tissue_pixels(300 + 8 * i, 320, margin=0.1), levels=2, factor=4)
     (folder / "cohort.csv").write_text(TABLE)
-    (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    write_config(folder)
     train_cohort(config(folder), folder / "out", say=lambda line: None)
     return folder
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from makers import spoil, tissue_pixels, write_slide
+from makers import spoil, tissue_pixels, write_config, write_slide
 
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
@@ -39,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(8):
         write_slide(folder / f"s{i}.tif", tissue_pixels(300 + 8 * i, 320, margin=0.1), tile=128, levels=2, factor=4)
     (folder / "cohort.csv").write_text(TABLE)
-    (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    write_config(folder)
     return folder
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from makers import tissue_pixels, write_slide
+from makers import tissue_pixels, write_config, write_slide
 
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
@@ -38,7 +38,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 image[100:400, 100:400:2] //= 3
             write_slide(folder / f"s{i}.tif", image, levels=2, factor=4)
             writer.writerow([f"s{i}.tif", f"p{i}", "ab"[i % 2], "train" if i < 8 else "test"])
-    (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    write_config(folder)
     return folder
 
 
@@ -72,8 +72,8 @@ def test_every_parameter_learns_from_slide_labels(cohort: Path) -> None:
     torch.nn.init.normal_(list(model.attention.parameters())[-2], std=0.1)  # starts at zero, which passes nothing on
     views = [look(cohort / f"s{i}.tif", model).view for i in (0, 1)]
     logits, entropies, _ = model(views, samples=8, generator=torch.Generator().manual_seed(0))
-    assert logits.shape == (2, 2)
-    (torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1])) - 0.01 * entropies.mean()).backward()
+    assert logits.shape == (2, 1, 2)
+    (torch.nn.functional.cross_entropy(logits[:, 0], torch.tensor([0, 1])) - 0.01 * entropies.mean()).backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert still == []
 
@@ -180,7 +180,7 @@ def test_a_read_cache_changes_nothing_but_what_is_read(tmp_path: Path) -> None:
         write_slide(tmp_path / f"s{i}.tif", tissue_pixels(400 + i, 420), compression="packbits", levels=2, factor=4)
         rows.append(f"s{i}.tif,p{i},{'ab'[i % 2]},train")
     (tmp_path / "cohort.csv").write_text("\n".join(rows))
-    (tmp_path / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    write_config(tmp_path)
     short = ("training.epochs=1", "training.calibration_slides=0")
     train_cohort(config(tmp_path, *short), tmp_path / "plain", say=lambda line: None)
     cached = config(tmp_path, *short, f"reading.cache={tmp_path / 'cache'}")
