@@ -79,7 +79,7 @@ def test_a_start_puts_its_score_on_a_cell_that_stands_out() -> None:
     contexts = [torch.randn(SCALES, 40, R, generator=generator(10 + i)) for i in range(6)]
     labels = [0, 0, 1, 1, 0, 1]
     heads = EvidenceHeads(members=MEMBERS, classes=2, components=R, fine=2, scales=SCALES)
-    heads.start(contexts, labels, generator())
+    heads.start(contexts, labels, torch.ones(6, MEMBERS), generator=generator())
     for k in range(MEMBERS):
         for c in range(2):
             found = set()
@@ -98,7 +98,7 @@ def test_a_start_is_the_generators() -> None:
     weights = []
     for seed in (0, 0, 1):
         heads = EvidenceHeads(members=MEMBERS, classes=2, components=R, fine=2, scales=SCALES)
-        heads.start(contexts, [0, 1, 0], generator(seed))
+        heads.start(contexts, [0, 1, 0], torch.ones(3, MEMBERS), generator=generator(seed))
         weights.append(heads.weight.detach())
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -106,6 +106,23 @@ def test_a_start_is_the_generators() -> None:
 
 def test_a_class_without_slides_starts_from_nothing_and_blank_cells_divide_by_nothing() -> None:
     heads = EvidenceHeads(members=2, classes=2, components=R, fine=2, scales=1)
-    heads.start([torch.zeros(1, 3, R)], [0], generator())
+    heads.start([torch.zeros(1, 3, R)], [0], torch.ones(1, 2), generator=generator())
     assert bool(torch.isfinite(heads.weight).all())
     assert not heads.weight.any()
+
+
+def test_a_start_tells_slides_apart_and_never_looks_at_slides_out_of_the_bag() -> None:
+    """Lesions lie along one direction, in slides of class 1; a slide that no member sees is one great outlier."""
+    lesion = torch.nn.functional.one_hot(torch.tensor(0), R) * 6.0
+    contexts = [torch.randn(1, 200, R, generator=generator(i)) for i in range(9)]
+    labels = [i % 2 for i in range(8)] + [1]
+    for i, label in enumerate(labels):
+        if label:
+            contexts[i][0, :5] += lesion
+    contexts[8][0, 10:30, 1] = 50.0
+    bags = torch.ones(9, 8)
+    bags[8] = 0
+    heads = EvidenceHeads(members=8, classes=2, components=R, fine=2, scales=1)
+    heads.start(contexts, labels, bags, generator=generator())
+    directions = heads.weight[:, 1] / heads.weight[:, 1].norm(dim=1, keepdim=True)
+    assert float(directions[:, 0].min()) > 0.8
