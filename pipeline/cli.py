@@ -241,6 +241,8 @@ def run(
         told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
         typer.echo(f"labelled slides that the metrics do not count: {told}")
     typer.echo(f"intervals:   {summary.intervals}")
+    if summary.quality is not None and summary.quality.warning:
+        typer.echo(f"WARNING:     {summary.quality.warning}")
     typer.echo(f"predictions: {out / 'predictions.csv'}\nreport:      {out / 'report.html'}")
     raise typer.Exit(1 if summary.failed else 0)
 

@@ -222,12 +222,17 @@ class TrainSummary:
     Attributes:
         model: the checkpoint.
         excluded: why slides were left out, by their names.
-        metrics: of each held-out part ("val" and "test", or "cross-validation"), as metrics.json has them.
+        metrics: of each held-out part ("val" and "test", or "cross-validation"; of a model on a frozen encoder
+            "out-of-bag", too), as metrics.json has them.
+        learned: whether the model tells its classes apart better than chance: "yes", "no" or "unclear".
+        reason: why that is said.
     """
 
     model: Path
     excluded: dict[str, str]
     metrics: dict[str, dict[str, Any]] = field(repr=False)
+    learned: str = field(repr=False)
+    reason: str = field(repr=False)
 
     def _repr_html_(self) -> str:
         from stages.html import table
@@ -247,6 +252,7 @@ class TrainSummary:
             for name, value in told.items()
             if name != "sites"
         ]
+        rows += [("learned", self.learned, self.reason)]
         rows += [("left out", slide, reason) for slide, reason in self.excluded.items()]
         return table(rows, header=("slides", "metric", "value (95 % interval)"), caption=str(self.model))
 
@@ -288,8 +294,13 @@ def train(
     from pipeline.train.train import train_cohort
 
     metrics = train_cohort(loaded, Path(out), say=say or (lambda line: None), strict=strict)
-    parts = {name: told for name, told in metrics.items() if name not in ("classes", "slides", "excluded")}
-    return TrainSummary(Path(out) / "model.safetensors", metrics["excluded"], parts)
+    parts = {
+        name: told
+        for name, told in metrics.items()
+        if name not in ("classes", "slides", "excluded", "learned", "reason")
+    }
+    told = (metrics["excluded"], parts, metrics["learned"], metrics["reason"])
+    return TrainSummary(Path(out) / "model.safetensors", *told)
 
 
 def cache(

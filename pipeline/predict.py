@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.model.look import look_at
+from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
 from stages.geometry import Raster
@@ -51,6 +52,8 @@ class SlidePrediction:
             texture: 0 like the middle of them, 1 the limit that about one in a hundred of theirs would pass, 100 the
             highest; None: the model does not know. It is no measure of how wrong the prediction is.
         warnings: what makes the prediction doubtful, a line each.
+        quality: how good the model was found to be on patients that it had not seen, and whether it has learned; None:
+            not known.
 
     Examples:
         >>> import saccade
@@ -80,6 +83,7 @@ class SlidePrediction:
     cost: ReadCount
     out_of_distribution: float | None
     warnings: tuple[str, ...]
+    quality: Quality | None = None
 
     @property
     def predicted(self) -> str:
@@ -116,7 +120,8 @@ class SlidePrediction:
         return f"{self.patches_read} of {self.cells} patches read ({self.fraction_read:.1%} of the tissue)"
 
     def _warned(self) -> str:
-        return "".join(f"; warning: {warning}" for warning in self.warnings)
+        of_model = self.quality.warning if self.quality is not None else None
+        return "".join(f"; warning: {warning}" for warning in (*self.warnings, of_model) if warning)
 
     def in_words(self, name: str) -> str:
         """The predicted class with its interval, for a slide of this name."""
@@ -240,4 +245,5 @@ def predict_slide(
         cost=seen.count(cells, sampled.opened),
         out_of_distribution=likeness.score,
         warnings=(*seen.warnings, *([] if likeness.warning is None else [likeness.warning])),
+        quality=model.quality,
     )

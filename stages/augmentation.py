@@ -7,7 +7,7 @@ its own pixels and random numbers alone. A frozen encoder's features are varied 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,8 +59,11 @@ class Augmentation:
     def __call__(self, patches: Tensor, generator: torch.Generator) -> Tensor:
         """Patches (N, P, P, 3) uint8, varied: as many, of the same size and type.
 
-        The generator may be of another device than the patches; the numbers that it gives are always as many.
+        The generator may be of another device than the patches; the numbers that it gives are always as many, but
+        where nothing is to be varied but the side up.
         """
+        if replace(self, turn=False) == Augmentation.none():
+            return turned(patches, generator) if self.turn else patches
         factors = 2 * torch.rand((len(patches), 8), generator=generator, device=generator.device) - 1
         if self.turn:
             patches = turned(patches, generator)

@@ -94,6 +94,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics"),
         "model": (
+            "quality",
             "values",
             "reading",
             "regions",
@@ -105,7 +106,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "checkpoint",
         ),
         "predict": (),
-        "train": ("looks", "key", "job", "calibrate", "slides", "warm_up", "first_guess", "bagging", "fit", "train"),
+        "train": (
+            *("looks", "key", "job", "calibrate", "slides", "warm_up", "first_guess", "bagging"),
+            *("curve", "watch", "steps", "fit", "held_out", "verdict", "train"),
+        ),
         "report": ("report",),
         "run": ("workers", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),

@@ -23,6 +23,7 @@ from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import build_model
 from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
 from stages.appearance import VERSION, CohortAppearance, Distribution
@@ -56,8 +57,8 @@ def save_model(model: SlideModel, path: Path) -> None:
     The file is ``n``, 8 bytes little-endian; a JSON header of ``n`` bytes, padded with spaces to a multiple of 8; the
     tensors end to end, widest type first so that each is aligned, then by name. The header's ``__metadata__`` has the
     texts ``format`` and, as JSON, ``spec``, ``calibration``, ``trained_on``, fingerprints of slides, and
-    ``appearance``, how these slides look; of a frozen encoder ``encoder``, its card: its weights are not in the file,
-    since most may not be passed on, and some are gigabytes.
+    ``appearance``, how these slides look, and ``quality``, how good it was found to be; of a frozen encoder
+    ``encoder``, its card: its weights are not in the file, since most may not be passed on, and some are gigabytes.
 
     Raises:
         KeyError: a weight is of a type that the format has no name for.
@@ -70,6 +71,8 @@ def save_model(model: SlideModel, path: Path) -> None:
         metadata["trained_on"] = json.dumps(sorted(model.trained_on))
     if model.appearance is not None:
         metadata["appearance"] = json.dumps({"version": VERSION, **asdict(model.appearance)})
+    if model.quality is not None:
+        metadata["quality"] = json.dumps(model.quality.to_json())
     if isinstance(model, EvidenceModel):
         metadata["encoder"] = json.dumps(model.backbone.card.to_json())
     state = sorted(model.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0]))
@@ -119,6 +122,7 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
             calibration=_calibration(metadata.get("calibration")),
             trained_on=json.loads(metadata.get("trained_on", "[]")),
             appearance=_appearance(metadata.get("appearance")),
+            quality=Quality.from_json(json.loads(metadata["quality"])) if "quality" in metadata else None,
         )
         _refuse_other_encoder(model, json.loads(metadata.get("encoder", "{}")), path)
         model.load_state_dict(safetensors.torch.load_file(path))

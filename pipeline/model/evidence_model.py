@@ -16,6 +16,7 @@ from pipeline.model.reading import of_each, read_together
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
 from stages.attention import UniformAttention
+from stages.augmentation import augment_features
 from stages.context import Whitening, neighbourhood, standardised
 from stages.encoder.backbone import Backbone
 from stages.encoder.feature_store import FeatureKey, FeatureStore
@@ -23,8 +24,6 @@ from stages.encoder.feature_table import rounded
 from stages.evidence import EvidenceHeads
 from stages.sampling.estimate import smooth
 
-DROPOUT = 0.2
-"""Share of the directions that a member does without in a step."""
 SURVEY_BYTES = 2**30
 """Surveys kept in memory; they are made again from features that are kept on disk."""
 
@@ -173,23 +172,49 @@ class EvidenceModel(SlideModel):
         """What the fine features of all tissue cells are foretold from, (n, 2 r + 1)."""
         return _beside(self.coarse_whitening(self.encode_coarse(view)))
 
-    def attend(self, view: View, *, generator: torch.Generator | None = None) -> AttentionMap:
+    def attend(
+        self, view: View, *, generator: torch.Generator | None = None, noise: float = 0.0, dropout: float = 0.0
+    ) -> AttentionMap:
         """Attention of all members, and what they make of patches; in evaluation they speak with one voice."""
-        return self.ask(view, generator=generator, each=self.training)
+        return self.ask(view, each=self.training, generator=generator, noise=noise, dropout=dropout)
 
-    def attend_all(self, views: Sequence[View], *, generator: torch.Generator | None = None) -> list[AttentionMap]:
+    def attend_all(
+        self,
+        views: Sequence[View],
+        *,
+        generator: torch.Generator | None = None,
+        noise: float = 0.0,
+        dropout: float = 0.0,
+    ) -> list[AttentionMap]:
         """`attend` of each."""
-        return of_each(views, lambda view: self.attend(view, generator=generator))
+        return of_each(views, lambda view: self.attend(view, generator=generator, noise=noise, dropout=dropout))
 
-    def ask(self, view: View, *, generator: torch.Generator | None = None, each: bool) -> AttentionMap:
+    def ask(
+        self,
+        view: View,
+        *,
+        each: bool,
+        generator: torch.Generator | None = None,
+        noise: float = 0.0,
+        dropout: float = 0.0,
+    ) -> AttentionMap:
         """As `attend`; ``each`` member for itself, or all with one voice."""
         survey, heads, there = self.survey(view), self.heads, self.drawing_device
         keep = None
-        if self.training and generator is not None:
+        if self.training and generator is not None and dropout:
             shape = (heads.members, 1, heads.weight.shape[2])
-            kept = torch.rand(shape, generator=generator, device=generator.device) >= DROPOUT
-            keep = kept.to(self.device) / (1 - DROPOUT)
-        scores = heads.scores(survey.context, keep)
+            kept = torch.rand(shape, generator=generator, device=generator.device) >= dropout
+            keep = kept.to(self.device) / (1 - dropout)
+        varying = noise if self.training and generator is not None else 0.0
+
+        def noisy(features: Tensor) -> Tensor:
+            if not varying:
+                return features
+            assert generator is not None
+            spread = features.new_ones(())  # of what is standardised
+            return augment_features(features, spread, generator, noise=varying, dropout=0)
+
+        scores = heads.scores(noisy(survey.context), keep)
         log_a = heads.log_attention(scores)
         attention, n = log_a.exp(), scores.shape[2]
         away = attention - 1 / n
@@ -202,7 +227,7 @@ class EvidenceModel(SlideModel):
 
         def say(cells: Tensor, features: Tensor) -> Tensor:
             where = place[cells.to(self.device)]
-            left = self.whitening(features.to(self.device)) - survey.foretold[where]
+            left = noisy(self.whitening(features.to(self.device))) - survey.foretold[where]
             ratio = away[..., where] / log_q[cells.to(there)].exp().to(away)  # (K, C, ...)
             said = torch.einsum("...q,kcq->kc...", left, heads.fine) * ratio
             said = said.movedim((0, 1), (-2, -1))

@@ -44,7 +44,9 @@ class AttentionSampler(SlideModel):
         self.control = nn.Linear(self.attention.channels, spec.dim) if spec.control else None  # type: ignore[arg-type]
         self.feature_dim = spec.dim
 
-    def attend(self, view: View, *, generator: torch.Generator | None = None) -> AttentionMap:
+    def attend(
+        self, view: View, *, generator: torch.Generator | None = None, noise: float = 0.0, dropout: float = 0.0
+    ) -> AttentionMap:
         """Attention that sums to one over the tissue, and the control variate, from the thumbnail."""
         tissue, there = torch.from_numpy(view.tissue).to(self.drawing_device), self.drawing_device
         if self.inner is not None:
@@ -58,7 +60,14 @@ class AttentionSampler(SlideModel):
         control = self.control(channels.detach().flatten(1).T).to(there)
         return self._map(masked_log_softmax(logits, tissue).flatten(), control)
 
-    def attend_all(self, views: Sequence[View], *, generator: torch.Generator | None = None) -> list[AttentionMap]:
+    def attend_all(
+        self,
+        views: Sequence[View],
+        *,
+        generator: torch.Generator | None = None,
+        noise: float = 0.0,
+        dropout: float = 0.0,
+    ) -> list[AttentionMap]:
         """`attend` of each; thumbnails of one size are looked at together, in less time."""
         alike = len(views) > 1 and len({view.rgb.shape for view in views}) == 1
         if not alike or self.spec.attention != "learned" or self.inner is not None or self.control is not None:

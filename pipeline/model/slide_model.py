@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.model.quality import Quality
 from pipeline.model.reading import read_together, walk
 from pipeline.model.regions import by_region, joint_attention, look_inside, nested_draw, places, shares
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
@@ -44,6 +45,7 @@ class SlideModel(nn.Module):
         feature_dim: length of what `encode` gives.
         calibration: of its intervals; None: what a draw tells by itself.
         trained_on: fingerprints of the slides whose labels it was fitted to.
+        quality: how good it was found to be, and whether it has learned; None: nobody looked.
         appearance: how these slides look; None: not known.
     """
 
@@ -58,12 +60,14 @@ class SlideModel(nn.Module):
         calibration: Calibration | None = None,
         trained_on: Iterable[str] = (),
         appearance: CohortAppearance | None = None,
+        quality: Quality | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
         self.calibration = calibration
         self.trained_on = frozenset(trained_on)
         self.appearance = appearance
+        self.quality = quality
 
     @property
     def device(self) -> torch.device:
@@ -75,12 +79,16 @@ class SlideModel(nn.Module):
         """Where attention, draws and what they add up to are, in float64: there, or on the CPU."""
         return drawing_device(self.device)
 
-    def attend(self, view: View, *, generator: torch.Generator | None = None) -> AttentionMap:
+    def attend(
+        self, view: View, *, generator: torch.Generator | None = None, noise: float = 0.0, dropout: float = 0.0
+    ) -> AttentionMap:
         """Attention that sums to one over the tissue, and what it makes of patches.
 
         Args:
             view: the slide.
             generator: of what training leaves to chance here.
+            noise: added to the features of a frozen encoder, as a share of their spread; in training only.
+            dropout: share of their directions that a member does without; in training only.
         """
         raise NotImplementedError
 
@@ -94,9 +102,16 @@ class SlideModel(nn.Module):
         """Features (N, D) of single draws, as training has them."""
         raise NotImplementedError
 
-    def attend_all(self, views: Sequence[View], *, generator: torch.Generator | None = None) -> list[AttentionMap]:
+    def attend_all(
+        self,
+        views: Sequence[View],
+        *,
+        generator: torch.Generator | None = None,
+        noise: float = 0.0,
+        dropout: float = 0.0,
+    ) -> list[AttentionMap]:
         """`attend` of each."""
-        return [self.attend(view, generator=generator) for view in views]
+        return [self.attend(view, generator=generator, noise=noise, dropout=dropout) for view in views]
 
     def forward(
         self,
@@ -106,12 +121,16 @@ class SlideModel(nn.Module):
         generator: torch.Generator,
         scheme: str | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
+        noise: float = 0.0,
+        dropout: float = 0.0,
     ) -> Outcome:
         """One draw of each slide of a batch; ``samples`` of 0: what is known without any patch.
 
+        Patches are varied by ``augment``, features of a frozen encoder by ``noise`` and ``dropout``: see `attend`.
+
         The patches of all slides are read together, by dask on threads, and encoded together.
         """
-        maps = self.attend_all(views, generator=generator)
+        maps = self.attend_all(views, generator=generator, noise=noise, dropout=dropout)
         if not samples:
             known = torch.stack([one.known for one in maps])
             entropies = torch.stack([entropy(one.log_attention[None])[0] for one in maps])

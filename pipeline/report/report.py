@@ -15,12 +15,14 @@ from typing import Any
 from urllib.parse import quote
 
 from pipeline.cohort.metrics import METRICS
+from pipeline.model.quality import ABOUT_READING, UNKNOWN, Quality
 
 MISSING = "\N{EN DASH}"
 
 STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
+NARROW = "However narrow an interval is here, what lies in it may be no better than a guess."
 SCORED = " Out of distribution: how unlike the training's slides one looks; about one in a hundred of those passes 1."
 
 
@@ -32,14 +34,15 @@ def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str
         rows: a dict for each slide, keyed as the columns of predictions.csv; a failed slide needs only ``slide_id``,
             ``path``, ``status`` and ``error``.
         run: as in run.json: ``classes``, ``intervals``, ``command``, ``settings``, ``started``, ``ended``, ``reused``,
-            ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``) and ``not_counted``;
-            what is missing is left out.
+            ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``), ``not_counted`` and
+            ``quality``, of the model, None where it is not known; what is missing is left out.
     """
     done = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
     body = [
         "<h1>Saccade report</h1>",
         f'<p class="soft">{_when(run)}</p>',
+        _trust(run),
         _cards(done, failed, run),
         _failures(failed),
         _metrics(run.get("metrics") or {}, run.get("not_counted") or {}),
@@ -147,6 +150,22 @@ def _cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]
             for name, value, note in cards
         )
         + "</dl>"
+    )
+
+
+def _trust(run: Mapping[str, Any]) -> str:
+    """What intervals are about, and how good the model is: two things that are easily taken for one."""
+    if "quality" not in run:
+        return ""
+    quality = None if run["quality"] is None else Quality.from_json(run["quality"])
+    lines = [ABOUT_READING, UNKNOWN if quality is None else quality.in_words()]
+    if quality is None or quality.warning is None:
+        return '<section class="trust">' + "".join(f"<p>{escape(line)}</p>" for line in lines) + "</section>"
+    lines.append(NARROW)
+    return (
+        f'<section class="failed trust"><h2 class="bad">Warning: {escape(quality.warning)}</h2>'
+        + "".join(f"<p>{escape(line)}</p>" for line in lines)
+        + "</section>"
     )
 
 

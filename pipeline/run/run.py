@@ -16,6 +16,7 @@ from pipeline.cohort.table import Cohort
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import find_model, load_model, model_digest
+from pipeline.model.quality import Quality
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.table import prediction_columns, write_predictions
@@ -44,6 +45,7 @@ class RunSummary:
         metrics: of the slides that have labels and are counted; empty where there are none, or of one class only.
         not_counted: how many labelled slides are not, by why: the model was trained on them, or the table says that
             they are to train ("train") or to choose with ("val").
+        quality: how good the model was found to be where it was trained, and whether it has learned; None: not known.
     """
 
     total: int
@@ -54,10 +56,13 @@ class RunSummary:
     intervals: str = field(repr=False)
     metrics: dict[str, Any] = field(repr=False)
     not_counted: dict[str, int] = field(default_factory=dict, repr=False)
+    quality: Quality | None = field(default=None, repr=False)
 
     def _repr_html_(self) -> str:
         rows = [(row["slide_id"], in_words(row)) for row in self.rows]
         counts = f"{self.ok} of {self.total} slides predicted ({self.reused} already done), {self.failed} failed"
+        if self.quality is not None and self.quality.warning:
+            counts += f"; warning: {self.quality.warning}"
         return table(rows, header=("slide", "prediction"), caption=counts)
 
 
@@ -84,7 +89,8 @@ def run_cohort(
     if scheduler is None:
         find_device(settings.device)
     device = "cpu" if workers or scheduler else settings.device
-    spec = load_model(settings.model, device=device, encoder_weights=settings.encoder_weights).spec
+    model = load_model(settings.model, device=device, encoder_weights=settings.encoder_weights)
+    spec = model.spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
     prediction_columns(spec.classes)  # names that collide would be told at the end only
@@ -102,7 +108,7 @@ def run_cohort(
             words = f"{in_words(row)}{' (done earlier)' if earlier else ''}"
             progress(len(rows), len(jobs), f"{slide.slide_id}: {words}")
     ordered = [rows[slide.slide_id] for slide in cohort.slides]
-    return _finish(cohort, out, ordered, spec.classes, reused, settings, started, command)
+    return _finish(cohort, out, ordered, spec.classes, model.quality, reused, settings, started, command)
 
 
 def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
@@ -125,6 +131,7 @@ def _finish(
     out: Path,
     rows: list[dict[str, Any]],
     classes: Sequence[str],
+    quality: Quality | None,
     reused: int,
     settings: RunSettings,
     started: float,
@@ -151,12 +158,14 @@ def _finish(
             sites=[slide.site for slide, _ in labelled],
         )
     counts = (len(rows), len(done), len(rows) - len(done), reused)
-    summary = RunSummary(*counts, rows, stated(len(classes)), metrics, dict(not_counted))
+    summary = RunSummary(*counts, rows, stated(len(classes)), metrics, dict(not_counted), quality)
     run = {
         "command": list(command),
         "settings": asdict(settings),
         "classes": list(classes),
         "intervals": summary.intervals,
+        "quality": quality and quality.to_json(),
+        "warning": quality and quality.warning,
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "slides": summary.total,

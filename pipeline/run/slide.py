@@ -152,6 +152,7 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
         "fingerprint": facts.fingerprint,
         "path": str(slide.path),
         "row": row,
+        "quality": found.quality and found.quality.to_json(),
         "attention_not_read": found.attention_not_read,
         "regions_opened": found.regions_opened,
         "slide_bytes": facts.file_bytes,

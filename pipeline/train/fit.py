@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 import logging
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.device import find_device
-from pipeline.errors import UsageError
 from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import Outcome, View
+from pipeline.model.values import View
+from pipeline.train.curve import Curve, Keep
 from pipeline.train.first_guess import first_guess
 from pipeline.train.slides import LeaveOut, TrainingSlides
+from pipeline.train.steps import Fitting
 from pipeline.train.warm_up import warm_up as warm_attention
-from stages.augmentation import turned
-from stages.disk import new_file
-from stages.encoder.tuned import TunedEncoder
+from pipeline.train.watch import OnDisk, Watch, validate
+from stages.augmentation import Augmentation
 from stages.torchvision import admit_torchvision
 
 with warnings.catch_warnings():  # other people's deprecations, at import
     warnings.simplefilter("ignore")
     admit_torchvision()
     import lightning
-    from lightning.pytorch.callbacks import Callback
-    from lightning.pytorch.plugins.io import CheckpointIO
-
-Batch = list[int]
 
 STANDARDISE_SLIDES = 16
 """Slides whose drawn patches set the scale of the features before training."""
-COARSE_SHARE = 0.3
-"""Of the epochs: in these a model on a frozen encoder learns from the coarse scale alone."""
-RATE_DECAY = 0.65
-"""Step size of a pretrained encoder's block as a share of the block's above it (as BEiT and MAE tune: 0.65 to 0.75)."""
-DIVERGED = 1e10
-"""A weight beyond this is no use to anyone."""
 
 
 def fit(
@@ -66,18 +53,32 @@ def fit(
     device: str,
     say: Callable[[str], None],
     class_weights: Literal["none", "balanced"] = "none",
+    keep: Keep = "best",
+    patience: int | None = None,
     turn: bool = True,
+    stain: float = 0.0,
+    shift: float = 0.0,
+    scale: float = 1.0,
+    focus: float = 0.0,
+    noise: float = 0.0,
+    dropout: float = 0.2,
     bags: Tensor | None = None,
     leave_out: LeaveOut | None = None,
     lost: Mapping[int, str] | None = None,
-) -> None:
+    names: Sequence[str] | None = None,
+    validation: tuple[TrainingSlides, Sequence[int]] | None = None,
+    curve: Path | None = None,
+) -> Curve:
     """Fit ``model`` in place on slides with class indices ``labels``; ``view(i)`` gives slide ``i``.
 
     Loss of a batch: ``cross_entropy(logits, labels) - entropy_weight * mean attention entropy``, and the squared error
     of the control variate where the model has one; with balanced ``class_weights`` the cross-entropy of a slide whose
     class ``n_c`` of ``n`` slides have counts ``n / (C n_c)`` times; AdamW with one cosine cycle. Goes on from
-    ``checkpoint`` where one is, and leaves it there: it is the caller's once the model is saved. Patches are turned and
-    mirrored at random, for tissue has no up, unless ``turn`` is False.
+    ``checkpoint`` where one is, and leaves it there: it is the caller's once the model is saved.
+
+    What learns end to end meets patches varied by ``turn``, ``stain``, ``shift``, ``scale`` and ``focus``
+    (`stages.augmentation.Augmentation`); on a frozen encoder, features with ``noise``, a share of their spread, and
+    members that do without a share ``dropout`` of the directions in each step.
 
     Each of a model's M members has a loss of its own, in which a slide counts ``bags`` (slides, M) times, by default
     once. A model on a frozen encoder goes without patches for the first `COARSE_SHARE` of the epochs, while it does not
@@ -86,8 +87,12 @@ def fit(
     A slide that cannot be read is left out from then on and ``leave_out`` told of its index and why; what was learnt
     from it stays. The other slides keep their places in the order and their steps. Those of ``lost`` are never tried.
 
+    With ``validation`` slides and their classes, which are not fitted to, ``keep`` and ``patience`` are as `Curve` has
+    them, which is returned and written to ``curve``; without, the last epoch is kept.
+
     Raises:
-        UsageError: the steps are so large that the weights grow beyond all bounds.
+        DivergedError: loss, gradient or weights are no numbers any more or beyond all bounds; it names the batch's
+            slides by ``names``. The checkpoint is the last good epoch's, and a fit with a lower rate goes on from it.
     """
     chosen = find_device(device)
     slides = TrainingSlides(len(labels), view, leave_out, lost)
@@ -101,11 +106,13 @@ def fit(
             _standardise(model, slides, samples=samples, seed=seed)
     if class_weights == "balanced":
         weights = weights * _slide_weights(torch.tensor(labels))[:, None]
-    module = _Fitting(
+    module = Fitting(
         model,
         slides,
         torch.tensor(labels),
         weights,
+        names=names or [f"slide {i}" for i in range(len(labels))],
+        checkpoint=checkpoint,
         samples=samples,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -113,9 +120,21 @@ def fit(
         weight_decay=weight_decay,
         entropy_weight=entropy_weight,
         seed=seed,
-        turn=turn,
+        augmentation=Augmentation(turn=turn, stain=stain, shift=shift, scale=scale, focus=focus),
+        noise=noise,
+        dropout=dropout,
         epochs=epochs,
     )
+    course = Curve("last" if validation is None else keep, None if validation is None else patience)
+    course.base = _base_rate(torch.tensor(labels), weights)
+
+    def judged() -> tuple[Tensor, float | None]:
+        assert validation is not None
+        held_out, wanted = validation
+        held_out.phase = f"the validation of epoch {module.current_epoch + 1}"
+        return validate(model, held_out, wanted, samples=module.samples, seed=seed)
+
+    watch = Watch(course, checkpoint, path=curve, validate=judged if validation else None, say=say)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers that are not used here
@@ -124,8 +143,8 @@ def fit(
             accelerator=chosen.type,
             devices=1 if chosen.index is None else [chosen.index],
             gradient_clip_val=gradient_clip,
-            callbacks=[_Tell(say), _Keep(checkpoint)],
-            plugins=[_OnDisk()],
+            callbacks=[watch],
+            plugins=[OnDisk()],
             enable_checkpointing=False,
             logger=False,
             enable_progress_bar=False,
@@ -141,6 +160,18 @@ def fit(
                 raise
             # Lightning makes of Ctrl-C an exit with 1, which is that of slides that were left out
             raise KeyboardInterrupt from None
+    if watch.weights is not None:
+        model.load_state_dict(watch.weights)
+    if course.kept < len(course.rows):
+        say(f"kept the weights of epoch {course.kept}: the validation loss rose after it by more than its noise")
+    return course
+
+
+def _base_rate(labels: Tensor, weights: Tensor) -> float:
+    """The loss in nats of one who knows how often classes (N,) occur, by how much slides count (N, M)."""
+    shares = torch.zeros(int(labels.max()) + 1).index_add_(0, labels, weights.sum(1).float())
+    shares = shares / shares.sum()
+    return float(-torch.xlogy(shares, shares).sum())
 
 
 def _standardise(model: AttentionSampler, slides: TrainingSlides, *, samples: int, seed: int) -> None:
@@ -158,169 +189,3 @@ def _slide_weights(labels: Tensor) -> Tensor:
     _, classes, counts = labels.unique(return_inverse=True, return_counts=True)
     weights: Tensor = len(labels) / (len(counts) * counts[classes].float())
     return weights
-
-
-class _Batches:
-    """The epoch's slides in batches, in an order that the seed and the epoch alone decide."""
-
-    def __init__(self, count: int, size: int, seed: int, epoch: int) -> None:
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-        self._batches = [part.tolist() for part in order.split(size)]
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self._batches)
-
-
-class _Fitting(lightning.LightningModule):
-    def __init__(
-        self,
-        model: SlideModel,
-        slides: TrainingSlides,
-        labels: Tensor,
-        weights: Tensor,
-        *,
-        samples: int,
-        batch_size: int,
-        learning_rate: float,
-        attention_rate: float,
-        weight_decay: float,
-        entropy_weight: float,
-        seed: int,
-        turn: bool,
-        epochs: int,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self._slides, self._labels, self._weights = slides, labels, weights
-        self._samples, self._batch_size, self._seed, self._epochs = samples, batch_size, seed, epochs
-        self._rates = (learning_rate * attention_rate, learning_rate)
-        self._weight_decay, self._entropy_weight, self._turn = weight_decay, entropy_weight, turn
-        self.losses: list[float] = []
-
-    def train_dataloader(self) -> _Batches:
-        return _Batches(len(self._labels), self._batch_size, self._seed, self.current_epoch)
-
-    def training_step(self, batch: Batch, index: int) -> Tensor | None:
-        # every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have
-        step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
-        self._slides.phase, self._slides.learnt = f"epoch {self.current_epoch + 1}", self.current_epoch > 0
-
-        coarse = isinstance(self.model, EvidenceModel) and self.current_epoch < COARSE_SHARE * self._epochs
-        samples = 0 if coarse else self._samples
-
-        def act(kept: list[int], views: list[View]) -> Outcome:
-            generator = torch.Generator(self.model.drawing_device).manual_seed(step_seed)
-            augment = partial(turned, generator=generator) if self._turn else None
-            return self.model(views, samples=samples, generator=generator, augment=augment)  # type: ignore[no-any-return]
-
-        try:
-            attempted = self._slides.attempt(batch, act)
-        except ValueError as exc:
-            self._refuse_divergence(exc)
-            raise
-        if attempted is None:
-            return None  # Lightning goes on to the next step
-        kept, found = attempted
-        members = found.logits.shape[1]
-        wanted = self._labels[kept].to(found.logits.device)[:, None].expand(-1, members)
-        each = functional.cross_entropy(found.logits.movedim(1, 2), wanted, reduction="none")
-        # torch's own weights cancel in a batch of one class
-        loss = (each * self._weights[kept].to(each)).mean()
-        if not bool(torch.isfinite(loss)):
-            self._refuse_divergence()
-        self.losses.append(float(loss.detach()))
-        regularised: Tensor = (
-            loss - self._entropy_weight * found.entropies.mean().to(loss) + found.control_error.to(loss)
-        )
-        return members * regularised  # each member learns as if it were alone
-
-    def on_train_end(self) -> None:
-        self._refuse_divergence()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["left_out"] = dict(self._slides.lost)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._slides.restore(checkpoint.get("left_out", {}))
-
-    def _refuse_divergence(self, cause: Exception | None = None) -> None:
-        # NaN compares false
-        if not all(bool((values.detach().abs() < DIVERGED).all()) for values in self.model.state_dict().values()):
-            epoch = min(self.current_epoch + 1, self.trainer.max_epochs or 1)
-            raise UsageError(
-                f"training diverged in epoch {epoch}: weights grew beyond all bounds; "
-                f"lower training.learning_rate, found {self._rates[1]:g}"
-            ) from cause
-
-    def configure_optimizers(self) -> Any:
-        nets = [module for module in (self.model.attention, self.model.inner) if module is not None]
-        attention = [p for module in nets for p in module.parameters()]  # none in the maps that need no training
-        chosen = {id(p) for p in attention}
-        encoder = self.model.encoder if isinstance(self.model, AttentionSampler) else None
-        tuned = encoder.parameter_groups(self._rates[1], RATE_DECAY) if isinstance(encoder, TunedEncoder) else []
-        chosen |= {id(p) for group in tuned for p in group["params"]}
-        others = [p for p in self.model.parameters() if id(p) not in chosen and p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            *({"params": p, "lr": r} for p, r in zip((attention, others), self._rates, strict=True) if p),
-            *tuned,
-        ]
-        optimizer = torch.optim.AdamW(groups, weight_decay=self._weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        # OneCycleLR gives a single step no rate, and divides by zero where a rise of a tenth ends with the first step
-        steps += steps in (1, 10)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=0.1
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-class _Tell(Callback):
-    """One line an epoch, with the time that is left."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._started, self._first = say, time.monotonic(), 0
-
-    def on_train_start(self, trainer: Any, module: Any) -> None:
-        self._started, self._first = time.monotonic(), trainer.current_epoch
-
-    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        done = trainer.current_epoch + 1
-        left = (time.monotonic() - self._started) / (done - self._first) * (trainer.max_epochs - done)
-        loss = sum(module.losses) / max(1, len(module.losses))
-        module.losses.clear()
-        self._say(f"epoch {done}/{trainer.max_epochs}: loss {loss:.3f}, {left:.0f} s left")
-
-
-class _Keep(Callback):
-    """What going on from the last finished epoch needs, after every epoch."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        trainer.save_checkpoint(self._path)
-
-
-class _OnDisk(CheckpointIO):
-    """Checkpoints at paths of this file system. Lightning's own takes a path for an address, so that a folder called
-    ``a::b`` is the file ``a``."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with new_file(Path(path)) as temporary, temporary.open("wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as exc:  # of a full disk torch says only that a position is unexpected
-                if isinstance(exc.__context__, OSError):
-                    raise exc.__context__ from None
-                raise
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        with Path(path).open("rb") as file:
-            loaded: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        return loaded
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)

@@ -11,10 +11,10 @@ from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.model.checkpoint import model_digest
 from pipeline.output.documents import read_json, write_json
-from pipeline.train.key import differences, key_of
+from pipeline.train.key import differences, key_of, smaller_steps
 from stages.disk import holds_only, new_folder
 
-WRITTEN = ("model.safetensors", "training.json", "metrics.json", "predictions.csv")
+WRITTEN = ("model.safetensors", "training.json", "curve.csv", "metrics.json", "predictions.csv")
 """What of an earlier training is kept when another takes its place."""
 
 
@@ -62,7 +62,7 @@ def plan_jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> lis
 
 def begin(job: Job, made: dict[str, Any]) -> tuple[Path, str]:
     """The file that says what a training is made of while it goes on, and its key: of one that was interrupted and is
-    the same, or a new one."""
+    the same, or that diverged and is the same but for smaller steps; or a new one."""
     for path in sorted(job.folder.glob("training-*.json")):
         earlier = read_json(path) or {}
         # the order in which an epoch takes slides follows from all that there are, readable or not
@@ -71,6 +71,9 @@ def begin(job: Job, made: dict[str, Any]) -> tuple[Path, str]:
             and earlier["made_of"]["slides"].keys() == made["slides"].keys()
         ):
             return path, str(earlier["key"])
+        if earlier.get("diverged") and smaller_steps(earlier.get("made_of"), made):
+            write_json(path, {"key": key_of(made), "made_of": made})
+            return path, key_of(made)
     key = key_of(made)
     path = job.folder / f"training-{key[:12]}.json"
     write_json(path, {"key": key, "made_of": made})

@@ -35,6 +35,7 @@ def made_of(
     spec: ModelSpec,
     settings: Mapping[str, Any],
     weights: Path | None,
+    chooses: str | None = None,
 ) -> dict[str, Any]:
     """All that a model follows from, as JSON has it; no paths, so that a folder may be moved.
 
@@ -45,11 +46,13 @@ def made_of(
         spec: the model's.
         settings: of the fit.
         weights: file that the encoder starts from, by its content.
+        chooses: the part by which the epoch to keep is chosen; None: there is none.
     """
     slides = {
         slide.slide_id: {
             "role": part,
             "calibrates": slide.slide_id in calibrates,
+            "chooses": part == chooses,
             "fingerprint": fingerprints.get(slide.slide_id),
             "label": slide.label,
             "mpp": slide.mpp,
@@ -101,6 +104,15 @@ def differences(earlier: Any, now: Mapping[str, Any]) -> list[str]:
     return found + _of_slides(earlier["slides"], now["slides"])
 
 
+def smaller_steps(earlier: Any, now: Mapping[str, Any]) -> bool:
+    """Whether nothing has changed but that the learning rate is lower."""
+    rate = "learning_rate"
+    if not isinstance(earlier, Mapping) or not earlier.get("settings", {}).get(rate, 0) > now["settings"][rate]:
+        return False
+    settings = {**earlier["settings"], rate: now["settings"][rate]}
+    return {**earlier, "settings": settings} == now
+
+
 def _of_slides(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     counts: dict[str, list[str]] = {}
     gone = any(
@@ -135,5 +147,5 @@ def _of_slide(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None,
 
 
 def _matters(slide: Mapping[str, Any] | None) -> bool:
-    """Whether the model depends on a slide: it is fitted to it, or its intervals are."""
-    return slide is not None and bool(slide.get("role") == "train" or slide.get("calibrates"))
+    """Whether the model depends on a slide: it is fitted to it, or its intervals are, or its epoch is chosen by it."""
+    return slide is not None and any((slide.get("role") == "train", slide.get("calibrates"), slide.get("chooses")))

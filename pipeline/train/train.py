@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from pipeline.cohort.metrics import evaluate, in_words
+from pipeline.cohort.metrics import in_words
 from pipeline.cohort.splits import check_folds, refuse_twins
 from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.device import find_device
-from pipeline.errors import UsageError, reason_of
+from pipeline.errors import UsageError
 from pipeline.model.build import build_model, keep_features
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.evidence_model import EvidenceModel
-from pipeline.model.look import Look
+from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
 from pipeline.output.documents import read_json, write_json
@@ -27,13 +28,14 @@ from pipeline.output.folder import TRAINING, prepare_output
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.calibrate import calibrate
+from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import Job, aside, begin, keep_aside, plan_jobs
 from pipeline.train.key import differences, made_of
 from pipeline.train.looks import Looks
 from pipeline.train.slides import TrainingSlides
+from pipeline.train.verdict import Losses, closing, judge_quality
 from stages.appearance import FEWEST, cohort_appearance
 from stages.pyramid.chunk_cache import chunk_cache
-from stages.slide.facts import SlideError
 
 Say = Callable[[str], None]
 
@@ -138,29 +140,45 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
         _refuse_lost_class(job, spec, looks)
     rows: list[dict[str, Any]] = []
     for job in jobs:
-        model = _fit(job, spec, config, looks, say)
+        fitted = _fit(job, spec, config, looks, say)
+        own: list[dict[str, Any]] = []
         for part, slides in job.held_out.items():
-            found = (_predict(model, slide, looks, config) for slide in slides)
-            rows += [{"part": part, **row} for row in found if row is not None]
+            found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in slides)
+            own += [{"part": part, **row} for row in found if row is not None]
+        rows += own
+        if job is not jobs[-1] and own:  # of a fold; what is said of the last one says all
+            _stamp(job, fitted, judge_quality({"cross-validation": scored(own, spec.classes)}, fitted.losses))
+    rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, spec.classes)
     metrics: dict[str, Any] = {
         "classes": list(spec.classes),
         "slides": {"in_table": len(cohort.slides), "excluded": len(looks.excluded)},
         "excluded": looks.excluded,
     }
-    for part in dict.fromkeys(part for job in jobs for part in job.held_out):
+    parts = [*(part for job in jobs for part in job.held_out), *([OUT_OF_BAG] if fitted.out_of_bag else [])]
+    for part in dict.fromkeys(parts):
         members = [row for row in rows if row["part"] == part]
         if not members:
             say(f"{part}: none of its slides could be predicted, see the lines above")
             continue
-        metrics[part] = _judge(members, spec.classes)
-        say(f"{part}: {in_words(metrics[part])}")
-        unlike = [row["slide_id"] for row in members if (row["out_of_distribution"] or 0) > 1]
-        if unlike:
-            say(f"warning: {part}: {len(unlike)} of its slides look unlike those trained on: {', '.join(unlike)}")
-        for site, scores in metrics[part].get("sites", {}).items():
-            say(f"{part}, site {site}: {in_words(scores)}")
+        metrics[part] = scored(members, spec.classes)
+        for line in in_lines(part, members, metrics[part]):
+            say(line)
+    quality = judge_quality(metrics, fitted.losses)
+    _stamp(jobs[-1], fitted, quality)
+    metrics |= {"learned": quality.learned, "reason": quality.reason}
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
+    usable = [slide for slide in jobs[-1].train if slide.slide_id not in looks.excluded]
+    for line in closing(
+        quality,
+        classes=spec.classes,
+        slides=len(usable),
+        patients=len({slide.patient or slide.slide_id for slide in usable}),
+        encoder=spec.encoder,
+        patch_mpp=spec.patch_mpp,
+        model=str(jobs[-1].model),
+    ):
+        say(line)
     if looks.excluded:
         say(f"{len(looks.excluded)} of {len(cohort.slides)} slides were left out; {out / 'metrics.json'} says why")
     return metrics
@@ -182,11 +200,31 @@ def _refuse_lost_class(job: Job, spec: ModelSpec, looks: Looks) -> None:
             )
 
 
-def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> SlideModel:
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """A model after its fit: what its members say of slides that they had not seen (probabilities of the classes by
+    the slide's name), and where its loss ended."""
+
+    model: SlideModel
+    out_of_bag: dict[str, list[float]]
+    losses: Losses | None
+
+
+def _stamp(job: Job, fitted: _Fitted, quality: Quality) -> None:
+    """Write into a checkpoint how good its model was found to be."""
+    if fitted.model.quality != quality:
+        fitted.model.quality = quality
+        save_model(fitted.model, job.model)
+
+
+def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> _Fitted:
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
     chosen = _calibration_slides(job, config, looks)
     settings = config.training.model_dump(exclude={"folds", "folds_by", "calibration_slides", "device", "members"})
+    settings |= config.augmentation.model_dump()
+    val = tuple(sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id))
+    chooses = "val" if config.training.keep == "best" or config.training.patience else None
     if settings["learning_rate"] is None:
         settings["learning_rate"] = LEARNING_RATES[spec.coarse_mpp is not None]
     samples = config.sampling.train_samples or spec.samples
@@ -197,16 +235,19 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
         spec=spec,
         settings={**settings, "train_samples": samples},
         weights=config.encoder.weights,
+        chooses=chooses,
     )
     earlier = read_json(job.folder / "training.json") or {}
     if job.model.exists():
         changes = differences(earlier.get("made_of"), made) or _readable_again(job, earlier, looks)
         if not changes:
             say(f"{job.model} is up to date")
-            for slide in job.train + chosen:
+            for slide in job.train + chosen + val:
                 if slide.slide_id in earlier["left_out"]:
                     looks.leave_out(slide, earlier["left_out"][slide.slide_id])
-            return _keeping(load_model(job.model, encoder_weights=config.encoder.weights), config)
+            model = _keeping(load_model(job.model, encoder_weights=config.encoder.weights), config)
+            losses = earlier.get("losses")
+            return _Fitted(model, earlier.get("out_of_bag", {}), Losses(**losses) if losses else None)
         place = aside(job)
         say(f"{job.model} is of another training: {'; '.join(changes)}; it moves to {place} when the new one is there")
     begun, key = begin(job, made)
@@ -225,44 +266,56 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
     model = _keeping(build_model(spec, encoder_weights=config.encoder.weights), config)
     started = time.perf_counter()
     from pipeline.train.fit import fit  # Lightning takes seconds to import
+    from pipeline.train.steps import DivergedError
 
     checkpoint = begun.with_suffix(".ckpt")
     labels = [spec.classes.index(str(slide.label)) for slide in job.train]
     patients = [slide.patient or slide.slide_id for slide in job.train]
     bags = draw_bags(patients, labels, spec.members, seed=config.training.seed)
-    fit(
-        model,
-        lambda index: looks(job.train[index]).view,
-        labels,
-        checkpoint=checkpoint,
-        samples=samples,
-        say=say,
-        bags=bags,
-        leave_out=lose,
-        lost=lost,
-        device=config.training.device,
-        **settings,
+    held_out = TrainingSlides(
+        len(val),
+        lambda index: looks(val[index]).view,
+        lambda index, reason: leave_out(val[index], reason),
+        {i: looks.excluded[s.slide_id] for i, s in enumerate(val) if s.slide_id in looks.excluded},
     )
+    judges = len(held_out.lost) < held_out.count
+    if config.training.patience and not judges:
+        say("warning: training.patience needs slides of split val to go by: it trains all epochs")
+    try:
+        curve = fit(
+            model,
+            lambda index: looks(job.train[index]).view,
+            labels,
+            checkpoint=checkpoint,
+            samples=samples,
+            say=say,
+            bags=bags,
+            leave_out=lose,
+            lost=lost,
+            names=[slide.slide_id for slide in job.train],
+            validation=(held_out, [spec.classes.index(str(slide.label)) for slide in val]) if judges else None,
+            curve=job.folder / "curve.csv",
+            device=config.training.device,
+            **settings,
+        )
+    except DivergedError:
+        write_json(begun, {"key": key, "made_of": made, "diverged": True})
+        raise
     model.eval()
+    out_of_bag: dict[str, list[float]] = {}
+    spread = None
     if isinstance(model, EvidenceModel):
         gone = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
         within = TrainingSlides(len(labels), lambda index: looks(job.train[index]).view, lose, gone)
         within.phase = "the judging of the members"
         judged = settle(model, within, labels, bags, samples=samples, seed=config.training.seed)
-        rows = [
-            {
-                "slide_id": job.train[i].slide_id,
-                "patient": job.train[i].patient,
-                "label": job.train[i].label,
-                "site": job.train[i].site,
-                **{f"prob_{c}": float(p) for c, p in zip(spec.classes, row, strict=True)},
-            }
-            for i, row in zip(judged.slides, judged.probabilities.tolist(), strict=True)
-        ]
+        names = [job.train[i].slide_id for i in judged.slides]
+        out_of_bag = dict(zip(names, judged.probabilities.tolist(), strict=True))
+        spread = judged.spread
+        rows = out_of_bag_rows(job.train, out_of_bag, spec.classes)
         if rows:
-            say(
-                f"out of bag: {in_words(_judge(rows, spec.classes))}; members differ by {judged.spread:.2f} in log-odds"
-            )
+            say(f"{job.name}, out of bag: {in_words(scored(rows, spec.classes))}")
+        say(f"{job.name}: its {spec.members} members differ by {spread:.2f} in log-odds, mean over slides")
     fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
     model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
     model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
@@ -280,8 +333,14 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
     if job.model.exists():
         keep_aside(job)
     save_model(model, job.model)
+    ended = curve.losses
+    losses = None if ended is None or math.isnan(ended[0]) else Losses(*ended, curve.base)
     done = {
         "key": key,
+        "kept_epoch": curve.kept,
+        "losses": losses and asdict(losses),
+        "out_of_bag": out_of_bag,
+        "spread_of_members": spread,
         "seconds": time.perf_counter() - started,
         "left_out": left_out,
         "config": config.model_dump(mode="json"),
@@ -292,7 +351,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
     begun.unlink(missing_ok=True)
     count = sum(slide.slide_id not in looks.excluded for slide in job.train)
     say(f"fitted on {count} slides in {done['seconds']:.0f} s: {job.model}")
-    return model
+    return _Fitted(model, out_of_bag, losses)
 
 
 def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str]:
@@ -308,29 +367,3 @@ def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortS
     val = sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id)
     usable = [slide for slide in (*val, *job.train) if slide.slide_id not in looks.excluded]
     return tuple(usable[: config.training.calibration_slides])
-
-
-def _predict(model: SlideModel, slide: CohortSlide, looks: Looks, config: Config) -> dict[str, Any] | None:
-    """A held-out slide's row, or None where it is left out."""
-    try:
-        shown: Look = looks(slide)
-        generator = shown.generator(config.training.seed, model.drawing_device)
-        found = model.sample(shown.view, generator=generator).prediction
-    except SlideError as exc:
-        looks.leave_out(slide, f"when predicted: {reason_of(exc)}")
-        return None
-    columns = {"": found.probabilities, "_low": found.low, "_high": found.high}
-    return {
-        "slide_id": slide.slide_id,
-        "patient": slide.patient,
-        "label": slide.label,
-        "site": slide.site,
-        "out_of_distribution": shown.likeness(model).score,
-        **{f"prob_{c}{end}": float(v[i]) for end, v in columns.items() for i, c in enumerate(model.spec.classes)},
-    }
-
-
-def _judge(rows: list[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
-    probabilities = np.array([[row[f"prob_{c}"] for c in classes] for row in rows])
-    label, patient, site = ([row[key] for row in rows] for key in ("label", "patient", "site"))
-    return evaluate(label, probabilities, patient, classes, sites=site)

@@ -124,5 +124,6 @@ def test_a_start_tells_slides_apart_and_never_looks_at_slides_out_of_the_bag() -
     bags[8] = 0
     heads = EvidenceHeads(members=8, classes=2, components=R, fine=2, scales=1)
     heads.start(contexts, labels, bags, generator=generator())
-    directions = heads.weight[:, 1] / heads.weight[:, 1].norm(dim=1, keepdim=True)
+    weight = heads.weight.detach()[:, 1]
+    directions = weight / weight.norm(dim=1, keepdim=True)
     assert float(directions[:, 0].min()) > 0.8

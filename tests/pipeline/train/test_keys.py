@@ -17,6 +17,7 @@ from pipeline.train.train import train_cohort
 BASELINE = [
     *("view.attention_mpp=8", "view.patch_px=32", "encoder.dim=16", "sampling.samples=8"),
     *("training.epochs=1", "training.warm_up=1", "training.calibration_slides=0", "training.device=cpu"),
+    "training.keep=last",
 ]
 TABLE = "slide,patient,label,split,mpp,site\n" + "".join(
     f"s{i}.tif,p{i},{'ab'[i % 2]},{'train' if i < 4 else 'test'},0.5,north\n" for i in range(8)

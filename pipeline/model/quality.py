@@ -1,0 +1,81 @@
+"""How good a model was found to be, and whether it has learned: what travels with it to whoever uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+Learned = Literal["yes", "no", "unclear"]
+ABOUT_READING = (
+    "Intervals are about tissue that was not read: where the same model would put the probability, had it read all of "
+    "it. They say nothing of how often the model is right."
+)
+UNKNOWN = "How good the model is is not known: its checkpoint does not say on which patients it was judged."
+_PARTS = {
+    "val": "held out for validation",
+    "cross-validation": "held out in cross-validation",
+    "test": "held out for the test",
+    "out-of-bag": "of the training, each judged by those members only that had not seen them",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What was found about a model on patients that it had not seen.
+
+    Attributes:
+        learned: whether it tells its classes apart better than chance; "unclear" where that cannot be told.
+        reason: why that is said.
+        part: of the cohort that it was found on: "val", "cross-validation", "test" or "out-of-bag"; None: nothing was.
+        slides, patients: how many these are.
+        auroc, low, high: with the ends of its 95 % interval, patients counting once; of more than two classes the mean
+            over them; None where it is not known.
+    """
+
+    learned: Learned
+    reason: str
+    part: str | None = None
+    slides: int = 0
+    patients: int = 0
+    auroc: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def found(self) -> str:
+        """What was seen, in a phrase."""
+        if self.auroc is None or self.part is None:
+            return "it was judged on no patients that it had not seen"
+        interval = "" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f"AUROC {self.auroc:.2f}{interval} on {self.patients} patients {_PARTS.get(self.part, self.part)}"
+
+    @property
+    def warning(self) -> str | None:
+        """What whoever uses the model has to be told; None of one that has learned."""
+        if self.learned == "yes":
+            return None
+        said = {
+            "no": "this model has not learned to tell its classes apart",
+            "unclear": "it cannot be told whether this model has learned anything",
+        }
+        return f"{said[self.learned]}: {self.reason}"
+
+    def in_words(self) -> str:
+        """How good the model is, in one sentence."""
+        if self.auroc is None:
+            return f"How good the model is is not known: {self.reason}."
+        return f"How good the model is: {self.found}; 0.5 is chance."
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Self:
+        """Of plain values.
+
+        Raises:
+            TypeError: they are not such a record's.
+        """
+        return cls(**told)

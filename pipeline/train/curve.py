@@ -1,0 +1,123 @@
+"""The course of a training, epoch by epoch: losses, what validation slides say, and whose weights are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.cohort.metrics import evaluate
+from pipeline.output.table import write_table
+
+SMOOTH = 3
+"""Epochs that the losses of a validation slide are averaged over before epochs are compared."""
+COLUMNS = ("epoch", "loss", "error", "val_loss", "val_auroc", "out_of_bag_loss")
+
+Keep = Literal["best", "last"]
+
+
+@dataclass
+class Curve:
+    """A training's epochs, and which of them is kept.
+
+    The validation loss of a few slides is noise: the slides' losses are averaged over `SMOOTH` epochs, and an epoch is
+    kept where it is the lowest so far, or no higher than the lowest by more than one standard error of the paired
+    differences between slides. So the last epoch, whose step size has come down, stays unless another is better by
+    more than noise.
+
+    Attributes:
+        keep: "best" as told, where there are validation slides; else "last".
+        patience: epochs without a lower validation loss after which the training ends; None: it never does.
+        rows: of the epochs, by `COLUMNS`; losses in nats.
+        kept: the epoch, from 1, whose weights are kept; 0 before the first.
+        lowest: the epoch of the lowest loss; 0 where there is none.
+        base: loss of one who knows the frequencies of classes and no more.
+    """
+
+    keep: Keep = "last"
+    patience: int | None = None
+    base: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    kept: int = 0
+    lowest: int = 0
+    _recent: list[Tensor] = field(default_factory=list)
+    _best: Tensor | None = None
+
+    def add(self, *, loss: float, error: float, val: Tensor | None, auroc: float | None, unseen: float | None) -> bool:
+        """Enter an epoch, and say whether its weights are to be kept.
+
+        Args:
+            loss: mean over the training slides.
+            error: its standard error.
+            val: loss of each validation slide (n,), NaN of one that could not be read; None: there are none.
+            auroc: theirs.
+            unseen: loss of members on the slides that they are not fitted to; None: there are no such.
+        """
+        known = None if val is None or bool(val.isnan().all()) else val
+        epoch = len(self.rows) + 1
+        told = None if known is None else float(known.nanmean())
+        values = (epoch, loss, error, told, auroc, unseen)
+        self.rows.append(dict(zip(COLUMNS, values, strict=True)))
+        if known is None or self.keep == "last":
+            self.kept = epoch
+        if known is not None:
+            self._compare(epoch, known)
+        return self.kept == epoch
+
+    @property
+    def over(self) -> bool:
+        """Whether it is time to stop."""
+        return self.patience is not None and self.lowest > 0 and len(self.rows) - self.lowest >= self.patience
+
+    @property
+    def losses(self) -> tuple[float, float] | None:
+        """Training loss of the kept epoch, and its standard error."""
+        if not self.kept:
+            return None
+        row = self.rows[self.kept - 1]
+        return row["loss"], row["error"]
+
+    def write(self, path: Path) -> None:
+        """As CSV, a row an epoch."""
+        write_table(path, self.rows, COLUMNS)
+
+    def state(self) -> dict[str, Any]:
+        """What going on with it takes."""
+        names = ("rows", "kept", "lowest", "_recent", "_best")
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what an interrupted training entered."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def _compare(self, epoch: int, val: Tensor) -> None:
+        self._recent = [*self._recent, val][-SMOOTH:]
+        smooth = torch.stack(self._recent).nanmean(0)
+        if self._best is not None:
+            higher = smooth - self._best
+            higher = higher[~higher.isnan()]
+            noise = float(higher.std() / len(higher) ** 0.5) if len(higher) > 1 else 0.0
+            above = float(higher.mean()) if len(higher) else 0.0
+        if self._best is None or above < 0:
+            self._best, self.lowest = smooth, epoch
+        elif above > noise:
+            return
+        if self.keep == "best":
+            self.kept = epoch
+
+
+def of_validation(logits: Tensor, labels: Tensor) -> tuple[Tensor, float | None]:
+    """Losses (n,) and AUROC of slides of known labels (n,) by their logits (n, C); NaN where these are."""
+    losses = functional.cross_entropy(logits, labels, reduction="none")
+    read = ~losses.isnan()
+    if not bool(read.any()):
+        return losses, None
+    names = [str(i) for i in range(logits.shape[1])]
+    told = [names[i] for i in labels[read].tolist()]
+    found = evaluate(told, logits[read].double().softmax(1).numpy(), [str(i) for i in range(len(told))], names)
+    return losses, found["auroc"]["value"]

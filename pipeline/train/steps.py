@@ -1,0 +1,217 @@
+"""The steps of a training: what an epoch takes in which order, and what a step learns from its batch."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.errors import UsageError
+from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.sampler import AttentionSampler
+from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import Outcome, View
+from pipeline.train.slides import TrainingSlides
+from stages.augmentation import Augmentation
+from stages.encoder.tuned import TunedEncoder
+from stages.torchvision import admit_torchvision
+
+with warnings.catch_warnings():  # other people's deprecations, at import
+    warnings.simplefilter("ignore")
+    admit_torchvision()
+    import lightning
+
+Batch = list[int]
+
+COARSE_SHARE = 0.3
+"""Of the epochs: in these a model on a frozen encoder learns from the coarse scale alone."""
+RATE_DECAY = 0.65
+"""Step size of a pretrained encoder's block as a share of the block's above it (as BEiT and MAE tune: 0.65 to 0.75)."""
+DIVERGED = 1e10
+"""A weight beyond this is no use to anyone."""
+NAMED = 8
+"""Slides of a batch that are named at most."""
+
+
+class DivergedError(UsageError):
+    """The steps were too large: what was learnt until the last finished epoch stands in the checkpoint."""
+
+
+class Batches:
+    """The epoch's slides in batches, in an order that the seed and the epoch alone decide."""
+
+    def __init__(self, count: int, size: int, seed: int, epoch: int) -> None:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+        self._batches = [part.tolist() for part in order.split(size)]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+
+class Fitting(lightning.LightningModule):
+    def __init__(
+        self,
+        model: SlideModel,
+        slides: TrainingSlides,
+        labels: Tensor,
+        weights: Tensor,
+        *,
+        names: Sequence[str],
+        checkpoint: Path,
+        samples: int,
+        batch_size: int,
+        learning_rate: float,
+        attention_rate: float,
+        weight_decay: float,
+        entropy_weight: float,
+        seed: int,
+        augmentation: Augmentation,
+        noise: float,
+        dropout: float,
+        epochs: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._slides, self._labels, self._weights = slides, labels, weights
+        self._names, self._checkpoint = names, checkpoint
+        self._samples, self._batch_size, self._seed, self._epochs = samples, batch_size, seed, epochs
+        self._rates = (learning_rate * attention_rate, learning_rate)
+        self._weight_decay, self._entropy_weight = weight_decay, entropy_weight
+        self._augmentation = None if augmentation == Augmentation.none() else augmentation
+        self._noise, self._dropout = noise, dropout
+        self._batch: Batch = []
+        self._losses: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def samples(self) -> int:
+        """Patches of a slide in this epoch."""
+        coarse = isinstance(self.model, EvidenceModel) and self.current_epoch < COARSE_SHARE * self._epochs
+        return 0 if coarse else self._samples
+
+    def train_dataloader(self) -> Batches:
+        return Batches(len(self._labels), self._batch_size, self._seed, self.current_epoch)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor | None:
+        # every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have
+        step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
+        self._slides.phase, self._slides.learnt = f"epoch {self.current_epoch + 1}", self.current_epoch > 0
+        self._batch = batch
+
+        def act(kept: list[int], views: list[View]) -> Outcome:
+            generator = torch.Generator(self.model.drawing_device).manual_seed(step_seed)
+            augment = None if self._augmentation is None else partial(self._augmentation, generator=generator)
+            varied = {"augment": augment, "noise": self._noise, "dropout": self._dropout}
+            return self.model(views, samples=self.samples, generator=generator, **varied)  # type: ignore[no-any-return]
+
+        try:
+            attempted = self._slides.attempt(batch, act)
+        except ValueError as exc:
+            self.refuse_divergence(exc)
+            raise
+        if attempted is None:
+            return None  # Lightning goes on to the next step
+        kept, found = attempted
+        self._batch = kept
+        members = found.logits.shape[1]
+        wanted = self._labels[kept].to(found.logits.device)[:, None].expand(-1, members)
+        each = functional.cross_entropy(found.logits.movedim(1, 2), wanted, reduction="none")
+        # torch's own weights cancel in a batch of one class
+        weights = self._weights[kept].to(each)
+        loss = (each * weights).mean()
+        regularised: Tensor = (
+            loss - self._entropy_weight * found.entropies.mean().to(loss) + found.control_error.to(loss)
+        )
+        if not bool(torch.isfinite(regularised)):
+            self.refuse_divergence()
+            well = each.isfinite().all(1).tolist()
+            self._end("the loss is not a number", [i for i, one in zip(kept, well, strict=True) if not one])
+        self._losses.append((each.detach().cpu(), weights.cpu()))
+        return members * regularised  # each member learns as if it were alone
+
+    def epoch_losses(self) -> tuple[float, float, float | None]:
+        """Of the epoch: mean loss over the slides by their weights, its standard error, and that of members on the
+        slides that they are not fitted to; begins anew."""
+        if not self._losses:
+            return math.nan, math.nan, None
+        each, weights = (torch.cat(parts).double() for parts in zip(*self._losses, strict=True))
+        self._losses.clear()
+        of_slides = weights.sum(1)
+        loss = float((each * weights).sum() / of_slides.sum())
+        spread = (((each * weights).sum(1) - loss * of_slides) / of_slides.mean()).square().mean().sqrt()
+        unseen = weights == 0
+        return (
+            loss,
+            float(spread) / math.sqrt(len(each)),
+            float(each[unseen].mean()) if bool(unseen.any()) else None,
+        )
+
+    def on_train_start(self) -> None:
+        """A fit that goes on after it diverged has a lower rate than what is stored of it."""
+        optimizer: Any = self.optimizers()
+        for group, rate in zip(optimizer.param_groups, [group["lr"] for group in self._groups()], strict=True):
+            times = rate / group["max_lr"]
+            for name in ("lr", "initial_lr", "max_lr", "min_lr"):
+                group[name] *= times
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
+        if norms and not bool(torch.stack(norms).isfinite().all()):
+            self._end("the gradient is not a number", self._batch)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["left_out"] = dict(self._slides.lost)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._slides.restore(checkpoint.get("left_out", {}))
+
+    def refuse_divergence(self, cause: Exception | None = None) -> None:
+        """End where a weight is beyond all use."""
+        # NaN compares false
+        if not all(bool((values.detach().abs() < DIVERGED).all()) for values in self.model.state_dict().values()):
+            self._end("weights grew beyond all bounds", self._batch, cause)
+
+    def _end(self, what: str, blamed: Sequence[int], cause: Exception | None = None) -> NoReturn:
+        named = ", ".join(self._names[i] for i in blamed[:NAMED]) + ", ..." * (len(blamed) > NAMED)
+        alone = ""
+        if len(blamed) < len(self._batch):
+            alone = "the others of its batch are well, so look at what is wrong there, or "
+        epoch, rate = min(self.current_epoch + 1, self._epochs), self._rates[1]
+        lower = f"{alone}run it again with a lower training.learning_rate, found {rate:g}"
+        stands = (
+            f"the weights of epoch {epoch - 1} stand in {self._checkpoint}: {lower}: it goes on from there"
+            if epoch > 1 and self._checkpoint.exists()
+            else f"no epoch was finished, so nothing is kept: {lower}"
+        )
+        raise DivergedError(f"training diverged in epoch {epoch}: {what}, at {named}; {stands}") from cause
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """What learns at which rate: the attention nets, a tuned encoder's blocks, and all the rest."""
+        nets = [module for module in (self.model.attention, self.model.inner) if module is not None]
+        attention = [p for module in nets for p in module.parameters()]  # none in the maps that need no training
+        encoder = self.model.encoder if isinstance(self.model, AttentionSampler) else None
+        tuned = encoder.parameter_groups(self._rates[1], RATE_DECAY) if isinstance(encoder, TunedEncoder) else []
+        chosen = {id(p) for p in attention} | {id(p) for group in tuned for p in group["params"]}
+        others = [p for p in self.model.parameters() if id(p) not in chosen and p.requires_grad]
+        both = zip((attention, others), self._rates, strict=True)
+        return [*({"params": parameters, "lr": rate} for parameters, rate in both if parameters), *tuned]
+
+    def configure_optimizers(self) -> Any:
+        groups = self._groups()
+        optimizer = torch.optim.AdamW(groups, weight_decay=self._weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        # OneCycleLR gives a single step no rate, and divides by zero where a rise of a tenth ends with the first step
+        steps += steps in (1, 10)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=0.1
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

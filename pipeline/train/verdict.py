@@ -1,0 +1,135 @@
+"""Whether a model has learned: by patients that it has not seen, and by where its loss ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.model.quality import Learned, Quality
+
+PARTS = ("val", "cross-validation", "test", "out-of-bag")
+"""What a verdict is taken from: the first of these that has patients enough to tell, else the first that there is."""
+CHANCE = 0.5
+USEFUL = 0.8
+"""AUROC that a model would be of use with: an interval that holds chance and this tells nothing, for want of slides."""
+NOISE = 2.0
+"""Standard errors below which a loss is not told from the base rate."""
+LEAST_GAIN = 0.01
+"""Share of the base rate that a loss must be below it to be called so, however many slides there are."""
+FEW_PATIENTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Where the loss of the slides that a model was fitted to ended.
+
+    Attributes:
+        train: mean over the slides in the epoch whose weights were kept, in nats.
+        error: its standard error.
+        base: of one who knows how frequent classes are, and no more: the entropy of their frequencies.
+    """
+
+    train: float
+    error: float
+    base: float
+
+    @property
+    def at_base_rate(self) -> bool:
+        """Whether nothing was learnt even of these slides, as far as noise lets one tell."""
+        return self.base - self.train <= max(NOISE * self.error, LEAST_GAIN * self.base)
+
+    def in_words(self) -> str:
+        """Both losses."""
+        return f"the training loss ended at {self.train:.2f}, where guessing by class frequency has {self.base:.2f}"
+
+
+def judge_quality(metrics: Mapping[str, Any], losses: Losses | None) -> Quality:
+    """What is to be said of a model.
+
+    It has learned where the 95 % interval of its AUROC lies above .5. Where it holds .5, it has not learned if the
+    interval does not reach `USEFUL` either; else there are too few slides to tell. A loss that ends at the base rate is
+    no learning, whatever the AUROC of a few slides.
+
+    Args:
+        metrics: of parts of the cohort, as `pipeline.cohort.metrics.evaluate` gives them, by their names.
+        losses: of the fit; None where they are not known.
+    """
+    known = [part for part in PARTS if part in metrics and metrics[part]["auroc"]["value"] is not None]
+    stuck = losses is not None and losses.at_base_rate
+    if not known:
+        why = "there is no AUROC of patients that it had not seen"
+        if losses is None:
+            return Quality("unclear", why)
+        return Quality("no" if stuck else "unclear", f"{why}, and {losses.in_words()}")
+    told = {part: _of_interval(metrics[part]["auroc"]) for part in known}
+    part = next((part for part in known if told[part] != "unclear"), known[0])
+    learned, scored = told[part], metrics[part]
+    score = scored["auroc"]
+    found = Quality(
+        learned, "", part, scored["slides"], scored["patients"], score["value"], score["low"], score["high"]
+    )
+    reason = f"{found.found} {_why(learned, score)}"
+    if stuck and losses is not None:
+        reason += f"{'; but ' if learned == 'yes' else '; and '}{losses.in_words()}"
+        learned = "unclear" if learned == "yes" else "no"
+    return replace(found, learned=learned, reason=reason)
+
+
+def _of_interval(score: Mapping[str, float | None]) -> Learned:
+    low, high = score["low"], score["high"]
+    if low is None or high is None:
+        return "unclear"
+    if low > CHANCE:
+        return "yes"
+    return "no" if high < USEFUL else "unclear"
+
+
+def _why(learned: Learned, score: Mapping[str, float | None]) -> str:
+    low, high = score["low"], score["high"]
+    if low is None or high is None:
+        return "is of a single patient: too few to tell"
+    if learned == "yes":
+        return f"is above chance, {CHANCE:g}"
+    if high < CHANCE:
+        return f"is below chance, {CHANCE:g}: what goes with the labels there is not what it was fitted to"
+    if learned == "no":
+        return f"is no better than chance: the interval holds {CHANCE:g}, and nothing as good as {USEFUL:g}"
+    return f"holds chance, {CHANCE:g}, as well as {USEFUL:g}: too few slides to tell"
+
+
+def advice(quality: Quality, *, encoder: str, slides: int, patch_mpp: float) -> str | None:
+    """What to try next with a model that has not learned, or of which that cannot be told."""
+    if quality.learned == "yes":
+        return None
+    more = "more patients to judge it on" if quality.learned == "unclear" and quality.auroc is not None else ""
+    tries = [more] if more else []
+    if slides < FEW_PATIENTS:
+        tries.append(f"more slides to learn from than {slides}")
+    if encoder in ("small", "lite0") or encoder.startswith("timm:"):
+        tries.append(f"an encoder of pathology in place of {encoder} (`saccade encoders` lists them)")
+    if patch_mpp > 0.3:
+        tries.append(f"finer patches than view.patch_mpp {patch_mpp:g}")
+    tries.append("labels and slides that are checked against each other (`saccade info` shows a slide)")
+    return "; ".join(tries)
+
+
+def closing(
+    quality: Quality,
+    *,
+    classes: Sequence[str],
+    slides: int,
+    patients: int,
+    encoder: str,
+    patch_mpp: float,
+    model: str,
+) -> list[str]:
+    """The last words of a training: what was fitted to what, how good it is, whether it has learned, what to try."""
+    lines = [
+        f"model: {model}: {', '.join(classes)}, fitted to {slides} slides of {patients} patients on {encoder}",
+        quality.in_words(),
+    ]
+    if quality.warning is None:
+        return [*lines, f"learned: yes: {quality.reason}"]
+    tried = advice(quality, encoder=encoder, slides=slides, patch_mpp=patch_mpp)
+    return [*lines, f"WARNING: {quality.warning}", f"to try next: {tried}"]
