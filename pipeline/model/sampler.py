@@ -102,7 +102,7 @@ class AttentionSampler(SlideModel):
 
     def _map(self, log_attention: Tensor, control: Tensor | None) -> AttentionMap:
         """With the control variate (K, D), or None."""
-        bias = self.head.bias[None].to(log_attention.device)
+        bias = self.head.bias.to(log_attention.device)[None]
         if control is None:
             return AttentionMap(log_attention, bias, lambda cells, features: self._said(features))
 
@@ -112,7 +112,7 @@ class AttentionSampler(SlideModel):
         embedding = torch.einsum("k,kd->d", log_attention.double().exp(), control.double())
         return AttentionMap(
             log_attention,
-            bias + self._said(embedding.to(control.dtype)),
+            bias + self._said(embedding.to(control.dtype)[None])[0],
             lambda cells, features: self._said(left(cells, features)),
             lambda cells, features: left(cells, features.detach()).square().sum(1).mean(),
         )

@@ -63,7 +63,7 @@ def trains_again(folder: Path, *changes: str, told: list[str] | None = None) -> 
 @pytest.mark.parametrize(
     "change",
     [
-        *("view.attention_mpp=4", "view.patch_mpp=1", "view.patch_px=64"),
+        *("view.attention_mpp=4", "view.patch_mpp=0.5", "view.patch_px=64"),
         *("attention.kind=uniform", "attention.inner_mpp=2", "encoder.dim=8"),
         *("sampling.samples=12", "sampling.train_samples=4", "sampling.scheme=iid"),
         *("sampling.control_variate=true", "sampling.snap=true"),

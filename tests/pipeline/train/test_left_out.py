@@ -259,6 +259,6 @@ def test_running_out_of_memory_is_no_slides_fault(cohort: Path, monkeypatch: pyt
 
 def test_a_training_that_diverges_blames_no_slide(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = ("training.learning_rate=1", "training.attention_rate=1000")
-    monkeypatch.setattr("pipeline.train.fit.DIVERGED", 10.0)
+    monkeypatch.setattr("pipeline.train.steps.DIVERGED", 10.0)
     with pytest.raises(UsageError, match=r"diverged in epoch \d: .*lower training.learning_rate, found 1"):
         trained(cohort, *rates)
