@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.model.reading import read_together
+from pipeline.model.reading import UnreadError, read_together
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
 from stages.attention import UniformAttention
@@ -22,6 +22,9 @@ from stages.encoder.backbone import Backbone
 from stages.encoder.feature_store import FeatureKey, FeatureStore
 from stages.evidence import EvidenceHeads
 from stages.sampling.estimate import smooth
+from stages.slide.facts import SlideError
+
+Result = TypeVar("Result")
 
 SURVEY_BYTES = 2**30
 """Surveys kept in memory; they are made again from features that are kept on disk."""
@@ -127,7 +130,13 @@ class EvidenceModel(SlideModel):
             for part in np.array_split(some, -(-len(some) // ENCODER_BLOCK)):
                 (patches,) = read_together([(read, torch.from_numpy(part))], self.device)
                 blocks.append(backbone(patches).float().cpu().numpy())
-            return np.concatenate(blocks)
+            found = np.concatenate(blocks)
+            lost = int((~np.isfinite(found).all(1)).sum())
+            if lost:
+                name = backbone.card.name
+                reason = f"{name} gives features that are no finite numbers for {lost} of {len(some)} patches"
+                raise UnreadError({0: SlideError(reason)})
+            return found
 
         if self.store is None or key is None:
             found = encode(cells)
@@ -139,7 +148,7 @@ class EvidenceModel(SlideModel):
         self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
     ) -> list[Tensor]:
         """Features (N, D) of single draws; frozen, so that none is encoded twice."""
-        return [self.encode(view, one.cells[0].cpu().numpy()) for view, one in zip(views, drawn, strict=True)]
+        return _each_of(views, lambda i: self.encode(views[i], drawn[i].cells[0].cpu().numpy()))
 
     # -- attention -----------------------------------------------------------------------------------------------
 
@@ -170,6 +179,17 @@ class EvidenceModel(SlideModel):
     ) -> AttentionMap:
         """Attention of all members, and what they make of patches; in evaluation they speak with one voice."""
         return self.ask(view, each=self.training, generator=generator, noise=noise, dropout=dropout)
+
+    def attend_all(
+        self,
+        views: Sequence[View],
+        *,
+        generator: torch.Generator | None = None,
+        noise: float = 0.0,
+        dropout: float = 0.0,
+    ) -> list[AttentionMap]:
+        """`attend` of each."""
+        return _each_of(views, lambda i: self.attend(views[i], generator=generator, noise=noise, dropout=dropout))
 
     def ask(
         self,
@@ -230,6 +250,19 @@ class EvidenceModel(SlideModel):
     def forget(self) -> None:
         """Make surveys anew, after what they are made with has changed."""
         self._surveys.clear()
+
+
+def _each_of(views: Sequence[View], act: Callable[[int], Result]) -> list[Result]:
+    """What ``act`` makes of each slide by its place; of those that cannot be read the error says which they are."""
+    found, reasons = [], {}
+    for place in range(len(views)):
+        try:
+            found.append(act(place))
+        except UnreadError as exc:
+            reasons[place] = next(iter(exc.reasons.values()))
+    if reasons:
+        raise UnreadError(reasons)
+    return found
 
 
 def _beside(found: Tensor) -> Tensor:
