@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.model.reading import of_each, read_together
+from pipeline.model.reading import UnreadError, of_each, read_together
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
 from stages.attention import UniformAttention
@@ -23,6 +23,7 @@ from stages.encoder.feature_store import FeatureKey, FeatureStore
 from stages.encoder.feature_table import rounded
 from stages.evidence import EvidenceHeads
 from stages.sampling.estimate import smooth
+from stages.slide.facts import SlideError
 
 SURVEY_BYTES = 2**30
 """Surveys kept in memory; they are made again from features that are kept on disk."""
@@ -132,7 +133,13 @@ class EvidenceModel(SlideModel):
             for part in np.array_split(some, -(-len(some) // ENCODER_BLOCK)):
                 (patches,) = read_together([(read, torch.from_numpy(part))], self.device)
                 blocks.append(backbone(patches).float().cpu().numpy())
-            return np.concatenate(blocks)
+            found = np.concatenate(blocks)
+            lost = int((~np.isfinite(found).all(1)).sum())
+            if lost:
+                name = backbone.card.name
+                reason = f"{name} gives features that are no finite numbers for {lost} of {len(some)} patches"
+                raise UnreadError({0: SlideError(reason)})
+            return found
 
         if self.store is None or key is None:
             found = rounded(encode(cells))

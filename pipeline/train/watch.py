@@ -55,6 +55,7 @@ class Watch(Callback):
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         self._started, self._first = time.monotonic(), trainer.current_epoch
+        trainer.should_stop = self.curve.over  # of one that was interrupted after it had stopped
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         module.refuse_divergence()

@@ -12,7 +12,7 @@ import pytest
 from encoders import lite0_file
 from makers import tissue_pixels, write_slide
 
-from pipeline.cohort.table import read_cohort
+from pipeline.commands import read_cohort
 from pipeline.config import load_config
 from pipeline.model.checkpoint import load_model
 from pipeline.model.quality import Quality
@@ -23,7 +23,7 @@ from pipeline.train.verdict import Losses, closing, judge_quality
 
 SLIDES = 28
 FAST = [
-    *("view.patch_px=64", "view.attention_mpp=8", "attention.enlarge=1", "attention.components=8"),
+    *("view.patch_px=32", "view.patch_mpp=1", "attention.enlarge=1", "attention.components=8"),
     *("attention.fine_components=4", "sampling.samples=8", "training.members=8", "training.epochs=10"),
     *("training.device=cpu", "training.calibration_slides=0"),
 ]
