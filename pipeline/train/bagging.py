@@ -19,8 +19,8 @@ from pipeline.model.values import View
 from pipeline.train.slides import TrainingSlides
 
 KEENNESS = 2.0
-"""A member's share falls by e for each 1 / 2 of loss above the best one's: 1 to 4 did as well on three cohorts; 16 hardly
-more than chooses one."""
+"""A member's share falls by e for each 1 / 2 of loss above the best one's: 1 to 4 did as well on three cohorts; 16 does
+hardly more than to choose one."""
 
 
 @dataclass(frozen=True, slots=True)
