@@ -109,6 +109,14 @@ class EvidenceModel(SlideModel):
         super()._load_from_state_dict(*args)
         self._surveys.clear()
 
+    @property
+    def doubts(self) -> list[str]:
+        """What sets the patches of either scale apart from those that the encoder was trained on, a line each."""
+        spec = self.spec
+        fine = self.backbone.misfit(px=spec.patch_px, mpp=spec.patch_mpp)
+        coarse = self.coarse_backbone.misfit(px=spec.coarse_px, mpp=spec.coarse_mpp or spec.patch_mpp)
+        return [*fine, *(f"at the coarse scale: {line}" for line in coarse if line not in fine)]
+
     # -- features ------------------------------------------------------------------------------------------------
 
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
@@ -262,3 +270,10 @@ def _beside(found: Tensor) -> Tensor:
     features, the slide's mean, and 1."""
     own = standardised(found)
     return torch.cat([own, found.mean(0).expand_as(own), own.new_ones(len(own), 1)], 1)
+
+
+def told_of_encoder(model: SlideModel) -> dict[str, Any] | None:
+    """A frozen encoder's card and what is doubtful about its use, as plain values; None of other models."""
+    if not isinstance(model, EvidenceModel):
+        return None
+    return {**model.backbone.card.to_json(), "doubts": model.doubts}

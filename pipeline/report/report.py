@@ -159,6 +159,8 @@ def _trust(run: Mapping[str, Any]) -> str:
         return ""
     quality = None if run["quality"] is None else Quality.from_json(run["quality"])
     lines = [ABOUT_READING, UNKNOWN if quality is None else quality.in_words()]
+    if run.get("encoder"):
+        lines.append(_encoder(run["encoder"]))
     if quality is None or quality.warning is None:
         return '<section class="trust">' + "".join(f"<p>{escape(line)}</p>" for line in lines) + "</section>"
     lines.append(NARROW)
@@ -166,6 +168,17 @@ def _trust(run: Mapping[str, Any]) -> str:
         f'<section class="failed trust"><h2 class="bad">Warning: {escape(quality.warning)}</h2>'
         + "".join(f"<p>{escape(line)}</p>" for line in lines)
         + "</section>"
+    )
+
+
+def _encoder(told: Mapping[str, Any]) -> str:
+    """Whose features the model goes by, on what terms, and what is doubtful about that."""
+    licence = told["licence"] or "not known"
+    revision = f", {told['revision']}" if told["revision"] else ""
+    doubts = "".join(f" {doubt[0].upper()}{doubt[1:]}." for doubt in told["doubts"])
+    return (
+        f"Features are of the frozen encoder {told['name']} ({told['source']}{revision}; licence: {licence}; digest "
+        f"{told['digest'][:12]}).{doubts}"
     )
 
 

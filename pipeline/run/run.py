@@ -16,7 +16,9 @@ from pipeline.cohort.table import Cohort
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import find_model, load_model, model_digest
+from pipeline.model.evidence_model import told_of_encoder
 from pipeline.model.quality import Quality
+from pipeline.model.slide_model import SlideModel
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.table import prediction_columns, write_predictions
@@ -108,7 +110,7 @@ def run_cohort(
             words = f"{in_words(row)}{' (done earlier)' if earlier else ''}"
             progress(len(rows), len(jobs), f"{slide.slide_id}: {words}")
     ordered = [rows[slide.slide_id] for slide in cohort.slides]
-    return _finish(cohort, out, ordered, spec.classes, model.quality, reused, settings, started, command)
+    return _finish(cohort, out, ordered, model, reused, settings, started, command)
 
 
 def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
@@ -130,8 +132,7 @@ def _finish(
     cohort: Cohort,
     out: Path,
     rows: list[dict[str, Any]],
-    classes: Sequence[str],
-    quality: Quality | None,
+    model: SlideModel,
     reused: int,
     settings: RunSettings,
     started: float,
@@ -140,6 +141,7 @@ def _finish(
     from pipeline.cohort.metrics import evaluate
     from pipeline.report.report import write_report
 
+    classes, quality = model.spec.classes, model.quality
     done = [(slide, row) for slide, row in zip(cohort.slides, rows, strict=True) if row["status"] == "ok"]
     labelled, not_counted = [], Counter[str]()
     for slide, row in done:
@@ -164,6 +166,7 @@ def _finish(
         "settings": asdict(settings),
         "classes": list(classes),
         "intervals": summary.intervals,
+        "encoder": told_of_encoder(model),
         "quality": quality and quality.to_json(),
         "warning": quality and quality.warning,
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),

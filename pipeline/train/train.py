@@ -19,7 +19,7 @@ from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import build_model, keep_features
 from pipeline.model.checkpoint import load_model, save_model
-from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.evidence_model import EvidenceModel, told_of_encoder
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
@@ -126,6 +126,9 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
         raise UsageError(
             f"encoder: {spec.encoder!r} cannot take patches of view.patch_px={spec.patch_px}: {exc}"
         ) from exc
+    if isinstance(untrained, EvidenceModel):
+        for doubt in untrained.doubts:
+            say(f"warning: {doubt}")
     prepare_output(out, names=TRAINING)
     say(cohort.reading)
     kept = config.reading.cache
@@ -344,6 +347,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> _
         "seconds": time.perf_counter() - started,
         "left_out": left_out,
         "config": config.model_dump(mode="json"),
+        "encoder": told_of_encoder(model),
         "made_of": made,
     }
     write_json(job.folder / "training.json", done)
