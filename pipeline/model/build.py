@@ -35,7 +35,15 @@ def build_model(
     return EvidenceModel(spec, backbone=backbone_of(spec.encoder, encoder_weights), store=store, **known)
 
 
-@lru_cache(maxsize=1)
 def backbone_of(name: str, weights: Path | None) -> Backbone:
     """The frozen encoder; folds and models of one process share it."""
+    try:
+        written = None if weights is None else weights.stat().st_mtime_ns
+    except OSError:
+        written = None  # who loads it says why
+    return _backbone(name, weights, written)
+
+
+@lru_cache(maxsize=1)
+def _backbone(name: str, weights: Path | None, written: int | None) -> Backbone:
     return load_backbone(name, weights=weights)
