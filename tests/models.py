@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.model.checkpoint import save_model
@@ -17,6 +18,7 @@ from pipeline.model.values import ModelSpec, View
 from stages.encoder.backbone import Backbone
 from stages.encoder.card import EncoderCard
 from stages.encoder.feature_store import FeatureKey, FeatureStore
+from stages.encoder.lite0 import Lite0
 
 TINY = ModelSpec(
     classes=("a", "b", "c"),
@@ -71,15 +73,26 @@ def frozen_model(
     spec: ModelSpec = FROZEN, *, seed: int = 1, store: FeatureStore | None = None, backbone: Backbone | None = None
 ) -> EvidenceModel:
     """A model on a frozen encoder, all of whose numbers are random: nothing in it is 0 by chance of a start."""
-    model = EvidenceModel(spec, backbone=backbone or tiny_backbone(), store=store).eval()
+    return randomly(EvidenceModel(spec, backbone=backbone or tiny_backbone(), store=store), seed=seed)
+
+
+def randomly(model: EvidenceModel, *, seed: int = 1) -> EvidenceModel:
+    """The same, all of whose numbers are random from now on."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if name != "heads.share":
                 value.copy_(torch.randn(value.shape, generator=generator) * (0.3 if "log" in name else 1.0))
-        share = torch.rand(spec.members, generator=generator)
+        share = torch.rand(model.spec.members, generator=generator)
         model.heads.share.copy_(share / share.sum())
-    return model
+    return model.eval()
+
+
+def random_lite0(path: Path, *, seed: int = 0) -> Path:
+    """Weights of the product's own encoder, which nothing taught it."""
+    torch.manual_seed(seed)
+    save_file(Lite0().state_dict(), path)
+    return path
 
 
 def frozen_view(rows: int = 5, columns: int = 6, *, seed: int = 0, tissue: float = 0.8, named: str = "") -> View:

@@ -46,7 +46,15 @@ def keep_features(model: SlideModel, folder: Path | None = None, *, gigabytes: f
     return model
 
 
-@lru_cache(maxsize=1)
 def backbone_of(name: str, weights: Path | None, precision: Precision) -> Backbone:
     """The frozen encoder; folds and models of one process share it."""
+    try:
+        written = None if weights is None else weights.stat().st_mtime_ns
+    except OSError:
+        written = None  # who loads it says why
+    return _backbone(name, weights, precision, written)
+
+
+@lru_cache(maxsize=1)
+def _backbone(name: str, weights: Path | None, precision: Precision, written: int | None) -> Backbone:
     return load_backbone(name, weights=weights, precision=precision)
