@@ -171,12 +171,12 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
     metrics |= {"learned": quality.learned, "reason": quality.reason}
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
-    usable = [slide for slide in jobs[-1].train if slide.slide_id not in looks.excluded]
+    learnt_from = [slide for slide in jobs[-1].train if slide.slide_id not in looks.excluded]
     for line in closing(
         quality,
         classes=spec.classes,
-        slides=len(usable),
-        patients=len({slide.patient or slide.slide_id for slide in usable}),
+        slides=len(learnt_from),
+        patients=len({slide.patient or slide.slide_id for slide in learnt_from}),
         encoder=spec.encoder,
         patch_mpp=spec.patch_mpp,
         model=str(jobs[-1].model),
@@ -272,6 +272,8 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> _
     from pipeline.train.steps import DivergedError
 
     checkpoint = begun.with_suffix(".ckpt")
+    # the curve of a model that stands here stays beside it until it is put aside
+    live = begun.with_suffix(".csv") if job.model.exists() else job.folder / "curve.csv"
     labels = [spec.classes.index(str(slide.label)) for slide in job.train]
     patients = [slide.patient or slide.slide_id for slide in job.train]
     bags = draw_bags(patients, labels, spec.members, seed=config.training.seed)
@@ -297,7 +299,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> _
             lost=lost,
             names=[slide.slide_id for slide in job.train],
             validation=(held_out, [spec.classes.index(str(slide.label)) for slide in val]) if judges else None,
-            curve=job.folder / "curve.csv",
+            curve=live,
             device=config.training.device,
             **settings,
         )
@@ -311,7 +313,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> _
         gone = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
         within = TrainingSlides(len(labels), lambda index: looks(job.train[index]).view, lose, gone)
         within.phase = "the judging of the members"
-        judged = settle(model, within, labels, bags, samples=samples, seed=config.training.seed)
+        judged = settle(model, within, labels, patients, bags, samples=samples, seed=config.training.seed)
         names = [job.train[i].slide_id for i in judged.slides]
         out_of_bag = dict(zip(names, judged.probabilities.tolist(), strict=True))
         spread = judged.spread
@@ -336,6 +338,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> _
     if job.model.exists():
         keep_aside(job)
     save_model(model, job.model)
+    curve.write(job.folder / "curve.csv")
     ended = curve.losses
     losses = None if ended is None or math.isnan(ended[0]) else Losses(*ended, curve.base)
     done = {
@@ -353,6 +356,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> _
     write_json(job.folder / "training.json", done)
     checkpoint.unlink(missing_ok=True)
     begun.unlink(missing_ok=True)
+    begun.with_suffix(".csv").unlink(missing_ok=True)
     count = sum(slide.slide_id not in looks.excluded for slide in job.train)
     say(f"fitted on {count} slides in {done['seconds']:.0f} s: {job.model}")
     return _Fitted(model, out_of_bag, losses)

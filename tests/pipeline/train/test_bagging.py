@@ -53,7 +53,7 @@ def opinionated(biases: list[list[float]]) -> EvidenceModel:
 def settled(model: EvidenceModel, bags: Tensor, labels: list[int]) -> tuple[Tensor, list[int], Tensor, float]:
     views = [frozen_view(seed=i) for i in range(len(labels))]
     slides = TrainingSlides(len(views), lambda i: views[i])
-    found = settle(model, slides, labels, bags, samples=8, seed=0)
+    found = settle(model, slides, labels, [str(i) for i in range(len(labels))], bags, samples=8, seed=0)
     return model.heads.share.clone(), found.slides, found.probabilities, found.spread
 
 
