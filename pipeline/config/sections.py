@@ -244,6 +244,28 @@ class EncoderConfig(_Section):
     )
 
 
+class ModelConfig(_Section):
+    """What becomes of the patches, and whether all are read."""
+
+    kind: Literal["sampled", "exhaustive"] = Field(
+        default="sampled",
+        description="sampled: a few patches a slide, drawn by attention; exhaustive: every tissue cell, at "
+        "view.patch_mpp, through the frozen encoder: the baseline, slow the first time and exact.",
+    )
+    head: Literal["evidence", "gated", "mean", "transmil"] = Field(
+        default="evidence",
+        description="evidence: the product's own, evidence of each class in cells and their neighbours. With kind: "
+        "exhaustive also gated: gated attention MIL (Ilse 2018); mean: of all cells; transmil: TransMIL (Shao 2021), "
+        "whose time grows with the square of the cells.",
+    )
+
+    @model_validator(mode="after")
+    def _heads_of_all_cells(self) -> Self:
+        if self.kind == "sampled" and self.head != "evidence":
+            raise ValueError(f"head {self.head} needs all cells: use kind: exhaustive, or leave head out")
+        return self
+
+
 class TrainingConfig(_Section):
     """How the model is fitted."""
 
@@ -361,12 +383,15 @@ class Config(_Section):
     attention: AttentionConfig = AttentionConfig()
     sampling: SamplingConfig = SamplingConfig()
     encoder: EncoderConfig = EncoderConfig()
+    model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     reading: ReadingConfig = ReadingConfig()
 
     @model_validator(mode="after")
     def _levels_fit(self) -> Self:
         inner, view = self.attention.inner_mpp, self.view
+        if self.model.kind == "exhaustive":
+            self._all_can_be_read()
         if self.attention.kind == "encoder":
             self._coarse_fits()
         elif self.encoder.name != "small" and not self.encoder.name.startswith("timm:"):
@@ -397,6 +422,19 @@ class Config(_Section):
                 raise ValueError(f"sampling.{name} must be at least 4 with attention.inner_mpp, found {found}")
         return self
 
+    def _all_can_be_read(self) -> None:
+        """What a model that reads every cell asks of the other values."""
+        if self.attention.kind != "encoder":
+            raise ValueError(
+                f"model.kind: exhaustive needs a frozen encoder: use attention.kind: encoder, found "
+                f"{self.attention.kind}"
+            )
+        if not self.reading.features_gb:
+            raise ValueError(
+                "model.kind: exhaustive encodes every cell of every slide: give reading.features_gb room to keep that, "
+                "some 2.5 kB for a patch, found 0"
+            )
+
     def _coarse_fits(self) -> None:
         """What attention by the encoder asks of the other values."""
         coarse, view = self.attention.coarse_mpp, self.view
@@ -407,6 +445,8 @@ class Config(_Section):
             )
         if self.attention.inner_mpp is not None:
             raise ValueError("attention.inner_mpp is for attention.kind: learned; leave one of them out")
+        if self.model.kind == "exhaustive":
+            return
         if not view.patch_mpp <= coarse:
             raise ValueError(
                 f"attention.coarse_mpp must not be finer than view.patch_mpp, found {coarse:g} and {view.patch_mpp:g}"

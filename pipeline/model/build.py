@@ -1,4 +1,4 @@
-"""A model by its specification: which of the two it is, with what encoder."""
+"""A model by its specification: which of the three it is, with what encoder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
 from stages.encoder.backbone import Backbone
 from stages.encoder.feature_store import FeatureStore
 from stages.encoder.load import load_backbone
+
+OnFrozenEncoder = EvidenceModel | ExhaustiveModel
+"""Models whose encoder is no part of what they learn, nor of their checkpoints."""
 
 
 def build_model(
@@ -30,9 +34,10 @@ def build_model(
         ValueError: no such encoder, or weights that are not here or do not fit.
         ImportError: the encoder needs what is not installed.
     """
-    if spec.coarse_mpp is None:
+    if not spec.frozen:
         return AttentionSampler(spec, encoder_weights=encoder_weights, **known)
-    return EvidenceModel(spec, backbone=backbone_of(spec.encoder, encoder_weights), store=store, **known)
+    kind = ExhaustiveModel if spec.exhaustive else EvidenceModel
+    return kind(spec, backbone=backbone_of(spec.encoder, encoder_weights), store=store, **known)
 
 
 @lru_cache(maxsize=1)

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.model.reading import read_together
-from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
+from pipeline.model.frozen import frozen_features
+from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
 from stages.attention import UniformAttention
 from stages.context import Whitening, neighbourhood, standardised
@@ -115,7 +115,6 @@ class EvidenceModel(SlideModel):
         assert view.coarse is not None
         return self._features(self.coarse_backbone, view.coarse, view.coarse_key, np.flatnonzero(view.tissue))
 
-    @torch.no_grad()
     def _features(
         self,
         backbone: Backbone,
@@ -123,18 +122,7 @@ class EvidenceModel(SlideModel):
         key: Callable[[str, int], FeatureKey] | None,
         cells: NDArray[np.int64],
     ) -> Tensor:
-        def encode(some: NDArray[np.int64]) -> NDArray[np.float32]:
-            blocks = []
-            for part in np.array_split(some, -(-len(some) // ENCODER_BLOCK)):
-                (patches,) = read_together([(read, torch.from_numpy(part))], self.device)
-                blocks.append(backbone(patches).float().cpu().numpy())
-            return np.concatenate(blocks)
-
-        if self.store is None or key is None:
-            found = encode(cells)
-        else:
-            found = self.store.features(key(backbone.card.identity, backbone.dim), cells, encode)
-        return torch.from_numpy(found).to(self.device)
+        return frozen_features(backbone, cells, read, key=key, store=self.store, device=self.device)
 
     def features_of(
         self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None

@@ -26,7 +26,8 @@ class ModelSpec:
         patch_mpp, patch_px: µm/px and side of a patch.
         attention: kind of attention map.
         encoder, dim: patch encoder and feature length.
-        scheme, samples: how a slide is drawn at prediction unless the user says otherwise.
+        scheme, samples: how a slide is drawn at prediction unless the user says otherwise; 0 samples: every cell is
+            read.
         control: whether the thumbnail foretells the features, as a control variate.
         inner_mpp: µm/px of the second look, inside regions of the slide; None: attention is of one level.
         region_cells: cells along a region's side.
@@ -40,6 +41,7 @@ class ModelSpec:
         components, fine_components: directions of coarse and of fine features that are looked at.
         members: models that are fitted, each to a part of the patients, and predict together.
         uniform: share of the draw that goes evenly over the tissue.
+        head: what makes one slide of all its cells, where the model reads every one; None: it draws cells.
     """
 
     classes: tuple[str, ...]
@@ -64,6 +66,17 @@ class ModelSpec:
     fine_components: int = 0
     members: int = 1
     uniform: float = 0.0
+    head: str | None = None
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether the model reads every cell of the tissue, so that nothing is left to chance."""
+        return self.head is not None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether its encoder is a pretrained one that does not learn."""
+        return self.exhaustive or self.coarse_mpp is not None
 
     @property
     def cell_px(self) -> int:

@@ -17,10 +17,11 @@ from torch.nn import functional
 from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import Outcome, View
-from pipeline.train.first_guess import first_guess
+from pipeline.train.first_guess import first_guess, first_guess_of_all
 from pipeline.train.slides import LeaveOut, TrainingSlides
 from pipeline.train.warm_up import warm_up as warm_attention
 from stages.augmentation import turned
@@ -92,6 +93,8 @@ def fit(
         slides.phase = "the warm-up"
         if isinstance(model, EvidenceModel):
             first_guess(model, slides, labels, seed=seed, say=say)
+        elif isinstance(model, ExhaustiveModel):
+            first_guess_of_all(model, slides, labels, seed=seed, say=say)
         elif isinstance(model, AttentionSampler):
             warm_attention(model, slides, passes=warm_up, seed=seed, say=say)
             _standardise(model, slides, samples=samples, seed=seed)

@@ -16,9 +16,8 @@ from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.device import find_device
 from pipeline.errors import UsageError, reason_of
-from pipeline.model.build import build_model
+from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.checkpoint import load_model, save_model
-from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.look import Look
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
@@ -38,9 +37,6 @@ from stages.slide.facts import SlideError
 
 Say = Callable[[str], None]
 
-LEARNING_RATES = {False: 1e-3, True: 2e-2}
-"""Peak step size end to end, and on a frozen encoder."""
-
 
 def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
     """What a configuration says of the model itself."""
@@ -53,19 +49,36 @@ def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
         encoder=config.encoder.name,
         dim=config.encoder.dim,
         scheme=config.sampling.scheme,
-        samples=config.sampling.samples,
         control=config.sampling.control_variate,
         inner_mpp=config.attention.inner_mpp,
         region_cells=config.attention.region_cells if config.attention.inner_mpp else 1,
         region_samples=config.attention.region_samples if config.attention.inner_mpp else 1,
         snap=config.sampling.snap,
-        **(_on_frozen(config) if config.attention.kind == "encoder" else {}),
+        **{
+            "samples": config.sampling.samples,
+            **(_on_frozen(config) if config.attention.kind == "encoder" else {}),
+        },
     )
+
+
+def default_rate(spec: ModelSpec) -> float:
+    """Peak step size unless users say: of what is learnt end to end, of evidence, of other heads."""
+    if not spec.frozen:
+        return 1e-3
+    return {None: 2e-2, "evidence": 2e-2, "mean": 1e-2, "gated": 2e-3, "transmil": 5e-4}[spec.head]
 
 
 def _on_frozen(config: Config) -> dict[str, Any]:
     """What a specification says of a model on a frozen encoder only."""
     told = config.attention
+    if config.model.kind == "exhaustive":
+        return {
+            "head": config.model.head,
+            "context": told.context if config.model.head == "evidence" else (),
+            "components": told.components,
+            "members": config.training.members,
+            "samples": 0,
+        }
     return {
         "coarse_mpp": told.coarse_mpp,
         "enlarge": told.enlarge,
@@ -118,7 +131,7 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     try:
         untrained = build_model(spec, encoder_weights=config.encoder.weights)
-        encoder: Any = untrained.backbone if isinstance(untrained, EvidenceModel) else untrained.encoder
+        encoder: Any = untrained.backbone if isinstance(untrained, OnFrozenEncoder) else untrained.encoder
         encoder(torch.zeros(1, spec.patch_px, spec.patch_px, 3, dtype=torch.uint8))
     except (ValueError, ImportError) as exc:
         raise UsageError(f"encoder: {exc}") from exc
@@ -190,7 +203,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
     chosen = _calibration_slides(job, config, looks)
     settings = config.training.model_dump(exclude={"folds", "folds_by", "calibration_slides", "device", "members"})
     if settings["learning_rate"] is None:
-        settings["learning_rate"] = LEARNING_RATES[spec.coarse_mpp is not None]
+        settings["learning_rate"] = default_rate(spec)
     samples = config.sampling.train_samples or spec.samples
     made = made_of(
         {"train": job.train, **job.held_out},
@@ -246,7 +259,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
         **settings,
     )
     model.eval()
-    if isinstance(model, EvidenceModel):
+    if isinstance(model, OnFrozenEncoder):
         within = TrainingSlides(len(labels), lambda index: looks(job.train[index]).view, lose, lost)
         within.phase = "the judging of the members"
         judged = settle(model, within, labels, bags, samples=samples, seed=config.training.seed)
@@ -297,7 +310,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
 
 
 def _with_store(model: SlideModel, config: Config) -> SlideModel:
-    if isinstance(model, EvidenceModel):
+    if isinstance(model, OnFrozenEncoder):
         model.store = _feature_store(config)
     return model
 
@@ -312,6 +325,8 @@ def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str
 
 def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
     """The slides that are read whole for the intervals: those that training did not see first."""
+    if config.model.kind == "exhaustive":
+        return ()  # its intervals have no width
     val = sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id)
     usable = [slide for slide in (*val, *job.train) if slide.slide_id not in looks.excluded]
     return tuple(usable[: config.training.calibration_slides])
