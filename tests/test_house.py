@@ -90,7 +90,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "shipped": (),
         "config": ("sections", "wording", "loading"),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
-        "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics"),
+        "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
         "model": (
             "values",
             "reading",
@@ -105,7 +105,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "checkpoint",
         ),
         "predict": (),
-        "train": ("looks", "key", "job", "calibrate", "slides", "warm_up", "first_guess", "bagging", "fit", "train"),
+        "train": (
+            *("looks", "key", "job", "calibrate", "slides", "warm_up", "first_guess", "bagging", "rates", "fit"),
+            *("baselines", "comparison", "compare", "train"),
+        ),
         "report": ("report",),
         "run": ("workers", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),

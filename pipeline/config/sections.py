@@ -333,6 +333,12 @@ class TrainingConfig(_Section):
         description="Slides (of val first, then of train) that are read whole once after training, so that the stated "
         "95 % of the intervals is 95 %; 0: intervals from each draw alone.",
     )
+    compare: bool = Field(
+        default=False,
+        description="Also fit plain ways to read a slide on the same splits and features, and write comparison.csv: "
+        "gated attention MIL and the mean of all cells, as many cells as samples at random and of the largest "
+        "attention, and 25 fixed ones. Reads every cell once; needs attention.kind: encoder.",
+    )
     device: str = Field(
         default="auto",
         description="Where to compute: auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.",
@@ -390,7 +396,7 @@ class Config(_Section):
     @model_validator(mode="after")
     def _levels_fit(self) -> Self:
         inner, view = self.attention.inner_mpp, self.view
-        if self.model.kind == "exhaustive":
+        if self.model.kind == "exhaustive" or self.training.compare:
             self._all_can_be_read()
         if self.attention.kind == "encoder":
             self._coarse_fits()
@@ -423,15 +429,13 @@ class Config(_Section):
         return self
 
     def _all_can_be_read(self) -> None:
-        """What a model that reads every cell asks of the other values."""
+        """What reading every cell asks of the other values."""
+        wish = "model.kind: exhaustive" if self.model.kind == "exhaustive" else "training.compare"
         if self.attention.kind != "encoder":
-            raise ValueError(
-                f"model.kind: exhaustive needs a frozen encoder: use attention.kind: encoder, found "
-                f"{self.attention.kind}"
-            )
+            raise ValueError(f"{wish} needs a frozen encoder: use attention.kind: encoder, found {self.attention.kind}")
         if not self.reading.features_gb:
             raise ValueError(
-                "model.kind: exhaustive encodes every cell of every slide: give reading.features_gb room to keep that, "
+                f"{wish} encodes every cell of every slide: give reading.features_gb room to keep that, "
                 "some 2.5 kB for a patch, found 0"
             )
 

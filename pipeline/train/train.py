@@ -26,9 +26,11 @@ from pipeline.output.folder import TRAINING, prepare_output
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.calibrate import calibrate
+from pipeline.train.compare import Comparison
 from pipeline.train.job import Job, aside, begin, keep_aside, plan_jobs
 from pipeline.train.key import differences, made_of
 from pipeline.train.looks import Looks
+from pipeline.train.rates import default_rate
 from pipeline.train.slides import TrainingSlides
 from stages.appearance import FEWEST, cohort_appearance
 from stages.encoder.feature_store import FeatureStore, default_feature_folder, feature_store
@@ -59,13 +61,6 @@ def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
             **(_on_frozen(config) if config.attention.kind == "encoder" else {}),
         },
     )
-
-
-def default_rate(spec: ModelSpec) -> float:
-    """Peak step size unless users say: of what is learnt end to end, of evidence, of other heads."""
-    if not spec.frozen:
-        return 1e-3
-    return {None: 2e-2, "evidence": 2e-2, "mean": 1e-2, "gated": 2e-3, "transmil": 5e-4}[spec.head]
 
 
 def _on_frozen(config: Config) -> dict[str, Any]:
@@ -152,8 +147,10 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
     for job in jobs:
         _refuse_lost_class(job, spec, looks)
     rows: list[dict[str, Any]] = []
+    models = []
     for job in jobs:
         model = _fit(job, spec, config, looks, say)
+        models.append(model)
         for part, slides in job.held_out.items():
             found = (_predict(model, slide, looks, config) for slide in slides)
             rows += [{"part": part, **row} for row in found if row is not None]
@@ -176,6 +173,17 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
             say(f"{part}, site {site}: {in_words(scores)}")
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
+    if config.training.compare:
+        comparison = Comparison(
+            looks=looks,
+            samples=config.sampling.samples,
+            settings=_settings(config, spec),
+            device=config.training.device,
+            weights=config.encoder.weights,
+            store=_feature_store(config),
+            say=say,
+        )
+        comparison(jobs, models, out)
     if looks.excluded:
         say(f"{len(looks.excluded)} of {len(cohort.slides)} slides were left out; {out / 'metrics.json'} says why")
     return metrics
@@ -201,9 +209,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> S
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
     chosen = _calibration_slides(job, config, looks)
-    settings = config.training.model_dump(exclude={"folds", "folds_by", "calibration_slides", "device", "members"})
-    if settings["learning_rate"] is None:
-        settings["learning_rate"] = default_rate(spec)
+    settings = _settings(config, spec)
     samples = config.sampling.train_samples or spec.samples
     made = made_of(
         {"train": job.train, **job.held_out},
@@ -321,6 +327,15 @@ def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str
     lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
     names = [slide.slide_id for slide in lost if looks.reads_whole(slide)]
     return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
+
+
+def _settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
+    """What `fit` is told of the configuration, and what a model depends on of it."""
+    beside = {"folds", "folds_by", "calibration_slides", "device", "members", "compare"}
+    settings = config.training.model_dump(exclude=beside)
+    if settings["learning_rate"] is None:
+        settings["learning_rate"] = default_rate(spec)
+    return settings
 
 
 def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
