@@ -196,7 +196,7 @@ def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) ->
             raise UsageError(f"the model reads every cell, so {' and '.join(given)} say nothing: leave them out")
         return
     samples, scheme = samples or spec.samples, scheme or spec.scheme
-    fewest = 2 if spec.inner_mpp is None else 4
+    fewest = 2 * spec.block**2 if spec.inner_mpp is None else 4
     if samples < fewest:
         raise UsageError(f"--samples {samples} is too few for an interval: give at least {fewest}")
     if scheme not in choices():

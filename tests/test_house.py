@@ -24,7 +24,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "file_cache": (),
         "html": (),
         "torchvision": (),
-        "sampling": ("walk", "designs", "schemes", "draw", "estimate"),
+        "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate"),
         "slide": (
             *(
                 "jpeg",

@@ -197,6 +197,13 @@ class SamplingConfig(_Section):
         le=1_000_000,
         description="Patches per slide and training step, fewer to fit memory; unset: as many as samples.",
     )
+    block: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Side in cells of the squares that are drawn, each with all of its tissue: neighbours share tiles, "
+        "so that more patches come from as many bytes, but tell less than as many apart; 1: single cells.",
+    )
     control_variate: bool = Field(
         default=False,
         description="Foretell each patch's feature from the thumbnail and sample only what that misses: stays "
@@ -223,6 +230,10 @@ class SamplingConfig(_Section):
                 f"samples must be at most {SCHEMES[self.scheme].most_judged} with {self.scheme}, whose variance takes "
                 f"memory for their square, found {self.samples}; lower samples or use scheme: {DEFAULT}"
             )
+        for name, fewest in (("samples", 2 * self.block**2), ("train_samples", self.block**2)):
+            found = getattr(self, name)
+            if self.block > 1 and found is not None and found < fewest:
+                raise ValueError(f"{name} must be at least {fewest} with block: {self.block}, found {found}")
         return self
 
 
@@ -411,6 +422,8 @@ class Config(_Section):
             )
         if inner is None:
             return self
+        if self.sampling.block > 1:
+            raise ValueError("attention.inner_mpp opens regions, not blocks: leave one of it and sampling.block out")
         if not view.patch_mpp <= inner <= view.attention_mpp:
             raise ValueError(
                 f"attention.inner_mpp must lie between view.patch_mpp and view.attention_mpp, found {inner:g} for "

@@ -41,6 +41,7 @@ class ModelSpec:
         components, fine_components: directions of coarse and of fine features that are looked at.
         members: models that are fitted, each to a part of the patients, and predict together.
         uniform: share of the draw that goes evenly over the tissue.
+        block: side in cells of the squares that are drawn, all of whose tissue is read; 1: cells are drawn.
         head: what makes one slide of all its cells, where the model reads every one; None: it draws cells.
     """
 
@@ -66,6 +67,7 @@ class ModelSpec:
     fine_components: int = 0
     members: int = 1
     uniform: float = 0.0
+    block: int = 1
     head: str | None = None
 
     @property

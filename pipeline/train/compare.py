@@ -108,6 +108,7 @@ class Comparison:
             model.spec,
             head=baseline.head,
             samples=0,
+            block=1,
             coarse_mpp=None,
             enlarge=1.0,
             context=(),

@@ -58,6 +58,7 @@ def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
         snap=config.sampling.snap,
         **{
             "samples": config.sampling.samples,
+            "block": config.sampling.block,
             **(_on_frozen(config) if config.attention.kind == "encoder" else {}),
         },
     )
@@ -73,6 +74,7 @@ def _on_frozen(config: Config) -> dict[str, Any]:
             "components": told.components,
             "members": config.training.members,
             "samples": 0,
+            "block": 1,
         }
     return {
         "coarse_mpp": told.coarse_mpp,
