@@ -170,12 +170,20 @@ def train(
     config: Annotated[Path, typer.Argument(help="Configuration (YAML); configs/default.yaml explains every field.")],
     out: Annotated[Path, typer.Option(help="Where the checkpoint, splits and metrics go; resumes what is there.")],
     overrides: Overrides = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Then fit plain ways to read a slide on the same splits and features, and write comparison.csv.",
+        ),
+    ] = False,
     strict: StrictOption = False,
 ) -> None:
     """Train on a cohort of slides with slide-level labels; cross-validate; write the checkpoint and metrics."""
     from pipeline import commands
 
-    summary = commands.train(config, out=out, overrides=overrides or (), strict=strict, say=_say)
+    chosen = [*(overrides or ()), *(["training.compare=true"] if compare else [])]
+    summary = commands.train(config, out=out, overrides=chosen, strict=strict, say=_say)
     typer.echo(f"model:   {summary.model}\nmetrics: {out / 'metrics.json'}")
     raise typer.Exit(1 if summary.excluded else 0)
 

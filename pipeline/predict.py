@@ -126,7 +126,13 @@ class SlidePrediction:
     def in_words(self, name: str) -> str:
         """The predicted class with its interval, for a slide of this name."""
         low, high = self.intervals[self.predicted]
-        return f"{name}: {self.predicted} {self.probabilities[self.predicted]:.3f} [{low:.3f}, {high:.3f}]"
+        told = f"{name}: {self.predicted} {self.probabilities[self.predicted]:.3f}"
+        return f"{told}, exact: every cell was read" if self.exact else f"{told} [{low:.3f}, {high:.3f}]"
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing was left to chance: every cell was read, and the intervals have no width."""
+        return self.patches_read == self.cells and all(low == high for low, high in self.intervals.values())
 
     def columns(self) -> dict[str, Any]:
         """The prediction's cells of predictions.csv by column, as plain numbers and text."""
@@ -186,10 +192,16 @@ def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) ->
         scheme: how they are drawn; None: the model's own.
 
     Raises:
-        UsageError: too few patches for an interval, or a scheme that tells none, or none for so many.
+        UsageError: too few patches for an interval, or a scheme that tells none, or none for so many; any of them where
+            the model reads every cell.
     """
+    if spec.exhaustive:
+        given = [name for name, value in (("--samples", samples), ("--scheme", scheme)) if value is not None]
+        if given:
+            raise UsageError(f"the model reads every cell, so {' and '.join(given)} say nothing: leave them out")
+        return
     samples, scheme = samples or spec.samples, scheme or spec.scheme
-    fewest = 2 if spec.inner_mpp is None else 4
+    fewest = 2 * spec.block**2 if spec.inner_mpp is None else 4
     if samples < fewest:
         raise UsageError(f"--samples {samples} is too few for an interval: give at least {fewest}")
     if scheme not in choices():

@@ -197,6 +197,13 @@ class SamplingConfig(_Section):
         le=1_000_000,
         description="Patches per slide and training step, fewer to fit memory; unset: as many as samples.",
     )
+    block: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Side in cells of the squares that are drawn, each with all of its tissue: neighbours share tiles, "
+        "so that more patches come from as many bytes, but tell less than as many apart; 1: single cells.",
+    )
     control_variate: bool = Field(
         default=False,
         description="Foretell each patch's feature from the thumbnail and sample only what that misses: stays "
@@ -223,6 +230,10 @@ class SamplingConfig(_Section):
                 f"samples must be at most {SCHEMES[self.scheme].most_judged} with {self.scheme}, whose variance takes "
                 f"memory for their square, found {self.samples}; lower samples or use scheme: {DEFAULT}"
             )
+        for name, fewest in (("samples", 2 * self.block**2), ("train_samples", self.block**2)):
+            found = getattr(self, name)
+            if self.block > 1 and found is not None and found < fewest:
+                raise ValueError(f"{name} must be at least {fewest} with block: {self.block}, found {found}")
         return self
 
 
@@ -252,6 +263,28 @@ class EncoderConfig(_Section):
         default="float32",
         description="What a frozen encoder computes in; bfloat16 is faster where the processor knows it.",
     )
+
+
+class ModelConfig(_Section):
+    """What becomes of the patches, and whether all are read."""
+
+    kind: Literal["sampled", "exhaustive"] = Field(
+        default="sampled",
+        description="sampled: a few patches a slide, drawn by attention; exhaustive: every tissue cell, at "
+        "view.patch_mpp, through the frozen encoder: the baseline, slow the first time and exact.",
+    )
+    head: Literal["evidence", "gated", "mean", "transmil"] = Field(
+        default="evidence",
+        description="evidence: the product's own, evidence of each class in cells and their neighbours. With kind: "
+        "exhaustive also gated: gated attention MIL (Ilse 2018); mean: of all cells; transmil: TransMIL (Shao 2021), "
+        "whose time grows with the square of the cells.",
+    )
+
+    @model_validator(mode="after")
+    def _heads_of_all_cells(self) -> Self:
+        if self.kind == "sampled" and self.head != "evidence":
+            raise ValueError(f"head {self.head} needs all cells: use kind: exhaustive, or leave head out")
+        return self
 
 
 class TrainingConfig(_Section):
@@ -332,6 +365,12 @@ class TrainingConfig(_Section):
         ge=0,
         description="Slides (of val first, then of train) that are read whole once after training, so that the stated "
         "95 % of the intervals is 95 %; 0: intervals from each draw alone.",
+    )
+    compare: bool = Field(
+        default=False,
+        description="Also fit plain ways to read a slide on the same splits and features, and write comparison.csv: "
+        "gated attention MIL and the mean of all cells, as many cells as samples at random and of the largest "
+        "attention, and 25 fixed ones. Reads every cell once; needs attention.kind: encoder.",
     )
     device: str = Field(
         default="auto",
@@ -431,6 +470,7 @@ class Config(_Section):
     attention: AttentionConfig = AttentionConfig()
     sampling: SamplingConfig = SamplingConfig()
     encoder: EncoderConfig = EncoderConfig()
+    model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     reading: ReadingConfig = ReadingConfig()
@@ -438,6 +478,8 @@ class Config(_Section):
     @model_validator(mode="after")
     def _levels_fit(self) -> Self:
         inner, view = self.attention.inner_mpp, self.view
+        if self.model.kind == "exhaustive" or self.training.compare:
+            self._all_can_be_read()
         if self.attention.kind == "encoder":
             self._coarse_fits()
         elif not (self.encoder.tune or self.encoder.name == "small" or self.encoder.name.startswith("timm:")):
@@ -456,6 +498,8 @@ class Config(_Section):
             )
         if inner is None:
             return self
+        if self.sampling.block > 1:
+            raise ValueError("attention.inner_mpp opens regions, not blocks: leave one of it and sampling.block out")
         if not view.patch_mpp <= inner <= view.attention_mpp:
             raise ValueError(
                 f"attention.inner_mpp must lie between view.patch_mpp and view.attention_mpp, found {inner:g} for "
@@ -473,6 +517,17 @@ class Config(_Section):
                 raise ValueError(f"sampling.{name} must be at least 4 with attention.inner_mpp, found {found}")
         return self
 
+    def _all_can_be_read(self) -> None:
+        """What reading every cell asks of the other values."""
+        wish = "model.kind: exhaustive" if self.model.kind == "exhaustive" else "training.compare"
+        if self.attention.kind != "encoder":
+            raise ValueError(f"{wish} needs a frozen encoder: use attention.kind: encoder, found {self.attention.kind}")
+        if not self.reading.features_gb:
+            raise ValueError(
+                f"{wish} encodes every cell of every slide: give reading.features_gb room to keep that, "
+                "some 2.5 kB for a patch, found 0"
+            )
+
     def _coarse_fits(self) -> None:
         """What attention by the encoder asks of the other values."""
         coarse, view = self.attention.coarse_mpp, self.view
@@ -483,6 +538,8 @@ class Config(_Section):
             )
         if self.attention.inner_mpp is not None:
             raise ValueError("attention.inner_mpp is for attention.kind: learned; leave one of them out")
+        if self.model.kind == "exhaustive":
+            return
         if not view.patch_mpp <= coarse:
             raise ValueError(
                 f"attention.coarse_mpp must not be finer than view.patch_mpp, found {coarse:g} and {view.patch_mpp:g}"

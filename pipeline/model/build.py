@@ -1,4 +1,4 @@
-"""A model by its specification: which of the two it is, with what encoder."""
+"""A model by its specification: which of the three it is, with what encoder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
@@ -14,6 +15,9 @@ from stages.encoder.backbone import Backbone
 from stages.encoder.card import Precision
 from stages.encoder.feature_store import default_feature_folder, feature_store
 from stages.encoder.load import load_backbone
+
+OnFrozenEncoder = EvidenceModel | ExhaustiveModel
+"""Models whose encoder is no part of what they learn, nor of their checkpoints."""
 
 
 def build_model(spec: ModelSpec, *, encoder_weights: Path | None = None, **known: Any) -> SlideModel:
@@ -28,9 +32,10 @@ def build_model(spec: ModelSpec, *, encoder_weights: Path | None = None, **known
         ValueError: no such encoder, or weights that are not here or do not fit.
         ImportError: the encoder needs what is not installed.
     """
-    if spec.coarse_mpp is None:
+    if not spec.frozen:
         return AttentionSampler(spec, encoder_weights=encoder_weights, **known)
-    return EvidenceModel(spec, backbone=backbone_of(spec.encoder, encoder_weights, spec.precision), **known)
+    kind = ExhaustiveModel if spec.exhaustive else EvidenceModel
+    return kind(spec, backbone=backbone_of(spec.encoder, encoder_weights, spec.precision), **known)
 
 
 def keep_features(model: SlideModel, folder: Path | None = None, *, gigabytes: float = 20.0) -> SlideModel:
@@ -41,7 +46,7 @@ def keep_features(model: SlideModel, folder: Path | None = None, *, gigabytes: f
         folder: None: `stages.encoder.feature_store.default_feature_folder`.
         gigabytes: that the folder may fill; 0: nothing is kept.
     """
-    if isinstance(model, EvidenceModel):
+    if isinstance(model, OnFrozenEncoder):
         model.store = feature_store(folder or default_feature_folder(), gigabytes=gigabytes) if gigabytes else None
     return model
 
@@ -58,3 +63,10 @@ def backbone_of(name: str, weights: Path | None, precision: Precision) -> Backbo
 @lru_cache(maxsize=1)
 def _backbone(name: str, weights: Path | None, precision: Precision, written: int | None) -> Backbone:
     return load_backbone(name, weights=weights, precision=precision)
+
+
+def told_of_encoder(model: SlideModel) -> dict[str, Any] | None:
+    """A frozen encoder's card and what is doubtful about its use, as plain values; None of other models."""
+    if not isinstance(model, OnFrozenEncoder):
+        return None
+    return {**model.backbone.card.to_json(), "doubts": model.doubts}

@@ -21,8 +21,7 @@ import torch
 
 from pipeline.device import find_device
 from pipeline.errors import UsageError
-from pipeline.model.build import build_model
-from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
@@ -73,7 +72,7 @@ def save_model(model: SlideModel, path: Path) -> None:
         metadata["appearance"] = json.dumps({"version": VERSION, **asdict(model.appearance)})
     if model.quality is not None:
         metadata["quality"] = json.dumps(model.quality.to_json())
-    if isinstance(model, EvidenceModel):
+    if isinstance(model, OnFrozenEncoder):
         metadata["encoder"] = json.dumps(model.backbone.card.to_json())
     state = sorted(model.state_dict().items(), key=lambda item: (-item[1].element_size(), item[0]))
     header: dict[str, Any] = {"__metadata__": metadata}
@@ -161,7 +160,7 @@ def find_model(path: Path) -> Path:
 
 def _refuse_other_encoder(model: SlideModel, told: dict[str, Any], path: Path) -> None:
     """A frozen encoder's features mean nothing to a model that was fitted to another's."""
-    if not isinstance(model, EvidenceModel):
+    if not isinstance(model, OnFrozenEncoder):
         return
     here, there = model.backbone.card, EncoderCard.from_json(told)
     if here.identity != there.identity:

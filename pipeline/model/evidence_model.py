@@ -12,18 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.model.reading import UnreadError, of_each, read_together
-from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
+from pipeline.model.frozen import frozen_features
+from pipeline.model.reading import of_each
+from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
 from stages.attention import UniformAttention
 from stages.augmentation import augment_features
 from stages.context import Whitening, neighbourhood, standardised
 from stages.encoder.backbone import Backbone
 from stages.encoder.feature_store import FeatureKey, FeatureStore
-from stages.encoder.feature_table import rounded
 from stages.evidence import EvidenceHeads
 from stages.sampling.estimate import smooth
-from stages.slide.facts import SlideError
 
 SURVEY_BYTES = 2**30
 """Surveys kept in memory; they are made again from features that are kept on disk."""
@@ -128,7 +127,6 @@ class EvidenceModel(SlideModel):
         assert view.coarse is not None
         return self._features(self.coarse_backbone, view.coarse, view.coarse_key, np.flatnonzero(view.tissue))
 
-    @torch.no_grad()
     def _features(
         self,
         backbone: Backbone,
@@ -136,24 +134,7 @@ class EvidenceModel(SlideModel):
         key: Callable[[str, int], FeatureKey] | None,
         cells: NDArray[np.int64],
     ) -> Tensor:
-        def encode(some: NDArray[np.int64]) -> NDArray[np.float32]:
-            blocks = []
-            for part in np.array_split(some, -(-len(some) // ENCODER_BLOCK)):
-                (patches,) = read_together([(read, torch.from_numpy(part))], self.device)
-                blocks.append(backbone(patches).float().cpu().numpy())
-            found = np.concatenate(blocks)
-            lost = int((~np.isfinite(found).all(1)).sum())
-            if lost:
-                name = backbone.card.name
-                reason = f"{name} gives features that are no finite numbers for {lost} of {len(some)} patches"
-                raise UnreadError({0: SlideError(reason)})
-            return found
-
-        if self.store is None or key is None:
-            found = rounded(encode(cells))
-        else:
-            found = self.store.features(key(backbone.card.identity, backbone.dim), cells, encode)
-        return torch.from_numpy(found).to(self.device)
+        return frozen_features(backbone, cells, read, key=key, store=self.store, device=self.device)
 
     def features_of(
         self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
@@ -270,10 +251,3 @@ def _beside(found: Tensor) -> Tensor:
     features, the slide's mean, and 1."""
     own = standardised(found)
     return torch.cat([own, found.mean(0).expand_as(own), own.new_ones(len(own), 1)], 1)
-
-
-def told_of_encoder(model: SlideModel) -> dict[str, Any] | None:
-    """A frozen encoder's card and what is doubtful about its use, as plain values; None of other models."""
-    if not isinstance(model, EvidenceModel):
-        return None
-    return {**model.backbone.card.to_json(), "doubts": model.doubts}

@@ -21,6 +21,7 @@ from stages.appearance import CohortAppearance
 from stages.attention import Attention, ThumbnailAttention
 from stages.prediction.intervals import Calibration, Evidence, Stages, weigh
 from stages.prediction.predict import Prediction, predict
+from stages.sampling.blocks import block_cells, draw_blocks
 from stages.sampling.designs import Draw
 from stages.sampling.draw import draw, draw_judged, drawing_device
 from stages.sampling.estimate import entropy, hard_bound
@@ -269,6 +270,12 @@ class SlideModel(nn.Module):
         judged: bool,
     ) -> list[PlacedDraw]:
         log_as = [attention.log_attention.expand(repeats, -1) for attention in maps]
+        if self.spec.block > 1:
+            drawn_blocks = [
+                self._draw_blocks(view, log_a.detach(), take, samples, judged=judged)
+                for view, log_a in zip(views, log_as, strict=True)
+            ]
+            return self._placed(log_as, maps, drawn_blocks)
         sizes = {view.tissue.shape for view in views}
         if not judged and repeats == 1 and len(sizes) == 1 and all(view.tissue.sum() > samples for view in views):
             # slides of one size are drawn together: what each draws alone, in the time of one
@@ -277,9 +284,23 @@ class SlideModel(nn.Module):
         else:
             orders = [self._order(*view.tissue.shape) for view in views]
             draws = [take(log_a.detach(), samples, order=o) for log_a, o in zip(log_as, orders, strict=True)]
+        return self._placed(log_as, maps, draws)
+
+    def _draw_blocks(
+        self, view: View, log_attention: Tensor, take: Callable[..., Draw], samples: int, *, judged: bool
+    ) -> Draw:
+        """Blocks of at most ``samples`` cells, or all of them where the tissue is no more; a variance needs two."""
+        side, (rows, columns) = self.spec.block, view.tissue.shape
+        cells = block_cells(rows, columns, side).to(self.drawing_device)
+        whole = view.tissue.sum() <= samples
+        count = len(cells) if whole else max(samples // side**2, 2 if judged else 1)
+        order = self._order(-(-rows // side), -(-columns // side))
+        return draw_blocks(log_attention, count, cells=cells, order=order, take=take)
+
+    def _placed(self, log_as: list[Tensor], maps: Sequence[AttentionMap], draws: list[Draw]) -> list[PlacedDraw]:
         placed = []
         for log_a, attention, drawn in zip(log_as, maps, draws, strict=True):
-            everywhere = torch.arange(log_a.shape[1], device=self.drawing_device).expand(repeats, -1)
+            everywhere = torch.arange(log_a.shape[1], device=self.drawing_device).expand(len(log_a), -1)
             placed.append(PlacedDraw(drawn, log_a, everywhere, attention, entropy(log_a)))
         return placed
 
@@ -306,12 +327,14 @@ class SlideModel(nn.Module):
         return drawn.logits(said).mean(1), said.mean(2), drawn.draw.contrasts * attention.unsqueeze(1)
 
     def _stages(self, drawn: PlacedDraw) -> Stages | None:
-        """Which patches are of one region; None with one level."""
+        """Which patches are of one region or block; None where cells are drawn one by one."""
         taken = drawn.draw
         if not taken.regions:
             return None
         shares = taken.weights * drawn.log_attention.detach().double().exp().gather(1, taken.cells)
-        regions = drawn.places.unflatten(1, (taken.regions, -1))[..., 0]  # by their first cell
+        # by their first cell: of those that could be drawn, or of a block, which is read whole
+        first = drawn.cells if self.inner is None else drawn.places
+        regions = first.unflatten(1, (taken.regions, -1))[..., 0]
         return Stages(regions, shares.unflatten(1, (taken.regions, -1)), taken.between)
 
     def _shares(self, view: View, attention: AttentionMap, samples: int) -> tuple[int, int]:

@@ -27,7 +27,8 @@ class ModelSpec:
         patch_mpp, patch_px: µm/px and side of a patch.
         attention: kind of attention map.
         encoder, dim: patch encoder and feature length.
-        scheme, samples: how a slide is drawn at prediction unless the user says otherwise.
+        scheme, samples: how a slide is drawn at prediction unless the user says otherwise; 0 samples: every cell is
+            read.
         control: whether the thumbnail foretells the features, as a control variate.
         inner_mpp: µm/px of the second look, inside regions of the slide; None: attention is of one level.
         region_cells: cells along a region's side.
@@ -43,6 +44,8 @@ class ModelSpec:
         uniform: share of the draw that goes evenly over the tissue.
         tune: last blocks of a pretrained encoder that learn with the rest, end to end; 0: all of an untrained one.
         precision: what a frozen encoder computes in.
+        block: side in cells of the squares that are drawn, all of whose tissue is read; 1: cells are drawn.
+        head: what makes one slide of all its cells, where the model reads every one; None: it draws cells.
     """
 
     classes: tuple[str, ...]
@@ -69,6 +72,18 @@ class ModelSpec:
     uniform: float = 0.0
     tune: int = 0
     precision: Precision = "float32"
+    block: int = 1
+    head: str | None = None
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether the model reads every cell of the tissue, so that nothing is left to chance."""
+        return self.head is not None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether its encoder is a pretrained one that does not learn."""
+        return self.exhaustive or self.coarse_mpp is not None
 
     @property
     def cell_px(self) -> int:

@@ -14,7 +14,16 @@ MARK = ".saccade"
 """File that marks a folder as an output of ours."""
 
 RUN = ("run.json", "predictions.csv", "report.html", "slides")
-TRAINING = ("model.safetensors", "training.json", "curve.csv", "metrics.json", "predictions.csv", "splits.csv")
+TRAINING = (
+    "model.safetensors",
+    "training.json",
+    "curve.csv",
+    "metrics.json",
+    "predictions.csv",
+    "splits.csv",
+    "comparison.csv",
+    "compare",
+)
 """What each command writes there."""
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from pipeline.cohort.table import Cohort
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
+from pipeline.model.build import told_of_encoder
 from pipeline.model.checkpoint import find_model, load_model, model_digest
-from pipeline.model.evidence_model import told_of_encoder
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.folder import RUN, prepare_output

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.build import OnFrozenEncoder
+from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.values import View
 from pipeline.train.slides import TrainingSlides
 
@@ -62,7 +63,7 @@ def draw_bags(patients: Sequence[str], labels: Sequence[int], members: int, *, s
 
 @torch.no_grad()
 def settle(
-    model: EvidenceModel,
+    model: OnFrozenEncoder,
     slides: TrainingSlides,
     labels: Sequence[int],
     patients: Sequence[str],
@@ -76,6 +77,8 @@ def settle(
     for i in range(slides.count):
 
         def act(kept: list[int], views: list[View]) -> Tensor:
+            if isinstance(model, ExhaustiveModel):
+                return model.ask(views[0], model.encode_all(views[0]), each=True).known.cpu()
             generator = torch.Generator(model.drawing_device).manual_seed(seed + kept[0])
             map_ = model.ask(views[0], each=True)
             (drawn,) = model.draw(views, [map_], samples=samples, generator=generator, judged=False)

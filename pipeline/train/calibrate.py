@@ -52,6 +52,7 @@ def calibrate(
     doubled = (SMALLEST * 2**k for k in range(32))
     most, scheme = max(MOST, 8 * model.spec.samples), SCHEMES[model.spec.scheme]
     budgets = sorted({model.spec.samples, *takewhile(lambda n: n <= most and scheme.judges(n), doubled)})
+    budgets = [n for n in budgets if n >= 2 * model.spec.block**2]
     generator = torch.Generator(model.drawing_device).manual_seed(seed)
     found: dict[int, list[tuple[Evidence, Tensor]]] = {n: [] for n in budgets}
     for number, view in enumerate(views, 1):

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.values import View
 from pipeline.train.slides import TrainingSlides
+from stages.mil.contextual import EvidencePooling
 
 FINE_CELLS = 32
 """Patches of each slide, evenly over its tissue, that tell how fine features vary and what coarse ones foretell."""
@@ -67,6 +69,37 @@ def first_guess(
     model.heads.start(contexts, [labels[i] for i in known], bags[known], generator=torch.Generator().manual_seed(seed))
     fresh = "" if model.store is None else f", {model.store.encoded - encoded} patches encoded, the others were known"
     say(f"first guess: coarse features foretell {1 - float(left):.0%} of the fine ones' variance{fresh}")
+
+
+@torch.no_grad()
+def first_guess_of_all(
+    model: ExhaustiveModel,
+    slides: TrainingSlides,
+    labels: Sequence[int],
+    bags: Tensor,
+    *,
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    """Fit the directions of features, those of the variation within slides, and start the head where it asks for it."""
+    encoded = 0 if model.store is None else model.store.encoded
+    model.whitening.fit(_each(slides, model.encode_all, say=say, what="features of all cells"), within=True)
+    if isinstance(model.heads, EvidencePooling):
+        starts, known = [], []
+        for i in range(slides.count):
+            found = slides.attempt([i], lambda kept, views: _of_all(model, views[0]))
+            if found is not None:
+                starts.append(found[1])
+                known.append(i)
+        generator = torch.Generator().manual_seed(seed)
+        model.heads.start(starts, [labels[i] for i in known], bags[known], generator=generator)
+    if model.store is not None:
+        say(f"first guess: {model.store.encoded - encoded} patches encoded, the others were known")
+
+
+def _of_all(model: ExhaustiveModel, view: View) -> tuple[Tensor, Tensor]:
+    """What the head is given of a slide, on the CPU."""
+    return model.components(model.encode_all(view)).cpu(), torch.from_numpy(view.tissue)
 
 
 def _each(

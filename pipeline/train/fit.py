@@ -13,11 +13,12 @@ from torch import Tensor
 
 from pipeline.device import find_device
 from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import View
 from pipeline.train.curve import Curve, Keep
-from pipeline.train.first_guess import first_guess
+from pipeline.train.first_guess import first_guess, first_guess_of_all
 from pipeline.train.slides import LeaveOut, TrainingSlides
 from pipeline.train.steps import Fitting
 from pipeline.train.warm_up import warm_up as warm_attention
@@ -101,6 +102,8 @@ def fit(
         slides.phase = "the warm-up"
         if isinstance(model, EvidenceModel):
             first_guess(model, slides, labels, weights, seed=seed, say=say)
+        elif isinstance(model, ExhaustiveModel):
+            first_guess_of_all(model, slides, labels, weights, seed=seed, say=say)
         elif isinstance(model, AttentionSampler):
             warm_attention(model, slides, passes=warm_up, seed=seed, say=say)
             _standardise(model, slides, samples=samples, seed=seed)

@@ -17,9 +17,8 @@ from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.device import find_device
 from pipeline.errors import UsageError
-from pipeline.model.build import build_model, keep_features
+from pipeline.model.build import OnFrozenEncoder, build_model, keep_features, told_of_encoder
 from pipeline.model.checkpoint import load_model, save_model
-from pipeline.model.evidence_model import EvidenceModel, told_of_encoder
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
@@ -28,19 +27,18 @@ from pipeline.output.folder import TRAINING, prepare_output
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.calibrate import calibrate
+from pipeline.train.compare import Comparison
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import Job, aside, begin, keep_aside, plan_jobs
 from pipeline.train.key import differences, made_of
 from pipeline.train.looks import Looks
+from pipeline.train.rates import default_rate
 from pipeline.train.slides import TrainingSlides
 from pipeline.train.verdict import Losses, closing, judge_quality
 from stages.appearance import FEWEST, cohort_appearance
 from stages.pyramid.chunk_cache import chunk_cache
 
 Say = Callable[[str], None]
-
-LEARNING_RATES = {False: 1e-3, True: 2e-2}
-"""Peak step size end to end, and on a frozen encoder."""
 
 
 def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
@@ -54,20 +52,32 @@ def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
         encoder=config.encoder.name,
         dim=config.encoder.dim,
         scheme=config.sampling.scheme,
-        samples=config.sampling.samples,
         control=config.sampling.control_variate,
         inner_mpp=config.attention.inner_mpp,
         region_cells=config.attention.region_cells if config.attention.inner_mpp else 1,
         region_samples=config.attention.region_samples if config.attention.inner_mpp else 1,
         snap=config.sampling.snap,
         tune=config.encoder.tune,
-        **(_on_frozen(config) if config.attention.kind == "encoder" else {}),
+        **{
+            "samples": config.sampling.samples,
+            "block": config.sampling.block,
+            **(_on_frozen(config) if config.attention.kind == "encoder" else {}),
+        },
     )
 
 
 def _on_frozen(config: Config) -> dict[str, Any]:
     """What a specification says of a model on a frozen encoder only."""
     told = config.attention
+    if config.model.kind == "exhaustive":
+        return {
+            "head": config.model.head,
+            "context": told.context if config.model.head == "evidence" else (),
+            "components": told.components,
+            "members": config.training.members,
+            "samples": 0,
+            "block": 1,
+        }
     return {
         "coarse_mpp": told.coarse_mpp,
         "enlarge": told.enlarge,
@@ -118,7 +128,7 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     try:
         untrained = build_model(spec, encoder_weights=config.encoder.weights)
-        encoder: Any = untrained.backbone if isinstance(untrained, EvidenceModel) else untrained.encoder
+        encoder: Any = untrained.backbone if isinstance(untrained, OnFrozenEncoder) else untrained.encoder
         encoder(torch.zeros(1, spec.patch_px, spec.patch_px, 3, dtype=torch.uint8))
     except (ValueError, ImportError) as exc:
         raise UsageError(f"encoder: {exc}") from exc
@@ -126,7 +136,7 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
         raise UsageError(
             f"encoder: {spec.encoder!r} cannot take patches of view.patch_px={spec.patch_px}: {exc}"
         ) from exc
-    if isinstance(untrained, EvidenceModel):
+    if isinstance(untrained, OnFrozenEncoder):
         for doubt in untrained.doubts:
             say(f"warning: {doubt}")
     prepare_output(out, names=TRAINING)
@@ -142,8 +152,10 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
     for job in jobs:
         _refuse_lost_class(job, spec, looks)
     rows: list[dict[str, Any]] = []
+    models = []
     for job in jobs:
         fitted = _fit(job, spec, config, looks, say)
+        models.append(fitted.model)
         own: list[dict[str, Any]] = []
         for part, slides in job.held_out.items():
             found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in slides)
@@ -171,6 +183,17 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
     metrics |= {"learned": quality.learned, "reason": quality.reason}
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
+    if config.training.compare:
+        comparison = Comparison(
+            looks=looks,
+            samples=config.sampling.samples,
+            settings=_settings(config, spec),
+            device=config.training.device,
+            weights=config.encoder.weights,
+            keep=lambda model: _keeping(model, config),
+            say=say,
+        )
+        comparison(jobs, models, out)
     learnt_from = [slide for slide in jobs[-1].train if slide.slide_id not in looks.excluded]
     for line in closing(
         quality,
@@ -224,12 +247,9 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> _
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
     chosen = _calibration_slides(job, config, looks)
-    settings = config.training.model_dump(exclude={"folds", "folds_by", "calibration_slides", "device", "members"})
-    settings |= config.augmentation.model_dump()
+    settings = _settings(config, spec)
     val = tuple(sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id))
     chooses = "val" if config.training.keep == "best" or config.training.patience else None
-    if settings["learning_rate"] is None:
-        settings["learning_rate"] = LEARNING_RATES[spec.coarse_mpp is not None]
     samples = config.sampling.train_samples or spec.samples
     made = made_of(
         {"train": job.train, **job.held_out},
@@ -309,7 +329,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> _
     model.eval()
     out_of_bag: dict[str, list[float]] = {}
     spread = None
-    if isinstance(model, EvidenceModel):
+    if isinstance(model, OnFrozenEncoder):
         gone = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
         within = TrainingSlides(len(labels), lambda index: looks(job.train[index]).view, lose, gone)
         within.phase = "the judging of the members"
@@ -370,8 +390,19 @@ def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str
     return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
 
 
+def _settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
+    """What `fit` is told of the configuration, and what a model depends on of it."""
+    beside = {"folds", "folds_by", "calibration_slides", "device", "members", "compare"}
+    settings = config.training.model_dump(exclude=beside) | config.augmentation.model_dump()
+    if settings["learning_rate"] is None:
+        settings["learning_rate"] = default_rate(spec)
+    return settings
+
+
 def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
     """The slides that are read whole for the intervals: those that training did not see first."""
+    if config.model.kind == "exhaustive":
+        return ()  # its intervals have no width
     val = sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id)
     usable = [slide for slide in (*val, *job.train) if slide.slide_id not in looks.excluded]
     return tuple(usable[: config.training.calibration_slides])

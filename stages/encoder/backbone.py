@@ -74,8 +74,11 @@ class Backbone(nn.Module):
                 f"{self.card.name} gives {tuple(features.shape)}, expected {(len(patches), self.dim)}: of a "
                 "transformer's tokens say which are the feature, by readout"
             )
-        if self.frozen and not bool(features.isfinite().all()):
-            raise ValueError(f"{self.card.name} gives features that are no numbers: get its weights again")
+        lost = int((~features.isfinite().all(1)).sum()) if self.frozen else 0
+        if lost:
+            raise ValueError(
+                f"{self.card.name} gives features that are no finite numbers for {lost} of {len(patches)} patches"
+            )
         return features.float()
 
     def prepare(self, patches: Tensor) -> Tensor:

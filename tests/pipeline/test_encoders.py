@@ -97,7 +97,7 @@ def test_weights_that_are_no_numbers_are_told(tmp_path: Path) -> None:
     state = Lite0().state_dict()
     state["conv_head.weight"][0, 0] = float("nan")
     save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(UsageError, match="features that are no numbers"):
+    with pytest.raises(UsageError, match="features that are no finite numbers"):
         check("lite0", tmp_path / "w.safetensors")
 
 

@@ -1,0 +1,172 @@
+"""The model that reads everything: a frozen encoder over every tissue cell, and a head over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.model.frozen import frozen_features
+from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
+from stages.attention import UniformAttention
+from stages.augmentation import augment_features
+from stages.context import Whitening, standardised
+from stages.encoder.backbone import Backbone
+from stages.encoder.feature_store import FeatureStore
+from stages.mil.build import build_pooling
+from stages.mil.pooling import Pooled
+from stages.prediction.predict import Prediction
+
+
+class ExhaustiveModel(SlideModel):
+    """Multiple-instance learning on all cells of a slide: the baseline that sampling is measured against.
+
+    Features of every tissue cell, in the directions in which they vary most, go through K members of a head
+    (`stages.mil`), whose logits are averaged by their shares. Nothing is drawn: logits are exact, and their intervals,
+    which are about what was not read, have no width.
+
+    Args:
+        spec: its scale and sizes; ``head`` says which head.
+        backbone: the frozen encoder.
+        store: where features are kept; None: every cell is encoded again each time.
+    """
+
+    def __init__(self, spec: ModelSpec, *, backbone: Backbone, store: FeatureStore | None = None, **known: Any) -> None:
+        super().__init__(spec, **known)
+        assert spec.head is not None
+        self.attention = UniformAttention(cell_px=spec.cell_px)
+        self.inner = None
+        self.store = store
+        self.feature_dim = backbone.dim
+        self._frozen = (backbone,)  # no module of this one: its weights are another's, and no part of the checkpoint
+        self.whitening = Whitening(backbone.dim, spec.components)
+        self.heads = build_pooling(
+            spec.head,
+            members=spec.members,
+            classes=len(spec.classes),
+            components=len(self.whitening.basis),
+            sides=spec.context,
+        )
+
+    @property
+    def backbone(self) -> Backbone:
+        """The encoder."""
+        return self._frozen[0]
+
+    @property
+    def doubts(self) -> list[str]:
+        """What sets its patches apart from those that the encoder was trained on, a line each."""
+        return self.backbone.misfit(px=self.spec.patch_px, mpp=self.spec.patch_mpp)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ExhaustiveModel:
+        self.backbone._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
+        """Features (M, D) of the cells' patches, as the encoder gives them."""
+        return frozen_features(self.backbone, cells, view.patches, key=view.key, store=self.store, device=self.device)
+
+    def encode_all(self, view: View) -> Tensor:
+        """Features (n, D) of all tissue cells."""
+        return self.encode(view, np.flatnonzero(view.tissue))
+
+    def features_of(
+        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
+    ) -> list[Tensor]:
+        """Features (N, D) of single draws."""
+        return [self.encode(view, one.cells[0].cpu().numpy()) for view, one in zip(views, drawn, strict=True)]
+
+    def components(self, features: Tensor) -> Tensor:
+        """Features (n, D) of all cells of a slide -> what the head is given of them, (n, r)."""
+        found: Tensor = self.whitening(features)
+        return standardised(found) if self.heads.standardised else found
+
+    def attend(
+        self, view: View, *, generator: torch.Generator | None = None, noise: float = 0.0, dropout: float = 0.0
+    ) -> AttentionMap:
+        """Where the head looked, and logits that are exact: of each member in training, else of all with one voice."""
+        features = self.encode_all(view)
+        return self.ask(view, features, generator=generator, noise=noise, dropout=dropout, each=self.training)
+
+    def ask(
+        self,
+        view: View,
+        features: Tensor,
+        *,
+        each: bool,
+        generator: torch.Generator | None = None,
+        noise: float = 0.0,
+        dropout: float = 0.0,
+    ) -> AttentionMap:
+        """As `attend`, from the features (n, D) of all tissue cells; ``each`` member for itself, or with one voice."""
+        keep, there = None, self.drawing_device
+        components = self.components(features)
+        if self.training and generator is not None:
+            components = augment_features(components, components.std(0), generator, noise=noise, dropout=0)
+            shape = (self.spec.members, 1, len(self.whitening.basis))
+            kept = torch.rand(shape, generator=generator, device=generator.device) >= dropout
+            keep = kept.to(self.device) / (1 - dropout)
+        tissue = torch.from_numpy(view.tissue).to(self.device)
+        found: Pooled = self.heads(components, tissue, keep)
+        share = self.heads.share[:, None]
+        mean = (found.log_attention + share.log()).double().logsumexp(0).log_softmax(0).to(there)
+        log_a = torch.full((view.tissue.size,), -torch.inf, dtype=torch.float64, device=there)
+        log_a = log_a.masked_scatter(tissue.flatten().to(there), mean)
+        logits = found.logits if each else (share * found.logits).sum(0, keepdim=True)
+
+        def say(cells: Tensor, features: Tensor) -> Tensor:
+            return logits.new_zeros((*cells.shape, *logits.shape)).to(there)
+
+        return AttentionMap(log_a, logits.to(there), say)
+
+    def forward(
+        self,
+        views: Sequence[View],
+        *,
+        samples: int,
+        generator: torch.Generator,
+        scheme: str | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        noise: float = 0.0,
+        dropout: float = 0.0,
+    ) -> Outcome:
+        """All cells of each slide of a batch, whatever else is asked for."""
+        return super().forward(views, samples=0, generator=generator, noise=noise, dropout=dropout)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        view: View,
+        *,
+        generator: torch.Generator,
+        samples: int | None = None,
+        scheme: str | None = None,
+        tolerance: float | None = None,
+    ) -> Sampled:
+        """Predict one slide from all its cells; any tolerance is met.
+
+        Raises:
+            ValueError: ``samples`` or ``scheme`` is given, which say how to draw.
+        """
+        if samples is not None or scheme is not None:
+            raise ValueError("the model reads every cell: leave out samples and scheme")
+        features = self.encode_all(view)
+        found = self.ask(view, features, each=False)
+        logits = found.known[0].cpu().double()
+        p = logits.softmax(0)
+        cells = np.flatnonzero(view.tissue)
+        return Sampled(
+            found.log_attention,
+            cells,
+            np.ones(len(cells)),
+            features.float().cpu().numpy(),
+            np.empty(0, np.int64),
+            Prediction(p, p, p, logits),
+            0.0,
+        )

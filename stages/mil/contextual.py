@@ -1,0 +1,55 @@
+"""The product's own head over all cells: evidence of each class from cells and their neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from stages.context import neighbourhood
+from stages.evidence import EvidenceHeads
+from stages.mil.pooling import Pooled
+
+
+class EvidencePooling(nn.Module):
+    """`EvidenceHeads` on the context of every cell: ``logit = g sum_i a_i s_i + d``.
+
+    Args:
+        members, classes, components: K, C and r.
+        sides: of the squares, in cells, that a cell is seen with; members take turns with them.
+    """
+
+    standardised = True
+
+    def __init__(self, *, members: int, classes: int, components: int, sides: Sequence[int]) -> None:
+        super().__init__()
+        self.sides = tuple(sides)
+        self.heads = EvidenceHeads(
+            members=members, classes=classes, components=components, fine=0, scales=len(self.sides)
+        )
+
+    @property
+    def share(self) -> Tensor:
+        """How much each member counts, (K,)."""
+        return self.heads.share
+
+    def forward(self, features: Tensor, tissue: Tensor, keep: Tensor | None = None) -> Pooled:
+        """Features (n, r) -> logits (K, C) and log attention (K, n), the mean over the classes."""
+        scores = self.heads.scores(neighbourhood(features, tissue, self.sides), keep)
+        log_a = self.heads.log_attention(scores)
+        logits = self.heads.known(scores, log_a.exp())
+        return Pooled(logits, log_a.logsumexp(1) - math.log(log_a.shape[1]))
+
+    def start(
+        self,
+        slides: Sequence[tuple[Tensor, Tensor]],
+        labels: Sequence[int],
+        bags: Tensor,
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        """As `EvidenceHeads.start`, from the features and the tissue of each slide."""
+        contexts = [neighbourhood(*one, self.sides) for one in slides]
+        self.heads.start(contexts, labels, bags, generator=generator)

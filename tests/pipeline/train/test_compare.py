@@ -1,0 +1,129 @@
+"""`saccade train --compare`: plain ways to read a slide beside the model, on the same splits and features."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from backbones import tiny
+from makers import tissue_pixels, write_slide
+
+from pipeline.cohort.table import read_training_table
+from pipeline.config import Config, load_config
+from pipeline.errors import UsageError
+from pipeline.model.build import build_model
+from pipeline.train.baselines import Baseline, Reading
+from pipeline.train.looks import Looks
+from pipeline.train.train import model_spec, train_cohort
+
+__all__ = ["tiny"]  # a fixture
+
+FAST = [
+    *("view.attention_mpp=8", "view.patch_mpp=0.5", "view.patch_px=32", "attention.components=6", "sampling.samples=8"),
+    *("attention.fine_components=6", "training.members=2", "training.epochs=2", "training.device=cpu"),
+    *("training.calibration_slides=0", "training.compare=true"),
+]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    lines = ["slide,patient,label,split,mpp"]
+    for i in range(9):
+        image = tissue_pixels(300 + 8 * i, 320, margin=0.1)
+        if i % 2:
+            image[60:200, 60:200:2] //= 3
+        write_slide(folder / f"s{i}.tif", image, levels=2, factor=4)
+        lines.append(f"s{i}.tif,p{i},{'ab'[i % 2]},{'train' if i < 5 else 'test'},0.5")
+    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
+    (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    return folder
+
+
+def config(cohort: Path, *more: str) -> Config:
+    return load_config(cohort / "config.yaml", [*FAST, f"reading.features={cohort / 'features'}", *more])
+
+
+def table(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "comparison.csv").open(newline="") as file:
+        return {row["way"]: row for row in csv.DictReader(file)}
+
+
+def test_one_table_and_no_row_is_made_twice(cohort: Path, tmp_path: Path, tiny: Any) -> None:
+    lines: list[str] = []
+    metrics = train_cohort(config(cohort), tmp_path, say=lines.append)
+    rows = table(tmp_path)
+    assert list(rows) == [
+        *("this model", "all cells, gated MIL", "all cells, mean", "8 at random", "top 8 by attention (biased)"),
+        "fixed top 25 by hematoxylin",
+    ]
+    own, all_cells = rows["this model"], rows["all cells, gated MIL"]
+    assert float(own["auroc"]) == pytest.approx(metrics["test"]["auroc"]["value"])  # what is in predictions.csv
+    assert own["minus_model"] == ""
+    assert all(row["minus_model"] and row["slides"] == "4" for row in rows.values() if row is not own)
+    read = {way: float(row["patches_per_slide"]) for way, row in rows.items()}
+    assert read["8 at random"] == read["top 8 by attention (biased)"] == 8
+    assert read["fixed top 25 by hematoxylin"] == 25
+    assert read["all cells, gated MIL"] == read["all cells, mean"] > 40
+    assert float(rows["8 at random"]["bytes_per_slide"]) < float(all_cells["bytes_per_slide"])
+    assert sum("minus" in line and "AUROC" in line for line in lines) == 1
+    assert any(line.startswith("all cells, gated MIL") for line in lines)
+
+    lines.clear()
+    train_cohort(config(cohort), tmp_path, say=lines.append)
+    assert sum("is up to date" in line for line in lines) == 6
+    again = table(tmp_path)
+    for way, row in rows.items():
+        kept = [name for name in row if name != "seconds_per_slide" or way != "this model"]
+        assert [again[way][name] for name in kept] == [row[name] for name in kept]
+
+    lines.clear()  # the model is another: what follows its attention is, too
+    train_cohort(config(cohort, "attention.uniform=0.5"), tmp_path, say=lines.append)
+    assert [line for line in lines if line.endswith("fitting")] == ["comparison: top 8 by attention (biased): fitting"]
+
+
+def test_every_fold_has_its_baselines(cohort: Path, tmp_path: Path, tiny: Any) -> None:
+    lines: list[str] = []
+    more = ("training.folds=2", "model.kind=exhaustive", "model.head=gated", "training.epochs=1")
+    train_cohort(config(cohort, *more), tmp_path, say=lines.append)
+    rows = table(tmp_path)
+    # it is not compared with itself, and has no attention before it has read everything
+    assert list(rows) == ["this model", "all cells, mean", "8 at random", "fixed top 25 by hematoxylin"]
+    assert {(row["part"], row["slides"]) for row in rows.values()} == {("cross-validation", "9")}
+    assert {path.parent.parent.name for path in tmp_path.glob("*/compare/*.json")} == {"fold-0", "fold-1"}
+
+
+def test_what_a_baseline_reads(cohort: Path, tiny: Any) -> None:
+    told = config(cohort)
+    slides = read_training_table(told.cohort.table, label="label").slides
+    model = build_model(model_spec(told, ("a", "b"))).eval()
+    looks = Looks(model, None, lambda line: None)
+
+    def read(rule: Any, cells: int | None = 8, turn: int = 0, seed: int = 0) -> list[int]:
+        view = Reading(Baseline("", "mean", rule, cells), model, looks, seed).view(slides[0], turn)
+        return [int(cell) for cell in np.flatnonzero(view.tissue)]
+
+    tissue = np.flatnonzero(looks(slides[0]).tissue)
+    assert read("all", None) == tissue.tolist()
+    for rule in ("random", "attention", "stain"):
+        assert len(read(rule)) == 8
+        assert set(read(rule)) <= set(tissue.tolist())
+        assert read(rule) == read(rule)
+        assert read(rule, 10_000) == tissue.tolist()
+        # attention costs what the model saw to make it; the others cost none of that
+        costs = Reading(Baseline("", "mean", rule, 8), model, looks, 0).look(slides[0])  # type: ignore[arg-type]
+        assert (costs.surveyor is not None) == (rule == "attention")
+    assert read("random", turn=1) != read("random", turn=2)
+    assert read("random", seed=1) != read("random", seed=2)
+    assert read("stain", turn=1) == read("stain", turn=2)
+    shown = model.attend(looks(slides[0]).view).shown
+    assert shown is not None
+    assert float(shown[read("attention")].min()) >= float(shown.sort(descending=True).values[7])
+
+
+def test_it_needs_a_frozen_encoder(cohort: Path) -> None:
+    with pytest.raises(UsageError, match=r"training\.compare needs a frozen encoder"):
+        config(cohort, "attention.kind=uniform", "encoder.name=small")
