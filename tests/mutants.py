@@ -122,7 +122,12 @@ MUTANTS = (
     Mutant("training key without the encoder's weights", '"weights": digest,', '"weights": None,', TRAIN_KEYS),
     Mutant("training key without its version", '"version": TRAINING_VERSION,', '"version": 1,', TRAIN_KEYS),
     Mutant("training key without the training section", "settings={**settings, ", "settings={", TRAIN_KEYS),
-    Mutant("training key with the device", '"calibration_slides", "device"}', '"calibration_slides"}', TRAIN_KEYS),
+    Mutant(
+        "training key with the device",
+        '"calibration_slides", "device", "members"}',
+        '"calibration_slides", "members"}',
+        TRAIN_KEYS,
+    ),
     Mutant("a finished model is lost", "        keep_aside(job)\n", "        pass\n", LEFT_OUT),
     Mutant(
         "a slide that failed is tried again", "if i not in self.lost]\n        while", "]\n        while", STAYS_OUT
@@ -172,7 +177,7 @@ MUTANTS = (
     Mutant("an earlier commit mark stays", "(folder / COMMIT).unlink(missing_ok=True)", "pass", KILLED),
     Mutant("any commit mark will do", 'commit["key"] == key', "True", KILLED),
     Mutant("checkpoint without calibration", "if model.calibration is not None:", "if False:", CALIBRATE),
-    Mutant("GeoJSON ignores the bounds", "np.array([bounds.x, bounds.y], np.float64)", "np.zeros(2)", PICTURE),
+    Mutant("GeoJSON ignores the bounds", "np.array([bounds.x, bounds.y])", "np.zeros(2)", PICTURE),
     # training
     Mutant("entropy punished", "loss - self._entropy_weight", "loss + self._entropy_weight", FIT),
     Mutant("the same draws every epoch", " + self.current_epoch) * 1_000_003", ") * 1_000_003", FIT),
@@ -196,7 +201,7 @@ MUTANTS = (
     Mutant("a stain of another colour is ink", "if free >= FREE and (even or shadow or line)", "if True", MASK),
     Mutant("strokes stay", "if strokes and 2 * size >", "if False and 2 * size >", MASK),
     Mutant(
-        "grey is hematoxylin", "density *= ((chroma - GREY[0])", "density *= 1 + 0 * ((chroma - GREY[0])", ATTENTION
+        "grey is hematoxylin", "density *= ((colour - GREY[0])", "density *= 1 + 0 * ((colour - GREY[0])", ATTENTION
     ),
     Mutant("cells are tissue from a fifth on", "min_fraction: float = 0.1", "min_fraction: float = 0.2", ATTENTION),
     # what scripts go by

@@ -57,7 +57,9 @@ def encoded(lines: list[str]) -> list[int]:
 
 def test_folds_encode_every_patch_once_at_most(cohort: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    metrics = train_cohort(config(cohort, "folds", tmp_path / "kept", "training.folds=2"), tmp_path, say=lines.append)
+    metrics = train_cohort(
+        config(cohort, "folds", tmp_path / "kept", "training.folds=2", "training.epochs=1"), tmp_path, say=lines.append
+    )
     assert metrics["cross-validation"]["slides"] == 8
     assert sum(", out of bag: " in line for line in lines) == 3  # each model says how good it is by itself
     model = load_model(tmp_path / "model.safetensors")
