@@ -25,7 +25,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from benchmarks.paper.colon import CONFIG, Trainer
+from benchmarks.paper.colon import CONFIG
+from benchmarks.paper.colon_folds import Trainer
 from benchmarks.paper.colon_images import load_colon
 from benchmarks.paper.config import ColonTask, read_task
 from benchmarks.places import data_folder

@@ -30,6 +30,22 @@ class Sight(Section):
     )
 
 
+class Frozen(Section):
+    """How the product's model on a frozen encoder sees an image."""
+
+    encoder: str = "lite0"
+    cells: int = Field(description="Along the side of an image.")
+    patch_px: int = Field(description="Pixels of the image along the side of a patch, about the cell's centre; even.")
+    shown_px: int = Field(
+        description="To which they are enlarged for the encoder, as are those at half the resolution."
+    )
+    context: tuple[int, ...] = (1, 3, 5)
+    components: int = 128
+    fine_components: int = 32
+    members: int = 16
+    uniform: float = 0.25
+
+
 class Networks(Section):
     """The networks of the rows that read everything."""
 
@@ -59,7 +75,7 @@ class Row(Section):
     """One model of the table."""
 
     title: str
-    kind: Literal["cnn", "half", "mil", "ats", "forest"]
+    kind: Literal["cnn", "half", "mil", "ats", "forest", "frozen"]
     samples: int | None = Field(default=None, description="Patches that are drawn from an image; all by default.")
     scheme: str = Field(default="systematic", description="How they are drawn.")
     attention: Literal["learned", "uniform"] = Field(default="learned", description="That they are drawn from.")
@@ -71,6 +87,12 @@ class Row(Section):
     self_supervised: int = Field(
         default=0, description="Steps in which the encoder first learns to tell patches apart."
     )
+    frozen: tuple[Frozen, ...] = Field(
+        default=(),
+        description="Of frozen rows: what is tried; that of the highest out-of-bag AUROC on a fold's training images "
+        "predicts the others.",
+    )
+    exact: bool = Field(default=False, description="Of frozen rows: no patch is drawn, the coarse scale says it all.")
     training: dict[str, Any] = Field(default={}, description="What differs from the common training.")
 
 
@@ -92,6 +114,7 @@ class Task(Section):
         row = self.rows[name]
         idle = {"rows", "training", "images"} | {
             "forest": {"networks", "sight", "stain_jitter"},
+            "frozen": {"networks", "sight", "stain_jitter"},
             "ats": {"networks"} if self.sight.encoder == "small" else set(),
         }.get(row.kind, {"sight"})
         # without defaults: a new option leaves the digests of rows that do not use it

@@ -152,6 +152,13 @@ paper has 100 x 100 pixels and patches of 27 px that may overlap. The others rea
 does: they have convolutions of their own (channels {widths}; MIL's patches have {mil_px} px) and their own training,
 whose last quarter of weights is averaged. Images 37 and 39 are labelled negative but show glands.
 
+Rows on frozen lite0 are the product's default model (`EvidenceModel`): an encoder of ImageNet that learns nothing here
+sees all cells at half the resolution, exactly, and the drawn patches in full. Its settings are the product's defaults
+for training and {members} members; of cells of {frozen_px} px each fold takes those that the members tell better on the
+training images that they were not fitted to (out-of-bag AUROC): test images decide nothing. It sees no augmented image.
+`Coarse scale alone` is exact and draws no patch; `all patches` reads every one. The first guess reads 32 patches of up
+to 64 training images in any case.
+
 Intervals are 95 % bootstrap intervals over images; differences of error are paired. One hundred images resolve little:
 an error of 0.10 has an interval of 0.05 to 0.16. Neighbouring images look as if cut from the same slides: the rows of
 blocks keep neighbours together. With a self-supervised start the encoder first learns, without labels, to tell patches
@@ -178,6 +185,7 @@ Measured {time}, commit {commit}, torch {torch}, {device}.
 
 
 def _facts(task: ColonTask) -> dict[str, Any]:
+    frozen = [one for row in task.rows.values() for one in row.frozen]
     return {
         "folds": task.folds,
         "widths": ", ".join(map(str, task.networks.widths)),
@@ -186,6 +194,8 @@ def _facts(task: ColonTask) -> dict[str, Any]:
         "cells": -(-task.sight.low_px // task.sight.cell_px),
         "patch_px": task.sight.patch_px,
         "stain_jitter": task.stain_jitter,
+        "members": " or ".join(str(n) for n in sorted({one.members for one in frozen})),
+        "frozen_px": " or ".join(str(n) for n in sorted({one.patch_px for one in frozen})),
     }
 
 

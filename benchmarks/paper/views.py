@@ -22,6 +22,7 @@ from torch.nn import functional
 from benchmarks.paper.config import Networks, Row, Sight, Training
 from benchmarks.paper.layers import Convolutions, ink
 from pipeline.model.sampler import AttentionSampler
+from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec, View
 from pipeline.train.fit import fit
 from stages.encoder.patch_encoder import PatchEncoder
@@ -146,7 +147,7 @@ def build_sampler(row: Row, sight: Sight, networks: Networks, *, scale: float, s
 
 
 def train_sampler(
-    model: AttentionSampler,
+    model: SlideModel,
     views: Views,
     items: Sequence[int],
     labels: Sequence[int],
@@ -157,9 +158,10 @@ def train_sampler(
     device: str = "cpu",
     say: Callable[[str], None] = print,
     turn: bool = True,
+    bags: Tensor | None = None,
 ) -> float:
     """Train in place by the product's own training, on augmented views of images ``items`` with class indices
-    ``labels``; ``turn`` as there. Returns the mean cross-entropy of the last epoch."""
+    ``labels``; ``turn`` and ``bags`` as there. Returns the mean cross-entropy of the last epoch."""
     augmenting = torch.Generator().manual_seed(seed)
     said: list[str] = []
 
@@ -178,6 +180,7 @@ def train_sampler(
             device=device,
             say=tell,
             turn=turn,
+            bags=bags,
             **training.model_dump(exclude={"average"}),
         )
     told = re.search(r"loss ([\d.]+)", said[-1])
@@ -201,7 +204,7 @@ def sampler_loss(
 
 @torch.no_grad()
 def predict_sampler(
-    model: AttentionSampler,
+    model: SlideModel,
     views: Views,
     items: Sequence[int],
     *,
@@ -212,13 +215,13 @@ def predict_sampler(
     device: str = "cpu",
 ) -> Tensor:
     """Class probabilities (len(items), classes), from logits averaged over ``draws`` independent draws, each of which
-    sees the image augmented anew if they are ``augmented``."""
+    sees the image augmented anew if they are ``augmented``; the members of an ensemble speak with one voice."""
     model.to(device).eval()
     generator = torch.Generator(device).manual_seed(seed)
     augmenting = torch.Generator().manual_seed(seed) if augmented else None
     found = []
     for item in items:
         seen = [views(item, augmenting) for _ in range(draws)] if augmented else [views(item, None)] * draws
-        logits = model(seen, samples=samples, generator=generator).logits[:, 0].mean(0)
+        logits = model(seen, samples=samples, generator=generator).logits.mean((0, 1))
         found.append(logits.softmax(0).cpu())
     return torch.stack(found)

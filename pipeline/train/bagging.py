@@ -81,6 +81,8 @@ def settle(
                 return model.ask(views[0], model.encode_all(views[0]), each=True).known.cpu()
             generator = torch.Generator(model.drawing_device).manual_seed(seed + kept[0])
             map_ = model.ask(views[0], each=True)
+            if not samples:
+                return map_.known.cpu()
             (drawn,) = model.draw(views, [map_], samples=samples, generator=generator, judged=False)
             said = drawn.say(model.encode(views[0], drawn.cells[0].cpu().numpy())[None])
             return drawn.logits(said)[0].cpu()

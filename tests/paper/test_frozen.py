@@ -1,0 +1,70 @@
+"""The paper's images on the product's model with a frozen encoder: two scales, what is chosen, what is read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.paper.colon_folds import Trainer
+from benchmarks.paper.colon_images import KINDS, Colon
+from benchmarks.paper.config import ColonTask, Frozen, Networks, Row, Sight, Training
+from benchmarks.paper.frozen import FrozenViews
+
+SEEN = Frozen(cells=3, patch_px=20, shown_px=32, context=(1,), components=4, fine_components=2, members=2)
+
+
+def noise(n: int, side: int = 60) -> torch.Tensor:
+    return torch.randint(256, (n, side, side, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def test_patches_tile_the_image_and_coarse_ones_are_their_means() -> None:
+    images = noise(2)
+    view = FrozenViews(images, SEEN)(1)
+    assert view.coarse is not None
+    fine = view.patches(np.arange(9))
+    whole = fine.reshape(3, 3, 20, 20, 3).swapaxes(1, 2).reshape(60, 60, 3)
+    np.testing.assert_array_equal(whole, images[1].numpy())
+    means = fine.reshape(9, 10, 2, 10, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(view.coarse(np.arange(9)), means, atol=0.5)
+
+
+def test_features_are_kept_by_image_scale_and_cells() -> None:
+    images = noise(2)
+    keys = set()
+    for frozen in (SEEN, SEEN.model_copy(update={"cells": 4})):
+        for index in range(2):
+            view = FrozenViews(images, frozen)(index)
+            assert view.key is not None
+            assert view.coarse_key is not None
+            keys |= {view.key("encoder", 8).digest, view.coarse_key("encoder", 8).digest}
+    assert len(keys) == 8
+    again = FrozenViews(images, SEEN)(0)
+    assert again.key is not None
+    assert again.key("encoder", 8).digest in keys
+
+
+@pytest.mark.parametrize(("options", "reads"), [({"samples": 2, "draws": 2}, 2), ({"exact": True}, 0), ({}, 36)])
+def test_a_fold_is_predicted_by_what_its_training_images_prefer(
+    options: dict[str, object], reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two ways to see an image the one of the higher out-of-bag AUROC predicts the test images."""
+    images = noise(8)
+    images[1::2, 20:40, 20:40] = torch.tensor([80, 50, 140], dtype=torch.uint8)
+    nuclei = tuple({kind: np.array([[30.0, 30.0]] * (i % 2)).reshape(-1, 2) for kind in KINDS} for i in range(8))
+    colon = Colon(tuple(f"img{i}" for i in range(8)), images, torch.arange(8) % 2, nuclei)
+    finer = SEEN.model_copy(update={"cells": 6, "patch_px": 10})
+    task = ColonTask(
+        folds=2,
+        sight=Sight(low_px=12, cell_px=2, patch_px=10),
+        networks=Networks(widths=(4, 4, 4), patch_px=27, grid_stride=16),
+        training=Training(epochs=1, batch_size=4),
+        rows={"frozen": Row.model_validate({"title": "", "kind": "frozen", "frozen": (SEEN, finer), **options})},
+    )
+    told = iter([0.4, 0.9])
+    monkeypatch.setattr("benchmarks.paper.colon_folds.auroc", lambda labels, scores: next(told))
+    record = Trainer(colon, task).train("frozen", 0, 0)
+    assert record["out_of_bag"] == [0.4, 0.9]
+    assert (record["patch_px"], record["reads"]) == (10, reads)
+    assert all(0 < p < 1 for p in record["probabilities"])
+    assert record["focus"].keys() == {name for name, y in zip(record["images"], record["labels"], strict=True) if y}
