@@ -201,6 +201,13 @@ def run(
     mpp: MppOption = None,
     strict: StrictOption = False,
     seed: Seed = 0,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of maps <slide>.npy, .png or .tif of where to look, by which half of each draw goes; the "
+            "estimate stays unbiased whatever they show."
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.")
     ] = "auto",
@@ -234,6 +241,7 @@ def run(
             mpp=mpp,
             strict=strict,
             seed=seed,
+            prior=prior,
             device=device,
             workers=workers,
             scheduler=scheduler,

@@ -147,6 +147,7 @@ def run(
     mpp: float | None = None,
     strict: bool = False,
     seed: int = 0,
+    prior: AnyPath | None = None,
     device: str = "auto",
     workers: int = 0,
     scheduler: str | None = None,
@@ -169,6 +170,8 @@ def run(
         mpp: µm per level-0 pixel of every slide for which the cohort table gives none.
         strict: refuse slides whose objective or TIFF tags contradict their resolution, instead of a warning.
         seed: see `predict`.
+        prior: folder of maps `<slide>.npy`, `.png` or `.tif` of where to look, one channel over the whole slide: half
+            of each draw goes by them; the estimate stays unbiased whatever they show.
         device: see `load_model`.
         workers: worker processes; 0 works in this one. From a script, call it under ``if __name__ == "__main__":``.
         scheduler: address of a dask scheduler, whose workers are used instead.
@@ -209,6 +212,7 @@ def run(
         strict=strict,
         encoder_weights=None if encoder_weights is None else Path(encoder_weights),
         features=None if features is None else Path(features),
+        prior=None if prior is None else Path(prior),
     )
     return run_cohort(
         cohort, Path(out), settings, workers=workers, scheduler=scheduler, progress=progress, command=command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -219,6 +220,7 @@ def predict_slide(
     tolerance: float | None = None,
     scheme: str | None = None,
     seed: int = 0,
+    prior: Path | None = None,
 ) -> SlidePrediction:
     """Predict an opened slide; equal slides, models and arguments give equal results.
 
@@ -227,12 +229,13 @@ def predict_slide(
         model: in evaluation mode.
         samples, tolerance, scheme: see `SlideModel.sample`; None means the model's own.
         seed: of the draws, together with the slide's content.
+        prior: a map of the slide by which half of the draw goes: see `look_at`.
 
     Raises:
-        SlideError, NoTissueError: see `look_at`.
+        SlideError, NoTissueError, MapError: see `look_at`.
         ValueError: fewer samples than tell an interval, or more than the scheme tells one for.
     """
-    seen = look_at(slide, model)
+    seen = look_at(slide, model, prior=prior)
     generator = seen.generator(seed, model.drawing_device)
     sampled = model.sample(seen.view, generator=generator, samples=samples, scheme=scheme, tolerance=tolerance)
     likeness = seen.likeness(model)

@@ -63,6 +63,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "attention": (),
         "patches": (),
+        "given_map": (),
         "augmentation": (),
         "encoder": (
             *("patch_encoder", "built_in", "timm_models", "build", "card", "registry", "hub", "weights"),

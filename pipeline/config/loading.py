@@ -15,7 +15,13 @@ from pipeline.config.wording import found, in_words, nearest
 from pipeline.errors import UsageError
 from stages.disk import refusal
 
-_PATHS = (("cohort", "table"), ("cohort", "slides"), ("encoder", "weights"), ("reading", "cache"))
+_PATHS = (
+    ("cohort", "table"),
+    ("cohort", "slides"),
+    ("encoder", "weights"),
+    ("reading", "cache"),
+    ("attention", "prior"),
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -58,6 +64,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     config = _build(data, overrides, str(path))
     if config.encoder.weights is not None and not config.encoder.weights.is_file():
         raise UsageError(f"encoder.weights: no file {config.encoder.weights}; correct the path or leave it out")
+    if config.attention.prior is not None and not config.attention.prior.is_dir():
+        raise UsageError(f"attention.prior: no folder {config.attention.prior}; correct the path or leave it out")
     return config
 
 

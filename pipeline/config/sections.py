@@ -154,6 +154,14 @@ class AttentionConfig(_Section):
         "slide is taken out of the patches' features.",
     )
 
+    prior: Path | None = Field(
+        default=None,
+        strict=False,
+        description="Folder, relative to this file, of maps <slide>.npy, .png or .tif that somebody else made, one "
+        "channel over the whole slide: half of each draw goes by them, the rest by attention. What is estimated stays "
+        "the same whatever they show; unset: attention alone.",
+    )
+
     @field_validator("context")
     @classmethod
     def _odd_squares(cls, value: tuple[int, ...]) -> tuple[int, ...]:
@@ -495,6 +503,10 @@ class Config(_Section):
         if self.sampling.control_variate and (inner is not None or self.attention.kind != "learned"):
             raise ValueError(
                 "sampling.control_variate needs attention.kind: learned and no attention.inner_mpp; switch one off"
+            )
+        if self.attention.prior is not None and (inner is not None or self.model.kind == "exhaustive"):
+            raise ValueError(
+                "attention.prior says which cells to draw: leave attention.inner_mpp out and use model.kind: sampled"
             )
         if inner is None:
             return self

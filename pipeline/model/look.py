@@ -19,6 +19,7 @@ from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_means, tissue_cells
 from stages.encoder.feature_store import FeatureKey
 from stages.geometry import Raster, ResolutionError, choose_level
+from stages.given_map import MapError, on_cells, read_map
 from stages.patches import PatchReader
 from stages.pyramid.chunk_cache import CachedSlide, ChunkCache
 from stages.pyramid.open import open_pyramid
@@ -46,6 +47,7 @@ class Look:
         reader: reads the cells' patches.
         insider: with two levels, reads the second look at the regions.
         surveyor: where a frozen encoder makes the attention, reads all tissue at its coarse scale.
+        prior: each cell's share of a map that was given, (rows, columns), 0 off the tissue; None: none was.
         cost: what reading the thumbnail cost.
         warnings: what is doubtful about the slide and its tissue, a line each.
     """
@@ -59,6 +61,7 @@ class Look:
     reader: PatchReader
     insider: PatchReader | None
     surveyor: PatchReader | None
+    prior: NDArray[np.float64] | None
     cost: ReadCount
     warnings: tuple[str, ...]
 
@@ -69,7 +72,14 @@ class Look:
         coarse = self.surveyor.patches if self.surveyor else None
         coarse_key = self._key(self.surveyor) if self.surveyor else None
         return View(
-            self.thumbnail.rgb, self.tissue, self.reader.patches, regions, coarse, self._key(self.reader), coarse_key
+            self.thumbnail.rgb,
+            self.tissue,
+            self.reader.patches,
+            regions,
+            coarse,
+            self._key(self.reader),
+            coarse_key,
+            self.prior,
         )
 
     @property
@@ -114,7 +124,14 @@ class Look:
         return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def look(path: Path, model: SlideModel, *, mpp: float | None = None, cache: ChunkCache | None = None) -> Look:
+def look(
+    path: Path,
+    model: SlideModel,
+    *,
+    mpp: float | None = None,
+    cache: ChunkCache | None = None,
+    prior: Path | None = None,
+) -> Look:
     """Open a slide or a cached pyramid and `look_at` it; raises what that does.
 
     Args:
@@ -122,15 +139,22 @@ def look(path: Path, model: SlideModel, *, mpp: float | None = None, cache: Chun
         model: what it is looked at for.
         mpp: µm per level-0 pixel that replaces the file's own.
         cache: where pixels of slow levels are kept for the next time.
+        prior: see `look_at`.
     """
     slide = open_pyramid(path, mpp=mpp)
-    return look_at(slide if cache is None else CachedSlide(slide, cache), model)
+    return look_at(slide if cache is None else CachedSlide(slide, cache), model, prior=prior)
 
 
-def look_at(slide: Slide, model: SlideModel) -> Look:
+def look_at(slide: Slide, model: SlideModel, *, prior: Path | None = None) -> Look:
     """Prepare an opened slide for a model's scales.
 
+    Args:
+        slide: the slide.
+        model: what it is looked at for.
+        prior: a map of the slide that says where to draw, beside the model's attention: see `stages.given_map`.
+
     Raises:
+        MapError: the map cannot be read, is not this slide's, or is 0 on all of its tissue.
         SlideError: it cannot be read, its resolution is unknown, or it is coarser than the model's patches.
         NoTissueError: there is nothing on it.
     """
@@ -157,20 +181,30 @@ def look_at(slide: Slide, model: SlideModel) -> Look:
     if spec.coarse_mpp is not None:
         surveyor = PatchReader(slide, cells, spec.coarse_px, spec.coarse_mpp, block=SURVEY_BLOCK)
     within = _grown(cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy(), cells.shape)
-    tissue = tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy()
+    tissue = _grown(tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy(), cells.shape)
     return Look(
         slide=slide,
         thumbnail=thumbnail,
         mask=mask,
         cells=cells,
         share=within / within.sum(),
-        tissue=_grown(tissue, cells.shape),
+        tissue=tissue,
         reader=PatchReader(slide, cells, spec.patch_px, spec.patch_mpp, snap=spec.snap),
         insider=insider,
         surveyor=surveyor,
+        prior=None if prior is None else _prior(prior, slide, cells, tissue),
         cost=count_reads(slide, [thumbnail.raster]),
         warnings=(*slide.facts.doubts, *tissue_warnings(found, thumbnail.mpp)),
     )
+
+
+def _prior(path: Path, slide: Slide, cells: Raster, tissue: NDArray[np.bool_]) -> NDArray[np.float64]:
+    full = slide.facts.levels[0]
+    shares = on_cells(read_map(path), level0=(full.width, full.height), cells=cells) * tissue
+    if not shares.sum() > 0:
+        raise MapError(f"the map {path} is 0 on all of the slide's tissue: it does not say where to look")
+    normalised: NDArray[np.float64] = shares / shares.sum()
+    return normalised
 
 
 def _grown(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:

@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 ENCODER_BLOCK = 256
 """Patches in memory at once at prediction, whatever the budget."""
 
+PRIOR_SHARE = 0.5
+"""Share of the draw that goes by a map that was given: at worst it costs as much as half of the patches."""
+
 
 class SlideModel(nn.Module):
     """Slide-level logits as an unbiased estimate of the model that reads every patch.
@@ -234,6 +237,7 @@ class SlideModel(nn.Module):
         With two levels the drawn regions of all slides are looked into together; what ``opened`` holds for a slide
         (region -> log attention inside it) is used and added to, so that no region is looked into twice.
         """
+        maps = [self._by_prior(*one) for one in zip(views, maps, strict=True)]
         name = scheme or self.spec.scheme
         take = partial(draw_judged if judged else draw, scheme=name, generator=generator)
         if self.inner is None:
@@ -258,6 +262,12 @@ class SlideModel(nn.Module):
             )
             for view, attention, outer, count, inside in zip(views, maps, outers, counts, insides, strict=True)
         ]
+
+    def _by_prior(self, view: View, attention: AttentionMap) -> AttentionMap:
+        if view.prior is None:
+            return attention
+        prior = torch.from_numpy(view.prior.ravel()).to(self.drawing_device)
+        return attention.drawn_by(prior, PRIOR_SHARE)
 
     def _draw_cells(
         self,
@@ -301,7 +311,8 @@ class SlideModel(nn.Module):
         placed = []
         for log_a, attention, drawn in zip(log_as, maps, draws, strict=True):
             everywhere = torch.arange(log_a.shape[1], device=self.drawing_device).expand(len(log_a), -1)
-            placed.append(PlacedDraw(drawn, log_a, everywhere, attention, entropy(log_a)))
+            own = log_a if attention.shown is None else attention.shown.expand_as(log_a)
+            placed.append(PlacedDraw(drawn, log_a, everywhere, attention, entropy(own)))
         return placed
 
     def evidence(self, drawn: PlacedDraw, features: Tensor) -> Evidence:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -113,6 +115,8 @@ class View:
             the region that the second attention reaches; for two levels only.
         coarse: row-major cell indices (N,) -> lazy or real patches (N, Q, Q, 3) uint8 of the cells at a coarse scale;
             where a frozen encoder makes the attention only.
+        prior: each cell's share of a map that was given, (rows, columns), 0 off the tissue; None: the model's attention
+            alone says where to look.
         key, coarse_key: (encoder, dim) -> what features of ``patches`` and ``coarse`` are kept by; None: they are not.
     """
 
@@ -123,6 +127,7 @@ class View:
     coarse: Callable[[NDArray[np.int64]], Any] | None = None
     key: Callable[[str, int], FeatureKey] | None = None
     coarse_key: Callable[[str, int], FeatureKey] | None = None
+    prior: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,25 @@ class AttentionMap:
     say: Callable[[Tensor, Tensor], Tensor]
     error: Callable[[Tensor, Tensor], Tensor] | None = None
     shown: Tensor | None = None
+
+    def drawn_by(self, prior: Tensor, share: float) -> AttentionMap:
+        """The same logits, drawn from ``q = (1 - share) a + share * prior``: what a patch says is divided by ``q / a``,
+        so that its sum stays what it was, whatever the prior is.
+
+        Args:
+            prior: (K,), summing to one over the cells that may be drawn.
+            share: from 0 to less than 1.
+        """
+        own, log_a = self.log_attention, self.log_attention.detach()
+        log_q = torch.logaddexp(log_a + math.log1p(-share), prior.to(log_a).log() + math.log(share))
+        log_q = log_q.masked_fill(log_a == -torch.inf, -torch.inf)
+
+        def say(cells: Tensor, features: Tensor) -> Tensor:
+            said = self.say(cells, features)
+            ratio = (own[cells] - log_q[cells]).exp()[..., None, None]
+            return said * ratio.to(said)
+
+        return replace(self, log_attention=log_q, say=say, shown=own if self.shown is None else self.shown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class Reading:
     def look(self, slide: CohortSlide) -> Look:
         """What reading it costs is told by this look; of all tissue, the model's attention costs its survey."""
         found = self.looks(slide)
-        return found if self.baseline.rule == "attention" else replace(found, surveyor=None, insider=None)
+        return found if self.baseline.rule == "attention" else replace(found, surveyor=None, insider=None, prior=None)
 
     def view(self, slide: CohortSlide, turn: int = 0) -> View:
         """The part that is read; ``turn`` is of the draws at random."""

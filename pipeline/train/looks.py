@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.look import Look, look
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from stages.appearance import Appearance
+from stages.given_map import find_map
 from stages.pyramid.chunk_cache import ChunkCache
 from stages.pyramid.open import ZarrSlide
 from stages.pyramid.shards import OPEN_SHARDS
@@ -34,6 +36,7 @@ class Looks:
         cache: where pixels of slow levels are kept.
         say: told of each slide that is left out, and of what is wrong with the others.
         strict: leave out slides whose resolution something else in the file contradicts.
+        prior: folder of maps that say where to draw, one a slide; None: none are given.
 
     Attributes:
         excluded: why slides were left out, by name.
@@ -42,12 +45,18 @@ class Looks:
     """
 
     def __init__(
-        self, model: SlideModel, cache: ChunkCache | None, say: Callable[[str], None], *, strict: bool = False
+        self,
+        model: SlideModel,
+        cache: ChunkCache | None,
+        say: Callable[[str], None],
+        *,
+        strict: bool = False,
+        prior: Path | None = None,
     ) -> None:
         self.excluded: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
         self.appearances: dict[str, Appearance] = {}
-        self._model, self._cache, self._say, self._strict = model, cache, say, strict
+        self._model, self._cache, self._say, self._strict, self._prior = model, cache, say, strict, prior
         self._kept: OrderedDict[str, Look] = OrderedDict()
         self._open: OrderedDict[str, int] = OrderedDict()
         self._bytes = 0
@@ -110,7 +119,8 @@ class Looks:
         try:
             if slide.problem:
                 raise SlideError(slide.problem)
-            found = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache)
+            prior = None if self._prior is None else find_map(self._prior, slide.slide_id)
+            found = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache, prior=prior)
             if self._strict:
                 found.slide.facts.refuse_doubt()
         except Exception as exc:

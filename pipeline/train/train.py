@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from pipeline.train.rates import default_rate
 from pipeline.train.slides import TrainingSlides
 from pipeline.train.verdict import Losses, closing, judge_quality
 from stages.appearance import FEWEST, cohort_appearance
+from stages.given_map import MapError, find_map
 from stages.pyramid.chunk_cache import chunk_cache
 
 Say = Callable[[str], None]
@@ -143,7 +145,7 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
     say(cohort.reading)
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
-    looks = Looks(untrained, cache, say, strict=strict)
+    looks = Looks(untrained, cache, say, strict=strict, prior=config.attention.prior)
     looks.first(cohort.slides)
     jobs = plan_jobs(cohort.slides, config, out)
     twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]
@@ -256,7 +258,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> _
         calibrates={slide.slide_id for slide in chosen},
         fingerprints={name: print_ for name, print_ in looks.fingerprints.items() if name not in looks.excluded},
         spec=spec,
-        settings={**settings, "train_samples": samples},
+        settings={**settings, "train_samples": samples, **_prior_of(job, config)},
         weights=config.encoder.weights,
         chooses=chooses,
     )
@@ -388,6 +390,20 @@ def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str
     lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
     names = [slide.slide_id for slide in lost if looks.reads_whole(slide)]
     return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
+
+
+def _prior_of(job: Job, config: Config) -> dict[str, Any]:
+    """The maps that training draws by, as a setting: by their content."""
+    if config.attention.prior is None:
+        return {}
+    digest = hashlib.sha256()
+    for slide in job.train:
+        try:
+            path = find_map(config.attention.prior, slide.slide_id)
+            digest.update(slide.slide_id.encode() + hashlib.sha256(path.read_bytes()).digest())
+        except (MapError, OSError):
+            continue  # the slide was left out for it
+    return {"prior": digest.hexdigest()}
 
 
 def _settings(config: Config, spec: ModelSpec) -> dict[str, Any]:

@@ -1,0 +1,113 @@
+"""Maps of a slide that somebody else made, as a share for each cell: where to look, by another network or by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.geometry import Raster
+
+SUFFIXES = (".npy", ".png", ".tif", ".tiff")
+ASPECT = 0.02
+"""How far a map's aspect may be from the slide's beside the rounding of its own sides."""
+
+
+class MapError(ValueError):
+    """A map that is not there, or that cannot be one of this slide."""
+
+
+def find_map(folder: Path, slide_id: str) -> Path:
+    """The map of a slide in a folder of them: ``<slide_id>.npy``, ``.png``, ``.tif`` or ``.tiff``.
+
+    Raises:
+        MapError: there is none, or more than one.
+    """
+    found = [path for suffix in SUFFIXES if (path := folder / f"{slide_id}{suffix}").is_file()]
+    if len(found) != 1:
+        told = " and ".join(path.name for path in found) or "none"
+        raise MapError(f"expected one map {slide_id}{SUFFIXES[0]}, .png or .tif in {folder}, found {told}")
+    return found[0]
+
+
+def read_map(path: Path) -> NDArray[np.float64]:
+    """Values (H, W) of a map: one channel, of any scale, none negative and not all 0.
+
+    Raises:
+        MapError: it cannot be read, or is not that.
+    """
+    try:
+        values = _values(path)
+    except (OSError, ValueError) as exc:
+        raise MapError(f"cannot read the map {path}: {exc}; give a file .npy, .png or .tif of one channel") from exc
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
+        raise MapError(
+            f"the map {path} has values of shape {values.shape} and type {values.dtype}, expected numbers (H, W)"
+        )
+    found = values.astype(np.float64)
+    bad = ~(found >= 0) | np.isinf(found)  # NaN compares false
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise MapError(
+            f"the map {path} has {int(bad.sum())} values that are negative or not finite, the first "
+            f"{found[row, column]} at row {row}, column {column}: shares of attention are numbers from 0 up"
+        )
+    if not found.any():
+        raise MapError(f"the map {path} is 0 everywhere: it does not say where to look")
+    return found
+
+
+def on_cells(values: NDArray[np.float64], *, level0: tuple[int, int], cells: Raster) -> NDArray[np.float64]:
+    """How much of a map lies in each cell, (rows, columns).
+
+    The map covers all of level 0, edge to edge; its values are taken as constant in each of its pixels.
+
+    Args:
+        values: (H, W), see `read_map`.
+        level0: width and height of the slide in level-0 pixels.
+        cells: their raster, in level-0 pixels.
+
+    Raises:
+        MapError: the map's sides do not have the slide's aspect.
+    """
+    (height, width), (across, down) = values.shape, level0
+    # a side may be rounded by a pixel
+    off = abs(math.log(width / height) - math.log(across / down))
+    if off > ASPECT + 1 / width + 1 / height:
+        raise MapError(
+            f"the map is of {width} x {height} px, aspect {width / height:.4g}, the slide of {across} x {down} px, "
+            f"aspect {across / down:.4g}: give a map that covers the whole slide, and nothing else"
+        )
+    total = np.zeros((height + 1, width + 1))
+    total[1:, 1:] = values.cumsum(0).cumsum(1)
+    x = (cells.x + cells.scale_x * np.arange(cells.width + 1)) / across * width
+    y = (cells.y + cells.scale_y * np.arange(cells.height + 1)) / down * height
+    rows = _between(total, y)
+    sums = _between(rows.T, x).T  # of all that is above and left of each corner
+    within: NDArray[np.float64] = np.diff(np.diff(sums, axis=0), axis=1).clip(min=0)
+    return within
+
+
+def _between(total: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of a table at places between them; the first and the last beyond its ends."""
+    at = at.clip(0, len(total) - 1)
+    low = np.floor(at).astype(np.int64).clip(max=len(total) - 2)
+    share = (at - low)[:, None]
+    found: NDArray[np.float64] = (1 - share) * total[low] + share * total[low + 1]
+    return found
+
+
+def _values(path: Path) -> NDArray[np.generic]:
+    if path.suffix == ".npy":
+        loaded: NDArray[np.generic] = np.load(path, allow_pickle=False)
+        return loaded
+    if path.suffix in (".tif", ".tiff"):
+        import tifffile
+
+        return np.asarray(tifffile.imread(path))
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image)
