@@ -62,8 +62,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     data = {key: {} if value is None else value for key, value in data.items()}
     _resolve_paths(data, path.absolute().parent)
     config = _build(data, overrides, str(path))
-    if config.encoder.weights is not None and not config.encoder.weights.is_file():
-        raise UsageError(f"encoder.weights: no file {config.encoder.weights}; correct the path or leave it out")
+    if config.encoder.weights is not None and not config.encoder.weights.exists():
+        raise UsageError(
+            f"encoder.weights: no file or folder {config.encoder.weights}; correct the path or leave it out"
+        )
     if config.attention.prior is not None and not config.attention.prior.is_dir():
         raise UsageError(f"attention.prior: no folder {config.attention.prior}; correct the path or leave it out")
     return config

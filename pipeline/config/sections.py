@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.device import check_device
 from pipeline.errors import UsageError
+from stages.encoder.registry import is_known, unknown
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, in_words, listed
 
 
@@ -255,6 +256,14 @@ class EncoderConfig(_Section):
         "with Saccade, or a released one (`saccade encoders` lists them), timm:MODEL, or the path of an .onnx file. "
         "Else, and then trained end to end: small, the built-in one, or timm:MODEL.",
     )
+
+    @field_validator("name")
+    @classmethod
+    def _known_encoder(cls, value: str) -> str:
+        if value != "small" and not is_known(value):
+            raise ValueError(f"{unknown(value)}; or small, which learns with attention.kind: learned")
+        return value
+
     dim: int = Field(default=64, ge=2, le=65_536, description="Length of the unit feature vector that the head reads.")
     weights: Path | None = Field(
         default=None,

@@ -17,7 +17,6 @@ from stages.encoder.card import EncoderCard, Readout
 from stages.encoder.registry import IMAGENET
 from stages.encoder.weights import WeightsError
 
-EXPORTED = (".onnx", ".pt2", ".ts", ".torchscript")
 CARD = ".json"
 """After the program's own name: the file beside it that says what the program does not."""
 PX = 224

