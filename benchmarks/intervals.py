@@ -3,12 +3,13 @@
     python benchmarks/intervals.py DEMO [--draws 2000]
     python benchmarks/intervals.py [--draws 200]       2, 3, 5 and 9 classes, in a minute
 
-DEMO is a folder that `saccade demo`, benchmarks/paper/colon_slides.py or benchmarks/real_tissue.py (one of its) made. Every tissue patch of its unseen slides
-is read once; then each slide is drawn again and again by the model's own scheme. Prints, for each budget, the share of
-draws whose interval holds the exhaustive probability (mean over the slides that have more cells, over the half of them
-whose intervals are narrower at the smallest budget and over the other half, the worst and the best slide) and the mean
-width of the interval; the same without the calibration that training leaves in the checkpoint, and for reading on until
-every interval is within TOLERANCE (a tenth of the draws), with the patches that it took; and one JSON line.
+DEMO is a folder that `saccade demo`, benchmarks/paper/colon_slides.py or benchmarks/real_tissue.py (one of its) made.
+Every tissue patch of its unseen slides is read once; then each slide is drawn again and again by the model's own
+scheme. Prints, for each budget, the share of draws whose interval holds the exhaustive probability (mean over the
+slides that have more cells, over the half of them whose intervals are narrower at the smallest budget and over the
+other half, the worst and the best slide) and the mean width of the interval; the same without the calibration that
+training leaves in the checkpoint, and for reading on until every interval is within TOLERANCE (a tenth of the draws),
+with the patches that it took; and one JSON line.
 
 Without DEMO it is slides that are made up, of patches of a few kinds in shares of their own, and models of random
 weights: calibrated on some, measured on others. Of more than two classes it prints how often all intervals of a draw
@@ -190,9 +191,8 @@ def main() -> None:
         return
     arguments.draws = arguments.draws or 2000
     model = keep_features(load_model(arguments.demo / "training" / "model.safetensors"))
-    table = arguments.demo / "cohort" / "cohort.csv"
-    table = table if table.exists() else arguments.demo / "cohort.csv"
-    slides = [s for s in read_training_table(table).slides if s.split == "test"]
+    here = [path for path in (arguments.demo / "cohort" / "cohort.csv", arguments.demo / "cohort.csv") if path.exists()]
+    slides = [s for s in read_training_table(here[0]).slides if s.split == "test"]
     rules = {"calibrated": model.calibration or UNFITTED, "draw alone": UNFITTED}
     found: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in rules}
     stopped = []
@@ -228,8 +228,8 @@ def main() -> None:
             flush=True,
         )
 
-    for name, rows in found.items():
-        table = np.array(rows)  # (slides, budgets, 2)
+    for name, by_slide in found.items():
+        table = np.array(by_slide)  # (slides, budgets, 2)
         for i, n in enumerate(BUDGETS):
             if not np.isnan(table[:, i]).all():
                 tell(f"{n} patches, {name}", table[:, i, 0], table[:, i, 1])

@@ -18,7 +18,7 @@ from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.config import Config
 from pipeline.device import find_device
 from pipeline.errors import UsageError
-from pipeline.model.build import OnFrozenEncoder, build_model, keep_features, told_of_encoder
+from pipeline.model.build import OnFrozenEncoder, backbone_of, build_model, keep_features, told_of_encoder
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
@@ -258,7 +258,7 @@ def _fit(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> _
         calibrates={slide.slide_id for slide in chosen},
         fingerprints={name: print_ for name, print_ in looks.fingerprints.items() if name not in looks.excluded},
         spec=spec,
-        settings={**settings, "train_samples": samples, **_prior_of(job, config)},
+        settings={**settings, "train_samples": samples, **_prior_of(job, config), **_encoder_of(spec, config)},
         weights=config.encoder.weights,
         chooses=chooses,
     )
@@ -390,6 +390,13 @@ def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str
     lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
     names = [slide.slide_id for slide in lost if looks.reads_whole(slide)]
     return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
+
+
+def _encoder_of(spec: ModelSpec, config: Config) -> dict[str, Any]:
+    """What a frozen encoder is, whatever its name: its weights may come with another release."""
+    if not spec.frozen:
+        return {}
+    return {"encoder": backbone_of(spec.encoder, config.encoder.weights, spec.precision).card.identity}
 
 
 def _prior_of(job: Job, config: Config) -> dict[str, Any]:
