@@ -37,7 +37,7 @@ from pipeline.model.look import look_at
 from pipeline.model.sampler import AttentionSampler
 from pipeline.predict import predict_slide
 from pipeline.shipped import shipped_config
-from pipeline.train.train import model_spec
+from pipeline.train.spec import model_spec
 from stages.appearance import Appearance, CohortAppearance, appearance, cohort_appearance
 from stages.pyramid.open import open_pyramid
 from stages.tissue.mask import NoTissueError, find_tissue, tissue_mask

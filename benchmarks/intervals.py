@@ -3,12 +3,13 @@
     python benchmarks/intervals.py DEMO [--draws 2000]
     python benchmarks/intervals.py [--draws 200]       2, 3, 5 and 9 classes, in a minute
 
-DEMO is a folder that `saccade demo` or benchmarks/paper/colon_slides.py made. Every tissue patch of its unseen slides
-is read once; then each slide is drawn again and again by the model's own scheme. Prints, for each budget, the share of
-draws whose interval holds the exhaustive probability (mean over the slides that have more cells, over the half of them
-whose intervals are narrower at the smallest budget and over the other half, the worst and the best slide) and the mean
-width of the interval; the same without the calibration that training leaves in the checkpoint, and for reading on until
-every interval is within TOLERANCE (a tenth of the draws), with the patches that it took; and one JSON line.
+DEMO is a folder that `saccade demo`, benchmarks/paper/colon_slides.py or benchmarks/real_tissue.py (one of its) made.
+Every tissue patch of its unseen slides is read once; then each slide is drawn again and again by the model's own
+scheme. Prints, for each budget, the share of draws whose interval holds the exhaustive probability (mean over the
+slides that have more cells, over the half of them whose intervals are narrower at the smallest budget and over the
+other half, the worst and the best slide) and the mean width of the interval; the same without the calibration that
+training leaves in the checkpoint, and for reading on until every interval is within TOLERANCE (a tenth of the draws),
+with the patches that it took; and one JSON line.
 
 Without DEMO it is slides that are made up, of patches of a few kinds in shares of their own, and models of random
 weights: calibrated on some, measured on others. Of more than two classes it prints how often all intervals of a draw
@@ -21,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.cohort.table import read_training_table
+from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model
 from pipeline.model.look import look
 from pipeline.model.reading import image
 from pipeline.model.sampler import AttentionSampler
+from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec, View
 from pipeline.train.calibrate import drawn_errors
 from stages.attention import ThumbnailAttention
@@ -59,13 +62,15 @@ def judged(evidence: Evidence, errors: Tensor, half: Tensor) -> tuple[float, flo
 
 
 def reading_on(
-    model: AttentionSampler, view: View, *, draws: int, tolerance: float, generator: torch.Generator
+    model: SlideModel, view: View, *, draws: int, tolerance: float, generator: torch.Generator
 ) -> tuple[float, float, float]:
     """(share of draws whose intervals hold the exhaustive probabilities, mean width, mean share of the cells read)."""
     every = np.flatnonzero(view.tissue)
-    (pixels,) = dask.compute(view.patches(every), scheduler="threads")
-    place = {int(cell): i for i, cell in enumerate(every)}
-    cached = View(view.rgb, view.tissue, lambda cells: pixels[[place[int(cell)] for cell in cells]], view.regions)
+    cached = view  # on a frozen encoder features are kept, and no patch is read again
+    if view.coarse is None:
+        (pixels,) = dask.compute(view.patches(every), scheduler="threads")
+        place = {int(cell): i for i, cell in enumerate(every)}
+        cached = replace(view, patches=lambda cells: pixels[[place[int(cell)] for cell in cells]])
     truth = model.sample(cached, generator=generator, samples=len(every)).prediction.probabilities
     held, width, read = 0, 0.0, 0
     for _ in range(draws):
@@ -185,8 +190,9 @@ def main() -> None:
         print(json.dumps({"benchmark": "intervals", "made up": found_rows}))
         return
     arguments.draws = arguments.draws or 2000
-    model = load_model(arguments.demo / "training" / "model.safetensors")
-    slides = [s for s in read_training_table(arguments.demo / "cohort" / "cohort.csv").slides if s.split == "test"]
+    model = keep_features(load_model(arguments.demo / "training" / "model.safetensors"))
+    here = [path for path in (arguments.demo / "cohort" / "cohort.csv", arguments.demo / "cohort.csv") if path.exists()]
+    slides = [s for s in read_training_table(here[0]).slides if s.split == "test"]
     rules = {"calibrated": model.calibration or UNFITTED, "draw alone": UNFITTED}
     found: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in rules}
     stopped = []
@@ -222,8 +228,8 @@ def main() -> None:
             flush=True,
         )
 
-    for name, rows in found.items():
-        table = np.array(rows)  # (slides, budgets, 2)
+    for name, by_slide in found.items():
+        table = np.array(by_slide)  # (slides, budgets, 2)
         for i, n in enumerate(BUDGETS):
             if not np.isnan(table[:, i]).all():
                 tell(f"{n} patches, {name}", table[:, i, 0], table[:, i, 1])

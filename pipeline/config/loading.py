@@ -20,8 +20,12 @@ _PATHS = (
     ("cohort", "slides"),
     ("encoder", "weights"),
     ("reading", "cache"),
+    ("reading", "features"),
     ("attention", "prior"),
 )
+
+_EXPORTED = (".onnx", ".pt2")
+"""How the names of encoders end that are files."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -109,7 +113,9 @@ def _parse(text: str, source: str) -> Any:
 
 
 def _resolve_paths(data: dict[str, Any], base: Path) -> None:
-    for section, key in _PATHS:
+    named = data.get("encoder")
+    of_file = isinstance(named, dict) and str(named.get("name", "")).partition("#")[0].endswith(_EXPORTED)
+    for section, key in (*_PATHS, *([("encoder", "name")] if of_file else [])):
         values = data.get(section)
         if isinstance(values, dict) and isinstance(values.get(key), str):
             if "\0" in values[key]:

@@ -501,8 +501,9 @@ class Config(_Section):
             self._coarse_fits()
         elif not (self.encoder.tune or self.encoder.name == "small" or self.encoder.name.startswith("timm:")):
             raise ValueError(
-                f"encoder.name {self.encoder.name!r} is frozen and needs attention.kind: encoder, found "
-                f"{self.attention.kind}; or let its last blocks learn with encoder.tune, or use encoder.name: small"
+                f"attention.kind {self.attention.kind} learns the encoder, which {self.encoder.name!r} does not by "
+                "itself: use attention.kind: encoder, let its last blocks learn with encoder.tune, or use "
+                "encoder.name: small"
             )
         if self.encoder.tune and (self.attention.kind == "encoder" or self.encoder.name == "small"):
             raise ValueError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from pipeline.model.values import ModelSpec
 from stages.appearance import VERSION, CohortAppearance, Distribution
 from stages.disk import new_file, refusal
 from stages.encoder.card import EncoderCard
+from stages.encoder.exported import EXPORTED
 from stages.encoder.sources import RANDOM
 from stages.prediction.intervals import Calibration
 
@@ -115,6 +116,8 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
         if "context" in spec:
             spec["context"] = tuple(spec["context"])
         told = ModelSpec(**spec)
+        if encoder_weights is not None and encoder_weights.suffix.lower() in EXPORTED:
+            told, encoder_weights = replace(told, encoder=str(encoder_weights)), None  # the file is the encoder
         model = build_model(
             told,
             encoder_weights=Path(RANDOM) if told.tune else encoder_weights,  # what was tuned is in the file

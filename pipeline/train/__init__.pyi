@@ -1,3 +1,3 @@
 from .calibrate import drawn_errors as drawn_errors
-from .train import model_spec as model_spec
+from .spec import model_spec as model_spec
 from .train import train_cohort as train_cohort

@@ -17,7 +17,8 @@ from pipeline.errors import UsageError
 from pipeline.model.build import build_model
 from pipeline.train.baselines import Baseline, Reading
 from pipeline.train.looks import Looks
-from pipeline.train.train import model_spec, train_cohort
+from pipeline.train.spec import model_spec
+from pipeline.train.train import train_cohort
 
 __all__ = ["tiny"]  # a fixture
 

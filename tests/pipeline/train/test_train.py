@@ -66,7 +66,7 @@ def test_it_learns_and_says_so(cohort: Path, tmp_path: Path) -> None:
 def test_every_parameter_learns_from_slide_labels(cohort: Path) -> None:
     """One step's gradient reaches attention, encoder and head alike."""
     from pipeline.model.look import look
-    from pipeline.train.train import model_spec
+    from pipeline.train.spec import model_spec
 
     torch.manual_seed(0)
     model = AttentionSampler(model_spec(config(cohort), ("a", "b")))
