@@ -14,6 +14,7 @@ from pipeline.config.sections import Config
 from pipeline.config.wording import found, in_words, nearest
 from pipeline.errors import UsageError
 from stages.disk import refusal
+from stages.encoder.registry import EXPORTED
 
 _PATHS = (
     ("cohort", "table"),
@@ -23,9 +24,6 @@ _PATHS = (
     ("reading", "features"),
     ("attention", "prior"),
 )
-
-_EXPORTED = (".onnx", ".pt2")
-"""How the names of encoders end that are files."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -114,7 +112,7 @@ def _parse(text: str, source: str) -> Any:
 
 def _resolve_paths(data: dict[str, Any], base: Path) -> None:
     named = data.get("encoder")
-    of_file = isinstance(named, dict) and str(named.get("name", "")).partition("#")[0].endswith(_EXPORTED)
+    of_file = isinstance(named, dict) and str(named.get("name", "")).partition("#")[0].lower().endswith(EXPORTED)
     for section, key in (*_PATHS, *([("encoder", "name")] if of_file else [])):
         values = data.get(section)
         if isinstance(values, dict) and isinstance(values.get(key), str):

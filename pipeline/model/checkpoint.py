@@ -28,7 +28,7 @@ from pipeline.model.values import ModelSpec
 from stages.appearance import VERSION, CohortAppearance, Distribution
 from stages.disk import new_file, refusal
 from stages.encoder.card import EncoderCard
-from stages.encoder.exported import EXPORTED
+from stages.encoder.registry import EXPORTED
 from stages.encoder.sources import RANDOM
 from stages.prediction.intervals import Calibration
 

@@ -1,0 +1,227 @@
+"""One model of a training: fitted to its slides, or loaded where the same one was fitted before."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from pipeline.cohort.metrics import in_words
+from pipeline.cohort.table import CohortSlide
+from pipeline.config import Config
+from pipeline.errors import UsageError
+from pipeline.model.build import OnFrozenEncoder, build_model, keep_features, told_of_encoder
+from pipeline.model.checkpoint import load_model, save_model
+from pipeline.model.quality import Quality
+from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import ModelSpec
+from pipeline.output.documents import read_json, write_json
+from pipeline.train.bagging import draw_bags, settle
+from pipeline.train.calibrate import calibrate
+from pipeline.train.held_out import out_of_bag_rows, scored
+from pipeline.train.job import Job, aside, begin, keep_aside
+from pipeline.train.key import differences, made_of
+from pipeline.train.looks import Looks
+from pipeline.train.slides import TrainingSlides
+from pipeline.train.spec import encoder_of, fit_settings, prior_of
+from pipeline.train.verdict import Losses
+from stages.appearance import FEWEST, cohort_appearance
+
+Say = Callable[[str], None]
+
+
+def keeping(model: SlideModel, config: Config) -> SlideModel:
+    return keep_features(model, config.reading.features, gigabytes=config.reading.features_gb)
+
+
+def refuse_lost_class(job: Job, spec: ModelSpec, looks: Looks) -> None:
+    """A model needs a slide of every class to learn from."""
+    usable = {slide.label for slide in job.train if slide.slide_id not in looks.excluded}
+    for label in spec.classes:
+        if label not in usable:
+            lost = [slide.slide_id for slide in job.train if slide.label == label]
+            if not lost:
+                raise UsageError(
+                    f"{job.name} has no slide labelled {label!r} to train on: add some, or move some to it"
+                )
+            raise UsageError(
+                f"{job.name} has no slide labelled {label!r} left to train on, all {len(lost)} are left out: restore "
+                f"some or add others; {lost[0]}: {looks.excluded[lost[0]]}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A model after its fit: what its members say of slides that they had not seen (probabilities of the classes by
+    the slide's name), and where its loss ended."""
+
+    model: SlideModel
+    out_of_bag: dict[str, list[float]]
+    losses: Losses | None
+
+
+def stamp(job: Job, fitted: Fitted, quality: Quality) -> None:
+    """Write into a checkpoint how good its model was found to be."""
+    if fitted.model.quality != quality:
+        fitted.model.quality = quality
+        save_model(fitted.model, job.model)
+
+
+def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> Fitted:
+    """Fit one model, or load it where the same one was fitted before."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    chosen = _calibration_slides(job, config, looks)
+    settings = fit_settings(config, spec)
+    val = tuple(sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id))
+    chooses = "val" if config.training.keep == "best" or config.training.patience else None
+    samples = config.sampling.train_samples or spec.samples
+    made = made_of(
+        {"train": job.train, **job.held_out},
+        calibrates={slide.slide_id for slide in chosen},
+        fingerprints={name: print_ for name, print_ in looks.fingerprints.items() if name not in looks.excluded},
+        spec=spec,
+        settings={**settings, "train_samples": samples, **prior_of(job, config), **encoder_of(spec, config)},
+        weights=config.encoder.weights,
+        chooses=chooses,
+    )
+    earlier = read_json(job.folder / "training.json") or {}
+    if job.model.exists():
+        changes = differences(earlier.get("made_of"), made) or _readable_again(job, earlier, looks)
+        if not changes:
+            say(f"{job.model} is up to date")
+            for slide in job.train + chosen + val:
+                if slide.slide_id in earlier["left_out"]:
+                    looks.leave_out(slide, earlier["left_out"][slide.slide_id])
+            model = keeping(load_model(job.model, encoder_weights=config.encoder.weights), config)
+            losses = earlier.get("losses")
+            return Fitted(model, earlier.get("out_of_bag", {}), Losses(**losses) if losses else None)
+        place = aside(job)
+        say(f"{job.model} is of another training: {'; '.join(changes)}; it moves to {place} when the new one is there")
+    begun, key = begin(job, made)
+    lost = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
+    left_out: dict[str, str] = {}
+
+    def leave_out(slide: CohortSlide, reason: str) -> None:
+        left_out[slide.slide_id] = reason
+        looks.leave_out(slide, reason)
+
+    def lose(index: int, reason: str) -> None:
+        leave_out(job.train[index], reason)
+        refuse_lost_class(job, spec, looks)
+
+    torch.manual_seed(config.training.seed)
+    model = keeping(build_model(spec, encoder_weights=config.encoder.weights), config)
+    started = time.perf_counter()
+    from pipeline.train.fit import fit  # Lightning takes seconds to import
+    from pipeline.train.steps import DivergedError
+
+    checkpoint = begun.with_suffix(".ckpt")
+    # the curve of a model that stands here stays beside it until it is put aside
+    live = begun.with_suffix(".csv") if job.model.exists() else job.folder / "curve.csv"
+    labels = [spec.classes.index(str(slide.label)) for slide in job.train]
+    patients = [slide.patient or slide.slide_id for slide in job.train]
+    bags = draw_bags(patients, labels, spec.members, seed=config.training.seed)
+    held_out = TrainingSlides(
+        len(val),
+        lambda index: looks(val[index]).view,
+        lambda index, reason: leave_out(val[index], reason),
+        {i: looks.excluded[s.slide_id] for i, s in enumerate(val) if s.slide_id in looks.excluded},
+    )
+    judges = len(held_out.lost) < held_out.count
+    if config.training.patience and not judges:
+        say("warning: training.patience needs slides of split val to go by: it trains all epochs")
+    try:
+        curve = fit(
+            model,
+            lambda index: looks(job.train[index]).view,
+            labels,
+            checkpoint=checkpoint,
+            samples=samples,
+            say=say,
+            bags=bags,
+            leave_out=lose,
+            lost=lost,
+            names=[slide.slide_id for slide in job.train],
+            validation=(held_out, [spec.classes.index(str(slide.label)) for slide in val]) if judges else None,
+            curve=live,
+            device=config.training.device,
+            **settings,
+        )
+    except DivergedError:
+        write_json(begun, {"key": key, "made_of": made, "diverged": True})
+        raise
+    model.eval()
+    out_of_bag: dict[str, list[float]] = {}
+    spread = None
+    if isinstance(model, OnFrozenEncoder):
+        gone = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
+        within = TrainingSlides(len(labels), lambda index: looks(job.train[index]).view, lose, gone)
+        within.phase = "the judging of the members"
+        judged = settle(model, within, labels, patients, bags, samples=samples, seed=config.training.seed)
+        names = [job.train[i].slide_id for i in judged.slides]
+        out_of_bag = dict(zip(names, judged.probabilities.tolist(), strict=True))
+        spread = judged.spread
+        rows = out_of_bag_rows(job.train, out_of_bag, spec.classes)
+        if rows:
+            say(f"{job.name}, out of bag: {in_words(scored(rows, spec.classes))}")
+        say(f"{job.name}: its {spec.members} members differ by {spread:.2f} in log-odds, mean over slides")
+    fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
+    model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
+    model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
+    if not model.appearance.known:
+        say(
+            f"{len(fitted)} slides to train on are too few to tell later whether another looks like them; "
+            f"that takes {FEWEST} of one field"
+        )
+    if chosen:
+        # of those that were chosen at first, so that a rerun chooses the same
+        views = [lambda slide=slide: looks(slide).view for slide in chosen]
+        model.calibration = calibrate(
+            model, views, seed=config.training.seed, say=say, leave_out=lambda i, reason: leave_out(chosen[i], reason)
+        )
+    if job.model.exists():
+        keep_aside(job)
+    save_model(model, job.model)
+    curve.write(job.folder / "curve.csv")
+    ended = curve.losses
+    losses = None if ended is None or math.isnan(ended[0]) else Losses(*ended, curve.base)
+    done = {
+        "key": key,
+        "kept_epoch": curve.kept,
+        "losses": losses and asdict(losses),
+        "out_of_bag": out_of_bag,
+        "spread_of_members": spread,
+        "seconds": time.perf_counter() - started,
+        "left_out": left_out,
+        "config": config.model_dump(mode="json"),
+        "encoder": told_of_encoder(model),
+        "made_of": made,
+    }
+    write_json(job.folder / "training.json", done)
+    checkpoint.unlink(missing_ok=True)
+    begun.unlink(missing_ok=True)
+    begun.with_suffix(".csv").unlink(missing_ok=True)
+    count = sum(slide.slide_id not in looks.excluded for slide in job.train)
+    say(f"fitted on {count} slides in {done['seconds']:.0f} s: {job.model}")
+    return Fitted(model, out_of_bag, losses)
+
+
+def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str]:
+    """Whether slides that were left out can be read by now, as a difference in words."""
+    by_name = {slide.slide_id: slide for part in (job.train, *job.held_out.values()) for slide in part}
+    lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
+    names = [slide.slide_id for slide in lost if looks.reads_whole(slide)]
+    return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
+
+
+def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
+    """The slides that are read whole for the intervals: those that training did not see first."""
+    if config.model.kind == "exhaustive":
+        return ()  # its intervals have no width
+    val = sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id)
+    usable = [slide for slide in (*val, *job.train) if slide.slide_id not in looks.excluded]
+    return tuple(usable[: config.training.calibration_slides])

@@ -1,0 +1,93 @@
+"""What a configuration says of a model and of its fit, and what of it a trained model depends on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.model.build import backbone_of
+from pipeline.model.values import ModelSpec
+from pipeline.train.job import Job
+from pipeline.train.rates import default_rate
+from stages.given_map import MapError, find_map
+
+
+def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
+    """What a configuration says of the model itself."""
+    return ModelSpec(
+        classes=tuple(classes),
+        attention_mpp=config.view.attention_mpp,
+        patch_mpp=config.view.patch_mpp,
+        patch_px=config.view.patch_px,
+        attention=config.attention.kind,
+        encoder=config.encoder.name,
+        dim=config.encoder.dim,
+        scheme=config.sampling.scheme,
+        control=config.sampling.control_variate,
+        inner_mpp=config.attention.inner_mpp,
+        region_cells=config.attention.region_cells if config.attention.inner_mpp else 1,
+        region_samples=config.attention.region_samples if config.attention.inner_mpp else 1,
+        snap=config.sampling.snap,
+        tune=config.encoder.tune,
+        **{
+            "samples": config.sampling.samples,
+            "block": config.sampling.block,
+            **(_on_frozen(config) if config.attention.kind == "encoder" else {}),
+        },
+    )
+
+
+def _on_frozen(config: Config) -> dict[str, Any]:
+    """What a specification says of a model on a frozen encoder only."""
+    told = config.attention
+    if config.model.kind == "exhaustive":
+        return {
+            "head": config.model.head,
+            "context": told.context if config.model.head == "evidence" else (),
+            "components": told.components,
+            "members": config.training.members,
+            "samples": 0,
+            "block": 1,
+        }
+    return {
+        "coarse_mpp": told.coarse_mpp,
+        "enlarge": told.enlarge,
+        "context": told.context,
+        "components": told.components,
+        "fine_components": told.fine_components,
+        "uniform": told.uniform,
+        "precision": config.encoder.precision,
+        "members": config.training.members,
+    }
+
+
+def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
+    """What `fit` is told of the configuration, and what a model depends on of it."""
+    beside = {"folds", "folds_by", "calibration_slides", "device", "members", "compare"}
+    settings = config.training.model_dump(exclude=beside) | config.augmentation.model_dump()
+    if settings["learning_rate"] is None:
+        settings["learning_rate"] = default_rate(spec)
+    return settings
+
+
+def encoder_of(spec: ModelSpec, config: Config) -> dict[str, Any]:
+    """What a frozen encoder is, whatever its name: its weights may come with another release."""
+    if not spec.frozen:
+        return {}
+    return {"encoder": backbone_of(spec.encoder, config.encoder.weights, spec.precision).card.identity}
+
+
+def prior_of(job: Job, config: Config) -> dict[str, Any]:
+    """The maps that training draws by, as a setting: by their content."""
+    if config.attention.prior is None:
+        return {}
+    digest = hashlib.sha256()
+    for slide in job.train:
+        try:
+            path = find_map(config.attention.prior, slide.slide_id)
+            digest.update(slide.slide_id.encode() + hashlib.sha256(path.read_bytes()).digest())
+        except (MapError, OSError):
+            continue  # the slide was left out for it
+    return {"prior": digest.hexdigest()}
