@@ -103,6 +103,7 @@ def build_frozen(frozen: Frozen, *, scale: float, samples: int, store: FeatureSt
         fine_components=frozen.fine_components,
         members=frozen.members,
         uniform=frozen.uniform,
+        standardise=frozen.standardise,
     )
     backbone = backbone_of(frozen.encoder, None).enlarged(frozen.patch_px, enlarge)
     return EvidenceModel(spec, backbone=backbone, store=store)

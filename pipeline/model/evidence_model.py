@@ -154,7 +154,8 @@ class EvidenceModel(SlideModel):
             return self._surveys[key]
         found = self.coarse_whitening(self.encode_coarse(view))
         tissue = torch.from_numpy(view.tissue).to(self.device)
-        context = neighbourhood(standardised(found), tissue, self.spec.context)
+        shown = standardised(found) if self.spec.standardise else found
+        context = neighbourhood(shown, tissue, self.spec.context)
         survey = Survey(context, _beside(found) @ self.control)
         if key is not None:
             self._surveys[key] = survey

@@ -40,6 +40,8 @@ class ModelSpec:
         components, fine_components: directions of coarse and of fine features that are looked at.
         members: models that are fitted, each to a part of the patients, and predict together.
         uniform: share of the draw that goes evenly over the tissue.
+        standardise: whether each slide's own mean and spread are taken out of what its cells show at the coarse scale;
+            where what is looked for fills whole slides, it goes with them.
     """
 
     classes: tuple[str, ...]
@@ -64,6 +66,7 @@ class ModelSpec:
     fine_components: int = 0
     members: int = 1
     uniform: float = 0.0
+    standardise: bool = True
 
     @property
     def cell_px(self) -> int:

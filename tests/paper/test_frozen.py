@@ -1,4 +1,4 @@
-"""The paper's images on the product's model with a frozen encoder: two scales, what is chosen, what is read."""
+"""The paper's images on the product's model with a frozen encoder: two scales, what is kept, what is read."""
 
 from __future__ import annotations
 
@@ -44,27 +44,21 @@ def test_features_are_kept_by_image_scale_and_cells() -> None:
     assert again.key("encoder", 8).digest in keys
 
 
-@pytest.mark.parametrize(("options", "reads"), [({"samples": 2, "draws": 2}, 2), ({"exact": True}, 0), ({}, 36)])
-def test_a_fold_is_predicted_by_what_its_training_images_prefer(
-    options: dict[str, object], reads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of two ways to see an image the one of the higher out-of-bag AUROC predicts the test images."""
+@pytest.mark.parametrize(("options", "reads"), [({"samples": 2, "draws": 2}, 2), ({"exact": True}, 0), ({}, 9)])
+def test_a_fold_is_trained_predicted_and_judged_out_of_bag(options: dict[str, object], reads: int) -> None:
     images = noise(8)
     images[1::2, 20:40, 20:40] = torch.tensor([80, 50, 140], dtype=torch.uint8)
     nuclei = tuple({kind: np.array([[30.0, 30.0]] * (i % 2)).reshape(-1, 2) for kind in KINDS} for i in range(8))
     colon = Colon(tuple(f"img{i}" for i in range(8)), images, torch.arange(8) % 2, nuclei)
-    finer = SEEN.model_copy(update={"cells": 6, "patch_px": 10})
     task = ColonTask(
         folds=2,
         sight=Sight(low_px=12, cell_px=2, patch_px=10),
         networks=Networks(widths=(4, 4, 4), patch_px=27, grid_stride=16),
         training=Training(epochs=1, batch_size=4),
-        rows={"frozen": Row.model_validate({"title": "", "kind": "frozen", "frozen": (SEEN, finer), **options})},
+        rows={"frozen": Row.model_validate({"title": "", "kind": "frozen", "frozen": SEEN, **options})},
     )
-    told = iter([0.4, 0.9])
-    monkeypatch.setattr("benchmarks.paper.colon_folds.auroc", lambda labels, scores: next(told))
     record = Trainer(colon, task).train("frozen", 0, 0)
-    assert record["out_of_bag"] == [0.4, 0.9]
-    assert (record["patch_px"], record["reads"]) == (10, reads)
+    assert record["reads"] == reads
+    assert 0 <= record["out_of_bag"] <= 1
     assert all(0 < p < 1 for p in record["probabilities"])
     assert record["focus"].keys() == {name for name, y in zip(record["images"], record["labels"], strict=True) if y}
