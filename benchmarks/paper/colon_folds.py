@@ -127,11 +127,9 @@ class Trainer:
         return record
 
     def _frozen(self, row: Row, train: list[int], test: list[int], seed: int) -> dict[str, Any]:
-        assert row.frozen is not None
-        frozen, views = (
-            row.frozen,
-            self._once(f"frozen {row.frozen}", lambda: FrozenViews(self.colon.images, row.frozen)),
-        )
+        frozen = row.frozen
+        assert frozen is not None
+        views = self._once(f"frozen {frozen}", lambda: FrozenViews(self.colon.images, frozen))
         samples = 0 if row.exact else row.samples or frozen.cells**2
         labels, training = self.colon.labels[train], self.task.training_of(row)
         store = feature_store(default_feature_folder())

@@ -9,9 +9,9 @@ import torch
 from benchmarks.paper.colon_folds import Trainer
 from benchmarks.paper.colon_images import KINDS, Colon
 from benchmarks.paper.config import ColonTask, Frozen, Networks, Row, Sight, Training
-from benchmarks.paper.frozen import FrozenViews
+from benchmarks.paper.frozen import FrozenViews, build_frozen
 
-SEEN = Frozen(cells=3, patch_px=20, shown_px=32, context=(1,), components=4, fine_components=2, members=2)
+SEEN = Frozen(cells=3, patch_px=20, shown_px=32, context=(1,), components=4, fine_components=2, members=8)
 
 
 def noise(n: int, side: int = 60) -> torch.Tensor:
@@ -42,6 +42,20 @@ def test_features_are_kept_by_image_scale_and_cells() -> None:
     again = FrozenViews(images, SEEN)(0)
     assert again.key is not None
     assert again.key("encoder", 8).digest in keys
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_what_is_everywhere_on_an_image_shows_only_beside_the_other_images(standardise: bool) -> None:
+    """The mean over the cells of what is looked at is 0 for each image, or for all of them together."""
+    images = noise(2)
+    images[1] //= 2
+    views = FrozenViews(images, SEEN)
+    frozen = SEEN.model_copy(update={"standardise": standardise})
+    model = build_frozen(frozen, scale=views.scale, samples=0, store=None)
+    model.coarse_whitening.fit([model.encode_coarse(views(i)) for i in range(2)], within=True)
+    dark, bright = (model.survey(views(i)).context[0].mean(0) for i in (1, 0))
+    torch.testing.assert_close(dark + bright, torch.zeros(4), atol=1e-3, rtol=0)
+    assert bool(dark.abs().max() < 1e-3) == standardise
 
 
 @pytest.mark.parametrize(("options", "reads"), [({"samples": 2, "draws": 2}, 2), ({"exact": True}, 0), ({}, 9)])
