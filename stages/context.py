@@ -96,13 +96,14 @@ def neighbourhood(features: Tensor, tissue: Tensor, sides: Sequence[int]) -> Ten
         sides: of the squares in cells, odd; at the edge of the tissue there are fewer cells to average.
 
     Returns:
-        (len(sides), n, r), times the side: so that independent cells keep unit spread.
+        (len(sides), n, r): the mean times the square root of the number of cells, so that independent cells of unit
+        spread keep it, at the edge as inside, and what stands out is no matter of how few were averaged.
     """
     grid = features.new_zeros((features.shape[1] + 1, *tissue.shape))
     grid[:-1, tissue] = features.T
     grid[-1, tissue] = 1
     out = []
     for side in sides:
-        sums = functional.avg_pool2d(grid, side, stride=1, padding=side // 2)[:, tissue]
-        out.append(side * (sums[:-1] / sums[-1]).T)
+        sums = functional.avg_pool2d(grid, side, stride=1, padding=side // 2, divisor_override=1)[:, tissue]
+        out.append((sums[:-1] * sums[-1].rsqrt()).T)
     return torch.stack(out)

@@ -20,7 +20,7 @@ from benchmarks.paper.colon_images import (
     colour_quantiles,
     focus,
 )
-from benchmarks.paper.config import ColonTask, Frozen, Row
+from benchmarks.paper.config import ColonTask, Row
 from benchmarks.paper.contrast import learn_to_tell_apart
 from benchmarks.paper.frozen import FrozenViews, build_frozen, train_frozen
 from benchmarks.paper.layers import area_average
@@ -46,7 +46,6 @@ class Trainer:
             "blocks": block_folds(len(labels), task.folds),
         }
         self._seen: dict[str, Any] = {}
-        self._frozen_seen: dict[Frozen, FrozenViews] = {}
 
     def views(self) -> ColonViews:
         """The images as the product's model sees them."""
@@ -59,12 +58,6 @@ class Trainer:
         return self._once(
             kind, lambda: WholeImages(images_of(self.colon.images, kind), stain_jitter=self.task.stain_jitter)
         )
-
-    def frozen_views(self, frozen: Frozen) -> FrozenViews:
-        """The images as the product's model on a frozen encoder sees them."""
-        if frozen not in self._frozen_seen:
-            self._frozen_seen[frozen] = FrozenViews(self.colon.images, frozen)
-        return self._frozen_seen[frozen]
 
     def _once(self, key: str, make: Callable[[], Any]) -> Any:
         if key not in self._seen:
@@ -134,33 +127,21 @@ class Trainer:
         return record
 
     def _frozen(self, row: Row, train: list[int], test: list[int], seed: int) -> dict[str, Any]:
-        labels, tried = self.colon.labels, []
+        frozen = row.frozen
+        assert frozen is not None
+        views = self._once(f"frozen {frozen}", lambda: FrozenViews(self.colon.images, frozen))
+        samples = 0 if row.exact else row.samples or frozen.cells**2
+        labels, training = self.colon.labels[train], self.task.training_of(row)
         store = feature_store(default_feature_folder())
-        for sight in row.frozen:
-            views = self.frozen_views(sight)
-            samples = 0 if row.exact else row.samples or sight.cells**2
-            model = build_frozen(sight, scale=views.scale, samples=samples, store=store)
-            loss, told = train_frozen(
-                model,
-                views,
-                train,
-                labels[train].tolist(),
-                self.task.training_of(row),
-                samples=samples,
-                seed=seed,
-                say=quiet,
-            )
-            of_bag = auroc(labels[train].numpy()[told.slides], told.probabilities[:, 1].numpy())
-            tried.append((of_bag, views, model, loss, samples))
-        _, views, model, loss, samples = max(tried, key=lambda one: one[0])  # told by training images alone
+        model = build_frozen(frozen, scale=views.scale, samples=samples, store=store)
+        loss, told = train_frozen(model, views, train, labels.tolist(), training, samples=samples, seed=seed, say=quiet)
         found = predict_sampler(model, views, test, samples=samples, seed=seed, draws=row.draws)
-        positive = [i for i in test if labels[i] == 1]
+        positive = [i for i in test if self.colon.labels[i] == 1]
         return {
             "probabilities": [round(p, 5) for p in found[:, 1].tolist()],
             "training_loss": loss,
             "reads": samples,
-            "patch_px": model.spec.patch_px,
-            "out_of_bag": [round(of_bag, 4) for of_bag, *_ in tried],
+            "out_of_bag": round(auroc(labels.numpy()[told.slides], told.probabilities[:, 1].numpy()), 4),
             "focus": {self.colon.names[i]: self._focus(model, views, i) for i in positive},
         }
 

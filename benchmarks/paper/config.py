@@ -44,6 +44,7 @@ class Frozen(Section):
     fine_components: int = 32
     members: int = 16
     uniform: float = 0.25
+    standardise: bool = True
 
 
 class Networks(Section):
@@ -87,11 +88,7 @@ class Row(Section):
     self_supervised: int = Field(
         default=0, description="Steps in which the encoder first learns to tell patches apart."
     )
-    frozen: tuple[Frozen, ...] = Field(
-        default=(),
-        description="Of frozen rows: what is tried; that of the highest out-of-bag AUROC on a fold's training images "
-        "predicts the others.",
-    )
+    frozen: Frozen | None = Field(default=None, description="What frozen rows see.")
     exact: bool = Field(default=False, description="Of frozen rows: no patch is drawn, the coarse scale says it all.")
     training: dict[str, Any] = Field(default={}, description="What differs from the common training.")
 

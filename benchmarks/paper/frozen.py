@@ -56,7 +56,8 @@ class FrozenViews:
 
         def coarse(cells: NDArray[np.int64]) -> NDArray[np.uint8]:
             fine = patches(cells).reshape(len(cells), px // COARSE, COARSE, px // COARSE, COARSE, 3)
-            return np.rint(fine.mean((2, 4))).astype(np.uint8)
+            means: NDArray[np.uint8] = np.rint(fine.mean((2, 4))).astype(np.uint8)
+            return means
 
         def key(encoder: str, dim: int, scale: int) -> FeatureKey:
             place = ("cells of an image", CELL_PX * self.scale)
@@ -73,7 +74,8 @@ class FrozenViews:
 
     def centres(self) -> NDArray[np.float64]:
         """Centres of all cells' patches (K, 2), as (y, x) in pixels of the image."""
-        return self._corners(np.arange(self.cells**2)) + self.sight.patch_px / 2
+        centres: NDArray[np.float64] = self._corners(np.arange(self.cells**2)).astype(np.float64)
+        return centres + self.sight.patch_px / 2
 
     def _corners(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
         return corners_of(np.stack(np.divmod(cells, self.cells), -1), self.sight, (self.scale,) * 2)
@@ -103,6 +105,7 @@ def build_frozen(frozen: Frozen, *, scale: float, samples: int, store: FeatureSt
         fine_components=frozen.fine_components,
         members=frozen.members,
         uniform=frozen.uniform,
+        against=("slide",) if frozen.standardise else ("cohort",),
     )
     backbone = backbone_of(frozen.encoder, None).enlarged(frozen.patch_px, enlarge)
     return EvidenceModel(spec, backbone=backbone, store=store)

@@ -152,12 +152,13 @@ paper has 100 x 100 pixels and patches of 27 px that may overlap. The others rea
 does: they have convolutions of their own (channels {widths}; MIL's patches have {mil_px} px) and their own training,
 whose last quarter of weights is averaged. Images 37 and 39 are labelled negative but show glands.
 
-Rows on frozen lite0 are the product's default model (`EvidenceModel`): an encoder of ImageNet that learns nothing here
-sees all cells at half the resolution, exactly, and the drawn patches in full. Its settings are the product's defaults
-for training and {members} members; of cells of {frozen_px} px each fold takes those that the members tell better on the
-training images that they were not fitted to (out-of-bag AUROC): test images decide nothing. It sees no augmented image.
-`Coarse scale alone` is exact and draws no patch; `all patches` reads every one. The first guess reads 32 patches of up
-to 64 training images in any case.
+Rows on frozen lite0 are the product's model on a frozen encoder (`EvidenceModel`), one of ImageNet that learns nothing
+here: it sees {frozen_cells} x {frozen_cells} cells of {frozen_px} px at half the resolution, all of them, and the drawn
+patches in full, with {members} members and no augmentation. `Coarse scale alone` is exact and draws no patch, `all
+patches` reads every one; before that, 32 patches of up to 64 training images tell in which directions features vary.
+The product takes each slide's own mean and spread out of its features. A gland may fill one of these images, and what
+is everywhere goes with the mean: these rows compare images with all others, but for the one that says so. That, and the
+number of epochs, was chosen by the out-of-bag AUROC of training images (`configs/paper/colon.yaml`).
 
 Intervals are 95 % bootstrap intervals over images; differences of error are paired. One hundred images resolve little:
 an error of 0.10 has an interval of 0.05 to 0.16. Neighbouring images look as if cut from the same slides: the rows of
@@ -185,7 +186,7 @@ Measured {time}, commit {commit}, torch {torch}, {device}.
 
 
 def _facts(task: ColonTask) -> dict[str, Any]:
-    frozen = [one for row in task.rows.values() for one in row.frozen]
+    frozen = next(row.frozen for row in task.rows.values() if row.frozen is not None)
     return {
         "folds": task.folds,
         "widths": ", ".join(map(str, task.networks.widths)),
@@ -194,8 +195,9 @@ def _facts(task: ColonTask) -> dict[str, Any]:
         "cells": -(-task.sight.low_px // task.sight.cell_px),
         "patch_px": task.sight.patch_px,
         "stain_jitter": task.stain_jitter,
-        "members": " or ".join(str(n) for n in sorted({one.members for one in frozen})),
-        "frozen_px": " or ".join(str(n) for n in sorted({one.patch_px for one in frozen})),
+        "members": frozen.members,
+        "frozen_cells": frozen.cells,
+        "frozen_px": frozen.patch_px,
     }
 
 

@@ -143,6 +143,14 @@ class AttentionConfig(_Section):
         description="Sides, in cells, of the squares around a cell that its features are averaged over: a lesion is "
         "told by cells that lie together. Odd; members of the ensemble take turns with them.",
     )
+    against: tuple[Literal["slide", "cohort"], ...] = Field(
+        default=("slide", "cohort"),
+        min_length=1,
+        strict=False,
+        description="What a cell's coarse features are compared with: slide, whose own mean and spread are taken out, "
+        "since stain moves all of a slide's features; cohort, since a lesion that fills its slide is the slide's mean. "
+        "Of both, members of the ensemble take turns.",
+    )
     components: int = Field(
         default=128, ge=2, le=4096, description="Directions of the coarse features that are looked at: the most varied."
     )
@@ -319,7 +327,7 @@ class TrainingConfig(_Section):
         "paper.",
     )
     members: int = Field(
-        default=16,
+        default=24,
         ge=1,
         le=1024,
         description="Models that are fitted together, with attention.kind: encoder, each to a part of the patients; "

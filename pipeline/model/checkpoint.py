@@ -113,8 +113,9 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
         spec = json.loads(metadata["spec"])
         spec["classes"] = tuple(spec["classes"])
         spec.setdefault("region_margin", False)  # not in checkpoints of before there was one
-        if "context" in spec:
-            spec["context"] = tuple(spec["context"])
+        for name in ("context", "against"):
+            if name in spec:
+                spec[name] = tuple(spec[name])
         told = ModelSpec(**spec)
         if encoder_weights is not None and is_exported(str(encoder_weights)):
             told, encoder_weights = replace(told, encoder=str(encoder_weights)), None  # the file is the encoder

@@ -83,7 +83,11 @@ class EvidenceModel(SlideModel):
         r, q = len(self.coarse_whitening.basis), len(self.whitening.basis)
         self.register_buffer("control", torch.zeros(2 * r + 1, q))
         self.heads = EvidenceHeads(
-            members=spec.members, classes=len(spec.classes), components=r, fine=q, scales=len(spec.context)
+            members=spec.members,
+            classes=len(spec.classes),
+            components=r,
+            fine=q,
+            scales=len(spec.context) * len(spec.against),
         )
         self._surveys: OrderedDict[FeatureKey, Survey] = OrderedDict()
 
@@ -155,7 +159,8 @@ class EvidenceModel(SlideModel):
             return self._surveys[key]
         found = self.coarse_whitening(self.encode_coarse(view))
         tissue = torch.from_numpy(view.tissue).to(self.device)
-        context = neighbourhood(standardised(found), tissue, self.spec.context)
+        beside = {"slide": standardised(found), "cohort": found}
+        context = torch.cat([neighbourhood(beside[one], tissue, self.spec.context) for one in self.spec.against])
         survey = Survey(context, _beside(found) @ self.control)
         if key is not None:
             self._surveys[key] = survey

@@ -44,6 +44,8 @@ class ModelSpec:
         components, fine_components: directions of coarse and of fine features that are looked at.
         members: models that are fitted, each to a part of the patients, and predict together.
         uniform: share of the draw that goes evenly over the tissue.
+        against: what a cell's coarse features are compared with, each for some of the members: its "slide", whose own
+            mean and spread are taken out, or the "cohort".
         tune: last blocks of a pretrained encoder that learn with the rest, end to end; 0: all of an untrained one.
         precision: what a frozen encoder computes in.
         block: side in cells of the squares that are drawn, all of whose tissue is read; 1: cells are drawn.
@@ -72,6 +74,7 @@ class ModelSpec:
     fine_components: int = 0
     members: int = 1
     uniform: float = 0.0
+    against: tuple[str, ...] = ("slide",)
     tune: int = 0
     precision: Precision = "float32"
     block: int = 1

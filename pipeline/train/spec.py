@@ -55,6 +55,7 @@ def _on_frozen(config: Config) -> dict[str, Any]:
         "coarse_mpp": told.coarse_mpp,
         "enlarge": told.enlarge,
         "context": told.context,
+        "against": told.against,
         "components": told.components,
         "fine_components": told.fine_components,
         "uniform": told.uniform,
