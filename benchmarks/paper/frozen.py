@@ -127,8 +127,9 @@ def train_frozen(
     Returns:
         The mean cross-entropy of the last epoch, and what members say of those of ``items`` that they did not see.
     """
-    bags = draw_bags([str(item) for item in items], labels, model.spec.members, seed=seed)
+    images = [str(item) for item in items]  # each another patient's
+    bags = draw_bags(images, labels, model.spec.members, seed=seed)
     loss = train_sampler(model, views, items, labels, training, samples=samples, seed=seed, say=say, bags=bags)
     model.eval()
     seen = TrainingSlides(len(items), lambda index: views(items[index]))
-    return loss, settle(model, seen, labels, bags, samples=samples, seed=seed)
+    return loss, settle(model, seen, labels, images, bags, samples=samples, seed=seed)
