@@ -14,7 +14,7 @@ from pipeline.config.sections import Config
 from pipeline.config.wording import found, in_words, nearest
 from pipeline.errors import UsageError
 from stages.disk import refusal
-from stages.encoder.registry import EXPORTED
+from stages.encoder.registry import is_exported
 
 _PATHS = (
     ("cohort", "table"),
@@ -112,7 +112,7 @@ def _parse(text: str, source: str) -> Any:
 
 def _resolve_paths(data: dict[str, Any], base: Path) -> None:
     named = data.get("encoder")
-    of_file = isinstance(named, dict) and str(named.get("name", "")).partition("#")[0].lower().endswith(EXPORTED)
+    of_file = isinstance(named, dict) and is_exported(str(named.get("name", "")))
     for section, key in (*_PATHS, *([("encoder", "name")] if of_file else [])):
         values = data.get(section)
         if isinstance(values, dict) and isinstance(values.get(key), str):

@@ -28,7 +28,7 @@ from pipeline.model.values import ModelSpec
 from stages.appearance import VERSION, CohortAppearance, Distribution
 from stages.disk import new_file, refusal
 from stages.encoder.card import EncoderCard
-from stages.encoder.registry import EXPORTED
+from stages.encoder.registry import is_exported
 from stages.encoder.sources import RANDOM
 from stages.prediction.intervals import Calibration
 
@@ -117,7 +117,7 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
             if name in spec:
                 spec[name] = tuple(spec[name])
         told = ModelSpec(**spec)
-        if encoder_weights is not None and encoder_weights.suffix.lower() in EXPORTED:
+        if encoder_weights is not None and is_exported(str(encoder_weights)):
             told, encoder_weights = replace(told, encoder=str(encoder_weights)), None  # the file is the encoder
         model = build_model(
             told,

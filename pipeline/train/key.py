@@ -45,7 +45,7 @@ def made_of(
         fingerprints: of the slides that can be read, by name; one that cannot has None.
         spec: the model's.
         settings: of the fit.
-        weights: file that the encoder starts from, by its content.
+        weights: file or folder that the encoder starts from, by its content.
         chooses: the part by which the epoch to keep is chosen; None: there is none.
     """
     slides = {
@@ -61,17 +61,26 @@ def made_of(
         for part, members in parts.items()
         for slide in members
     }
-    digest = None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()
     made: dict[str, Any] = plain(
         {
             "version": TRAINING_VERSION,
             "spec": asdict(spec),
             "settings": dict(settings),
-            "weights": digest,
+            "weights": None if weights is None else _content(weights),
             "slides": slides,
         }
     )
     return made
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a file, or of all that lies in a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def key_of(made: Mapping[str, Any]) -> str:
