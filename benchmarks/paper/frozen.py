@@ -107,7 +107,7 @@ def build_frozen(frozen: Frozen, *, scale: float, samples: int, store: FeatureSt
         uniform=frozen.uniform,
         against=("slide",) if frozen.standardise else ("cohort",),
     )
-    backbone = backbone_of(frozen.encoder, None).enlarged(frozen.patch_px, enlarge)
+    backbone = backbone_of(frozen.encoder, None, "float32").enlarged(frozen.patch_px, enlarge)
     return EvidenceModel(spec, backbone=backbone, store=store)
 
 

@@ -13,8 +13,9 @@ from makers import ROOT
 from stages.pyramid.open import open_pyramid
 
 NEEDS_TORCH = (
-    *("stages.sampling.designs", "stages.sampling.draw", "stages.sampling.estimate"),
-    *("stages.attention", "stages.augmentation", "stages.encoder", "stages.prediction"),
+    *("stages.sampling.designs", "stages.sampling.blocks", "stages.sampling.draw", "stages.sampling.estimate"),
+    *("stages.attention", "stages.augmentation", "stages.encoder", "stages.context", "stages.evidence", "stages.mil"),
+    "stages.prediction",
     *(
         "pipeline.model",
         "pipeline.predict",

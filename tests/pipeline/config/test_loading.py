@@ -40,6 +40,10 @@ def test_paths_typed_in_an_override_are_relative_to_where_they_were_typed(write,
     assert config.cohort.slides == tmp_path / "slides"
 
 
+def test_weights_of_an_encoder_may_lie_in_a_folder(write, tmp_path):
+    assert load_config(write(), [f"encoder.weights={tmp_path}"]).encoder.weights == tmp_path
+
+
 def test_overrides_are_yaml_and_the_last_one_wins(write):
     config = load_config(
         write("cohort: {table: t.csv}\ntraining: {epochs: 3, learning_rate: 1e-2}\n"),

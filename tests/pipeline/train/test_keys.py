@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from makers import tissue_pixels, write_config, write_slide
+from models import TINY
 from safetensors.torch import save_file
 
 from pipeline.config import Config, load_config
 from pipeline.model.checkpoint import load_model
+from pipeline.train.key import made_of
 from pipeline.train.train import train_cohort
 
 BASELINE = [
@@ -125,6 +127,18 @@ def test_what_the_encoder_starts_from_counts_by_its_content(trained: Path, tmp_p
     assert not trains_again(folder, f"encoder.weights={tmp_path / 'there.safetensors'}")
     assert trains_again(folder, f"encoder.weights={tmp_path / 'other.safetensors'}")
     assert trains_again(folder)
+
+
+def test_a_folder_of_weights_counts_by_all_that_is_in_it(tmp_path: Path) -> None:
+    def weights() -> str:
+        made = made_of({}, calibrates=(), fingerprints={}, spec=TINY, settings={}, weights=tmp_path)
+        return str(made["weights"])
+
+    (tmp_path / "config.json").write_text("{}")
+    before = weights()
+    assert weights() == before
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    assert weights() != before
 
 
 def test_another_version_of_training_trains_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

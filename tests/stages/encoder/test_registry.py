@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.encoder.registry import RELEASES, Release, release, unknown
+from stages.encoder.registry import RELEASES, Release, is_known, release, unknown
 
 
 @pytest.mark.parametrize("row", RELEASES, ids=lambda row: row.name)
@@ -26,3 +26,9 @@ def test_there_are_sixteen_and_more_and_no_two_alike() -> None:
 def test_an_unknown_name_is_told_the_nearest() -> None:
     assert "unknown encoder 'virchow3'; there is virchow, virchow2" in unknown("virchow3")
     assert all(row.name in unknown("?") for row in RELEASES)
+
+
+def test_what_can_be_an_encoder_is_known_by_its_name() -> None:
+    names = [*(name for row in RELEASES for name in (row.name, f"timm:hf-hub:{row.hub}")), "lite0", "a/B.ONNX#out"]
+    assert all(map(is_known, names))
+    assert not any(map(is_known, ("resnet18", "small", "weights.pt", "")))
