@@ -60,10 +60,10 @@ def test_what_is_everywhere_on_an_image_shows_only_beside_the_other_images(stand
 
 @pytest.mark.parametrize(("options", "reads"), [({"samples": 2, "draws": 2}, 2), ({"exact": True}, 0), ({}, 9)])
 def test_a_fold_is_trained_predicted_and_judged_out_of_bag(options: dict[str, object], reads: int) -> None:
-    images = noise(8)
+    images = noise(16)
     images[1::2, 20:40, 20:40] = torch.tensor([80, 50, 140], dtype=torch.uint8)
-    nuclei = tuple({kind: np.array([[30.0, 30.0]] * (i % 2)).reshape(-1, 2) for kind in KINDS} for i in range(8))
-    colon = Colon(tuple(f"img{i}" for i in range(8)), images, torch.arange(8) % 2, nuclei)
+    nuclei = tuple({kind: np.array([[30.0, 30.0]] * (i % 2)).reshape(-1, 2) for kind in KINDS} for i in range(16))
+    colon = Colon(tuple(f"img{i}" for i in range(16)), images, torch.arange(16) % 2, nuclei)
     task = ColonTask(
         folds=2,
         sight=Sight(low_px=12, cell_px=2, patch_px=10),
