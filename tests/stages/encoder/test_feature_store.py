@@ -67,7 +67,7 @@ CELLS = st.lists(st.integers(0, 40), max_size=6)
 ACTS = st.tuples(st.integers(0, 2), st.sampled_from(["put", "get", "restart"]), st.sampled_from([KEY, OTHER]), CELLS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(acts=st.lists(ACTS, max_size=40))
 def test_whatever_writers_put_is_given_exactly_or_is_unknown(
     acts: list[tuple[int, str, FeatureKey, list[int]]], tmp_path_factory: pytest.TempPathFactory
