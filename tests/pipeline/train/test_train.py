@@ -255,7 +255,7 @@ def test_an_encoder_that_cannot_be_made_starts_nothing(
     junk = tmp_path / "junk.safetensors"
     junk.write_bytes(b"junk" * 100)
     for override, words in [
-        ("encoder.name=timm:resnet18", r"^encoder: 'timm:resnet18' needs timm.*pip install saccade-wsi\[timm\]$"),
+        ("encoder.name=timm:resnet18", r"^encoder: 'timm:resnet18' needs timm.*pip install 'saccade-wsi\[timm\]'$"),
         (f"encoder.weights={junk}", r"^encoder: .*junk\.safetensors cannot be read as weights"),
     ]:
         with pytest.raises(UsageError, match=words):

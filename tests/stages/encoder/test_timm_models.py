@@ -20,7 +20,7 @@ def patches(count: int, size: int) -> torch.Tensor:
 
 def test_timm_missing_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match=r"'timm:resnet18' needs timm.*pip install saccade-wsi\[timm\]"):
+    with pytest.raises(ImportError, match=r"'timm:resnet18' needs timm.*pip install 'saccade-wsi\[timm\]'"):
         build_encoder("timm:resnet18", dim=16)
 
 
