@@ -16,6 +16,9 @@ from pipeline.errors import UsageError
 from stages.encoder.registry import is_known, unknown
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, in_words, listed
 
+COARSEST_PX = 8
+"""Coarse pixels along a cell's side, at least."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -503,6 +506,7 @@ class Config(_Section):
     @model_validator(mode="after")
     def _levels_fit(self) -> Self:
         inner, view = self.attention.inner_mpp, self.view
+        self._augmentation_fits()
         if self.model.kind == "exhaustive" or self.training.compare:
             self._all_can_be_read()
         if self.attention.kind == "encoder":
@@ -558,6 +562,17 @@ class Config(_Section):
                 "some 2.5 kB for a patch, found 0"
             )
 
+    def _augmentation_fits(self) -> None:
+        """What would be without effect is refused: silence would be taken for a setting that does not matter."""
+        told = self.augmentation
+        patches = {"stain": told.stain, "shift": told.shift, "scale": told.scale - 1, "focus": told.focus}
+        frozen = self.attention.kind == "encoder" or self.model.kind == "exhaustive"
+        given = [name for name, value in (patches if frozen else {"noise": told.noise}).items() if value]
+        if given:
+            where = "a frozen encoder, whose features are kept" if frozen else "an encoder that learns"
+            other = "noise or dropout" if frozen else "stain, shift, scale or focus"
+            raise ValueError(f"augmentation.{given[0]} has no effect on {where}; leave it out, or use {other}")
+
     def _coarse_fits(self) -> None:
         """What attention by the encoder asks of the other values."""
         coarse, view = self.attention.coarse_mpp, self.view
@@ -570,6 +585,11 @@ class Config(_Section):
             raise ValueError("attention.inner_mpp is for attention.kind: learned; leave one of them out")
         if self.model.kind == "exhaustive":
             return
+        if view.pitch_um / coarse < COARSEST_PX:
+            raise ValueError(
+                f"attention.coarse_mpp {coarse:g} leaves {view.pitch_um / coarse:.3g} pixels of a cell to see; give at "
+                f"most {view.pitch_um / COARSEST_PX:g}"
+            )
         if not view.patch_mpp <= coarse:
             raise ValueError(
                 f"attention.coarse_mpp must not be finer than view.patch_mpp, found {coarse:g} and {view.patch_mpp:g}"

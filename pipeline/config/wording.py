@@ -59,20 +59,23 @@ def expected(field: FieldInfo) -> str:
     if get_origin(kinds[0]) is Literal:
         names = [str(name) for name in get_args(kinds[0])]
         return f"{', '.join(names[:-1])} or {names[-1]}{unset}"
-    words = _TYPES[kinds[0]]
+    words = _TYPES.get(kinds[0], "a list of values")
     if any(isinstance(bound, MinLen) for bound in field.metadata):
         words += " that is not empty"
     if isinstance(field.json_schema_extra, dict):
         return f"{field.json_schema_extra['expected']}{unset}"
     bounds = {type(bound): bound for bound in field.metadata}
     low = bounds[Ge].ge if Ge in bounds else None
-    high = bounds[Le].le if Le in bounds else bounds[Lt].lt - 1 if Lt in bounds else None
+    below = bounds[Lt].lt if Lt in bounds else None
+    high = bounds[Le].le if Le in bounds else below - 1 if kinds[0] is int and below is not None else None
     if low is not None and high is not None:
         return f"{words} from {low} to {high}{unset}"
     if low is not None:
         words += f" of at least {low}"
     if Gt in bounds:
         words += f" above {bounds[Gt].gt}"
+    if high is None and below is not None:
+        words += f" and below {below}" if Gt in bounds or low is not None else f" below {below}"
     if high is not None:
         words += f" and at most {high}" if Gt in bounds else f" of at most {high}"
     return words + unset

@@ -168,10 +168,16 @@ def _refuse_other_encoder(model: SlideModel, told: dict[str, Any], path: Path) -
         return
     here, there = model.backbone.card, EncoderCard.from_json(told)
     if here.identity != there.identity:
+        told_of = f"{path} was trained on the encoder {there.name!r}"
+        if here.digest != there.digest:
+            raise UsageError(
+                f"{told_of} with digest {there.digest[:12]}, found {here.name!r} with digest {here.digest[:12]}: give "
+                f"its own weights ({there.source}) with --encoder-weights"
+            )
+        name = here.unlike(there)[0]
         raise UsageError(
-            f"{path} was trained on the encoder {there.name!r} with digest {there.digest[:12]}, found "
-            f"{here.name!r} with digest {here.digest[:12]}: give its own weights ({there.source}) with "
-            "--encoder-weights"
+            f"{told_of}, whose {name} was {getattr(there, name)!r}, found {getattr(here, name)!r}: its weights are the "
+            "same, but it is described otherwise than at the training; restore that"
         )
 
 

@@ -117,7 +117,9 @@ class EvidenceModel(SlideModel):
         """What sets the patches of either scale apart from those that the encoder was trained on, a line each."""
         spec = self.spec
         fine = self.backbone.misfit(px=spec.patch_px, mpp=spec.patch_mpp)
-        coarse = self.coarse_backbone.misfit(px=spec.coarse_px, mpp=spec.coarse_mpp or spec.patch_mpp)
+        side = self.coarse_backbone.card.side(spec.coarse_px)
+        shown = (spec.coarse_mpp or spec.patch_mpp) * spec.coarse_px / side  # enlarged as it was asked to be
+        coarse = self.backbone.misfit(px=side, mpp=shown)
         return [*fine, *(f"at the coarse scale: {line}" for line in coarse if line not in fine)]
 
     # -- features ------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ FINE_CELLS = 32
 """Patches of each slide, evenly over its tissue, that tell how fine features vary and what coarse ones foretell."""
 FINE_SLIDES = 64
 """Slides that they are read of."""
+SAY_SECONDS = 10
+"""Between two lines of progress: encoding is most of a first training."""
 RIDGE = 0.1
 """Of the number of patches: what coarse features must be worth to foretell anything."""
 
@@ -112,12 +115,16 @@ def _each(
 ) -> Iterator[Any]:
     """What ``act`` makes of each slide, one after the other; those that cannot be read are left out."""
     chosen = range(slides.count) if of is None else of
+    started = told = time.monotonic()
     for number, i in enumerate(chosen, 1):
         found = slides.attempt([i], lambda kept, views: act(views[0]))
         if found is not None:
             yield found[1]
-        if say is not None and (number % 20 == 0 or number == len(chosen)):
-            say(f"{what}: {number}/{len(chosen)} slides")
+        now = time.monotonic()
+        if say is not None and (now - told > SAY_SECONDS or number == len(chosen)):
+            told = now
+            left = (now - started) / number * (len(chosen) - number)
+            say(f"{what}: {number}/{len(chosen)} slides, {left:.0f} s left")
 
 
 def _evenly(view: View, seed: int) -> NDArray[np.int64]:

@@ -48,6 +48,7 @@ def _on_frozen(config: Config) -> dict[str, Any]:
             "context": told.context if config.model.head == "evidence" else (),
             "components": told.components,
             "members": config.training.members,
+            "precision": config.encoder.precision,
             "samples": 0,
             "block": 1,
         }

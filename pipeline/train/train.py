@@ -71,6 +71,8 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
         raise UsageError(
             f"encoder: {spec.encoder!r} cannot take patches of view.patch_px={spec.patch_px}: {exc}"
         ) from exc
+    if config.training.compare and config.training.folds is None and all(s.split == "train" for s in cohort.slides):
+        raise UsageError("nothing is held out to compare on: give some slides another split, or training.folds")
     if isinstance(untrained, OnFrozenEncoder):
         for doubt in untrained.doubts:
             say(f"warning: {doubt}")

@@ -36,6 +36,7 @@ class EncoderCard:
         least: the smallest side that the network takes.
         step: the network takes sides that are multiples of this; None: of ``px`` only.
         precision: what is computed in.
+        made: what else decides the features: a network's architecture with its options, which of a program's outputs.
         notes: what is to be said of it with every result, a line each: what was assumed, or is not as it is known.
     """
 
@@ -56,14 +57,21 @@ class EncoderCard:
     least: int = 1
     step: int | None = None
     precision: Precision = "float32"
+    made: str = ""
     notes: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
         """SHA-256 of all that a patch's feature depends on, and of nothing else: what features are cached by."""
         beside = ("name", "source", "revision", "licence", "gated", "mpp", "notes")
-        values = {name: value for name, value in asdict(self).items() if name not in beside}
+        values = {name: value for name, value in asdict(self).items() if name not in beside and value != ""}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def unlike(self, other: EncoderCard) -> list[str]:
+        """What makes features of the other encoder mean something else, by the fields' names."""
+        beside = ("name", "source", "revision", "licence", "gated", "mpp", "notes")
+        mine, theirs = asdict(self), asdict(other)
+        return [name for name in mine if name not in beside and mine[name] != theirs[name]]
 
     def side(self, px: int) -> int:
         """Side in pixels to which a patch of ``px`` pixels is resized before it is cropped, or the network sees it."""

@@ -227,6 +227,7 @@ def _backbone(path: Path, body: OnnxNetwork | ProgramNetwork, said: dict[str, An
         std=tuple(said["std"]),
         least=int(said.get("least") or said.get("step") or 1),
         step=None if body.px else int(said.get("step") or 1),
+        made=f"output {body.output}" if isinstance(body, OnnxNetwork) else "",
         notes=tuple(notes),
     )
     return Backbone(network, card)

@@ -54,7 +54,12 @@ class Snapshot:
         names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
         for name in INDEXED:
             if name in names:
-                listed = json.loads((self.folder / name).read_text(encoding="utf-8"))["weight_map"]
+                try:
+                    listed = json.loads((self.folder / name).read_text(encoding="utf-8"))["weight_map"]
+                except (ValueError, KeyError, TypeError) as exc:
+                    raise HubError(
+                        f"{self.folder / name} is no list of files of weights: fetch the model again"
+                    ) from exc
                 paths = tuple(self.folder / part for part in sorted(set(listed.values())))
                 missing = [path.name for path in paths if not path.exists()]
                 if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,12 @@ def load_timm(model: str, weights: Weights, *, hub: Path | None, readout: Readou
         architecture = source.config.get("architecture")
         if not architecture:
             raise WeightsError(f"{source.place} has no config.json that names its architecture in timm")
-        body = _created(timm, str(architecture), dict(source.config.get("model_args") or {}), str(source.place))
+        options = dict(source.config.get("model_args") or {})
+        body = _created(timm, str(architecture), options, str(source.place))
         data = {**_configuration(body), **(source.config.get("pretrained_cfg") or {})}
     else:
-        body = _created(timm, known_model(model), {}, f"timm:{model}")
+        architecture, options = known_model(model), {}
+        body = _created(timm, architecture, options, f"timm:{model}")
         data = _configuration(body)
         if weights != RANDOM:
             repo = str(data.get("hf_hub_id") or "")
@@ -60,7 +63,8 @@ def load_timm(model: str, weights: Weights, *, hub: Path | None, readout: Readou
             source = gather(repo, weights, hub=hub, gated=False)
     if source is not None:
         _fill(body, source, str(data.get("classifier") or "head"))
-    return _backbone(f"timm:{model}", body, data, source, readout)
+    made = f"{architecture} {json.dumps(options, sort_keys=True, default=str)}"
+    return _backbone(f"timm:{model}", body, data, source, readout, made)
 
 
 def _created(timm: Any, architecture: str, options: dict[str, Any], place: str) -> Any:
@@ -104,7 +108,7 @@ def _of_transformer(body: Any, state: Mapping[str, Tensor]) -> Mapping[str, Tens
 
 
 def _backbone(
-    name: str, body: Any, data: Mapping[str, Any], source: Source | None, readout: Readout | None
+    name: str, body: Any, data: Mapping[str, Any], source: Source | None, readout: Readout | None, made: str
 ) -> Backbone:
     width = int(body.num_features)
     px = int(data["input_size"][-1])
@@ -129,5 +133,6 @@ def _backbone(
         std=tuple(data["std"]),
         least=1 if fixed else LEAST,
         step=None if fixed else 1,
+        made=made,
     )
     return Backbone(TokenReadout(body, readout) if readout in PARTS else body, card)

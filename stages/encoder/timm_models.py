@@ -24,7 +24,8 @@ def import_timm(wanted: str) -> Any:
         missing = isinstance(exc, ModuleNotFoundError)
         remedy = "install it with: pip install" if missing else "install it again: pip install --force-reinstall"
         raise ImportError(
-            f"{wanted} needs timm, which cannot be imported ({' '.join(str(exc).split())}); {remedy} saccade-wsi[timm]"
+            f"{wanted} needs timm, which cannot be imported ({' '.join(str(exc).split())}); {remedy} "
+            "'saccade-wsi[timm]'"
         ) from exc
     return timm
 

@@ -61,3 +61,12 @@ def test_a_card_comes_back_from_json() -> None:
 )
 def test_its_identity_is_of_what_features_depend_on(change: dict[str, object], same: bool) -> None:
     assert (replace(ANY, **change).identity == ANY.identity) is same
+
+
+def test_what_was_made_otherwise_of_the_same_weights_is_another_encoder() -> None:
+    """Another output of a program, another number of heads; and the fields that differ are told by name."""
+    card = EncoderCard(name="a", source="s", dim=4, px=8, digest="d", mean=(0, 0, 0), std=(1, 1, 1), made="output one")
+    other = replace(card, made="output two", name="b", notes=("said",))
+    assert card.identity != other.identity
+    assert card.unlike(other) == ["made"]
+    assert card.identity == replace(card, name="b", licence="MIT").identity
