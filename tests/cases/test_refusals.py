@@ -108,11 +108,11 @@ def test_a_full_disk_is_told_where_it_is_met(small_disk: Path) -> None:
 
 def test_a_full_disk_is_no_fault_of_torchs(small_disk: Path) -> None:
     torch = pytest.importorskip("torch")
-    from pipeline.train.fit import _OnDisk
+    from pipeline.train.watch import OnDisk
 
     path = small_disk / "a.ckpt"
     with pytest.raises(OSError, match=r"space") as caught:
-        _OnDisk().save_checkpoint({"weights": torch.zeros(500_000)}, path)
+        OnDisk().save_checkpoint({"weights": torch.zeros(500_000)}, path)
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
     assert not list(small_disk.iterdir())
 
