@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Container, Iterator
@@ -250,3 +251,8 @@ def _fsync(path: Path, flags: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def temporary_files() -> Path:
+    """The system's folder for what need not last."""
+    return Path(tempfile.gettempdir())

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.disk import temporary_files
 from stages.encoder.feature_table import FeatureTable, Values, narrowed, packed, unpacked, widened
 from stages.file_cache import FileCache
 
@@ -250,5 +250,5 @@ def _user_caches() -> Path:
     try:
         home = Path.home()
     except RuntimeError:  # a container's user without a home
-        return Path(tempfile.gettempdir())
+        return temporary_files()
     return home / {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
