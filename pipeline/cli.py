@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
 import traceback
@@ -317,6 +318,8 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Entry point: errors become one line with the remedy, and the exit codes that the README states."""
+    # threads of torch that wait for each other by spinning take nine times as long where another program has a core
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv
     if debug:  # wanted before or after the command's name
         sys.argv.remove("--debug")

@@ -161,3 +161,15 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(slides_folder: Path, ch
     again = saccade(*command[3:])
     assert again.returncode == 0, again.stderr
     assert "(0 already done)" not in again.stdout
+
+
+@pytest.mark.parametrize(("told", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(told: str | None, found: str) -> None:
+    """Torch's threads spin by default, which starves them on a machine that others use, too."""
+    code = "import os, sys; sys.argv = ['saccade', '--version']\nfrom pipeline.cli import main\n"
+    code += "try:\n    main()\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules\n"
+    code += "print(os.environ['OMP_WAIT_POLICY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": told} if told else {}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == found
