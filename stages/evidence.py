@@ -114,6 +114,13 @@ class EvidenceHeads(nn.Module):
                 self.weight[member, kind] = directions[first + max(range(TRIED), key=found.__getitem__)]
 
 
+def directions_kept(members: int, components: int, dropout: float, generator: torch.Generator) -> Tensor:
+    """What each member's directions are multiplied by in a step, (members, 1, components): 0 with probability
+    ``dropout``, else ``1 / (1 - dropout)``; on the generator's device."""
+    kept = torch.rand((members, 1, components), generator=generator, device=generator.device) >= dropout
+    return kept / (1 - dropout)
+
+
 def _auroc(scores: Tensor, positive: Tensor) -> float:
     """Share of the pairs of a positive and another in which the positive's score is higher; ties count half."""
     apart = scores[positive][:, None] - scores[~positive]

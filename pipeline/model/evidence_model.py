@@ -21,7 +21,7 @@ from stages.augmentation import augment_features
 from stages.context import Whitening, neighbourhood, standardised
 from stages.encoder.backbone import Backbone
 from stages.encoder.feature_store import FeatureKey, FeatureStore
-from stages.evidence import EvidenceHeads
+from stages.evidence import EvidenceHeads, directions_kept
 from stages.sampling.estimate import smooth
 
 SURVEY_BYTES = 2**30
@@ -104,13 +104,13 @@ class EvidenceModel(SlideModel):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EvidenceModel:
         for one in self._frozen:
             one._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._surveys.clear()
+        self.forget()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self._surveys.clear()
+        self.forget()
 
     @property
     def doubts(self) -> list[str]:
@@ -181,17 +181,6 @@ class EvidenceModel(SlideModel):
         """Attention of all members, and what they make of patches; in evaluation they speak with one voice."""
         return self.ask(view, each=self.training, generator=generator, noise=noise, dropout=dropout)
 
-    def attend_all(
-        self,
-        views: Sequence[View],
-        *,
-        generator: torch.Generator | None = None,
-        noise: float = 0.0,
-        dropout: float = 0.0,
-    ) -> list[AttentionMap]:
-        """`attend` of each."""
-        return of_each(views, lambda view: self.attend(view, generator=generator, noise=noise, dropout=dropout))
-
     def ask(
         self,
         view: View,
@@ -205,9 +194,7 @@ class EvidenceModel(SlideModel):
         survey, heads, there = self.survey(view), self.heads, self.drawing_device
         keep = None
         if self.training and generator is not None and dropout:
-            shape = (heads.members, 1, heads.weight.shape[2])
-            kept = torch.rand(shape, generator=generator, device=generator.device) >= dropout
-            keep = kept.to(self.device) / (1 - dropout)
+            keep = directions_kept(heads.members, heads.weight.shape[2], dropout, generator).to(self.device)
         varying = noise if self.training and generator is not None else 0.0
 
         def noisy(features: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from stages.augmentation import augment_features
 from stages.context import Whitening, standardised
 from stages.encoder.backbone import Backbone
 from stages.encoder.feature_store import FeatureStore
+from stages.evidence import directions_kept
 from stages.mil.build import build_pooling
 from stages.mil.pooling import Pooled
 from stages.prediction.predict import Prediction
@@ -109,9 +110,7 @@ class ExhaustiveModel(SlideModel):
         components = self.components(features)
         if self.training and generator is not None:
             components = augment_features(components, components.std(0), generator, noise=noise, dropout=0)
-            shape = (self.spec.members, 1, len(self.whitening.basis))
-            kept = torch.rand(shape, generator=generator, device=generator.device) >= dropout
-            keep = kept.to(self.device) / (1 - dropout)
+            keep = directions_kept(self.spec.members, len(self.whitening.basis), dropout, generator).to(self.device)
         tissue = torch.from_numpy(view.tissue).to(self.device)
         found: Pooled = self.heads(components, tissue, keep)
         share = self.heads.share[:, None]

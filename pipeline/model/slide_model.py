@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.model.quality import Quality
-from pipeline.model.reading import read_together, walk
+from pipeline.model.reading import of_each, read_together, walk
 from pipeline.model.regions import by_region, joint_attention, look_inside, nested_draw, places, shares
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
 from stages.appearance import CohortAppearance
@@ -115,7 +115,7 @@ class SlideModel(nn.Module):
         dropout: float = 0.0,
     ) -> list[AttentionMap]:
         """`attend` of each."""
-        return [self.attend(view, generator=generator, noise=noise, dropout=dropout) for view in views]
+        return of_each(views, lambda view: self.attend(view, generator=generator, noise=noise, dropout=dropout))
 
     def forward(
         self,
