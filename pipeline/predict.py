@@ -12,13 +12,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.model.look import look_at
+from pipeline.model.look import Look, look_at
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec
+from pipeline.model.values import ModelSpec, Sampled
 from stages.geometry import Raster
 from stages.html import table
 from stages.overlay.picture import draw_attention, overlay_figure
+from stages.prediction.attribution import Attribution, attribute
+from stages.prediction.interpolation import cell_looks, interpolate
 from stages.prediction.intervals import stated
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
@@ -46,6 +48,8 @@ class SlidePrediction:
         patch_boxes_level0: (N, 4) x, y, width, height of these patches in level-0 pixels.
         patch_weights: (N,), such that ``sum_n weight_n attention_n features_n`` is the slide's embedding.
         patch_features: (N, D).
+        attribution: what each of these patches says for and against each class, in log-odds, and what the model knows
+            of cells that were not read; it adds up to the prediction.
         regions_opened: how many regions a second attention looked into; 0 with one level.
         attention_not_read: share of the attention that lies on cells that were not read, 0 to 1.
         cost: compressed bytes, tiles and pixels of all that was read, the thumbnail included.
@@ -79,6 +83,7 @@ class SlidePrediction:
     patch_boxes_level0: NDArray[np.float64]
     patch_weights: NDArray[np.float64]
     patch_features: NDArray[np.float32]
+    attribution: Attribution
     regions_opened: int
     attention_not_read: float
     cost: ReadCount
@@ -255,10 +260,35 @@ def predict_slide(
         patch_boxes_level0=seen.reader.boxes_level0(cells),
         patch_weights=sampled.weights,
         patch_features=sampled.features,
+        attribution=_attributed(sampled, seen, model),
         regions_opened=len(sampled.opened),
         attention_not_read=sampled.missed,
         cost=seen.count(cells, sampled.opened),
         out_of_distribution=likeness.score,
         warnings=(*seen.warnings, *([] if likeness.warning is None else [likeness.warning])),
         quality=model.quality,
+    )
+
+
+def _attributed(sampled: Sampled, seen: Look, model: SlideModel) -> Attribution:
+    """What the parts of a prediction say; where a model knows nothing of unread cells, by cells that look like them."""
+    tissue, found = seen.view.tissue, sampled.prediction
+    interpolated = None
+    if sampled.foretold is None and len(sampled.cells):
+        attention = sampled.log_attention.exp().cpu().numpy()
+        own = sampled.own.cpu().numpy() / np.maximum(attention[sampled.cells], 1e-300)[:, None]
+        unread = np.setdiff1d(np.flatnonzero(tissue), sampled.cells)
+        looks = cell_looks(seen.view.rgb, (tissue.shape[0], tissue.shape[1]), model.spec.cell_px)
+        interpolated = np.zeros((tissue.size, own.shape[1]))
+        interpolated[unread] = attention[unread, None] * interpolate(looks, sampled.cells, own, unread)
+    return attribute(
+        found.logits,
+        found.half_widths,
+        read=sampled.cells,
+        adds=sampled.adds,
+        own=sampled.own,
+        spread=sampled.spread,
+        foretold=sampled.foretold,
+        tissue=tissue.ravel(),
+        interpolated=interpolated,
     )

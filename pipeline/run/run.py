@@ -22,6 +22,7 @@ from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.run_record import write_run
+from pipeline.output.slide_folder import GALLERY
 from pipeline.output.table import prediction_columns, write_predictions
 from pipeline.predict import check_budget
 from pipeline.run.slide import RunSettings, process_slide
@@ -150,6 +151,7 @@ def _finish(
     command: Sequence[str],
 ) -> RunSummary:
     from pipeline.cohort.metrics import evaluate
+    from pipeline.report.cohort_gallery import cohort_gallery
     from pipeline.report.report import write_report
 
     classes, quality = model.spec.classes, model.quality
@@ -194,8 +196,14 @@ def _finish(
     }
     write_predictions(out / "predictions.csv", rows, classes)
     write_run(out / "run.json", run)
+    picture = cohort_gallery(out, {row["slide_id"]: row.pop("gallery") for _, row in done})
+    if picture is not None:
+        with new_file(out / GALLERY) as temporary:
+            picture.save(temporary, format="JPEG", quality=85)
     with new_file(out / "report.html") as temporary:
-        write_report(temporary, rows, run)
+        write_report(temporary, rows, run, gallery=GALLERY if picture is not None else None)
+    for _, row in done:
+        del row["words"]
     return summary
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,18 +16,14 @@ from pipeline.errors import UsageError, reason_of
 from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.slide_model import SlideModel
-from pipeline.output.attention_map import write_attention_zarr
-from pipeline.output.bags import write_samples_h5
-from pipeline.output.documents import write_json
-from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit, write_thumbnail
+from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit
 from pipeline.predict import SlidePrediction, predict_slide
-from stages.disk import new_file
+from pipeline.run.artefacts import evidence_of, write_artefacts
+from pipeline.words import tell
 from stages.given_map import find_map
-from stages.overlay.geojson import geojson
-from stages.overlay.picture import draw_overlay
 from stages.pyramid.open import open_pyramid
 
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
 
 
@@ -65,8 +62,9 @@ def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
     """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
 
     Returns:
-        The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``reused``: whether an
-        earlier result was still valid, and ``trained_on``: whether the model was fitted to it.
+        The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
+        its commit mark, ``reused``: whether an earlier result was still valid, and ``trained_on``: whether the model
+        was fitted to it.
     """
     started = time.perf_counter()
     try:
@@ -103,7 +101,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     trained_on = facts.fingerprint in model.trained_on
     commit = read_commit(folder)
     if commit is not None and commit["key"] == key:
-        return {**commit["row"], "slide_bytes": commit["slide_bytes"], "reused": True, "trained_on": trained_on}
+        return {**commit["row"], **_told(commit), "reused": True, "trained_on": trained_on}
     if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
         raise ValueError(
             f"{folder} already holds another slide of this name ({commit['path']}): "
@@ -122,44 +120,21 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
 
 
 def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePrediction, started: float) -> dict[str, Any]:
-    facts, spec, boxes = found.slide.facts, found.spec, found.patch_boxes_level0
+    facts = found.slide.facts
     mpp = facts.require_mpp()
     seconds = time.perf_counter() - started
     row: dict[str, Any] = {"status": "ok", "error": "", **found.columns(), "seconds": seconds, "key": key}
     row["warnings"] = list(found.warnings)
     begin_slide(folder)
-    write_thumbnail(folder / "thumbnail.png", found.thumbnail.rgb)
-    write_attention_zarr(folder / "attention.zarr", found.attention, found.attention_raster, mpp=mpp)
-    write_samples_h5(
-        folder / "samples.h5",
-        slide_id=slide.slide_id,
-        facts=facts,
-        patch_px=spec.patch_px,
-        patch_mpp=spec.patch_mpp,
-        boxes_level0=boxes,
-        cells=found.patch_cells,
-        features=found.patch_features,
-        attention=found.patch_attention,
-        weights=found.patch_weights,
-    )
-    with new_file(folder / "overlay.png") as temporary:
-        parts = (found.thumbnail, found.attention, found.attention_raster, boxes)
-        draw_overlay(temporary, *parts, title=found.in_words(slide.slide_id), mpp_level0=mpp)
-    outlines = geojson(
-        found.attention,
-        found.attention_raster,
-        boxes,
-        attention_at=found.patch_attention,
-        weights=found.patch_weights,
-        origin=facts.origin,
-    )
-    write_json(folder / "overlay.geojson", outlines)
+    gallery = write_artefacts(folder, slide.slide_id, found)
     commit = {
         "key": key,
         "fingerprint": facts.fingerprint,
         "path": str(slide.path),
         "row": row,
         "quality": found.quality and found.quality.to_json(),
+        "words": tell(found),
+        "evidence": evidence_of(found) | {"gallery": gallery},
         "attention_not_read": found.attention_not_read,
         "regions_opened": found.regions_opened,
         "slide_bytes": facts.file_bytes,
@@ -171,7 +146,16 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_commit(folder, commit)
-    return {**row, "slide_bytes": facts.file_bytes, "reused": False}
+    return {**row, **_told(commit), "reused": False}
+
+
+def _told(commit: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report says of a slide beside its row."""
+    return {
+        "slide_bytes": commit["slide_bytes"],
+        "words": commit["words"],
+        "gallery": commit["evidence"]["gallery"],
+    }
 
 
 @lru_cache(maxsize=1)
