@@ -84,8 +84,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "context": (),
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build"),
-        "prediction": ("intervals", "predict"),
-        "overlay": ("outlines", "attention_map", "geojson", "picture"),
+        "prediction": ("intervals", "predict", "attribution", "interpolation"),
+        "overlay": ("outlines", "attention_map", "geojson", "picture", "evidence_picture", "gallery"),
     },
     "pipeline": {
         "errors": (),
@@ -110,6 +110,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "checkpoint",
         ),
         "predict": (),
+        "words": (),
         "train": (
             *("looks", "key", "job", "calibrate", "slides", "warm_up", "first_guess", "bagging", "rates"),
             *(
@@ -127,8 +128,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "train",
             ),
         ),
-        "report": ("report",),
-        "run": ("workers", "slide", "run"),
+        "report": ("cohort_gallery", "report"),
+        "run": ("workers", "artefacts", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "encoders": (),

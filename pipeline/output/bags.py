@@ -109,4 +109,4 @@ def write_samples_h5(
             file.create_dataset(name, data=column, maxshape=(None, *column.shape[1:]), chunks=chunk)
         file["coords"].attrs.update(attributes)
         parts = {key: getattr(attribution, key) for key in ("log_odds", "constant", "unread")}
-        file["contribution"].attrs.update({"classes": [name.encode() for name in classes], **parts})
+        file["contribution"].attrs.update({"classes": list(classes), **parts})

@@ -20,7 +20,7 @@ FOR, AGAINST = (217, 95, 2), (5, 113, 176)
 OPACITY = 0.85
 """Of the strongest evidence; weaker evidence shows by the root of its share, so that it is seen at all."""
 LEAST = 2.0
-"""Log-odds of a cell below which the scale does not shrink: on a slide without evidence, noise is not to look like it."""
+"""Log-odds of a cell below which the scale does not shrink: without evidence, noise is not to look like it."""
 
 
 def blend_evidence(rgb: NDArray[np.uint8], evidence: NDArray[np.floating], top: float) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ def geojson(
     attention_at: ArrayLike,
     weights: ArrayLike,
     origin: tuple[int, int],
-    contributions: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    contributions: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     region_multiple: float = REGION_MULTIPLE,
 ) -> dict[str, Any]:
     """Sampled patches (detections) and regions of high attention (annotations) as QuPath reads them.
@@ -39,7 +39,8 @@ def geojson(
         patch_boxes_level0: (N, 4) x, y, width, height in level-0 pixels, in the order of drawing.
         attention_at, weights: (N,) each patch's attention and its weight in the estimator.
         origin: the level-0 point that QuPath counts from, see `SlideFacts`.
-        contributions: by class what each patch adds to its log-odds (N,), and half of the interval of that (N,).
+        contributions: by class what each patch adds to its log-odds (N,), and half of the interval of that (N,); None:
+            not known.
         region_multiple: regions are the joined cells with at least this many times the uniform attention.
 
     Raises:
@@ -50,7 +51,7 @@ def geojson(
     multiple = times_uniform(attention)
     if not all(np.isfinite(v).all() for v in (boxes, drawn, weight, multiple)):
         raise ValueError("attention, weights and boxes must be finite: the model's output is not a number somewhere")
-    said = {name: [np.asarray(v, np.float64).ravel() for v in both] for name, both in contributions.items()}
+    said = {name: [np.asarray(v, np.float64).ravel() for v in both] for name, both in (contributions or {}).items()}
     uniform = np.count_nonzero(multiple)
     corner_level0 = np.array(origin, np.float64)
     features = []
