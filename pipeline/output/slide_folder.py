@@ -63,4 +63,4 @@ def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:
     from PIL import Image
 
     with new_file(path) as temporary:
-        Image.fromarray(rgb).save(temporary)
+        Image.fromarray(rgb).save(temporary, compress_level=1)

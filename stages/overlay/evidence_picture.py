@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import attention_image
-from stages.overlay.picture import DPI, page, reduced, strip
+from stages.overlay.picture import page, reduced, save_page, strip
 from stages.tissue.thumbnail import Thumbnail
 
 FOR, AGAINST = (217, 95, 2), (5, 113, 176)
@@ -71,7 +71,7 @@ def evidence_figure(
 
 def draw_evidence(path: Path, *parts: Any, **said: Any) -> None:
     """Write `evidence_figure` to ``path`` as PNG, whatever the path's ending."""
-    evidence_figure(*parts, **said).savefig(path, format="png", dpi=DPI)
+    save_page(evidence_figure(*parts, **said), path)
 
 
 def _legend(figure: Figure, place: tuple[float, float], top: float, name: str, *, interpolated: bool) -> None:

@@ -169,6 +169,11 @@ def page(
     return figure
 
 
+def save_page(figure: Figure, path: Path) -> None:
+    """Write a page to ``path`` as PNG, whatever the path's ending; hard compression takes longer and saves nothing."""
+    figure.savefig(path, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+
+
 def draw_overlay(
     path: Path,
     thumbnail: Thumbnail,
@@ -183,7 +188,7 @@ def draw_overlay(
     figure = overlay_figure(
         thumbnail, attention, attention_raster, patch_boxes_level0, title=title, mpp_level0=mpp_level0
     )
-    figure.savefig(path, format="png", dpi=DPI)
+    save_page(figure, path)
 
 
 def reduced(thumbnail: Thumbnail) -> tuple[NDArray[np.uint8], Raster]:
