@@ -129,7 +129,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
         ),
         "report": ("cohort_gallery", "report"),
-        "run": ("workers", "artefacts", "slide", "run"),
+        "run": ("process", "pool", "workers", "artefacts", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "encoders": (),

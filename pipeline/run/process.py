@@ -1,0 +1,82 @@
+"""What a worker process runs: jobs that come down a pipe, one at a time, and answers that go up another.
+
+It is an interpreter of its own, started with the path that the parent imports from: a script needs no
+``if __name__ == "__main__"``, a folder of our packages' names in the working directory hides nothing, and there is no
+port that anybody could listen on. What libraries print goes where the parent's errors go.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import struct
+import sys
+import threading
+from contextlib import suppress
+from typing import IO, Any
+
+from stages.disk import FULL
+
+LENGTH = struct.Struct("<Q")
+START = "import sys; sys.path[:] = {path!r}; from pipeline.run.process import main; main()"
+
+
+def put(stream: IO[bytes], message: Any) -> None:
+    """Send a message."""
+    frame = pickle.dumps(message)
+    stream.write(LENGTH.pack(len(frame)) + frame)
+    stream.flush()
+
+
+def take(stream: IO[bytes]) -> Any:
+    """The next message.
+
+    Raises:
+        EOFError: the other end is gone.
+    """
+    head = stream.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        raise EOFError
+    frame = stream.read(LENGTH.unpack(head)[0])
+    try:
+        return pickle.loads(frame)  # of our own child or parent
+    except pickle.UnpicklingError as exc:  # cut off
+        raise EOFError from exc
+
+
+def main() -> None:
+    """Work until nobody gives jobs any more."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints must not disturb the answers
+    with suppress(ValueError, AttributeError):
+        # Ctrl-C is the parent's: it says when to stop
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(os.getppid())
+    jobs = sys.stdin.buffer
+    while True:
+        try:
+            task, job = take(jobs)
+        except EOFError:
+            return
+        try:
+            answer = ("done", task(*job))
+        except BaseException as exc:  # what it was is told; the next job may do
+            full = isinstance(exc, OSError) and exc.errno in FULL
+            answer = ("raised", (type(exc).__name__, " ".join(str(exc).split()), full))
+        try:
+            put(answers, answer)
+        except OSError:
+            return
+
+
+def _die_with(parent: int) -> None:
+    """End when the parent is gone, also from the middle of a job that would never end."""
+
+    def watch() -> None:
+        pause = threading.Event()
+        while os.getppid() == parent:
+            pause.wait(2.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
