@@ -121,14 +121,15 @@ class _Hand(threading.Thread):
         share: int,
     ) -> None:
         super().__init__(daemon=True)
-        self._task, self._waiting, self._finished, self._limit, self._stop = task, waiting, finished, limit, stop
+        self._task, self._waiting, self._finished = task, waiting, finished
+        self._limit, self._ending = limit, stop
         self._share = share
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def run(self) -> None:
         try:
-            while not self._stop.is_set():
+            while not self._ending.is_set():
                 try:
                     job, tries = self._waiting.get_nowait()
                 except queue.Empty:
@@ -170,7 +171,7 @@ class _Hand(threading.Thread):
             name, words, _ = answer
             return Ended(job, why=f"unexpected {name}: {words}")
         code = self._buried()
-        if self._stop.is_set():
+        if self._ending.is_set():
             return Ended(job, why="the run was stopped")
         return Ended(job, why=f"its process died ({_death(code)}), twice") if last else None
 
