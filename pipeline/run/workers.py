@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import PurePath
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
+from pipeline.run.pool import each_in_processes
 from pipeline.version import DISTRIBUTION, saccade_version
 
 WAIT_SECONDS = 30.0
@@ -36,22 +35,24 @@ def each(
     *,
     workers: int,
     scheduler: str | None,
+    limit: float | None = None,
 ) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
     """Run ``task(*job)`` for every job and yield (job's slide, its row) as each finishes.
 
-    In this process one by one, or on dask workers. There, no more jobs are handed out than there are threads to work on
-    them, so that a worker which dies (a format library's crash, the kernel's out-of-memory killer) takes only its own
-    slide with it. Where no worker is left for `WAIT_SECONDS`, the slides that are not done fail.
+    In this process one by one (``workers`` of 0); on processes of this machine (`pipeline.run.pool`), where what
+    crashes or takes longer than the ``limit`` takes only its own slide with it; or on a dask scheduler's workers.
+    There, no more jobs are handed out than there are threads to work on them, and where no worker is left for
+    `WAIT_SECONDS`, the slides that are not done fail.
 
     Raises:
         UsageError: no scheduler answers, it has no worker, or one that cannot run our code; also while the jobs run,
             where such a worker joins: nothing else would ever be heard of a job that it gets.
     """
-    if workers == 0 and scheduler is None:
-        yield from ((job[0], task(*job)) for job in jobs)
+    if scheduler is None:
+        yield from _here(task, jobs, workers, limit)
         return
-    with _client(workers, scheduler) as client:
-        watch = _Watch(client, strange=scheduler is not None)
+    with _client(scheduler) as client:
+        watch = _Watch(client)
         watch.look()
         waiting = iter(jobs)
         slides: dict[str, CohortSlide] = {}
@@ -82,16 +83,27 @@ def each(
             yield slide, _failed(slide, "no worker is left: start some and run again, which goes on from here")
 
 
+def _here(
+    task: Callable[..., dict[str, Any]], jobs: Sequence[tuple[Any, ...]], workers: int, limit: float | None
+) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
+    """On this machine."""
+    if workers == 0:
+        yield from ((job[0], task(*job)) for job in jobs)
+        return
+    for ended in each_in_processes(task, jobs, count=workers, limit=limit):
+        slide = ended.job[0]
+        yield slide, ended.answer if ended.why is None else _failed(slide, ended.why)
+
+
 class _Watch:
     """Which workers there are, and whether they can run our code.
 
     Args:
         client: of their scheduler.
-        strange: whether others started them; those that we start are as we are.
     """
 
-    def __init__(self, client: Any, *, strange: bool) -> None:
-        self._client, self._strange = client, strange
+    def __init__(self, client: Any) -> None:
+        self._client = client
         self._known: set[str] = set()
         self._seen = time.monotonic()
 
@@ -103,7 +115,7 @@ class _Watch:
             present = set()
         if present:
             self._seen = time.monotonic()
-        if self._strange and (new := sorted(present - self._known)):
+        if new := sorted(present - self._known):
             ask_all(self._client, new)
         self._known |= present
 
@@ -174,54 +186,23 @@ def _answers(client: Any, question: str, workers: Sequence[str]) -> dict[str, An
 
 
 @contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
-    import dask
-    from distributed import Client, LocalCluster
+def _client(scheduler: str) -> Iterator[Any]:
+    from distributed import Client
 
-    if scheduler is not None:
+    try:
+        # not the default: one that fails to connect would stay it, and all that dask computes later would wait
+        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError) as exc:  # TypeError: an encrypted one, without our certificates
+        raise UsageError(f"no dask scheduler answers at {scheduler}: {exc}") from exc
+    with client:
         try:
-            # not the default: one that fails to connect would stay it, and all that dask computes later would wait
-            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError, TypeError) as exc:  # TypeError: an encrypted one, without our certificates
-            raise UsageError(f"no dask scheduler answers at {scheduler}: {exc}") from exc
-        with client:
-            try:
-                client.wait_for_workers(1, timeout=WAIT_SECONDS)
-            except TimeoutError as exc:
-                raise UsageError(
-                    f"no worker has joined the scheduler {scheduler} within {WAIT_SECONDS:g} s: "
-                    f"start one with `dask worker {scheduler}`"
-                ) from exc
-            yield client
-        return
-    # one death is enough to blame the slide: each worker has only one at a time
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-        try:
-            started = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",  # whatever port is free: None means 8787, which may be taken
-                scheduler_kwargs={"dashboard": False},
-                memory_limit=None,
-                silence_logs="ERROR",
-            )
-        except RuntimeError as exc:  # each worker first runs the script that started it
+            client.wait_for_workers(1, timeout=WAIT_SECONDS)
+        except TimeoutError as exc:
             raise UsageError(
-                f"no worker process could start ({exc}): in a script, call saccade.run under "
-                '`if __name__ == "__main__":`, or give workers=0'
+                f"no worker has joined the scheduler {scheduler} within {WAIT_SECONDS:g} s: "
+                f"start one with `dask worker {scheduler}`"
             ) from exc
-        with started as cluster, Client(cluster, set_as_default=False) as client:
-            client.run(_share_cores, workers)
-            yield client
-
-
-def _share_cores(workers: int) -> None:
-    """Leave each of the workers its part of the cores; only torch would take them all."""
-    if find_spec("torch"):
-        import torch
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+        yield client
 
 
 def _row(slide: CohortSlide, future: Any) -> dict[str, Any]:
@@ -233,8 +214,9 @@ def _row(slide: CohortSlide, future: Any) -> dict[str, Any]:
         return _failed(slide, "the scheduler forgot it: see its log, and run again, which goes on from here")
     exc = future.exception()
     if type(exc).__name__ == "KilledWorker":
-        reason = "out of memory, or a crash in the file's decoder"
-        return _failed(slide, f"its worker died or failed (KilledWorker): {reason}; try it alone with --workers 1")
+        return _failed(
+            slide, "its worker died (KilledWorker), and so did others that tried it; try it alone with --workers 1"
+        )
     told = " ".join(str(exc).split())
     return _failed(slide, f"its worker could not do it ({type(exc).__name__}: {told}); see the worker's log")
 
