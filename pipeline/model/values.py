@@ -15,6 +15,7 @@ from torch import Tensor
 from stages.encoder.card import Precision
 from stages.encoder.feature_store import FeatureKey
 from stages.prediction.predict import Prediction
+from stages.prediction.stopping import Side
 from stages.sampling.designs import Draw
 from stages.sampling.estimate import expectation
 
@@ -232,6 +233,7 @@ class Sampled:
         opened: row-major indices of the regions that were looked into; empty with one level.
         prediction: probabilities with intervals.
         missed: hard bound on the embedding's error, ``1 - sum of the attention that was read``.
+        side: of the threshold, where it was to be decided; else None.
     """
 
     log_attention: Tensor
@@ -241,3 +243,4 @@ class Sampled:
     opened: NDArray[np.int64]
     prediction: Prediction
     missed: float
+    side: Side | None = None

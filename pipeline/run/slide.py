@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -19,14 +19,14 @@ from pipeline.output.attention_map import write_attention_zarr
 from pipeline.output.bags import write_samples_h5
 from pipeline.output.documents import write_json
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit, write_thumbnail
-from pipeline.predict import SlidePrediction, predict_slide
+from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from stages.disk import new_file
 from stages.given_map import find_map
 from stages.overlay.geojson import geojson
 from stages.overlay.picture import draw_overlay
 from stages.pyramid.open import open_pyramid
 
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
 
 
@@ -36,8 +36,10 @@ class RunSettings:
 
     Attributes:
         model: checkpoint path, readable by every worker.
-        samples: patches per slide; with a tolerance, at most.
+        samples: patches per slide; with a tolerance or a decision, at most.
         tolerance: read on until no interval reaches farther than this from its probability.
+        decide, risk, positive: read on until it is settled on which side of a threshold a class lies: see
+            `pipeline.predict.decision_of`.
         scheme: how they are drawn.
         mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
         seed: of the draws; each slide's own seed follows from it and the slide's content.
@@ -51,6 +53,9 @@ class RunSettings:
     model: Path
     samples: int | None = None
     tolerance: float | None = None
+    decide: float | None = None
+    risk: float | None = None
+    positive: str | None = None
     scheme: str | None = None
     mpp: float | None = None
     seed: int = 0
@@ -87,14 +92,16 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     if settings.strict:
         facts.refuse_doubt()
     prior = None if settings.prior is None else find_map(settings.prior, slide.slide_id)
+    decide = decision_of(model.spec, settings.decide, settings.risk, settings.positive)
     parts = {
         "version": RESULTS_VERSION,
         "model": digest,
         "mpp": mpp,
-        "samples": settings.samples if settings.tolerance else settings.samples or model.spec.samples,
+        "samples": settings.samples if settings.tolerance or decide else settings.samples or model.spec.samples,
         "tolerance": settings.tolerance,
         "scheme": settings.scheme or model.spec.scheme,
         "seed": settings.seed,
+        **({} if decide is None else {"decide": asdict(decide)}),
         **({} if prior is None else {"prior": hashlib.sha256(prior.read_bytes()).hexdigest()}),
         # a slide that is read otherwise than its file claims is another slide
         **({"warnings": facts.warnings} if facts.warnings else {}),
@@ -114,6 +121,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         model,
         samples=settings.samples,
         tolerance=settings.tolerance,
+        decide=decide,
         scheme=settings.scheme,
         seed=settings.seed,
         prior=prior,
