@@ -14,7 +14,19 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.exits import INTERRUPTED, ending
-from pipeline.options import MppOption, Overrides, Samples, Seed, StrictOption, Target, Tolerance, Workers
+from pipeline.options import (
+    DecideOption,
+    MppOption,
+    Overrides,
+    PositiveOption,
+    RiskOption,
+    Samples,
+    Seed,
+    StrictOption,
+    Target,
+    Tolerance,
+    Workers,
+)
 from stages.sampling.schemes import choices, in_words
 
 QUIET_SECONDS = 30
@@ -196,6 +208,9 @@ def run(
     model: Annotated[Path, typer.Option(help="What `saccade train` wrote: model.safetensors, or its folder.")],
     samples: Samples = None,
     tolerance: Tolerance = None,
+    decide: DecideOption = None,
+    risk: RiskOption = None,
+    positive: PositiveOption = None,
     scheme: Annotated[
         Scheme | None, typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.")
     ] = None,
@@ -238,6 +253,9 @@ def run(
             out=out,
             samples=samples,
             tolerance=tolerance,
+            decide=decide,
+            risk=risk,
+            positive=positive,
             scheme=scheme,
             mpp=mpp,
             strict=strict,

@@ -91,6 +91,9 @@ def predict(
     *,
     samples: int | None = None,
     tolerance: float | None = None,
+    decide: float | None = None,
+    risk: float | None = None,
+    positive: str | None = None,
     scheme: str | None = None,
     seed: int = 0,
     mpp: float | None = None,
@@ -100,8 +103,12 @@ def predict(
     Args:
         slide: an opened slide, or its path.
         model: a loaded model, or its path.
-        samples: patches to read, with a tolerance at most; default: the model's own number.
+        samples: patches to read, with a tolerance or a decision at most; default: the model's own number.
         tolerance: read on until no interval reaches farther than this from its probability, such as 0.02.
+        decide: read on only until it is settled whether the probability of the ``positive`` class, had every patch been
+            read, lies above or below this, such as 0.5; where ``samples`` end first, it is undecided.
+        risk: with ``decide``, how often a slide may be decided for the wrong side; default: 0.01.
+        positive: with ``decide``, the class; default: of two classes the second.
         scheme: how the patches are drawn, "systematic", "gumbel" or "iid"; default: the model's.
         seed: of the draws; the same seed reads the same patches of the same slide.
         mpp: µm per level-0 pixel of a slide given by its path.
@@ -120,8 +127,8 @@ def predict(
         >>> saccade.predict("slides/even.tif", model, samples=24).probabilities == prediction.probabilities
         True
     """
-    _check_reading(samples, tolerance)
-    from pipeline.predict import check_budget, predict_slide
+    _check_reading(samples, tolerance, decide, risk, positive)
+    from pipeline.predict import check_budget, decision_of, predict_slide
 
     if isinstance(slide, str | PathLike):
         slide = open_slide(slide, mpp=mpp)
@@ -132,7 +139,8 @@ def predict(
     elif model.training:
         raise UsageError("the model is in training mode, where it predicts differently: call model.eval() first")
     check_budget(model.spec, samples=samples, scheme=scheme)
-    return predict_slide(slide, model, samples=samples, tolerance=tolerance, scheme=scheme, seed=seed)
+    chosen = decision_of(model.spec, decide, risk, positive)
+    return predict_slide(slide, model, samples=samples, tolerance=tolerance, decide=chosen, scheme=scheme, seed=seed)
 
 
 @computing()
@@ -143,6 +151,9 @@ def run(
     out: AnyPath,
     samples: int | None = None,
     tolerance: float | None = None,
+    decide: float | None = None,
+    risk: float | None = None,
+    positive: str | None = None,
     scheme: str | None = None,
     mpp: float | None = None,
     strict: bool = False,
@@ -166,6 +177,7 @@ def run(
         out: the folder for predictions.csv, report.html and what belongs to each slide; made where it is missing.
         samples: see `predict`.
         tolerance: see `predict`.
+        decide, risk, positive: see `predict`.
         scheme: see `predict`.
         mpp: µm per level-0 pixel of every slide for which the cohort table gives none.
         strict: refuse slides whose objective or TIFF tags contradict their resolution, instead of a warning.
@@ -194,7 +206,7 @@ def run(
         >>> saccade.run("slides", "model.safetensors", out="results", samples=24).reused
         3
     """
-    _check_reading(samples, tolerance)
+    _check_reading(samples, tolerance, decide, risk, positive)
     if not 0 <= workers <= MOST_WORKERS:
         raise UsageError(f"workers must be from 0 to {MOST_WORKERS}, found {workers}")
     cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
@@ -205,6 +217,9 @@ def run(
         model=Path(model),
         samples=samples,
         tolerance=tolerance,
+        decide=decide,
+        risk=risk,
+        positive=positive,
         scheme=scheme,
         mpp=mpp,
         seed=seed,
@@ -375,8 +390,23 @@ def read_cohort(target: AnyPath, *, label: str = "label", root: AnyPath | None =
     return find_target(Path(target), label=label, root=None if root is None else Path(root))
 
 
-def _check_reading(samples: int | None, tolerance: float | None) -> None:
+def _check_reading(
+    samples: int | None, tolerance: float | None, decide: float | None, risk: float | None, positive: str | None
+) -> None:
     if samples is not None and samples < 1:
         raise UsageError(f"samples must be at least 1, found {samples}")
     if tolerance is not None and not 0 < tolerance <= 1:
         raise UsageError(f"tolerance must lie above 0 and be at most 1, found {tolerance:g}; such as 0.02")
+    if decide is None:
+        for name, value in (("risk", risk), ("positive", positive)):
+            if value is not None:
+                raise UsageError(
+                    f"{name} says nothing without decide: leave it out, or give the threshold, such as 0.5"
+                )
+        return
+    if tolerance is not None:
+        raise UsageError("tolerance and decide each say when to stop reading: give one of them")
+    if not 0 < decide < 1:
+        raise UsageError(f"decide must lie between 0 and 1, found {decide:g}; such as 0.5")
+    if risk is not None and not 0 < risk < 0.5:
+        raise UsageError(f"risk must lie between 0 and 0.5, found {risk:g}; such as 0.01")

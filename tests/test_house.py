@@ -24,7 +24,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "file_cache": (),
         "html": (),
         "torchvision": (),
-        "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate"),
+        "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks"),
         "slide": (
             *(
                 "jpeg",
@@ -84,7 +84,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "context": (),
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build"),
-        "prediction": ("intervals", "predict", "attribution", "interpolation"),
+        "prediction": ("intervals", "predict", "attribution", "interpolation", "stopping"),
         "overlay": ("outlines", "attention_map", "geojson", "picture", "evidence_picture", "gallery"),
     },
     "pipeline": {
@@ -100,6 +100,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "values",
             "reading",
             "regions",
+            "reading_on",
             "slide_model",
             "sampler",
             "frozen",

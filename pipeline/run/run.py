@@ -23,8 +23,8 @@ from pipeline.model.values import ModelSpec
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.slide_folder import GALLERY
-from pipeline.output.table import prediction_columns, write_predictions
-from pipeline.predict import check_budget
+from pipeline.output.table import decision_in_words, prediction_columns, write_predictions
+from pipeline.predict import check_budget, decision_of
 from pipeline.run.slide import RunSettings, process_slide
 from pipeline.run.workers import each
 from stages.disk import new_file
@@ -97,6 +97,7 @@ def run_cohort(
     spec = model.spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
+    decision_of(spec, settings.decide, settings.risk, settings.positive)
     if settings.prior is not None:
         _check_prior(spec, settings.prior)
         settings = replace(settings, prior=settings.prior.resolve())
@@ -215,5 +216,6 @@ def in_words(row: dict[str, Any]) -> str:
     return (
         f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
         f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue), "
-        f"{row['seconds']:.1f} s" + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
+        f"{row['seconds']:.1f} s{decision_in_words(row, before='; ')}"
+        + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
     )
