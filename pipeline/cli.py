@@ -16,6 +16,7 @@ import typer
 from pipeline.exits import INTERRUPTED, ending
 from pipeline.options import (
     DecideOption,
+    LimitOption,
     MppOption,
     Overrides,
     PositiveOption,
@@ -227,7 +228,8 @@ def run(
     device: Annotated[
         str, typer.Option(help="auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.")
     ] = "auto",
-    workers: Workers = 0,
+    workers: Workers = None,
+    limit: LimitOption = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler to use instead.")] = None,
     encoder_weights: Annotated[
         Path | None,
@@ -263,6 +265,7 @@ def run(
             prior=prior,
             device=device,
             workers=workers,
+            limit=limit,
             scheduler=scheduler,
             encoder_weights=encoder_weights,
             features=features,

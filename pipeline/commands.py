@@ -160,7 +160,8 @@ def run(
     seed: int = 0,
     prior: AnyPath | None = None,
     device: str = "auto",
-    workers: int = 0,
+    workers: int | None = None,
+    limit: float | None = None,
     scheduler: str | None = None,
     encoder_weights: AnyPath | None = None,
     features: AnyPath | None = None,
@@ -185,7 +186,9 @@ def run(
         prior: folder of maps `<slide>.npy`, `.png` or `.tif` of where to look, one channel over the whole slide: half
             of each draw goes by them; the estimate stays unbiased whatever they show.
         device: see `load_model`.
-        workers: worker processes; 0 works in this one. From a script, call it under ``if __name__ == "__main__":``.
+        workers: worker processes; 0 works in this one; default: as many as suit the machine, none for a single slide.
+        limit: seconds that one slide may take on a worker before it is ended and fails; default: 20 times what is
+            typical of the others, 10 minutes at least.
         scheduler: address of a dask scheduler, whose workers are used instead.
         encoder_weights: see `load_model`.
         features: folder that keeps what a frozen encoder makes of patches; default: $SACCADE_CACHE, else the user's
@@ -207,7 +210,7 @@ def run(
         3
     """
     _check_reading(samples, tolerance, decide, risk, positive)
-    if not 0 <= workers <= MOST_WORKERS:
+    if workers is not None and not 0 <= workers <= MOST_WORKERS:
         raise UsageError(f"workers must be from 0 to {MOST_WORKERS}, found {workers}")
     cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
     from pipeline.run.run import run_cohort
@@ -230,7 +233,14 @@ def run(
         prior=None if prior is None else Path(prior),
     )
     return run_cohort(
-        cohort, Path(out), settings, workers=workers, scheduler=scheduler, progress=progress, command=command
+        cohort,
+        Path(out),
+        settings,
+        workers=workers,
+        limit=limit,
+        scheduler=scheduler,
+        progress=progress,
+        command=command,
     )
 
 

@@ -120,4 +120,19 @@ PositiveOption = Annotated[
     typer.Option("--positive", help="With --decide: the class; default: of two classes the second."),
 ]
 Seed = Annotated[int, _number("Seed of all that is random: the same seed, the same results.", whole(0, 2**32 - 1))]
-Workers = Annotated[int, _number("Worker processes; 0 works in this one.", whole(0, MOST_WORKERS))]
+Workers = Annotated[
+    int | None,
+    _number(
+        "Worker processes; 0 works in this one; default: as many as there are cores and memory for.",
+        whole(0, MOST_WORKERS),
+    ),
+]
+LimitOption = Annotated[
+    float | None,
+    _number(
+        "Seconds that one slide may take before it is ended and fails; default: 20 times what is typical of the "
+        "others, 10 minutes at least.",
+        number(0.1, such_as="600"),
+        "--limit",
+    ),
+]

@@ -130,7 +130,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
         ),
         "report": ("cohort_gallery", "report"),
-        "run": ("process", "pool", "workers", "artefacts", "slide", "run"),
+        "run": ("interrupt", "process", "pool", "workers", "artefacts", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "encoders": (),

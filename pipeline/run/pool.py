@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -89,8 +89,9 @@ def each_in_processes(
         waiting.put((job, 1))
         total += 1
     finished: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
-    stop, allowed = stop or threading.Event(), Limit(limit)
-    hands = [_Hand(task, waiting, finished, allowed, stop, share=count) for _ in range(min(count, total))]
+    allowed, over = Limit(limit), threading.Event()
+    enough = (over,) if stop is None else (over, stop)
+    hands = [_Hand(task, waiting, finished, allowed, enough, share=count) for _ in range(min(count, total))]
     try:
         for hand in hands:
             hand.start()
@@ -102,7 +103,7 @@ def each_in_processes(
             else:
                 yield ended
     finally:  # also where nobody wants the rest
-        stop.set()
+        over.set()
         for hand in hands:
             hand.end()
 
@@ -116,20 +117,20 @@ class _Hand(threading.Thread):
         waiting: queue.SimpleQueue[tuple[tuple[Any, ...], int]],
         finished: queue.SimpleQueue[Ended | None],
         limit: Limit,
-        stop: threading.Event,
+        enough: Sequence[threading.Event],
         *,
         share: int,
     ) -> None:
         super().__init__(daemon=True)
         self._task, self._waiting, self._finished = task, waiting, finished
-        self._limit, self._ending = limit, stop
+        self._limit, self._enough = limit, enough
         self._share = share
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def run(self) -> None:
         try:
-            while not self._ending.is_set():
+            while not self._stopped():
                 try:
                     job, tries = self._waiting.get_nowait()
                 except queue.Empty:
@@ -143,6 +144,9 @@ class _Hand(threading.Thread):
             if self._process is not None:
                 self._buried()
             self._finished.put(None)
+
+    def _stopped(self) -> bool:
+        return any(event.is_set() for event in self._enough)
 
     def end(self) -> None:
         """End the process, whatever it is doing; by another thread."""
@@ -171,7 +175,7 @@ class _Hand(threading.Thread):
             name, words, _ = answer
             return Ended(job, why=f"unexpected {name}: {words}")
         code = self._buried()
-        if self._ending.is_set():
+        if self._stopped():
             return Ended(job, why="the run was stopped")
         return Ended(job, why=f"its process died ({_death(code)}), twice") if last else None
 

@@ -25,8 +25,9 @@ from pipeline.output.run_record import write_run
 from pipeline.output.slide_folder import GALLERY
 from pipeline.output.table import decision_in_words, prediction_columns, write_predictions
 from pipeline.predict import check_budget, decision_of
+from pipeline.run.interrupt import finishing
 from pipeline.run.slide import RunSettings, process_slide
-from pipeline.run.workers import each
+from pipeline.run.workers import each, suited
 from stages.disk import new_file
 from stages.html import table
 from stages.prediction.intervals import stated
@@ -75,7 +76,8 @@ def run_cohort(
     out: Path,
     settings: RunSettings,
     *,
-    workers: int = 0,
+    workers: int | None = 0,
+    limit: float | None = None,
     scheduler: str | None = None,
     progress: Progress | None = None,
     command: Sequence[str] = (),
@@ -92,6 +94,8 @@ def run_cohort(
     # a device that is not here may be where the scheduler's workers are; ours load the model themselves
     if scheduler is None:
         find_device(settings.device)
+    if workers is None:
+        workers = suited(len(cohort.slides), device=find_device(settings.device).type if scheduler is None else "cpu")
     device = "cpu" if workers or scheduler else settings.device
     model = load_model(settings.model, device=device, encoder_weights=settings.encoder_weights)
     spec = model.spec
@@ -108,15 +112,20 @@ def run_cohort(
     rows: dict[str, dict[str, Any]] = {}
     reused = 0
     jobs = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
-    for slide, row in each(process_slide, jobs, workers=workers, scheduler=scheduler):
-        earlier = bool(row.pop("reused", False))
-        reused += earlier
-        rows[slide.slide_id] = row
-        if progress:
-            words = f"{in_words(row)}{' (done earlier)' if earlier else ''}"
-            progress(len(rows), len(jobs), f"{slide.slide_id}: {words}")
-    ordered = [rows[slide.slide_id] for slide in cohort.slides]
-    return _finish(cohort, out, ordered, model, reused, settings, started, command)
+    with finishing() as stop:
+        for slide, row in each(process_slide, jobs, workers=workers, scheduler=scheduler, limit=limit, stop=stop):
+            earlier = bool(row.pop("reused", False))
+            reused += earlier
+            rows[slide.slide_id] = row
+            if progress:
+                words = f"{in_words(row)}{' (done earlier)' if earlier else ''}"
+                progress(len(rows), len(jobs), f"{slide.slide_id}: {words}")
+    done = replace(cohort, slides=tuple(slide for slide in cohort.slides if slide.slide_id in rows))
+    ordered = [rows[slide.slide_id] for slide in done.slides]
+    summary = _finish(done, out, ordered, model, reused, settings, started, command)
+    if stop.is_set():
+        raise KeyboardInterrupt
+    return summary
 
 
 def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,29 @@ CONNECT_SECONDS = 10.0
 """For a scheduler's answer to the first word."""
 LOOK_SECONDS = 1.0
 """Between looks at which workers there are, while all are at work."""
+MOST_SUITED, WORKER_BYTES = 8, 3 * 2**29
+"""Workers at most where nobody says how many, and memory that one may come to."""
+
+
+def suited(slides: int, *, device: str) -> int:
+    """How many workers suit so many slides on this machine: as many as there are cores and memory for, 0 for one slide,
+    which is worked on in this process, and 1 where a GPU computes."""
+    if slides < 2:
+        return 0
+    if device.startswith(("cuda", "mps")):
+        return 1
+    memory = _available_bytes()
+    room = MOST_SUITED if memory is None else max(1, memory // WORKER_BYTES)
+    return min(slides, os.cpu_count() or 1, MOST_SUITED, room)
+
+
+def _available_bytes() -> int | None:
+    """Memory that is free to take; None where the system does not say."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
 
 # Asked as text: a function of ours could not even be received where our packages are not the ones that Python finds.
 _WHERE = (
@@ -36,6 +61,7 @@ def each(
     workers: int,
     scheduler: str | None,
     limit: float | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
     """Run ``task(*job)`` for every job and yield (job's slide, its row) as each finishes.
 
@@ -48,8 +74,9 @@ def each(
         UsageError: no scheduler answers, it has no worker, or one that cannot run our code; also while the jobs run,
             where such a worker joins: nothing else would ever be heard of a job that it gets.
     """
+    stop = stop or threading.Event()
     if scheduler is None:
-        yield from _here(task, jobs, workers, limit)
+        yield from _here(task, jobs, workers, limit, stop)
         return
     with _client(scheduler) as client:
         watch = _Watch(client)
@@ -59,7 +86,7 @@ def each(
         finished: SimpleQueue[Any] = SimpleQueue()
 
         def hand_out() -> None:
-            job = next(waiting, None)
+            job = None if stop.is_set() else next(waiting, None)
             if job is not None:
                 future = client.submit(task, *job, pure=False)
                 slides[future.key] = job[0]
@@ -79,18 +106,25 @@ def each(
             yield slide, _row(slide, future)
             future.release()
             hand_out()
-        for slide in [*slides.values(), *(job[0] for job in waiting)]:
+        for slide in [] if stop.is_set() else [*slides.values(), *(job[0] for job in waiting)]:
             yield slide, _failed(slide, "no worker is left: start some and run again, which goes on from here")
 
 
 def _here(
-    task: Callable[..., dict[str, Any]], jobs: Sequence[tuple[Any, ...]], workers: int, limit: float | None
+    task: Callable[..., dict[str, Any]],
+    jobs: Sequence[tuple[Any, ...]],
+    workers: int,
+    limit: float | None,
+    stop: threading.Event,
 ) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
     """On this machine."""
     if workers == 0:
-        yield from ((job[0], task(*job)) for job in jobs)
+        for job in jobs:
+            if stop.is_set():
+                return
+            yield job[0], task(*job)
         return
-    for ended in each_in_processes(task, jobs, count=workers, limit=limit):
+    for ended in each_in_processes(task, jobs, count=workers, limit=limit, stop=stop):
         slide = ended.job[0]
         yield slide, ended.answer if ended.why is None else _failed(slide, ended.why)
 
