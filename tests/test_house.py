@@ -81,6 +81,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
             *("tuned", "feature_table", "feature_store"),
         ),
+        "prior": (),
         "context": (),
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build"),

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.device import check_device
 from pipeline.errors import UsageError
-from stages.encoder.registry import is_known, unknown
+from stages.encoder.registry import is_exported, is_known, unknown
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, in_words, listed
 
 COARSEST_PX = 8
@@ -170,8 +170,18 @@ class AttentionConfig(_Section):
         default=None,
         strict=False,
         description="Folder, relative to this file, of maps <slide>.npy, .png or .tif that somebody else made, one "
-        "channel over the whole slide: half of each draw goes by them, the rest by attention. What is estimated stays "
-        "the same whatever they show; unset: attention alone.",
+        "channel over the whole slide, or an .onnx segmentation network that makes them of the thumbnail: half of each "
+        "draw goes by them, the rest by attention. What is estimated stays the same whatever they show; unset: "
+        "attention alone.",
+    )
+    prior_mpp: float | None = Field(
+        default=None,
+        gt=0,
+        description="Micrometres per pixel of the thumbnail that such a network is given; unset: what "
+        "NETWORK.onnx.json says, else attention_mpp.",
+    )
+    prior_channel: int | None = Field(
+        default=None, ge=0, description="Its channel that shows where to look, from 0; unset: its only one."
     )
 
     @field_validator("context")
@@ -526,6 +536,10 @@ class Config(_Section):
             raise ValueError(
                 "sampling.control_variate needs attention.kind: learned and no attention.inner_mpp; switch one off"
             )
+        network = self.attention.prior is not None and is_exported(str(self.attention.prior))
+        for name in ("prior_mpp", "prior_channel"):
+            if getattr(self.attention, name) is not None and not network:
+                raise ValueError(f"attention.{name} is for an .onnx network as attention.prior; leave it out")
         if self.attention.prior is not None and (inner is not None or self.model.kind == "exhaustive"):
             raise ValueError(
                 "attention.prior says which cells to draw: leave attention.inner_mpp out and use model.kind: sampled"

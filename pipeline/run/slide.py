@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,9 +20,9 @@ from pipeline.output.documents import write_json
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit, write_thumbnail
 from pipeline.predict import SlidePrediction, predict_slide
 from stages.disk import new_file
-from stages.given_map import find_map
 from stages.overlay.geojson import geojson
 from stages.overlay.picture import draw_overlay
+from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
 
 RESULTS_VERSION = 3
@@ -42,7 +41,7 @@ class RunSettings:
         mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
         seed: of the draws; each slide's own seed follows from it and the slide's content.
         device: "auto" is a GPU where the worker has one.
-        prior: folder of maps by which half of each draw goes, one a slide.
+        prior: what half of each draw goes by: a folder of maps, one a slide, or a network that makes them.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
         features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
@@ -58,7 +57,7 @@ class RunSettings:
     strict: bool = False
     encoder_weights: Path | None = None
     features: Path | None = None
-    prior: Path | None = None
+    prior: Prior | None = None
 
 
 def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     facts = opened.facts
     if settings.strict:
         facts.refuse_doubt()
-    prior = None if settings.prior is None else find_map(settings.prior, slide.slide_id)
+    prior = None if settings.prior is None else settings.prior.of(slide.slide_id)
     parts = {
         "version": RESULTS_VERSION,
         "model": digest,
@@ -95,7 +94,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         "tolerance": settings.tolerance,
         "scheme": settings.scheme or model.spec.scheme,
         "seed": settings.seed,
-        **({} if prior is None else {"prior": hashlib.sha256(prior.read_bytes()).hexdigest()}),
+        **({} if prior is None else {"prior": prior.digest()}),
         # a slide that is read otherwise than its file claims is another slide
         **({"warnings": facts.warnings} if facts.warnings else {}),
     }
