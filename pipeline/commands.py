@@ -110,7 +110,9 @@ def predict(
         scheme: how the patches are drawn, "systematic", "gumbel" or "iid"; default: the model's.
         seed: of the draws; the same seed reads the same patches of the same slide.
         mpp: µm per level-0 pixel of a slide given by its path.
-        prior, prior_mpp, prior_channel: see `run`; also one map, of this slide.
+        prior: see `run`; also one map, of this slide.
+        prior_mpp: see `run`.
+        prior_channel: see `run`.
 
     Raises:
         SlideError: the slide cannot be read, or its resolution is unknown or too coarse for the model.

@@ -136,28 +136,33 @@ class AttentionConfig(_Section):
         default=2.0,
         ge=1,
         le=16,
-        description="How many times the coarse patches are enlarged for the encoder, which sees little in a few "
-        "pixels; costs its square in time. Encoders of one size are always given that.",
+        description="With kind: encoder, how many times the coarse patches are enlarged for it, which sees little in a "
+        "few pixels; costs its square in time. Encoders of one size are always given that.",
     )
     context: tuple[int, ...] = Field(
         default=(3, 5, 7),
         min_length=1,
         strict=False,
-        description="Sides, in cells, of the squares around a cell that its features are averaged over: a lesion is "
-        "told by cells that lie together. Odd; members of the ensemble take turns with them.",
+        description="With kind: encoder, sides, in cells, of the squares around a cell that its features are averaged "
+        "over: a lesion is told by cells that lie together. Odd; members of the ensemble take turns with them.",
     )
     against: tuple[Literal["slide", "cohort"], ...] = Field(
         default=("slide", "cohort"),
         min_length=1,
         strict=False,
-        description="What a cell's coarse features are compared with: slide, whose own mean and spread are taken out, "
-        "since stain moves all of a slide's features; cohort, since a lesion that fills its slide is the slide's mean. "
-        "Of both, members of the ensemble take turns.",
+        description="With kind: encoder, what a cell's coarse features are compared with: slide, whose own mean and "
+        "spread are taken out, since stain moves all of a slide's features; cohort, since a lesion that fills its "
+        "slide is the slide's mean. Of both, members of the ensemble take turns.",
     )
     components: int = Field(
-        default=128, ge=2, le=4096, description="Directions of the coarse features that are looked at: the most varied."
+        default=128,
+        ge=2,
+        le=4096,
+        description="Directions of the coarse features that are looked at, with kind: encoder: the most varied.",
     )
-    fine_components: int = Field(default=32, ge=2, le=4096, description="The same of the patches' features.")
+    fine_components: int = Field(
+        default=32, ge=2, le=4096, description="The same of the patches' features, with kind: encoder."
+    )
     uniform: float = Field(
         default=0.25,
         gt=0,
@@ -285,7 +290,12 @@ class EncoderConfig(_Section):
             raise ValueError(f"{unknown(value)}; or small, which learns with attention.kind: learned")
         return value
 
-    dim: int = Field(default=64, ge=2, le=65_536, description="Length of the unit feature vector that the head reads.")
+    dim: int = Field(
+        default=64,
+        ge=2,
+        le=65_536,
+        description="Length of the unit feature vector of an encoder that learns; a frozen one has its own.",
+    )
     weights: Path | None = Field(
         default=None,
         strict=False,
@@ -350,7 +360,7 @@ class TrainingConfig(_Section):
         default=0.1,
         gt=0,
         le=1000,
-        description="Step size of the attention net as a share of learning_rate: it starts warm and moves with care.",
+        description="Step size of a learned attention as a share of learning_rate: it starts warm and moves with care.",
     )
     warm_up: int = Field(
         default=4,
