@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError
 from pipeline.output.folder import prepare_output
+from pipeline.run.interrupt import finishing
+from pipeline.run.process import alive, telling
+from pipeline.run.workers import each, suited
 from stages.html import table
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
@@ -79,7 +82,13 @@ class CacheSummary:
 
 
 def cache_cohort(
-    cohort: Cohort, out: Path, settings: CacheSettings | None = None, *, progress: CacheProgress | None = None
+    cohort: Cohort,
+    out: Path,
+    settings: CacheSettings | None = None,
+    *,
+    workers: int | None = 0,
+    limit: float | None = None,
+    progress: CacheProgress | None = None,
 ) -> CacheSummary:
     """Write every slide's pyramid to ``out/<slide_id>.ome.zarr``; those that are there and whole are kept.
 
@@ -89,6 +98,8 @@ def cache_cohort(
         cohort: the slides.
         out: the folder for the pyramids.
         settings: what is made; the defaults where None.
+        workers: processes; 0 works in this one, None is as many as suit the machine.
+        limit: see `pipeline.run.workers.each`.
         progress: told of all that happens.
 
     Returns:
@@ -102,22 +113,29 @@ def cache_cohort(
         raise UsageError("--ngff 0.4 is for programs that do not know our JPEG chunks: leave --profile native out")
     prepare_output(out, names=())  # a pyramid says itself whether it is ours
 
-    def cache(slide: CohortSlide) -> str:
-        opened, target = open_pyramid(slide.path, mpp=slide.mpp), settings.place(out, slide)
-        if settings.strict:
-            opened.facts.refuse_doubt()
-        clock = _Clock(slide.slide_id, progress)
-        if settings.ngff == "0.4":
-            export_ngff04(opened, target, everything=settings.everything, progress=clock)
-        else:
-            cache_pyramid(opened, target, profile=settings.profile, everything=settings.everything, progress=clock)
-        return f"{target}{clock.summary()}" + "".join(f"; warning: {doubt}" for doubt in opened.facts.doubts)
+    return _each(cohort, _cache, (out.resolve(), settings), progress, workers=workers, limit=limit)
 
-    return _each(cohort, cache, progress)
+
+def _cache(slide: CohortSlide, out: Path, settings: CacheSettings) -> str:
+    opened, target = open_pyramid(slide.path, mpp=slide.mpp), settings.place(out, slide)
+    if settings.strict:
+        opened.facts.refuse_doubt()
+    clock = _Clock(slide.slide_id)
+    if settings.ngff == "0.4":
+        export_ngff04(opened, target, everything=settings.everything, progress=clock)
+    else:
+        cache_pyramid(opened, target, profile=settings.profile, everything=settings.everything, progress=clock)
+    return f"{target}{clock.summary()}" + "".join(f"; warning: {doubt}" for doubt in opened.facts.doubts)
 
 
 def verify_cohort(
-    cohort: Cohort, out: Path, settings: CacheSettings | None = None, *, progress: CacheProgress | None = None
+    cohort: Cohort,
+    out: Path,
+    settings: CacheSettings | None = None,
+    *,
+    workers: int | None = 0,
+    limit: float | None = None,
+    progress: CacheProgress | None = None,
 ) -> CacheSummary:
     """Read every chunk of every slide's pyramid in ``out``, and nothing else; writes nothing.
 
@@ -133,51 +151,78 @@ def verify_cohort(
             "--verify reads pyramids that we read ourselves; --ngff 0.4 is an export: leave one of them out"
         )
 
-    def verify(slide: CohortSlide) -> str:
-        target = settings.place(out, slide)
-        if not target.is_dir():
-            raise SlideError(f"there is no pyramid {target}: make it with `saccade cache`")
-        clock = _Clock(slide.slide_id, progress)
-        damage = verify_pyramid(target, progress=lambda done, total: clock(done, total, 0))
-        if damage:
-            more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
-            raise SlideError(f"{target} is damaged: {damage[0]}{more}; {REMEDY}")
-        pyramid, original = open_pyramid(target).facts, open_pyramid(slide.path).facts
-        if pyramid.fingerprint != original.fingerprint:
-            raise SlideError(f"{target} was made of other content than {slide.path} has: run `saccade cache` again")
-        return f"{target}: every chunk is as it was written, {pyramid.file_bytes / 1e6:.1f} MB"
-
-    return _each(cohort, verify, progress)
+    return _each(cohort, _verify, (out.resolve(), settings), progress, workers=workers, limit=limit)
 
 
-def _each(cohort: Cohort, work: Callable[[CohortSlide], str], progress: CacheProgress | None) -> CacheSummary:
+def _verify(slide: CohortSlide, out: Path, settings: CacheSettings) -> str:
+    target = settings.place(out, slide)
+    if not target.is_dir():
+        raise SlideError(f"there is no pyramid {target}: make it with `saccade cache`")
+    clock = _Clock(slide.slide_id)
+    damage = verify_pyramid(target, progress=lambda done, total: clock(done, total, 0))
+    if damage:
+        more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
+        raise SlideError(f"{target} is damaged: {damage[0]}{more}; {REMEDY}")
+    pyramid, original = open_pyramid(target).facts, open_pyramid(slide.path).facts
+    if pyramid.fingerprint != original.fingerprint:
+        raise SlideError(f"{target} was made of other content than {slide.path} has: run `saccade cache` again")
+    return f"{target}: every chunk is as it was written, {pyramid.file_bytes / 1e6:.1f} MB"
+
+
+def _each(
+    cohort: Cohort,
+    work: Callable[[CohortSlide, Path, CacheSettings], str],
+    given: tuple[Path, CacheSettings],
+    progress: CacheProgress | None,
+    *,
+    workers: int | None,
+    limit: float | None,
+) -> CacheSummary:
     """Do every slide, up to one that finds the disk full."""
-    errors, total = {}, len(cohort.slides)
-    for number, slide in enumerate(cohort.slides, 1):
+    errors, total, done = {}, len(cohort.slides), set()
+    if workers is None:
+        workers = suited(total, device="cpu")
+    jobs = [(slide, work, *given) for slide in cohort.slides]
+    with finishing() as stop, telling(None if progress is None else progress.within) as said:
         full = False
-        try:
-            if slide.problem:
-                raise ValueError(slide.problem)
-            line = f"{slide.slide_id}: {work(slide)}"
-        except Exception as exc:
-            full = isinstance(exc, FullDiskError)
-            errors[slide.slide_id] = str(exc)
-            line = f"{slide.slide_id}: failed: {exc}"
-        if full and number < total:
-            errors |= {untried.slide_id: "not tried: the disk is full" for untried in cohort.slides[number:]}
-            line += f"; the other {total - number} slides were not tried"
-        if progress:
-            progress(number, total, line)
-        if full:
-            break
+        for slide, row in each(_row, jobs, workers=workers, scheduler=None, limit=limit, stop=stop, said=said):
+            done.add(slide.slide_id)
+            failed = row["status"] != "ok"
+            line = f"{slide.slide_id}: {'failed: ' if failed else ''}{row['error'] if failed else row['line']}"
+            if failed:
+                errors[slide.slide_id] = row["error"]
+            if row.get("full") and not full:
+                full = True
+                stop.set()
+                if len(done) < total:
+                    line += f"; the other {total - len(done)} slides were not tried"
+            if progress:
+                progress(len(done), total, line)
+    if full:
+        untried = (slide.slide_id for slide in cohort.slides if slide.slide_id not in done)
+        errors |= dict.fromkeys(untried, "not tried: the disk is full")
+    elif stop.is_set():
+        raise KeyboardInterrupt
     return CacheSummary(total, errors)
+
+
+def _row(
+    slide: CohortSlide, work: Callable[[CohortSlide, Path, CacheSettings], str], out: Path, settings: CacheSettings
+) -> dict[str, Any]:
+    """What became of a slide: the one place where its exceptions end."""
+    try:
+        if slide.problem:
+            raise ValueError(slide.problem)
+        return {"status": "ok", "line": work(slide, out, settings)}
+    except Exception as exc:
+        return {"status": "failed", "error": str(exc), "full": isinstance(exc, FullDiskError)}
 
 
 class _Clock:
     """Tells how fast one slide is copied."""
 
-    def __init__(self, slide_id: str, progress: CacheProgress | None) -> None:
-        self._slide_id, self._progress = slide_id, progress
+    def __init__(self, slide_id: str) -> None:
+        self._slide_id = slide_id
         self._started = time.monotonic()
         self._written = 0
 
@@ -185,10 +230,10 @@ class _Clock:
         """See `stages.pyramid.format.Progress`."""
         self._written = written
         passed = time.monotonic() - self._started
-        if self._progress and 0 < done < total:
+        if 0 < done < total:
             left = round(passed * (total - done) / done)
             rate = f"{written / 1e6 / passed:.0f} MB/s, " if written else ""
-            self._progress.within(f"{self._slide_id}: {done / total:.0%}, {rate}{left // 60}:{left % 60:02d} left")
+            alive(f"{self._slide_id}: {done / total:.0%}, {rate}{left // 60}:{left % 60:02d} left")
 
     def summary(self) -> str:
         """How much was written, and how fast."""

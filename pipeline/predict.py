@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from stages.prediction.attribution import Attribution, attribute
 from stages.prediction.interpolation import cell_looks, interpolate
 from stages.prediction.intervals import stated
 from stages.prediction.stopping import RISK, Decide, Side
+from stages.prior import Prior
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
@@ -269,6 +269,20 @@ def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) ->
         raise UsageError(f"--samples {samples}: {scheme} tells no interval beyond {most}; use --scheme {DEFAULT}")
 
 
+def check_prior(spec: ModelSpec, prior: Prior) -> None:
+    """Refuse what says where to look and will not do for a model, or for any slide.
+
+    Raises:
+        UsageError: the model draws no cells by themselves, or see `Prior.check`.
+    """
+    if spec.exhaustive or spec.inner_mpp is not None:
+        raise UsageError("--prior says which cells to draw, and this model draws none by themselves: leave it out")
+    try:
+        prior.check()
+    except (ValueError, ImportError) as exc:
+        raise UsageError(f"--prior: {exc}") from exc
+
+
 def predict_slide(
     slide: Slide,
     model: SlideModel,
@@ -278,7 +292,7 @@ def predict_slide(
     decide: Decide | None = None,
     scheme: str | None = None,
     seed: int = 0,
-    prior: Path | None = None,
+    prior: Prior | None = None,
 ) -> SlidePrediction:
     """Predict an opened slide; equal slides, models and arguments give equal results.
 
@@ -287,7 +301,7 @@ def predict_slide(
         model: in evaluation mode.
         samples, tolerance, decide, scheme: see `SlideModel.sample`; None means the model's own.
         seed: of the draws, together with the slide's content.
-        prior: a map of the slide by which half of the draw goes: see `look_at`.
+        prior: what half of the draw goes by: see `look_at`.
 
     Raises:
         SlideError, NoTissueError, MapError: see `look_at`.

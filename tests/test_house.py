@@ -81,6 +81,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
             *("tuned", "feature_table", "feature_store"),
         ),
+        "prior": (),
         "context": (),
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build"),
@@ -92,7 +93,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "device": (),
         "version": (),
         "shipped": (),
-        "config": ("sections", "wording", "loading"),
+        "config": (
+            *("section", "cohort", "view", "attention", "sampling", "encoder", "model", "training", "augmentation"),
+            *("reading", "sections", "wording", "loading"),
+        ),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
         "model": (

@@ -70,6 +70,7 @@ def each_in_processes(
     count: int,
     limit: float | None = None,
     stop: threading.Event | None = None,
+    said: Callable[[str], None] | None = None,
 ) -> Iterator[Ended]:
     """Run ``task(*job)`` for every job on ``count`` processes and yield how each ended, as it does.
 
@@ -80,8 +81,10 @@ def each_in_processes(
         task: known to the workers by its name.
         jobs: its arguments, which pickle.
         count: processes.
-        limit: seconds for each job; None: by what the others took, see `Limit`.
+        limit: seconds for each job, since its process last told how far it is; None: by what the others took, see
+            `Limit`.
         stop: once set, no more jobs are begun; those in flight are finished.
+        said: told how far jobs are, by threads.
     """
     waiting: queue.SimpleQueue[tuple[tuple[Any, ...], int]] = queue.SimpleQueue()
     total = 0
@@ -91,7 +94,10 @@ def each_in_processes(
     finished: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
     allowed, over = Limit(limit), threading.Event()
     enough = (over,) if stop is None else (over, stop)
-    hands = [_Hand(task, waiting, finished, allowed, enough, share=count) for _ in range(min(count, total))]
+    hands = [
+        _Hand(task, waiting, finished, allowed, enough, said or (lambda line: None), share=count)
+        for _ in range(min(count, total))
+    ]
     try:
         for hand in hands:
             hand.start()
@@ -118,12 +124,13 @@ class _Hand(threading.Thread):
         finished: queue.SimpleQueue[Ended | None],
         limit: Limit,
         enough: Sequence[threading.Event],
+        said: Callable[[str], None],
         *,
         share: int,
     ) -> None:
         super().__init__(daemon=True)
         self._task, self._waiting, self._finished = task, waiting, finished
-        self._limit, self._enough = limit, enough
+        self._limit, self._enough, self._said = limit, enough, said
         self._share = share
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -162,7 +169,11 @@ class _Hand(threading.Thread):
             process = self._ready()
             assert process.stdin is not None
             put(process.stdin, (self._task, job))
-            kind, answer = self._answers.get(timeout=limit)
+            while True:
+                kind, answer = self._answers.get(timeout=limit)
+                if kind != "said":
+                    break
+                self._said(answer)
         except queue.Empty:
             self._buried()
             return Ended(job, why=f"it took longer than {_seconds(limit)}, the limit for one slide, and was ended")

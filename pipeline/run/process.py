@@ -13,7 +13,9 @@ import signal
 import struct
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import IO, Any
 
 from stages.disk import FULL
@@ -45,9 +47,31 @@ def take(stream: IO[bytes]) -> Any:
         raise EOFError from exc
 
 
+_tell: Callable[[str], None] | None = None
+
+
+def alive(line: str) -> None:
+    """Tell whoever gave the job, in this process or in its parent, how far it is: it is not ended while it tells."""
+    if _tell is not None:
+        _tell(line)
+
+
+@contextmanager
+def telling(listener: Callable[[str], None] | None) -> Iterator[Callable[[str], None] | None]:
+    """Have jobs of this process tell a listener, and yield it, so that those of others may, too."""
+    global _tell
+    before, _tell = _tell, listener
+    try:
+        yield listener
+    finally:
+        _tell = before
+
+
 def main() -> None:
     """Work until nobody gives jobs any more."""
+    global _tell
     answers = os.fdopen(os.dup(1), "wb")
+    _tell = partial(_say, answers)
     os.dup2(2, 1)  # whatever prints must not disturb the answers
     with suppress(ValueError, AttributeError):
         # Ctrl-C is the parent's: it says when to stop
@@ -68,6 +92,10 @@ def main() -> None:
             put(answers, answer)
         except OSError:
             return
+
+
+def _say(stream: IO[bytes], line: str) -> None:
+    put(stream, ("said", line))
 
 
 def _die_with(parent: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, wr
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.run.artefacts import evidence_of, write_artefacts
 from pipeline.words import tell
-from stages.given_map import find_map
+from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
 
 RESULTS_VERSION = 4
@@ -41,7 +40,7 @@ class RunSettings:
         mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
         seed: of the draws; each slide's own seed follows from it and the slide's content.
         device: "auto" is a GPU where the worker has one.
-        prior: folder of maps by which half of each draw goes, one a slide.
+        prior: what half of each draw goes by: a folder of maps, one a slide, or a network that makes them.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
         features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
@@ -60,7 +59,7 @@ class RunSettings:
     strict: bool = False
     encoder_weights: Path | None = None
     features: Path | None = None
-    prior: Path | None = None
+    prior: Prior | None = None
 
 
 def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
@@ -89,7 +88,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     facts = opened.facts
     if settings.strict:
         facts.refuse_doubt()
-    prior = None if settings.prior is None else find_map(settings.prior, slide.slide_id)
+    prior = None if settings.prior is None else settings.prior.of(slide.slide_id)
     decide = decision_of(model.spec, settings.decide, settings.risk, settings.positive)
     parts = {
         "version": RESULTS_VERSION,
@@ -100,7 +99,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         "scheme": settings.scheme or model.spec.scheme,
         "seed": settings.seed,
         **({} if decide is None else {"decide": asdict(decide)}),
-        **({} if prior is None else {"prior": hashlib.sha256(prior.read_bytes()).hexdigest()}),
+        **({} if prior is None else {"prior": prior.digest()}),
         # a slide that is read otherwise than its file claims is another slide
         **({"warnings": facts.warnings} if facts.warnings else {}),
     }

@@ -62,6 +62,7 @@ def each(
     scheduler: str | None,
     limit: float | None = None,
     stop: threading.Event | None = None,
+    said: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
     """Run ``task(*job)`` for every job and yield (job's slide, its row) as each finishes.
 
@@ -76,7 +77,7 @@ def each(
     """
     stop = stop or threading.Event()
     if scheduler is None:
-        yield from _here(task, jobs, workers, limit, stop)
+        yield from _here(task, jobs, workers, limit, stop, said)
         return
     with _client(scheduler) as client:
         watch = _Watch(client)
@@ -116,6 +117,7 @@ def _here(
     workers: int,
     limit: float | None,
     stop: threading.Event,
+    said: Callable[[str], None] | None,
 ) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
     """On this machine."""
     if workers == 0:
@@ -124,7 +126,7 @@ def _here(
                 return
             yield job[0], task(*job)
         return
-    for ended in each_in_processes(task, jobs, count=workers, limit=limit, stop=stop):
+    for ended in each_in_processes(task, jobs, count=workers, limit=limit, stop=stop, said=said):
         slide = ended.job[0]
         yield slide, ended.answer if ended.why is None else _failed(slide, ended.why)
 
