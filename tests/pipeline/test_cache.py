@@ -82,7 +82,7 @@ def test_a_full_disk_ends_the_run_with_one_line(slides: Path, small_disk: Path) 
     """What there was room for is whole, and the slides after are not tried in vain."""
     for number in range(3):
         shutil.copy(slides / "plain.tif", slides / f"z{number}.tif")
-    done = saccade("cache", slides, "--out", small_disk)
+    done = saccade("cache", slides, "--out", small_disk, "--workers", "0")
     assert done.returncode == 1
     assert done.stderr.count("the disk is full") == 1
     assert "plain: failed: " in done.stderr
