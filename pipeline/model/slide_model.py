@@ -342,7 +342,7 @@ class SlideModel(nn.Module):
         """Logits (B, C), what each patch adds to them (B, N, C), and contrasts times attention (B, H, N)."""
         assert drawn.draw.contrasts is not None, "the draw must be judged"
         attention = drawn.log_attention.double().exp().gather(1, drawn.draw.cells)
-        said = drawn.say(features)
+        said = drawn.say(features).double()  # parts of a sum are told, and have to add up
         return drawn.logits(said).mean(1), said.mean(2), drawn.draw.contrasts * attention.unsqueeze(1)
 
     def _stages(self, drawn: PlacedDraw) -> Stages | None:
