@@ -139,7 +139,7 @@ def predict(
     elif model.training:
         raise UsageError("the model is in training mode, where it predicts differently: call model.eval() first")
     check_budget(model.spec, samples=samples, scheme=scheme)
-    chosen = decision_of(model.spec, decide, risk, positive)
+    chosen = decision_of(model.spec, decide, risk, positive, samples=samples)
     return predict_slide(slide, model, samples=samples, tolerance=tolerance, decide=chosen, scheme=scheme, seed=seed)
 
 

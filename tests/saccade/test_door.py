@@ -138,6 +138,10 @@ def test_predict_takes_what_was_opened_and_loaded(examples: Path) -> None:
         ({"decide": 0.5, "tolerance": 0.1}, "tolerance and decide each say when to stop reading: give one of them"),
         ({"decide": 0.5, "positive": "z"}, "--positive: the model has no class 'z'; its classes are normal, tumour"),
         ({"decide": 0.5, "samples": 1}, "--samples 1 is too few for an interval: give at least 2"),
+        (
+            {"decide": 0.5, "samples": 7},
+            "--samples 7 is too few to decide with a stated risk: give at least 8",
+        ),
         ({"risk": 0.1}, "risk says nothing without decide"),
         ({"positive": "tumour"}, "positive says nothing without decide"),
     ],
