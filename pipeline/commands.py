@@ -152,7 +152,7 @@ def predict(
     if given is not None:
         check_prior(model.spec, given)
         given = given.of(folder_name(slide_stem(slide.facts.path)))
-    chosen = decision_of(model.spec, decide, risk, positive)
+    chosen = decision_of(model.spec, decide, risk, positive, samples=samples)
     how: dict[str, Any] = {"samples": samples, "tolerance": tolerance, "decide": chosen, "scheme": scheme}
     return predict_slide(slide, model, **how, seed=seed, prior=given)
 

@@ -22,7 +22,7 @@ from stages.overlay.picture import draw_attention, overlay_figure
 from stages.prediction.attribution import Attribution, attribute
 from stages.prediction.interpolation import cell_looks, interpolate
 from stages.prediction.intervals import stated
-from stages.prediction.stopping import RISK, Decide, Side
+from stages.prediction.stopping import FIRST_LOOK, RISK, Decide, Side
 from stages.prior import Prior
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
@@ -218,7 +218,12 @@ class Decision:
 
 
 def decision_of(
-    spec: ModelSpec, at: float | None, risk: float | None = None, positive: str | None = None
+    spec: ModelSpec,
+    at: float | None,
+    risk: float | None = None,
+    positive: str | None = None,
+    *,
+    samples: int | None = None,
 ) -> Decide | None:
     """What is to be decided by a model, as the user named it; None where there is no threshold.
 
@@ -227,9 +232,10 @@ def decision_of(
         at: the threshold, 0 < at < 1.
         risk: 0 < risk < 0.5; None: `RISK`.
         positive: the class; None: of two classes the second.
+        samples: patches that may be read; None: all.
 
     Raises:
-        UsageError: no such class, or none is named and there are more than two.
+        UsageError: no such class, none is named and there are more than two, or fewer samples than tell the risk.
     """
     if at is None:
         return None
@@ -238,6 +244,10 @@ def decision_of(
         raise UsageError(f"--decide: which of {', '.join(classes)}? Name the class, such as --positive {classes[-1]}")
     if positive is not None and positive not in classes:
         raise UsageError(f"--positive: the model has no class {positive!r}; its classes are {', '.join(classes)}")
+    if samples is not None and samples < FIRST_LOOK:
+        raise UsageError(
+            f"--samples {samples} is too few to decide with a stated risk: give at least {FIRST_LOOK}, or none"
+        )
     return Decide(at, RISK if risk is None else risk, 1 if positive is None else classes.index(positive))
 
 

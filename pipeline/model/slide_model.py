@@ -192,7 +192,9 @@ class SlideModel(nn.Module):
         if tolerance is not None or decide is not None:
             if limit is not None and tissue > limit:
                 most = min(most, limit)  # no larger draw would tell how sure it is
-            first = self.spec.samples if decide is None else FIRST_LOOK
+            # a bound is not carried to fewer patches than it was calibrated for
+            fewest = max(FIRST_LOOK, (self.calibration or UNFITTED).budgets[0])
+            first = self.spec.samples if decide is None else fewest
             totals = look_totals(max(first, self.fewest), most, fewest=self.fewest, tissue=tissue)
         attention, view = self._by_prior(view, self.attend(view)), replace(view, prior=None)
         reading = Reading(view, attention, afresh=self.inner is not None)

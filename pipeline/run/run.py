@@ -96,7 +96,7 @@ def run_cohort(
     spec = model.spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
-    decision_of(spec, settings.decide, settings.risk, settings.positive)
+    decision_of(spec, settings.decide, settings.risk, settings.positive, samples=settings.samples)
     if settings.prior is not None:
         check_prior(spec, settings.prior)
         if settings.prior.place.is_file() and not settings.prior.is_network:
