@@ -17,6 +17,7 @@ from pipeline.errors import UsageError, computing
 if TYPE_CHECKING:
     from pipeline.cache import CacheProgress, CacheSummary, Ngff
     from pipeline.cohort.table import Cohort
+    from pipeline.conformalize import ConformalSummary
     from pipeline.model.slide_model import SlideModel
     from pipeline.predict import SlidePrediction
     from pipeline.run.run import Progress, RunSummary
@@ -94,6 +95,8 @@ def predict(
     scheme: str | None = None,
     seed: int = 0,
     mpp: float | None = None,
+    refer: float | None = None,
+    by_class: bool = False,
 ) -> SlidePrediction:
     """Predict one slide, with an interval for every class; what `run` finds for it, to the last bit.
 
@@ -105,6 +108,9 @@ def predict(
         scheme: how the patches are drawn, "systematic", "gumbel" or "iid"; default: the model's.
         seed: of the draws; the same seed reads the same patches of the same slide.
         mpp: µm per level-0 pixel of a slide given by its path.
+        refer: a stated error, such as 0.1, at which the slide's class is called or the slide referred, of a model that
+            `conformalize` calibrated: ``label_set`` of the prediction.
+        by_class: state it of the slides of each class, not of all.
 
     Raises:
         SlideError: the slide cannot be read, or its resolution is unknown or too coarse for the model.
@@ -132,7 +138,14 @@ def predict(
     elif model.training:
         raise UsageError("the model is in training mode, where it predicts differently: call model.eval() first")
     check_budget(model.spec, samples=samples, scheme=scheme)
-    return predict_slide(slide, model, samples=samples, tolerance=tolerance, scheme=scheme, seed=seed)
+    _check_refer(refer, by_class)
+    reading: dict[str, Any] = {"samples": samples, "tolerance": tolerance, "scheme": scheme}
+    rule = None
+    if refer is not None:
+        from pipeline.refer.referral import referral
+
+        rule = referral(model, refer, by_class=by_class, **reading)
+    return predict_slide(slide, model, **reading, seed=seed, refer=rule)
 
 
 @computing()
@@ -148,6 +161,8 @@ def run(
     strict: bool = False,
     seed: int = 0,
     prior: AnyPath | None = None,
+    refer: float | None = None,
+    by_class: bool = False,
     device: str = "auto",
     workers: int = 0,
     scheduler: str | None = None,
@@ -172,6 +187,8 @@ def run(
         seed: see `predict`.
         prior: folder of maps `<slide>.npy`, `.png` or `.tif` of where to look, one channel over the whole slide: half
             of each draw goes by them; the estimate stays unbiased whatever they show.
+        refer: see `predict`; what is stated, and how often it held, is ``refer`` of the summary.
+        by_class: see `predict`.
         device: see `load_model`.
         workers: worker processes; 0 works in this one. From a script, call it under ``if __name__ == "__main__":``.
         scheduler: address of a dask scheduler, whose workers are used instead.
@@ -195,6 +212,7 @@ def run(
         3
     """
     _check_reading(samples, tolerance)
+    _check_refer(refer, by_class)
     if not 0 <= workers <= MOST_WORKERS:
         raise UsageError(f"workers must be from 0 to {MOST_WORKERS}, found {workers}")
     cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
@@ -213,6 +231,8 @@ def run(
         encoder_weights=None if encoder_weights is None else Path(encoder_weights),
         features=None if features is None else Path(features),
         prior=None if prior is None else Path(prior),
+        refer=refer,
+        by_class=by_class,
     )
     return run_cohort(
         cohort, Path(out), settings, workers=workers, scheduler=scheduler, progress=progress, command=command
@@ -307,6 +327,72 @@ def train(
     return TrainSummary(Path(out) / "model.safetensors", *told)
 
 
+@computing()
+def conformalize(
+    model: AnyPath,
+    target: Cohort | AnyPath,
+    *,
+    out: AnyPath,
+    split: str | None = None,
+    samples: int | None = None,
+    strict: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    encoder_weights: AnyPath | None = None,
+    features: AnyPath | None = None,
+    say: Callable[[str], None] | None = None,
+) -> ConformalSummary:
+    """Calibrate a model's calls on labelled slides of patients that it was not trained on, and write it with them.
+
+    The model that is written predicts as before; with ``refer``, `predict` and `run` also call or refer. A training
+    with slides of split val has done this by itself.
+
+    Args:
+        model: the checkpoint's path, or its folder's.
+        target: a cohort table with labels, by its path; or what `read_cohort` gave.
+        out: the new checkpoint (`.safetensors`), or a folder for it.
+        split: only slides of this part of the table, such as "val".
+        samples: a number of patches that runs will ask for, beside those that are calibrated anyway.
+        strict: leave out slides whose objective or TIFF tags contradict their resolution, instead of a warning.
+        seed: of the draws.
+        device: see `load_model`.
+        encoder_weights: see `load_model`.
+        features: see `run`.
+        say: called with each line about how far it is, such as `print`.
+
+    Raises:
+        UsageError: the model was trained on one of the slides, a class has none, or the target, the model or the place
+            cannot be used.
+
+    Examples:
+        >>> import saccade
+        >>> model = saccade.train("config.yaml", out="training", overrides=["training.epochs=1"]).model
+        >>> summary = saccade.conformalize(model, "cohort.csv", out="calibrated", split="test")
+        >>> summary
+        ConformalSummary(slides=2, patients=2, patients_of={'a': 1, 'b': 1}, least_error=0.333)
+        >>> prediction = saccade.predict("s4.tif", summary.model, refer=0.4)
+        >>> prediction.label_set.call in ("a", "b", "refer")
+        True
+    """
+    _check_reading(samples, None)
+    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
+    from pipeline.conformalize import conformalize_model
+
+    return conformalize_model(
+        Path(model),
+        cohort,
+        Path(out),
+        split=split,
+        samples=samples,
+        strict=strict,
+        seed=seed,
+        device=device,
+        encoder_weights=None if encoder_weights is None else Path(encoder_weights),
+        features=None if features is None else Path(features),
+        say=say or (lambda line: None),
+    )
+
+
 def cache(
     target: Cohort | AnyPath,
     *,
@@ -380,3 +466,10 @@ def _check_reading(samples: int | None, tolerance: float | None) -> None:
         raise UsageError(f"samples must be at least 1, found {samples}")
     if tolerance is not None and not 0 < tolerance <= 1:
         raise UsageError(f"tolerance must lie above 0 and be at most 1, found {tolerance:g}; such as 0.02")
+
+
+def _check_refer(refer: float | None, by_class: bool) -> None:
+    if refer is None and by_class:
+        raise UsageError("by_class says how an error is stated: give refer, too, such as 0.1")
+    if refer is not None and not 0 < refer < 1:
+        raise UsageError(f"refer must lie between 0 and 1, found {refer:g}; such as 0.1")

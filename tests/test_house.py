@@ -84,7 +84,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "context": (),
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build"),
-        "prediction": ("intervals", "predict"),
+        "prediction": ("intervals", "predict", "conformal"),
         "overlay": ("outlines", "attention_map", "geojson", "picture"),
     },
     "pipeline": {
@@ -97,6 +97,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
         "model": (
             "quality",
+            "label_calibration",
             "values",
             "reading",
             "regions",
@@ -109,6 +110,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "look",
             "checkpoint",
         ),
+        "refer": ("scores", "referral", "calibrate", "measure"),
         "predict": (),
         "train": (
             *("looks", "key", "job", "calibrate", "slides", "warm_up", "first_guess", "bagging", "rates"),
@@ -133,6 +135,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "info": (),
         "encoders": (),
         "cache": (),
+        "conformalize": (),
         "commands": (),
         "exits": (),
         "options": (),

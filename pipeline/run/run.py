@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cohort.table import Cohort
+from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import told_of_encoder
@@ -20,11 +20,12 @@ from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
-from pipeline.output.folder import RUN, prepare_output
+from pipeline.output.folder import ABSTENTION, RUN, prepare_output
 from pipeline.output.run_record import write_run
-from pipeline.output.table import prediction_columns, write_predictions
+from pipeline.output.table import prediction_columns, write_predictions, write_table
 from pipeline.predict import check_budget
-from pipeline.run.slide import RunSettings, process_slide
+from pipeline.refer.measure import coverage
+from pipeline.run.slide import RunSettings, process_slide, referral_of
 from pipeline.run.workers import each
 from stages.disk import new_file
 from stages.html import table
@@ -49,6 +50,8 @@ class RunSummary:
         not_counted: how many labelled slides are not, by why: the model was trained on them, or the table says that
             they are to train ("train") or to choose with ("val").
         quality: how good the model was found to be where it was trained, and whether it has learned; None: not known.
+        refer: what is stated of calls, the calibration, its abstention curve and, of labelled slides, how often sets
+            held the label; None: nobody asked for calls.
     """
 
     total: int
@@ -60,6 +63,7 @@ class RunSummary:
     metrics: dict[str, Any] = field(repr=False)
     not_counted: dict[str, int] = field(default_factory=dict, repr=False)
     quality: Quality | None = field(default=None, repr=False)
+    refer: dict[str, Any] | None = field(default=None, repr=False)
 
     def _repr_html_(self) -> str:
         rows = [(row["slide_id"], in_words(row)) for row in self.rows]
@@ -99,6 +103,7 @@ def run_cohort(
     if settings.prior is not None:
         _check_prior(spec, settings.prior)
         settings = replace(settings, prior=settings.prior.resolve())
+    referral_of(settings, model)  # what it refuses is told before anything is started
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     prepare_output(out, names=RUN)
     started = time.time()
@@ -170,8 +175,9 @@ def _finish(
             classes,
             sites=[slide.site for slide, _ in labelled],
         )
+    refer = _referred(labelled, done, model, settings)
     counts = (len(rows), len(done), len(rows) - len(done), reused)
-    summary = RunSummary(*counts, rows, stated(len(classes)), metrics, dict(not_counted), quality)
+    summary = RunSummary(*counts, rows, stated(len(classes)), metrics, dict(not_counted), quality, refer)
     run = {
         "command": list(command),
         "settings": asdict(settings),
@@ -189,14 +195,45 @@ def _finish(
         "bytes_read": sum(row["bytes_read"] for _, row in done),
         "slide_bytes": sum(row.pop("slide_bytes") for _, row in done),
         "metrics": metrics,
+        **({} if refer is None else {"refer": refer}),
         "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
         "not_counted": dict(not_counted),
     }
     write_predictions(out / "predictions.csv", rows, classes)
+    if refer is None:
+        (out / ABSTENTION).unlink(missing_ok=True)  # of a run that called
+    else:
+        write_table(out / ABSTENTION, refer["abstention"])
     write_run(out / "run.json", run)
     with new_file(out / "report.html") as temporary:
         write_report(temporary, rows, run)
     return summary
+
+
+def _referred(
+    labelled: Sequence[tuple[CohortSlide, dict[str, Any]]],
+    done: Sequence[tuple[CohortSlide, dict[str, Any]]],
+    model: SlideModel,
+    settings: RunSettings,
+) -> dict[str, Any] | None:
+    """What run.json says of calls; None where there are none."""
+    rule = referral_of(settings, model)
+    if rule is None:
+        return None
+    calls = Counter(row["call"] for _, row in done)
+    told = {**rule.to_json(model.spec.classes), "calls": dict(calls)}
+    calibrated = {slide.slide_id for slide, row in done if row.pop("calibrated_on")}
+    judged = [(slide, row) for slide, row in labelled if slide.slide_id not in calibrated]
+    if judged:
+        told["found"] = coverage(
+            [row for _, row in judged],
+            [str(slide.label) for slide, _ in judged],
+            [slide.patient for slide, _ in judged],
+            model.spec.classes,
+            sites=[slide.site for slide, _ in judged],
+        )
+    told["not_counted"] = sum(slide.slide_id in calibrated for slide, _ in labelled)
+    return told
 
 
 def in_words(row: dict[str, Any]) -> str:
@@ -204,8 +241,10 @@ def in_words(row: dict[str, Any]) -> str:
     if row["status"] != "ok":
         return f"failed: {row['error']}"
     name = row["predicted"]
+    called = f"; call: {row['call']}" if "call" in row else ""
+    called += f" ({row['call_why']})" if row.get("call_why") else ""
     return (
         f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
         f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue), "
-        f"{row['seconds']:.1f} s" + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
+        f"{row['seconds']:.1f} s{called}" + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
     )

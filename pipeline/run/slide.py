@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from pipeline.output.bags import write_samples_h5
 from pipeline.output.documents import write_json
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit, write_thumbnail
 from pipeline.predict import SlidePrediction, predict_slide
+from pipeline.refer.referral import Referral, referral
 from stages.disk import new_file
 from stages.given_map import find_map
 from stages.overlay.geojson import geojson
@@ -43,6 +44,8 @@ class RunSettings:
         seed: of the draws; each slide's own seed follows from it and the slide's content.
         device: "auto" is a GPU where the worker has one.
         prior: folder of maps by which half of each draw goes, one a slide.
+        refer: the stated error of label sets; None: none are made.
+        by_class: whether it is stated of the slides of each class.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
         features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
@@ -59,6 +62,8 @@ class RunSettings:
     encoder_weights: Path | None = None
     features: Path | None = None
     prior: Path | None = None
+    refer: float | None = None
+    by_class: bool = False
 
 
 def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
@@ -66,7 +71,8 @@ def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
 
     Returns:
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``reused``: whether an
-        earlier result was still valid, and ``trained_on``: whether the model was fitted to it.
+        earlier result was still valid, and ``trained_on``: whether the model was fitted to it; with label sets
+        ``calibrated_on``: whether they were to it.
     """
     started = time.perf_counter()
     try:
@@ -96,14 +102,17 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         "scheme": settings.scheme or model.spec.scheme,
         "seed": settings.seed,
         **({} if prior is None else {"prior": hashlib.sha256(prior.read_bytes()).hexdigest()}),
+        **({} if settings.refer is None else {"refer": [settings.refer, settings.by_class]}),
         # a slide that is read otherwise than its file claims is another slide
         **({"warnings": facts.warnings} if facts.warnings else {}),
     }
     key = slide_key(facts.fingerprint, parts)
-    trained_on = facts.fingerprint in model.trained_on
+    known: dict[str, Any] = {"trained_on": facts.fingerprint in model.trained_on}
+    if settings.refer is not None and model.label_calibration is not None:
+        known["calibrated_on"] = facts.fingerprint in model.label_calibration.slides
     commit = read_commit(folder)
     if commit is not None and commit["key"] == key:
-        return {**commit["row"], "slide_bytes": commit["slide_bytes"], "reused": True, "trained_on": trained_on}
+        return {**commit["row"], "slide_bytes": commit["slide_bytes"], "reused": True, **known}
     if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
         raise ValueError(
             f"{folder} already holds another slide of this name ({commit['path']}): "
@@ -117,8 +126,28 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         scheme=settings.scheme,
         seed=settings.seed,
         prior=prior,
+        refer=referral_of(settings, model),
     )
-    return {**_write_slide(slide, folder, key, found, started), "trained_on": trained_on}
+    return {**_write_slide(slide, folder, key, found, started), **known}
+
+
+def referral_of(settings: RunSettings, model: SlideModel) -> Referral | None:
+    """How a run with these settings makes label sets; None where it makes none.
+
+    Raises:
+        UsageError: see `referral`.
+    """
+    if settings.refer is None:
+        return None
+    return referral(
+        model,
+        settings.refer,
+        by_class=settings.by_class,
+        samples=settings.samples,
+        tolerance=settings.tolerance,
+        scheme=settings.scheme,
+        prior=settings.prior is not None,
+    )
 
 
 def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePrediction, started: float) -> dict[str, Any]:
@@ -160,6 +189,7 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
         "path": str(slide.path),
         "row": row,
         "quality": found.quality and found.quality.to_json(),
+        **({} if found.label_set is None else {"label_set": asdict(found.label_set)}),
         "attention_not_read": found.attention_not_read,
         "regions_opened": found.regions_opened,
         "slide_bytes": facts.file_bytes,
