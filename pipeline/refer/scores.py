@@ -37,9 +37,16 @@ def fewest_samples(spec: ModelSpec) -> int:
 
 @torch.no_grad()
 def slide_scores(
-    model: SlideModel, view: View, budgets: Sequence[int], *, generator: torch.Generator
+    model: SlideModel,
+    view: View,
+    budgets: Sequence[int],
+    *,
+    generator: torch.Generator,
+    draws: int = DRAWS,
+    patches: int = PATCHES,
 ) -> dict[int, Floats]:
-    """The scores ``1 - p`` (D, C) of D draws of one slide at each budget.
+    """The scores ``1 - p`` (D, C) of D draws of one slide at each budget: as many as ``draws``, or as draw so many
+    ``patches``, or one.
 
     All is drawn first; what was drawn is then read once. A slide of fewer cells than a budget is read whole by it, as
     it is at a prediction.
@@ -50,7 +57,7 @@ def slide_scores(
     opened: list[dict[int, torch.Tensor]] = [{}]
     drawn = {}
     for n in budgets:
-        repeats = min(DRAWS, max(1, PATCHES // n))
+        repeats = min(draws, max(1, patches // n))
         (drawn[n],) = model.draw([view], [attention], samples=n, generator=generator, repeats=repeats, opened=opened)
     cells = torch.cat([one.cells.flatten() for one in drawn.values()]).unique()
     features = model.encode(view, cells.cpu().numpy()).to(model.drawing_device)
