@@ -8,7 +8,8 @@ the held-out patients are split in halves at random, again and again: sets are c
 other. Prints, for each budget, the share of slides whose set holds the label: overall, by class and by site, with one
 threshold and with one for each class; the shares referred (and of them without any class), called wrongly of all, and
 wrong of the called; beside it the same where sets are calibrated on what the whole slides say, without the noise of a
-draw. Then the abstention curve at 32 patches, and one JSON line.
+draw. Then the same of reading on until every interval is within 0.02, with the widest thresholds; the abstention curve
+at 32 patches, and one JSON line.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from pipeline.model.look import look
 from pipeline.refer.scores import slide_scores
 from pipeline.train.train import train_cohort
 from stages.disk import new_file
-from stages.prediction.conformal import Conformal, conformalize
+from stages.prediction.conformal import Conformal, conformalize, scores_of
 
 CONFIG = ROOT / "configs/real-tissue.yaml"
 BUDGETS = (8, 32, 256)
 EVERY = 2**20
 """Patches of which no slide has as many: all of it is read."""
-DRAWS = 20
+DRAWS, TOLERANCE = 20, 0.02
 ERRORS = (0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4)
 
 
@@ -67,13 +68,14 @@ def write_table(cohort: Path, out: Path, *, patients: int, seed: int) -> Path:
 
 def drawn(
     cohort: Path, out: Path, *, patients: int, seed: int, changes: Sequence[str]
-) -> tuple[Conformal, list[CohortSlide]]:
-    """The scores of the held-out slides, of a model that is trained here or was before."""
+) -> tuple[Conformal, NDArray[np.float64], list[CohortSlide]]:
+    """The scores of the held-out slides, and those of reading on (S, 2, C), of a model that is trained where none is."""
     table = write_table(cohort, out, patients=patients, seed=seed)
     config = load_config(CONFIG, [f"cohort.table={json.dumps(str(table))}", f"training.seed={seed}", *changes])
     train_cohort(config, out / "training", say=lambda line: None)
     model = keep_features(load_model(out / "training" / "model.safetensors"))
     slides = [slide for slide in read_training_table(table).slides if slide.split == "test"]
+    read_on = []
     scores: dict[int, list[Any]] = {n: [] for n in (*BUDGETS, EVERY)}
     for slide in slides:
         seen = look(slide.path, model, mpp=slide.mpp)
@@ -81,8 +83,10 @@ def drawn(
         options: dict[str, Any] = {"generator": generator, "draws": DRAWS, "patches": DRAWS * BUDGETS[-1]}
         for n, one in slide_scores(model, seen.view, tuple(scores), **options).items():
             scores[n].append(one)
+        p = [model.sample(seen.view, generator=generator, tolerance=TOLERANCE).prediction.probabilities for _ in "ab"]
+        read_on.append(scores_of(torch.stack(p).numpy()))
     labels = [model.spec.classes.index(str(slide.label)) for slide in slides]
-    return conformalize(scores, labels, [slide.patient for slide in slides]), slides
+    return conformalize(scores, labels, [slide.patient for slide in slides]), np.stack(read_on), slides
 
 
 def half(found: Conformal, chosen: NDArray[np.bool_]) -> Conformal:
@@ -92,16 +96,24 @@ def half(found: Conformal, chosen: NDArray[np.bool_]) -> Conformal:
 
 
 def judge(
-    found: Conformal, sites: NDArray[np.str_], n: int, *, splits: int, seed: int, error: float, by_class: bool, of: int
+    found: Conformal,
+    sites: NDArray[np.str_],
+    scores: NDArray[np.float64],
+    *,
+    splits: int,
+    seed: int,
+    error: float,
+    by_class: bool,
+    of: Sequence[int],
 ) -> dict[str, float]:
-    """Means over random halves: sets calibrated at budget ``of`` and judged at ``n``."""
+    """Means over random halves: sets calibrated at budgets ``of`` and judged on ``scores`` (S, D, C)."""
     rng = np.random.default_rng(seed)
-    scores, labels = found.scores[found.budgets.index(n)], found.labels
+    labels = found.labels
     people, owner = np.unique(found.patients, return_inverse=True)
     totals: dict[str, list[float]] = {}
     for _ in range(splits):
         fit = (rng.permutation(len(people)) < len(people) // 2)[owner]
-        limits = half(found, fit).thresholds(error, budgets=(of,), by_class=by_class)
+        limits = half(found, fit).thresholds(error, budgets=of, by_class=by_class)
         chosen = scores[~fit] <= limits
         y, place = labels[~fit], sites[~fit]
         held = np.take_along_axis(chosen, y[:, None, None].repeat(chosen.shape[1], 1), 2)[..., 0]
@@ -132,20 +144,25 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for seed in told.seeds:
         out = told.out / f"{told.cohort.name}-{told.patients}-{seed}"
-        found, slides = drawn(told.cohort, out, patients=told.patients, seed=seed, changes=told.changes)
+        found, read_on, slides = drawn(told.cohort, out, patients=told.patients, seed=seed, changes=told.changes)
         sites = np.array([str(slide.site) for slide in slides])
         whole = found.scores[-1][:, 0, 1]
         above = (whole[found.labels == 1][:, None] < whole[found.labels == 0][None]).mean()
         print(f"{out.name}: {len(slides)} held-out slides, AUROC of the whole slides {above:.3f}", flush=True)
         options: dict[str, Any] = {"splits": told.splits, "seed": seed}
         for n in BUDGETS:
+            drawn_at = found.scores[found.budgets.index(n)]
             for kind, by_class, of in (("sets", False, n), ("by class", True, n), ("without noise", False, EVERY)):
-                one = judge(found, sites, n, error=told.error, by_class=by_class, of=of, **options)
+                one = judge(found, sites, drawn_at, error=told.error, by_class=by_class, of=(of,), **options)
                 rows.append({"seed": seed, "samples": n, "kind": kind, "stated_error": told.error, **one})
                 figures = ", ".join(f"{name} {value:.1%}" for name, value in one.items())
                 print(f"  {n:>3} patches, {kind:>13}: {figures}", flush=True)
+        one = judge(found, sites, read_on, error=told.error, by_class=False, of=(32, 256, EVERY), **options)
+        rows.append({"seed": seed, "samples": None, "kind": "reading on", "stated_error": told.error, **one})
+        print(f"  within {TOLERANCE}: " + ", ".join(f"{name} {value:.1%}" for name, value in one.items()), flush=True)
         for error in ERRORS:
-            one = judge(found, sites, 32, error=error, by_class=False, of=32, **options)
+            at = found.scores[found.budgets.index(32)]
+            one = judge(found, sites, at, error=error, by_class=False, of=(32,), **options)
             rows.append({"seed": seed, "samples": 32, "kind": "abstention", "stated_error": error, **one})
             print(
                 f"  stated error {error:.2f}: referred {one['referred']:.1%} (no class {one['none']:.1%}), wrong "

@@ -144,7 +144,8 @@ def predict(
     if refer is not None:
         from pipeline.refer.referral import referral
 
-        rule = referral(model, refer, by_class=by_class, **reading)
+        options: dict[str, Any] = {"samples": samples, "reads_on": tolerance is not None, "scheme": scheme}
+        rule = referral(model, refer, by_class=by_class, **options)
     return predict_slide(slide, model, **reading, seed=seed, refer=rule)
 
 

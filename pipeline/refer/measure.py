@@ -102,4 +102,13 @@ def run_in_lines(told: dict[str, Any]) -> list[str]:
         lines += in_lines(told["found"])
     if told["not_counted"]:
         lines.append(f"label sets: not counted, since calls were calibrated on them: {told['not_counted']} slides")
+    if told["too_sure"]:
+        lines.append(
+            f"{told['too_sure']} slides are the model's own, or of its calibration: nothing is stated of them."
+        )
+    if told["unlike"]:
+        lines.append(
+            f"warning: {told['unlike']} slides look unlike those that calls were calibrated on: the stated error is "
+            "not known to hold for them"
+        )
     return lines

@@ -19,6 +19,7 @@ REFER = "refer"
 """What is said of a slide that is not called."""
 BETWEEN = " | "
 """Between the classes of a set in a table."""
+UNLIKE = "it looks unlike the slides that calls were calibrated on"
 NO_END = 2**31
 """The budget of reading on until it is sure enough."""
 
@@ -95,10 +96,7 @@ class Referral:
         score = None if known is None else known.compare(looks).score
         if score is None or score <= 1:
             return None
-        return (
-            f"it looks unlike the slides that calls were calibrated on (score {score:.1f}; the limit is 1): the stated "
-            "error of calls is not known to hold for it"
-        )
+        return f"{UNLIKE} (score {score:.1f}; the limit is 1): the stated error of calls is not known to hold for it"
 
     def curve(self) -> list[dict[str, float]]:
         """The abstention curve of the calibration's patients, at the stated error and others, as far as the patients
@@ -148,14 +146,14 @@ def referral(
     *,
     by_class: bool = False,
     samples: int | None = None,
-    tolerance: float | None = None,
+    reads_on: bool = False,
     scheme: str | None = None,
     prior: bool = False,
 ) -> Referral:
     """How a model makes sets at a stated error, when it predicts with these settings.
 
-    Where it reads on until it is sure enough, the number of patches is not known before: the thresholds are then the
-    widest of all budgets that it may stop at.
+    Where it ``reads_on`` until it is sure enough, up to ``samples`` or to all, the number of patches is not known
+    before: the thresholds are then the widest of all budgets that it may stop at.
 
     Raises:
         UsageError: the model has no calibration, or one that cannot be the ground for this error or these settings.
@@ -181,8 +179,8 @@ def referral(
                 f"a stated error of {error:.4g} needs {patients_needed(error)} patients{who} to calibrate on, the "
                 f"model has {count}: {remedy}`saccade conformalize` with more patients"
             )
-    start = samples if samples is not None and tolerance is None else min(spec.samples, samples or spec.samples)
-    budgets = conformal.at(start, None if tolerance is None else samples or NO_END)
+    asked = samples or spec.samples
+    budgets = conformal.at(min(spec.samples, asked), samples or NO_END) if reads_on else conformal.at(asked)
     thresholds = conformal.thresholds(error, budgets=budgets, by_class=by_class)
     assert np.isfinite(thresholds).all()
     return Referral(error, by_class, budgets, thresholds, known)

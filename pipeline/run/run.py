@@ -25,6 +25,7 @@ from pipeline.output.run_record import write_run
 from pipeline.output.table import prediction_columns, write_predictions, write_table
 from pipeline.predict import check_budget
 from pipeline.refer.measure import coverage
+from pipeline.refer.referral import UNLIKE
 from pipeline.run.slide import RunSettings, process_slide, referral_of
 from pipeline.run.workers import each
 from stages.disk import new_file
@@ -159,6 +160,7 @@ def _finish(
 
     classes, quality = model.spec.classes, model.quality
     done = [(slide, row) for slide, row in zip(cohort.slides, rows, strict=True) if row["status"] == "ok"]
+    trained = {slide.slide_id for slide, row in done if row["trained_on"]}
     labelled, not_counted = [], Counter[str]()
     for slide, row in done:
         why = "trained on" if row.pop("trained_on") else slide.split
@@ -175,7 +177,7 @@ def _finish(
             classes,
             sites=[slide.site for slide, _ in labelled],
         )
-    refer = _referred(labelled, done, model, settings)
+    refer = _referred(labelled, done, trained, model, settings)
     counts = (len(rows), len(done), len(rows) - len(done), reused)
     summary = RunSummary(*counts, rows, stated(len(classes)), metrics, dict(not_counted), quality, refer)
     run = {
@@ -213,6 +215,7 @@ def _finish(
 def _referred(
     labelled: Sequence[tuple[CohortSlide, dict[str, Any]]],
     done: Sequence[tuple[CohortSlide, dict[str, Any]]],
+    trained: set[str],
     model: SlideModel,
     settings: RunSettings,
 ) -> dict[str, Any] | None:
@@ -233,6 +236,8 @@ def _referred(
             sites=[slide.site for slide, _ in judged],
         )
     told["not_counted"] = sum(slide.slide_id in calibrated for slide, _ in labelled)
+    told["too_sure"] = len(trained | calibrated)
+    told["unlike"] = sum(any(one.startswith(UNLIKE) for one in row.get("warnings") or ()) for _, row in done)
     return told
 
 

@@ -144,7 +144,7 @@ def referral_of(settings: RunSettings, model: SlideModel) -> Referral | None:
         settings.refer,
         by_class=settings.by_class,
         samples=settings.samples,
-        tolerance=settings.tolerance,
+        reads_on=settings.tolerance is not None,
         scheme=settings.scheme,
         prior=settings.prior is not None,
     )

@@ -23,6 +23,7 @@ import pipeline.commands
 from pipeline.cli import app
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
+from pipeline.refer.measure import run_in_lines
 from pipeline.refer.referral import BETWEEN, REFER, Referral, referral
 from stages.prediction.conformal import conformalize
 
@@ -148,6 +149,9 @@ def test_slides_of_the_calibration_prove_nothing(calibrated: Calibrated, tmp_pat
     summary = pipeline.commands.run(table, calibrated.model, out=tmp_path / "out", refer=0.3)
     assert summary.refer is not None
     assert (summary.refer["not_counted"], summary.refer["found"]["slides"], summary.metrics["slides"]) == (2, 1, 3)
+    assert any(
+        line.startswith("2 slides are the model's own, or of its calibration") for line in run_in_lines(summary.refer)
+    )
 
 
 def test_a_prediction_shows_its_call(calibrated: Calibrated) -> None:
@@ -185,10 +189,10 @@ def test_reading_on_takes_the_widest_of_all_budgets_on_the_way(calibrated: Calib
     model = load_model(calibrated.model)
     assert model.label_calibration is not None
     fixed = {n: referral(model, 0.3, samples=n) for n in (16, 32, 64, 128, 256)}
-    on = referral(model, 0.3, tolerance=0.02)
+    on = referral(model, 0.3, reads_on=True)
     assert on.budgets == (16, 32, 64, 128, 256)
     assert on.thresholds.tolist() == np.max([one.thresholds for one in fixed.values()], axis=0).tolist()
-    assert referral(model, 0.3, samples=40, tolerance=0.02).budgets == (16, 32, 64)
+    assert referral(model, 0.3, samples=40, reads_on=True).budgets == (16, 32, 64)
     assert referral(model, 0.3, samples=40).budgets == (32, 64)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from models import FROZEN, TINY, frozen_model, frozen_view
+from models import FROZEN, TINY, frozen_model, frozen_view, tiny_backbone
 
+from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.refer.scores import budgets_of, slide_scores
-from stages.prediction.conformal import scores_of
+from stages.mil.build import HEADS
+from stages.prediction.conformal import WHOLE, scores_of
 
 
 @pytest.mark.parametrize("samples", [24, 400])
@@ -31,3 +35,12 @@ def test_budgets_reach_from_the_fewest_that_tell_an_interval_to_what_users_ask_f
     assert budgets_of(TINY) == (2, 4, 8, 12, 16, 32, 64, 128, 256)
     assert budgets_of(TINY, samples=1000)[-2:] == (512, 1000)
     assert budgets_of(FROZEN)[0] == 2
+
+
+def test_a_model_that_reads_every_cell_has_one_score_of_its_own_prediction() -> None:
+    spec = replace(FROZEN, coarse_mpp=None, samples=0, head=HEADS[0], members=2)
+    torch.manual_seed(0)
+    model, view = ExhaustiveModel(spec, backbone=tiny_backbone()).eval(), frozen_view()
+    found = slide_scores(model, view, budgets_of(spec), generator=torch.Generator())
+    predicted = model.sample(view, generator=torch.Generator()).prediction.probabilities
+    assert {n: one.tolist() for n, one in found.items()} == {WHOLE: [scores_of(predicted.numpy()).tolist()]}
