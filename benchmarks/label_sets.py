@@ -69,7 +69,7 @@ def write_table(cohort: Path, out: Path, *, patients: int, seed: int) -> Path:
 def drawn(
     cohort: Path, out: Path, *, patients: int, seed: int, changes: Sequence[str]
 ) -> tuple[Conformal, NDArray[np.float64], list[CohortSlide]]:
-    """The scores of the held-out slides, and those of reading on (S, 2, C), of a model that is trained where none is."""
+    """The scores of the held-out slides, and those of reading on (S, 2, C), of a model that is trained first."""
     table = write_table(cohort, out, patients=patients, seed=seed)
     config = load_config(CONFIG, [f"cohort.table={json.dumps(str(table))}", f"training.seed={seed}", *changes])
     train_cohort(config, out / "training", say=lambda line: None)

@@ -86,6 +86,8 @@ def conformalize_model(
     check_budget(model.spec, samples=samples, scheme=None)
     check_names(model.spec.classes)
     slides = _chosen(cohort, model.spec.classes, path, split, say)
+    if not model.trained_on:
+        say("warning: the model does not say which slides it was trained on: see to it that none of these is")
     looks = Looks(model, None, say, strict=strict)
     looks.first(slides)
     _refuse_known(slides, looks, model, cohort)

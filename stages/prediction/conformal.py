@@ -105,8 +105,9 @@ class Conformal:
         """
         names = ("referred", "several", "none", "wrong", "coverage")
         found = []
-        for error in errors:
-            totals = np.mean([self._left_one_out(error, self._at(n), by_class) for n in budgets], axis=0)
+        for error, totals in zip(
+            errors, np.mean([self._left_one_out(errors, self._at(n), by_class) for n in budgets], axis=0), strict=True
+        ):
             told = dict(zip(names, (float(one) for one in totals), strict=True))
             called = 1 - told["referred"]
             wrong = told["wrong"] / called if called > _ROUNDING else math.nan
@@ -129,19 +130,51 @@ class Conformal:
         return np.array([threshold(own[labels == c], patients[labels == c], error) for c in range(scores.shape[1])])
 
     def _left_one_out(
-        self, error: float, rows: tuple[Floats, NDArray[np.int64], NDArray[np.int64]], by_class: bool
+        self, errors: Sequence[float], rows: tuple[Floats, NDArray[np.int64], NDArray[np.int64]], by_class: bool
     ) -> Floats:
+        """Of each error (E, 5), in the order of `abstention`."""
         scores, labels, patients = rows
+        own = scores[np.arange(len(labels)), labels]
+        parts = [labels == c for c in range(scores.shape[1])] if by_class else [np.ones(len(labels), bool)]
+        ranked = [_Ranked.of(own[part], patients[part]) for part in parts]
         totals = []
         for patient in np.unique(patients):
             out = patients == patient
-            others = (scores[~out], labels[~out], patients[~out])
-            chosen = scores[out] <= self._thresholds(error, others, by_class)
-            count, holds = chosen.sum(1), chosen[np.arange(len(chosen)), labels[out]]
+            limits = np.stack([one.thresholds(errors, without=patient) for one in ranked], 1)  # (E, C or 1)
+            chosen = scores[out] <= limits[:, None]  # (E, R, C)
+            count, holds = chosen.sum(2), chosen[:, np.arange(out.sum()), labels[out]]
             told = (count != 1, count > 1, count == 0, (count == 1) & ~holds, holds)
-            totals.append([one.mean() for one in told])
+            totals.append(np.stack([one.mean(1) for one in told], 1))
         mean: Floats = np.mean(totals, axis=0)
         return mean
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ranked:
+    """Scores (R,), ascending, whose each is, and by how much it counts: a patient's together by 1."""
+
+    scores: Floats
+    owners: NDArray[np.int64]
+    weights: Floats
+
+    @classmethod
+    def of(cls, scores: Floats, patients: NDArray[np.int64]) -> _Ranked:
+        """Of scores in any order."""
+        order = np.argsort(scores, kind="stable")
+        _, owner, count = np.unique(patients[order], return_inverse=True, return_counts=True)
+        return cls(scores[order], patients[order], 1 / count[owner])
+
+    def thresholds(self, errors: Sequence[float], *, without: int | None = None) -> Floats:
+        """The finite-sample quantiles (E,) of `Conformal`, of all patients or ``without`` one; infinite of too few."""
+        weights = self.weights if without is None else self.weights * (self.owners != without)
+        reached = np.cumsum(weights)
+        people = round(float(reached[-1])) if len(reached) else 0
+        wanted = (people + 1) * (1 - np.asarray(errors)) - _ROUNDING
+        at = np.searchsorted(reached, wanted)
+        enough = wanted <= people
+        found = np.full(len(wanted), math.inf)
+        found[enough] = self.scores[at[enough]]
+        return found
 
 
 def conformalize(scores: Mapping[int, ArrayLike], labels: Sequence[int], patients: Sequence[str | int]) -> Conformal:
@@ -179,13 +212,7 @@ def scores_of(probabilities: ArrayLike) -> Floats:
 
 def threshold(scores: Floats, patients: NDArray[np.int64], error: float) -> float:
     """The finite-sample quantile of `Conformal`, of scores (R,) and whose each is; infinite of too few patients."""
-    people, owner, count = np.unique(patients, return_inverse=True, return_counts=True)
-    wanted = (len(people) + 1) * (1 - error) - _ROUNDING
-    if wanted > len(people):
-        return math.inf
-    order = np.argsort(scores, kind="stable")
-    reached = np.cumsum(1 / count[owner[order]])
-    return float(scores[order[min(int(np.searchsorted(reached, wanted)), len(order) - 1)]])
+    return float(_Ranked.of(scores, patients).thresholds([error])[0])
 
 
 def least_error(patients: int) -> float:
