@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.quality import Quality
 from pipeline.model.reading import of_each, read_together, walk
 from pipeline.model.reading_on import Reading, look_totals
@@ -53,6 +54,7 @@ class SlideModel(nn.Module):
         trained_on: fingerprints of the slides whose labels it was fitted to.
         quality: how good it was found to be, and whether it has learned; None: nobody looked.
         appearance: how these slides look; None: not known.
+        label_calibration: what sets of classes that hold the label are made by; None: nothing is.
     """
 
     attention: Attention
@@ -74,6 +76,7 @@ class SlideModel(nn.Module):
         self.trained_on = frozenset(trained_on)
         self.appearance = appearance
         self.quality = quality
+        self.label_calibration: LabelCalibration | None = None
 
     @property
     def fewest(self) -> int:
