@@ -208,7 +208,9 @@ def run(
         out: the folder for predictions.csv, report.html and what belongs to each slide; made where it is missing.
         samples: see `predict`.
         tolerance: see `predict`.
-        decide, risk, positive: see `predict`.
+        decide: see `predict`.
+        risk: see `predict`.
+        positive: see `predict`.
         scheme: see `predict`.
         mpp: µm per level-0 pixel of every slide for which the cohort table gives none.
         strict: refuse slides whose objective or TIFF tags contradict their resolution, instead of a warning.
