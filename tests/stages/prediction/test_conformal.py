@@ -149,3 +149,18 @@ def test_an_error_that_is_no_share_is_refused(error: float) -> None:
 def test_scores_that_do_not_fit_are_refused(scores: Floats, labels: list[int], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         calibrated(scores, labels, labels)
+
+
+def test_what_a_draw_leaves_to_chance_must_be_in_the_scores() -> None:
+    """Calibrated on draws 90 % sets hold the label of drawn slides; on what whole slides say, of far fewer."""
+    rng = np.random.default_rng(0)
+    whole = np.repeat(rng.normal(2, 1, 4000)[:, None], 4, 1)  # log-odds of the label, and four draws of them
+    drawn = whole + rng.normal(0, 2, whole.shape)
+    scores = {n: 1 / (1 + np.exp(np.stack([x, -x], 2))) for n, x in ((8, drawn), (WHOLE, whole))}
+    fit, new = slice(2000), slice(2000, None)
+    held = {}
+    for n, its in scores.items():
+        conformal = conformalize({n: its[fit]}, [0] * 2000, list(range(2000)))
+        held[n] = conformal.predict_set(1 - scores[8][new], 0.1, budgets=(n,))[..., 0].mean()
+    assert held[8] == pytest.approx(0.9, abs=4 * math.sqrt(0.09 / 2000 * 2))
+    assert held[WHOLE] < 0.75
