@@ -5,6 +5,7 @@ Everything heavy is imported when it is needed, after what can be answered witho
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.model.slide_model import SlideModel
     from pipeline.predict import SlidePrediction
     from pipeline.run.run import Progress, RunSummary
+    from stages.prior import Prior
     from stages.pyramid.plan import Wish
     from stages.slide.protocol import Slide
 
@@ -97,6 +99,9 @@ def predict(
     scheme: str | None = None,
     seed: int = 0,
     mpp: float | None = None,
+    prior: AnyPath | None = None,
+    prior_mpp: float | None = None,
+    prior_channel: int | None = None,
 ) -> SlidePrediction:
     """Predict one slide, with an interval for every class; what `run` finds for it, to the last bit.
 
@@ -112,6 +117,9 @@ def predict(
         scheme: how the patches are drawn, "systematic", "gumbel" or "iid"; default: the model's.
         seed: of the draws; the same seed reads the same patches of the same slide.
         mpp: µm per level-0 pixel of a slide given by its path.
+        prior: see `run`; also one map, of this slide.
+        prior_mpp: see `run`.
+        prior_channel: see `run`.
 
     Raises:
         SlideError: the slide cannot be read, or its resolution is unknown or too coarse for the model.
@@ -128,7 +136,8 @@ def predict(
         True
     """
     _check_reading(samples, tolerance, decide, risk, positive)
-    from pipeline.predict import check_budget, decision_of, predict_slide
+    from pipeline.cohort.files import folder_name, slide_stem
+    from pipeline.predict import check_budget, check_prior, decision_of, predict_slide
 
     if isinstance(slide, str | PathLike):
         slide = open_slide(slide, mpp=mpp)
@@ -139,8 +148,13 @@ def predict(
     elif model.training:
         raise UsageError("the model is in training mode, where it predicts differently: call model.eval() first")
     check_budget(model.spec, samples=samples, scheme=scheme)
+    given = _prior(prior, prior_mpp, prior_channel)
+    if given is not None:
+        check_prior(model.spec, given)
+        given = given.of(folder_name(slide_stem(slide.facts.path)))
     chosen = decision_of(model.spec, decide, risk, positive, samples=samples)
-    return predict_slide(slide, model, samples=samples, tolerance=tolerance, decide=chosen, scheme=scheme, seed=seed)
+    how: dict[str, Any] = {"samples": samples, "tolerance": tolerance, "decide": chosen, "scheme": scheme}
+    return predict_slide(slide, model, **how, seed=seed, prior=given)
 
 
 @computing()
@@ -159,6 +173,8 @@ def run(
     strict: bool = False,
     seed: int = 0,
     prior: AnyPath | None = None,
+    prior_mpp: float | None = None,
+    prior_channel: int | None = None,
     device: str = "auto",
     workers: int = 0,
     scheduler: str | None = None,
@@ -182,8 +198,12 @@ def run(
         mpp: µm per level-0 pixel of every slide for which the cohort table gives none.
         strict: refuse slides whose objective or TIFF tags contradict their resolution, instead of a warning.
         seed: see `predict`.
-        prior: folder of maps `<slide>.npy`, `.png` or `.tif` of where to look, one channel over the whole slide: half
-            of each draw goes by them; the estimate stays unbiased whatever they show.
+        prior: folder of maps `<slide>.npy`, `.png` or `.tif` of where to look, one channel over the whole slide, or an
+            `.onnx` segmentation network that makes them of the thumbnail: half of each draw goes by them; the estimate
+            stays unbiased whatever they show.
+        prior_mpp: µm/px of the thumbnail that such a network is given; default: what `NETWORK.onnx.json` says, else the
+            model's own for its attention.
+        prior_channel: its channel that shows where to look, from 0; default: its only one.
         device: see `load_model`.
         workers: worker processes; 0 works in this one. From a script, call it under ``if __name__ == "__main__":``.
         scheduler: address of a dask scheduler, whose workers are used instead.
@@ -227,11 +247,28 @@ def run(
         strict=strict,
         encoder_weights=None if encoder_weights is None else Path(encoder_weights),
         features=None if features is None else Path(features),
-        prior=None if prior is None else Path(prior),
+        prior=_prior(prior, prior_mpp, prior_channel),
     )
     return run_cohort(
         cohort, Path(out), settings, workers=workers, scheduler=scheduler, progress=progress, command=command
     )
+
+
+def _prior(place: AnyPath | None, mpp: float | None, channel: int | None) -> Prior | None:
+    """What says where to look, as it was given."""
+    for name, value, fits in (
+        ("prior_mpp", mpp, mpp is None or 0 < mpp < math.inf),
+        ("prior_channel", channel, channel is None or channel >= 0),
+    ):
+        if value is not None and place is None:
+            raise UsageError(f"{name} is for an .onnx network as prior, and no prior is given: leave it out")
+        if not fits:
+            raise UsageError(f"{name} must be {'more than 0' if value is mpp else '0 or more'}, found {value}")
+    if place is None:
+        return None
+    from stages.prior import Prior
+
+    return Prior(Path(place), mpp, channel)
 
 
 @dataclass(frozen=True, slots=True)

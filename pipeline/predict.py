@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,19 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.model.look import look_at
+from pipeline.model.look import Look, look_at
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec
+from pipeline.model.values import ModelSpec, Sampled
 from pipeline.output.table import decision_in_words
 from stages.geometry import Raster
 from stages.html import table
 from stages.overlay.picture import draw_attention, overlay_figure
+from stages.prediction.attribution import Attribution, attribute
+from stages.prediction.interpolation import cell_looks, interpolate
 from stages.prediction.intervals import stated
 from stages.prediction.stopping import FIRST_LOOK, RISK, Decide, Side
+from stages.prior import Prior
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
@@ -48,6 +50,8 @@ class SlidePrediction:
         patch_boxes_level0: (N, 4) x, y, width, height of these patches in level-0 pixels.
         patch_weights: (N,), such that ``sum_n weight_n attention_n features_n`` is the slide's embedding.
         patch_features: (N, D).
+        attribution: what each of these patches says for and against each class, in log-odds, and what the model knows
+            of cells that were not read; it adds up to the prediction.
         regions_opened: how many regions a second attention looked into; 0 with one level.
         attention_not_read: share of the attention that lies on cells that were not read, 0 to 1.
         cost: compressed bytes, tiles and pixels of all that was read, the thumbnail included.
@@ -82,6 +86,7 @@ class SlidePrediction:
     patch_boxes_level0: NDArray[np.float64]
     patch_weights: NDArray[np.float64]
     patch_features: NDArray[np.float32]
+    attribution: Attribution
     regions_opened: int
     attention_not_read: float
     cost: ReadCount
@@ -274,6 +279,20 @@ def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) ->
         raise UsageError(f"--samples {samples}: {scheme} tells no interval beyond {most}; use --scheme {DEFAULT}")
 
 
+def check_prior(spec: ModelSpec, prior: Prior) -> None:
+    """Refuse what says where to look and will not do for a model, or for any slide.
+
+    Raises:
+        UsageError: the model draws no cells by themselves, or see `Prior.check`.
+    """
+    if spec.exhaustive or spec.inner_mpp is not None:
+        raise UsageError("--prior says which cells to draw, and this model draws none by themselves: leave it out")
+    try:
+        prior.check()
+    except (ValueError, ImportError) as exc:
+        raise UsageError(f"--prior: {exc}") from exc
+
+
 def predict_slide(
     slide: Slide,
     model: SlideModel,
@@ -283,7 +302,7 @@ def predict_slide(
     decide: Decide | None = None,
     scheme: str | None = None,
     seed: int = 0,
-    prior: Path | None = None,
+    prior: Prior | None = None,
 ) -> SlidePrediction:
     """Predict an opened slide; equal slides, models and arguments give equal results.
 
@@ -292,7 +311,7 @@ def predict_slide(
         model: in evaluation mode.
         samples, tolerance, decide, scheme: see `SlideModel.sample`; None means the model's own.
         seed: of the draws, together with the slide's content.
-        prior: a map of the slide by which half of the draw goes: see `look_at`.
+        prior: what half of the draw goes by: see `look_at`.
 
     Raises:
         SlideError, NoTissueError, MapError: see `look_at`.
@@ -322,6 +341,7 @@ def predict_slide(
         patch_boxes_level0=seen.reader.boxes_level0(cells),
         patch_weights=sampled.weights,
         patch_features=sampled.features,
+        attribution=_attributed(sampled, seen, model),
         regions_opened=len(sampled.opened),
         attention_not_read=sampled.missed,
         cost=seen.count(cells, sampled.opened),
@@ -329,4 +349,28 @@ def predict_slide(
         warnings=(*seen.warnings, *([] if likeness.warning is None else [likeness.warning])),
         quality=model.quality,
         decision=decision,
+    )
+
+
+def _attributed(sampled: Sampled, seen: Look, model: SlideModel) -> Attribution:
+    """What the parts of a prediction say; where a model knows nothing of unread cells, by cells that look like them."""
+    tissue, found = seen.view.tissue, sampled.prediction
+    interpolated = None
+    if sampled.foretold is None and len(sampled.cells):
+        attention = sampled.log_attention.exp().cpu().numpy()
+        own = sampled.own.cpu().numpy() / np.maximum(attention[sampled.cells], 1e-300)[:, None]
+        unread = np.setdiff1d(np.flatnonzero(tissue), sampled.cells)
+        looks = cell_looks(seen.view.rgb, (tissue.shape[0], tissue.shape[1]), model.spec.cell_px)
+        interpolated = np.zeros((tissue.size, own.shape[1]))
+        interpolated[unread] = attention[unread, None] * interpolate(looks, sampled.cells, own, unread)
+    return attribute(
+        found.logits,
+        found.half_widths,
+        read=sampled.cells,
+        adds=sampled.adds,
+        own=sampled.own,
+        spread=sampled.spread,
+        foretold=sampled.foretold,
+        tissue=tissue.ravel(),
+        interpolated=interpolated,
     )

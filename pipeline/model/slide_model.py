@@ -218,6 +218,7 @@ class SlideModel(nn.Module):
         cells = torch.tensor(sorted(known), device=log_attention.device)
         weights = torch.zeros(log_attention.numel(), dtype=torch.float64, device=cells.device)
         weights.index_add_(0, drawn.cells[0], drawn.draw.weights[0])
+        adds, own, spread = self._parts(drawn, features, torch.searchsorted(cells, drawn.cells[0]), len(cells))
         return Sampled(
             log_attention,
             cells.cpu().numpy(),
@@ -226,8 +227,25 @@ class SlideModel(nn.Module):
             np.array(sorted(opened), np.int64),
             prediction,
             float(hard_bound(log_attention[None], Draw(cells[None], torch.ones_like(cells[None])))[0]),
-            side,
+            adds=adds,
+            own=own,
+            spread=spread,
+            foretold=None if attention.shares is None else attention.shares().mean(1),
+            side=side,
         )
+
+    def _parts(self, drawn: PlacedDraw, features: Tensor, place: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What the patches of ``count`` cells add to the logits, with their weights and without, (count, C), and their
+        shares of the variance (count,), of a draw of cells (1, N) that are at ``place`` (N,) among them."""
+        _, said, contrasts = (values[0] for values in self._weighed(drawn, features[None]))
+        attention = drawn.log_attention[0].double().exp()[drawn.draw.cells[0]]
+        own = attention[:, None] * said
+        adds = torch.zeros(count, said.shape[1], dtype=torch.float64, device=said.device)
+        alone, spread = torch.zeros_like(adds), torch.zeros_like(adds[:, 0])
+        alone[place] = own  # a cell that is drawn twice says the same
+        adds.index_add_(0, place, drawn.draw.weights[0].unsqueeze(1) * own)
+        spread.index_add_(0, place, contrasts.square().sum(0))
+        return adds, alone, spread / spread.sum().clamp(min=torch.finfo(torch.float64).tiny)
 
     def draw(
         self,

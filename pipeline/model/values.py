@@ -148,6 +148,7 @@ class AttentionMap:
         error: mean squared error of what was foretold of features: cells (N,), features (N, D) -> (); None: nothing
             is.
         shown: log attention of the cells that is told to users, where what is drawn from is not it.
+        shares: -> (rows * columns, M, C), each cell's part of ``known``, the rest of which is a constant; None: all is.
     """
 
     log_attention: Tensor
@@ -155,6 +156,7 @@ class AttentionMap:
     say: Callable[[Tensor, Tensor], Tensor]
     error: Callable[[Tensor, Tensor], Tensor] | None = None
     shown: Tensor | None = None
+    shares: Callable[[], Tensor] | None = None
 
     def drawn_by(self, prior: Tensor, share: float) -> AttentionMap:
         """The same logits, drawn from ``q = (1 - share) a + share * prior``: what a patch says is divided by ``q / a``,
@@ -233,6 +235,11 @@ class Sampled:
         opened: row-major indices of the regions that were looked into; empty with one level.
         prediction: probabilities with intervals.
         missed: hard bound on the embedding's error, ``1 - sum of the attention that was read``.
+        adds: (M, C), what each patch adds to the logits, with its weight: what is known without any, and these, sum to
+            the prediction's.
+        own: (M, C), what each would add if it stood for itself alone, as in reading everything.
+        spread: (M,), each patch's share of the estimate's variance; 0 of what stands for itself alone.
+        foretold: (rows * columns, C), each cell's part of what is known without reading it; None: nothing is.
         side: of the threshold, where it was to be decided; else None.
     """
 
@@ -243,4 +250,8 @@ class Sampled:
     opened: NDArray[np.int64]
     prediction: Prediction
     missed: float
+    adds: Tensor
+    own: Tensor
+    spread: Tensor
+    foretold: Tensor | None = None
     side: Side | None = None

@@ -28,16 +28,19 @@ NARROW = "However narrow an interval is here, what lies in it may be no better t
 SCORED = " Out of distribution: how unlike the training's slides one looks; about one in a hundred of those passes 1."
 
 
-def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> None:
+def write_report(
+    path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], *, gallery: str | None = None
+) -> None:
     """Write the report of a run, to lie beside its ``slides`` folder.
 
     Args:
         path: the HTML file.
         rows: a dict for each slide, keyed as the columns of predictions.csv; a failed slide needs only ``slide_id``,
-            ``path``, ``status`` and ``error``.
+            ``path``, ``status`` and ``error``; a predicted one has its ``words`` and ``warnings``, too.
         run: as in run.json: ``classes``, ``intervals``, ``command``, ``settings``, ``started``, ``ended``, ``reused``,
             ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``), ``not_counted`` and
             ``quality``, of the model, None where it is not known; what is missing is left out.
+        gallery: the picture of the cohort's strongest patches, beside the report.
     """
     done = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
@@ -49,6 +52,7 @@ def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str
         _failures(failed),
         _metrics(run.get("metrics") or {}, run.get("not_counted") or {}),
         _slides(done, list(run.get("classes") or []), run.get("intervals")),
+        _gallery(gallery),
         _origin(run),
     ]
     policy = (
@@ -327,13 +331,23 @@ def _slide(row: Mapping[str, Any], shown: Sequence[str], *, scored: bool) -> str
     return (
         f'<tr data-text="{escape(" ".join((name, predicted, str(row.get("path", "")))))}">'
         f'<td><a href="{folder}/overlay.png"><img src="{folder}/overlay.png" loading="lazy" '
-        f'alt="{escape(f"Attention and sampled patches on {name}")}"></a></td>'
+        f'alt="{escape(f"Attention and sampled patches on {name}")}"></a>'
+        f'<a href="{folder}/evidence.png"><img src="{folder}/evidence.png" loading="lazy" '
+        f'alt="{escape(f"What speaks for and against on {name}")}"></a></td>'
         f'<td class="name" data-sort="{escape(name)}"><strong>{escape(name)}</strong>'
         f"<small>{escape(str(row.get('path', '')))}</small>"
-        f'<small><a href="{folder}/overlay.geojson">GeoJSON</a></small>{warned}</td>'
+        f'<small><a href="{folder}/gallery.jpg">gallery</a> <a href="{folder}/overlay.geojson">GeoJSON</a></small>'
+        f"{warned}{_words(row.get('words') or {})}</td>"
         f'<td data-sort="{escape(predicted)}">{escape(predicted)}{decided and f"<small>{escape(decided)}</small>"}</td>'
         f'<td data-sort="{escape(predicted) if key is None else f"{key:.9g}"}">{chances}</td>{cells}</tr>'
     )
+
+
+def _words(words: Mapping[str, str]) -> str:
+    if not words:
+        return ""
+    lines = "".join(f"<p>{escape(line)}</p>" for line in words.values())
+    return f"<details><summary>in words</summary>{lines}</details>"
 
 
 def _chance(row: Mapping[str, Any], name: str, *, named: bool) -> str:
@@ -343,6 +357,17 @@ def _chance(row: Mapping[str, Any], name: str, *, named: bool) -> str:
         return f'<div class="chance"><span>{escape(name)}</span>{bar}<span>{number}</span></div>'
     interval = f'<span class="soft">[{_show(low, ".3f")}, {_show(high, ".3f")}]</span>'
     return f'<div class="chance single">{bar}<span>{number} {interval}</span></div>'
+
+
+def _gallery(picture: str | None) -> str:
+    if picture is None:
+        return ""
+    return (
+        '<h2>What speaks for and against</h2><p class="soft">Of the patches that were read, those with the largest '
+        "contributions, in log-odds, over all slides: what the model goes by, which need not be what makes a diagnosis."
+        f'</p><p><a href="{picture}"><img class="gallery" src="{picture}" loading="lazy" '
+        'alt="Patches with the largest contributions"></a></p>'
+    )
 
 
 def _origin(run: Mapping[str, Any]) -> str:
