@@ -24,6 +24,7 @@ TRAINING = (
     "comparison.csv",
     "compare",
 )
+BENCH = ("bench.csv", "bench.json", "bench.png", "slides")
 """What each command writes there."""
 
 
