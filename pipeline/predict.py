@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,15 @@ from pipeline.model.look import Look, look_at
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec, Sampled
+from pipeline.output.table import decision_in_words
 from stages.geometry import Raster
 from stages.html import table
 from stages.overlay.picture import draw_attention, overlay_figure
 from stages.prediction.attribution import Attribution, attribute
 from stages.prediction.interpolation import cell_looks, interpolate
 from stages.prediction.intervals import stated
+from stages.prediction.stopping import RISK, Decide, Side
+from stages.prior import Prior
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
@@ -59,6 +61,7 @@ class SlidePrediction:
         warnings: what makes the prediction doubtful, a line each.
         quality: how good the model was found to be on patients that it had not seen, and whether it has learned; None:
             not known.
+        decision: on which side of a threshold a class lies; None: it was not to be decided.
 
     Examples:
         >>> import saccade
@@ -90,6 +93,7 @@ class SlidePrediction:
     out_of_distribution: float | None
     warnings: tuple[str, ...]
     quality: Quality | None = None
+    decision: Decision | None = None
 
     @property
     def predicted(self) -> str:
@@ -133,7 +137,8 @@ class SlidePrediction:
         """The predicted class with its interval, for a slide of this name."""
         low, high = self.intervals[self.predicted]
         told = f"{name}: {self.predicted} {self.probabilities[self.predicted]:.3f}"
-        return f"{told}, exact: every cell was read" if self.exact else f"{told} [{low:.3f}, {high:.3f}]"
+        told += ", exact: every cell was read" if self.exact else f" [{low:.3f}, {high:.3f}]"
+        return told + (decision_in_words(self.decision.columns(), before="; ") if self.decision else "")
 
     @property
     def exact(self) -> bool:
@@ -152,6 +157,7 @@ class SlidePrediction:
             "fraction_read": self.fraction_read,
             "bytes_read": self.bytes_read,
             "out_of_distribution": self.out_of_distribution,
+            **({} if self.decision is None else self.decision.columns()),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,6 +195,52 @@ class SlidePrediction:
         return overlay_figure(*parts, title=title, mpp_level0=mpp)
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """On which side of a threshold the probability lies that the model would give a class after reading every patch.
+
+    Attributes:
+        positive: the class.
+        side: "above" (or at it), "below", or "undecided" where reading ended before it was settled.
+        at: the threshold.
+        risk: how often it may have been decided for the wrong side.
+    """
+
+    positive: str
+    side: Side
+    at: float
+    risk: float
+
+    def columns(self) -> dict[str, Any]:
+        """Its cells of predictions.csv."""
+        side = self.side if self.side == "undecided" else f"{self.positive} {self.side}"
+        return {"decision": side, "decided_at": self.at, "risk": self.risk}
+
+
+def decision_of(
+    spec: ModelSpec, at: float | None, risk: float | None = None, positive: str | None = None
+) -> Decide | None:
+    """What is to be decided by a model, as the user named it; None where there is no threshold.
+
+    Args:
+        spec: what the model is.
+        at: the threshold, 0 < at < 1.
+        risk: 0 < risk < 0.5; None: `RISK`.
+        positive: the class; None: of two classes the second.
+
+    Raises:
+        UsageError: no such class, or none is named and there are more than two.
+    """
+    if at is None:
+        return None
+    classes = spec.classes
+    if positive is None and len(classes) > 2:
+        raise UsageError(f"--decide: which of {', '.join(classes)}? Name the class, such as --positive {classes[-1]}")
+    if positive is not None and positive not in classes:
+        raise UsageError(f"--positive: the model has no class {positive!r}; its classes are {', '.join(classes)}")
+    return Decide(at, RISK if risk is None else risk, 1 if positive is None else classes.index(positive))
+
+
 def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) -> None:
     """Refuse what no slide could be predicted with: better said once than by every slide.
 
@@ -217,24 +269,39 @@ def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) ->
         raise UsageError(f"--samples {samples}: {scheme} tells no interval beyond {most}; use --scheme {DEFAULT}")
 
 
+def check_prior(spec: ModelSpec, prior: Prior) -> None:
+    """Refuse what says where to look and will not do for a model, or for any slide.
+
+    Raises:
+        UsageError: the model draws no cells by themselves, or see `Prior.check`.
+    """
+    if spec.exhaustive or spec.inner_mpp is not None:
+        raise UsageError("--prior says which cells to draw, and this model draws none by themselves: leave it out")
+    try:
+        prior.check()
+    except (ValueError, ImportError) as exc:
+        raise UsageError(f"--prior: {exc}") from exc
+
+
 def predict_slide(
     slide: Slide,
     model: SlideModel,
     *,
     samples: int | None = None,
     tolerance: float | None = None,
+    decide: Decide | None = None,
     scheme: str | None = None,
     seed: int = 0,
-    prior: Path | None = None,
+    prior: Prior | None = None,
 ) -> SlidePrediction:
     """Predict an opened slide; equal slides, models and arguments give equal results.
 
     Args:
         slide: whatever its format.
         model: in evaluation mode.
-        samples, tolerance, scheme: see `SlideModel.sample`; None means the model's own.
+        samples, tolerance, decide, scheme: see `SlideModel.sample`; None means the model's own.
         seed: of the draws, together with the slide's content.
-        prior: a map of the slide by which half of the draw goes: see `look_at`.
+        prior: what half of the draw goes by: see `look_at`.
 
     Raises:
         SlideError, NoTissueError, MapError: see `look_at`.
@@ -242,9 +309,13 @@ def predict_slide(
     """
     seen = look_at(slide, model, prior=prior)
     generator = seen.generator(seed, model.drawing_device)
-    sampled = model.sample(seen.view, generator=generator, samples=samples, scheme=scheme, tolerance=tolerance)
+    how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
+    sampled = model.sample(seen.view, generator=generator, **how)
     likeness = seen.likeness(model)
     classes, found, cells = model.spec.classes, sampled.prediction, sampled.cells
+    decision = None
+    if decide is not None and sampled.side is not None:
+        decision = Decision(classes[decide.positive], sampled.side, decide.at, decide.risk)
     ends = zip(found.low.tolist(), found.high.tolist(), strict=True)
     return SlidePrediction(
         slide=slide,
@@ -267,6 +338,7 @@ def predict_slide(
         out_of_distribution=likeness.score,
         warnings=(*seen.warnings, *([] if likeness.warning is None else [likeness.warning])),
         quality=model.quality,
+        decision=decision,
     )
 
 

@@ -24,7 +24,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "file_cache": (),
         "html": (),
         "torchvision": (),
-        "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate"),
+        "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks"),
         "slide": (
             *(
                 "jpeg",
@@ -81,10 +81,11 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
             *("tuned", "feature_table", "feature_store"),
         ),
+        "prior": (),
         "context": (),
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build"),
-        "prediction": ("intervals", "predict", "attribution", "interpolation"),
+        "prediction": ("intervals", "predict", "attribution", "interpolation", "stopping"),
         "overlay": ("outlines", "attention_map", "geojson", "picture", "evidence_picture", "gallery"),
     },
     "pipeline": {
@@ -92,7 +93,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "device": (),
         "version": (),
         "shipped": (),
-        "config": ("sections", "wording", "loading"),
+        "config": (
+            *("section", "cohort", "view", "attention", "sampling", "encoder", "model", "training", "augmentation"),
+            *("reading", "sections", "wording", "loading"),
+        ),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
         "model": (
@@ -100,6 +104,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "values",
             "reading",
             "regions",
+            "reading_on",
             "slide_model",
             "sampler",
             "frozen",

@@ -248,9 +248,8 @@ def _checked(
     for tolerance in tolerances:
         if not 0 < tolerance <= 1:
             raise UsageError(f"tolerance must lie above 0 and be at most 1, found {tolerance:g}; such as 0.02")
-    fewest = 2 * spec.block**2 if spec.inner_mpp is None else 4
     if samples is None:
-        doubled = {2**k for k in range(2, MOST_SAMPLES.bit_length()) if 2**k >= fewest}
+        doubled = {2**k for k in range(2, MOST_SAMPLES.bit_length()) if 2**k >= model.fewest}
         return sorted(n for n in doubled | {spec.samples} if SCHEMES[spec.scheme].judges(n))
     if not samples:
         raise UsageError("samples: give at least one number of patches, such as 8,16,32")

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from pipeline.bench.recommend import AGREE, Recommendation
-from pipeline.bench.ways import ATTENTION, EVERYTHING, NOTHING, TOLERANCE, TOP, UNIFORM
+from pipeline.bench.ways import ATTENTION, DECIDE, EVERYTHING, NOTHING, TOLERANCE, TOP, UNIFORM
 
 LEAST = 1e-5
 """Differences below this are drawn there: they are none."""
@@ -33,7 +33,8 @@ STYLES = {
     ATTENTION: _Style("attention sampling", "#0072B2", "o", "-"),
     UNIFORM: _Style("uniform, same estimator", "#E69F00", "s", "--"),
     TOP: _Style("top-k (biased)", "#D55E00", "^", ":"),
-    TOLERANCE: _Style("attention, read on (--tolerance)", "#009E73", "D", "-."),
+    TOLERANCE: _Style("read on until sure (--tolerance)", "#009E73", "D", "-."),
+    DECIDE: _Style("read on until decided (--decide 0.5)", "#CC79A7", "*", ""),
 }
 """Okabe and Ito's colours (2008), told apart in any colour blindness; in grey by marker and line."""
 GREY = "#555555"

@@ -86,7 +86,7 @@ def bench_slide(
 
     Returns:
         ``cells`` of its tissue, ``fixed_bytes`` of what every way reads, of each of ``ways`` its ``name``, ``setting``,
-        mean ``patches`` and ``bytes`` and the ``probabilities`` of each draw (draws, C); where it was measured,
+        mean ``patches`` and ``bytes``, the share left ``undecided`` and the ``probabilities`` of each draw (draws, C); where it was measured,
         ``spent``: on the ``survey`` (all but patches) and on each ``patch``.
 
     Raises:
@@ -119,6 +119,7 @@ def _told(known: ReadWhole, found: Look, settings: BenchSettings) -> dict[str, A
                 "setting": way.setting,
                 "patches": float(np.mean([len(one.cells) for one in read])),
                 "bytes": float(np.mean([_bytes(found, one.cells) for one in read[:COUNTED]])),
+                "undecided": float(np.mean([one.undecided for one in read])),
                 "probabilities": [one.probabilities for one in read],
             }
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bench.slide import mean_spent
-from pipeline.bench.ways import EVERYTHING
+from pipeline.bench.ways import DECIDE, EVERYTHING
 from pipeline.cohort.metrics import evaluate
 from pipeline.cohort.paired import auroc_difference
 
@@ -65,6 +65,8 @@ def table_of(
             "decisions": int(same.size),
             **(_aurocs(p, every, people, classes) if judged else {}),
         }
+        if way["name"] == DECIDE:
+            row["undecided"] = float(np.mean([record["ways"][place]["undecided"] for record in records]))
         if survey is not None and patch is not None:
             row["seconds"] = survey.seconds + patches * patch.seconds
             row["cpu_seconds"] = survey.cpu_seconds + patches * patch.cpu_seconds

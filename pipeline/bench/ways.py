@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,13 @@ from torch import Tensor
 
 from pipeline.bench.whole import ReadWhole
 from pipeline.model.values import ModelSpec, PlacedDraw, View
+from stages.prediction.stopping import RISK, Decide
 
 EVERYTHING, NOTHING = "everything", "no patch"
-ATTENTION, UNIFORM, TOP, TOLERANCE = "attention", "uniform", "top-k", "tolerance"
+ATTENTION, UNIFORM, TOP = "attention", "uniform", "top-k"
+TOLERANCE, DECIDE = "tolerance", "decide"
+HALF = 0.5
+"""What is decided: whether the second of two classes is above it."""
 DRAWN_AT_ONCE = 2**22
 """Drawn cells in memory at once, times contrasts where there are any."""
 
@@ -26,8 +30,9 @@ class Way:
 
     Attributes:
         name: of `EVERYTHING`, `NOTHING`, `ATTENTION` (the model's own draw), `UNIFORM` (its estimator, drawn evenly
-            over the tissue), `TOP` (the cells of the largest attention, biased) and `TOLERANCE` (attention, read on).
-        setting: patches, or the tolerance; None: there is nothing to set.
+            over the tissue), `TOP` (the cells of the largest attention, biased), `TOLERANCE` and `DECIDE` (the model's
+            own draws, read on).
+        setting: patches, the tolerance, or the threshold; None: there is nothing to set.
     """
 
     name: str
@@ -36,18 +41,19 @@ class Way:
     @property
     def by_chance(self) -> bool:
         """Whether two draws differ."""
-        return self.name in (ATTENTION, UNIFORM, TOLERANCE)
+        return self.name in (ATTENTION, UNIFORM, TOLERANCE, DECIDE)
 
 
 class Read(NamedTuple):
-    """What one draw predicts, probabilities (C,), from which cells (M,)."""
+    """What one draw predicts, probabilities (C,), from which cells (M,); of `DECIDE`, whether it is left undecided."""
 
     probabilities: NDArray[np.float64]
     cells: NDArray[np.int64]
+    undecided: bool = False
 
 
 def ways_of(spec: ModelSpec, samples: Sequence[int], tolerances: Sequence[float]) -> tuple[list[Way], str | None]:
-    """What a model can be read by, and what cannot be compared, and why; None: all can.
+    """What a model can be read by; and what of it cannot be compared, and why, None where all can.
 
     Args:
         spec: the model's.
@@ -57,10 +63,14 @@ def ways_of(spec: ModelSpec, samples: Sequence[int], tolerances: Sequence[float]
     found = [Way(EVERYTHING), *([Way(NOTHING)] if spec.coarse_mpp is not None else [])]
     found += [Way(ATTENTION, n) for n in samples]
     if spec.inner_mpp is not None:
-        left_out = "uniform, top-k and tolerance: with two levels attention is known in opened regions only"
+        left_out = "uniform, top-k, tolerance, decide: with two levels attention is known in opened regions only"
         return found, left_out
-    found += [Way(UNIFORM, n) for n in samples] + [Way(TOP, n) for n in samples]
-    return [*found, *(Way(TOLERANCE, value) for value in tolerances)], None
+    found += [Way(name, n) for name in (UNIFORM, TOP) for n in samples] + [
+        Way(TOLERANCE, value) for value in tolerances
+    ]
+    if len(spec.classes) > 2:
+        return found, "decide: there are more than two classes"
+    return [*found, Way(DECIDE, HALF)], None
 
 
 @torch.no_grad()
@@ -86,10 +96,14 @@ def read_by(
     tissue = int(view.tissue.sum())
     if way.name == NOTHING:
         yield Read(_probabilities(known.map.known.double().mean(0)), np.zeros(0, np.int64))
-    elif way.name == TOLERANCE:
+    elif way.name in (TOLERANCE, DECIDE):
+        until: dict[str, Any] = {"tolerance": way.setting}
+        if way.name == DECIDE:
+            until = {"decide": Decide(at=HALF, risk=RISK, positive=1)}
         for _ in range(draws):
-            sampled = known.sample(view, generator=generator, tolerance=way.setting)
-            yield Read(sampled.prediction.probabilities.cpu().numpy(), sampled.cells)
+            sampled = known.sample(view, generator=generator, **until)
+            p = sampled.prediction.probabilities.cpu().numpy()
+            yield Read(p, sampled.cells, sampled.side == "undecided")
     else:
         n = tissue if way.name == EVERYTHING else min(tissue, int(way.setting or 0))
         left = draws if way.by_chance and n < tissue else 1

@@ -68,8 +68,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise UsageError(
             f"encoder.weights: no file or folder {config.encoder.weights}; correct the path or leave it out"
         )
-    if config.attention.prior is not None and not config.attention.prior.is_dir():
-        raise UsageError(f"attention.prior: no folder {config.attention.prior}; correct the path or leave it out")
+    prior = config.attention.prior
+    if prior is not None and not (prior.is_dir() or is_exported(str(prior))):
+        raise UsageError(f"attention.prior: no folder or .onnx network {prior}; correct the path or leave it out")
     return config
 
 

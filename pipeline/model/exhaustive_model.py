@@ -22,6 +22,7 @@ from stages.evidence import directions_kept
 from stages.mil.build import build_pooling
 from stages.mil.pooling import Pooled
 from stages.prediction.predict import Prediction
+from stages.prediction.stopping import Decide
 
 
 class ExhaustiveModel(SlideModel):
@@ -153,8 +154,9 @@ class ExhaustiveModel(SlideModel):
         samples: int | None = None,
         scheme: str | None = None,
         tolerance: float | None = None,
+        decide: Decide | None = None,
     ) -> Sampled:
-        """Predict one slide from all its cells; any tolerance is met.
+        """Predict one slide from all its cells; any tolerance is met, and nothing is undecided.
 
         Raises:
             ValueError: ``samples`` or ``scheme`` is given, which say how to draw.
@@ -178,4 +180,5 @@ class ExhaustiveModel(SlideModel):
             own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
             spread=torch.zeros(len(cells), dtype=torch.float64),
             foretold=None if found.shares is None else found.shares().mean(1),
+            side=None if decide is None else decide.beside(float(torch.logit(p[decide.positive]))),
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 from stages.encoder.card import Precision
 from stages.encoder.feature_store import FeatureKey
 from stages.prediction.predict import Prediction
+from stages.prediction.stopping import Side
 from stages.sampling.designs import Draw
 from stages.sampling.estimate import expectation
 
@@ -240,6 +241,7 @@ class Sampled:
         own: (M, C), what each would add if it stood for itself alone, as in reading everything.
         spread: (M,), each patch's share of the estimate's variance; 0 of what stands for itself alone.
         foretold: (rows * columns, C), each cell's part of what is known without reading it; None: nothing is.
+        side: of the threshold, where it was to be decided; else None.
     """
 
     log_attention: Tensor
@@ -253,3 +255,4 @@ class Sampled:
     own: Tensor
     spread: Tensor
     foretold: Tensor | None = None
+    side: Side | None = None

@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
@@ -16,6 +17,7 @@ from urllib.parse import quote
 
 from pipeline.cohort.metrics import METRICS
 from pipeline.model.quality import ABOUT_READING, UNKNOWN, Quality
+from pipeline.output.table import decision_in_words
 
 MISSING = "\N{EN DASH}"
 
@@ -128,6 +130,14 @@ def _total(rows: Sequence[Mapping[str, Any]], key: str) -> float:
     return sum(_number(row.get(key)) or 0.0 for row in rows)
 
 
+def _decided(done: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """The card of what was decided, where something was."""
+    found = Counter(decision_in_words(row) for row in done if "decision" in row)
+    open_ones = sum(row.get("decision") == "undecided" for row in done)
+    words = "; ".join(f"{count:,} {name}" for name, count in sorted(found.items()))
+    return [("slides decided", f"{found.total() - open_ones:,} of {found.total():,}", words)] if found else []
+
+
 def _cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> str:
     fractions = [f for f in (_number(row.get("fraction_read")) for row in done) if f is not None]
     started, ended = _moment(run, "started"), _moment(run, "ended")
@@ -145,6 +155,7 @@ def _cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]
             f"{min(fractions):.1%} to {max(fractions):.1%}" if fractions else "",
         ),
         ("bytes read", _bytes(read), share),
+        *_decided(done),
         ("time", _duration(wall), f"{_duration(_total(done, 'seconds') / len(done))} per slide" if done else ""),
     ]
     return (
@@ -316,6 +327,7 @@ def _slide(row: Mapping[str, Any], shown: Sequence[str], *, scored: bool) -> str
         for column, text in numbers
     )
     warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
+    decided = decision_in_words(row)
     return (
         f'<tr data-text="{escape(" ".join((name, predicted, str(row.get("path", "")))))}">'
         f'<td><a href="{folder}/overlay.png"><img src="{folder}/overlay.png" loading="lazy" '
@@ -326,7 +338,7 @@ def _slide(row: Mapping[str, Any], shown: Sequence[str], *, scored: bool) -> str
         f"<small>{escape(str(row.get('path', '')))}</small>"
         f'<small><a href="{folder}/gallery.jpg">gallery</a> <a href="{folder}/overlay.geojson">GeoJSON</a></small>'
         f"{warned}{_words(row.get('words') or {})}</td>"
-        f'<td data-sort="{escape(predicted)}">{escape(predicted)}</td>'
+        f'<td data-sort="{escape(predicted)}">{escape(predicted)}{decided and f"<small>{escape(decided)}</small>"}</td>'
         f'<td data-sort="{escape(predicted) if key is None else f"{key:.9g}"}">{chances}</td>{cells}</tr>'
     )
 

@@ -19,12 +19,11 @@ from pipeline.model.build import told_of_encoder
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.slide_folder import GALLERY
-from pipeline.output.table import prediction_columns, write_predictions
-from pipeline.predict import check_budget
+from pipeline.output.table import decision_in_words, prediction_columns, write_predictions
+from pipeline.predict import check_budget, check_prior, decision_of
 from pipeline.run.slide import RunSettings, process_slide
 from pipeline.run.workers import each
 from stages.disk import new_file
@@ -97,9 +96,12 @@ def run_cohort(
     spec = model.spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
+    decision_of(spec, settings.decide, settings.risk, settings.positive)
     if settings.prior is not None:
-        _check_prior(spec, settings.prior)
-        settings = replace(settings, prior=settings.prior.resolve())
+        check_prior(spec, settings.prior)
+        if settings.prior.place.is_file() and not settings.prior.is_network:
+            raise UsageError(f"--prior: {settings.prior.place} is one slide's map; give the folder that it is in")
+        settings = replace(settings, prior=replace(settings.prior, place=settings.prior.place.resolve()))
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     prepare_output(out, names=RUN)
     started = time.time()
@@ -125,13 +127,6 @@ def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
             f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(classes)}: "
             "use the model of this task, or a table without a label column to predict only"
         )
-
-
-def _check_prior(spec: ModelSpec, prior: Path) -> None:
-    if not prior.is_dir():
-        raise UsageError(f"--prior: no folder {prior}; give the folder of the maps, one a slide")
-    if spec.exhaustive or spec.inner_mpp is not None:
-        raise UsageError("--prior says which cells to draw, and this model draws none by themselves: leave it out")
 
 
 def _check_mpp(mpp: float | None) -> None:
@@ -215,5 +210,6 @@ def in_words(row: dict[str, Any]) -> str:
     return (
         f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
         f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue), "
-        f"{row['seconds']:.1f} s" + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
+        f"{row['seconds']:.1f} s{decision_in_words(row, before='; ')}"
+        + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +16,10 @@ from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit
-from pipeline.predict import SlidePrediction, predict_slide
+from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.run.artefacts import evidence_of, write_artefacts
 from pipeline.words import tell
-from stages.given_map import find_map
+from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
 
 RESULTS_VERSION = 4
@@ -33,13 +32,15 @@ class RunSettings:
 
     Attributes:
         model: checkpoint path, readable by every worker.
-        samples: patches per slide; with a tolerance, at most.
+        samples: patches per slide; with a tolerance or a decision, at most.
         tolerance: read on until no interval reaches farther than this from its probability.
+        decide, risk, positive: read on until it is settled on which side of a threshold a class lies: see
+            `pipeline.predict.decision_of`.
         scheme: how they are drawn.
         mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
         seed: of the draws; each slide's own seed follows from it and the slide's content.
         device: "auto" is a GPU where the worker has one.
-        prior: folder of maps by which half of each draw goes, one a slide.
+        prior: what half of each draw goes by: a folder of maps, one a slide, or a network that makes them.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
         features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
@@ -48,6 +49,9 @@ class RunSettings:
     model: Path
     samples: int | None = None
     tolerance: float | None = None
+    decide: float | None = None
+    risk: float | None = None
+    positive: str | None = None
     scheme: str | None = None
     mpp: float | None = None
     seed: int = 0
@@ -55,7 +59,7 @@ class RunSettings:
     strict: bool = False
     encoder_weights: Path | None = None
     features: Path | None = None
-    prior: Path | None = None
+    prior: Prior | None = None
 
 
 def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
@@ -84,16 +88,18 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     facts = opened.facts
     if settings.strict:
         facts.refuse_doubt()
-    prior = None if settings.prior is None else find_map(settings.prior, slide.slide_id)
+    prior = None if settings.prior is None else settings.prior.of(slide.slide_id)
+    decide = decision_of(model.spec, settings.decide, settings.risk, settings.positive)
     parts = {
         "version": RESULTS_VERSION,
         "model": digest,
         "mpp": mpp,
-        "samples": settings.samples if settings.tolerance else settings.samples or model.spec.samples,
+        "samples": settings.samples if settings.tolerance or decide else settings.samples or model.spec.samples,
         "tolerance": settings.tolerance,
         "scheme": settings.scheme or model.spec.scheme,
         "seed": settings.seed,
-        **({} if prior is None else {"prior": hashlib.sha256(prior.read_bytes()).hexdigest()}),
+        **({} if decide is None else {"decide": asdict(decide)}),
+        **({} if prior is None else {"prior": prior.digest()}),
         # a slide that is read otherwise than its file claims is another slide
         **({"warnings": facts.warnings} if facts.warnings else {}),
     }
@@ -112,6 +118,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         model,
         samples=settings.samples,
         tolerance=settings.tolerance,
+        decide=decide,
         scheme=settings.scheme,
         seed=settings.seed,
         prior=prior,

@@ -13,6 +13,7 @@ from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import Sampled, View
+from stages.prediction.stopping import Decide
 
 
 def exhaustive(head: str) -> SlideModel:
@@ -39,11 +40,21 @@ def sampled(model: SlideModel, view: View, **how: object) -> Sampled:
     return model.sample(view, generator=generator, **how)
 
 
+HOW = {
+    "one draw": {},
+    "look after look": {"tolerance": 1e-6, "samples": 18},
+    "until decided": {"decide": Decide(0.5, 0.01, 1)},
+}
+
+
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("kind", MODELS)
-def test_parts_add_up_to_the_logits(kind: str) -> None:
+def test_parts_add_up_to_the_logits(kind: str, how: str) -> None:
     """What is known without reading, and what each patch adds."""
     model, view = MODELS[kind]().eval(), frozen_view()
-    found = sampled(model, view)
+    if model.spec.exhaustive and "samples" in HOW[how]:
+        pytest.skip("it reads every cell")
+    found = sampled(model, view, **HOW[how])
     with torch.no_grad():
         known = model.attend(view)
     total = known.known[0].double() + found.adds.sum(0)
