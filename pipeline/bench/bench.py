@@ -136,7 +136,7 @@ def bench_cohort(
     people: list[Person] = []
     failed: dict[str, str] = {}
     for slide in unseen:
-        if len(records) + (len(failed) if slides is None else 0) >= wanted:
+        if len(records) >= wanted:
             break
         try:
             if slide.problem:
@@ -144,7 +144,7 @@ def bench_cohort(
             found = look(slide.path, model, mpp=slide.mpp)
             if found.slide.facts.fingerprint in model.trained_on:
                 left_out["trained on"] = left_out.get("trained on", 0) + 1
-                wanted -= slides is None
+                wanted = min(wanted, len(unseen) - left_out["trained on"])
                 continue
             record = bench_slide(
                 slide,
@@ -165,7 +165,7 @@ def bench_cohort(
             people.append(Person(slide.patient, slide.label))
             told = f"{slide.slide_id}: {record['cells']} patches"
         if progress:
-            progress(len(records) + len(failed), wanted, told)
+            progress(min(len(records) + len(failed), wanted), wanted, told)
     if not records:
         if failed:
             name, why = next(iter(failed.items()))

@@ -85,9 +85,9 @@ def bench_slide(
         say: told how far it is.
 
     Returns:
-        ``cells`` of its tissue, ``fixed_bytes`` of what every way reads, of each of ``ways`` its ``name``, ``setting``,
-        mean ``patches`` and ``bytes``, the share left ``undecided`` and the ``probabilities`` of each draw (draws, C); where it was measured,
-        ``spent``: on the ``survey`` (all but patches) and on each ``patch``.
+        ``cells`` of its tissue, ``fixed_bytes`` of what every way reads, and of each of ``ways`` its ``name``,
+        ``setting``, mean ``patches`` and ``bytes``, the share left ``undecided`` and the ``probabilities`` of each draw
+        (draws, C); where it was measured, ``spent``: on the ``survey`` (all but patches) and on each ``patch``.
 
     Raises:
         SlideError: it cannot be read whole.
