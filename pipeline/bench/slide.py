@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.bench.meter import Meter, Spent
 from pipeline.bench.ways import Way, read_by
@@ -105,7 +106,8 @@ def bench_slide(
 
 
 def _told(known: ReadWhole, found: Look, settings: BenchSettings) -> dict[str, Any]:
-    view, opened = found.view, {}
+    view = found.view
+    opened: dict[int, Tensor] = {}
     rows: list[dict[str, Any]] = []
     nothing = np.zeros(0, np.int64)
     for way in settings.ways:
