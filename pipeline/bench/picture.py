@@ -22,19 +22,25 @@ LEAST = 1e-5
 """Differences below this are drawn there: they are none."""
 
 
+WIDTH = 148
+"""Characters of a line above the picture."""
+
+
 class _Style(NamedTuple):
     name: str
     colour: str
     marker: str
     line: str
+    size: float = 5
+    band: float = 0.08
 
 
 STYLES = {
-    ATTENTION: _Style("attention sampling", "#0072B2", "o", "-"),
+    ATTENTION: _Style("attention sampling", "#0072B2", "o", "-", band=0.2),
     UNIFORM: _Style("uniform, same estimator", "#E69F00", "s", "--"),
     TOP: _Style("top-k (biased)", "#D55E00", "^", ":"),
     TOLERANCE: _Style("read on until sure (--tolerance)", "#009E73", "D", "-."),
-    DECIDE: _Style("read on until decided (--decide 0.5)", "#CC79A7", "*", ""),
+    DECIDE: _Style("read on until decided (--decide 0.5)", "#CC79A7", "*", "", size=13),
 }
 """Okabe and Ito's colours (2008), told apart in any colour blindness; in grey by marker and line."""
 GREY = "#555555"
@@ -73,7 +79,7 @@ def bench_figure(rows: Sequence[Mapping[str, Any]], recommended: Recommendation,
     named = {name: one for ax in axes[:, 0] for one, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(named.values(), named, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(
-        "\n".join((title, *textwrap.wrap(recommended.words, 150), *textwrap.wrap(fine, 150))),
+        "\n".join((title, *textwrap.wrap(recommended.words, WIDTH), *textwrap.wrap(fine, WIDTH))),
         fontsize=9.5,
         x=0.01,
         ha="left",
@@ -111,7 +117,7 @@ def _decisions(axes: Axes, rows: Sequence[Mapping[str, Any]], x: str) -> None:
     axes.axhline(1 - AGREE, color="black", lw=1, ls=(0, (6, 3)), label=f"{1 - AGREE:.0%} of the decisions")
     top = max(2 * (1 - AGREE), *(row["unlike"] for row in unlike if row["way"] in STYLES))
     axes.set_ylim(-0.04 * top, 1.08 * top)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None if top < 0.05 else 0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1 if top < 0.05 else 0))
 
 
 def _aurocs(axes: Axes, rows: Sequence[Mapping[str, Any]], x: str) -> None:
@@ -129,7 +135,7 @@ def _aurocs(axes: Axes, rows: Sequence[Mapping[str, Any]], x: str) -> None:
     # the interval over patients is wider than all that reading does: what differs would not be seen
     low = min(row["auroc_5"] for row in rows)
     high = max(row["auroc_95"] for row in rows)
-    room = max(0.1 * (high - low), 0.005)
+    room = max(0.1 * (high - low), 0.01)
     axes.set_ylim(low - room, min(high + room, 1 + 0.3 * room))
 
 
@@ -150,9 +156,11 @@ def _draw(
     def of(name: str) -> NDArray[np.float64]:
         return np.maximum(np.array([row[name] for row in line], np.float64), least)
 
-    axes.plot(at, of(value), color=style.colour, marker=style.marker, ls=style.line, ms=5, lw=1.8, label=style.name)
+    axes.plot(
+        at, of(value), color=style.colour, marker=style.marker, ls=style.line, lw=1.8, ms=style.size, label=style.name
+    )
     if low is not None and high is not None:
-        axes.fill_between(at, of(low), of(high), color=style.colour, alpha=0.15, lw=0)
+        axes.fill_between(at, of(low), of(high), color=style.colour, alpha=style.band, lw=0)
 
 
 def _mark(axes: Axes, rows: Sequence[Mapping[str, Any]], x: str, recommended: Recommendation, *, named: bool) -> None:

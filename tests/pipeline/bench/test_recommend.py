@@ -13,7 +13,15 @@ def rows(*tried: tuple[int, float, float | None]) -> list[dict[str, Any]]:
     """Of reading everything, and of N patches, the agreement and the AUROC."""
     whole = {"way": "everything", "setting": None, "patches": 100.0, "agreement": 1.0}
     found = [
-        {"way": "attention", "setting": n, "patches": float(n), "agreement": agree, "decisions": 100, "auroc": auroc}
+        {
+            "way": "attention",
+            "setting": n,
+            "patches": float(n),
+            "agreement": agree,
+            "decisions": 100,
+            "auroc": auroc,
+            "difference": 1 / n,
+        }
         for n, agree, auroc in tried
     ]
     labelled = tried[0][2] is not None
@@ -44,3 +52,11 @@ def test_the_smallest_number_from_which_on_nothing_is_lost(tried: list[Any], sam
 
 def test_the_models_own_number_is_left_as_it_is() -> None:
     assert "leave it as it is" in recommend(rows((8, 1.0, 0.9)), own=8).words
+
+
+def test_patches_that_tell_less_than_their_noise_are_too_few() -> None:
+    without = {"way": "no patch", "setting": None, "difference": 0.1, "agreement": 1.0, "auroc": 0.9, "patches": 0.0}
+    found = recommend([*rows((4, 1.0, 0.9), (8, 1.0, 0.9), (16, 1.0, 0.9)), without], own=20)
+    assert found.samples == 16
+    assert "than without any patch" in found.words
+    assert "Without any patch decisions are alike, too" in found.words
