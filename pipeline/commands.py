@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import UsageError, computing
 
 if TYPE_CHECKING:
+    from pipeline.bench.bench import BenchProgress, BenchSummary
     from pipeline.cache import CacheProgress, CacheSummary, Ngff
     from pipeline.cohort.table import Cohort
+    from pipeline.conformalize import ConformalSummary
     from pipeline.model.slide_model import SlideModel
     from pipeline.predict import SlidePrediction
     from pipeline.run.run import Progress, RunSummary
@@ -102,6 +104,8 @@ def predict(
     prior: AnyPath | None = None,
     prior_mpp: float | None = None,
     prior_channel: int | None = None,
+    refer: float | None = None,
+    by_class: bool = False,
 ) -> SlidePrediction:
     """Predict one slide, with an interval for every class; what `run` finds for it, to the last bit.
 
@@ -120,6 +124,9 @@ def predict(
         prior: see `run`; also one map, of this slide.
         prior_mpp: see `run`.
         prior_channel: see `run`.
+        refer: a stated error, such as 0.1, at which the slide's class is called or the slide referred, of a model that
+            `conformalize` calibrated: ``label_set`` of the prediction.
+        by_class: state it of the slides of each class, not of all.
 
     Raises:
         SlideError: the slide cannot be read, or its resolution is unknown or too coarse for the model.
@@ -136,6 +143,7 @@ def predict(
         True
     """
     _check_reading(samples, tolerance, decide, risk, positive)
+    _check_refer(refer, by_class)
     from pipeline.cohort.files import folder_name, slide_stem
     from pipeline.predict import check_budget, check_prior, decision_of, predict_slide
 
@@ -152,9 +160,15 @@ def predict(
     if given is not None:
         check_prior(model.spec, given)
         given = given.of(folder_name(slide_stem(slide.facts.path)))
-    chosen = decision_of(model.spec, decide, risk, positive)
+    chosen = decision_of(model.spec, decide, risk, positive, samples=samples)
     how: dict[str, Any] = {"samples": samples, "tolerance": tolerance, "decide": chosen, "scheme": scheme}
-    return predict_slide(slide, model, **how, seed=seed, prior=given)
+    rule = None
+    if refer is not None:
+        from pipeline.refer.referral import referral
+
+        reads_on = tolerance is not None or chosen is not None
+        rule = referral(model, refer, by_class=by_class, samples=samples, reads_on=reads_on, scheme=scheme)
+    return predict_slide(slide, model, **how, seed=seed, prior=given, refer=rule)
 
 
 @computing()
@@ -175,6 +189,8 @@ def run(
     prior: AnyPath | None = None,
     prior_mpp: float | None = None,
     prior_channel: int | None = None,
+    refer: float | None = None,
+    by_class: bool = False,
     device: str = "auto",
     workers: int | None = None,
     limit: float | None = None,
@@ -194,7 +210,9 @@ def run(
         out: the folder for predictions.csv, report.html and what belongs to each slide; made where it is missing.
         samples: see `predict`.
         tolerance: see `predict`.
-        decide, risk, positive: see `predict`.
+        decide: see `predict`.
+        risk: see `predict`.
+        positive: see `predict`.
         scheme: see `predict`.
         mpp: µm per level-0 pixel of every slide for which the cohort table gives none.
         strict: refuse slides whose objective or TIFF tags contradict their resolution, instead of a warning.
@@ -205,6 +223,8 @@ def run(
         prior_mpp: µm/px of the thumbnail that such a network is given; default: what `NETWORK.onnx.json` says, else the
             model's own for its attention.
         prior_channel: its channel that shows where to look, from 0; default: its only one.
+        refer: see `predict`; what is stated, and how often it held, is ``refer`` of the summary.
+        by_class: see `predict`.
         device: see `load_model`.
         workers: worker processes; 0 works in this one; default: as many as suit the machine, none for a single slide.
         limit: seconds that one slide may take on a worker before it is ended and fails; default: 20 times what is
@@ -230,6 +250,7 @@ def run(
         3
     """
     _check_reading(samples, tolerance, decide, risk, positive)
+    _check_refer(refer, by_class)
     if workers is not None and not 0 <= workers <= MOST_WORKERS:
         raise UsageError(f"workers must be from 0 to {MOST_WORKERS}, found {workers}")
     cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
@@ -251,6 +272,8 @@ def run(
         encoder_weights=None if encoder_weights is None else Path(encoder_weights),
         features=None if features is None else Path(features),
         prior=_prior(prior, prior_mpp, prior_channel),
+        refer=refer,
+        by_class=by_class,
     )
     return run_cohort(
         cohort,
@@ -369,6 +392,143 @@ def train(
     return TrainSummary(Path(out) / "model.safetensors", *told)
 
 
+@computing()
+def conformalize(
+    model: AnyPath,
+    target: Cohort | AnyPath,
+    *,
+    out: AnyPath,
+    split: str | None = None,
+    samples: int | None = None,
+    strict: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    encoder_weights: AnyPath | None = None,
+    features: AnyPath | None = None,
+    say: Callable[[str], None] | None = None,
+) -> ConformalSummary:
+    """Calibrate a model's calls on labelled slides of patients that it was not trained on, and write it with them.
+
+    The model that is written predicts as before; with ``refer``, `predict` and `run` also call or refer. A training
+    with slides of split val has done this by itself.
+
+    Args:
+        model: the checkpoint's path, or its folder's.
+        target: a cohort table with labels, by its path; or what `read_cohort` gave.
+        out: the new checkpoint (`.safetensors`), or a folder for it.
+        split: only slides of this part of the table, such as "val".
+        samples: a number of patches that runs will ask for, beside those that are calibrated anyway.
+        strict: leave out slides whose objective or TIFF tags contradict their resolution, instead of a warning.
+        seed: of the draws.
+        device: see `load_model`.
+        encoder_weights: see `load_model`.
+        features: see `run`.
+        say: called with each line about how far it is, such as `print`.
+
+    Raises:
+        UsageError: the model was trained on one of the slides, a class has none, or the target, the model or the place
+            cannot be used.
+
+    Examples:
+        >>> import saccade
+        >>> model = saccade.train("config.yaml", out="training", overrides=["training.epochs=1"]).model
+        >>> summary = saccade.conformalize(model, "cohort.csv", out="calibrated", split="test")
+        >>> summary
+        ConformalSummary(slides=2, patients=2, patients_of={'a': 1, 'b': 1}, least_error=0.333)
+        >>> prediction = saccade.predict("s4.tif", summary.model, refer=0.4)
+        >>> prediction.label_set.call in ("a", "b", "refer")
+        True
+    """
+    _check_reading(samples, None, None, None, None)
+    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
+    from pipeline.conformalize import conformalize_model
+
+    return conformalize_model(
+        Path(model),
+        cohort,
+        Path(out),
+        split=split,
+        samples=samples,
+        strict=strict,
+        seed=seed,
+        device=device,
+        encoder_weights=None if encoder_weights is None else Path(encoder_weights),
+        features=None if features is None else Path(features),
+        say=say or (lambda line: None),
+    )
+
+
+@computing()
+def bench(
+    model: AnyPath,
+    target: Cohort | AnyPath,
+    *,
+    out: AnyPath,
+    samples: Sequence[int] | None = None,
+    draws: int = 20,
+    slides: int | None = None,
+    tolerances: Sequence[float] = (0.1, 0.05, 0.02),
+    label: str = "label",
+    seed: int = 0,
+    device: str = "auto",
+    encoder_weights: AnyPath | None = None,
+    features: AnyPath | None = None,
+    progress: BenchProgress | None = None,
+    within: Callable[[str], None] | None = None,
+) -> BenchSummary:
+    """Find how many patches a cohort needs: draw its unseen slides in several ways, again and again, and tell how near
+    each comes to reading everything, and what it costs.
+
+    Every tissue patch of every slide is read and encoded once, which takes as long as reading everything does; with a
+    frozen encoder its features are kept, so that it takes that long only once.
+
+    Args:
+        model: the checkpoint's path, or its folder's.
+        target: a cohort table with labels, by its path, or what `read_cohort` gave; slides that the model was trained
+            on, or that the table says are to train or to choose with, are left out.
+        out: the folder for bench.csv, bench.json and bench.png; made where it is missing.
+        samples: patches a slide to try; default: powers of two from 4 to 512, and the model's own number.
+        draws: of each slide and number of patches.
+        slides: at most so many, chosen at random, of every class alike; default: all.
+        tolerances: those of `predict` to try.
+        label: the table's column of labels.
+        seed: of the draws, and of the choice of slides.
+        device: see `load_model`.
+        encoder_weights: see `load_model`.
+        features: see `run`.
+        progress: called with (slides finished, slides in all, a line about the last one).
+        within: called with a line about how far the slide is that is being read.
+
+    Raises:
+        UsageError: nothing was started, because the model, the table or the folder cannot be used, or no slide is left
+            to compare on.
+
+    Examples:
+        >>> import saccade
+        >>> summary = saccade.bench("model.safetensors", "slides", out="bench", samples=[8, 32], draws=3)
+        >>> [row["way"] for row in summary.rows][:3], summary.slides
+        (['everything', 'attention', 'attention'], 3)
+    """
+    cohort = read_cohort(target, label=label) if isinstance(target, str | PathLike) else target
+    from pipeline.bench.bench import bench_cohort
+
+    return bench_cohort(
+        cohort,
+        Path(model),
+        Path(out),
+        samples=samples,
+        draws=draws,
+        slides=slides,
+        tolerances=tolerances,
+        seed=seed,
+        device=device,
+        encoder_weights=None if encoder_weights is None else Path(encoder_weights),
+        features=None if features is None else Path(features),
+        progress=progress,
+        within=within,
+    )
+
+
 def cache(
     target: Cohort | AnyPath,
     *,
@@ -468,3 +628,10 @@ def _check_reading(
         raise UsageError(f"decide must lie between 0 and 1, found {decide:g}; such as 0.5")
     if risk is not None and not 0 < risk < 0.5:
         raise UsageError(f"risk must lie between 0 and 0.5, found {risk:g}; such as 0.01")
+
+
+def _check_refer(refer: float | None, by_class: bool) -> None:
+    if refer is None and by_class:
+        raise UsageError("by_class says how an error is stated: give refer, too, such as 0.1")
+    if refer is not None and not 0 < refer < 1:
+        raise UsageError(f"refer must lie between 0 and 1, found {refer:g}; such as 0.1")

@@ -45,6 +45,20 @@ def number(low: float, high: float | None = None, *, such_as: str) -> Callable[[
     return parse
 
 
+def several(one: Callable[[str], float], *, such_as: str) -> Callable[[str], list[float]]:
+    """A function from what was typed, numbers with commas between, to each of them as ``one`` has it."""
+
+    def parse(text: str | list[float]) -> list[float]:
+        if isinstance(text, list):
+            return text
+        parts = [part for part in text.replace(",", " ").split() if part]
+        if not parts:
+            raise typer.BadParameter(f"expected numbers with commas between, such as {such_as}, found {text!r}")
+        return [one(part) for part in parts]
+
+    return parse
+
+
 def inside(low: float, high: float, *, such_as: str) -> Callable[[str], float]:
     """A function from what was typed to a number between these bounds, which are none."""
     words = f"a number between {low:g} and {high:g}, such as {such_as}"
@@ -118,6 +132,29 @@ RiskOption = Annotated[
 PositiveOption = Annotated[
     str | None,
     typer.Option("--positive", help="With --decide: the class; default: of two classes the second."),
+]
+OneMoreBudget = Annotated[
+    int | None,
+    _number("Patches that runs will ask for, beside the numbers that are calibrated anyway.", whole(1, 1_000_000)),
+]
+Refer = Annotated[
+    bool,
+    typer.Option(
+        "--refer",
+        help="Call each slide's class, or refer it: sets that miss the label as seldom as --error says, by a "
+        "model that `saccade conformalize` or a training with a val part has calibrated.",
+    ),
+]
+StatedError = Annotated[
+    float | None,
+    _number(
+        "With --refer, the share of slides whose set may miss the label; default: 0.1.",
+        number(1e-6, 1 - 1e-6, such_as="0.1"),
+        "--error",
+    ),
+]
+ByClass = Annotated[
+    bool, typer.Option("--by-class", help="With --refer, state the error of the slides of each class, not of all.")
 ]
 Seed = Annotated[int, _number("Seed of all that is random: the same seed, the same results.", whole(0, 2**32 - 1))]
 Workers = Annotated[

@@ -85,7 +85,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "context": (),
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build"),
-        "prediction": ("intervals", "predict", "attribution", "interpolation", "stopping"),
+        "prediction": ("intervals", "predict", "attribution", "interpolation", "stopping", "conformal"),
         "overlay": ("outlines", "attention_map", "geojson", "picture", "evidence_picture", "gallery"),
     },
     "pipeline": {
@@ -101,6 +101,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
         "model": (
             "quality",
+            "label_calibration",
             "values",
             "reading",
             "regions",
@@ -114,6 +115,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "look",
             "checkpoint",
         ),
+        "refer": ("scores", "referral", "calibrate", "measure"),
         "predict": (),
         "words": (),
         "train": (
@@ -133,12 +135,14 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "train",
             ),
         ),
+        "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "report": ("cohort_gallery", "report"),
         "run": ("interrupt", "process", "pool", "workers", "artefacts", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "encoders": (),
         "cache": (),
+        "conformalize": (),
         "commands": (),
         "exits": (),
         "options": (),
@@ -251,5 +255,5 @@ print([module for module in heavy if module in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("demo", "info", "encoders", "cache", "train", "run"):
+    for command in ("demo", "info", "encoders", "cache", "train", "run", "conformalize", "bench"):
         assert command in done.stdout
