@@ -1,0 +1,271 @@
+"""The books of a run: the table, the record and the report of its folder, which are there, and true, at any time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cohort.metrics import evaluate
+from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.model.build import told_of_encoder
+from pipeline.model.quality import Quality
+from pipeline.model.slide_model import SlideModel
+from pipeline.output.folder import ABSTENTION
+from pipeline.output.run_record import write_run
+from pipeline.output.slide_folder import GALLERY, read_commit
+from pipeline.output.table import decision_in_words, write_predictions, write_table
+from pipeline.refer.measure import coverage
+from pipeline.refer.referral import UNLIKE
+from pipeline.report.cohort_gallery import cohort_gallery
+from pipeline.report.report import write_report
+from pipeline.run.slide import RunSettings, referral_of, told_of
+from stages.disk import new_file
+from stages.html import table
+from stages.prediction.intervals import stated
+
+WAITING = "waiting"
+"""Status of a slide that the run has not come to yet."""
+SHARE = 0.02
+"""Of the time, what writing the books may take while slides are worked on."""
+OFTEN = 2.0
+"""Seconds between two writings at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What became of a run's slides; a notebook shows a row for each.
+
+    Attributes:
+        total: how many slides there were.
+        ok: how many were predicted.
+        failed: how many could not be.
+        reused: how many of the predicted ones were so by an earlier run.
+        rows: the rows of predictions.csv, by column.
+        intervals: how sure theirs are, in a phrase.
+        metrics: of the slides that have labels and are counted; empty where there are none, or of one class only.
+        not_counted: how many labelled slides are not, by why: the model was trained on them, or the table says that
+            they are to train ("train") or to choose with ("val").
+        quality: how good the model was found to be where it was trained, and whether it has learned; None: not known.
+        refer: what is stated of label sets, and how often it held; None: none were made.
+        kept: how many slides of earlier runs into the same folder, of other slides with the same model and settings,
+            are in the table as well.
+        others: how many there are whose model or settings are not these; they stay, and are not in the table.
+    """
+
+    total: int
+    ok: int
+    failed: int
+    reused: int
+    rows: list[dict[str, Any]] = field(repr=False)
+    intervals: str = field(repr=False)
+    metrics: dict[str, Any] = field(repr=False)
+    not_counted: dict[str, int] = field(default_factory=dict, repr=False)
+    quality: Quality | None = field(default=None, repr=False)
+    refer: dict[str, Any] | None = field(default=None, repr=False)
+    kept: int = field(default=0, repr=False)
+    others: int = field(default=0, repr=False)
+
+    def _repr_html_(self) -> str:
+        rows = [(row["slide_id"], in_words(row)) for row in self.rows]
+        counts = f"{self.ok} of {self.total} slides predicted ({self.reused} already done), {self.failed} failed"
+        if self.quality is not None and self.quality.warning:
+            counts += f"; warning: {self.quality.warning}"
+        return table(rows, header=("slide", "prediction"), caption=counts)
+
+
+class Books:
+    """What is written of a run beside its slides' folders.
+
+    Args:
+        out: the run's folder.
+        cohort: its slides.
+        model: that predicts them.
+        settings: of the run; ``digest`` tells them, and the model, from others.
+        command: that began it.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        cohort: Cohort,
+        model: SlideModel,
+        settings: RunSettings,
+        digest: str,
+        command: Sequence[str],
+    ) -> None:
+        self._out, self._cohort, self._model, self._settings, self._command = out, cohort, model, settings, command
+        self._started = time.time()
+        self._rows: dict[str, dict[str, Any]] = {}
+        self.reused = 0
+        self._due = 0.0
+        self._earlier, self._others = _earlier(out, {slide.slide_id for slide in cohort.slides}, digest)
+
+    def add(self, slide: CohortSlide, row: Mapping[str, Any]) -> None:
+        """A slide has ended one way or the other."""
+        self.reused += bool(row.get("reused"))
+        self._rows[slide.slide_id] = {key: value for key, value in row.items() if key != "reused"}
+        if time.monotonic() >= self._due:
+            self.write()
+
+    def write(self) -> RunSummary:
+        """Write them as they are now."""
+        began = time.monotonic()
+        summary = self._write()
+        ended = time.monotonic()
+        self._due = ended + max(OFTEN, (ended - began) / SHARE)
+        return summary
+
+    def _write(self) -> RunSummary:
+        out, model, classes = self._out, self._model, self._model.spec.classes
+        rows = [dict(self._rows.get(slide.slide_id) or _waiting(slide)) for slide in self._cohort.slides]
+        done = [(slide, row) for slide, row in zip(self._cohort.slides, rows, strict=True) if row["status"] == "ok"]
+        earlier = [dict(row) for row in self._earlier]
+        galleries = {row["slide_id"]: row.pop("gallery") for row in (*(row for _, row in done), *earlier)}
+        slide_bytes = sum(row.pop("slide_bytes") for _, row in done)
+        trained = {slide.slide_id for slide, row in done if row.pop("trained_on")}
+        labelled, not_counted = [], Counter[str]()
+        for slide, row in done:
+            why = "trained on" if slide.slide_id in trained else slide.split
+            if slide.label is not None and why in (None, "test"):
+                labelled.append((slide, row))
+            elif slide.label is not None:
+                not_counted[f"{why}"] += 1
+        metrics: dict[str, Any] = {}
+        if len({slide.label for slide, _ in labelled}) > 1:
+            metrics = evaluate(
+                [str(slide.label) for slide, _ in labelled],
+                np.array([[row[f"prob_{c}"] for c in classes] for _, row in labelled]),
+                [slide.patient for slide, _ in labelled],
+                classes,
+                sites=[slide.site for slide, _ in labelled],
+            )
+        refer = _referred(labelled, done, trained, model, self._settings)
+        counts = Counter(row["status"] for row in rows)
+        shown = [*rows, *earlier]
+        run = {
+            "command": list(self._command),
+            "settings": asdict(self._settings),
+            "classes": list(classes),
+            "intervals": stated(len(classes)),
+            "encoder": told_of_encoder(model),
+            "quality": model.quality and model.quality.to_json(),
+            "warning": model.quality and model.quality.warning,
+            "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "slides": len(rows),
+            "ok": counts["ok"],
+            "failed": counts["failed"],
+            "waiting": counts[WAITING],
+            "reused": self.reused,
+            "earlier": len(earlier),
+            "other_settings": self._others,
+            "bytes_read": sum(row["bytes_read"] for _, row in done),
+            "slide_bytes": slide_bytes,
+            "metrics": metrics,
+            **({} if refer is None else {"refer": refer}),
+            "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
+            "not_counted": dict(not_counted),
+        }
+        write_predictions(out / "predictions.csv", shown, classes)
+        if refer is None:
+            (out / ABSTENTION).unlink(missing_ok=True)  # of a run that called
+        else:
+            write_table(out / ABSTENTION, refer["abstention"])
+        write_run(out / "run.json", run)
+        picture = cohort_gallery(out, galleries)
+        if picture is not None:
+            with new_file(out / GALLERY) as temporary:
+                picture.save(temporary, format="JPEG", quality=85)
+        with new_file(out / "report.html") as temporary:
+            write_report(temporary, shown, run, gallery=GALLERY if picture is not None else None)
+        for row in shown:
+            row.pop("words", None)
+        return RunSummary(
+            len(rows),
+            counts["ok"],
+            counts["failed"],
+            self.reused,
+            rows,
+            run["intervals"],
+            metrics,
+            dict(not_counted),
+            model.quality,
+            refer,
+            len(earlier),
+            self._others,
+        )
+
+
+def _waiting(slide: CohortSlide) -> dict[str, Any]:
+    return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": ""}
+
+
+def _earlier(out: Path, wanted: set[str], digest: str) -> tuple[list[dict[str, Any]], int]:
+    """Rows of slides that earlier runs with the same model and settings predicted into the folder, and how many there
+    are of others."""
+    rows, others = [], 0
+    folder = out / "slides"
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name in wanted:
+            continue
+        commit = read_commit(path)
+        if commit is None:
+            continue
+        if commit.get("run") != digest:
+            others += 1
+        else:
+            rows.append({"slide_id": path.name, "path": commit["path"], **commit["row"], **told_of(commit)})
+    for row in rows:
+        del row["slide_bytes"]
+    return rows, others
+
+
+def _referred(
+    labelled: Sequence[tuple[CohortSlide, dict[str, Any]]],
+    done: Sequence[tuple[CohortSlide, dict[str, Any]]],
+    trained: set[str],
+    model: SlideModel,
+    settings: RunSettings,
+) -> dict[str, Any] | None:
+    """What run.json says of calls; None where there are none."""
+    rule = referral_of(settings, model)
+    if rule is None:
+        return None
+    calls = Counter(row["call"] for _, row in done)
+    told = {**rule.to_json(model.spec.classes), "calls": dict(calls)}
+    calibrated = {slide.slide_id for slide, row in done if row.pop("calibrated_on")}
+    judged = [(slide, row) for slide, row in labelled if slide.slide_id not in calibrated]
+    if judged:
+        told["found"] = coverage(
+            [row for _, row in judged],
+            [str(slide.label) for slide, _ in judged],
+            [slide.patient for slide, _ in judged],
+            model.spec.classes,
+            sites=[slide.site for slide, _ in judged],
+        )
+    told["not_counted"] = sum(slide.slide_id in calibrated for slide, _ in labelled)
+    told["too_sure"] = len(trained | calibrated)
+    told["unlike"] = sum(any(one.startswith(UNLIKE) for one in row.get("warnings") or ()) for _, row in done)
+    return told
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """A row of predictions.csv for a person."""
+    if row["status"] != "ok":
+        return f"failed: {row['error']}" if row["status"] == "failed" else row["status"]
+    name = row["predicted"]
+    called = f"; call: {row['call']}" if "call" in row else ""
+    called += f" ({row['call_why']})" if row.get("call_why") else ""
+    return (
+        f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
+        f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue), "
+        f"{row['seconds']:.1f} s{decision_in_words(row, before='; ')}{called}"
+        + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
+    )
