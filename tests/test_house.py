@@ -110,7 +110,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "look",
             "checkpoint",
         ),
-        "refer": ("scores", "referral", "calibrate", "measure"),
+        "refer": ("label_set", "measure", "scores", "referral", "calibrate"),
         "predict": (),
         "train": (
             *("looks", "key", "job", "calibrate", "slides", "warm_up", "first_guess", "bagging", "rates"),

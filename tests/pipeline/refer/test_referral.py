@@ -23,8 +23,9 @@ import pipeline.commands
 from pipeline.cli import app
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
+from pipeline.refer.label_set import BETWEEN, REFER
 from pipeline.refer.measure import run_in_lines
-from pipeline.refer.referral import BETWEEN, REFER, Referral, referral
+from pipeline.refer.referral import Referral, referral
 from stages.prediction.conformal import conformalize
 
 
