@@ -115,7 +115,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "look",
             "checkpoint",
         ),
-        "refer": ("scores", "referral", "calibrate", "measure"),
+        "refer": ("label_set", "measure", "scores", "referral", "calibrate"),
         "predict": (),
         "words": (),
         "train": (

@@ -24,8 +24,8 @@ from pipeline.output.run_record import write_run
 from pipeline.output.slide_folder import GALLERY
 from pipeline.output.table import decision_in_words, prediction_columns, write_predictions, write_table
 from pipeline.predict import check_budget, check_prior, decision_of
+from pipeline.refer.label_set import UNLIKE
 from pipeline.refer.measure import coverage
-from pipeline.refer.referral import UNLIKE
 from pipeline.run.slide import RunSettings, process_slide, referral_of
 from pipeline.run.workers import each
 from stages.disk import new_file
