@@ -31,6 +31,9 @@ from pipeline.options import (
     Target,
     Tolerance,
     Workers,
+    number,
+    several,
+    whole,
 )
 from stages.sampling.schemes import choices, in_words
 
@@ -356,6 +359,80 @@ def conformalize(
     )
     typer.echo(f"model: {summary.model}")
     raise typer.Exit(1 if summary.excluded else 0)
+
+
+@app.command()
+def bench(
+    model: Annotated[Path, typer.Argument(help="What `saccade train` wrote: model.safetensors, or its folder.")],
+    target: Annotated[Path, typer.Argument(metavar="TABLE", help="A cohort table (CSV) with labels.")],
+    out: Annotated[Path, typer.Option(help="Where the table and the picture go; resumes what is there.")],
+    samples: Annotated[
+        Any,
+        typer.Option(
+            help="Patches a slide to try, such as 8,16,32; default: powers of two from 4 to 512, and the model's own.",
+            parser=several(whole(1, 1_000_000), such_as="8,16,32"),
+            metavar="INTEGERS",
+        ),
+    ] = None,
+    tolerances: Annotated[
+        Any,
+        typer.Option(
+            "--tolerance",
+            help="Tolerances of `saccade run` to try; default: 0.1,0.05,0.02.",
+            parser=several(number(1e-6, 1, such_as="0.02"), such_as="0.05,0.02"),
+            metavar="NUMBERS",
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(help="Of each slide and number of patches.", parser=whole(1, 1000), metavar="INTEGER")
+    ] = 20,
+    slides: Annotated[
+        int | None,
+        typer.Option(
+            help="At most so many slides, of every class alike; default: all.",
+            parser=whole(1, 1_000_000),
+            metavar="INTEGER",
+        ),
+    ] = None,
+    label: Annotated[str, typer.Option(help="The table's column of labels.")] = "label",
+    seed: Seed = 0,
+    device: Annotated[
+        str, typer.Option(help="auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.")
+    ] = "auto",
+    encoder_weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights of the model's frozen encoder; default: those that its name stands for."),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that keeps what a frozen encoder makes of patches; default: the user's cache folder."
+        ),
+    ] = None,
+) -> None:
+    """How many patches a cohort needs: reads its unseen slides whole once, then compares ways to read less of them."""
+    from pipeline import commands
+
+    cohort = commands.read_cohort(target, label=label)
+    with _Progress("reading") as progress:
+        summary = commands.bench(
+            model,
+            cohort,
+            out=out,
+            samples=samples,
+            draws=draws,
+            slides=slides,
+            **({} if tolerances is None else {"tolerances": tolerances}),
+            seed=seed,
+            device=device,
+            encoder_weights=encoder_weights,
+            features=features,
+            progress=progress,
+            within=progress.within,
+        )
+    typer.echo("\n".join(summary.lines))
+    typer.echo(f"table:   {out / 'bench.csv'}\npicture: {out / 'bench.png'}")
+    raise typer.Exit(1 if summary.failed else 0)
 
 
 class _Progress:

@@ -45,6 +45,20 @@ def number(low: float, high: float | None = None, *, such_as: str) -> Callable[[
     return parse
 
 
+def several(one: Callable[[str], float], *, such_as: str) -> Callable[[str], list[float]]:
+    """A function from what was typed, numbers with commas between, to each of them as ``one`` has it."""
+
+    def parse(text: str | list[float]) -> list[float]:
+        if isinstance(text, list):
+            return text
+        parts = [part for part in text.replace(",", " ").split() if part]
+        if not parts:
+            raise typer.BadParameter(f"expected numbers with commas between, such as {such_as}, found {text!r}")
+        return [one(part) for part in parts]
+
+    return parse
+
+
 def inside(low: float, high: float, *, such_as: str) -> Callable[[str], float]:
     """A function from what was typed to a number between these bounds, which are none."""
     words = f"a number between {low:g} and {high:g}, such as {such_as}"

@@ -8,8 +8,8 @@ In a notebook, each line shows what it made:
     >>> prediction = saccade.predict(slide, model)
     >>> figure = prediction.plot()
 
-`run`, `train` and `cache` are the commands of the same names. A name is imported when it is first used, so `import
-saccade` costs nothing; `dir(saccade)` lists them all.
+`run`, `train`, `bench` and `cache` are the commands of the same names. A name is imported when it is first used, so
+`import saccade` costs nothing; `dir(saccade)` lists them all.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.bench.bench import BenchSummary as BenchSummary
     from pipeline.cache import CacheSummary as CacheSummary
     from pipeline.cohort.table import Cohort as Cohort
     from pipeline.commands import TrainSummary as TrainSummary
+    from pipeline.commands import bench as bench
     from pipeline.commands import cache as cache
     from pipeline.commands import conformalize as conformalize
     from pipeline.commands import load_model as load_model
@@ -39,10 +41,21 @@ if TYPE_CHECKING:
     __version__: str
 
 _PLACES = {
+    "pipeline.bench.bench": ("BenchSummary",),
     "pipeline.cache": ("CacheSummary",),
     "pipeline.cohort.table": ("Cohort",),
     "pipeline.commands": (
-        *("TrainSummary", "cache", "conformalize", "load_model", "open_slide", "predict", "read_cohort", "run"),
+        *(
+            "TrainSummary",
+            "bench",
+            "cache",
+            "conformalize",
+            "load_model",
+            "open_slide",
+            "predict",
+            "read_cohort",
+            "run",
+        ),
         "train",
     ),
     "pipeline.conformalize": ("ConformalSummary",),
@@ -56,17 +69,9 @@ _PLACES = {
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
-    *("open_slide", "load_model", "predict", "run", "train", "conformalize", "cache", "read_cohort"),
-    *(
-        "Slide",
-        "SlideStore",
-        "SlidePrediction",
-        "Cohort",
-        "RunSummary",
-        "TrainSummary",
-        "ConformalSummary",
-        "CacheSummary",
-    ),
+    *("open_slide", "load_model", "predict", "run", "train", "conformalize", "bench", "cache", "read_cohort"),
+    *("Slide", "SlideStore", "SlidePrediction", "Cohort", "RunSummary", "TrainSummary"),
+    *("ConformalSummary", "BenchSummary", "CacheSummary"),
     *("SlideError", "UsageError", "__version__"),
 ]
 

@@ -135,6 +135,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "train",
             ),
         ),
+        "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "report": ("cohort_gallery", "report"),
         "run": ("workers", "artefacts", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
@@ -254,5 +255,5 @@ print([module for module in heavy if module in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("demo", "info", "encoders", "cache", "train", "run", "conformalize"):
+    for command in ("demo", "info", "encoders", "cache", "train", "run", "conformalize", "bench"):
         assert command in done.stdout

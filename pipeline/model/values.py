@@ -164,10 +164,11 @@ class AttentionMap:
 
         Args:
             prior: (K,), summing to one over the cells that may be drawn.
-            share: from 0 to less than 1.
+            share: from 0 to 1, which draws by the prior alone: it must then be positive wherever attention is.
         """
         own, log_a = self.log_attention, self.log_attention.detach()
-        log_q = torch.logaddexp(log_a + math.log1p(-share), prior.to(log_a).log() + math.log(share))
+        left = math.log1p(-share) if share < 1 else -math.inf
+        log_q = torch.logaddexp(log_a + left, prior.to(log_a).log() + math.log(share))
         log_q = log_q.masked_fill(log_a == -torch.inf, -torch.inf)
 
         def say(cells: Tensor, features: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ TRAINING = (
     "comparison.csv",
     "compare",
 )
+BENCH = ("bench.csv", "bench.json", "bench.png", "slides")
 """What each command writes there."""
 
 

@@ -1,0 +1,79 @@
+"""How many patches are enough: one rule, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.bench.ways import ATTENTION, EVERYTHING, NOTHING
+
+NEAR, AGREE = 0.005, 0.99
+"""How far an AUROC may be from that of reading everything, and the share of decisions that must be alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What a bench comes to.
+
+    Attributes:
+        samples: patches a slide; None: none of those that were tried is enough.
+        words: the rule, what it found and what to do, in a few sentences.
+    """
+
+    samples: int | None
+    words: str
+
+
+def recommend(rows: Sequence[Mapping[str, Any]], *, own: int) -> Recommendation:
+    """The smallest number of patches from which on nothing is lost by not reading everything.
+
+    It is the smallest N of the model's own draws such that for N and every larger one that was tried at least `AGREE`
+    of the decisions are those of reading everything, the mean AUROC is within `NEAR` of its (where labels tell one),
+    and the prediction is nearer than without any patch (where a coarse scale is read anyway): the noise of a few
+    patches may be larger than what they tell.
+
+    Args:
+        rows: see `table_of`.
+        own: the model's own number.
+    """
+    tried = sorted((row for row in rows if row["way"] == ATTENTION), key=lambda row: row["setting"])
+    (whole,) = (row for row in rows if row["way"] == EVERYTHING)
+    without = [row for row in rows if row["way"] == NOTHING]
+    labelled = whole.get("auroc") is not None
+
+    def alike(row: Mapping[str, Any]) -> bool:
+        return row["agreement"] >= AGREE and not (labelled and abs(row["auroc"] - whole["auroc"]) > NEAR)
+
+    enough: list[Mapping[str, Any]] = []
+    for row in reversed(tried):
+        if not alike(row) or any(row["difference"] > one["difference"] for one in without):
+            break
+        enough.insert(0, row)
+    conditions = [f"at least {AGREE:.0%} of the decisions are those of reading everything"]
+    conditions += [f"the AUROC is within {NEAR:g} of its"] if labelled else []
+    conditions += ["the prediction is nearer than without any patch"] if without else []
+    *first, last = conditions
+    rule = f"the smallest number from which on {' and '.join([*([', '.join(first)] if first else []), last])}"
+    if not enough:
+        most = tried[-1]
+        return Recommendation(
+            None,
+            f"No number that was tried is enough ({rule}): at {most['setting']:g} patches {_told(most, whole)}. Try "
+            "more with --samples, or read on where it is needed: `saccade run --tolerance 0.02`.",
+        )
+    samples, row = int(enough[0]["setting"]), enough[0]
+    ending = f"Write `samples: {samples}` below `sampling:` in the configuration, or `saccade run --samples {samples}`."
+    ending = "That is the model's own number: leave it as it is." if samples == own else ending
+    more = "".join(" Without any patch decisions are alike, too: see `no patch`." for one in without if alike(one))
+    share = f"{row['patches'] / whole['patches']:.1%} of all"
+    return Recommendation(
+        samples, f"Recommended: {samples} patches a slide ({share}), {rule}: {_told(row, whole)}. {ending}{more}"
+    )
+
+
+def _told(row: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+    told = f"{row['agreement']:.1%} of {row['decisions']} decisions are alike"
+    if whole.get("auroc") is not None:
+        told += f", AUROC {row['auroc']:.3f} against {whole['auroc']:.3f}"
+    return f"{told}, |p - p*| {row['difference']:.4f}"
