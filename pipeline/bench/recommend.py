@@ -63,7 +63,7 @@ def recommend(rows: Sequence[Mapping[str, Any]], *, own: int) -> Recommendation:
     if sparing is not None and (not enough or sparing["patches"] < enough[0]["patches"]):
         adaptive = (
             f" Reading on only where it is needed takes fewer: `saccade run --{sparing['way']} {sparing['setting']:g}` "
-            f"reads {sparing['patches']:.0f} in the mean, {_told(sparing, whole)}."
+            f"reads {sparing['patches']:.0f} in the mean, with {sparing['agreement']:.1%} of the decisions alike."
         )
     if not enough:
         most = tried[-1]
@@ -75,7 +75,7 @@ def recommend(rows: Sequence[Mapping[str, Any]], *, own: int) -> Recommendation:
     samples, row = int(enough[0]["setting"]), enough[0]
     ending = f"Write `samples: {samples}` below `sampling:` in the configuration, or `saccade run --samples {samples}`."
     ending = "That is the model's own number: leave it as it is." if samples == own else ending
-    more = "".join(" Without any patch decisions are alike, too: see `no patch`." for one in without if alike(one))
+    more = "".join(f" Without any patch {one['agreement']:.1%} are alike." for one in without if alike(one))
     share = f"{row['patches'] / whole['patches']:.1%} of all"
     return Recommendation(
         samples,

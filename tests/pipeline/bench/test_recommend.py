@@ -59,7 +59,7 @@ def test_patches_that_tell_less_than_their_noise_are_too_few() -> None:
     found = recommend([*rows((4, 1.0, 0.9), (8, 1.0, 0.9), (16, 1.0, 0.9)), without], own=20)
     assert found.samples == 16
     assert "than without any patch" in found.words
-    assert "Without any patch decisions are alike, too" in found.words
+    assert "Without any patch 100.0% are alike" in found.words
 
 
 def test_reading_on_is_named_where_it_takes_fewer() -> None:
