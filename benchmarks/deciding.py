@@ -1,6 +1,6 @@
 """How often `--decide` ends on the wrong side of the exhaustive prediction, and after how many patches.
 
-    python benchmarks/deciding.py FOLDER ... [--runs 60] [--risk 0.01] [--slides 40]
+    python benchmarks/deciding.py FOLDER ... [--runs 60] [--risk 0.01] [--slides 40] [--tails 2000]
 
 FOLDER is one that `saccade demo` or benchmarks/real_tissue.py (one of its) made: a cohort and what was trained on it.
 Every tissue patch of its unseen slides is read once; then each slide is read on again and again, with seeds of its own,
@@ -10,6 +10,9 @@ that decided for the wrong side (stated: at most the risk) with its upper 95 % l
 worst slide, how many stayed undecided, the patches read, and the share of runs whose intervals (stated 95 %, joint over
 the classes) held the exhaustive probabilities, though reading stopped; the same for `--tolerance 0.02` on the same
 slides, and how often a fixed number of patches, taken at its word, is on the wrong side; and one JSON line.
+
+With `--tails DRAWS` it prints instead how often single draws fall beyond the bound that a look has, at the look's own
+level, far in the tail: on average over both sides and the slides, and on the worst side of the worst slide.
 """
 
 from __future__ import annotations
@@ -27,12 +30,14 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 from torch import Tensor
 
-from pipeline.cohort.table import read_training_table
+from pipeline.cohort.table import CohortSlide, read_training_table
 from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model
 from pipeline.model.look import look
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import Sampled, View
+from pipeline.train.calibrate import drawn_errors
+from stages.prediction.intervals import UNFITTED
 from stages.prediction.stopping import Decide
 
 SLACK = 1e-9
@@ -40,6 +45,8 @@ SLACK = 1e-9
 MOVED = (0.1, 0.3, 1.0, 3.0)
 """How far hard thresholds lie from a slide's own log-odds."""
 FIXED = (8, 32, 128)
+TAILS, LOOKS = (8, 16, 32, 64, 128), 8
+"""Patches at which bounds are tried, and looks that share the risk: what a slide of some 800 patches has."""
 
 
 def read_once(model: SlideModel, view: View) -> None:
@@ -56,6 +63,13 @@ def read_once(model: SlideModel, view: View) -> None:
 def forget(model: SlideModel) -> None:
     """Look at the next slide with its own eyes."""
     del model.__dict__["attend"], model.__dict__["encode"]
+
+
+def opened(folder: Path, slides: int) -> tuple[SlideModel, list[CohortSlide]]:
+    """A folder's model and its unseen slides."""
+    model = keep_features(load_model(folder / "training" / "model.safetensors"))
+    table = next(p for p in (folder / "cohort.csv", folder / "cohort" / "cohort.csv") if p.exists())
+    return model, [s for s in read_training_table(table).slides if s.split == "test"][:slides]
 
 
 class Tally:
@@ -95,9 +109,7 @@ class Tally:
 @torch.no_grad()
 def measure(folder: Path, *, runs: int, risk: float, slides: int, tolerance: float) -> dict[str, Any]:
     """All settings on the unseen slides of one folder."""
-    model = keep_features(load_model(folder / "training" / "model.safetensors"))
-    table = next(p for p in (folder / "cohort.csv", folder / "cohort" / "cohort.csv") if p.exists())
-    unseen = [s for s in read_training_table(table).slides if s.split == "test"][:slides]
+    model, unseen = opened(folder, slides)
     tallies: dict[str, Tally] = {}
 
     def tally(name: str) -> Tally:
@@ -154,6 +166,25 @@ def measure(folder: Path, *, runs: int, risk: float, slides: int, tolerance: flo
     return {"folder": folder.name, "slides": len(unseen), "ratio": ratio, "settings": told}
 
 
+@torch.no_grad()
+def measure_tails(folder: Path, *, draws: int, risk: float, slides: int) -> dict[str, Any]:
+    """How often draws fall beyond a look's bound, at each number of patches."""
+    model, unseen = opened(folder, slides)
+    calibration, level = model.calibration or UNFITTED, risk / LOOKS
+    beyond: dict[int, list[tuple[float, float]]] = {n: [] for n in TAILS}
+    for slide in unseen:
+        generator = torch.Generator(model.drawing_device).manual_seed(zlib.crc32(slide.slide_id.encode()))
+        found = drawn_errors(model, look(slide.path, model).view, TAILS, draws=draws, generator=generator)
+        for n, (evidence, errors) in found.items():
+            half = calibration.half_width(evidence, n, confidence=1 - 2 * level)[:, 1]
+            beyond[n].append(tuple(float((s * errors[:, 1] > half).double().mean()) for s in (-1, 1)))  # type: ignore
+    told = {n: (float(np.mean(found)), float(np.max(found))) for n, found in beyond.items() if found}
+    print(f"{folder.name}: {len(unseen)} slides, {draws} draws of each; a look's level, to each side: {level:.5f}")
+    for n, (mean, worst) in told.items():
+        print(f"{n:>6} patches: beyond the bound {mean:.5f} (worst slide and side {worst:.4f})", flush=True)
+    return {"folder": folder.name, "level": level, "beyond": told}
+
+
 def main() -> None:
     """Measure every folder and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -162,8 +193,13 @@ def main() -> None:
     parser.add_argument("--risk", type=float, default=0.01)
     parser.add_argument("--slides", type=int, default=40, help="unseen slides of each folder, at most")
     parser.add_argument("--tolerance", type=float, default=0.02)
+    parser.add_argument("--tails", type=int, metavar="DRAWS", help="of each slide: look at the bounds alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the draws are small: threads would wait for each other
+    if arguments.tails:
+        tails = {"draws": arguments.tails, "risk": arguments.risk, "slides": arguments.slides}
+        print(json.dumps({"benchmark": "deciding", "tails": [measure_tails(f, **tails) for f in arguments.folders]}))
+        return
     options = {name: getattr(arguments, name) for name in ("runs", "risk", "slides", "tolerance")}
     found = [measure(folder, **options) for folder in arguments.folders]
     print(json.dumps({"benchmark": "deciding", **options, "folders": found}))

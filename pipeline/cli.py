@@ -13,15 +13,20 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.errors import UsageError
 from pipeline.exits import INTERRUPTED, ending
 from pipeline.options import (
+    ByClass,
     DecideOption,
     MppOption,
+    OneMoreBudget,
     Overrides,
     PositiveOption,
+    Refer,
     RiskOption,
     Samples,
     Seed,
+    StatedError,
     StrictOption,
     Target,
     Tolerance,
@@ -235,6 +240,9 @@ def run(
     prior_channel: Annotated[
         int | None, typer.Option(help="Its channel that shows where to look, from 0; default: its only one.")
     ] = None,
+    refer: Refer = False,
+    error: StatedError = None,
+    by_class: ByClass = False,
     device: Annotated[
         str, typer.Option(help="auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.")
     ] = "auto",
@@ -254,6 +262,9 @@ def run(
     """Predict every slide of TARGET, with intervals and attention overlays; a rerun does only what is missing."""
     from pipeline import commands
 
+    if not refer and (error is not None or by_class):
+        given = "--by-class" if error is None else "--error"
+        raise UsageError(f"{given} says how slides are called: give --refer, too")
     cohort = commands.read_cohort(target)
     if cohort.columns:
         _say(cohort.reading)
@@ -274,6 +285,8 @@ def run(
             prior=prior,
             prior_mpp=prior_mpp,
             prior_channel=prior_channel,
+            refer=(0.1 if error is None else error) if refer else None,
+            by_class=by_class,
             device=device,
             workers=workers,
             scheduler=scheduler,
@@ -289,10 +302,63 @@ def run(
         told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
         typer.echo(f"labelled slides that the metrics do not count: {told}")
     typer.echo(f"intervals:   {summary.intervals}")
+    if summary.refer is not None:
+        from pipeline.refer.measure import run_in_lines
+
+        for line in run_in_lines(summary.refer):
+            typer.echo(line)
     if summary.quality is not None and summary.quality.warning:
         typer.echo(f"WARNING:     {summary.quality.warning}")
     typer.echo(f"predictions: {out / 'predictions.csv'}\nreport:      {out / 'report.html'}")
     raise typer.Exit(1 if summary.failed else 0)
+
+
+@app.command()
+def conformalize(
+    model: Annotated[Path, typer.Argument(help="What `saccade train` wrote: model.safetensors, or its folder.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="Cohort table (CSV) of labelled slides of other patients.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the calibrated model goes: a .safetensors file, or its folder.")],
+    split: Annotated[str | None, typer.Option(help="Only slides of this split of the table: val or test.")] = None,
+    samples: OneMoreBudget = None,
+    strict: StrictOption = False,
+    seed: Seed = 0,
+    device: Annotated[
+        str, typer.Option(help="auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.")
+    ] = "auto",
+    encoder_weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights of the model's frozen encoder; default: those that its name stands for."),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that keeps what a frozen encoder makes of patches; default: the user's cache folder."
+        ),
+    ] = None,
+) -> None:
+    """Calibrate a model on labelled slides of patients that it was not trained on, for `saccade run --refer`."""
+    from pipeline import commands
+
+    summary = commands.conformalize(
+        model,
+        commands.read_cohort(target),
+        out=out,
+        split=split,
+        samples=samples,
+        strict=strict,
+        seed=seed,
+        device=device,
+        encoder_weights=encoder_weights,
+        features=features,
+        say=_say,
+    )
+    typer.echo(
+        f"calibrated on {summary.slides} slides of {summary.patients} patients, {len(summary.excluded)} left out"
+    )
+    typer.echo(f"model: {summary.model}")
+    raise typer.Exit(1 if summary.excluded else 0)
 
 
 @app.command()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.bench.bench import BenchProgress, BenchSummary
     from pipeline.cache import CacheProgress, CacheSummary, Ngff
     from pipeline.cohort.table import Cohort
+    from pipeline.conformalize import ConformalSummary
     from pipeline.model.slide_model import SlideModel
     from pipeline.predict import SlidePrediction
     from pipeline.run.run import Progress, RunSummary
@@ -103,6 +104,8 @@ def predict(
     prior: AnyPath | None = None,
     prior_mpp: float | None = None,
     prior_channel: int | None = None,
+    refer: float | None = None,
+    by_class: bool = False,
 ) -> SlidePrediction:
     """Predict one slide, with an interval for every class; what `run` finds for it, to the last bit.
 
@@ -121,6 +124,9 @@ def predict(
         prior: see `run`; also one map, of this slide.
         prior_mpp: see `run`.
         prior_channel: see `run`.
+        refer: a stated error, such as 0.1, at which the slide's class is called or the slide referred, of a model that
+            `conformalize` calibrated: ``label_set`` of the prediction.
+        by_class: state it of the slides of each class, not of all.
 
     Raises:
         SlideError: the slide cannot be read, or its resolution is unknown or too coarse for the model.
@@ -137,6 +143,7 @@ def predict(
         True
     """
     _check_reading(samples, tolerance, decide, risk, positive)
+    _check_refer(refer, by_class)
     from pipeline.cohort.files import folder_name, slide_stem
     from pipeline.predict import check_budget, check_prior, decision_of, predict_slide
 
@@ -153,9 +160,15 @@ def predict(
     if given is not None:
         check_prior(model.spec, given)
         given = given.of(folder_name(slide_stem(slide.facts.path)))
-    chosen = decision_of(model.spec, decide, risk, positive)
+    chosen = decision_of(model.spec, decide, risk, positive, samples=samples)
     how: dict[str, Any] = {"samples": samples, "tolerance": tolerance, "decide": chosen, "scheme": scheme}
-    return predict_slide(slide, model, **how, seed=seed, prior=given)
+    rule = None
+    if refer is not None:
+        from pipeline.refer.referral import referral
+
+        reads_on = tolerance is not None or chosen is not None
+        rule = referral(model, refer, by_class=by_class, samples=samples, reads_on=reads_on, scheme=scheme)
+    return predict_slide(slide, model, **how, seed=seed, prior=given, refer=rule)
 
 
 @computing()
@@ -176,6 +189,8 @@ def run(
     prior: AnyPath | None = None,
     prior_mpp: float | None = None,
     prior_channel: int | None = None,
+    refer: float | None = None,
+    by_class: bool = False,
     device: str = "auto",
     workers: int = 0,
     scheduler: str | None = None,
@@ -194,7 +209,9 @@ def run(
         out: the folder for predictions.csv, report.html and what belongs to each slide; made where it is missing.
         samples: see `predict`.
         tolerance: see `predict`.
-        decide, risk, positive: see `predict`.
+        decide: see `predict`.
+        risk: see `predict`.
+        positive: see `predict`.
         scheme: see `predict`.
         mpp: µm per level-0 pixel of every slide for which the cohort table gives none.
         strict: refuse slides whose objective or TIFF tags contradict their resolution, instead of a warning.
@@ -205,6 +222,8 @@ def run(
         prior_mpp: µm/px of the thumbnail that such a network is given; default: what `NETWORK.onnx.json` says, else the
             model's own for its attention.
         prior_channel: its channel that shows where to look, from 0; default: its only one.
+        refer: see `predict`; what is stated, and how often it held, is ``refer`` of the summary.
+        by_class: see `predict`.
         device: see `load_model`.
         workers: worker processes; 0 works in this one. From a script, call it under ``if __name__ == "__main__":``.
         scheduler: address of a dask scheduler, whose workers are used instead.
@@ -228,6 +247,7 @@ def run(
         3
     """
     _check_reading(samples, tolerance, decide, risk, positive)
+    _check_refer(refer, by_class)
     if not 0 <= workers <= MOST_WORKERS:
         raise UsageError(f"workers must be from 0 to {MOST_WORKERS}, found {workers}")
     cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
@@ -249,6 +269,8 @@ def run(
         encoder_weights=None if encoder_weights is None else Path(encoder_weights),
         features=None if features is None else Path(features),
         prior=_prior(prior, prior_mpp, prior_channel),
+        refer=refer,
+        by_class=by_class,
     )
     return run_cohort(
         cohort, Path(out), settings, workers=workers, scheduler=scheduler, progress=progress, command=command
@@ -358,6 +380,72 @@ def train(
     }
     told = (metrics["excluded"], parts, metrics["learned"], metrics["reason"])
     return TrainSummary(Path(out) / "model.safetensors", *told)
+
+
+@computing()
+def conformalize(
+    model: AnyPath,
+    target: Cohort | AnyPath,
+    *,
+    out: AnyPath,
+    split: str | None = None,
+    samples: int | None = None,
+    strict: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    encoder_weights: AnyPath | None = None,
+    features: AnyPath | None = None,
+    say: Callable[[str], None] | None = None,
+) -> ConformalSummary:
+    """Calibrate a model's calls on labelled slides of patients that it was not trained on, and write it with them.
+
+    The model that is written predicts as before; with ``refer``, `predict` and `run` also call or refer. A training
+    with slides of split val has done this by itself.
+
+    Args:
+        model: the checkpoint's path, or its folder's.
+        target: a cohort table with labels, by its path; or what `read_cohort` gave.
+        out: the new checkpoint (`.safetensors`), or a folder for it.
+        split: only slides of this part of the table, such as "val".
+        samples: a number of patches that runs will ask for, beside those that are calibrated anyway.
+        strict: leave out slides whose objective or TIFF tags contradict their resolution, instead of a warning.
+        seed: of the draws.
+        device: see `load_model`.
+        encoder_weights: see `load_model`.
+        features: see `run`.
+        say: called with each line about how far it is, such as `print`.
+
+    Raises:
+        UsageError: the model was trained on one of the slides, a class has none, or the target, the model or the place
+            cannot be used.
+
+    Examples:
+        >>> import saccade
+        >>> model = saccade.train("config.yaml", out="training", overrides=["training.epochs=1"]).model
+        >>> summary = saccade.conformalize(model, "cohort.csv", out="calibrated", split="test")
+        >>> summary
+        ConformalSummary(slides=2, patients=2, patients_of={'a': 1, 'b': 1}, least_error=0.333)
+        >>> prediction = saccade.predict("s4.tif", summary.model, refer=0.4)
+        >>> prediction.label_set.call in ("a", "b", "refer")
+        True
+    """
+    _check_reading(samples, None, None, None, None)
+    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
+    from pipeline.conformalize import conformalize_model
+
+    return conformalize_model(
+        Path(model),
+        cohort,
+        Path(out),
+        split=split,
+        samples=samples,
+        strict=strict,
+        seed=seed,
+        device=device,
+        encoder_weights=None if encoder_weights is None else Path(encoder_weights),
+        features=None if features is None else Path(features),
+        say=say or (lambda line: None),
+    )
 
 
 @computing()
@@ -519,3 +607,10 @@ def _check_reading(
         raise UsageError(f"decide must lie between 0 and 1, found {decide:g}; such as 0.5")
     if risk is not None and not 0 < risk < 0.5:
         raise UsageError(f"risk must lie between 0 and 0.5, found {risk:g}; such as 0.01")
+
+
+def _check_refer(refer: float | None, by_class: bool) -> None:
+    if refer is None and by_class:
+        raise UsageError("by_class says how an error is stated: give refer, too, such as 0.1")
+    if refer is not None and not 0 < refer < 1:
+        raise UsageError(f"refer must lie between 0 and 1, found {refer:g}; such as 0.1")

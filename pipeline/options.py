@@ -133,5 +133,28 @@ PositiveOption = Annotated[
     str | None,
     typer.Option("--positive", help="With --decide: the class; default: of two classes the second."),
 ]
+OneMoreBudget = Annotated[
+    int | None,
+    _number("Patches that runs will ask for, beside the numbers that are calibrated anyway.", whole(1, 1_000_000)),
+]
+Refer = Annotated[
+    bool,
+    typer.Option(
+        "--refer",
+        help="Call each slide's class, or refer it: sets that miss the label as seldom as --error says, by a "
+        "model that `saccade conformalize` or a training with a val part has calibrated.",
+    ),
+]
+StatedError = Annotated[
+    float | None,
+    _number(
+        "With --refer, the share of slides whose set may miss the label; default: 0.1.",
+        number(1e-6, 1 - 1e-6, such_as="0.1"),
+        "--error",
+    ),
+]
+ByClass = Annotated[
+    bool, typer.Option("--by-class", help="With --refer, state the error of the slides of each class, not of all.")
+]
 Seed = Annotated[int, _number("Seed of all that is random: the same seed, the same results.", whole(0, 2**32 - 1))]
 Workers = Annotated[int, _number("Worker processes; 0 works in this one.", whole(0, MOST_WORKERS))]

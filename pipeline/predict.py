@@ -16,13 +16,15 @@ from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec, Sampled
 from pipeline.output.table import decision_in_words
+from pipeline.refer.referral import LabelSet, Referral
+from pipeline.refer.scores import fewest_samples
 from stages.geometry import Raster
 from stages.html import table
 from stages.overlay.picture import draw_attention, overlay_figure
 from stages.prediction.attribution import Attribution, attribute
 from stages.prediction.interpolation import cell_looks, interpolate
 from stages.prediction.intervals import stated
-from stages.prediction.stopping import RISK, Decide, Side
+from stages.prediction.stopping import FIRST_LOOK, RISK, Decide, Side
 from stages.prior import Prior
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
@@ -62,6 +64,8 @@ class SlidePrediction:
         quality: how good the model was found to be on patients that it had not seen, and whether it has learned; None:
             not known.
         decision: on which side of a threshold a class lies; None: it was not to be decided.
+        label_set: the classes that may be the label at a stated error, and whether one is called or the slide is
+            referred; None: nobody asked.
 
     Examples:
         >>> import saccade
@@ -94,6 +98,7 @@ class SlidePrediction:
     warnings: tuple[str, ...]
     quality: Quality | None = None
     decision: Decision | None = None
+    label_set: LabelSet | None = None
 
     @property
     def predicted(self) -> str:
@@ -116,7 +121,8 @@ class SlidePrediction:
         return self.attention.ravel()[self.patch_cells]
 
     def __repr__(self) -> str:
-        return f"<{self.in_words(repr(self.slide.facts.path.name))}; {self._reading()}{self._warned()}>"
+        named = self.in_words(repr(self.slide.facts.path.name))
+        return f"<{named}{self._called()}; {self._reading()}{self._warned()}>"
 
     def _repr_html_(self) -> str:
         rows = [
@@ -124,10 +130,14 @@ class SlidePrediction:
             for name, (low, high) in self.intervals.items()
         ]
         header = ("class", "probability", f"interval ({stated(len(rows))})" if len(rows) > 2 else "95 % interval")
-        return table(rows, header=header, caption=f"{self.slide.facts.path.name}: {self._reading()}{self._warned()}")
+        name = self.slide.facts.path.name
+        return table(rows, header=header, caption=f"{name}{self._called()}: {self._reading()}{self._warned()}")
 
     def _reading(self) -> str:
         return f"{self.patches_read} of {self.cells} patches read ({self.fraction_read:.1%} of the tissue)"
+
+    def _called(self) -> str:
+        return "" if self.label_set is None else f"; {self.label_set.in_words()}"
 
     def _warned(self) -> str:
         of_model = self.quality.warning if self.quality is not None else None
@@ -158,6 +168,7 @@ class SlidePrediction:
             "bytes_read": self.bytes_read,
             "out_of_distribution": self.out_of_distribution,
             **({} if self.decision is None else self.decision.columns()),
+            **({} if self.label_set is None else self.label_set.columns()),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -218,7 +229,12 @@ class Decision:
 
 
 def decision_of(
-    spec: ModelSpec, at: float | None, risk: float | None = None, positive: str | None = None
+    spec: ModelSpec,
+    at: float | None,
+    risk: float | None = None,
+    positive: str | None = None,
+    *,
+    samples: int | None = None,
 ) -> Decide | None:
     """What is to be decided by a model, as the user named it; None where there is no threshold.
 
@@ -227,9 +243,10 @@ def decision_of(
         at: the threshold, 0 < at < 1.
         risk: 0 < risk < 0.5; None: `RISK`.
         positive: the class; None: of two classes the second.
+        samples: patches that may be read; None: all.
 
     Raises:
-        UsageError: no such class, or none is named and there are more than two.
+        UsageError: no such class, none is named and there are more than two, or fewer samples than tell the risk.
     """
     if at is None:
         return None
@@ -238,6 +255,10 @@ def decision_of(
         raise UsageError(f"--decide: which of {', '.join(classes)}? Name the class, such as --positive {classes[-1]}")
     if positive is not None and positive not in classes:
         raise UsageError(f"--positive: the model has no class {positive!r}; its classes are {', '.join(classes)}")
+    if samples is not None and samples < FIRST_LOOK:
+        raise UsageError(
+            f"--samples {samples} is too few to decide with a stated risk: give at least {FIRST_LOOK}, or none"
+        )
     return Decide(at, RISK if risk is None else risk, 1 if positive is None else classes.index(positive))
 
 
@@ -259,7 +280,7 @@ def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) ->
             raise UsageError(f"the model reads every cell, so {' and '.join(given)} say nothing: leave them out")
         return
     samples, scheme = samples or spec.samples, scheme or spec.scheme
-    fewest = 2 * spec.block**2 if spec.inner_mpp is None else 4
+    fewest = fewest_samples(spec)
     if samples < fewest:
         raise UsageError(f"--samples {samples} is too few for an interval: give at least {fewest}")
     if scheme not in choices():
@@ -293,6 +314,7 @@ def predict_slide(
     scheme: str | None = None,
     seed: int = 0,
     prior: Prior | None = None,
+    refer: Referral | None = None,
 ) -> SlidePrediction:
     """Predict an opened slide; equal slides, models and arguments give equal results.
 
@@ -302,6 +324,7 @@ def predict_slide(
         samples, tolerance, decide, scheme: see `SlideModel.sample`; None means the model's own.
         seed: of the draws, together with the slide's content.
         prior: what half of the draw goes by: see `look_at`.
+        refer: how sets of classes are made, with the same settings; None: none are.
 
     Raises:
         SlideError, NoTissueError, MapError: see `look_at`.
@@ -316,11 +339,13 @@ def predict_slide(
     decision = None
     if decide is not None and sampled.side is not None:
         decision = Decision(classes[decide.positive], sampled.side, decide.at, decide.risk)
+    doubt = None if refer is None else refer.doubt(seen.appearance)
+    probabilities = dict(zip(classes, found.probabilities.tolist(), strict=True))
     ends = zip(found.low.tolist(), found.high.tolist(), strict=True)
     return SlidePrediction(
         slide=slide,
         spec=model.spec,
-        probabilities=dict(zip(classes, found.probabilities.tolist(), strict=True)),
+        probabilities=probabilities,
         intervals=dict(zip(classes, ends, strict=True)),
         thumbnail=seen.thumbnail,
         attention=sampled.log_attention.exp().reshape(seen.cells.shape).cpu().numpy(),
@@ -336,9 +361,10 @@ def predict_slide(
         attention_not_read=sampled.missed,
         cost=seen.count(cells, sampled.opened),
         out_of_distribution=likeness.score,
-        warnings=(*seen.warnings, *([] if likeness.warning is None else [likeness.warning])),
+        warnings=tuple(warning for warning in (*seen.warnings, likeness.warning, doubt) if warning is not None),
         quality=model.quality,
         decision=decision,
+        label_set=None if refer is None else refer.of(probabilities),
     )
 
 

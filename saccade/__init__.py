@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from pipeline.commands import TrainSummary as TrainSummary
     from pipeline.commands import bench as bench
     from pipeline.commands import cache as cache
+    from pipeline.commands import conformalize as conformalize
     from pipeline.commands import load_model as load_model
     from pipeline.commands import open_slide as open_slide
     from pipeline.commands import predict as predict
     from pipeline.commands import read_cohort as read_cohort
     from pipeline.commands import run as run
     from pipeline.commands import train as train
+    from pipeline.conformalize import ConformalSummary as ConformalSummary
     from pipeline.errors import UsageError as UsageError
     from pipeline.predict import SlidePrediction as SlidePrediction
     from pipeline.run.run import RunSummary as RunSummary
@@ -43,8 +45,10 @@ _PLACES = {
     "pipeline.cache": ("CacheSummary",),
     "pipeline.cohort.table": ("Cohort",),
     "pipeline.commands": (
-        *("TrainSummary", "bench", "cache", "load_model", "open_slide", "predict", "read_cohort", "run", "train"),
+        *("TrainSummary", "bench", "cache", "conformalize", "load_model", "open_slide", "predict"),
+        *("read_cohort", "run", "train"),
     ),
+    "pipeline.conformalize": ("ConformalSummary",),
     "pipeline.errors": ("UsageError",),
     "pipeline.predict": ("SlidePrediction",),
     "pipeline.run.run": ("RunSummary",),
@@ -55,8 +59,18 @@ _PLACES = {
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
-    *("open_slide", "load_model", "predict", "run", "train", "bench", "cache", "read_cohort"),
-    *("Slide", "SlideStore", "SlidePrediction", "Cohort", "RunSummary", "TrainSummary", "BenchSummary", "CacheSummary"),
+    *("open_slide", "load_model", "predict", "run", "train", "bench", "conformalize", "cache", "read_cohort"),
+    *(
+        "Slide",
+        "SlideStore",
+        "SlidePrediction",
+        "Cohort",
+        "RunSummary",
+        "TrainSummary",
+        "BenchSummary",
+        "ConformalSummary",
+        "CacheSummary",
+    ),
     *("SlideError", "UsageError", "__version__"),
 ]
 

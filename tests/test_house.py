@@ -85,7 +85,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "context": (),
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build"),
-        "prediction": ("intervals", "predict", "attribution", "interpolation", "stopping"),
+        "prediction": ("intervals", "predict", "attribution", "interpolation", "stopping", "conformal"),
         "overlay": ("outlines", "attention_map", "geojson", "picture", "evidence_picture", "gallery"),
     },
     "pipeline": {
@@ -101,6 +101,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
         "model": (
             "quality",
+            "label_calibration",
             "values",
             "reading",
             "regions",
@@ -114,6 +115,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "look",
             "checkpoint",
         ),
+        "refer": ("scores", "referral", "calibrate", "measure"),
         "predict": (),
         "words": (),
         "train": (
@@ -140,6 +142,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "info": (),
         "encoders": (),
         "cache": (),
+        "conformalize": (),
         "commands": (),
         "exits": (),
         "options": (),
@@ -252,5 +255,5 @@ print([module for module in heavy if module in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("demo", "info", "encoders", "cache", "train", "run", "bench"):
+    for command in ("demo", "info", "encoders", "cache", "train", "run", "bench", "conformalize"):
         assert command in done.stdout

@@ -22,10 +22,10 @@ import torch
 from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import OnFrozenEncoder, build_model
+from pipeline.model.label_calibration import LabelCalibration, appearance_from_json, appearance_to_json
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
-from stages.appearance import VERSION, CohortAppearance, Distribution
 from stages.disk import new_file, refusal
 from stages.encoder.card import EncoderCard
 from stages.encoder.registry import is_exported
@@ -57,7 +57,8 @@ def save_model(model: SlideModel, path: Path) -> None:
     The file is ``n``, 8 bytes little-endian; a JSON header of ``n`` bytes, padded with spaces to a multiple of 8; the
     tensors end to end, widest type first so that each is aligned, then by name. The header's ``__metadata__`` has the
     texts ``format`` and, as JSON, ``spec``, ``calibration``, ``trained_on``, fingerprints of slides, and
-    ``appearance``, how these slides look, and ``quality``, how good it was found to be; of a frozen encoder
+    ``appearance``, how these slides look, ``quality``, how good it was found to be, and ``label_calibration``, what
+    sets of classes are made by; of a frozen encoder
     ``encoder``, its card: its weights are not in the file, since most may not be passed on, and some are gigabytes.
 
     Raises:
@@ -70,7 +71,9 @@ def save_model(model: SlideModel, path: Path) -> None:
     if model.trained_on:
         metadata["trained_on"] = json.dumps(sorted(model.trained_on))
     if model.appearance is not None:
-        metadata["appearance"] = json.dumps({"version": VERSION, **asdict(model.appearance)})
+        metadata["appearance"] = json.dumps(appearance_to_json(model.appearance))
+    if model.label_calibration is not None:
+        metadata["label_calibration"] = json.dumps(model.label_calibration.to_json(), separators=(",", ":"))
     if model.quality is not None:
         metadata["quality"] = json.dumps(model.quality.to_json())
     if isinstance(model, OnFrozenEncoder):
@@ -124,9 +127,11 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
             encoder_weights=Path(RANDOM) if told.tune else encoder_weights,  # what was tuned is in the file
             calibration=_calibration(metadata.get("calibration")),
             trained_on=json.loads(metadata.get("trained_on", "[]")),
-            appearance=_appearance(metadata.get("appearance")),
+            appearance=appearance_from_json(json.loads(metadata.get("appearance", "null"))),
             quality=Quality.from_json(json.loads(metadata["quality"])) if "quality" in metadata else None,
         )
+        if "label_calibration" in metadata:
+            model.label_calibration = LabelCalibration.from_json(json.loads(metadata["label_calibration"]))
         _refuse_other_encoder(model, json.loads(metadata.get("encoder", "{}")), path)
         model.load_state_dict(safetensors.torch.load_file(path))
     except FileNotFoundError as exc:
@@ -187,17 +192,6 @@ def _calibration(text: str | None) -> Calibration | None:
     told = json.loads(text)
     told["budgets"], told["factors"] = tuple(told["budgets"]), tuple(told["factors"])
     return Calibration(**told)
-
-
-def _appearance(text: str | None) -> CohortAppearance | None:
-    told = json.loads(text or "{}")
-    if told.get("version") != VERSION:
-        return None  # made before there was any, or of numbers that mean something else
-    known = {
-        field: Distribution(tuple(one["centre"]), tuple(map(tuple, one["covariance"])), one["limit"])
-        for field, one in told["known"].items()
-    }
-    return CohortAppearance(told["counts"], known)
 
 
 def model_digest(path: Path) -> str:

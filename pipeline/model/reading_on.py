@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.model.values import AttentionMap, PlacedDraw, View
-from stages.sampling.looks import combine, foreseen_variance, look_shares
+from stages.sampling.looks import combine, foreseen_variances, look_shares
 
 
 def look_totals(first: int, most: int, *, fewest: int, tissue: int) -> list[int]:
@@ -51,7 +51,6 @@ class Reading:
     known: dict[int, Tensor] = field(default_factory=dict)
     opened: dict[int, Tensor] = field(default_factory=dict)
     _looks: list[PlacedDraw] = field(default_factory=list)
-    _variances: list[float] = field(default_factory=list)
 
     def looks(
         self,
@@ -63,15 +62,22 @@ class Reading:
         """Read on to each of these numbers of cells; after each look all that was read, as one draw and the features
         (N, D) of its cells."""
         tissue = int(self.view.tissue.sum())
+        if self.afresh:
+            variances = [0.0 if m == tissue else 1 / (m - n) for n, m in pairwise([0, *totals])]
+        else:
+            variances = foreseen_variances(self.map.log_attention, totals)
         for before, total in pairwise([0, *totals]):
             samples = self.left if total == tissue else total - before
             view, attention = self.rest()
             (drawn,) = draw([view], [attention], samples=samples)
             new = np.array(sorted(set(drawn.cells[0].tolist()) - self.known.keys()), np.int64)
             found = encode(self.view, new) if len(new) else ()
-            self._add(drawn, samples)
             self.known.update(zip(new.tolist(), found, strict=True))
-            yield self.together()
+            if not self.afresh:  # of the map of all cells: those that were read before say what they said
+                drawn = replace(drawn, log_attention=self.map.log_attention[None], map=self.map)
+            self._looks.append(drawn)
+            drawn = self.together(look_shares(variances[: len(self._looks)]))
+            yield drawn, torch.stack([self.known[cell] for cell in drawn.cells[0].tolist()])
             if not self.left:
                 return
 
@@ -90,29 +96,17 @@ class Reading:
         log_attention = self.map.log_attention.index_fill(0, read, -torch.inf)
         return replace(self.view, tissue=tissue), replace(self.map, log_attention=log_attention)
 
-    def _add(self, drawn: PlacedDraw, samples: int) -> None:
-        whole = samples >= self.left
-        if self.afresh:
-            self._variances.append(0.0 if whole else 1 / samples)
-        else:
-            log_attention = self.rest()[1].log_attention[None]
-            self._variances.append(0.0 if whole else float(foreseen_variance(log_attention, samples)[0]))
-            # of the map of all cells: those that were read before say what they said
-            drawn = replace(drawn, log_attention=self.map.log_attention[None], map=self.map)
-        self._looks.append(drawn)
-
-    def together(self) -> tuple[PlacedDraw, Tensor]:
-        """All looks as one draw, and the features (N, D) of its cells."""
-        drawn = self._looks[-1]
-        if len(self._looks) > 1:
-            shares = look_shares(self._variances)
-            draws = [look.draw for look in self._looks]
-            if self.afresh:  # each look has its own opened regions
-                ends = np.cumsum([0] + [look.places.shape[1] for look in self._looks])
-                draws = [replace(one, cells=one.cells + int(at)) for one, at in zip(draws, ends, strict=False)]
-                log_attention, places = (
-                    torch.cat([getattr(look, name) for look in self._looks], 1) for name in ("log_attention", "places")
-                )
-                drawn = replace(drawn, log_attention=log_attention, places=places)
-            drawn = replace(drawn, draw=combine(draws, shares, afresh=self.afresh))
-        return drawn, torch.stack([self.known[cell] for cell in drawn.cells[0].tolist()])
+    def together(self, shares: Sequence[float]) -> PlacedDraw:
+        """All looks as one draw."""
+        first, *others = self._looks
+        if not others:
+            return first
+        draws = [look.draw for look in self._looks]
+        log_attention, places = first.log_attention, first.places
+        if self.afresh:  # each look has its own opened regions
+            ends = np.cumsum([0] + [look.places.shape[1] for look in self._looks])
+            draws = [replace(one, cells=one.cells + int(at)) for one, at in zip(draws, ends, strict=False)]
+            log_attention = torch.cat([look.log_attention for look in self._looks], 1)
+            places = torch.cat([look.places for look in self._looks], 1)
+        drawn = combine(draws, shares, afresh=self.afresh)
+        return replace(first, draw=drawn, log_attention=log_attention, places=places)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.quality import Quality
 from pipeline.model.reading import of_each, read_together, walk
 from pipeline.model.reading_on import Reading, look_totals
@@ -53,6 +54,7 @@ class SlideModel(nn.Module):
         trained_on: fingerprints of the slides whose labels it was fitted to.
         quality: how good it was found to be, and whether it has learned; None: nobody looked.
         appearance: how these slides look; None: not known.
+        label_calibration: what sets of classes that hold the label are made by; None: nothing is.
     """
 
     attention: Attention
@@ -74,6 +76,7 @@ class SlideModel(nn.Module):
         self.trained_on = frozenset(trained_on)
         self.appearance = appearance
         self.quality = quality
+        self.label_calibration: LabelCalibration | None = None
 
     @property
     def fewest(self) -> int:
@@ -192,7 +195,9 @@ class SlideModel(nn.Module):
         if tolerance is not None or decide is not None:
             if limit is not None and tissue > limit:
                 most = min(most, limit)  # no larger draw would tell how sure it is
-            first = self.spec.samples if decide is None else FIRST_LOOK
+            # a bound is not carried to fewer patches than it was calibrated for
+            fewest = max(FIRST_LOOK, (self.calibration or UNFITTED).budgets[0])
+            first = self.spec.samples if decide is None else fewest
             totals = look_totals(max(first, self.fewest), most, fewest=self.fewest, tissue=tissue)
         attention, view = self._by_prior(view, self.attend(view)), replace(view, prior=None)
         reading = Reading(view, attention, afresh=self.inner is not None)

@@ -13,7 +13,8 @@ from stages.disk import refusal
 MARK = ".saccade"
 """File that marks a folder as an output of ours."""
 
-RUN = ("run.json", "predictions.csv", "report.html", "gallery.jpg", "slides")
+ABSTENTION = "abstention.csv"
+RUN = ("run.json", "predictions.csv", "report.html", "gallery.jpg", "slides", ABSTENTION)
 TRAINING = (
     "model.safetensors",
     "training.json",

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from pipeline.cohort.metrics import METRICS
 from pipeline.model.quality import ABOUT_READING, UNKNOWN, Quality
 from pipeline.output.table import decision_in_words
+from pipeline.refer.measure import run_in_lines
 
 MISSING = "\N{EN DASH}"
 
@@ -174,6 +175,8 @@ def _trust(run: Mapping[str, Any]) -> str:
         return ""
     quality = None if run["quality"] is None else Quality.from_json(run["quality"])
     lines = [ABOUT_READING, UNKNOWN if quality is None else quality.in_words()]
+    if run.get("refer"):
+        lines += run_in_lines(run["refer"])
     if run.get("encoder"):
         lines.append(_encoder(run["encoder"]))
     if quality is None or quality.warning is None:
@@ -288,10 +291,12 @@ def _slides(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], intervals
     single = len(shown) == 1
     heads = ['<th scope="col">overlay</th>', _head("slide"), _head("prediction")]
     heads += [_head(f"probability of {shown[0]}", "number chances") if single else '<th scope="col">probabilities</th>']
+    called = any("call" in row for row in rows)
+    heads += [_head("call")] if called else []
     heads += [_head(name, "number") for name in ("tissue read", "patches", "bytes", "seconds")]
     scored = any(_number(row.get("out_of_distribution")) is not None for row in rows)
     heads += [_head("out of distribution", "number")] if scored else []
-    body = "".join(_slide(row, shown, scored=scored) for row in rows)
+    body = "".join(_slide(row, shown, scored=scored, called=called) for row in rows)
     return (
         "<h2>Slides</h2>"
         f'<p class="soft">Bars run from 0 to 1: the band is the stated interval for what was not read'
@@ -310,7 +315,7 @@ def _head(name: str, kind: str = "") -> str:
     return f'<th scope="col" class="{kind}"><button type="button">{escape(name)}</button></th>'
 
 
-def _slide(row: Mapping[str, Any], shown: Sequence[str], *, scored: bool) -> str:
+def _slide(row: Mapping[str, Any], shown: Sequence[str], *, scored: bool, called: bool) -> str:
     name, predicted = str(row["slide_id"]), str(row.get("predicted", ""))
     folder = f"slides/{quote(os.fsencode(name), safe='')}"
     chances = "".join(_chance(row, c, named=len(shown) > 1) for c in shown)
@@ -326,6 +331,9 @@ def _slide(row: Mapping[str, Any], shown: Sequence[str], *, scored: bool) -> str
         f'<td class="number" data-sort="{_show(row.get(column), ".9g").replace(MISSING, "-1")}">{text}</td>'
         for column, text in numbers
     )
+    why = f"<small>{escape(str(row['call_why']))}</small>" if row.get("call_why") else ""
+    call = escape(str(row.get("call", MISSING)))
+    calling = f'<td class="name" data-sort="{call}">{call}{why}</td>' if called else ""
     warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
     decided = decision_in_words(row)
     return (
@@ -339,7 +347,7 @@ def _slide(row: Mapping[str, Any], shown: Sequence[str], *, scored: bool) -> str
         f'<small><a href="{folder}/gallery.jpg">gallery</a> <a href="{folder}/overlay.geojson">GeoJSON</a></small>'
         f"{warned}{_words(row.get('words') or {})}</td>"
         f'<td data-sort="{escape(predicted)}">{escape(predicted)}{decided and f"<small>{escape(decided)}</small>"}</td>'
-        f'<td data-sort="{escape(predicted) if key is None else f"{key:.9g}"}">{chances}</td>{cells}</tr>'
+        f'<td data-sort="{escape(predicted) if key is None else f"{key:.9g}"}">{chances}</td>{calling}{cells}</tr>'
     )
 
 

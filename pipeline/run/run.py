@@ -12,19 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cohort.table import Cohort
+from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import told_of_encoder
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.output.folder import RUN, prepare_output
+from pipeline.output.folder import ABSTENTION, RUN, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.slide_folder import GALLERY
-from pipeline.output.table import decision_in_words, prediction_columns, write_predictions
+from pipeline.output.table import decision_in_words, prediction_columns, write_predictions, write_table
 from pipeline.predict import check_budget, check_prior, decision_of
-from pipeline.run.slide import RunSettings, process_slide
+from pipeline.refer.measure import coverage
+from pipeline.refer.referral import UNLIKE
+from pipeline.run.slide import RunSettings, process_slide, referral_of
 from pipeline.run.workers import each
 from stages.disk import new_file
 from stages.html import table
@@ -49,6 +51,8 @@ class RunSummary:
         not_counted: how many labelled slides are not, by why: the model was trained on them, or the table says that
             they are to train ("train") or to choose with ("val").
         quality: how good the model was found to be where it was trained, and whether it has learned; None: not known.
+        refer: what is stated of calls, the calibration, its abstention curve and, of labelled slides, how often sets
+            held the label; None: nobody asked for calls.
     """
 
     total: int
@@ -60,6 +64,7 @@ class RunSummary:
     metrics: dict[str, Any] = field(repr=False)
     not_counted: dict[str, int] = field(default_factory=dict, repr=False)
     quality: Quality | None = field(default=None, repr=False)
+    refer: dict[str, Any] | None = field(default=None, repr=False)
 
     def _repr_html_(self) -> str:
         rows = [(row["slide_id"], in_words(row)) for row in self.rows]
@@ -96,12 +101,13 @@ def run_cohort(
     spec = model.spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
-    decision_of(spec, settings.decide, settings.risk, settings.positive)
+    decision_of(spec, settings.decide, settings.risk, settings.positive, samples=settings.samples)
     if settings.prior is not None:
         check_prior(spec, settings.prior)
         if settings.prior.place.is_file() and not settings.prior.is_network:
             raise UsageError(f"--prior: {settings.prior.place} is one slide's map; give the folder that it is in")
         settings = replace(settings, prior=replace(settings.prior, place=settings.prior.place.resolve()))
+    referral_of(settings, model)  # what it refuses is told before anything is started
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     prepare_output(out, names=RUN)
     started = time.time()
@@ -151,6 +157,7 @@ def _finish(
 
     classes, quality = model.spec.classes, model.quality
     done = [(slide, row) for slide, row in zip(cohort.slides, rows, strict=True) if row["status"] == "ok"]
+    trained = {slide.slide_id for slide, row in done if row["trained_on"]}
     labelled, not_counted = [], Counter[str]()
     for slide, row in done:
         why = "trained on" if row.pop("trained_on") else slide.split
@@ -167,8 +174,9 @@ def _finish(
             classes,
             sites=[slide.site for slide, _ in labelled],
         )
+    refer = _referred(labelled, done, trained, model, settings)
     counts = (len(rows), len(done), len(rows) - len(done), reused)
-    summary = RunSummary(*counts, rows, stated(len(classes)), metrics, dict(not_counted), quality)
+    summary = RunSummary(*counts, rows, stated(len(classes)), metrics, dict(not_counted), quality, refer)
     run = {
         "command": list(command),
         "settings": asdict(settings),
@@ -186,10 +194,15 @@ def _finish(
         "bytes_read": sum(row["bytes_read"] for _, row in done),
         "slide_bytes": sum(row.pop("slide_bytes") for _, row in done),
         "metrics": metrics,
+        **({} if refer is None else {"refer": refer}),
         "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
         "not_counted": dict(not_counted),
     }
     write_predictions(out / "predictions.csv", rows, classes)
+    if refer is None:
+        (out / ABSTENTION).unlink(missing_ok=True)  # of a run that called
+    else:
+        write_table(out / ABSTENTION, refer["abstention"])
     write_run(out / "run.json", run)
     picture = cohort_gallery(out, {row["slide_id"]: row.pop("gallery") for _, row in done})
     if picture is not None:
@@ -202,14 +215,45 @@ def _finish(
     return summary
 
 
+def _referred(
+    labelled: Sequence[tuple[CohortSlide, dict[str, Any]]],
+    done: Sequence[tuple[CohortSlide, dict[str, Any]]],
+    trained: set[str],
+    model: SlideModel,
+    settings: RunSettings,
+) -> dict[str, Any] | None:
+    """What run.json says of calls; None where there are none."""
+    rule = referral_of(settings, model)
+    if rule is None:
+        return None
+    calls = Counter(row["call"] for _, row in done)
+    told = {**rule.to_json(model.spec.classes), "calls": dict(calls)}
+    calibrated = {slide.slide_id for slide, row in done if row.pop("calibrated_on")}
+    judged = [(slide, row) for slide, row in labelled if slide.slide_id not in calibrated]
+    if judged:
+        told["found"] = coverage(
+            [row for _, row in judged],
+            [str(slide.label) for slide, _ in judged],
+            [slide.patient for slide, _ in judged],
+            model.spec.classes,
+            sites=[slide.site for slide, _ in judged],
+        )
+    told["not_counted"] = sum(slide.slide_id in calibrated for slide, _ in labelled)
+    told["too_sure"] = len(trained | calibrated)
+    told["unlike"] = sum(any(one.startswith(UNLIKE) for one in row.get("warnings") or ()) for _, row in done)
+    return told
+
+
 def in_words(row: dict[str, Any]) -> str:
     """A row of predictions.csv for a person."""
     if row["status"] != "ok":
         return f"failed: {row['error']}"
     name = row["predicted"]
+    called = f"; call: {row['call']}" if "call" in row else ""
+    called += f" ({row['call_why']})" if row.get("call_why") else ""
     return (
         f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
         f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue), "
-        f"{row['seconds']:.1f} s{decision_in_words(row, before='; ')}"
+        f"{row['seconds']:.1f} s{decision_in_words(row, before='; ')}{called}"
         + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
     )

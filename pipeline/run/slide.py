@@ -17,6 +17,7 @@ from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
+from pipeline.refer.referral import Referral, referral
 from pipeline.run.artefacts import evidence_of, write_artefacts
 from pipeline.words import tell
 from stages.prior import Prior
@@ -41,6 +42,8 @@ class RunSettings:
         seed: of the draws; each slide's own seed follows from it and the slide's content.
         device: "auto" is a GPU where the worker has one.
         prior: what half of each draw goes by: a folder of maps, one a slide, or a network that makes them.
+        refer: the stated error of label sets; None: none are made.
+        by_class: whether it is stated of the slides of each class.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
         features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
@@ -60,6 +63,8 @@ class RunSettings:
     encoder_weights: Path | None = None
     features: Path | None = None
     prior: Prior | None = None
+    refer: float | None = None
+    by_class: bool = False
 
 
 def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
     Returns:
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
         its commit mark, ``reused``: whether an earlier result was still valid, and ``trained_on``: whether the model
-        was fitted to it.
+        was fitted to it; with label sets ``calibrated_on``: whether they were to it.
     """
     started = time.perf_counter()
     try:
@@ -100,14 +105,17 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         "seed": settings.seed,
         **({} if decide is None else {"decide": asdict(decide)}),
         **({} if prior is None else {"prior": prior.digest()}),
+        **({} if settings.refer is None else {"refer": [settings.refer, settings.by_class]}),
         # a slide that is read otherwise than its file claims is another slide
         **({"warnings": facts.warnings} if facts.warnings else {}),
     }
     key = slide_key(facts.fingerprint, parts)
-    trained_on = facts.fingerprint in model.trained_on
+    known: dict[str, Any] = {"trained_on": facts.fingerprint in model.trained_on}
+    if settings.refer is not None and model.label_calibration is not None:
+        known["calibrated_on"] = facts.fingerprint in model.label_calibration.slides
     commit = read_commit(folder)
     if commit is not None and commit["key"] == key:
-        return {**commit["row"], **_told(commit), "reused": True, "trained_on": trained_on}
+        return {**commit["row"], **_told(commit), "reused": True, **known}
     if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
         raise ValueError(
             f"{folder} already holds another slide of this name ({commit['path']}): "
@@ -122,8 +130,28 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         scheme=settings.scheme,
         seed=settings.seed,
         prior=prior,
+        refer=referral_of(settings, model),
     )
-    return {**_write_slide(slide, folder, key, found, started), "trained_on": trained_on}
+    return {**_write_slide(slide, folder, key, found, started), **known}
+
+
+def referral_of(settings: RunSettings, model: SlideModel) -> Referral | None:
+    """How a run with these settings makes label sets; None where it makes none.
+
+    Raises:
+        UsageError: see `referral`.
+    """
+    if settings.refer is None:
+        return None
+    return referral(
+        model,
+        settings.refer,
+        by_class=settings.by_class,
+        samples=settings.samples,
+        reads_on=settings.tolerance is not None or settings.decide is not None,
+        scheme=settings.scheme,
+        prior=settings.prior is not None,
+    )
 
 
 def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePrediction, started: float) -> dict[str, Any]:
@@ -142,6 +170,7 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
         "quality": found.quality and found.quality.to_json(),
         "words": tell(found),
         "evidence": evidence_of(found) | {"gallery": gallery},
+        **({} if found.label_set is None else {"label_set": asdict(found.label_set)}),
         "attention_not_read": found.attention_not_read,
         "regions_opened": found.regions_opened,
         "slide_bytes": facts.file_bytes,

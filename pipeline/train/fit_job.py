@@ -20,6 +20,8 @@ from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
 from pipeline.output.documents import read_json, write_json
+from pipeline.refer.calibrate import calibrate_labels, calibration_key, in_lines
+from pipeline.refer.scores import budgets_of
 from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.calibrate import calibrate
 from pipeline.train.held_out import out_of_bag_rows, scored
@@ -69,6 +71,37 @@ def stamp(job: Job, fitted: Fitted, quality: Quality) -> None:
     if fitted.model.quality != quality:
         fitted.model.quality = quality
         save_model(fitted.model, job.model)
+
+
+def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say: Say) -> None:
+    """Let a model that has a val part know how often its calls are right, from slides that it was not fitted to."""
+    val = [slide for slide in job.held_out.get("val", ()) if slide.slide_id not in looks.excluded]
+    model, seed = fitted.model, config.training.seed
+    missing = [name for name in model.spec.classes if all(slide.label != name for slide in val)]
+    if not val:
+        return
+    if missing and len(model.spec.classes) == 2:
+        say(f"label sets: no slide of split val is labelled {missing[0]!r}, so none are calibrated")
+        return
+    key = calibration_key([(s, looks.fingerprints[s.slide_id]) for s in val], budgets_of(model.spec), seed=seed)
+    if model.label_calibration is not None and model.label_calibration.key == key:
+        return
+    chosen = config.training.keep == "best" or config.training.patience
+    found = calibrate_labels(
+        model,
+        val,
+        looks,
+        seed=seed,
+        source="split val of the training",
+        doubt="the epoch was chosen by the same slides, for which calls may seem too good" if chosen else None,
+        say=say,
+        leave_out=looks.leave_out,
+    )
+    if found is not None:
+        for line in in_lines(found, model.spec.classes):
+            say(line)
+        model.label_calibration = found
+        save_model(model, job.model)
 
 
 def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> Fitted:

@@ -18,7 +18,7 @@ from pipeline.output.documents import write_json
 from pipeline.output.folder import TRAINING, prepare_output
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.train.compare import Comparison
-from pipeline.train.fit_job import fit_job, keeping, refuse_lost_class, stamp
+from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import plan_jobs
 from pipeline.train.looks import Looks
@@ -98,6 +98,7 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
     models = []
     for job in jobs:
         fitted = fit_job(job, spec, config, looks, say)
+        calibrate_calls(job, fitted, config, looks, say)
         models.append(fitted.model)
         own: list[dict[str, Any]] = []
         for part, slides in job.held_out.items():

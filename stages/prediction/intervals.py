@@ -101,26 +101,16 @@ class Calibration:
 
         Infinite where chance drew the same cell every time: that tells nothing of the others.
         """
+        factor = float(np.interp(np.log(drawn), np.log(self.budgets), self.factors))
         classes = evidence.log_odds.shape[1]
         # two classes mirror each other: what one interval misses, the other does
         alone = 1 - (1 - confidence) / classes if classes > 2 else confidence
-        return self._factor(drawn) * self._reach(evidence, (1 - alone) / 2)
-
-    def bound(self, evidence: Evidence, drawn: int, *, level: float) -> Tensor:
-        """How far each class's log-odds, (B, C), may lie to one side, but for a chance of ``level`` for each."""
-        return self._factor(drawn) * self._reach(evidence, level)
-
-    def _factor(self, drawn: int) -> float:
-        return float(np.interp(np.log(drawn), np.log(self.budgets), self.factors))
-
-    def _reach(self, evidence: Evidence, level: float) -> Tensor:
-        """``t sqrt(V)`` (B, C) at the upper ``level`` of t."""
         freedom = evidence.freedom + self.worth
         if not self.fitted:
             freedom = torch.minimum(freedom, evidence.freedom_all.clamp(min=1))
-        quantile = stdtrit(freedom.numpy(), 1 - level)
-        reach = torch.from_numpy(np.asarray(quantile)) * self.variance(evidence).sqrt()
-        return reach.masked_fill((evidence.unit > 0) & (evidence.freedom_all == 0), torch.inf)
+        quantile = stdtrit(freedom.numpy(), 0.5 + alone / 2)
+        half = factor * torch.from_numpy(np.asarray(quantile)) * self.variance(evidence).sqrt()
+        return half.masked_fill((evidence.unit > 0) & (evidence.freedom_all == 0), torch.inf)
 
 
 def stated(classes: int) -> str:

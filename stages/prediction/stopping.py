@@ -15,8 +15,8 @@ RISK = 0.01
 """How often a decision may be wrong unless the user says otherwise."""
 
 FIRST_LOOK = 8
-"""Patches that are read before the first decision, as few as a calibration knows; each further look doubles what is
-read."""
+"""Patches that are read before the first decision, and the fewest that intervals are calibrated for; each further look
+doubles what is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,13 @@ class Decide:
 
     def side(self, evidence: Evidence, drawn: int, calibration: Calibration, *, looks: int) -> Side:
         """Where the class lies by the evidence of ``drawn`` cells of one slide (B = 1), at one of ``looks`` looks."""
-        bound = calibration.bound(evidence, drawn, level=self.risk / looks)[0, self.positive]
+        # a two-sided interval of twice the level; of more than two classes it holds for all, and so for this one
+        bound = calibration.half_width(evidence, drawn, confidence=self.confidence(looks))[0, self.positive]
         return self.beside(float(evidence.log_odds[0, self.positive]), float(bound))
+
+    def confidence(self, looks: int) -> float:
+        """Of the interval at each of so many looks, both of whose ends are bounds to one side."""
+        return 1 - 2 * self.risk / looks
 
     def beside(self, log_odds: float, bound: float = 0.0) -> Side:
         """On which side log-odds lie that may be off by less than ``bound``; at the threshold counts as above."""

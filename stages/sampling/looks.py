@@ -4,12 +4,17 @@ Before look r the cells ``R`` are read, and the look draws from the rest by the 
 
     ``T_r = sum_{i in R} a_i f_i + sum_m w_m a_{i_m} f_{i_m}``
 
-is unbiased whatever was read and found before, so ``T_r - Phi`` are martingale differences: with ``c_r`` that are set
-before look r is drawn, ``sum_r c_r T_r / sum_r c_r`` is unbiased, and its variance is ``sum_r c_r^2 v_r`` over
-``(sum_r c_r)^2``. The best are ``1 / v_r``, of which what depends on the draw is known beforehand: with inclusion
-probabilities ``pi``, and patches that differ by 1 at random, ``v_r = sum_i a_i^2 (1 / pi_i - 1)`` over the unread cells
-(J. Hajek, "Asymptotic theory of rejective sampling", Annals of Mathematical Statistics 35, 1964). Where a look reads
-all that is left, it is 0, and the estimate exact.
+is unbiased whatever was read and found before. So ``T_r - Phi`` are martingale differences, and with shares ``s_r``
+that sum to one, ``sum_r s_r T_r`` is unbiased, of variance ``sum_r s_r^2 v_r``. The shares are set before the *first*
+look: with ``s_r = c_r / sum c`` and a ``c_2`` that goes by what look 1 happened to read, look 1 would weigh by its own
+outcome, and be biased. The best are as ``1 / v_r``, of which what depends on the draw is known beforehand: with the
+probabilities ``pi_r`` that a cell is read by look r, and patches that differ by 1 at random,
+
+    ``v_r = sum_i a_i^2 (1 - pi_{r-1,i}) (1 - pi_{r,i}) / (pi_{r,i} - pi_{r-1,i})``,
+
+which is Hajek's ``sum_i a_i^2 (1 / pi_i - 1)`` of the cells that are likely unread (J. Hajek, "Asymptotic theory of
+rejective sampling", Annals of Mathematical Statistics 35, 1964). Where a look reads all that is left, it is 0, and the
+estimate exact.
 """
 
 from __future__ import annotations
@@ -23,11 +28,17 @@ from stages.sampling.designs import Draw, inclusion_probabilities
 from stages.sampling.schemes import MOST_CONTRASTS
 
 
-def foreseen_variance(log_attention: Tensor, n: int) -> Tensor:
-    """``sum_i a_i^2 (1 / pi_i - 1)`` of a draw of ``n`` from the cells of (B, K) that are not at -inf: (B,) float64."""
-    a = log_attention.double().exp()
-    pi = inclusion_probabilities(a, n)
-    return (a.square() * (1 / pi - 1)).masked_fill(pi == 0, 0.0).sum(1)
+def foreseen_variances(log_attention: Tensor, totals: Sequence[int]) -> list[float]:
+    """``v_r`` of looks after which so many cells of (K,) are read, -inf off the tissue."""
+    a = log_attention.detach().double().exp()[None]
+    before, out = torch.zeros_like(a), []
+    for total in totals:
+        after = inclusion_probabilities(a, total)
+        open_ones = (a > 0) & (after < 1)  # every total makes them likelier
+        v = a.square() * (1 - before) * (1 - after) / (after - before)
+        out.append(float(v[open_ones].sum()))
+        before = after
+    return out
 
 
 def look_shares(variances: Sequence[float]) -> list[float]:

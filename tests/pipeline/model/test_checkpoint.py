@@ -172,7 +172,7 @@ def test_a_checkpoint_keeps_how_its_cohort_looks(
     model.appearance = appearance.cohort_appearance([*found, appearance.Appearance("dark field", (0.0,) * 8)])
     save_model(model, path)
     assert load_model(path).appearance == model.appearance
-    monkeypatch.setattr("pipeline.model.checkpoint.VERSION", appearance.VERSION + 1)
+    monkeypatch.setattr("pipeline.model.label_calibration.VERSION", appearance.VERSION + 1)
     assert load_model(path).appearance is None
 
 

@@ -24,6 +24,7 @@ from pipeline.predict import check_budget, predict_slide
 from pipeline.run.slide import RunSettings, process_slide
 from pipeline.train.train import train_cohort
 from stages.mil.build import HEADS
+from stages.prediction.stopping import Decide
 from stages.pyramid.open import open_pyramid
 
 __all__ = ["tiny"]  # a fixture
@@ -69,6 +70,10 @@ def test_a_prediction_is_what_all_cells_say_and_has_no_width(head: str, slide: P
     # the bag's promise, with all of it read
     np.testing.assert_allclose(found.patch_weights, 1)
     np.testing.assert_allclose(found.patch_features, features.numpy(), rtol=2**-10, atol=1e-6)  # as kept
+    # nothing is undecided
+    p = list(found.probabilities.values())[1]
+    sides = {at: predict_slide(open_pyramid(slide), model, decide=Decide(at, 0.01, 1)) for at in (0.99 * p, 1.01 * p)}
+    assert [one.decision and one.decision.side for one in sides.values()] == ["above", "below"]
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -1,0 +1,184 @@
+"""`saccade conformalize`: a model and labelled slides of other patients -> the model that knows when to refer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from pipeline.cohort.splits import refuse_twins
+from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.device import check_device
+from pipeline.errors import UsageError
+from pipeline.model.build import keep_features
+from pipeline.model.checkpoint import MODEL, find_model, load_model, save_model
+from pipeline.model.slide_model import SlideModel
+from pipeline.predict import check_budget
+from pipeline.refer.calibrate import calibrate_labels, in_lines
+from pipeline.refer.referral import check_names
+from pipeline.train.looks import Looks
+from stages.prediction.conformal import least_error
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ConformalSummary:
+    """What a calibration of label sets came to.
+
+    Attributes:
+        model: the checkpoint that was written.
+        slides, patients: that it is calibrated on.
+        patients_of: of each class.
+        least_error: the smallest error that can be stated; by class it is ``1 / (patients + 1)`` of the fewest.
+        excluded: why slides were left out, by their names.
+    """
+
+    model: Path
+    slides: int
+    patients: int
+    patients_of: dict[str, int]
+    least_error: float
+    excluded: dict[str, str]
+
+    def __repr__(self) -> str:
+        told = f"slides={self.slides}, patients={self.patients}, patients_of={self.patients_of}"
+        return f"ConformalSummary({told}, least_error={self.least_error:.3g})"
+
+
+def conformalize_model(
+    path: Path,
+    cohort: Cohort,
+    out: Path,
+    *,
+    split: str | None = None,
+    samples: int | None = None,
+    strict: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    encoder_weights: Path | None = None,
+    features: Path | None = None,
+    say: Say,
+) -> ConformalSummary:
+    """Calibrate a model's label sets on labelled slides and write the model with them to ``out``.
+
+    Args:
+        path: the checkpoint, or its folder.
+        cohort: the table's slides; those without a label are left aside.
+        out: the new checkpoint, or a folder for it.
+        split: only slides of this part of the table.
+        samples: a number of patches to calibrate for beside those that always are.
+        strict: leave out slides whose resolution something else in the file contradicts.
+        seed: of the draws.
+        device, encoder_weights, features: as in a run.
+        say: progress.
+
+    Raises:
+        UsageError: nothing was written, because the model, the table or the place cannot be used.
+    """
+    check_device(device)
+    path = find_model(path)
+    model = keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
+    target = _target(out, model, path)
+    check_budget(model.spec, samples=samples, scheme=None)
+    check_names(model.spec.classes)
+    slides = _chosen(cohort, model.spec.classes, path, split, say)
+    if not model.trained_on:
+        say("warning: the model does not say which slides it was trained on: see to it that none of these is")
+    looks = Looks(model, None, say, strict=strict)
+    looks.first(slides)
+    _refuse_known(slides, looks, model, cohort)
+    _refuse_lost_class(slides, looks, model.spec.classes)
+    found = calibrate_labels(
+        model,
+        [slide for slide in slides if slide.slide_id not in looks.excluded],
+        looks,
+        seed=seed,
+        source="given to saccade conformalize",
+        say=say,
+        leave_out=looks.leave_out,
+        samples=samples,
+    )
+    _refuse_lost_class(slides, looks, model.spec.classes)  # drawing meets what the first look does not
+    assert found is not None
+    for line in in_lines(found, model.spec.classes):
+        say(line)
+    model.label_calibration = found
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_model(model, target)
+    conformal = found.conformal
+    return ConformalSummary(
+        model=target,
+        slides=len(conformal.labels),
+        patients=conformal.patients_of(),
+        patients_of={name: conformal.patients_of(i) for i, name in enumerate(model.spec.classes)},
+        least_error=least_error(conformal.patients_of()),
+        excluded=looks.excluded,
+    )
+
+
+def _target(out: Path, model: SlideModel, path: Path) -> Path:
+    """Where the checkpoint goes; what is there may be this model only."""
+    target = out if out.suffix == ".safetensors" else out / MODEL
+    if not target.exists() or target.resolve() == path.resolve():
+        return target
+    try:
+        other = safetensors.torch.load_file(target)
+    except (safetensors.SafetensorError, OSError):
+        other = {}
+    own = model.state_dict()
+    if other.keys() != own.keys() or not all(torch.equal(other[name], own[name].cpu()) for name in own):
+        raise UsageError(f"{target} is there and is not the model {path}: choose another --out")
+    return target
+
+
+def _chosen(cohort: Cohort, classes: Sequence[str], path: Path, split: str | None, say: Say) -> tuple[CohortSlide, ...]:
+    parts = {slide.split for slide in cohort.slides if slide.split is not None}
+    if split is not None and split not in parts:
+        told = f"only {', '.join(sorted(parts))}" if parts else "no split column"
+        raise UsageError(f"{cohort.source} has no slides of split {split}, found {told}")
+    slides = [slide for slide in cohort.slides if split is None or slide.split == split]
+    labelled = tuple(slide for slide in slides if slide.label is not None)
+    if not labelled:
+        raise UsageError(
+            f"{cohort.source}: no slide has a label, and sets are calibrated on what slides are: give a table with a "
+            "label column"
+        )
+    unknown = sorted({str(slide.label) for slide in labelled} - set(classes))
+    if unknown:
+        raise UsageError(
+            f"the table has the label {unknown[0]!r}, but {path} was trained for {', '.join(classes)}: correct it, or "
+            "use the model of this task"
+        )
+    if len(labelled) < len(slides):
+        say(f"{len(slides) - len(labelled)} slides have no label and are left aside")
+    return labelled
+
+
+def _refuse_known(slides: Sequence[CohortSlide], looks: Looks, model: SlideModel, cohort: Cohort) -> None:
+    """What a model was trained on it knows too well; two labels of one slide cannot both be right."""
+    prints = looks.fingerprints
+    known = [slide for slide in slides if prints.get(slide.slide_id) in model.trained_on]
+    if known:
+        held = sorted({s.split for s in slides if s.split in ("val", "test") and s not in known} - {None})
+        remedy = f"give --split {held[-1]}, or remove them" if held else "remove them and give others"
+        raise UsageError(
+            f"{cohort.source}: the model was trained on {len(known)} of the {len(slides)} labelled slides (by content; "
+            f"the first is {known[0].slide_id!r}), of which it is too sure: {remedy}"
+        )
+    refuse_twins({"the calibration": slides}, prints)
+
+
+def _refuse_lost_class(slides: Sequence[CohortSlide], looks: Looks, classes: Sequence[str]) -> None:
+    there = {slide.label for slide in slides if slide.slide_id not in looks.excluded}
+    if len(there) < 2:
+        lost = next(name for name in classes if name not in there)
+        gone = [slide.slide_id for slide in slides if slide.label == lost]
+        why = f"; all {len(gone)} are left out, {gone[0]}: {looks.excluded[gone[0]]}" if gone else ""
+        raise UsageError(
+            f"there is no slide labelled {lost!r} to calibrate on, so how often that label is missed cannot be told: "
+            f"add slides of it{why}"
+        )

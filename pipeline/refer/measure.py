@@ -1,0 +1,114 @@
+"""How often label sets held the label of slides that have one: overall, by class, by site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.cohort.metrics import NO_SITE, share_interval
+from pipeline.refer.referral import BETWEEN, REFER, percent
+
+
+def coverage(
+    rows: Sequence[dict[str, Any]],
+    labels: Sequence[str],
+    patients: Sequence[str],
+    classes: Sequence[str],
+    *,
+    sites: Sequence[str | None],
+) -> dict[str, Any]:
+    """Coverage, shares called and referred, and wrong calls, with 95 % intervals (Wilson) of as many patients.
+
+    A patient counts once, as in the calibration.
+
+    Args:
+        rows: of predictions.csv, with the columns of `LabelSet`.
+        labels: the true class of each slide, (n,).
+        patients: whose slide it is, (n,).
+        classes: of the model.
+        sites: where each slide is from, (n,), None where nobody says.
+
+    Returns:
+        ``{"slides", "patients", "coverage", "referred", "wrong", "error_of_called"}``, of which the last four are
+        ``{"value", "low", "high"}``; ``wrong`` is of all slides, ``error_of_called`` of those that were called (absent
+        where none was). Under ``"classes"`` and, where any site is given, ``"sites"`` the same for each.
+    """
+    everyone = np.ones(len(rows), bool)
+    kind, place = np.array(labels), np.array([site or NO_SITE for site in sites])
+    sets = [set(row["label_set"].split(BETWEEN)) - {""} for row in rows]
+    held = np.array([label in found for label, found in zip(labels, sets, strict=True)])
+    referred = np.array([row["call"] == REFER for row in rows])
+    wrong = ~referred & ~held
+    owner = np.unique(np.array(patients), return_inverse=True)[1]
+
+    def told(chosen: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {"slides": int(chosen.sum()), "patients": len(np.unique(owner[chosen]))}
+        for name, values, of in (
+            ("coverage", held, chosen),
+            ("referred", referred, chosen),
+            ("wrong", wrong, chosen),
+            ("error_of_called", wrong, chosen & ~referred),
+        ):
+            if of.any():
+                found[name] = _share(values[of], owner[of])
+        return found
+
+    found = told(everyone)
+    found["classes"] = {name: told(kind == name) for name in classes if (kind == name).any()}
+    if any(sites):
+        found["sites"] = {str(name): told(place == name) for name in np.unique(place)}
+    return found
+
+
+def _share(values: Any, owner: Any) -> dict[str, float]:
+    count = np.bincount(owner)
+    shares = np.bincount(owner, values)[count > 0] / count[count > 0]
+    value = float(shares.mean())
+    low, high = share_interval(value, len(shares))
+    return {"value": value, "low": low, "high": high}
+
+
+def in_lines(found: dict[str, Any]) -> list[str]:
+    """What `coverage` found, a line overall and one for each class and site."""
+
+    def line(name: str, one: dict[str, Any]) -> str:
+        held = one["coverage"]
+        error = one.get("error_of_called")
+        of_called = "none called" if error is None else f"{error['value']:.1%} of the called wrong"
+        return (
+            f"{name}: sets hold the label of {held['value']:.1%} [{held['low']:.1%}, {held['high']:.1%}] of "
+            f"{one['patients']} patients, {one['referred']['value']:.1%} referred, {of_called}"
+        )
+
+    parts = [(f"  {name}", one) for kind in ("classes", "sites") for name, one in found.get(kind, {}).items()]
+    return [line("label sets", found), *(line(name, one) for name, one in parts)]
+
+
+def run_in_lines(told: dict[str, Any]) -> list[str]:
+    """What a run says of its calls, in lines."""
+    counts = sorted(told["calls"].items(), key=lambda item: (item[0] == REFER, item[0]))
+    calls = ", ".join(f"{count} {name}" for name, count in counts)
+    lines = [told["about"], f"Calls: {calls or 'none'}."]
+    curve = {row["stated_error"]: row["referred"] for row in told["abstention"]}
+    if told["stated_error"] in curve:
+        fewest = min(curve, key=curve.__getitem__)
+        lines.append(
+            f"Of the calibration's patients, each judged by the others, {percent(curve[told['stated_error']])} are "
+            f"referred at this error; fewest, {percent(curve[fewest])}, at {percent(fewest)}."
+        )
+    if told.get("found"):
+        lines += in_lines(told["found"])
+    if told["not_counted"]:
+        lines.append(f"label sets: not counted, since calls were calibrated on them: {told['not_counted']} slides")
+    if told["too_sure"]:
+        lines.append(
+            f"{told['too_sure']} slides are the model's own, or of its calibration: nothing is stated of them."
+        )
+    if told["unlike"]:
+        lines.append(
+            f"warning: {told['unlike']} slides look unlike those that calls were calibrated on: the stated error is "
+            "not known to hold for them"
+        )
+    return lines

@@ -1,0 +1,218 @@
+"""A prediction's set of classes at a stated error, and what follows: its one class is called, or it is referred."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import UsageError
+from pipeline.model.label_calibration import LabelCalibration
+from pipeline.model.slide_model import SlideModel
+from stages.appearance import Appearance
+from stages.prediction.conformal import ERRORS, Floats, least_error, patients_needed
+
+REFER = "refer"
+"""What is said of a slide that is not called."""
+BETWEEN = " | "
+"""Between the classes of a set in a table."""
+UNLIKE = "it looks unlike the slides that calls were calibrated on"
+NO_END = 2**31
+"""The budget of reading on until it is sure enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """The classes that may be a slide's label.
+
+    Attributes:
+        classes: in the model's order; none, one or several.
+        call: the one class, or "refer".
+        why: it is referred; empty where it is called.
+        error: stated: of slides of patients like those of calibration, at most this share have a set without their
+            label, wherever it is called or referred; with ``by_class`` of the slides of each class.
+        by_class: see ``error``.
+    """
+
+    classes: tuple[str, ...]
+    call: str
+    why: str
+    error: float
+    by_class: bool
+
+    def in_words(self) -> str:
+        """The call, and why a slide is referred."""
+        return f"call: {self.call}" + (f" ({self.why})" if self.why else "")
+
+    def columns(self) -> dict[str, Any]:
+        """Its cells of predictions.csv by column."""
+        return {
+            "call": self.call,
+            "call_why": self.why,
+            "label_set": BETWEEN.join(self.classes),
+            "stated_error": self.error,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Referral:
+    """How a run makes sets: thresholds of its own number of patches, from the model's calibration.
+
+    Attributes:
+        error, by_class: see `LabelSet`.
+        budgets: of the calibration, those that stand for the run's patches.
+        thresholds: (C,), the score ``1 - p`` up to which a class is in the set.
+        calibration: the model's.
+    """
+
+    error: float
+    by_class: bool
+    budgets: tuple[int, ...]
+    thresholds: Floats
+    calibration: LabelCalibration
+
+    def of(self, probabilities: Mapping[str, float]) -> LabelSet:
+        """The set of a prediction by its classes' probabilities."""
+        found = self.calibration.conformal.predict_set(
+            list(probabilities.values()), self.error, budgets=self.budgets, by_class=self.by_class
+        )
+        classes = tuple(name for name, chosen in zip(probabilities, found, strict=True) if chosen)
+        if len(classes) == 1:
+            return LabelSet(classes, classes[0], "", self.error, self.by_class)
+        if classes:
+            why = f"{'both' if len(classes) == 2 else len(classes)} are possible: {BETWEEN.join(classes)}"
+        else:
+            why = (
+                f"no class is as probable as the label was for {percent(1 - self.error)} of the calibration's patients"
+            )
+        return LabelSet(classes, REFER, why, self.error, self.by_class)
+
+    def doubt(self, looks: Appearance) -> str | None:
+        """Why the stated error may not hold for a slide that looks so, or None."""
+        known = self.calibration.appearance
+        score = None if known is None else known.compare(looks).score
+        if score is None or score <= 1:
+            return None
+        return f"{UNLIKE} (score {score:.1f}; the limit is 1): the stated error of calls is not known to hold for it"
+
+    def curve(self) -> list[dict[str, float]]:
+        """The abstention curve of the calibration's patients, at the stated error and others, as far as the patients
+        are enough when one of them is left out."""
+        conformal = self.calibration.conformal
+        labels = range(self.thresholds.size) if self.by_class else [None]
+        fewest = min(conformal.patients_of(label) for label in labels) - 1
+        errors = sorted(one for one in {self.error, *ERRORS} if fewest >= patients_needed(one))
+        return conformal.abstention(errors, budgets=self.budgets, by_class=self.by_class)
+
+    def in_words(self) -> str:
+        """What is stated, in one sentence: about the label, not about reading."""
+        whose = "slides of each class" if self.by_class else "slides"
+        sentence = (
+            f"Calls are about the label, not about reading: of {whose} of patients like those of calibration, at most "
+            f"{percent(self.error)} have a set of classes without their label; a set of one class is called, none or "
+            "several are referred"
+        )
+        doubt = "" if self.calibration.doubt is None else f"; {self.calibration.doubt}"
+        return f"{sentence}{doubt}."
+
+    def to_json(self, classes: tuple[str, ...]) -> dict[str, Any]:
+        """For run.json."""
+        conformal = self.calibration.conformal
+        return {
+            "stated_error": self.error,
+            "by_class": self.by_class,
+            "about": self.in_words(),
+            "budgets": list(self.budgets),
+            "thresholds": dict(zip(classes, self.thresholds.tolist(), strict=True)),
+            "calibration": {
+                "source": self.calibration.source,
+                "doubt": self.calibration.doubt,
+                "scheme": self.calibration.scheme,
+                "slides": len(conformal.labels),
+                "patients": conformal.patients_of(),
+                "patients_of": {name: conformal.patients_of(i) for i, name in enumerate(classes)},
+                "least_error": least_error(conformal.patients_of()),
+            },
+            "abstention": self.curve(),
+        }
+
+
+def referral(
+    model: SlideModel,
+    error: float,
+    *,
+    by_class: bool = False,
+    samples: int | None = None,
+    reads_on: bool = False,
+    scheme: str | None = None,
+    prior: bool = False,
+) -> Referral:
+    """How a model makes sets at a stated error, when it predicts with these settings.
+
+    Where it ``reads_on`` until it is sure enough, up to ``samples`` or to all, the number of patches is not known
+    before: the thresholds are then the widest of all budgets that it may stop at.
+
+    Raises:
+        UsageError: the model has no calibration, or one that cannot be the ground for this error or these settings.
+    """
+    if not 0 < error < 1:
+        raise UsageError(f"the stated error must lie between 0 and 1, found {error:g}; such as 0.1")
+    spec, known = model.spec, model.label_calibration
+    check_names(spec.classes)
+    if known is None:
+        raise UsageError(
+            "the model does not know how often its calls are right: `saccade conformalize MODEL TABLE --out MODEL2`, "
+            "with labelled slides of patients that it was not trained on, makes one that does"
+        )
+    if scheme is not None and scheme != known.scheme:
+        raise UsageError(f"--refer was calibrated for {known.scheme} draws, found --scheme {scheme}: leave that out")
+    if prior:
+        raise UsageError("--refer was calibrated for draws by the model's own attention: leave --prior out, or --refer")
+    conformal = known.conformal
+    for who, count in _counts(known, spec.classes, by_class):
+        if count < patients_needed(error):
+            remedy = f"state {rounded_up(least_error(count))} or more, or " if count else ""
+            raise UsageError(
+                f"a stated error of {error:.4g} needs {patients_needed(error)} patients{who} to calibrate on, the "
+                f"model has {count}: {remedy}`saccade conformalize` with more patients"
+            )
+    asked = samples or spec.samples
+    budgets = conformal.at(min(spec.samples, asked), samples or NO_END) if reads_on else conformal.at(asked)
+    thresholds = conformal.thresholds(error, budgets=budgets, by_class=by_class)
+    assert np.isfinite(thresholds).all()
+    return Referral(error, by_class, budgets, thresholds, known)
+
+
+def percent(share: float) -> str:
+    """A share for a person."""
+    return f"{100 * share:.3g} %"
+
+
+def check_names(classes: Sequence[str]) -> None:
+    """Refuse names of classes that calls and sets could not be told from.
+
+    Raises:
+        UsageError: which.
+    """
+    if REFER in classes:
+        raise UsageError(f"a class is called {REFER!r}, which is what is said of slides that are not called: rename it")
+    for name in classes:
+        if BETWEEN in name:
+            raise UsageError(f"the class {name!r} has {BETWEEN!r} in it, which parts the classes of a set: rename it")
+
+
+def rounded_up(error: float) -> str:
+    """An error to two digits, none smaller: one that may be stated."""
+    digits = 1 - math.floor(math.log10(error))
+    return f"{math.ceil(error * 10**digits - 1e-9) / 10**digits:g}"
+
+
+def _counts(known: LabelCalibration, classes: tuple[str, ...], by_class: bool) -> list[tuple[str, int]]:
+    """How many patients thresholds go by, and whose they are."""
+    conformal = known.conformal
+    if not by_class:
+        return [("", conformal.patients_of())]
+    return [(f" of {name!r}", conformal.patients_of(i)) for i, name in enumerate(classes)]
