@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pipeline.conformalize import ConformalSummary
     from pipeline.model.slide_model import SlideModel
     from pipeline.predict import SlidePrediction
-    from pipeline.run.run import Progress, RunSummary
+    from pipeline.run.books import RunSummary
+    from pipeline.run.run import Progress
     from stages.prior import Prior
     from stages.pyramid.plan import Wish
     from stages.slide.protocol import Slide

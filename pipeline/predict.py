@@ -16,7 +16,8 @@ from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec, Sampled
 from pipeline.output.table import decision_in_words
-from pipeline.refer.referral import LabelSet, Referral
+from pipeline.refer.label_set import LabelSet
+from pipeline.refer.referral import Referral
 from pipeline.refer.scores import fewest_samples
 from stages.geometry import Raster
 from stages.html import table

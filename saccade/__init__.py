@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pipeline.conformalize import ConformalSummary as ConformalSummary
     from pipeline.errors import UsageError as UsageError
     from pipeline.predict import SlidePrediction as SlidePrediction
-    from pipeline.run.run import RunSummary as RunSummary
+    from pipeline.run.books import RunSummary as RunSummary
     from stages.pyramid.store import SlideStore as SlideStore
     from stages.slide.facts import SlideError as SlideError
     from stages.slide.protocol import Slide as Slide
@@ -61,7 +61,7 @@ _PLACES = {
     "pipeline.conformalize": ("ConformalSummary",),
     "pipeline.errors": ("UsageError",),
     "pipeline.predict": ("SlidePrediction",),
-    "pipeline.run.run": ("RunSummary",),
+    "pipeline.run.books": ("RunSummary",),
     "stages.pyramid.store": ("SlideStore",),
     "stages.slide.facts": ("SlideError",),
     "stages.slide.protocol": ("Slide",),

@@ -21,7 +21,7 @@ except ImportError:  # Windows
 _UNKNOWN = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
-class Held(Exception):
+class HeldError(Exception):
     """Another process holds the lease."""
 
 
@@ -35,7 +35,7 @@ def lease(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[N
         wait: until it is free; else see below.
 
     Raises:
-        Held: another process holds it.
+        HeldError: another process holds it.
     """
     if fcntl is None:
         yield
@@ -63,7 +63,7 @@ def _locked(path: Path, how: int) -> int | None:
                 return handle
         except BlockingIOError:
             os.close(handle)
-            raise Held(path) from None
+            raise HeldError(path) from None
         except FileNotFoundError:
             pass
         except OSError as exc:
@@ -91,6 +91,6 @@ def holders(folder: Path, prefix: str) -> list[str]:
         try:
             with lease(path):
                 pass  # nobody's: it goes with the block
-        except Held:
+        except HeldError:
             found.append(path.name)
     return found

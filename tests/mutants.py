@@ -149,9 +149,9 @@ MUTANTS = (
     Mutant("shares that ignore what is left", "v = a.square() * (1 - before)", "v = a.square() * 1", TOGETHER),
     Mutant("intervals at 90 %", "0.5 + alone / 2", "0.475 + alone / 2", PREDICT),
     Mutant("intervals without the cohort's rule", "calibration=self.calibration, ", "calibration=None, ", INTERVALS),
-    Mutant("intervals calibrated to 90 %", "_told_by(x)].amax(1), 0.95)", "_told_by(x)].amax(1), 0.9)", CALIBRATE),
+    Mutant("intervals calibrated to 90 %", "torch.quantile(away, confidence)", "torch.quantile(away, 0.9)", CALIBRATE),
     Mutant("intervals of each class alone", "(1 - confidence) / classes if", "(1 - confidence) if", PREDICT),
-    Mutant("calibrated to each class alone", "_told_by(x)].amax(1)", "_told_by(x)].flatten()", JOINT),
+    Mutant("calibrated to each class alone", "_told_by(errors)].amax(1)", "_told_by(errors)].flatten()", JOINT),
     Mutant("few draws worth more than they are", "if not self.fitted:", "if False:", PREDICT),
     Mutant("patches of a region count one by one", "if not taken.regions:", "if True:", REGIONS),
     Mutant(

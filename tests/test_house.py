@@ -21,6 +21,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "stages": {
         "geometry": (),
         "disk": (),
+        "lease": (),
         "file_cache": (),
         "html": (),
         "torchvision": (),
@@ -115,7 +116,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "look",
             "checkpoint",
         ),
-        "refer": ("scores", "referral", "calibrate", "measure"),
+        "refer": ("label_set", "measure", "scores", "referral", "calibrate"),
         "predict": (),
         "words": (),
         "train": (
@@ -137,7 +138,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "report": ("cohort_gallery", "report"),
-        "run": ("interrupt", "process", "pool", "workers", "artefacts", "slide", "run"),
+        "run": ("interrupt", "process", "pool", "workers", "artefacts", "slide", "books", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "encoders": (),

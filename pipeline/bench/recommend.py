@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.bench.ways import ATTENTION, EVERYTHING, NOTHING
+from pipeline.bench.ways import ATTENTION, DECIDE, EVERYTHING, NOTHING, TOLERANCE
 
 NEAR, AGREE = 0.005, 0.99
 """How far an AUROC may be from that of reading everything, and the share of decisions that must be alike."""
+READ_ON = (TOLERANCE, DECIDE)
+"""Ways whose settings are options of `saccade run` of the same names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +57,29 @@ def recommend(rows: Sequence[Mapping[str, Any]], *, own: int) -> Recommendation:
     conditions += ["the prediction is nearer than without any patch"] if without else []
     *first, last = conditions
     rule = f"the smallest number from which on {' and '.join([*([', '.join(first)] if first else []), last])}"
+    reading_on = [row for row in rows if row["way"] in READ_ON and alike(row)]
+    sparing = min(reading_on, key=lambda row: row["patches"], default=None)
+    adaptive = ""
+    if sparing is not None and (not enough or sparing["patches"] < enough[0]["patches"]):
+        adaptive = (
+            f" Reading on only where it is needed takes fewer: `saccade run --{sparing['way']} {sparing['setting']:g}` "
+            f"reads {sparing['patches']:.0f} in the mean, with {sparing['agreement']:.1%} of the decisions alike."
+        )
     if not enough:
         most = tried[-1]
         return Recommendation(
             None,
             f"No number that was tried is enough ({rule}): at {most['setting']:g} patches {_told(most, whole)}. Try "
-            "more with --samples, or read on where it is needed: `saccade run --tolerance 0.02`.",
+            f"more with --samples.{adaptive}",
         )
     samples, row = int(enough[0]["setting"]), enough[0]
     ending = f"Write `samples: {samples}` below `sampling:` in the configuration, or `saccade run --samples {samples}`."
     ending = "That is the model's own number: leave it as it is." if samples == own else ending
-    more = "".join(" Without any patch decisions are alike, too: see `no patch`." for one in without if alike(one))
+    more = "".join(f" Without any patch {one['agreement']:.1%} are alike." for one in without if alike(one))
     share = f"{row['patches'] / whole['patches']:.1%} of all"
     return Recommendation(
-        samples, f"Recommended: {samples} patches a slide ({share}), {rule}: {_told(row, whole)}. {ending}{more}"
+        samples,
+        f"Recommended: {samples} patches a slide ({share}), {rule}: {_told(row, whole)}. {ending}{more}{adaptive}",
     )
 
 

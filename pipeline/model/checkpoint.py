@@ -190,7 +190,8 @@ def _calibration(text: str | None) -> Calibration | None:
     if text is None:
         return None
     told = json.loads(text)
-    told["budgets"], told["factors"] = tuple(told["budgets"]), tuple(told["factors"])
+    for name in {"budgets", "factors", "far"} & told.keys():  # models of earlier versions look less far
+        told[name] = tuple(told[name])
     return Calibration(**told)
 
 

@@ -23,7 +23,7 @@ from stages.appearance import CohortAppearance
 from stages.attention import Attention, ThumbnailAttention
 from stages.prediction.intervals import UNFITTED, Calibration, Evidence, Stages, weigh
 from stages.prediction.predict import Prediction, predict
-from stages.prediction.stopping import FIRST_LOOK, Decide, Side
+from stages.prediction.stopping import Decide, Side, first_look
 from stages.sampling.blocks import block_cells, draw_blocks
 from stages.sampling.designs import Draw
 from stages.sampling.draw import draw, draw_judged, drawing_device
@@ -174,7 +174,7 @@ class SlideModel(nn.Module):
 
         With a ``tolerance`` the first look has the model's own budget, and each further one doubles what is read, until
         no class's interval reaches farther than ``tolerance`` from its probability. To ``decide``, looks are as small
-        as they may be at first (`FIRST_LOOK`), and end with the side of the threshold settled (`Decide`). Either ends
+        as they may be at first (`first_look`), and end with the side of the threshold settled (`Decide`). Either ends
         where the scheme tells no interval of more (`Scheme.most_judged`); of a tolerance that is logged. Every read
         counts (`stages.sampling.looks`): no patch is read twice, and no region is looked into twice. At each of at most
         J looks intervals have confidence ``1 - 0.05 / J``, so that all hold together in 95 % of slides, and stopping at
@@ -195,9 +195,9 @@ class SlideModel(nn.Module):
         if tolerance is not None or decide is not None:
             if limit is not None and tissue > limit:
                 most = min(most, limit)  # no larger draw would tell how sure it is
-            # a bound is not carried to fewer patches than it was calibrated for
-            fewest = max(FIRST_LOOK, (self.calibration or UNFITTED).budgets[0])
-            first = self.spec.samples if decide is None else fewest
+            first = self.spec.samples
+            if decide is not None:
+                first = first_look(self.calibration or UNFITTED, surveyed=self.spec.coarse_mpp is not None)
             totals = look_totals(max(first, self.fewest), most, fewest=self.fewest, tissue=tissue)
         attention, view = self._by_prior(view, self.attend(view)), replace(view, prior=None)
         reading = Reading(view, attention, afresh=self.inner is not None)

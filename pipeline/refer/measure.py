@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cohort.metrics import NO_SITE, share_interval
-from pipeline.refer.referral import BETWEEN, REFER, percent
+from pipeline.refer.label_set import BETWEEN, REFER, percent
 
 
 def coverage(
@@ -91,12 +91,11 @@ def run_in_lines(told: dict[str, Any]) -> list[str]:
     counts = sorted(told["calls"].items(), key=lambda item: (item[0] == REFER, item[0]))
     calls = ", ".join(f"{count} {name}" for name, count in counts)
     lines = [told["about"], f"Calls: {calls or 'none'}."]
-    curve = {row["stated_error"]: row["referred"] for row in told["abstention"]}
-    if told["stated_error"] in curve:
-        fewest = min(curve, key=curve.__getitem__)
+    own = next((row for row in told["abstention"] if row["stated_error"] == told["stated_error"]), None)
+    if own is not None:
         lines.append(
-            f"Of the calibration's patients, each judged by the others, {percent(curve[told['stated_error']])} are "
-            f"referred at this error; fewest, {percent(curve[fewest])}, at {percent(fewest)}."
+            f"Of the calibration's patients, each judged by the others, {percent(own['referred'])} are referred at "
+            f"this error and {percent(own['wrong'])} called wrongly; abstention.csv tells it of other errors."
         )
     if told.get("found"):
         lines += in_lines(told["found"])

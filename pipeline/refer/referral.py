@@ -1,4 +1,4 @@
-"""A prediction's set of classes at a stated error, and what follows: its one class is called, or it is referred."""
+"""How sets of classes are made at a stated error, and what is stated of them."""
 
 from __future__ import annotations
 
@@ -12,49 +12,12 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.slide_model import SlideModel
+from pipeline.refer.label_set import BETWEEN, REFER, UNLIKE, LabelSet, percent
 from stages.appearance import Appearance
 from stages.prediction.conformal import ERRORS, Floats, least_error, patients_needed
 
-REFER = "refer"
-"""What is said of a slide that is not called."""
-BETWEEN = " | "
-"""Between the classes of a set in a table."""
-UNLIKE = "it looks unlike the slides that calls were calibrated on"
 NO_END = 2**31
 """The budget of reading on until it is sure enough."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelSet:
-    """The classes that may be a slide's label.
-
-    Attributes:
-        classes: in the model's order; none, one or several.
-        call: the one class, or "refer".
-        why: it is referred; empty where it is called.
-        error: stated: of slides of patients like those of calibration, at most this share have a set without their
-            label, wherever it is called or referred; with ``by_class`` of the slides of each class.
-        by_class: see ``error``.
-    """
-
-    classes: tuple[str, ...]
-    call: str
-    why: str
-    error: float
-    by_class: bool
-
-    def in_words(self) -> str:
-        """The call, and why a slide is referred."""
-        return f"call: {self.call}" + (f" ({self.why})" if self.why else "")
-
-    def columns(self) -> dict[str, Any]:
-        """Its cells of predictions.csv by column."""
-        return {
-            "call": self.call,
-            "call_why": self.why,
-            "label_set": BETWEEN.join(self.classes),
-            "stated_error": self.error,
-        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,11 +147,6 @@ def referral(
     thresholds = conformal.thresholds(error, budgets=budgets, by_class=by_class)
     assert np.isfinite(thresholds).all()
     return Referral(error, by_class, budgets, thresholds, known)
-
-
-def percent(share: float) -> str:
-    """A share for a person."""
-    return f"{100 * share:.3g} %"
 
 
 def check_names(classes: Sequence[str]) -> None:

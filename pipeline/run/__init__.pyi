@@ -1,4 +1,4 @@
-from .run import RunSummary as RunSummary
+from .books import RunSummary as RunSummary
 from .run import run_cohort as run_cohort
 from .slide import RunSettings as RunSettings
 from .slide import process_slide as process_slide

@@ -21,8 +21,8 @@ from pipeline.output.folder import ABSTENTION
 from pipeline.output.run_record import write_run
 from pipeline.output.slide_folder import GALLERY, read_commit
 from pipeline.output.table import decision_in_words, write_predictions, write_table
+from pipeline.refer.label_set import UNLIKE
 from pipeline.refer.measure import coverage
-from pipeline.refer.referral import UNLIKE
 from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
 from pipeline.run.slide import RunSettings, referral_of, told_of

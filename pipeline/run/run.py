@@ -1,37 +1,27 @@
-"""Run a model over a cohort: one dask task a slide, failures recorded, a rerun does only what is missing."""
+"""Run a model over a cohort: one task a slide, failures recorded, a rerun does only what is missing."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.cohort.table import Cohort
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
-from pipeline.model.build import told_of_encoder
 from pipeline.model.checkpoint import find_model, load_model, model_digest
-from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.output.folder import ABSTENTION, RUN, prepare_output
-from pipeline.output.run_record import write_run
-from pipeline.output.slide_folder import GALLERY
-from pipeline.output.table import decision_in_words, prediction_columns, write_predictions, write_table
+from pipeline.output.folder import RUN, prepare_output
+from pipeline.output.table import prediction_columns
 from pipeline.predict import check_budget, check_prior, decision_of
-from pipeline.refer.measure import coverage
-from pipeline.refer.referral import UNLIKE
+from pipeline.run.books import Books, RunSummary, in_words
 from pipeline.run.interrupt import finishing
-from pipeline.run.slide import RunSettings, process_slide, referral_of
+from pipeline.run.slide import BUSY, RunSettings, process_slide, referral_of, run_digest
 from pipeline.run.workers import each, suited
-from stages.disk import new_file
-from stages.html import table
-from stages.prediction.intervals import stated
+from stages.disk import PREFIX
+from stages.lease import holders, lease
 from stages.slide.resolution import check_mpp
 
 Progress = Callable[[int, int, str | None], None]
@@ -48,10 +38,13 @@ def run_cohort(
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> RunSummary:
-    """Predict every slide of a cohort into ``out`` and write its table and report.
+    """Predict every slide of a cohort into ``out`` and write its table and report, from the first slide on.
+
+    Several runs with the same model and settings may work into one folder at a time: each slide is done by one of them.
 
     Raises:
-        UsageError: nothing was started, because the model, the output folder or the scheduler cannot be used.
+        UsageError: nothing was started, because the model, the output folder or the scheduler cannot be used, or a run
+            with other settings works into the folder.
     """
     _check_mpp(settings.mpp)
     # workers may have another working directory
@@ -64,6 +57,38 @@ def run_cohort(
         workers = suited(len(cohort.slides), device=find_device(settings.device).type if scheduler is None else "cpu")
     device = "cpu" if workers or scheduler else settings.device
     model = load_model(settings.model, device=device, encoder_weights=settings.encoder_weights)
+    settings = _checked(cohort, model, settings)
+    prepare_output(out, names=RUN)
+    digest = model_digest(settings.model)
+    run = run_digest(settings, model, digest)
+    with _only_its_kind(out, run), finishing() as stop:
+        books = Books(out, cohort, model, settings, run, command)
+        jobs: Sequence[tuple[Any, ...]] = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
+        done, busy = 0, []
+        how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "limit": limit, "stop": stop}
+        try:
+            books.write()
+            # what another run is working on comes last, when it may be done
+            for again in (False, True):
+                for slide, row in each(process_slide, [(*job, again) for job in jobs], **how):
+                    if row["status"] == BUSY:
+                        busy.append(slide)
+                        continue
+                    books.add(slide, row)
+                    done += 1
+                    if progress:
+                        words = f"{in_words(row)}{' (done earlier)' if row.get('reused') else ''}"
+                        progress(done, len(cohort.slides), f"{slide.slide_id}: {words}")
+                jobs = [(slide, out.resolve(), settings, digest) for slide in busy]
+        finally:
+            summary = books.write()
+    if stop.is_set():
+        raise KeyboardInterrupt
+    return summary
+
+
+def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSettings:
+    """The settings, which fit the model: what does not is told before anything is started."""
     spec = model.spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
@@ -73,28 +98,28 @@ def run_cohort(
         if settings.prior.place.is_file() and not settings.prior.is_network:
             raise UsageError(f"--prior: {settings.prior.place} is one slide's map; give the folder that it is in")
         settings = replace(settings, prior=replace(settings.prior, place=settings.prior.place.resolve()))
-    referral_of(settings, model)  # what it refuses is told before anything is started
-    prediction_columns(spec.classes)  # names that collide would be told at the end only
-    prepare_output(out, names=RUN)
-    started = time.time()
-    digest = model_digest(settings.model)
-    rows: dict[str, dict[str, Any]] = {}
-    reused = 0
-    jobs = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
-    with finishing() as stop:
-        for slide, row in each(process_slide, jobs, workers=workers, scheduler=scheduler, limit=limit, stop=stop):
-            earlier = bool(row.pop("reused", False))
-            reused += earlier
-            rows[slide.slide_id] = row
-            if progress:
-                words = f"{in_words(row)}{' (done earlier)' if earlier else ''}"
-                progress(len(rows), len(jobs), f"{slide.slide_id}: {words}")
-    done = replace(cohort, slides=tuple(slide for slide in cohort.slides if slide.slide_id in rows))
-    ordered = [rows[slide.slide_id] for slide in done.slides]
-    summary = _finish(done, out, ordered, model, reused, settings, started, command)
-    if stop.is_set():
-        raise KeyboardInterrupt
-    return summary
+    referral_of(settings, model)
+    prediction_columns(spec.classes)  # names that collide
+    return settings
+
+
+@contextmanager
+def _only_its_kind(out: Path, run: str) -> Iterator[None]:
+    """Keep out runs with another model or other settings, for as long as this one works.
+
+    Raises:
+        UsageError: one is at work already.
+    """
+    prefix, own = f"{PREFIX}run-", run[:16]
+    with lease(out / f"{prefix}{own}", shared=True):
+        # each looks after it has its own, so that of two at once one sees the other at least
+        others = [name for name in holders(out, prefix) if name != f"{prefix}{own}"]
+        if others:
+            raise UsageError(
+                f"another run works into {out}, with another model or other settings: wait for its end, or choose "
+                "another --out"
+            )
+        yield
 
 
 def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,14 +17,19 @@ from pipeline.errors import UsageError, reason_of
 from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.slide_model import SlideModel
+from pipeline.output.documents import plain
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
 from pipeline.run.artefacts import evidence_of, write_artefacts
 from pipeline.words import tell
+from stages.disk import PREFIX
+from stages.lease import HeldError, lease
 from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
 
+BUSY = "busy"
+"""Status of a slide whose folder another process is writing."""
 RESULTS_VERSION = 4
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
 
@@ -67,8 +74,13 @@ class RunSettings:
     by_class: bool = False
 
 
-def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
+def process_slide(
+    slide: CohortSlide, out: Path, settings: RunSettings, digest: str, wait: bool = True
+) -> dict[str, Any]:
     """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
+
+    Of one slide's folder there is one writer at a time. Where that is another process, its end is waited for, or the
+    status is `BUSY`.
 
     Returns:
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
@@ -79,7 +91,13 @@ def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
     try:
         if slide.problem:
             raise ValueError(slide.problem)
-        row = _predict_slide(slide, out, settings, digest, started)
+        folders = out / "slides"
+        folders.mkdir(exist_ok=True)
+        name = hashlib.sha256(slide.slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        with lease(folders / f"{PREFIX}slide-{name}", wait=wait):
+            row = _predict_slide(slide, out, settings, digest, started)
+    except HeldError:
+        row = {"status": BUSY}
     except Exception as exc:
         row = {"status": "failed", "error": reason_of(exc), "seconds": time.perf_counter() - started}
     return {"slide_id": slide.slide_id, "path": str(slide.path), **row}
@@ -96,16 +114,9 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     prior = None if settings.prior is None else settings.prior.of(slide.slide_id)
     decide = decision_of(model.spec, settings.decide, settings.risk, settings.positive)
     parts = {
-        "version": RESULTS_VERSION,
-        "model": digest,
+        **_of_run(settings, model, digest),
         "mpp": mpp,
-        "samples": settings.samples if settings.tolerance or decide else settings.samples or model.spec.samples,
-        "tolerance": settings.tolerance,
-        "scheme": settings.scheme or model.spec.scheme,
-        "seed": settings.seed,
-        **({} if decide is None else {"decide": asdict(decide)}),
         **({} if prior is None else {"prior": prior.digest()}),
-        **({} if settings.refer is None else {"refer": [settings.refer, settings.by_class]}),
         # a slide that is read otherwise than its file claims is another slide
         **({"warnings": facts.warnings} if facts.warnings else {}),
     }
@@ -115,7 +126,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         known["calibrated_on"] = facts.fingerprint in model.label_calibration.slides
     commit = read_commit(folder)
     if commit is not None and commit["key"] == key:
-        return {**commit["row"], **_told(commit), "reused": True, **known}
+        return {**commit["row"], **told_of(commit), "reused": True, **known}
     if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
         raise ValueError(
             f"{folder} already holds another slide of this name ({commit['path']}): "
@@ -132,7 +143,30 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         prior=prior,
         refer=referral_of(settings, model),
     )
-    return {**_write_slide(slide, folder, key, found, started), **known}
+    run = run_digest(settings, model, digest)
+    return {**_write_slide(slide, folder, key, run, found, started), **known}
+
+
+def _of_run(settings: RunSettings, model: SlideModel, digest: str) -> dict[str, Any]:
+    """What the results of all slides of a run depend on."""
+    decide = decision_of(model.spec, settings.decide, settings.risk, settings.positive)
+    return {
+        "version": RESULTS_VERSION,
+        "model": digest,
+        "samples": settings.samples if settings.tolerance or decide else settings.samples or model.spec.samples,
+        "tolerance": settings.tolerance,
+        "scheme": settings.scheme or model.spec.scheme,
+        "seed": settings.seed,
+        **({} if decide is None else {"decide": asdict(decide)}),
+        **({} if settings.refer is None else {"refer": [settings.refer, settings.by_class]}),
+    }
+
+
+def run_digest(settings: RunSettings, model: SlideModel, digest: str) -> str:
+    """What tells a run from those with another model or other settings, whatever their slides."""
+    prior = None if settings.prior is None else asdict(settings.prior)
+    parts = [_of_run(settings, model, digest), settings.mpp, plain(prior)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def referral_of(settings: RunSettings, model: SlideModel) -> Referral | None:
@@ -154,7 +188,9 @@ def referral_of(settings: RunSettings, model: SlideModel) -> Referral | None:
     )
 
 
-def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePrediction, started: float) -> dict[str, Any]:
+def _write_slide(
+    slide: CohortSlide, folder: Path, key: str, run: str, found: SlidePrediction, started: float
+) -> dict[str, Any]:
     facts = found.slide.facts
     mpp = facts.require_mpp()
     seconds = time.perf_counter() - started
@@ -164,6 +200,7 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
     gallery = write_artefacts(folder, slide.slide_id, found)
     commit = {
         "key": key,
+        "run": run,
         "fingerprint": facts.fingerprint,
         "path": str(slide.path),
         "row": row,
@@ -182,10 +219,10 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_commit(folder, commit)
-    return {**row, **_told(commit), "reused": False}
+    return {**row, **told_of(commit), "reused": False}
 
 
-def _told(commit: Mapping[str, Any]) -> dict[str, Any]:
+def told_of(commit: Mapping[str, Any]) -> dict[str, Any]:
     """What the report says of a slide beside its row."""
     return {
         "slide_bytes": commit["slide_bytes"],

@@ -15,6 +15,9 @@ from torch import Tensor
 SLIGHT = 1e-3
 """Share of the variance of all drawn patches below which a smaller variance is not believed: few draws look alike."""
 
+FAR = 0.9975
+"""Confidence of the farther factors: that of a decision at a risk of .01, shared by eight looks."""
+
 ROUNDING = 1e-5
 """Differences of log-odds between patches up to which they are all one: features and the head are float32."""
 
@@ -78,6 +81,8 @@ class Calibration:
         worth: draws that the cohort's word is worth.
         budgets, factors: what the half-width is multiplied by at so many draws (interpolated in their logarithm).
         fitted: whether it knows a cohort.
+        far: the same at confidence `FAR`, and beyond; between the two geometrically in the logarithm of what is left.
+            Empty: nobody looked so far into the tail (models of earlier versions).
     """
 
     alpha: float = 0.0
@@ -87,6 +92,7 @@ class Calibration:
     budgets: tuple[int, ...] = (1,)
     factors: tuple[float, ...] = (1.0,)
     fitted: bool = True
+    far: tuple[float, ...] = ()
 
     def variance(self, evidence: Evidence) -> Tensor:
         """``V`` (B, C)."""
@@ -102,6 +108,9 @@ class Calibration:
         Infinite where chance drew the same cell every time: that tells nothing of the others.
         """
         factor = float(np.interp(np.log(drawn), np.log(self.budgets), self.factors))
+        if self.far and confidence > 0.95:
+            farther = float(np.interp(np.log(drawn), np.log(self.budgets), self.far)) / factor
+            factor *= farther ** float(min(1.0, np.log((1 - confidence) / 0.05) / np.log((1 - FAR) / 0.05)))
         classes = evidence.log_odds.shape[1]
         # two classes mirror each other: what one interval misses, the other does
         alone = 1 - (1 - confidence) / classes if classes > 2 else confidence
@@ -239,8 +248,8 @@ def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibrat
 
     The parameters maximise the likelihood of the errors under the rule's own t distributions; then each budget's factor
     is the 95 % quantile of the errors relative to the half-width, of each draw the largest over its classes, every
-    slide counting alike (split conformal prediction over draws: V. Vovk, A. Gammerman and G. Shafer, *Algorithmic
-    Learning in a Random World*).
+    slide counting alike, and its farther factor, which is no less, the quantile at `FAR` (split conformal prediction
+    over draws: V. Vovk, A. Gammerman and G. Shafer, *Algorithmic Learning in a Random World*).
 
     Args:
         found: for every budget a list of slides, each the evidence of its draws and by how much their log-odds fell
@@ -277,11 +286,15 @@ def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibrat
     simplex = np.vstack([first, first + np.diag([1.0, -0.5, 1.0, 1.0])])
     options: Any = {"maxiter": 400, "xatol": 1e-2, "fatol": 1e-4, "initial_simplex": simplex}
     fitted = rule(minimize(loss, first, method="Nelder-Mead", options=options).x)
-    factors = tuple(
-        float(torch.quantile((x.abs() / fitted.half_width(e, n))[:, _told_by(x)].amax(1), 0.95))
-        for n, (e, x) in by_budget.items()
-    )
-    return replace(fitted, budgets=tuple(by_budget), factors=factors)
+
+    def needed(n: int, confidence: float) -> float:
+        evidence, errors = by_budget[n]
+        away = (errors.abs() / fitted.half_width(evidence, n, confidence=confidence))[:, _told_by(errors)].amax(1)
+        return float(torch.quantile(away, confidence))
+
+    factors = tuple(needed(n, 0.95) for n in by_budget)
+    far = tuple(max(needed(n, FAR), factor) for n, factor in zip(by_budget, factors, strict=True))
+    return replace(fitted, budgets=tuple(by_budget), factors=factors, far=far)
 
 
 def _left_open(evidence: Evidence, errors: Tensor) -> tuple[Evidence, Tensor]:

@@ -19,6 +19,17 @@ FIRST_LOOK = 8
 doubles what is read."""
 
 
+def first_look(calibration: Calibration, *, surveyed: bool) -> int:
+    """Patches of the first look: no fewer than intervals are calibrated for.
+
+    Args:
+        calibration: of the intervals.
+        surveyed: whether all tissue was seen at a coarse scale, so that patches only add to what is known. Elsewhere
+            they are all that is known, eight may miss what is rare and look alike, and twice as many are read.
+    """
+    return max(FIRST_LOOK if surveyed else 2 * FIRST_LOOK, calibration.budgets[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Decide:
     """Read on until it is settled on which side of ``at`` the exhaustive model's probability of a class lies.

@@ -19,7 +19,7 @@ MAX_READS = 2**17
 """... and in how many pieces, some two an element: to parse so many takes up to a second and 30 MB."""
 
 quiet = threading.Lock()
-"""Held while warnings are off, which is a matter of the whole process."""
+"""HeldError while warnings are off, which is a matter of the whole process."""
 
 
 class Bounded:

@@ -20,6 +20,10 @@ NEEDS_TORCH = (
     *(
         "pipeline.model",
         "pipeline.predict",
+        "pipeline.refer.scores",
+        "pipeline.refer.referral",
+        "pipeline.refer.calibrate",
+        "pipeline.conformalize",
         "pipeline.train",
         "pipeline.run.run",
         "pipeline.run.slide",

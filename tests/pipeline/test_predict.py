@@ -57,7 +57,7 @@ def test_table_record_report_and_notebook_say_what_was_decided(tmp_path: Path) -
     found = pipeline.commands.predict(slide, model, decide=0.999, positive="normal")
     assert found.decision is not None
     assert (found.decision.positive, found.decision.side, found.decision.risk) == ("normal", "below", 0.01)
-    assert found.patches_read <= 8
+    assert found.patches_read <= 16
     assert "; normal below 0.999 (risk 0.01)" in repr(found)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from makers import ROOT
 
-from stages.lease import Held, holders, lease
+from stages.lease import HeldError, holders, lease
 
 HOLD = """
 import sys, time
@@ -41,7 +41,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 def test_one_at_a_time_and_a_killed_process_loses_it(tmp_path: Path) -> None:
     place = tmp_path / "lease"
     process = holding(place)
-    with pytest.raises(Held), lease(place):
+    with pytest.raises(HeldError), lease(place):
         pass
     assert holders(tmp_path, "lea") == ["lease"]
     kill(process)
@@ -56,7 +56,7 @@ def test_those_that_share_hold_it_together_and_keep_out_the_others(tmp_path: Pat
     with lease(place, shared=True):
         pass
     assert place.exists(), "the other holds it still"
-    with pytest.raises(Held), lease(place):
+    with pytest.raises(HeldError), lease(place):
         pass
     kill(process)
     assert holders(tmp_path, "lease") == []

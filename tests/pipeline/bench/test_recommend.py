@@ -59,4 +59,15 @@ def test_patches_that_tell_less_than_their_noise_are_too_few() -> None:
     found = recommend([*rows((4, 1.0, 0.9), (8, 1.0, 0.9), (16, 1.0, 0.9)), without], own=20)
     assert found.samples == 16
     assert "than without any patch" in found.words
-    assert "Without any patch decisions are alike, too" in found.words
+    assert "Without any patch 100.0% are alike" in found.words
+
+
+def test_reading_on_is_named_where_it_takes_fewer() -> None:
+    decided = {"way": "decide", "setting": 0.5, "difference": 0.1, "agreement": 1.0, "auroc": 0.9, "decisions": 100}
+    tried = rows((8, 0.9, 0.9), (16, 1.0, 0.9))
+    for patches, named in ((12.0, True), (20.0, False)):
+        words = recommend([*tried, {**decided, "patches": patches}], own=20).words
+        assert ("saccade run --decide 0.5" in words) is named
+    for agreement, named in ((1.0, True), (0.9, False)):
+        words = recommend([*tried[:2], {**decided, "patches": 20.0, "agreement": agreement}], own=20).words
+        assert ("saccade run --decide 0.5" in words) is named

@@ -22,7 +22,7 @@ from pipeline.model.sampler import AttentionSampler
 from stages import appearance
 from stages.prediction.predict import Calibration
 
-CALIBRATION = Calibration(alpha=0.1, eta=1 / 3, budgets=(8, 64), factors=(1.5, 1.25))
+CALIBRATION = Calibration(alpha=0.1, eta=1 / 3, budgets=(8, 64), factors=(1.5, 1.25), far=(2.0, 1.5))
 
 
 @pytest.fixture

@@ -23,8 +23,9 @@ import pipeline.commands
 from pipeline.cli import app
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
+from pipeline.refer.label_set import BETWEEN, REFER
 from pipeline.refer.measure import run_in_lines
-from pipeline.refer.referral import BETWEEN, REFER, Referral, referral
+from pipeline.refer.referral import Referral, referral
 from stages.prediction.conformal import conformalize
 
 
@@ -253,3 +254,9 @@ def test_a_slide_unlike_those_of_the_calibration_is_warned_of(calibrated: Calibr
     again = load_model(calibrated.folder / "far.safetensors").label_calibration
     assert again is not None
     assert again.to_json() == model.label_calibration.to_json()
+
+
+def test_the_run_tells_what_the_calibration_came_to_at_its_error(finished: Path) -> None:
+    told = json.loads((finished / "run.json").read_text(encoding="utf-8"))["refer"]
+    (row,) = (row for row in told["abstention"] if row["stated_error"] == 0.3)
+    assert f"{100 * row['referred']:.3g} % are referred at this error" in (finished / "stdout.txt").read_text()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.stats import t
 
-from stages.prediction.intervals import UNFITTED, Calibration, Evidence, fit_calibration, joined
+from stages.prediction.intervals import FAR, UNFITTED, Calibration, Evidence, fit_calibration, joined
 
 
 def evidence(draws: int, *, freedom: float, seed: int) -> Evidence:
@@ -118,3 +118,32 @@ def test_patches_that_are_all_one_to_the_model_do_not_spoil_a_cohorts_rule() -> 
     blank = (replace(one, **flat), torch.full((100, 2), 1e-7, dtype=torch.float64))
     assert fit_calibration({16: [*slides, blank, blank]}) == fit_calibration({16: slides})
     assert fit_calibration({16: [blank]}) is None
+
+
+def test_far_in_the_tail_the_farther_factor_counts() -> None:
+    """At 95 % the near one, at `FAR` and beyond the farther one, between them between; without it the near one."""
+    told, rule = evidence(1, freedom=7, seed=0), Calibration(factors=(1.2,), far=(1.8,))
+
+    def times(rule: Calibration, confidence: float) -> float:
+        wide, plain = (one.half_width(told, 8, confidence=confidence) for one in (rule, Calibration()))
+        return float((wide / plain)[0, 0])
+
+    assert [times(rule, c) for c in (0.9, 0.95, FAR, 0.9999)] == pytest.approx([1.2, 1.2, 1.8, 1.8])
+    assert 1.3 < times(rule, 0.985) < 1.7
+    assert times(replace(rule, far=()), FAR) == pytest.approx(1.2)
+
+
+def test_the_farther_factor_is_fitted_to_the_tail() -> None:
+    """One draw in fifty falls eight deviations away: next to nothing at 95 %, and held at `FAR`."""
+    generator = torch.Generator().manual_seed(0)
+    told = evidence(4000, freedom=7, seed=0)
+    errors = torch.randn(4000, 2, generator=generator, dtype=torch.float64) / 2
+    errors[::50] = 4.0
+    fitted = fit_calibration({16: [(told, errors)]})
+    assert fitted is not None
+    away = errors.abs()[:, 1]
+    missed = [
+        float((away > rule.half_width(told, 16, confidence=FAR)[:, 1]).double().mean())
+        for rule in (fitted, replace(fitted, far=()))
+    ]
+    assert missed[0] <= 1 - FAR + 1e-3 < missed[1]
