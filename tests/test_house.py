@@ -14,7 +14,7 @@ import pytest
 import yaml
 from makers import ROOT
 
-from pipeline.config import load_config
+from pipeline.config import load_config, load_distil_config
 
 # Reading before writing, the flow's order: a room may import only rooms before it, a file only files before it.
 HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
@@ -83,7 +83,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "context": (),
         "evidence": (),
-        "mil": ("pooling", "transmil", "contextual", "build"),
+        "mil": ("pooling", "transmil", "contextual", "build", "teacher", "weights", "student"),
+        "bags": ("bag",),
         "prediction": ("intervals", "predict"),
         "overlay": ("outlines", "attention_map", "geojson", "picture"),
     },
@@ -92,7 +93,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "device": (),
         "version": (),
         "shipped": (),
-        "config": ("sections", "wording", "loading"),
+        "config": ("sections", "distil", "wording", "loading"),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
         "model": (
@@ -105,6 +106,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "frozen",
             "evidence_model",
             "exhaustive_model",
+            "distilled_model",
             "build",
             "look",
             "checkpoint",
@@ -127,6 +129,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "train",
             ),
         ),
+        "distil": ("bags", "teacher", "student", "fidelity", "distil"),
         "report": ("report",),
         "run": ("workers", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
@@ -216,7 +219,7 @@ def test_a_room_says_what_it_is_for_and_hands_out_its_names(room: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_configuration_loads_and_says_what_it_is(path: Path) -> None:
-    load_config(path)
+    (load_distil_config if path.name == "distil.yaml" else load_config)(path)
     header = path.read_text().splitlines()[0]
     assert header.startswith("#"), "a configuration begins with its purpose"
     assert isinstance(yaml.safe_load(path.read_text()), dict)

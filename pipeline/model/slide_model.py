@@ -331,11 +331,11 @@ class SlideModel(nn.Module):
 
     @torch.no_grad()
     def _weighed(self, drawn: PlacedDraw, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, C), what each patch adds to them (B, N, C), and contrasts times attention (B, H, N)."""
+        """Logits (B, C), how they move with each patch (B, N, C), and contrasts times attention (B, H, N)."""
         assert drawn.draw.contrasts is not None, "the draw must be judged"
         attention = drawn.log_attention.double().exp().gather(1, drawn.draw.cells)
-        said = drawn.say(features)
-        return drawn.logits(said).mean(1), said.mean(2), drawn.draw.contrasts * attention.unsqueeze(1)
+        logits, moves = drawn.logits(drawn.say(features)), drawn.moves(features)
+        return logits.mean(1), moves.mean(2), drawn.draw.contrasts * attention.unsqueeze(1)
 
     def _stages(self, drawn: PlacedDraw) -> Stages | None:
         """Which patches are of one region or block; None where cells are drawn one by one."""
