@@ -14,7 +14,19 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.exits import INTERRUPTED, ending
-from pipeline.options import MppOption, Overrides, Samples, Seed, StrictOption, Target, Tolerance, Workers
+from pipeline.options import (
+    DecideOption,
+    MppOption,
+    Overrides,
+    PositiveOption,
+    RiskOption,
+    Samples,
+    Seed,
+    StrictOption,
+    Target,
+    Tolerance,
+    Workers,
+)
 from stages.sampling.schemes import choices, in_words
 
 QUIET_SECONDS = 30
@@ -210,6 +222,9 @@ def run(
     model: Annotated[Path, typer.Option(help="What `saccade train` wrote: model.safetensors, or its folder.")],
     samples: Samples = None,
     tolerance: Tolerance = None,
+    decide: DecideOption = None,
+    risk: RiskOption = None,
+    positive: PositiveOption = None,
     scheme: Annotated[
         Scheme | None, typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.")
     ] = None,
@@ -219,9 +234,17 @@ def run(
     prior: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of maps <slide>.npy, .png or .tif of where to look, by which half of each draw goes; the "
-            "estimate stays unbiased whatever they show."
+            help="Folder of maps <slide>.npy, .png or .tif of where to look, or an .onnx segmentation network that "
+            "makes them of the thumbnail; half of each draw goes by them. The estimate stays unbiased whatever they "
+            "show."
         ),
+    ] = None,
+    prior_mpp: Annotated[
+        float | None,
+        typer.Option(help="µm/px of the thumbnail that such a network is given; default: the model's own."),
+    ] = None,
+    prior_channel: Annotated[
+        int | None, typer.Option(help="Its channel that shows where to look, from 0; default: its only one.")
     ] = None,
     device: Annotated[
         str, typer.Option(help="auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.")
@@ -252,11 +275,16 @@ def run(
             out=out,
             samples=samples,
             tolerance=tolerance,
+            decide=decide,
+            risk=risk,
+            positive=positive,
             scheme=scheme,
             mpp=mpp,
             strict=strict,
             seed=seed,
             prior=prior,
+            prior_mpp=prior_mpp,
+            prior_channel=prior_channel,
             device=device,
             workers=workers,
             scheduler=scheduler,

@@ -5,6 +5,7 @@ Everything heavy is imported when it is needed, after what can be answered witho
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.model.slide_model import SlideModel
     from pipeline.predict import SlidePrediction
     from pipeline.run.run import Progress, RunSummary
+    from stages.prior import Prior
     from stages.pyramid.plan import Wish
     from stages.slide.protocol import Slide
 
@@ -91,20 +93,33 @@ def predict(
     *,
     samples: int | None = None,
     tolerance: float | None = None,
+    decide: float | None = None,
+    risk: float | None = None,
+    positive: str | None = None,
     scheme: str | None = None,
     seed: int = 0,
     mpp: float | None = None,
+    prior: AnyPath | None = None,
+    prior_mpp: float | None = None,
+    prior_channel: int | None = None,
 ) -> SlidePrediction:
     """Predict one slide, with an interval for every class; what `run` finds for it, to the last bit.
 
     Args:
         slide: an opened slide, or its path.
         model: a loaded model, or its path.
-        samples: patches to read, with a tolerance at most; default: the model's own number.
+        samples: patches to read, with a tolerance or a decision at most; default: the model's own number.
         tolerance: read on until no interval reaches farther than this from its probability, such as 0.02.
+        decide: read on only until it is settled whether the probability of the ``positive`` class, had every patch been
+            read, lies above or below this, such as 0.5; where ``samples`` end first, it is undecided.
+        risk: with ``decide``, how often a slide may be decided for the wrong side; default: 0.01.
+        positive: with ``decide``, the class; default: of two classes the second.
         scheme: how the patches are drawn, "systematic", "gumbel" or "iid"; default: the model's.
         seed: of the draws; the same seed reads the same patches of the same slide.
         mpp: µm per level-0 pixel of a slide given by its path.
+        prior: see `run`; also one map, of this slide.
+        prior_mpp: see `run`.
+        prior_channel: see `run`.
 
     Raises:
         SlideError: the slide cannot be read, or its resolution is unknown or too coarse for the model.
@@ -120,8 +135,9 @@ def predict(
         >>> saccade.predict("slides/even.tif", model, samples=24).probabilities == prediction.probabilities
         True
     """
-    _check_reading(samples, tolerance)
-    from pipeline.predict import check_budget, predict_slide
+    _check_reading(samples, tolerance, decide, risk, positive)
+    from pipeline.cohort.files import folder_name, slide_stem
+    from pipeline.predict import check_budget, check_prior, decision_of, predict_slide
 
     if isinstance(slide, str | PathLike):
         slide = open_slide(slide, mpp=mpp)
@@ -132,7 +148,13 @@ def predict(
     elif model.training:
         raise UsageError("the model is in training mode, where it predicts differently: call model.eval() first")
     check_budget(model.spec, samples=samples, scheme=scheme)
-    return predict_slide(slide, model, samples=samples, tolerance=tolerance, scheme=scheme, seed=seed)
+    given = _prior(prior, prior_mpp, prior_channel)
+    if given is not None:
+        check_prior(model.spec, given)
+        given = given.of(folder_name(slide_stem(slide.facts.path)))
+    chosen = decision_of(model.spec, decide, risk, positive, samples=samples)
+    how: dict[str, Any] = {"samples": samples, "tolerance": tolerance, "decide": chosen, "scheme": scheme}
+    return predict_slide(slide, model, **how, seed=seed, prior=given)
 
 
 @computing()
@@ -143,11 +165,16 @@ def run(
     out: AnyPath,
     samples: int | None = None,
     tolerance: float | None = None,
+    decide: float | None = None,
+    risk: float | None = None,
+    positive: str | None = None,
     scheme: str | None = None,
     mpp: float | None = None,
     strict: bool = False,
     seed: int = 0,
     prior: AnyPath | None = None,
+    prior_mpp: float | None = None,
+    prior_channel: int | None = None,
     device: str = "auto",
     workers: int = 0,
     scheduler: str | None = None,
@@ -166,12 +193,17 @@ def run(
         out: the folder for predictions.csv, report.html and what belongs to each slide; made where it is missing.
         samples: see `predict`.
         tolerance: see `predict`.
+        decide, risk, positive: see `predict`.
         scheme: see `predict`.
         mpp: µm per level-0 pixel of every slide for which the cohort table gives none.
         strict: refuse slides whose objective or TIFF tags contradict their resolution, instead of a warning.
         seed: see `predict`.
-        prior: folder of maps `<slide>.npy`, `.png` or `.tif` of where to look, one channel over the whole slide: half
-            of each draw goes by them; the estimate stays unbiased whatever they show.
+        prior: folder of maps `<slide>.npy`, `.png` or `.tif` of where to look, one channel over the whole slide, or an
+            `.onnx` segmentation network that makes them of the thumbnail: half of each draw goes by them; the estimate
+            stays unbiased whatever they show.
+        prior_mpp: µm/px of the thumbnail that such a network is given; default: what `NETWORK.onnx.json` says, else the
+            model's own for its attention.
+        prior_channel: its channel that shows where to look, from 0; default: its only one.
         device: see `load_model`.
         workers: worker processes; 0 works in this one. From a script, call it under ``if __name__ == "__main__":``.
         scheduler: address of a dask scheduler, whose workers are used instead.
@@ -194,7 +226,7 @@ def run(
         >>> saccade.run("slides", "model.safetensors", out="results", samples=24).reused
         3
     """
-    _check_reading(samples, tolerance)
+    _check_reading(samples, tolerance, decide, risk, positive)
     if not 0 <= workers <= MOST_WORKERS:
         raise UsageError(f"workers must be from 0 to {MOST_WORKERS}, found {workers}")
     cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
@@ -205,6 +237,9 @@ def run(
         model=Path(model),
         samples=samples,
         tolerance=tolerance,
+        decide=decide,
+        risk=risk,
+        positive=positive,
         scheme=scheme,
         mpp=mpp,
         seed=seed,
@@ -212,11 +247,28 @@ def run(
         strict=strict,
         encoder_weights=None if encoder_weights is None else Path(encoder_weights),
         features=None if features is None else Path(features),
-        prior=None if prior is None else Path(prior),
+        prior=_prior(prior, prior_mpp, prior_channel),
     )
     return run_cohort(
         cohort, Path(out), settings, workers=workers, scheduler=scheduler, progress=progress, command=command
     )
+
+
+def _prior(place: AnyPath | None, mpp: float | None, channel: int | None) -> Prior | None:
+    """What says where to look, as it was given."""
+    for name, value, fits in (
+        ("prior_mpp", mpp, mpp is None or 0 < mpp < math.inf),
+        ("prior_channel", channel, channel is None or channel >= 0),
+    ):
+        if value is not None and place is None:
+            raise UsageError(f"{name} is for an .onnx network as prior, and no prior is given: leave it out")
+        if not fits:
+            raise UsageError(f"{name} must be {'more than 0' if value is mpp else '0 or more'}, found {value}")
+    if place is None:
+        return None
+    from stages.prior import Prior
+
+    return Prior(Path(place), mpp, channel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,8 +470,23 @@ def read_cohort(target: AnyPath, *, label: str = "label", root: AnyPath | None =
     return find_target(Path(target), label=label, root=None if root is None else Path(root))
 
 
-def _check_reading(samples: int | None, tolerance: float | None) -> None:
+def _check_reading(
+    samples: int | None, tolerance: float | None, decide: float | None, risk: float | None, positive: str | None
+) -> None:
     if samples is not None and samples < 1:
         raise UsageError(f"samples must be at least 1, found {samples}")
     if tolerance is not None and not 0 < tolerance <= 1:
         raise UsageError(f"tolerance must lie above 0 and be at most 1, found {tolerance:g}; such as 0.02")
+    if decide is None:
+        for name, value in (("risk", risk), ("positive", positive)):
+            if value is not None:
+                raise UsageError(
+                    f"{name} says nothing without decide: leave it out, or give the threshold, such as 0.5"
+                )
+        return
+    if tolerance is not None:
+        raise UsageError("tolerance and decide each say when to stop reading: give one of them")
+    if not 0 < decide < 1:
+        raise UsageError(f"decide must lie between 0 and 1, found {decide:g}; such as 0.5")
+    if risk is not None and not 0 < risk < 0.5:
+        raise UsageError(f"risk must lie between 0 and 0.5, found {risk:g}; such as 0.01")

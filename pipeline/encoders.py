@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -53,6 +54,8 @@ def described(name: str, hub: Path | None = None) -> dict[str, Any] | None:
             "patch_px": row.patch,
             "registers": row.registers,
         },
+        "needs": "saccade-wsi[timm]",
+        "installed": find_spec("timm") is not None,
         "here": _text(snapshot.folder) if snapshot else None,
         "how_to_get": f"{how}; {row.own_code}: where it does not load, export it to ONNX" if row.own_code else how,
     }
@@ -161,6 +164,9 @@ def render(found: dict[str, Any]) -> str:
             f"  network     {network['blocks']} blocks of {network['heads']} heads, {network['values_a_token']} values "
             f"a token, patches of {network['patch_px']} px, {network['registers']} registers"
         )
+    if "needs" in found:
+        state = "which is here" if found["installed"] else "which is not here"
+        lines.append(f"  needs       timm, {state}: pip install '{found['needs']}'")
     if "how_to_get" in found:
         lines.append(f"  here        {found['here'] or 'no'}")
         lines.append(f"  to get it   {found['how_to_get']}")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands import MOST_WORKERS
+from stages.prediction.stopping import RISK
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -44,6 +45,22 @@ def number(low: float, high: float | None = None, *, such_as: str) -> Callable[[
     return parse
 
 
+def inside(low: float, high: float, *, such_as: str) -> Callable[[str], float]:
+    """A function from what was typed to a number between these bounds, which are none."""
+    words = f"a number between {low:g} and {high:g}, such as {such_as}"
+
+    def parse(text: str | float) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise typer.BadParameter(f"expected {words}, found {text!r}") from None
+        if not low < value < high:
+            raise typer.BadParameter(f"expected {words}, found {text}")
+        return value
+
+    return parse
+
+
 def _between(low: float, high: float | None) -> str:
     return f"of at least {low:g}" if high is None else f"from {low:.10g} to {high:.10g}"
 
@@ -71,13 +88,36 @@ StrictOption = Annotated[
 ]
 Samples = Annotated[
     int | None,
-    _number("Patches to read per slide (with --tolerance: at most); default: the model's.", whole(1, 1_000_000)),
+    _number(
+        "Patches to read per slide (with --tolerance or --decide: at most); default: the model's.", whole(1, 1_000_000)
+    ),
 ]
 Tolerance = Annotated[
     float | None,
     _number(
         "Read on until every interval is within this of its probability, e.g. 0.02.", number(1e-6, 1, such_as="0.02")
     ),
+]
+DecideOption = Annotated[
+    float | None,
+    _number(
+        "Read on only until it is settled whether the positive class's probability, had every patch been read, lies "
+        "above or below this; a slide where --samples end first is undecided.",
+        inside(0, 1, such_as="0.5"),
+        "--decide",
+    ),
+]
+RiskOption = Annotated[
+    float | None,
+    _number(
+        f"With --decide: how often a slide may be decided for the wrong side; default: {RISK:g}.",
+        inside(0, 0.5, such_as="0.01"),
+        "--risk",
+    ),
+]
+PositiveOption = Annotated[
+    str | None,
+    typer.Option("--positive", help="With --decide: the class; default: of two classes the second."),
 ]
 Seed = Annotated[int, _number("Seed of all that is random: the same seed, the same results.", whole(0, 2**32 - 1))]
 Workers = Annotated[int, _number("Worker processes; 0 works in this one.", whole(0, MOST_WORKERS))]

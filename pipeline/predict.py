@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,19 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.model.look import look_at
+from pipeline.model.look import Look, look_at
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec
+from pipeline.model.values import ModelSpec, Sampled
+from pipeline.output.table import decision_in_words
 from stages.geometry import Raster
 from stages.html import table
 from stages.overlay.picture import draw_attention, overlay_figure
+from stages.prediction.attribution import Attribution, attribute
+from stages.prediction.interpolation import cell_looks, interpolate
 from stages.prediction.intervals import stated
+from stages.prediction.stopping import FIRST_LOOK, RISK, Decide, Side
+from stages.prior import Prior
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
@@ -46,6 +50,8 @@ class SlidePrediction:
         patch_boxes_level0: (N, 4) x, y, width, height of these patches in level-0 pixels.
         patch_weights: (N,), such that ``sum_n weight_n attention_n features_n`` is the slide's embedding.
         patch_features: (N, D).
+        attribution: what each of these patches says for and against each class, in log-odds, and what the model knows
+            of cells that were not read; it adds up to the prediction.
         regions_opened: how many regions a second attention looked into; 0 with one level.
         attention_not_read: share of the attention that lies on cells that were not read, 0 to 1.
         cost: compressed bytes, tiles and pixels of all that was read, the thumbnail included.
@@ -55,6 +61,7 @@ class SlidePrediction:
         warnings: what makes the prediction doubtful, a line each.
         quality: how good the model was found to be on patients that it had not seen, and whether it has learned; None:
             not known.
+        decision: on which side of a threshold a class lies; None: it was not to be decided.
 
     Examples:
         >>> import saccade
@@ -79,12 +86,14 @@ class SlidePrediction:
     patch_boxes_level0: NDArray[np.float64]
     patch_weights: NDArray[np.float64]
     patch_features: NDArray[np.float32]
+    attribution: Attribution
     regions_opened: int
     attention_not_read: float
     cost: ReadCount
     out_of_distribution: float | None
     warnings: tuple[str, ...]
     quality: Quality | None = None
+    decision: Decision | None = None
 
     @property
     def predicted(self) -> str:
@@ -128,7 +137,8 @@ class SlidePrediction:
         """The predicted class with its interval, for a slide of this name."""
         low, high = self.intervals[self.predicted]
         told = f"{name}: {self.predicted} {self.probabilities[self.predicted]:.3f}"
-        return f"{told}, exact: every cell was read" if self.exact else f"{told} [{low:.3f}, {high:.3f}]"
+        told += ", exact: every cell was read" if self.exact else f" [{low:.3f}, {high:.3f}]"
+        return told + (decision_in_words(self.decision.columns(), before="; ") if self.decision else "")
 
     @property
     def exact(self) -> bool:
@@ -147,6 +157,7 @@ class SlidePrediction:
             "fraction_read": self.fraction_read,
             "bytes_read": self.bytes_read,
             "out_of_distribution": self.out_of_distribution,
+            **({} if self.decision is None else self.decision.columns()),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,6 +195,62 @@ class SlidePrediction:
         return overlay_figure(*parts, title=title, mpp_level0=mpp)
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """On which side of a threshold the probability lies that the model would give a class after reading every patch.
+
+    Attributes:
+        positive: the class.
+        side: "above" (or at it), "below", or "undecided" where reading ended before it was settled.
+        at: the threshold.
+        risk: how often it may have been decided for the wrong side.
+    """
+
+    positive: str
+    side: Side
+    at: float
+    risk: float
+
+    def columns(self) -> dict[str, Any]:
+        """Its cells of predictions.csv."""
+        side = self.side if self.side == "undecided" else f"{self.positive} {self.side}"
+        return {"decision": side, "decided_at": self.at, "risk": self.risk}
+
+
+def decision_of(
+    spec: ModelSpec,
+    at: float | None,
+    risk: float | None = None,
+    positive: str | None = None,
+    *,
+    samples: int | None = None,
+) -> Decide | None:
+    """What is to be decided by a model, as the user named it; None where there is no threshold.
+
+    Args:
+        spec: what the model is.
+        at: the threshold, 0 < at < 1.
+        risk: 0 < risk < 0.5; None: `RISK`.
+        positive: the class; None: of two classes the second.
+        samples: patches that may be read; None: all.
+
+    Raises:
+        UsageError: no such class, none is named and there are more than two, or fewer samples than tell the risk.
+    """
+    if at is None:
+        return None
+    classes = spec.classes
+    if positive is None and len(classes) > 2:
+        raise UsageError(f"--decide: which of {', '.join(classes)}? Name the class, such as --positive {classes[-1]}")
+    if positive is not None and positive not in classes:
+        raise UsageError(f"--positive: the model has no class {positive!r}; its classes are {', '.join(classes)}")
+    if samples is not None and samples < FIRST_LOOK:
+        raise UsageError(
+            f"--samples {samples} is too few to decide with a stated risk: give at least {FIRST_LOOK}, or none"
+        )
+    return Decide(at, RISK if risk is None else risk, 1 if positive is None else classes.index(positive))
+
+
 def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) -> None:
     """Refuse what no slide could be predicted with: better said once than by every slide.
 
@@ -212,24 +279,39 @@ def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) ->
         raise UsageError(f"--samples {samples}: {scheme} tells no interval beyond {most}; use --scheme {DEFAULT}")
 
 
+def check_prior(spec: ModelSpec, prior: Prior) -> None:
+    """Refuse what says where to look and will not do for a model, or for any slide.
+
+    Raises:
+        UsageError: the model draws no cells by themselves, or see `Prior.check`.
+    """
+    if spec.exhaustive or spec.inner_mpp is not None:
+        raise UsageError("--prior says which cells to draw, and this model draws none by themselves: leave it out")
+    try:
+        prior.check()
+    except (ValueError, ImportError) as exc:
+        raise UsageError(f"--prior: {exc}") from exc
+
+
 def predict_slide(
     slide: Slide,
     model: SlideModel,
     *,
     samples: int | None = None,
     tolerance: float | None = None,
+    decide: Decide | None = None,
     scheme: str | None = None,
     seed: int = 0,
-    prior: Path | None = None,
+    prior: Prior | None = None,
 ) -> SlidePrediction:
     """Predict an opened slide; equal slides, models and arguments give equal results.
 
     Args:
         slide: whatever its format.
         model: in evaluation mode.
-        samples, tolerance, scheme: see `SlideModel.sample`; None means the model's own.
+        samples, tolerance, decide, scheme: see `SlideModel.sample`; None means the model's own.
         seed: of the draws, together with the slide's content.
-        prior: a map of the slide by which half of the draw goes: see `look_at`.
+        prior: what half of the draw goes by: see `look_at`.
 
     Raises:
         SlideError, NoTissueError, MapError: see `look_at`.
@@ -237,9 +319,13 @@ def predict_slide(
     """
     seen = look_at(slide, model, prior=prior)
     generator = seen.generator(seed, model.drawing_device)
-    sampled = model.sample(seen.view, generator=generator, samples=samples, scheme=scheme, tolerance=tolerance)
+    how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
+    sampled = model.sample(seen.view, generator=generator, **how)
     likeness = seen.likeness(model)
     classes, found, cells = model.spec.classes, sampled.prediction, sampled.cells
+    decision = None
+    if decide is not None and sampled.side is not None:
+        decision = Decision(classes[decide.positive], sampled.side, decide.at, decide.risk)
     ends = zip(found.low.tolist(), found.high.tolist(), strict=True)
     return SlidePrediction(
         slide=slide,
@@ -255,10 +341,36 @@ def predict_slide(
         patch_boxes_level0=seen.reader.boxes_level0(cells),
         patch_weights=sampled.weights,
         patch_features=sampled.features,
+        attribution=_attributed(sampled, seen, model),
         regions_opened=len(sampled.opened),
         attention_not_read=sampled.missed,
         cost=seen.count(cells, sampled.opened),
         out_of_distribution=likeness.score,
         warnings=(*seen.warnings, *([] if likeness.warning is None else [likeness.warning])),
         quality=model.quality,
+        decision=decision,
+    )
+
+
+def _attributed(sampled: Sampled, seen: Look, model: SlideModel) -> Attribution:
+    """What the parts of a prediction say; where a model knows nothing of unread cells, by cells that look like them."""
+    tissue, found = seen.view.tissue, sampled.prediction
+    interpolated = None
+    if sampled.foretold is None and len(sampled.cells):
+        attention = sampled.log_attention.exp().cpu().numpy()
+        own = sampled.own.cpu().numpy() / np.maximum(attention[sampled.cells], 1e-300)[:, None]
+        unread = np.setdiff1d(np.flatnonzero(tissue), sampled.cells)
+        looks = cell_looks(seen.view.rgb, (tissue.shape[0], tissue.shape[1]), model.spec.cell_px)
+        interpolated = np.zeros((tissue.size, own.shape[1]))
+        interpolated[unread] = attention[unread, None] * interpolate(looks, sampled.cells, own, unread)
+    return attribute(
+        found.logits,
+        found.half_widths,
+        read=sampled.cells,
+        adds=sampled.adds,
+        own=sampled.own,
+        spread=sampled.spread,
+        foretold=sampled.foretold,
+        tissue=tissue.ravel(),
+        interpolated=interpolated,
     )

@@ -104,6 +104,11 @@ class Raster:
         x, y = (self.x - other.x) / sx, (self.y - other.y) / sy
         return Raster(x, y, self.scale_x / sx, self.scale_y / sy, self.width, self.height)
 
+    def part(self, left: int, top: int, width: int, height: int) -> Raster:
+        """The raster of some of this one's pixels, or of those that it would have beyond its edges."""
+        x, y = self.to_level0((left, top))
+        return Raster(float(x), float(y), self.scale_x, self.scale_y, width, height)
+
     def pooled(self, stride: int, offset: float, width: int, height: int) -> Raster:
         """The raster of a network's output: its pixel ``i`` is centred on ``stride * i + offset`` of this raster.
 

@@ -80,19 +80,23 @@ def on_cells(values: NDArray[np.float64], *, level0: tuple[int, int], cells: Ras
             f"the map is of {width} x {height} px, aspect {width / height:.4g}, the slide of {across} x {down} px, "
             f"aspect {across / down:.4g}: give a map that covers the whole slide, and nothing else"
         )
-    total = np.zeros((height + 1, width + 1))
+    return in_cells(values, Raster(0, 0, across / width, down / height, width, height), cells)
+
+
+def in_cells(values: NDArray[np.float64], pixels: Raster, cells: Raster) -> NDArray[np.float64]:
+    """How much of values (H, W), none negative, that lie on ``pixels`` lies in each cell, (rows, columns)."""
+    total = np.zeros((pixels.height + 1, pixels.width + 1))
     total[1:, 1:] = values.cumsum(0).cumsum(1)
-    x = (cells.x + cells.scale_x * np.arange(cells.width + 1)) / across * width
-    y = (cells.y + cells.scale_y * np.arange(cells.height + 1)) / down * height
-    rows = _between(total, y)
-    sums = _between(rows.T, x).T  # of all that is above and left of each corner
+    place = cells.within(pixels)
+    rows = _between(total, [place.y + i * place.scale_y for i in range(cells.height + 1)])
+    sums = _between(rows.T, [place.x + i * place.scale_x for i in range(cells.width + 1)]).T  # of all above and left
     within: NDArray[np.float64] = np.diff(np.diff(sums, axis=0), axis=1).clip(min=0)
     return within
 
 
-def _between(total: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+def _between(total: NDArray[np.float64], places: list[float]) -> NDArray[np.float64]:
     """Rows of a table at places between them; the first and the last beyond its ends."""
-    at = at.clip(0, len(total) - 1)
+    at = np.array(places).clip(0, len(total) - 1)
     low = np.floor(at).astype(np.int64).clip(max=len(total) - 2)
     share = (at - low)[:, None]
     found: NDArray[np.float64] = (1 - share) * total[low] + share * total[low + 1]

@@ -56,6 +56,38 @@ def shell_file() -> Path:
     return path
 
 
+def write_onnx(
+    path: Path,
+    shape: tuple[int | str, ...],
+    *,
+    outputs: tuple[str, ...] = ("y",),
+    kind: str = "FLOAT",
+    pool: tuple[int, ...] | None = (2, 3),
+    stride: int = 1,
+    gives: str = "FLOAT",
+) -> Path:
+    """A network whose outputs are its input as it is, its mean over some axes, or over squares of ``stride`` pixels."""
+    onnx = needs("onnx", "onnx")
+    needs("onnxruntime", "saccade-wsi[onnx]")
+    helper, element = onnx.helper, getattr(onnx.TensorProto, kind)
+    nodes, parts = [helper.make_node("Cast", ["x"], ["f"], to=onnx.TensorProto.FLOAT)], []
+    for name in outputs:
+        if stride > 1:
+            sides = [stride, stride]
+            nodes.append(helper.make_node("AveragePool", ["f"], [name], kernel_shape=sides, strides=sides))
+        elif gives != "FLOAT":
+            nodes.append(helper.make_node("Cast", ["f"], [name], to=getattr(onnx.TensorProto, gives)))
+        elif pool is None:
+            nodes.append(helper.make_node("Identity", ["f"], [name]))
+        else:
+            parts = [helper.make_tensor("axes", onnx.TensorProto.INT64, [len(pool)], pool)]
+            nodes.append(helper.make_node("ReduceMean", ["f", "axes"], [name], keepdims=0))
+    made = [helper.make_tensor_value_info(name, getattr(onnx.TensorProto, gives), None) for name in outputs]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", element, shape)], made, parts)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
 def random(make: Callable[[], nn.Module]) -> nn.Module:
     """A network with weights that are all random, none of them 0 or 1, as many are at first; made in no time."""
     generator = torch.Generator().manual_seed(0)

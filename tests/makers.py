@@ -61,6 +61,20 @@ def tissue_pixels(width: int, height: int, *, margin: float = 0.2) -> NDArray[np
     return image
 
 
+def striped_cohort(folder: Path, *, train: int, test: int) -> Path:
+    """Slides of as many patients; the tissue of every other one is finely striped, which any one patch can tell."""
+    lines = ["slide,patient,label,split,mpp"]
+    for i in range(train + test):
+        image = tissue_pixels(300 + 8 * i, 320, margin=0.1)
+        if i % 2:
+            image[60:200, 60:200:2] //= 3
+        write_slide(folder / f"s{i}.tif", image, levels=2, factor=4)
+        lines.append(f"s{i}.tif,p{i},{'ab'[i % 2]},{'train' if i < train else 'test'},0.5")
+    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
+    (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
+    return folder
+
+
 def write_slide(
     path: Path,
     image: NDArray[np.uint8],

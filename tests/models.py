@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.model.checkpoint import save_model
 from pipeline.model.evidence_model import EvidenceModel
+from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import ModelSpec, View
 from stages.encoder.backbone import Backbone
@@ -45,6 +46,20 @@ FROZEN = replace(
 )
 """The same on a frozen encoder, in an ensemble."""
 
+EXHAUSTIVE = replace(
+    TINY,
+    classes=("a", "b"),
+    patch_mpp=0.5,
+    attention="encoder",
+    encoder="tiny",
+    samples=0,
+    context=(1, 3),
+    components=8,
+    members=2,
+    head="evidence",
+)
+"""One that reads every cell."""
+
 
 class Colours(nn.Module):
     """A network of next to nothing: the colours of a patch's quarters, mixed at random; counts what it is shown."""
@@ -74,6 +89,29 @@ def frozen_model(
 ) -> EvidenceModel:
     """A model on a frozen encoder, all of whose numbers are random: nothing in it is 0 by chance of a start."""
     return randomly(EvidenceModel(spec, backbone=backbone or tiny_backbone(), store=store), seed=seed)
+
+
+def exhaustive_model(head: str) -> ExhaustiveModel:
+    """A model of every cell, all of whose parameters are random."""
+    torch.manual_seed(0)
+    model = ExhaustiveModel(replace(EXHAUSTIVE, head=head), backbone=tiny_backbone(dim=12)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def sampler_model(spec: ModelSpec = TINY, *, spread: float = 20) -> AttentionSampler:
+    """A model that draws, whose attention is not even and whose head is not near 0, as they are at first.
+
+    Args:
+        spread: standard deviation of the last layer of its attention.
+    """
+    torch.manual_seed(1)
+    model = AttentionSampler(spec).eval()
+    for parameter in list(model.attention.parameters())[-2:]:
+        torch.nn.init.normal_(parameter, std=spread)
+    torch.nn.init.normal_(model.head.weight, std=0.2)
+    return model
 
 
 def randomly(model: EvidenceModel, *, seed: int = 1) -> EvidenceModel:

@@ -70,6 +70,8 @@ JOINT = ("tests/stages/prediction/test_intervals.py",)
 REGIONS = ("tests/pipeline/model/test_regions.py",)
 LOOKS = ("tests/pipeline/train/test_looks.py",)
 UNLIKE = ("tests/cases/test_unlike.py",)
+STOPPING = ("tests/stages/prediction/test_stopping.py",)
+TOGETHER = ("tests/stages/sampling/test_looks.py",)
 WEIGH = ("tests/stages/prediction/test_weigh.py",)
 FOLDS = ("tests/pipeline/train/test_train.py::test_cross_validation_tests_every_slide_once",)
 OTHER_VAL = ("tests/pipeline/train/test_train.py::test_other_slides_to_calibrate_on_make_an_earlier_model_stale",)
@@ -78,6 +80,7 @@ MUTANTS = (
     # what a slide's result depends on
     Mutant("run key without mpp", '"mpp": mpp,', "", RUN_KEYS),
     Mutant("run key without tolerance", '"tolerance": settings.tolerance,', "", RUN_KEYS),
+    Mutant("run key without the decision", '{"decide": asdict(decide)}', "{}", RUN_KEYS),
     Mutant("run key without scheme", '"scheme": settings.scheme or model.spec.scheme,', "", RUN_KEYS),
     Mutant("run key without seed", '"seed": settings.seed,', "", RUN_KEYS),
     Mutant("run key without samples", '"samples": settings.samples if', '"samples": None if True or', RUN_KEYS),
@@ -141,6 +144,9 @@ MUTANTS = (
     Mutant("files stay open", "self._kept[oldest].at_rest()", "self._kept[oldest]", LOOKS),
     # intervals
     Mutant("--tolerance without the Bonferroni share", "confidence=1 - 0.05 / ", "confidence=0.95 or ", INTERVALS),
+    Mutant("--decide without each look's share of the risk", "2 * self.risk / looks", "2 * self.risk", STOPPING),
+    Mutant("earlier reads do not count", "0.0 if afresh else sum(shares[r + 1 :])", "0.0", TOGETHER),
+    Mutant("shares that ignore what is left", "v = a.square() * (1 - before)", "v = a.square() * 1", TOGETHER),
     Mutant("intervals at 90 %", "0.5 + alone / 2", "0.475 + alone / 2", PREDICT),
     Mutant("intervals without the cohort's rule", "calibration=self.calibration, ", "calibration=None, ", INTERVALS),
     Mutant("intervals calibrated to 90 %", "_told_by(x)].amax(1), 0.95)", "_told_by(x)].amax(1), 0.9)", CALIBRATE),

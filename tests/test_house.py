@@ -24,7 +24,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "file_cache": (),
         "html": (),
         "torchvision": (),
-        "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate"),
+        "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks"),
         "slide": (
             *(
                 "jpeg",
@@ -81,19 +81,23 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
             *("tuned", "feature_table", "feature_store"),
         ),
+        "prior": (),
         "context": (),
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build", "teacher", "weights", "student"),
         "bags": ("bag",),
-        "prediction": ("intervals", "predict"),
-        "overlay": ("outlines", "attention_map", "geojson", "picture"),
+        "prediction": ("intervals", "predict", "attribution", "interpolation", "stopping"),
+        "overlay": ("outlines", "attention_map", "geojson", "picture", "evidence_picture", "gallery"),
     },
     "pipeline": {
         "errors": (),
         "device": (),
         "version": (),
         "shipped": (),
-        "config": ("sections", "distil", "wording", "loading"),
+        "config": (
+            *("section", "cohort", "view", "attention", "sampling", "encoder", "model", "training", "augmentation"),
+            *("reading", "sections", "distil", "wording", "loading"),
+        ),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
         "model": (
@@ -101,6 +105,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "values",
             "reading",
             "regions",
+            "reading_on",
             "slide_model",
             "sampler",
             "frozen",
@@ -112,6 +117,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "checkpoint",
         ),
         "predict": (),
+        "words": (),
         "train": (
             *("looks", "key", "job", "calibrate", "slides", "warm_up", "first_guess", "bagging", "rates"),
             *(
@@ -130,8 +136,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
         ),
         "distil": ("bags", "teacher", "student", "fidelity", "distil"),
-        "report": ("report",),
-        "run": ("workers", "slide", "run"),
+        "report": ("cohort_gallery", "report"),
+        "run": ("workers", "artefacts", "slide", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "encoders": (),

@@ -21,7 +21,7 @@ from benchmarks.places import ROOT
 
 FOCUS = ("mass", "chance", "any_nucleus", "stain")
 """Figures on each positive image: see `COLON_FOCUS`."""
-HEADER = """# ColonTasks: the paper's tasks
+HEADER = """# Benchmarks: the paper's tasks
 
 Written by `benchmarks/paper/tables.py` from the records in `benchmarks/results`; do not edit by hand.
 """
@@ -157,8 +157,10 @@ here: it sees {frozen_cells} x {frozen_cells} cells of {frozen_px} px at half th
 patches in full, with {members} members and no augmentation. `Coarse scale alone` is exact and draws no patch, `all
 patches` reads every one; before that, 32 patches of up to 64 training images tell in which directions features vary.
 The product takes each slide's own mean and spread out of its features. A gland may fill one of these images, and what
-is everywhere goes with the mean: these rows compare images with all others, but for the one that says so. That, and the
-number of epochs, was chosen by the out-of-bag AUROC of training images (`configs/paper/colon.yaml`).
+is everywhere goes with the mean: these rows compare images with all others, but for the one that says so, and some
+members see each cell as the mean of the whole image, as wide as context goes here. That, the rate and the number of
+epochs were chosen by out-of-bag AUROC (`configs/paper/colon.yaml`), never by the folds that are reported; the images
+are the same hundred, since there are no others.
 
 Intervals are 95 % bootstrap intervals over images; differences of error are paired. One hundred images resolve little:
 an error of 0.10 has an interval of 0.05 to 0.16. Neighbouring images look as if cut from the same slides: the rows of

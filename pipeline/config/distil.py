@@ -8,11 +8,14 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pipeline.config.sections import CohortConfig, EncoderConfig, ReadingConfig, _Section
+from pipeline.config.cohort import CohortConfig
+from pipeline.config.encoder import EncoderConfig
+from pipeline.config.reading import ReadingConfig
+from pipeline.config.section import Section
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, in_words, listed
 
 
-class BagsConfig(_Section):
+class BagsConfig(Section):
     """The tiles of the slides with their features, as CLAM or TRIDENT wrote them."""
 
     folder: Path = Field(
@@ -40,7 +43,7 @@ class BagsConfig(_Section):
         return self
 
 
-class TeacherConfig(_Section):
+class TeacherConfig(Section):
     """The model that reads every tile, whose prediction is estimated."""
 
     weights: Path | None = Field(
@@ -59,7 +62,7 @@ class TeacherConfig(_Section):
     epochs: int = Field(default=30, ge=1, description="Passes over the bags, where one is trained.")
 
 
-class StudentConfig(_Section):
+class StudentConfig(Section):
     """What foretells from a coarse scale where the teacher looks, and how slides are then read."""
 
     coarse_mpp: float = Field(
@@ -108,7 +111,7 @@ class StudentConfig(_Section):
         return self
 
 
-class DistilConfig(_Section):
+class DistilConfig(Section):
     """Everything that `saccade distil` needs to know."""
 
     cohort: CohortConfig

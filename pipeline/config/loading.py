@@ -58,8 +58,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         UsageError: unreadable file, bad YAML, unknown key (the nearest known one is named), value out of range.
     """
     config = _load(path, overrides, Config)
-    if config.attention.prior is not None and not config.attention.prior.is_dir():
-        raise UsageError(f"attention.prior: no folder {config.attention.prior}; correct the path or leave it out")
+    prior = config.attention.prior
+    if prior is not None and not (prior.is_dir() or is_exported(str(prior))):
+        raise UsageError(f"attention.prior: no folder or .onnx network {prior}; correct the path or leave it out")
     return config
 
 

@@ -150,6 +150,11 @@ class DistilledModel(SlideModel):
 
         known = self.teacher.bias.to(there).double() + (log_b.exp()[:, None] * u).sum(0)
 
+        def by_cell() -> Tensor:
+            out = torch.zeros(view.tissue.size, 1, u.shape[1], dtype=torch.float64, device=there)
+            out[tissue, 0] = log_b.exp()[:, None] * u
+            return out
+
         def ratio(cells: Tensor, features: Tensor, weights: Tensor) -> Ratio:
             scores, said = self._taught(cells, features)
             of_teacher = _of_ratio(scores.to(there).double(), said.to(there).double(), weights)
@@ -162,6 +167,7 @@ class DistilledModel(SlideModel):
             known[None],
             _alone,
             shown=on_grid(log_b),
+            shares=by_cell,
             ratio=ratio,
         )
 

@@ -223,7 +223,17 @@ class EvidenceModel(SlideModel):
             said = said.movedim((0, 1), (-2, -1))
             return (said if each else self._together(said)).to(there)
 
-        return AttentionMap(log_q, (known if each else self._together(known)).to(there), say, shown=shown)
+        def by_cell() -> Tensor:
+            out = torch.zeros(view.tissue.size, 1, known.shape[1], dtype=torch.float64, device=there)
+            cells = torch.from_numpy(np.flatnonzero(view.tissue)).to(there)
+            for k, share in enumerate(heads.share):  # one by one: together they would be as large as all scores again
+                part = heads.log_gain[k].exp() * attention[k] * scores[k]
+                part = part + away[k] * (survey.foretold @ heads.fine[k].T).T
+                out[cells, 0] += (share * part).T.to(out)
+            return out
+
+        known_now = (known if each else self._together(known)).to(there)
+        return AttentionMap(log_q, known_now, say, shown=shown, shares=None if each else by_cell)
 
     def _together(self, logits: Tensor) -> Tensor:
         """Members' logits (..., K, C) -> their mean, by their shares (..., 1, C)."""

@@ -22,6 +22,7 @@ from stages.evidence import directions_kept
 from stages.mil.build import build_pooling
 from stages.mil.pooling import Pooled
 from stages.prediction.predict import Prediction
+from stages.prediction.stopping import Decide
 
 
 class ExhaustiveModel(SlideModel):
@@ -122,7 +123,13 @@ class ExhaustiveModel(SlideModel):
         def say(cells: Tensor, features: Tensor) -> Tensor:
             return logits.new_zeros((*cells.shape, *logits.shape)).to(there)
 
-        return AttentionMap(log_a, logits.to(there), say)
+        def shares() -> Tensor:
+            out = torch.zeros(view.tissue.size, 1, logits.shape[1], dtype=torch.float64, device=there)
+            parts = self.heads.shares(components, tissue)
+            out[tissue.flatten().to(there), 0] = torch.einsum("k,knc->nc", self.heads.share, parts).to(out)
+            return out
+
+        return AttentionMap(log_a, logits.to(there), say, shares=None if each else shares)
 
     def forward(
         self,
@@ -147,8 +154,9 @@ class ExhaustiveModel(SlideModel):
         samples: int | None = None,
         scheme: str | None = None,
         tolerance: float | None = None,
+        decide: Decide | None = None,
     ) -> Sampled:
-        """Predict one slide from all its cells; any tolerance is met.
+        """Predict one slide from all its cells; any tolerance is met, and nothing is undecided.
 
         Raises:
             ValueError: ``samples`` or ``scheme`` is given, which say how to draw.
@@ -166,6 +174,11 @@ class ExhaustiveModel(SlideModel):
             np.ones(len(cells)),
             features.float().cpu().numpy(),
             np.empty(0, np.int64),
-            Prediction(p, p, p, logits),
+            Prediction(p, p, p, logits, torch.zeros_like(logits)),
             0.0,
+            adds=torch.zeros(len(cells), len(logits), dtype=torch.float64),
+            own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
+            spread=torch.zeros(len(cells), dtype=torch.float64),
+            foretold=None if found.shares is None else found.shares().mean(1),
+            side=None if decide is None else decide.beside(float(torch.logit(p[decide.positive]))),
         )

@@ -19,8 +19,8 @@ from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_means, tissue_cells
 from stages.encoder.feature_store import FeatureKey
 from stages.geometry import Raster, ResolutionError, choose_level
-from stages.given_map import MapError, on_cells, read_map
 from stages.patches import PatchReader
+from stages.prior import Prior, PriorMap
 from stages.pyramid.chunk_cache import CachedSlide, ChunkCache
 from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideError
@@ -130,7 +130,7 @@ def look(
     *,
     mpp: float | None = None,
     cache: ChunkCache | None = None,
-    prior: Path | None = None,
+    prior: Prior | None = None,
 ) -> Look:
     """Open a slide or a cached pyramid and `look_at` it; raises what that does.
 
@@ -145,16 +145,16 @@ def look(
     return look_at(slide if cache is None else CachedSlide(slide, cache), model, prior=prior)
 
 
-def look_at(slide: Slide, model: SlideModel, *, prior: Path | None = None) -> Look:
+def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> Look:
     """Prepare an opened slide for a model's scales.
 
     Args:
         slide: the slide.
         model: what it is looked at for.
-        prior: a map of the slide that says where to draw, beside the model's attention: see `stages.given_map`.
+        prior: what says where to draw, beside the model's attention.
 
     Raises:
-        MapError: the map cannot be read, is not this slide's, or is 0 on all of its tissue.
+        MapError: the prior's map cannot be read or made, is not this slide's, or is 0 on all of its tissue.
         SlideError: it cannot be read, its resolution is unknown, or it is coarser than the model's patches.
         NoTissueError: there is nothing on it.
     """
@@ -182,6 +182,9 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Path | None = None) -> Lo
         surveyor = PatchReader(slide, cells, spec.coarse_px, spec.coarse_mpp, block=SURVEY_BLOCK)
     within = _grown(cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy(), cells.shape)
     tissue = _grown(tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy(), cells.shape)
+    given = None
+    if prior is not None:
+        given = prior.on(slide, cells=cells, tissue=tissue, attention_mpp=spec.attention_mpp)
     return Look(
         slide=slide,
         thumbnail=thumbnail,
@@ -192,19 +195,17 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Path | None = None) -> Lo
         reader=PatchReader(slide, cells, spec.patch_px, spec.patch_mpp, snap=spec.snap),
         insider=insider,
         surveyor=surveyor,
-        prior=None if prior is None else _prior(prior, slide, cells, tissue),
-        cost=count_reads(slide, [thumbnail.raster]),
-        warnings=(*slide.facts.doubts, *tissue_warnings(found, thumbnail.mpp)),
+        prior=None if given is None else given.shares,
+        cost=_cost(slide, thumbnail, given),
+        warnings=(*slide.facts.doubts, *tissue_warnings(found, thumbnail.mpp), *(given.notes if given else ())),
     )
 
 
-def _prior(path: Path, slide: Slide, cells: Raster, tissue: NDArray[np.bool_]) -> NDArray[np.float64]:
-    full = slide.facts.levels[0]
-    shares = on_cells(read_map(path), level0=(full.width, full.height), cells=cells) * tissue
-    if not shares.sum() > 0:
-        raise MapError(f"the map {path} is 0 on all of the slide's tissue: it does not say where to look")
-    normalised: NDArray[np.float64] = shares / shares.sum()
-    return normalised
+def _cost(slide: Slide, thumbnail: Thumbnail, given: PriorMap | None) -> ReadCount:
+    """What the thumbnail cost to read, and what a network was shown, of which the thumbnail's own counts once."""
+    if given is None or given.mpp == thumbnail.mpp:
+        return count_reads(slide, [thumbnail.raster, *(given.read if given else ())])
+    return count_reads(slide, [thumbnail.raster]) + count_reads(slide, given.read)
 
 
 def _grown(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:

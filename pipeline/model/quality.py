@@ -11,7 +11,11 @@ ABOUT_READING = (
     "Intervals are about tissue that was not read: where the same model would put the probability, had it read all of "
     "it. They say nothing of how often the model is right."
 )
+CHANCE = 0.5
+USEFUL = 0.8
+"""AUROC that a model would be of use with: an interval that holds chance and this tells nothing, for want of slides."""
 UNKNOWN = "How good the model is is not known: its checkpoint does not say on which patients it was judged."
+_LIMITS = (CHANCE, USEFUL)
 _PARTS = {
     "val": "held out for validation",
     "cross-validation": "held out in cross-validation",
@@ -47,8 +51,9 @@ class Quality:
         """What was seen, in a phrase."""
         if self.auroc is None or self.part is None:
             return "it was judged on no patients that it had not seen"
-        interval = "" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]"
-        return f"AUROC {self.auroc:.2f}{interval} on {self.patients} patients {_PARTS.get(self.part, self.part)}"
+        ends = [_told(end) for end in (self.low, self.high) if end is not None]
+        interval = f" [{', '.join(ends)}]" if ends else ""
+        return f"AUROC {_told(self.auroc)}{interval} on {self.patients} patients {_PARTS.get(self.part, self.part)}"
 
     @property
     def warning(self) -> str | None:
@@ -79,3 +84,12 @@ class Quality:
             TypeError: they are not such a record's.
         """
         return cls(**told)
+
+
+def _told(value: float) -> str:
+    """In two digits, or as many as keep it on its side of what a verdict compares it with."""
+    for digits in range(2, 17):
+        text = f"{value:.{digits}f}"
+        if all((float(text) > limit, float(text) < limit) == (value > limit, value < limit) for limit in _LIMITS):
+            break
+    return text

@@ -92,7 +92,7 @@ def nested_draw(
     within = (outer.weights * log_outer.exp() * entropy(inside).view_as(log_outer)).sum(1)
     return PlacedDraw(
         nest(outer, inner, inside.shape[1], repeats=repeats),
-        (log_outer.flatten().unsqueeze(1) + inside).view(len(log_outer), -1),
+        (log_outer.double().flatten().unsqueeze(1) + inside.double()).view(len(log_outer), -1),
         places[outer.cells].flatten(1),
         attention,
         entropy(attention.log_attention[None]) + within,

@@ -115,6 +115,7 @@ class AttentionSampler(SlideModel):
             bias + self._said(embedding.to(control.dtype)[None])[0],
             lambda cells, features: self._said(left(cells, features)),
             lambda cells, features: left(cells, features.detach()).square().sum(1).mean(),
+            shares=lambda: log_attention.double().exp()[:, None, None] * self._said(control).double(),
         )
 
     def _said(self, features: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from pipeline.model.quality import Quality
 from pipeline.model.reading import of_each, read_together, walk
+from pipeline.model.reading_on import Reading, look_totals
 from pipeline.model.regions import by_region, joint_attention, look_inside, nested_draw, places, shares
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
 from stages.appearance import CohortAppearance
 from stages.attention import Attention, ThumbnailAttention
-from stages.prediction.intervals import Calibration, Evidence, Stages, weigh
+from stages.prediction.intervals import UNFITTED, Calibration, Evidence, Stages, weigh
 from stages.prediction.predict import Prediction, predict
+from stages.prediction.stopping import FIRST_LOOK, Decide, Side
 from stages.sampling.blocks import block_cells, draw_blocks
 from stages.sampling.designs import Draw
 from stages.sampling.draw import draw, draw_judged, drawing_device
@@ -72,6 +74,11 @@ class SlideModel(nn.Module):
         self.trained_on = frozenset(trained_on)
         self.appearance = appearance
         self.quality = quality
+
+    @property
+    def fewest(self) -> int:
+        """Patches that tell a variance, at least."""
+        return 4 if self.inner is not None else 2 * self.spec.block**2
 
     @property
     def device(self) -> torch.device:
@@ -158,47 +165,49 @@ class SlideModel(nn.Module):
         samples: int | None = None,
         scheme: str | None = None,
         tolerance: float | None = None,
+        decide: Decide | None = None,
     ) -> Sampled:
-        """Predict one slide from one draw, or from ever larger ones until it is sure enough.
+        """Predict one slide from one draw, or from look after look until it is sure enough.
 
-        With a ``tolerance`` the first draw has the model's own budget and each further one up to twice the last, until
-        no class's interval reaches farther than ``tolerance`` from its probability, or until its scheme tells no
-        interval of a larger draw (`Scheme.most_judged`), which is logged. Patches are kept: none is read twice, and no
-        region is looked into twice. Each of at most J draws has an interval of confidence ``1 - 0.05 / J``, so that all
-        hold together in 95 % of slides, and stopping at any of them is fair (Bonferroni).
+        With a ``tolerance`` the first look has the model's own budget, and each further one doubles what is read, until
+        no class's interval reaches farther than ``tolerance`` from its probability. To ``decide``, looks are as small
+        as they may be at first (`FIRST_LOOK`), and end with the side of the threshold settled (`Decide`). Either ends
+        where the scheme tells no interval of more (`Scheme.most_judged`); of a tolerance that is logged. Every read
+        counts (`stages.sampling.looks`): no patch is read twice, and no region is looked into twice. At each of at most
+        J looks intervals have confidence ``1 - 0.05 / J``, so that all hold together in 95 % of slides, and stopping at
+        any of them is fair (Bonferroni).
 
         Args:
             view: the slide.
             generator: on the model's `drawing_device`.
-            samples: patches to read at most; default: the model's budget, or with a tolerance the whole tissue.
+            samples: patches to read at most; default: the model's budget, or with a tolerance or a decision the whole
+                tissue.
             scheme: how to draw; default: the model's.
-            tolerance: see above; None draws once.
+            tolerance, decide: see above, one of them at most; None draws once.
         """
-        attention = self.attend(view)
         tissue = int(view.tissue.sum())
         most = min(tissue, samples or tissue)
         limit = SCHEMES[scheme or self.spec.scheme].most_judged
-        if tolerance is not None and limit is not None and tissue > limit:
-            most = min(most, limit)  # no larger draw would tell how sure it is
-        budget = (samples or self.spec.samples) if tolerance is None else min(self.spec.samples, most)
-        draws = 1 if tolerance is None else 1 + math.ceil(math.log2(most / budget))
-        known: dict[int, Tensor] = {}
-        opened: dict[int, Tensor] = {}
-        while True:
-            (drawn,) = self.draw(
-                [view], [attention], samples=budget, generator=generator, scheme=scheme, opened=[opened]
-            )
-            wanted = drawn.cells[0].tolist()
-            new = sorted(set(wanted) - known.keys())
-            if new:
-                known.update(zip(new, self.encode(view, np.array(new)), strict=True))
-            features = torch.stack([known[cell] for cell in wanted])
-            prediction = self.judge(drawn, features, confidence=1 - 0.05 / draws)
-            # all the tissue may be read again in part; less than that is a budget to keep
-            next_budget = min(2 * budget, tissue if most == tissue else most - len(known))
-            if tolerance is None or prediction.reach <= tolerance or next_budget <= budget:
+        totals = [samples or self.spec.samples]
+        if tolerance is not None or decide is not None:
+            if limit is not None and tissue > limit:
+                most = min(most, limit)  # no larger draw would tell how sure it is
+            # a bound is not carried to fewer patches than it was calibrated for
+            fewest = max(FIRST_LOOK, (self.calibration or UNFITTED).budgets[0])
+            first = self.spec.samples if decide is None else fewest
+            totals = look_totals(max(first, self.fewest), most, fewest=self.fewest, tissue=tissue)
+        attention, view = self._by_prior(view, self.attend(view)), replace(view, prior=None)
+        reading = Reading(view, attention, afresh=self.inner is not None)
+        side: Side | None = None
+        take = partial(self.draw, generator=generator, scheme=scheme, opened=[reading.opened])
+        for drawn, features in reading.looks(totals, draw=take, encode=self.encode):
+            prediction = self.judge(drawn, features, confidence=1 - 0.05 / len(totals))
+            if decide is not None:
+                evidence = self.evidence(drawn, features[None])
+                side = decide.side(evidence, len(features), self.calibration or UNFITTED, looks=len(totals))
+            if side in ("above", "below") or (tolerance is not None and prediction.reach <= tolerance):
                 break
-            budget = next_budget
+        known, opened = reading.known, reading.opened
         if tolerance is not None and prediction.reach > tolerance and not samples and most < tissue:
             _log.warning(
                 "the tolerance %g is not reached: %s tells no interval beyond %d of the slide's %d patches, and it "
@@ -209,6 +218,7 @@ class SlideModel(nn.Module):
         cells = torch.tensor(sorted(known), device=log_attention.device)
         weights = torch.zeros(log_attention.numel(), dtype=torch.float64, device=cells.device)
         weights.index_add_(0, drawn.cells[0], drawn.draw.weights[0])
+        adds, own, spread = self._parts(drawn, features, torch.searchsorted(cells, drawn.cells[0]), len(cells))
         return Sampled(
             log_attention,
             cells.cpu().numpy(),
@@ -217,7 +227,26 @@ class SlideModel(nn.Module):
             np.array(sorted(opened), np.int64),
             prediction,
             float(hard_bound(log_attention[None], Draw(cells[None], torch.ones_like(cells[None])))[0]),
+            adds=adds,
+            own=own,
+            spread=spread,
+            foretold=None if attention.shares is None else attention.shares().mean(1),
+            side=side,
         )
+
+    def _parts(self, drawn: PlacedDraw, features: Tensor, place: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What the patches of ``count`` cells add to the logits, with their weights and without, (count, C), and their
+        shares of the variance (count,), of a draw of cells (1, N) that are at ``place`` (N,) among them."""
+        contrasts = self._weighed(drawn, features[None])[2][0]
+        said = drawn.say(features[None])[0].double().mean(1)
+        attention = drawn.log_attention[0].double().exp()[drawn.draw.cells[0]]
+        own = attention[:, None] * said
+        adds = torch.zeros(count, said.shape[1], dtype=torch.float64, device=said.device)
+        alone, spread = torch.zeros_like(adds), torch.zeros_like(adds[:, 0])
+        alone[place] = own  # a cell that is drawn twice says the same
+        adds.index_add_(0, place, drawn.draw.weights[0].unsqueeze(1) * own)
+        spread.index_add_(0, place, contrasts.square().sum(0))
+        return adds, alone, spread / spread.sum().clamp(min=torch.finfo(torch.float64).tiny)
 
     def draw(
         self,
@@ -334,8 +363,9 @@ class SlideModel(nn.Module):
         """Logits (B, C), how they move with each patch (B, N, C), and contrasts times attention (B, H, N)."""
         assert drawn.draw.contrasts is not None, "the draw must be judged"
         attention = drawn.log_attention.double().exp().gather(1, drawn.draw.cells)
-        logits, moves = drawn.logits(drawn.say(features)), drawn.moves(features)
-        return logits.mean(1), moves.mean(2), drawn.draw.contrasts * attention.unsqueeze(1)
+        moved = drawn.moves(features).double()  # parts of a sum are told, and have to add up
+        logits = drawn.logits(drawn.say(features).double())
+        return logits.mean(1), moved.mean(2), drawn.draw.contrasts * attention.unsqueeze(1)
 
     def _stages(self, drawn: PlacedDraw) -> Stages | None:
         """Which patches are of one region or block; None where cells are drawn one by one."""

@@ -16,6 +16,7 @@ from stages.encoder.card import Precision
 from stages.encoder.feature_store import FeatureKey
 from stages.mil.teacher import TeacherSizes
 from stages.prediction.predict import Prediction
+from stages.prediction.stopping import Side
 from stages.sampling.designs import Draw
 from stages.sampling.estimate import expectation
 
@@ -161,6 +162,7 @@ class AttentionMap:
         ratio: where what a patch adds depends on the others of its draw, as in a ratio of sums: cells (B, N), features
             (B, N, D) and weights (B, N) of draws -> for each, per unit of its weight, what it adds to the logits, and
             how they move with its weight: `Ratio`. ``say`` is then of no use; None: the sum is linear.
+        shares: -> (rows * columns, M, C), each cell's part of ``known``, the rest of which is a constant; None: all is.
     """
 
     log_attention: Tensor
@@ -168,6 +170,7 @@ class AttentionMap:
     say: Callable[[Tensor, Tensor], Tensor]
     error: Callable[[Tensor, Tensor], Tensor] | None = None
     shown: Tensor | None = None
+    shares: Callable[[], Tensor] | None = None
     ratio: Callable[[Tensor, Tensor, Tensor], Ratio] | None = None
 
     def added(self, cells: Tensor, features: Tensor, weights: Tensor) -> Tensor:
@@ -271,6 +274,12 @@ class Sampled:
         opened: row-major indices of the regions that were looked into; empty with one level.
         prediction: probabilities with intervals.
         missed: hard bound on the embedding's error, ``1 - sum of the attention that was read``.
+        adds: (M, C), what each patch adds to the logits, with its weight: what is known without any, and these, sum to
+            the prediction's.
+        own: (M, C), what each would add if it stood for itself alone, as in reading everything.
+        spread: (M,), each patch's share of the estimate's variance; 0 of what stands for itself alone.
+        foretold: (rows * columns, C), each cell's part of what is known without reading it; None: nothing is.
+        side: of the threshold, where it was to be decided; else None.
     """
 
     log_attention: Tensor
@@ -280,3 +289,8 @@ class Sampled:
     opened: NDArray[np.int64]
     prediction: Prediction
     missed: float
+    adds: Tensor
+    own: Tensor
+    spread: Tensor
+    foretold: Tensor | None = None
+    side: Side | None = None

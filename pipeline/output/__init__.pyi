@@ -1,5 +1,7 @@
 from .attention_map import read_attention_zarr as read_attention_zarr
+from .attention_map import read_evidence_zarr as read_evidence_zarr
 from .attention_map import write_attention_zarr as write_attention_zarr
+from .attention_map import write_evidence_zarr as write_evidence_zarr
 from .bags import write_samples_h5 as write_samples_h5
 from .documents import read_json as read_json
 from .documents import write_json as write_json

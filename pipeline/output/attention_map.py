@@ -1,8 +1,9 @@
-"""A slide's attention map on disk: an OME-Zarr image that lies where it belongs on the slide."""
+"""A slide's maps on disk, of attention and of evidence: OME-Zarr images that lie where they belong on the slide."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,29 +34,83 @@ def write_attention_zarr(path: Path, attention: NDArray[np.floating], raster: Ra
         ValueError: the map's shape is not the raster's.
         UsageError: something is at ``path`` that we did not write.
     """
+    if attention.shape != raster.shape:
+        raise ValueError(f"attention of shape {attention.shape} on a raster of shape {raster.shape}")
+    _write_image(path, "attention", {"0": attention.astype(np.float32)}, raster, mpp, {})
+
+
+def write_evidence_zarr(
+    path: Path,
+    evidence: NDArray[np.floating],
+    told: NDArray[np.uint8],
+    raster: Raster,
+    *,
+    classes: Sequence[str],
+    mpp: Mpp,
+) -> None:
+    """Write a map of signed evidence (C, rows, columns), what each cell adds to each class's log-odds, as an OME-Zarr
+    0.5 image as `write_attention_zarr` does: array "0", float32, axes c, y, x.
+
+    A second array, "told" (rows, columns) uint8, says what a cell's value is told from: 1 its own patch, 2 what the
+    model knows of it at its coarse scale, 3 patches that look like it on the thumbnail, 0 that it is no tissue. The
+    attribute ``saccade`` has the ``classes``, too.
+
+    Args:
+        path: the image's folder.
+        evidence, told: the maps.
+        raster: of their cells.
+        classes: names of the C classes.
+        mpp: µm per level-0 pixel.
+
+    Raises:
+        ValueError: the maps' shapes are not the raster's.
+        UsageError: something is at ``path`` that we did not write.
+    """
+    if evidence.shape[1:] != raster.shape or told.shape != raster.shape:
+        raise ValueError(f"maps of shapes {evidence.shape} and {told.shape} on a raster of shape {raster.shape}")
+    arrays: dict[str, NDArray[Any]] = {"0": evidence.astype(np.float32), "told": told.astype(np.uint8)}
+    _write_image(path, "evidence", arrays, raster, mpp, {"classes": list(classes)})
+
+
+def _write_image(
+    path: Path, name: str, arrays: Mapping[str, NDArray[Any]], raster: Raster, mpp: Mpp, said: Mapping[str, Any]
+) -> None:
     import zarr
     from zarr.storage import LocalStore  # zarr takes text for an address and cuts it at "#" and "?"
 
     from stages.pyramid.layout import multiscale
 
-    if attention.shape != raster.shape:
-        raise ValueError(f"attention of shape {attention.shape} on a raster of shape {raster.shape}")
     place: dict[str, Any] = {key: getattr(raster, key) for key in ("x", "y", "scale_x", "scale_y")}
-    image = multiscale("attention", [raster], mpp, channels=False)
-    attributes = {"ome": {"version": "0.5", "multiscales": [image]}, "saccade": {"frame": "level0", **place}}
+    image = multiscale(name, [raster], mpp, channels=arrays["0"].ndim == 3)
+    attributes = {"ome": {"version": "0.5", "multiscales": [image]}, "saccade": {"frame": "level0", **place, **said}}
     try:
         with new_folder(path, ours=_is_ours) as temporary:
             group = zarr.create_group(LocalStore(temporary), attributes=attributes, zarr_format=3)
-            array = group.create_array(
-                "0",
-                shape=attention.shape,
-                chunks=tuple(min(side, 1024) for side in attention.shape),
-                dtype="float32",
-                dimension_names=("y", "x"),
-            )
-            array[:] = attention.astype(np.float32)
+            for key, values in arrays.items():
+                array = group.create_array(
+                    key,
+                    shape=values.shape,
+                    chunks=tuple(min(side, 1024) for side in values.shape),
+                    dtype=values.dtype,
+                    dimension_names=("c", "y", "x")[-values.ndim :],
+                )
+                array[:] = values
     except ForeignFolderError as exc:
         raise UsageError(f"{exc}; move it or choose another --out") from exc
+
+
+def read_evidence_zarr(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], Raster]:
+    """The maps that `write_evidence_zarr` wrote, and their raster.
+
+    Raises:
+        UsageError: there are none.
+    """
+    import zarr
+    from zarr.storage import LocalStore
+
+    evidence, raster = _read_map(path, "evidence")
+    told = np.asarray(zarr.open_array(LocalStore(path / "told", read_only=True), mode="r")[:], np.uint8)
+    return evidence, told, raster
 
 
 def read_attention_zarr(path: Path) -> tuple[NDArray[np.float32], Raster]:
@@ -66,6 +121,10 @@ def read_attention_zarr(path: Path) -> tuple[NDArray[np.float32], Raster]:
     Raises:
         UsageError: there is none.
     """
+    return _read_map(path, "attention")
+
+
+def _read_map(path: Path, name: str) -> tuple[NDArray[np.float32], Raster]:
     import zarr
     from zarr.storage import LocalStore
 
@@ -73,16 +132,16 @@ def read_attention_zarr(path: Path) -> tuple[NDArray[np.float32], Raster]:
 
     place = _place(path)
     if place is None:
-        raise UsageError(f"no attention map at {path}; expected one that `saccade run` wrote: run the slide again")
+        raise UsageError(f"no {name} map at {path}; expected one that `saccade run` wrote: run the slide again")
     folder = path / "0" if (path / "0").is_dir() else path
-    attention = np.asarray(zarr.open_array(LocalStore(folder, read_only=True), mode="r")[:], np.float32)
-    rows, columns = attention.shape
-    return attention, Raster(place["x"], place["y"], place["scale_x"], place["scale_y"], columns, rows)
+    values = np.asarray(zarr.open_array(LocalStore(folder, read_only=True), mode="r")[:], np.float32)
+    rows, columns = values.shape[-2:]
+    return values, Raster(place["x"], place["y"], place["scale_x"], place["scale_y"], columns, rows)
 
 
 def _is_ours(path: Path) -> bool:
     """Whether a folder is an attention map and nothing that a user put into it."""
-    return _place(path) is not None and holds_only(path, ("zarr.json", "c"))
+    return _place(path) is not None and holds_only(path, ("zarr.json", "c", "told"))
 
 
 def _place(path: Path) -> dict[str, float] | None:

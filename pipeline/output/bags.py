@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from stages.disk import new_file
 
 if TYPE_CHECKING:
+    from stages.prediction.attribution import Attribution
     from stages.slide.facts import SlideFacts
 
 
@@ -27,12 +29,17 @@ def write_samples_h5(
     features: ArrayLike,
     attention: ArrayLike,
     weights: ArrayLike,
+    attribution: Attribution,
+    classes: Sequence[str],
 ) -> None:
     """Write the patches that were read as a bag that CLAM, TRIDENT and torchmil open, with our weights beside.
 
     Datasets: ``coords`` (N, 2) int64, level-0 top-left corners; ``features`` (N, D) float32; ``attention`` (N,), of
     each patch's cell; ``weight`` (N,), such that ``sum_m weight_m attention_m features_m`` is the slide's embedding;
-    ``cell`` (N,), row-major index into attention.zarr. Attributes of ``coords`` are CLAM's and TRIDENT's, and
+    ``cell`` (N,), row-major index into attention.zarr; ``contribution`` (N, C), what each patch adds to the log-odds of
+    each class, and ``contribution_half_width`` (N, C), of its 95 % interval. Attributes of ``contribution`` are the
+    ``classes``, and what adds up with its rows to the prediction's ``log_odds``: ``constant`` and ``unread`` (C,), of
+    the cells that were not read. Attributes of ``coords`` are CLAM's and TRIDENT's, and
     ``mpp_level0`` (x, y) and ``target_mpp`` in µm/px; ``frame`` says that coordinates are OpenSlide's level-0 pixels,
     whatever the slide's bounds (``bounds_level0``: x, y, width, height). Magnifications are ``10 / mpp``, unrounded, so
     that a reader who divides them gets the true scale. Where the slide's pixels are not square, ``patch_size_level0``
@@ -47,6 +54,8 @@ def write_samples_h5(
         patch_mpp: µm per pixel of a patch.
         boxes_level0: (x, y, width, height) of each patch in level-0 pixels, (N, 4).
         cells, features, attention, weights: as above.
+        attribution: of the prediction to the patches.
+        classes: names of the C classes.
 
     Raises:
         ValueError: the lengths differ.
@@ -60,6 +69,8 @@ def write_samples_h5(
         "attention": np.asarray(attention, np.float32),
         "weight": np.asarray(weights, np.float64),
         "cell": np.asarray(cells, np.int64),
+        "contribution": attribution.patches,
+        "contribution_half_width": attribution.patch_half_widths,
     }
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) != 1:
@@ -97,3 +108,5 @@ def write_samples_h5(
             chunk = (max(1, min(1024, len(column))), *column.shape[1:])
             file.create_dataset(name, data=column, maxshape=(None, *column.shape[1:]), chunks=chunk)
         file["coords"].attrs.update(attributes)
+        parts = {key: getattr(attribution, key) for key in ("log_odds", "constant", "unread")}
+        file["contribution"].attrs.update({"classes": list(classes), **parts})

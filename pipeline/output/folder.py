@@ -13,7 +13,7 @@ from stages.disk import refusal
 MARK = ".saccade"
 """File that marks a folder as an output of ours."""
 
-RUN = ("run.json", "predictions.csv", "report.html", "slides")
+RUN = ("run.json", "predictions.csv", "report.html", "gallery.jpg", "slides")
 TRAINING = (
     "model.safetensors",
     "training.json",

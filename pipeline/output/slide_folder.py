@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pipeline.output.documents import read_json, write_json
 from stages.disk import flush, new_file
 
+GALLERY = "gallery.jpg"
+"""The patches that say most."""
 COMMIT = "prediction.json"
 """A slide's commit mark: there, and whole, only when everything else of that slide is."""
 
@@ -61,4 +63,4 @@ def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:
     from PIL import Image
 
     with new_file(path) as temporary:
-        Image.fromarray(rgb).save(temporary)
+        Image.fromarray(rgb).save(temporary, compress_level=1)

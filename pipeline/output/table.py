@@ -50,7 +50,8 @@ def prediction_columns(classes: Sequence[str]) -> list[str]:
 def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:
     """Write predictions.csv, one row a slide; a failed slide's numbers stay empty and its error is one line.
 
-    Last come the columns ``out_of_distribution`` where a slide has a score, and ``warnings`` where a slide has any.
+    Last come the columns ``decision``, ``decided_at`` and ``risk`` where something was to be decided,
+    ``out_of_distribution`` where a slide has a score, and ``warnings`` where a slide has any.
     """
     lines = [
         {
@@ -61,9 +62,18 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], classes: Se
         for row in rows
     ]
     columns = prediction_columns(classes)
+    columns += ["decision", "decided_at", "risk"] if any("decision" in row for row in rows) else []
     columns += ["out_of_distribution"] if any(row.get("out_of_distribution") is not None for row in rows) else []
     columns += ["warnings"] if any(line["warnings"] for line in lines) else []
     write_table(path, lines, columns)
+
+
+def decision_in_words(row: Mapping[str, Any], *, before: str = "") -> str:
+    """What a row of predictions.csv says was decided, as ``tumour above 0.5 (risk 0.01)``; else nothing."""
+    if "decision" not in row:
+        return ""
+    at = f"{' at' if row['decision'] == 'undecided' else ''} {row['decided_at']:g}"
+    return f"{before}{row['decision']}{at} (risk {row['risk']:g})"
 
 
 def _cell(value: Any) -> str:

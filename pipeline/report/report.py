@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
@@ -16,6 +17,7 @@ from urllib.parse import quote
 
 from pipeline.cohort.metrics import METRICS
 from pipeline.model.quality import ABOUT_READING, UNKNOWN, Quality
+from pipeline.output.table import decision_in_words
 
 MISSING = "\N{EN DASH}"
 
@@ -26,16 +28,19 @@ NARROW = "However narrow an interval is here, what lies in it may be no better t
 SCORED = " Out of distribution: how unlike the training's slides one looks; about one in a hundred of those passes 1."
 
 
-def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> None:
+def write_report(
+    path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], *, gallery: str | None = None
+) -> None:
     """Write the report of a run, to lie beside its ``slides`` folder.
 
     Args:
         path: the HTML file.
         rows: a dict for each slide, keyed as the columns of predictions.csv; a failed slide needs only ``slide_id``,
-            ``path``, ``status`` and ``error``.
+            ``path``, ``status`` and ``error``; a predicted one has its ``words`` and ``warnings``, too.
         run: as in run.json: ``classes``, ``intervals``, ``command``, ``settings``, ``started``, ``ended``, ``reused``,
             ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``), ``not_counted`` and
             ``quality``, of the model, None where it is not known; what is missing is left out.
+        gallery: the picture of the cohort's strongest patches, beside the report.
     """
     done = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
@@ -47,6 +52,7 @@ def write_report(path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str
         _failures(failed),
         _metrics(run.get("metrics") or {}, run.get("not_counted") or {}),
         _slides(done, list(run.get("classes") or []), run.get("intervals")),
+        _gallery(gallery),
         _origin(run),
     ]
     policy = (
@@ -124,6 +130,14 @@ def _total(rows: Sequence[Mapping[str, Any]], key: str) -> float:
     return sum(_number(row.get(key)) or 0.0 for row in rows)
 
 
+def _decided(done: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """The card of what was decided, where something was."""
+    found = Counter(decision_in_words(row) for row in done if "decision" in row)
+    open_ones = sum(row.get("decision") == "undecided" for row in done)
+    words = "; ".join(f"{count:,} {name}" for name, count in sorted(found.items()))
+    return [("slides decided", f"{found.total() - open_ones:,} of {found.total():,}", words)] if found else []
+
+
 def _cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> str:
     fractions = [f for f in (_number(row.get("fraction_read")) for row in done) if f is not None]
     started, ended = _moment(run, "started"), _moment(run, "ended")
@@ -141,6 +155,7 @@ def _cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]
             f"{min(fractions):.1%} to {max(fractions):.1%}" if fractions else "",
         ),
         ("bytes read", _bytes(read), share),
+        *_decided(done),
         ("time", _duration(wall), f"{_duration(_total(done, 'seconds') / len(done))} per slide" if done else ""),
     ]
     return (
@@ -312,16 +327,27 @@ def _slide(row: Mapping[str, Any], shown: Sequence[str], *, scored: bool) -> str
         for column, text in numbers
     )
     warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
+    decided = decision_in_words(row)
     return (
         f'<tr data-text="{escape(" ".join((name, predicted, str(row.get("path", "")))))}">'
         f'<td><a href="{folder}/overlay.png"><img src="{folder}/overlay.png" loading="lazy" '
-        f'alt="{escape(f"Attention and sampled patches on {name}")}"></a></td>'
+        f'alt="{escape(f"Attention and sampled patches on {name}")}"></a>'
+        f'<a href="{folder}/evidence.png"><img src="{folder}/evidence.png" loading="lazy" '
+        f'alt="{escape(f"What speaks for and against on {name}")}"></a></td>'
         f'<td class="name" data-sort="{escape(name)}"><strong>{escape(name)}</strong>'
         f"<small>{escape(str(row.get('path', '')))}</small>"
-        f'<small><a href="{folder}/overlay.geojson">GeoJSON</a></small>{warned}</td>'
-        f'<td data-sort="{escape(predicted)}">{escape(predicted)}</td>'
+        f'<small><a href="{folder}/gallery.jpg">gallery</a> <a href="{folder}/overlay.geojson">GeoJSON</a></small>'
+        f"{warned}{_words(row.get('words') or {})}</td>"
+        f'<td data-sort="{escape(predicted)}">{escape(predicted)}{decided and f"<small>{escape(decided)}</small>"}</td>'
         f'<td data-sort="{escape(predicted) if key is None else f"{key:.9g}"}">{chances}</td>{cells}</tr>'
     )
+
+
+def _words(words: Mapping[str, str]) -> str:
+    if not words:
+        return ""
+    lines = "".join(f"<p>{escape(line)}</p>" for line in words.values())
+    return f"<details><summary>in words</summary>{lines}</details>"
 
 
 def _chance(row: Mapping[str, Any], name: str, *, named: bool) -> str:
@@ -331,6 +357,17 @@ def _chance(row: Mapping[str, Any], name: str, *, named: bool) -> str:
         return f'<div class="chance"><span>{escape(name)}</span>{bar}<span>{number}</span></div>'
     interval = f'<span class="soft">[{_show(low, ".3f")}, {_show(high, ".3f")}]</span>'
     return f'<div class="chance single">{bar}<span>{number} {interval}</span></div>'
+
+
+def _gallery(picture: str | None) -> str:
+    if picture is None:
+        return ""
+    return (
+        '<h2>What speaks for and against</h2><p class="soft">Of the patches that were read, those with the largest '
+        "contributions, in log-odds, over all slides: what the model goes by, which need not be what makes a diagnosis."
+        f'</p><p><a href="{picture}"><img class="gallery" src="{picture}" loading="lazy" '
+        'alt="Patches with the largest contributions"></a></p>'
+    )
 
 
 def _origin(run: Mapping[str, Any]) -> str:

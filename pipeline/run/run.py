@@ -19,11 +19,11 @@ from pipeline.model.build import told_of_encoder
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.run_record import write_run
-from pipeline.output.table import prediction_columns, write_predictions
-from pipeline.predict import check_budget
+from pipeline.output.slide_folder import GALLERY
+from pipeline.output.table import decision_in_words, prediction_columns, write_predictions
+from pipeline.predict import check_budget, check_prior, decision_of
 from pipeline.run.slide import RunSettings, process_slide
 from pipeline.run.workers import each
 from stages.disk import new_file
@@ -96,9 +96,12 @@ def run_cohort(
     spec = model.spec
     _check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
+    decision_of(spec, settings.decide, settings.risk, settings.positive, samples=settings.samples)
     if settings.prior is not None:
-        _check_prior(spec, settings.prior)
-        settings = replace(settings, prior=settings.prior.resolve())
+        check_prior(spec, settings.prior)
+        if settings.prior.place.is_file() and not settings.prior.is_network:
+            raise UsageError(f"--prior: {settings.prior.place} is one slide's map; give the folder that it is in")
+        settings = replace(settings, prior=replace(settings.prior, place=settings.prior.place.resolve()))
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     prepare_output(out, names=RUN)
     started = time.time()
@@ -126,13 +129,6 @@ def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
         )
 
 
-def _check_prior(spec: ModelSpec, prior: Path) -> None:
-    if not prior.is_dir():
-        raise UsageError(f"--prior: no folder {prior}; give the folder of the maps, one a slide")
-    if spec.exhaustive or spec.inner_mpp is not None:
-        raise UsageError("--prior says which cells to draw, and this model draws none by themselves: leave it out")
-
-
 def _check_mpp(mpp: float | None) -> None:
     problem = None if mpp is None else check_mpp(mpp, mpp)
     if problem:
@@ -150,6 +146,7 @@ def _finish(
     command: Sequence[str],
 ) -> RunSummary:
     from pipeline.cohort.metrics import evaluate
+    from pipeline.report.cohort_gallery import cohort_gallery
     from pipeline.report.report import write_report
 
     classes, quality = model.spec.classes, model.quality
@@ -194,8 +191,14 @@ def _finish(
     }
     write_predictions(out / "predictions.csv", rows, classes)
     write_run(out / "run.json", run)
+    picture = cohort_gallery(out, {row["slide_id"]: row.pop("gallery") for _, row in done})
+    if picture is not None:
+        with new_file(out / GALLERY) as temporary:
+            picture.save(temporary, format="JPEG", quality=85)
     with new_file(out / "report.html") as temporary:
-        write_report(temporary, rows, run)
+        write_report(temporary, rows, run, gallery=GALLERY if picture is not None else None)
+    for _, row in done:
+        del row["words"]
     return summary
 
 
@@ -207,5 +210,6 @@ def in_words(row: dict[str, Any]) -> str:
     return (
         f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
         f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue), "
-        f"{row['seconds']:.1f} s" + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
+        f"{row['seconds']:.1f} s{decision_in_words(row, before='; ')}"
+        + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
     )

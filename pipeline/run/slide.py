@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -15,18 +15,14 @@ from pipeline.errors import UsageError, reason_of
 from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.slide_model import SlideModel
-from pipeline.output.attention_map import write_attention_zarr
-from pipeline.output.bags import write_samples_h5
-from pipeline.output.documents import write_json
-from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit, write_thumbnail
-from pipeline.predict import SlidePrediction, predict_slide
-from stages.disk import new_file
-from stages.given_map import find_map
-from stages.overlay.geojson import geojson
-from stages.overlay.picture import draw_overlay
+from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit
+from pipeline.predict import SlidePrediction, decision_of, predict_slide
+from pipeline.run.artefacts import evidence_of, write_artefacts
+from pipeline.words import tell
+from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
 
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
 
 
@@ -36,13 +32,15 @@ class RunSettings:
 
     Attributes:
         model: checkpoint path, readable by every worker.
-        samples: patches per slide; with a tolerance, at most.
+        samples: patches per slide; with a tolerance or a decision, at most.
         tolerance: read on until no interval reaches farther than this from its probability.
+        decide, risk, positive: read on until it is settled on which side of a threshold a class lies: see
+            `pipeline.predict.decision_of`.
         scheme: how they are drawn.
         mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
         seed: of the draws; each slide's own seed follows from it and the slide's content.
         device: "auto" is a GPU where the worker has one.
-        prior: folder of maps by which half of each draw goes, one a slide.
+        prior: what half of each draw goes by: a folder of maps, one a slide, or a network that makes them.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
         features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
@@ -51,6 +49,9 @@ class RunSettings:
     model: Path
     samples: int | None = None
     tolerance: float | None = None
+    decide: float | None = None
+    risk: float | None = None
+    positive: str | None = None
     scheme: str | None = None
     mpp: float | None = None
     seed: int = 0
@@ -58,15 +59,16 @@ class RunSettings:
     strict: bool = False
     encoder_weights: Path | None = None
     features: Path | None = None
-    prior: Path | None = None
+    prior: Prior | None = None
 
 
 def process_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
     """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
 
     Returns:
-        The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``reused``: whether an
-        earlier result was still valid, and ``trained_on``: whether the model was fitted to it.
+        The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
+        its commit mark, ``reused``: whether an earlier result was still valid, and ``trained_on``: whether the model
+        was fitted to it.
     """
     started = time.perf_counter()
     try:
@@ -86,16 +88,18 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     facts = opened.facts
     if settings.strict:
         facts.refuse_doubt()
-    prior = None if settings.prior is None else find_map(settings.prior, slide.slide_id)
+    prior = None if settings.prior is None else settings.prior.of(slide.slide_id)
+    decide = decision_of(model.spec, settings.decide, settings.risk, settings.positive)
     parts = {
         "version": RESULTS_VERSION,
         "model": digest,
         "mpp": mpp,
-        "samples": settings.samples if settings.tolerance else settings.samples or model.spec.samples,
+        "samples": settings.samples if settings.tolerance or decide else settings.samples or model.spec.samples,
         "tolerance": settings.tolerance,
         "scheme": settings.scheme or model.spec.scheme,
         "seed": settings.seed,
-        **({} if prior is None else {"prior": hashlib.sha256(prior.read_bytes()).hexdigest()}),
+        **({} if decide is None else {"decide": asdict(decide)}),
+        **({} if prior is None else {"prior": prior.digest()}),
         # a slide that is read otherwise than its file claims is another slide
         **({"warnings": facts.warnings} if facts.warnings else {}),
     }
@@ -103,7 +107,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     trained_on = facts.fingerprint in model.trained_on
     commit = read_commit(folder)
     if commit is not None and commit["key"] == key:
-        return {**commit["row"], "slide_bytes": commit["slide_bytes"], "reused": True, "trained_on": trained_on}
+        return {**commit["row"], **_told(commit), "reused": True, "trained_on": trained_on}
     if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
         raise ValueError(
             f"{folder} already holds another slide of this name ({commit['path']}): "
@@ -114,6 +118,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         model,
         samples=settings.samples,
         tolerance=settings.tolerance,
+        decide=decide,
         scheme=settings.scheme,
         seed=settings.seed,
         prior=prior,
@@ -122,44 +127,21 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
 
 
 def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePrediction, started: float) -> dict[str, Any]:
-    facts, spec, boxes = found.slide.facts, found.spec, found.patch_boxes_level0
+    facts = found.slide.facts
     mpp = facts.require_mpp()
     seconds = time.perf_counter() - started
     row: dict[str, Any] = {"status": "ok", "error": "", **found.columns(), "seconds": seconds, "key": key}
     row["warnings"] = list(found.warnings)
     begin_slide(folder)
-    write_thumbnail(folder / "thumbnail.png", found.thumbnail.rgb)
-    write_attention_zarr(folder / "attention.zarr", found.attention, found.attention_raster, mpp=mpp)
-    write_samples_h5(
-        folder / "samples.h5",
-        slide_id=slide.slide_id,
-        facts=facts,
-        patch_px=spec.patch_px,
-        patch_mpp=spec.patch_mpp,
-        boxes_level0=boxes,
-        cells=found.patch_cells,
-        features=found.patch_features,
-        attention=found.patch_attention,
-        weights=found.patch_weights,
-    )
-    with new_file(folder / "overlay.png") as temporary:
-        parts = (found.thumbnail, found.attention, found.attention_raster, boxes)
-        draw_overlay(temporary, *parts, title=found.in_words(slide.slide_id), mpp_level0=mpp)
-    outlines = geojson(
-        found.attention,
-        found.attention_raster,
-        boxes,
-        attention_at=found.patch_attention,
-        weights=found.patch_weights,
-        origin=facts.origin,
-    )
-    write_json(folder / "overlay.geojson", outlines)
+    gallery = write_artefacts(folder, slide.slide_id, found)
     commit = {
         "key": key,
         "fingerprint": facts.fingerprint,
         "path": str(slide.path),
         "row": row,
         "quality": found.quality and found.quality.to_json(),
+        "words": tell(found),
+        "evidence": evidence_of(found) | {"gallery": gallery},
         "attention_not_read": found.attention_not_read,
         "regions_opened": found.regions_opened,
         "slide_bytes": facts.file_bytes,
@@ -171,7 +153,16 @@ def _write_slide(slide: CohortSlide, folder: Path, key: str, found: SlidePredict
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_commit(folder, commit)
-    return {**row, "slide_bytes": facts.file_bytes, "reused": False}
+    return {**row, **_told(commit), "reused": False}
+
+
+def _told(commit: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report says of a slide beside its row."""
+    return {
+        "slide_bytes": commit["slide_bytes"],
+        "words": commit["words"],
+        "gallery": commit["evidence"]["gallery"],
+    }
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ from pipeline.errors import reason_of
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import View
 from stages.prediction.intervals import Calibration, Evidence, fit_calibration, joined
+from stages.prediction.stopping import FIRST_LOOK
 from stages.sampling.schemes import SCHEMES
 from stages.slide.facts import SlideError
 
@@ -25,9 +26,9 @@ DRAWS = 100
 """Draws of every slide at every budget."""
 BLOCK, BLOCK_VALUES = 100, 2**26
 """Draws that are made together, and contrasts of theirs at most: what bounds the memory."""
-SMALLEST, MOST = 8, 256
+SMALLEST, MOST = FIRST_LOOK, 256
 """Budgets are the model's own and the powers of two from the one to the other, or to eight times the model's own: what
-users ask for, and what `--tolerance` comes to; as far as the scheme tells intervals."""
+users ask for, and what `--tolerance` and `--decide` come to; as far as the scheme tells intervals."""
 
 
 @torch.no_grad()

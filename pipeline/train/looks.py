@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.look import Look, look
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from stages.appearance import Appearance
-from stages.given_map import find_map
+from stages.prior import Prior
 from stages.pyramid.chunk_cache import ChunkCache
 from stages.pyramid.open import ZarrSlide
 from stages.pyramid.shards import OPEN_SHARDS
@@ -36,7 +35,7 @@ class Looks:
         cache: where pixels of slow levels are kept.
         say: told of each slide that is left out, and of what is wrong with the others.
         strict: leave out slides whose resolution something else in the file contradicts.
-        prior: folder of maps that say where to draw, one a slide; None: none are given.
+        prior: what says where to draw, beside the model; None: nothing does.
 
     Attributes:
         excluded: why slides were left out, by name.
@@ -51,7 +50,7 @@ class Looks:
         say: Callable[[str], None],
         *,
         strict: bool = False,
-        prior: Path | None = None,
+        prior: Prior | None = None,
     ) -> None:
         self.excluded: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
@@ -119,7 +118,7 @@ class Looks:
         try:
             if slide.problem:
                 raise SlideError(slide.problem)
-            prior = None if self._prior is None else find_map(self._prior, slide.slide_id)
+            prior = None if self._prior is None else self._prior.of(slide.slide_id)
             found = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache, prior=prior)
             if self._strict:
                 found.slide.facts.refuse_doubt()

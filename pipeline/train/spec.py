@@ -11,7 +11,8 @@ from pipeline.model.build import backbone_of
 from pipeline.model.values import ModelSpec
 from pipeline.train.job import Job
 from pipeline.train.rates import default_rate
-from stages.given_map import MapError, find_map
+from stages.given_map import MapError
+from stages.prior import Prior
 
 
 def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
@@ -81,15 +82,23 @@ def encoder_of(spec: ModelSpec, config: Config) -> dict[str, Any]:
     return {"encoder": backbone_of(spec.encoder, config.encoder.weights, spec.precision).card.identity}
 
 
+def prior_in(config: Config) -> Prior | None:
+    """What says where to draw, beside the model's attention."""
+    told = config.attention
+    return None if told.prior is None else Prior(told.prior, told.prior_mpp, told.prior_channel)
+
+
 def prior_of(job: Job, config: Config) -> dict[str, Any]:
-    """The maps that training draws by, as a setting: by their content."""
-    if config.attention.prior is None:
+    """What training draws by beside the model's attention, as a setting: by its content."""
+    prior = prior_in(config)
+    if prior is None:
         return {}
+    if prior.is_network:
+        return {"prior": prior.digest()}
     digest = hashlib.sha256()
     for slide in job.train:
         try:
-            path = find_map(config.attention.prior, slide.slide_id)
-            digest.update(slide.slide_id.encode() + hashlib.sha256(path.read_bytes()).digest())
+            digest.update(slide.slide_id.encode() + bytes.fromhex(prior.of(slide.slide_id).digest()))
         except (MapError, OSError):
             continue  # the slide was left out for it
     return {"prior": digest.hexdigest()}

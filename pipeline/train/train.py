@@ -22,7 +22,7 @@ from pipeline.train.fit_job import fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import plan_jobs
 from pipeline.train.looks import Looks
-from pipeline.train.spec import fit_settings, model_spec
+from pipeline.train.spec import fit_settings, model_spec, prior_in
 from pipeline.train.verdict import closing, judge_quality
 from stages.pyramid.chunk_cache import chunk_cache
 
@@ -71,6 +71,12 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
         raise UsageError(
             f"encoder: {spec.encoder!r} cannot take patches of view.patch_px={spec.patch_px}: {exc}"
         ) from exc
+    prior = prior_in(config)
+    if prior is not None:
+        try:
+            prior.check()
+        except (ValueError, ImportError) as exc:
+            raise UsageError(f"attention.prior: {exc}") from exc
     if config.training.compare and config.training.folds is None and all(s.split == "train" for s in cohort.slides):
         raise UsageError("nothing is held out to compare on: give some slides another split, or training.folds")
     if isinstance(untrained, OnFrozenEncoder):
@@ -80,7 +86,7 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
     say(cohort.reading)
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
-    looks = Looks(untrained, cache, say, strict=strict, prior=config.attention.prior)
+    looks = Looks(untrained, cache, say, strict=strict, prior=prior)
     looks.first(cohort.slides)
     jobs = plan_jobs(cohort.slides, config, out)
     twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.model.quality import Learned, Quality
+from pipeline.model.quality import CHANCE, USEFUL, Learned, Quality
 
 PARTS = ("val", "cross-validation", "test", "out-of-bag")
 """What a verdict is taken from: the first of these that has patients enough to tell, else the first that there is."""
-CHANCE = 0.5
-USEFUL = 0.8
-"""AUROC that a model would be of use with: an interval that holds chance and this tells nothing, for want of slides."""
 NOISE = 2.0
 """Standard errors below which a loss is not told from the base rate."""
 LEAST_GAIN = 0.01

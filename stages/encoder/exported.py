@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stages.encoder.backbone import Backbone
 from stages.encoder.card import EncoderCard, Readout
-from stages.encoder.registry import IMAGENET
+from stages.encoder.registry import IMAGENET, Colour
 from stages.encoder.weights import WeightsError
 
 CARD = ".json"
@@ -41,7 +41,7 @@ def load_exported(name: str, *, trust: bool = False) -> Backbone:
     path, output = Path(name.partition("#")[0]), name.partition("#")[2]
     if not path.is_file():
         raise WeightsError(f"{path} is not there; expected an exported encoder")
-    said = _said(path)
+    said = said_beside(path)
     body: OnnxNetwork | ProgramNetwork
     if path.suffix.lower() == ".onnx":
         body = OnnxNetwork(path, output or str(said.get("output") or ""))
@@ -91,9 +91,7 @@ class OnnxNetwork(nn.Module):
         if output and output not in names:
             raise WeightsError(f"{path} has no output {output!r}; it has {', '.join(names)}")
         if not output and len(names) > 1:
-            raise WeightsError(
-                f"{path} has the outputs {', '.join(names)}; say which is the feature: {path}#{names[0]}"
-            )
+            raise WeightsError(f"{path} has the outputs {', '.join(names)}; say which is meant: {path}#{names[0]}")
         self.output = output or names[0]
 
     @property
@@ -188,16 +186,8 @@ class OutputReadout(nn.Module):
 
 
 def _backbone(path: Path, body: OnnxNetwork | ProgramNetwork, said: dict[str, Any]) -> Backbone:
-    notes = []
     px = int(body.px or said.get("px") or PX)
-    raw = body.dtype is np.uint8
-    if raw:  # it takes pixels as they are
-        said = {**said, "mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
-    elif "mean" not in said or "std" not in said:
-        said = {**said, "mean": IMAGENET[0], "std": IMAGENET[1]}
-        notes.append(
-            f"{path.name} does not say how its pictures are normalised: as ImageNet's; {path.name}{CARD} can say it"
-        )
+    mean, std, notes = normalisation(path, body, said)
     with torch.no_grad():
         probe = body(torch.zeros(1, 3, px, px))
     readout: Readout = said.get("readout") or ("mean over space" if probe.ndim == 4 else "features")
@@ -218,22 +208,34 @@ def _backbone(path: Path, body: OnnxNetwork | ProgramNetwork, said: dict[str, An
         source=str(said.get("source") or f"file:{path.name}"),
         revision=said.get("revision"),
         licence=said.get("licence"),
-        digest=_digest(path),
+        digest=program_digest(path),
         mpp=tuple(said["mpp"]) if said.get("mpp") else None,
         px=px,
         dim=feature.shape[1],
         readout=readout,
-        mean=tuple(said["mean"]),
-        std=tuple(said["std"]),
+        mean=mean,
+        std=std,
         least=int(said.get("least") or said.get("step") or 1),
         step=None if body.px else int(said.get("step") or 1),
         made=f"output {body.output}" if isinstance(body, OnnxNetwork) else "",
-        notes=tuple(notes),
+        notes=notes,
     )
     return Backbone(network, card)
 
 
-def _said(path: Path) -> dict[str, Any]:
+def normalisation(
+    path: Path, body: OnnxNetwork | ProgramNetwork, said: dict[str, Any]
+) -> tuple[Colour, Colour, tuple[str, ...]]:
+    """Mean and spread, of colours from 0 to 1, by which a program's pictures are normalised, and what is assumed."""
+    if body.dtype is np.uint8:  # it takes pixels as they are
+        return (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), ()
+    if "mean" in said and "std" in said:
+        return tuple(said["mean"]), tuple(said["std"]), ()
+    note = f"{path.name} does not say how its pictures are normalised: as ImageNet's; {path.name}{CARD} can say it"
+    return *IMAGENET, (note,)
+
+
+def said_beside(path: Path) -> dict[str, Any]:
     """What the file beside a program says of it."""
     beside = path.with_name(path.name + CARD)
     if not beside.is_file():
@@ -266,7 +268,7 @@ def _session(path: Path) -> Any:
         raise WeightsError(f"{path} cannot be run as ONNX ({' '.join(str(exc).split())[:300]})") from exc
 
 
-def _digest(path: Path) -> str:
+def program_digest(path: Path) -> str:
     """SHA-256 of a program and of the files that it keeps its weights in."""
     program = path.read_bytes()
     sha = hashlib.sha256(program)

@@ -42,6 +42,12 @@ class EvidencePooling(nn.Module):
         logits = self.heads.known(scores, log_a.exp())
         return Pooled(logits, log_a.logsumexp(1) - math.log(log_a.shape[1]))
 
+    def shares(self, features: Tensor, tissue: Tensor) -> Tensor:
+        """Each cell's part of the logits without the bias, (K, n, C): its term ``g a_i s_i``."""
+        scores = self.heads.scores(neighbourhood(features, tissue, self.sides))
+        terms = self.heads.log_attention(scores).exp() * scores
+        return self.heads.log_gain.exp()[:, None, None] * terms.mT
+
     def start(
         self,
         slides: Sequence[tuple[Tensor, Tensor]],

@@ -49,6 +49,10 @@ class MeanPooling(nn.Module):
         even = features.new_zeros(len(weight), len(features)).log_softmax(1)
         return Pooled(logits, even)
 
+    def shares(self, features: Tensor, tissue: Tensor) -> Tensor:
+        """Each cell's part of the logits without the bias, (K, n, C): its term of the mean."""
+        return features @ self.weight.mT / len(features)
+
 
 class GatedPooling(nn.Module):
     """Gated attention: ``a = softmax_i w . (tanh(V h_i) * sigmoid(U h_i))`` with ``h = relu(W x + b)``, and a linear
@@ -74,12 +78,21 @@ class GatedPooling(nn.Module):
 
     def forward(self, features: Tensor, tissue: Tensor, keep: Tensor | None = None) -> Pooled:
         """Features (n, r) -> logits (K, C) and log attention (K, n)."""
-        embed = self.embed if keep is None else self.embed * keep
-        hidden = (features @ embed.mT + self.embed_bias).relu()  # (K, n, HIDDEN)
-        gated = (hidden @ self.tanh.mT).tanh() * (hidden @ self.gate.mT).sigmoid()
-        log_a = (gated @ self.score.mT).squeeze(2).log_softmax(1)
+        hidden, log_a = self._attended(features, keep)
         pooled = log_a.exp().unsqueeze(1) @ hidden  # (K, 1, HIDDEN)
         return Pooled((pooled @ self.weight.mT).squeeze(1) + self.bias, log_a)
+
+    def shares(self, features: Tensor, tissue: Tensor) -> Tensor:
+        """Each cell's part of the logits without the bias, (K, n, C): its term of the mean by attention."""
+        hidden, log_a = self._attended(features)
+        return log_a.exp().unsqueeze(2) * (hidden @ self.weight.mT)
+
+    def _attended(self, features: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Embeddings (K, n, HIDDEN) and log attention (K, n)."""
+        embed = self.embed if keep is None else self.embed * keep
+        hidden = (features @ embed.mT + self.embed_bias).relu()
+        gated = (hidden @ self.tanh.mT).tanh() * (hidden @ self.gate.mT).sigmoid()
+        return hidden, (gated @ self.score.mT).squeeze(2).log_softmax(1)
 
 
 def _uniform(*shape: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,6 +11,8 @@ from stages.mil.pooling import Pooled
 
 DIM = 128
 """Length of a token."""
+STEPS = 16
+"""Points of the line along which cells' parts are integrated."""
 PARTS = 4
 """Heads of the attention among tokens."""
 
@@ -98,3 +101,28 @@ class TransMILPooling(nn.Module):
         kept = [features] * len(self.each) if keep is None else list(features * keep)
         found = [member(one, tissue) for member, one in zip(self.each, kept, strict=True)]
         return Pooled(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+
+    def shares(self, features: Tensor, tissue: Tensor) -> Tensor:
+        """Each cell's part of the logits, (K, n, C), beside those of a slide all of whose cells are alike.
+
+        Cells look at each other, so that logits are no sum over them: they are attributed by integrated gradients,
+        ``(x_i - mean) . int_0^1 dz / dx_i (mean + t (x - mean)) dt``, by `STEPS` points (Sundararajan, Taly & Yan,
+        2017); what these leave of the whole is spread evenly over the cells.
+        """
+        even = features.mean(0).expand_as(features)
+        away = features - even
+        nodes, weights = np.polynomial.legendre.leggauss(STEPS)
+        out = []
+        for member in self.each:
+            parts = features.new_zeros(len(features), len(member(even, tissue)[0]))
+            for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+                with torch.enable_grad():
+                    at = (even + float(node) * away).detach().requires_grad_()
+                    logits = member(at, tissue)[0]
+                    for c, logit in enumerate(logits):
+                        (slope,) = torch.autograd.grad(logit, at, retain_graph=c + 1 < len(logits))
+                        parts[:, c] += float(weight) * (slope * away).sum(1)
+            with torch.no_grad():
+                whole = member(features, tissue)[0] - member(even, tissue)[0]
+            out.append(parts + (whole - parts.sum(0)) / len(features))
+        return torch.stack(out).detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ def geojson(
     attention_at: ArrayLike,
     weights: ArrayLike,
     origin: tuple[int, int],
+    contributions: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     region_multiple: float = REGION_MULTIPLE,
 ) -> dict[str, Any]:
     """Sampled patches (detections) and regions of high attention (annotations) as QuPath reads them.
@@ -37,6 +39,8 @@ def geojson(
         patch_boxes_level0: (N, 4) x, y, width, height in level-0 pixels, in the order of drawing.
         attention_at, weights: (N,) each patch's attention and its weight in the estimator.
         origin: the level-0 point that QuPath counts from, see `SlideFacts`.
+        contributions: by class what each patch adds to its log-odds (N,), and half of the interval of that (N,); None:
+            not known.
         region_multiple: regions are the joined cells with at least this many times the uniform attention.
 
     Raises:
@@ -47,6 +51,7 @@ def geojson(
     multiple = times_uniform(attention)
     if not all(np.isfinite(v).all() for v in (boxes, drawn, weight, multiple)):
         raise ValueError("attention, weights and boxes must be finite: the model's output is not a number somewhere")
+    said = {name: [np.asarray(v, np.float64).ravel() for v in both] for name, both in (contributions or {}).items()}
     uniform = np.count_nonzero(multiple)
     corner_level0 = np.array(origin, np.float64)
     features = []
@@ -78,6 +83,14 @@ def geojson(
             "weight": float(v),
             "order": float(n),
         }
+        for name, (values, half_widths) in said.items():
+            value, half = float(values[n - 1]), float(half_widths[n - 1])
+            measurements[f"contribution to {name}, log-odds"] = value
+            if np.isfinite(half):  # what nothing is known of has no measurement
+                measurements |= {
+                    f"contribution to {name}, low": value - half,
+                    f"contribution to {name}, high": value + half,
+                }
         features.append(_feature([ring], "detection", f"Patch {n}", ("Sampled patch", (33, 145, 140)), measurements))
     frame = {"frame": "level-0 pixels minus origin_level0", "origin_level0": [int(v) for v in origin]}
     return {"type": "FeatureCollection", "features": features, "saccade": frame}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _coloured(
     thumbnail: Thumbnail, attention: NDArray[np.floating], attention_raster: Raster
 ) -> tuple[NDArray[np.uint8], Raster, float]:
     """The picture, its place, and the multiple of the uniform attention that its strongest colour stands for."""
-    rgb, raster = _reduced(thumbnail)
+    rgb, raster = reduced(thumbnail)
     multiple = times_uniform(attention)
     top = max(2.0, float(multiple.max(initial=0.0)))
     return blend(rgb, attention_image(raster, multiple, attention_raster), top), raster, top
@@ -112,9 +113,39 @@ def overlay_figure(
         mpp_level0: µm per level-0 pixel.
     """
     rgb, raster, top = _coloured(thumbnail, attention, attention_raster)
-    boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
+    return page(
+        rgb,
+        raster,
+        thumbnail.raster,
+        np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4),
+        title=title,
+        mpp_level0=mpp_level0,
+        legend=lambda figure, place: _legend(figure, place, top),
+    )
 
-    left, upper, right, lower = thumbnail.raster.extent_level0
+
+def page(
+    rgb: NDArray[np.uint8],
+    raster: Raster,
+    shown: Raster,
+    boxes: Floats,
+    *,
+    title: str,
+    mpp_level0: Mpp,
+    legend: Callable[[Figure, tuple[float, float]], None],
+) -> Figure:
+    """A picture of a slide with title, scale bar and legend, whose first axes' data coordinates are level-0 pixels.
+
+    Args:
+        rgb: (H, W, 3).
+        raster: its pixels' place on the level-0 frame.
+        shown: what of the frame is shown.
+        boxes: (N, 4), outlined.
+        title: wrapped where it is long.
+        mpp_level0: µm per level-0 pixel.
+        legend: draws what colours mean at (left, width), in page pixels from the lower left corner.
+    """
+    left, upper, right, lower = shown.extent_level0
     across_um, down_um = (right - left) * mpp_level0.x, (lower - upper) * mpp_level0.y
     longest = min(max(*rgb.shape[:2], PICTURE_PX[0]), PICTURE_PX[1])
     width, height = (max(1.0, longest * side / max(across_um, down_um)) for side in (across_um, down_um))
@@ -127,15 +158,20 @@ def overlay_figure(
     FigureCanvasAgg(figure)
     x0, y0 = (page_width - width) / 2, foot
     main = figure.add_axes((x0 / page_width, y0 / page_height, width / page_width, height / page_height))
-    _lay(main, rgb, raster, thumbnail.raster, boxes)
+    _lay(main, rgb, raster, shown, boxes)
     for n, line in enumerate(lines):
         # a dollar sign in a slide's name is not mathematics
         figure.text(margin / page_width, 1 - (24 + 20 * n) / page_height, line, fontsize=11, parse_math=False)
     third = (page_width - 2 * margin) / 3
     _scale_bar(figure, (margin, min(third - 20, max(width, 60.0))), width / across_um)
     _patch_key(figure, margin + third, boxes, mpp_level0)
-    _legend(figure, (margin + 2 * third, third), top)
+    legend(figure, (margin + 2 * third, third))
     return figure
+
+
+def save_page(figure: Figure, path: Path) -> None:
+    """Write a page to ``path`` as PNG, whatever the path's ending; hard compression takes longer and saves nothing."""
+    figure.savefig(path, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
 
 
 def draw_overlay(
@@ -152,10 +188,10 @@ def draw_overlay(
     figure = overlay_figure(
         thumbnail, attention, attention_raster, patch_boxes_level0, title=title, mpp_level0=mpp_level0
     )
-    figure.savefig(path, format="png", dpi=DPI)
+    save_page(figure, path)
 
 
-def _reduced(thumbnail: Thumbnail) -> tuple[NDArray[np.uint8], Raster]:
+def reduced(thumbnail: Thumbnail) -> tuple[NDArray[np.uint8], Raster]:
     """The thumbnail at a whole fraction of its size, no larger than a page needs."""
     height, width = thumbnail.rgb.shape[:2]
     step = max(height, width) // PICTURE_PX[1]
@@ -182,7 +218,7 @@ def _outline(axes: Any, boxes: Floats) -> None:
     axes.add_collection(LineCollection(rings, colors="white", linewidths=1.2))
 
 
-def _strip(figure: Figure, x: float, y: float, width: float, height: float) -> Any:
+def strip(figure: Figure, x: float, y: float, width: float, height: float) -> Any:
     """Axes at page pixels (from the bottom left), with data coordinates in page pixels of their own."""
     page_width, page_height = figure.get_size_inches() * DPI
     axes = figure.add_axes((x / page_width, y / page_height, width / page_width, height / page_height))
@@ -201,13 +237,13 @@ def round_length(most: float) -> float:
 def _scale_bar(figure: Figure, place: tuple[float, float], px_per_um: float) -> None:
     left, width = place
     length = round_length(width / px_per_um)
-    axes = _strip(figure, left, 12, width, 58)
+    axes = strip(figure, left, 12, width, 58)
     axes.plot([0, length * px_per_um], [36, 36], color="black", linewidth=4, solid_capstyle="butt")
     axes.text(0, 22, f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm", fontsize=10, va="top")
 
 
 def _patch_key(figure: Figure, left: float, boxes: Floats, mpp_level0: Mpp) -> None:
-    axes = _strip(figure, left, 12, 200, 58)
+    axes = strip(figure, left, 12, 200, 58)
     square = np.array([[2.0, 30.0, 14.0, 14.0]])
     _outline(axes, square)
     side = f"each {boxes[0, 2] * mpp_level0.x:.0f} µm wide" if len(boxes) else ""
@@ -217,7 +253,7 @@ def _patch_key(figure: Figure, left: float, boxes: Floats, mpp_level0: Mpp) -> N
 
 def _legend(figure: Figure, place: tuple[float, float], top: float) -> None:
     left, width = place
-    axes = _strip(figure, left, 12, width, 58)
+    axes = strip(figure, left, 12, width, 58)
     inner = width - 24  # room for the last tick's label
     ramp = np.exp(np.linspace(0, math.log(top), 256))[None, :] * (1 + 1e-9)
     glass = np.full((1, 256, 3), 235, np.uint8)

@@ -23,12 +23,14 @@ class Prediction:
         probabilities: (C,), softmax of the logits.
         low, high: (C,), ends of the interval for the exhaustive model's probability at the stated confidence.
         logits: (C,).
+        half_widths: (C,), of the intervals of the log-odds ``l_c = z_c - log sum_{j != c} exp z_j``.
     """
 
     probabilities: Tensor
     low: Tensor
     high: Tensor
     logits: Tensor
+    half_widths: Tensor
 
     @property
     def reach(self) -> float:
@@ -75,4 +77,4 @@ def predict(
     p = torch.softmax(z, 0)
     # where nothing is left open all three are the same, and elsewhere p lies between: not a rounding off
     low, high = (torch.where(half > 0, torch.sigmoid(centre + sign * half), p) for sign in (-1, 1))
-    return Prediction(p, torch.minimum(low, p), torch.maximum(p, high), z)
+    return Prediction(p, torch.minimum(low, p), torch.maximum(p, high), z, half)

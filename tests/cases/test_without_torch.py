@@ -14,6 +14,7 @@ from stages.pyramid.open import open_pyramid
 
 NEEDS_TORCH = (
     *("stages.sampling.designs", "stages.sampling.blocks", "stages.sampling.draw", "stages.sampling.estimate"),
+    *("stages.sampling.looks", "stages.prior"),
     *("stages.attention", "stages.augmentation", "stages.encoder", "stages.context", "stages.evidence", "stages.mil"),
     "stages.prediction",
     *(
@@ -22,6 +23,7 @@ NEEDS_TORCH = (
         "pipeline.train",
         "pipeline.run.run",
         "pipeline.run.slide",
+        "pipeline.run.artefacts",
         "pipeline.demo.demo",
     ),
 )

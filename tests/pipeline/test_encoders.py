@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import encoders
@@ -51,7 +52,9 @@ def test_all_of_one_is_told_with_how_to_get_it(tmp_path: Path) -> None:
     found = described("MahmoodLab/UNI", tmp_path)
     assert found is not None
     words = render(found)
+    there = find_spec("timm") is not None
     for part in (
+        f"needs       timm, which is {'' if there else 'not '}here: pip install 'saccade-wsi[timm]'",
         "CC-BY-NC-ND-4.0, gated",
         "1024 values, the class token",
         "224 px, or other multiples of 16 px",

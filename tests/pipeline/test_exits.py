@@ -46,6 +46,15 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         ),
         ("run . --out o --model m --tolerance nan", "--tolerance: expected a number from 1e-06 to 1, such as 0.02, f"),
         ("run . --out o --model m --tolerance 2%", "--tolerance: expected a number from 1e-06 to 1, such as 0.02, fo"),
+        ("run . --out o --model m --decide 1", "--decide: expected a number between 0 and 1, such as 0.5, found 1;"),
+        (
+            "run . --out o --model m --decide nan",
+            "--decide: expected a number between 0 and 1, such as 0.5, found nan",
+        ),
+        (
+            "run . --out o --model m --decide .5 --risk .5",
+            "--risk: expected a number between 0 and 0.5, such as 0.01,",
+        ),
         ("run . --out o --model m --scheme topk", "--scheme: 'topk' is not one of 'systematic', 'gumbel', 'iid'; see"),
         ("info a.svs --mpp -1", "--mpp: expected a number of at least 0.001, such as 0.25, found -1;"),
         ("info a.svs --mpp inf", "--mpp: expected a number of at least 0.001, such as 0.25, found inf;"),

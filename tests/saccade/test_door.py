@@ -88,7 +88,7 @@ def test_a_name_that_is_not_there_names_the_nearest(name: str, hint: str) -> Non
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"samples": 40, "seed": 3}, {"tolerance": 0.05}, {"scheme": "iid"}, {"mpp": 0.45}],
+    [{}, {"samples": 40, "seed": 3}, {"tolerance": 0.05}, {"decide": 0.5}, {"scheme": "iid"}, {"mpp": 0.45}],
     ids=str,
 )
 def test_predict_finds_what_run_finds_to_the_last_bit(examples: Path, settings: dict[str, Any]) -> None:
@@ -130,7 +130,21 @@ def test_predict_takes_what_was_opened_and_loaded(examples: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"samples": 0}, "samples must be at least 1, found 0"), ({"tolerance": 0.0}, "tolerance must lie above 0")],
+    [
+        ({"samples": 0}, "samples must be at least 1, found 0"),
+        ({"tolerance": 0.0}, "tolerance must lie above 0"),
+        ({"decide": 1.0}, "decide must lie between 0 and 1, found 1; such as 0.5"),
+        ({"decide": 0.5, "risk": 0.5}, "risk must lie between 0 and 0.5, found 0.5"),
+        ({"decide": 0.5, "tolerance": 0.1}, "tolerance and decide each say when to stop reading: give one of them"),
+        ({"decide": 0.5, "positive": "z"}, "--positive: the model has no class 'z'; its classes are normal, tumour"),
+        ({"decide": 0.5, "samples": 1}, "--samples 1 is too few for an interval: give at least 2"),
+        (
+            {"decide": 0.5, "samples": 7},
+            "--samples 7 is too few to decide with a stated risk: give at least 8",
+        ),
+        ({"risk": 0.1}, "risk says nothing without decide"),
+        ({"positive": "tumour"}, "positive says nothing without decide"),
+    ],
     ids=str,
 )
 def test_what_the_command_line_refuses_is_refused(examples: Path, settings: dict[str, Any], words: str) -> None:

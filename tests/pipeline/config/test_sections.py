@@ -41,7 +41,8 @@ def default_yaml() -> str:
     """configs/default.yaml as the sections tell it."""
     lines = [
         "# Train on a cohort of slides with slide-level labels:  saccade train CONFIG --out DIR",
-        "# Every key is optional except cohort.table; what is written here are the defaults.",
+        "# Every key is optional except cohort.table; what is written here are the defaults. Some are for one",
+        "# attention.kind or model.kind, and say so: with another they do nothing.",
     ]
     for name, section in Config.model_fields.items():
         kind = section.annotation

@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from backbones import DIM, tiny, tiny_backbone
+from backbones import DIM, tiny
 from makers import tissue_pixels, write_slide
-from models import FROZEN
+from models import FROZEN, tiny_backbone
 from torch import Tensor
 
 from pipeline.config import load_distil_config
@@ -38,7 +38,7 @@ SIDE, PX, MPP = 64, 32, 1.0
 
 def write_bag(slide: Path, folder: Path, *, start: int) -> None:
     """A bag in TRIDENT's layout, of tiles from ``start`` on: 0 is the model's own grid."""
-    opened, backbone = open_pyramid(slide), tiny_backbone()
+    opened, backbone = open_pyramid(slide), tiny_backbone(dim=DIM)
     full = opened.facts.levels[0]
     corners = [
         (x, y)
@@ -116,7 +116,7 @@ def test_what_is_distilled_runs_like_any_other_model(given: bool, cohort: Path, 
 def test_a_view_of_a_bag_shows_its_tiles(name: str, cohort: Path) -> None:
     sizes = TeacherSizes(members=1, dim=DIM, hidden=5, gates=4, branches=1, classes=2, gated=True)
     spec = replace(FROZEN, classes=("a", "b"), patch_px=PX, patch_mpp=MPP, context=(), members=1, teacher=sizes)
-    model = DistilledModel(spec, backbone=tiny_backbone())
+    model = DistilledModel(spec, backbone=tiny_backbone(dim=DIM))
     bag = read_bag(cohort / "bags" / f"{name}.h5")
     found = bag_view(look(cohort / f"{name}.tif", model), bag)
     assert sorted(found.rows.tolist()) == list(range(len(bag)))

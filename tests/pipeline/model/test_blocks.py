@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from models import TINY
+from models import TINY, sampler_model
 
 from pipeline.config.sections import Config
 from pipeline.errors import UsageError
@@ -21,12 +21,7 @@ SPEC = replace(TINY, block=2, samples=16)
 
 @pytest.fixture(scope="module")
 def model() -> AttentionSampler:
-    torch.manual_seed(1)
-    model = AttentionSampler(SPEC).eval()
-    for parameter in list(model.attention.parameters())[-2:]:  # its last layer starts at zero
-        torch.nn.init.normal_(parameter, std=10)
-    torch.nn.init.normal_(model.head.weight, std=0.2)
-    return model
+    return sampler_model(SPEC, spread=10)
 
 
 @pytest.fixture(scope="module")

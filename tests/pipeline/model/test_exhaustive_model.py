@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from backbones import DIM, tiny, tiny_backbone
-from makers import tissue_pixels, write_slide
+from backbones import DIM, tiny
+from makers import striped_cohort, tissue_pixels, write_slide
+from models import EXHAUSTIVE, exhaustive_model
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config, load_config
@@ -18,7 +20,6 @@ from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, model_digest, save_model
 from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.look import look
-from pipeline.model.values import ModelSpec
 from pipeline.predict import check_budget, predict_slide
 from pipeline.run.slide import RunSettings, process_slide
 from pipeline.train.train import train_cohort
@@ -33,32 +34,6 @@ FAST = [
 ]
 
 
-def spec(head: str) -> ModelSpec:
-    return ModelSpec(
-        classes=("a", "b"),
-        attention_mpp=8.0,
-        patch_mpp=0.5,
-        patch_px=32,
-        attention="encoder",
-        encoder="tiny",
-        dim=64,
-        scheme="systematic",
-        samples=0,
-        context=(1, 3),
-        components=8,
-        members=2,
-        head=head,
-    )
-
-
-def untrained(head: str) -> ExhaustiveModel:
-    torch.manual_seed(0)
-    model = ExhaustiveModel(spec(head), backbone=tiny_backbone()).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    return model
-
-
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("slide") / "s.tif"
@@ -69,17 +44,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight patients; the tissue of the positives is finely striped, which any one patch can tell."""
-    folder = tmp_path_factory.mktemp("cohort")
-    lines = ["slide,patient,label,split,mpp"]
-    for i in range(8):
-        image = tissue_pixels(300 + 8 * i, 320, margin=0.1)
-        if i % 2:
-            image[60:200, 60:200:2] //= 3
-        write_slide(folder / f"s{i}.tif", image, levels=2, factor=4)
-        lines.append(f"s{i}.tif,p{i},{'ab'[i % 2]},{'train' if i < 6 else 'test'},0.5")
-    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
-    (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
-    return folder
+    return striped_cohort(tmp_path_factory.mktemp("cohort"), train=6, test=2)
 
 
 def config(cohort: Path, *more: str) -> Config:
@@ -88,7 +53,7 @@ def config(cohort: Path, *more: str) -> Config:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_prediction_is_what_all_cells_say_and_has_no_width(head: str, slide: Path) -> None:
-    model = untrained(head)
+    model = exhaustive_model(head)
     view = look(slide, model).view
     cells = np.flatnonzero(view.tissue)
     found = predict_slide(open_pyramid(slide), model)
@@ -108,7 +73,7 @@ def test_a_prediction_is_what_all_cells_say_and_has_no_width(head: str, slide: P
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_checkpoint_gives_the_model_back(head: str, slide: Path, tmp_path: Path, tiny: object) -> None:
-    model = untrained(head)
+    model = exhaustive_model(head)
     save_model(model, tmp_path / "model.safetensors")
     again = load_model(tmp_path / "model.safetensors")
     assert again.spec == model.spec
@@ -120,8 +85,8 @@ def test_a_checkpoint_gives_the_model_back(head: str, slide: Path, tmp_path: Pat
 @pytest.mark.parametrize("given", [{"samples": 8, "scheme": None}, {"samples": None, "scheme": "iid"}])
 def test_how_to_draw_is_no_question_to_it(given: dict[str, None]) -> None:
     with pytest.raises(UsageError, match="the model reads every cell, so --"):
-        check_budget(spec("mean"), **given)
-    check_budget(spec("mean"), samples=None, scheme=None)
+        check_budget(replace(EXHAUSTIVE, head="mean"), **given)
+    check_budget(replace(EXHAUSTIVE, head="mean"), samples=None, scheme=None)
 
 
 @pytest.mark.parametrize("head", ["evidence", "gated"])
@@ -157,7 +122,7 @@ def test_what_does_not_go_with_it_is_refused(override: str, said: str, cohort: P
 
 
 def test_a_run_writes_all_that_belongs_to_a_slide(slide: Path, tmp_path: Path, tiny: object) -> None:
-    save_model(untrained("gated"), tmp_path / "model.safetensors")
+    save_model(exhaustive_model("gated"), tmp_path / "model.safetensors")
     settings = RunSettings(model=tmp_path / "model.safetensors", device="cpu")
     row = process_slide(CohortSlide("s", slide, patient="p"), tmp_path, settings, model_digest(settings.model))
     assert row["status"] == "ok", row["error"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from models import TINY as SPEC
+from models import sampler_model
 
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
@@ -23,12 +24,7 @@ from stages.sampling.estimate import entropy
 
 @pytest.fixture(scope="module")
 def model() -> AttentionSampler:
-    torch.manual_seed(1)
-    model = AttentionSampler(SPEC).eval()
-    for parameter in list(model.attention.parameters())[-2:]:  # its last layer starts at zero
-        torch.nn.init.normal_(parameter, std=20)
-    torch.nn.init.normal_(model.head.weight, std=0.2)
-    return model
+    return sampler_model(SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +179,7 @@ def test_intervals_hold_under_optional_stopping(model: AttentionSampler, view: V
 
 def test_a_control_variate_changes_what_is_drawn_from_not_what_is_estimated(view: View) -> None:
     """Logits stay unbiased; the loss of what the thumbnail foretells reaches only the control."""
-    torch.manual_seed(1)
-    model = AttentionSampler(replace(SPEC, control=True)).eval()
-    torch.nn.init.normal_(model.attention.logit.weight, std=20)
-    torch.nn.init.normal_(model.head.weight, std=0.2)
+    model = sampler_model(replace(SPEC, control=True))
     truth = exhaustive(model, view)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

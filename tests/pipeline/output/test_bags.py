@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,7 +13,17 @@ from makers import names, tissue_pixels, write_slide
 
 from pipeline.output.bags import write_samples_h5
 from stages.geometry import Mpp, level_raster
+from stages.prediction.attribution import Attribution
 from stages.slide.files import open_slide
+
+
+def evidence(n: int) -> dict[str, Any]:
+    """Of n patches and two classes, all different."""
+    patches = np.stack([np.arange(n) - 3.0, 3.0 - np.arange(n)], 1)
+    unread, constant = np.array([0.5, -0.5]), np.array([-1.0, 1.0])
+    log_odds = patches.sum(0) + unread + constant
+    parts = (log_odds, np.ones(2), constant, patches, np.abs(patches) / 2, unread, np.zeros((9, 2)), np.zeros(9, "u1"))
+    return {"attribution": Attribution(*parts), "classes": ("none", "tümour")}
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ def bag(folder: Path, slides_folder: Path) -> Bag:
         features=features,
         attention=rng.random(37),
         weights=rng.random(37),
+        **evidence(37),
     )
     return Bag(path, boxes, features)
 
@@ -49,6 +61,11 @@ def test_a_bag_reads_as_clam_and_torchmil_read_it(bag):
     with h5py.File(bag.path, "r") as file:
         assert np.array_equal(file["features"][:], bag.features)
         assert np.array_equal(file["coords"][:], bag.boxes[:, :2])
+        said = file["contribution"]
+        assert list(said.attrs["classes"]) == ["none", "tümour"]
+        total = said[:].sum(0) + said.attrs["constant"] + said.attrs["unread"]
+        assert np.allclose(total, said.attrs["log_odds"], atol=1e-9)
+        assert np.array_equal(file["contribution_half_width"][:], np.abs(said[:]) / 2)
         assert (file["coords"].dtype, file["features"].dtype) == (np.int64, np.float32)
         assert file["coords"].chunks == (37, 2)
         assert file["features"].chunks == (37, 16)
@@ -89,6 +106,7 @@ def test_bags_of_nothing_and_of_much_and_of_unequal_lengths(tmp_path, slides_fol
             features=np.zeros((n, 3)),
             attention=np.zeros(n),
             weights=np.zeros(n),
+            **evidence(n),
         )
 
     for n in (0, 3000):
@@ -120,6 +138,7 @@ def test_the_level_for_clam_is_the_nearest_in_scale(tmp_path, slides_folder):
             features=np.zeros((1, 3)),
             attention=[1],
             weights=[1],
+            **evidence(1),
         )
         with h5py.File(tmp_path / "s.h5", "r") as file:
             levels[patch_mpp] = int(file["coords"].attrs["patch_level"])
@@ -141,6 +160,7 @@ def test_a_bag_of_oblong_pixels_says_both_sides(tmp_path):
         features=np.zeros((1, 3)),
         attention=[1],
         weights=[1],
+        **evidence(1),
     )
     with h5py.File(tmp_path / "s.h5", "r") as file:
         at = dict(file["coords"].attrs)

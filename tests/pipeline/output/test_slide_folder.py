@@ -86,6 +86,7 @@ def test_a_power_cut_never_leaves_a_mark_beside_what_is_not_whole(
 
     disk = PowerCut(monkeypatch, before_rename)
     everything = {"thumbnail.png", "attention.zarr", "samples.h5", "overlay.png", "overlay.geojson"}
+    everything |= {"evidence.zarr", "evidence.png", "gallery.jpg"}
     for seed in (0, 1):
         replaced.clear()
         summary = run_cohort(

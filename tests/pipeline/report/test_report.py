@@ -103,13 +103,13 @@ def test_every_link_leads_to_a_file_of_the_run(tmp_path: Path, classes: list[str
     for name in names:
         folder = tmp_path / "slides" / name
         folder.mkdir(parents=True)
-        (folder / "overlay.png").write_bytes(b"")
-        (folder / "overlay.geojson").write_bytes(b"")
+        for file in ("overlay.png", "evidence.png", "gallery.jpg", "overlay.geojson"):
+            (folder / file).write_bytes(b"")
     for name in ("predictions.csv", "run.json"):
         (tmp_path / name).write_bytes(b"")
     page = report(tmp_path, [row(name, classes) for name in names], run(classes))
     links = [a["href"] for a in page.all("a")] + [i["src"] for i in page.all("img")]
-    assert len(links) == 3 * len(names) + 2
+    assert len(links) == 6 * len(names) + 2
     for link in links:
         parts = urlsplit(link or "")
         assert (parts.scheme, parts.netloc, parts.query, parts.fragment) == ("", "", "", "")

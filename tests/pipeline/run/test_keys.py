@@ -60,7 +60,7 @@ def out(baseline: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "change",
-    [{"samples": 20}, {"tolerance": 0.5}, {"scheme": "iid"}, {"seed": 1}, {"mpp": 0.49}],
+    [{"samples": 20}, {"tolerance": 0.5}, {"decide": 0.5}, {"scheme": "iid"}, {"seed": 1}, {"mpp": 0.49}],
     ids=lambda change: next(iter(change)),
 )
 def test_each_setting_alone_makes_another_result(
@@ -78,6 +78,15 @@ def test_another_tolerance_makes_another_result(slide: Path, checkpoint: Path, o
     before = result(out)
     assert not reused(slide, out, checkpoint, tolerance=1e-6)
     assert result(out) != before
+
+
+@pytest.mark.parametrize("change", [{"decide": 0.6}, {"risk": 0.02}, {"positive": "normal"}], ids=str)
+def test_another_decision_makes_another_result(
+    slide: Path, checkpoint: Path, out: Path, change: dict[str, Any]
+) -> None:
+    assert not reused(slide, out, checkpoint, decide=0.5)
+    assert not reused(slide, out, checkpoint, **{"decide": 0.5, **change})
+    assert reused(slide, out, checkpoint, **{"decide": 0.5, **change})
 
 
 def test_another_model_at_the_same_path_makes_another_result(

@@ -22,12 +22,13 @@ from pipeline.cache import cache_cohort
 from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
-from pipeline.output.attention_map import read_attention_zarr
+from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.slide_folder import read_commit
 from pipeline.run import workers
 from pipeline.run.run import RunSummary, run_cohort
 from pipeline.run.slide import RunSettings
 from pipeline.run.workers import each
+from stages.prediction.attribution import READ
 from stages.slide.files import open_slide
 
 
@@ -112,6 +113,9 @@ def test_every_artefact_of_a_predicted_slide_is_there_and_agrees(finished: Path)
             "samples.h5",
             "overlay.png",
             "overlay.geojson",
+            "evidence.zarr",
+            "evidence.png",
+            "gallery.jpg",
             "prediction.json",
         )
         assert names == set(artefacts)
@@ -126,6 +130,16 @@ def test_every_artefact_of_a_predicted_slide_is_there_and_agrees(finished: Path)
             assert np.allclose(bag["attention"][:], attention.ravel()[bag["cell"][:]])
             middle = bag["coords"][:] + bag["coords"].attrs["patch_size_level0"] / 2
             assert np.abs(middle - raster.centres_level0(bag["cell"][:])).max() <= 1
+            said = bag["contribution"]
+            total = said[:].sum(0) + said.attrs["constant"] + said.attrs["unread"]
+            p, told = float(row["prob_tumour"]), json.loads((folder / "prediction.json").read_text())["evidence"]
+            assert np.allclose(total, [told["log_odds"][name] for name in said.attrs["classes"]], atol=1e-9)
+            assert total[1] == pytest.approx(np.log(p / (1 - p)), abs=1e-4)  # the table has six digits
+        evidence, origin, place = read_evidence_zarr(folder / "evidence.zarr")
+        assert place == raster
+        assert np.array_equal(origin > 0, attention > 0)
+        assert not evidence[:, origin == 0].any()
+        assert np.count_nonzero(origin == READ) == count
         low, p, high = (float(row[f"prob_tumour{end}"]) for end in ("_low", "", "_high"))
         assert 0 <= low <= p <= high <= 1
         assert 0 < float(row["fraction_read"]) <= 1

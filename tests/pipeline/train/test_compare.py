@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from backbones import tiny
-from makers import tissue_pixels, write_slide
+from makers import striped_cohort
 
 from pipeline.cohort.table import read_training_table
 from pipeline.config import Config, load_config
@@ -31,17 +31,7 @@ FAST = [
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cohort")
-    lines = ["slide,patient,label,split,mpp"]
-    for i in range(9):
-        image = tissue_pixels(300 + 8 * i, 320, margin=0.1)
-        if i % 2:
-            image[60:200, 60:200:2] //= 3
-        write_slide(folder / f"s{i}.tif", image, levels=2, factor=4)
-        lines.append(f"s{i}.tif,p{i},{'ab'[i % 2]},{'train' if i < 5 else 'test'},0.5")
-    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
-    (folder / "config.yaml").write_text("cohort: {table: cohort.csv}\n")
-    return folder
+    return striped_cohort(tmp_path_factory.mktemp("cohort"), train=5, test=4)
 
 
 def config(cohort: Path, *more: str) -> Config:

@@ -145,6 +145,12 @@ def test_a_loss_at_the_base_rate_is_told_within_noise(losses: Losses, stuck: boo
     assert losses.at_base_rate is stuck
 
 
+def test_digits_do_not_contradict_the_verdict() -> None:
+    """An interval from just above chance, or to just below what is of use, is not rounded onto it."""
+    found = Quality("yes", "", "val", 40, 40, 0.704, 0.5004, 0.79995)
+    assert found.found.startswith("AUROC 0.70 [0.5004, 0.79995] on 40 patients")
+
+
 @pytest.mark.parametrize(("metrics", "says"), [({"val": CHANCE}, "has not learned"), ({"val": FEW}, "cannot be told")])
 def test_the_last_words_claim_what_was_seen_only(metrics: dict[str, Any], says: str) -> None:
     words = closing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +10,16 @@ import dask
 import numpy as np
 import pytest
 import torch
+from models import FROZEN
 from torch import Tensor, nn
 
 from pipeline.model.evidence_model import EvidenceModel
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.values import View
 from pipeline.train.fit import fit
 from stages.encoder.backbone import Backbone
 from stages.encoder.card import EncoderCard
 
-SPEC = ModelSpec(
-    classes=("a", "b"),
-    attention_mpp=8.0,
-    patch_mpp=1.0,
-    patch_px=16,
-    attention="encoder",
-    encoder="corners",
-    dim=8,
-    scheme="systematic",
-    samples=6,
-    coarse_mpp=2.0,
-    context=(1, 3),
-    components=4,
-    fine_components=3,
-    members=3,
-    uniform=0.25,
-)
+SPEC = replace(FROZEN, classes=("a", "b"), patch_px=16, samples=6, coarse_mpp=2.0, members=3)
 CARD = EncoderCard(name="corners", source="random", dim=12, px=16, step=1, mean=(0.5,) * 3, std=(0.25,) * 3)
 ROWS, COLUMNS = 5, 6
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from encoders import needs, normalised, patches, shell_file
+from encoders import needs, normalised, patches, shell_file, write_onnx
 from torch import Tensor, nn
 
 from stages.encoder.load import load_backbone
@@ -20,31 +20,6 @@ from stages.encoder.weights import WeightsError
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 N = "n"
 """A batch of any size."""
-
-
-def write_onnx(
-    path: Path,
-    shape: tuple[int | str, ...],
-    *,
-    outputs: tuple[str, ...] = ("y",),
-    kind: str = "FLOAT",
-    pool: tuple[int, ...] | None = (2, 3),
-) -> Path:
-    """A network whose outputs are its input as it is, or its mean over some axes."""
-    onnx = needs("onnx", "onnx")
-    needs("onnxruntime", "saccade-wsi[onnx]")
-    helper, element = onnx.helper, getattr(onnx.TensorProto, kind)
-    nodes, parts = [helper.make_node("Cast", ["x"], ["f"], to=onnx.TensorProto.FLOAT)], []
-    for name in outputs:
-        if pool is None:
-            nodes.append(helper.make_node("Identity", ["f"], [name]))
-        else:
-            parts = [helper.make_tensor("axes", onnx.TensorProto.INT64, [len(pool)], pool)]
-            nodes.append(helper.make_node("ReduceMean", ["f", "axes"], [name], keepdims=0))
-    made = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs]
-    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", element, shape)], made, parts)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
-    return path
 
 
 def test_a_network_of_tissue_gives_what_onnxruntime_gives() -> None:
@@ -131,7 +106,7 @@ def test_the_file_beside_says_what_the_program_does_not(tmp_path: Path) -> None:
 
 def test_of_several_outputs_one_is_named(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "net.onnx", (N, 3, "h", "w"), outputs=("logits", "feature"))
-    with pytest.raises(WeightsError, match=r"has the outputs logits, feature; say which is the feature: .*#logits"):
+    with pytest.raises(WeightsError, match=r"has the outputs logits, feature; say which is meant: .*#logits"):
         load_backbone(str(path))
     with pytest.raises(WeightsError, match="has no output 'features'; it has logits, feature"):
         load_backbone(f"{path}#features")

@@ -17,7 +17,10 @@ def test_geojson_is_what_qupath_reads() -> None:
     attention = np.array([[0.4, 0.4, 0.0, 0.02], [0.0, 0.0, 0.0, 0.14], [0.02, 0.02, 0.0, 0.0]])  # 6 cells with any
     cells = Raster(100.0, 50.0, 64.0, 32.0, 4, 3)
     boxes = [[110.0, 60.0, 40.0, 20.0], [300.0, 90.0, 40.0, 20.0]]
-    found = geojson(attention, cells, boxes, attention_at=[0.4, 0.14], weights=[1.25, 0.5], origin=(100, 50))
+    said = {"tumour": ([0.5, -2.0], [np.inf, 0.25])}
+    found = geojson(
+        attention, cells, boxes, attention_at=[0.4, 0.14], weights=[1.25, 0.5], origin=(100, 50), contributions=said
+    )
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert set(found) == {"type", "features", "saccade"}  # no CRS
     assert found["saccade"] == {"frame": "level-0 pixels minus origin_level0", "origin_level0": [100, 50]}
@@ -44,6 +47,12 @@ def test_geojson_is_what_qupath_reads() -> None:
         "attention, times uniform": pytest.approx(0.84),
         "weight": 0.5,
         "order": 2.0,
+        "contribution to tumour, log-odds": -2.0,
+        "contribution to tumour, low": -2.25,
+        "contribution to tumour, high": -1.75,
+    }
+    assert {name for name in patches[0]["properties"]["measurements"] if "tumour" in name} == {
+        "contribution to tumour, log-odds"  # of what is left open altogether
     }
 
 

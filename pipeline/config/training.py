@@ -1,0 +1,110 @@
+"""The section `training`: how the model is fitted."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from pipeline.config.section import Section
+from pipeline.device import check_device
+from pipeline.errors import UsageError
+
+
+class TrainingConfig(Section):
+    """How the model is fitted."""
+
+    epochs: int = Field(default=30, ge=1, description="Passes over the training slides.")
+    batch_size: int = Field(
+        default=8, ge=1, description="Slides per step; each brings train_samples patches into memory."
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Peak step size of the optimiser; unset: 0.02 on a frozen encoder, else 0.001, as the method's "
+        "paper.",
+    )
+    members: int = Field(
+        default=24,
+        ge=1,
+        le=1024,
+        description="Models that are fitted together, with attention.kind: encoder, each to a part of the patients; "
+        "they count by how well they do on the others.",
+    )
+    attention_rate: float = Field(
+        default=0.1,
+        gt=0,
+        le=1000,
+        description="Step size of a learned attention as a share of learning_rate: it starts warm and moves with care.",
+    )
+    warm_up: int = Field(
+        default=4,
+        ge=0,
+        description="Passes that first fit a learned attention to hematoxylin, without labels; 0: start uniform.",
+    )
+    weight_decay: float = Field(
+        default=1e-4, ge=0, description="Decoupled weight decay, per unit of learning rate: cohorts are small."
+    )
+    entropy_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Reward per nat of attention entropy: keeps attention from settling on one cell too early.",
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description="How much a slide's class counts in the loss: none: each slide alike; balanced: each class alike, "
+        "so that a rare one is learnt too; probabilities are then those of classes that are equally frequent.",
+    )
+    gradient_clip: float = Field(
+        default=1.0, gt=0, description="Largest gradient norm: draws are random and a rare one may be far off."
+    )
+    keep: Literal["best", "last"] = Field(
+        default="best",
+        description="Which epoch's weights are kept: best: the last one whose loss on the slides of split val is no "
+        "higher than the lowest by more than its noise, over three epochs; without such slides, or with last: the "
+        "last.",
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Epochs without a lower loss on the slides of split val after which training stops; unset: it "
+        "never does, for only its last epochs have small steps.",
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="Seed of weights, draws and splits: the same seed, the same run."
+    )
+    folds: int | None = Field(
+        default=None,
+        ge=2,
+        description="Cross-validation folds; unset: the table's split or fold column, else 5 folds.",
+    )
+    folds_by: Literal["patient", "site"] = Field(
+        default="patient",
+        description="What is never parted between folds: patient; or site, so that no fold is judged at a hospital "
+        "that its model has learnt from (stain and scanner tell the site, and the site often the label).",
+    )
+    calibration_slides: int = Field(
+        default=16,
+        ge=0,
+        description="Slides (of val first, then of train) that are read whole once after training, so that the stated "
+        "95 % of the intervals is 95 %; 0: intervals from each draw alone.",
+    )
+    compare: bool = Field(
+        default=False,
+        description="Also fit plain ways to read a slide on the same splits and features, and write comparison.csv: "
+        "gated attention MIL and the mean of all cells, as many cells as samples at random and of the largest "
+        "attention, and 25 fixed ones. Reads every cell once; needs attention.kind: encoder.",
+    )
+    device: str = Field(
+        default="auto",
+        description="Where to compute: auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.",
+    )
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _known_device(cls, value: object) -> str:
+        try:
+            return check_device(value)
+        except UsageError as exc:
+            raise ValueError(str(exc)) from exc

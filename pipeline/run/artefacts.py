@@ -1,0 +1,122 @@
+"""What a run writes for a predicted slide: the draw, attention and evidence as data and as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.output.attention_map import write_attention_zarr, write_evidence_zarr
+from pipeline.output.bags import write_samples_h5
+from pipeline.output.documents import write_json
+from pipeline.output.slide_folder import GALLERY, write_thumbnail
+from pipeline.predict import SlidePrediction
+from stages.disk import new_file
+from stages.overlay.evidence_picture import draw_evidence
+from stages.overlay.gallery import choose, render_gallery
+from stages.overlay.geojson import geojson
+from stages.overlay.picture import draw_overlay
+from stages.prediction.attribution import INTERPOLATED
+
+
+def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
+    """Write everything of a slide but its commit mark; which patches the gallery shows, and where, is returned."""
+    facts, spec, boxes = found.slide.facts, found.spec, found.patch_boxes_level0
+    mpp = facts.require_mpp()
+    write_thumbnail(folder / "thumbnail.png", found.thumbnail.rgb)
+    write_attention_zarr(folder / "attention.zarr", found.attention, found.attention_raster, mpp=mpp)
+    write_samples_h5(
+        folder / "samples.h5",
+        slide_id=slide_id,
+        facts=facts,
+        patch_px=spec.patch_px,
+        patch_mpp=spec.patch_mpp,
+        boxes_level0=boxes,
+        cells=found.patch_cells,
+        features=found.patch_features,
+        attention=found.patch_attention,
+        weights=found.patch_weights,
+        attribution=found.attribution,
+        classes=spec.classes,
+    )
+    with new_file(folder / "overlay.png") as temporary:
+        parts = (found.thumbnail, found.attention, found.attention_raster, boxes)
+        draw_overlay(temporary, *parts, title=found.in_words(slide_id), mpp_level0=mpp)
+    outlines = geojson(
+        found.attention,
+        found.attention_raster,
+        boxes,
+        attention_at=found.patch_attention,
+        weights=found.patch_weights,
+        origin=facts.origin,
+        contributions=_by_class(found),
+    )
+    write_json(folder / "overlay.geojson", outlines)
+    return _write_evidence(folder, slide_id, found)
+
+
+def _told_classes(found: SlidePrediction) -> list[int]:
+    """Columns of the classes whose evidence is told: of two classes, which mirror each other, the second."""
+    classes = len(found.spec.classes)
+    return [1] if classes == 2 else list(range(classes))
+
+
+def _by_class(found: SlidePrediction) -> dict[str, tuple[Any, Any]]:
+    said = found.attribution
+    return {found.spec.classes[c]: (said.patches[:, c], said.patch_half_widths[:, c]) for c in _told_classes(found)}
+
+
+def evidence_of(found: SlidePrediction) -> dict[str, Any]:
+    """What the log-odds of each class are made of; ``constant + patches + unread``."""
+    said, classes = found.attribution, found.spec.classes
+
+    def by_class(values: Any) -> dict[str, float | None]:
+        return {name: float(v) if np.isfinite(v) else None for name, v in zip(classes, values, strict=True)}
+
+    return {
+        "log_odds": by_class(said.log_odds),
+        "half_width": by_class(said.half_widths),
+        "constant": by_class(said.constant),
+        "patches": by_class(said.patches.sum(0)),
+        "unread": by_class(said.unread),
+    }
+
+
+def _write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
+    """Write the map, the picture and the gallery of what speaks for and against the class that is told: the second of
+    two, else the predicted one; and say which patches the gallery shows."""
+    said, classes, shape = found.attribution, found.spec.classes, found.attention.shape
+    mpp = found.slide.facts.require_mpp()
+    told = said.told.reshape(shape)
+    maps = said.cells.T.reshape(len(classes), *shape)
+    write_evidence_zarr(folder / "evidence.zarr", maps, told, found.attention_raster, classes=classes, mpp=mpp)
+    column = 1 if len(classes) == 2 else classes.index(found.predicted)
+    with new_file(folder / "evidence.png") as temporary:
+        draw_evidence(
+            temporary,
+            found.thumbnail,
+            maps[column],
+            found.attention_raster,
+            found.patch_boxes_level0,
+            name=classes[column],
+            interpolated=bool((told == INTERPOLATED).any()),
+            title=found.in_words(slide_id),
+            mpp_level0=mpp,
+        )
+    shown = choose(said.patches[:, column], said.patch_half_widths[:, column])
+    picture = render_gallery(found.slide, found.patch_boxes_level0, shown, name=classes[column], mpp=mpp)
+    with new_file(folder / GALLERY) as temporary:
+        picture.save(temporary, format="JPEG", quality=85)
+    return [
+        {
+            "class": classes[column],
+            "cell": int(found.patch_cells[one.number]),
+            "box_level0": found.patch_boxes_level0[one.number].tolist(),
+            "contribution": one.contribution,
+            "half_width": one.half_width if np.isfinite(one.half_width) else None,
+            "row": one.row,
+            "column": one.column,
+        }
+        for one in shown
+    ]

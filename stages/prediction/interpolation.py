@@ -1,0 +1,53 @@
+"""What patches would say that were not read, by how their cells look on the thumbnail: for the eye, not for a sum."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+NEIGHBOURS = 5
+"""Read cells that a cell which was not is told from."""
+REACH = 0.5
+"""What the slide's whole width counts as, in standard deviations of colour: neighbours are alike."""
+
+
+def cell_looks(rgb: NDArray[np.uint8], shape: tuple[int, int], cell_px: int) -> NDArray[np.float64]:
+    """How each cell looks, (rows * columns, 8): mean and spread of its optical density in three colours, standardised
+    over the cells, and its place.
+
+    Args:
+        rgb: thumbnail (H, W, 3), cells from its upper left corner on; cells beyond its edge are white.
+        shape: rows and columns of cells.
+        cell_px: thumbnail pixels along a cell.
+    """
+    rows, columns = shape
+    framed = np.full((rows * cell_px, columns * cell_px, 3), 255, np.uint8)
+    inside = rgb[: framed.shape[0], : framed.shape[1]]
+    framed[: inside.shape[0], : inside.shape[1]] = inside
+    density = np.log(256 / (framed.reshape(rows, cell_px, columns, cell_px, 3).astype(np.float32) + 1))
+    looks = np.concatenate([density.mean((1, 3)), density.std((1, 3))], -1).reshape(rows * columns, -1)
+    looks = (looks - looks.mean(0)) / np.maximum(looks.std(0), 1e-6)
+    place = np.stack(np.divmod(np.arange(rows * columns), columns), -1) / max(rows, columns)
+    return np.concatenate([looks, place / REACH], 1).astype(np.float64)
+
+
+def interpolate(
+    looks: NDArray[np.float64], read: NDArray[np.int64], said: NDArray[np.float64], wanted: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """What the patches of ``wanted`` cells (W,) would say, (W, C): the mean of the read cells that look most like them,
+    by the inverse square of their distance.
+
+    Args:
+        looks: (K, d), of all cells.
+        read: (N,), cells that were read, at least one.
+        said: (N, C), by their patches.
+        wanted: the cells.
+    """
+    if not len(wanted):
+        return np.zeros((0, said.shape[1]))
+    distance, near = cKDTree(looks[read]).query(looks[wanted], k=list(range(1, min(NEIGHBOURS, len(read)) + 1)))
+    weight = 1 / (np.asarray(distance) ** 2 + 1e-6)
+    weight /= weight.sum(1, keepdims=True)
+    found: NDArray[np.float64] = np.einsum("wk,wkc->wc", weight, said[near])
+    return found
