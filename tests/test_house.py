@@ -254,5 +254,5 @@ print([module for module in heavy if module in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("demo", "info", "encoders", "cache", "train", "run"):
+    for command in ("demo", "info", "encoders", "cache", "train", "distil", "run"):
         assert command in done.stdout
