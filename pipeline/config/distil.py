@@ -87,9 +87,16 @@ class StudentConfig(Section):
         default=20, ge=2, le=1_000_000, description="Patches per slide at prediction, unless the user says otherwise."
     )
     scheme: str = Field(default=DEFAULT, description=f"How patches are drawn, all ways unbiased. {in_words()}.")
+    members: int = Field(
+        default=4,
+        ge=2,
+        le=64,
+        description="Students that are averaged, each fitted to all but its part of the patients; what it alone says "
+        "of those calibrates the intervals.",
+    )
     epochs: int = Field(default=20, ge=1, description="Passes over the slides that the student learns from.")
     calibration_slides: int = Field(
-        default=24,
+        default=48,
         ge=0,
         description="Slides whose bags calibrate the intervals, at most: those that the student was not fitted to; 0: "
         "intervals from each draw alone.",

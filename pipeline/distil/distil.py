@@ -17,13 +17,13 @@ from pipeline.config.distil import DistilConfig
 from pipeline.distil.bags import ALIKE, BagFeatures, SlideBag, bag_view, refuse_other_encoder
 from pipeline.distil.fidelity import budgets, fidelity
 from pipeline.distil.fidelity import in_words as fidelity_in_words
-from pipeline.distil.student import Lesson, fit_student, lesson
+from pipeline.distil.student import Lesson, fit_member, lesson
 from pipeline.distil.teacher import train_teacher
 from pipeline.errors import UsageError, reason_of
 from pipeline.model.build import build_model, keep_features
 from pipeline.model.checkpoint import MODEL, save_model
 from pipeline.model.distilled_model import DistilledModel
-from pipeline.model.values import ModelSpec
+from pipeline.model.values import ModelSpec, View
 from pipeline.output.documents import write_json
 from pipeline.output.folder import prepare_output
 from pipeline.output.table import write_table
@@ -38,8 +38,8 @@ from stages.slide.facts import SlideError
 
 DISTILLED = (MODEL, "fidelity.csv", "teacher.csv", "metrics.json")
 """What `saccade distil` writes."""
-HELD_OUT, GUIDE = 4, 4
-"""Where the table does not say: every so many-th patient is held out; and of the others, guides the student's fit."""
+HELD_OUT = 4
+"""Where the table does not say: every so many-th patient is held out."""
 CHECKED_SLIDES = 8
 """Slides of which tiles are encoded again."""
 THUMBNAIL_MPP = 8.0
@@ -51,9 +51,9 @@ Say = Callable[[str], None]
 def distil_cohort(config: DistilConfig, out: Path, *, say: Say) -> dict[str, Any]:
     """Distil, and write ``model.safetensors``, ``fidelity.csv``, ``teacher.csv`` and ``metrics.json``.
 
-    The student is fitted to slides of split "train"; a quarter of their patients guides its fit and calibrates its
-    intervals, with those of "val"; "test" is what fidelity is told of. A slide that cannot be used is left out and
-    named with its reason.
+    The student's members are fitted to slides of split "train", each but for a part of the patients, who guide its fit
+    and calibrate the intervals by what it alone says of them, with those of "val"; "test" is what fidelity is told of.
+    A slide that cannot be used is left out and named with its reason.
 
     Raises:
         UsageError: configuration, table, teacher or folder cannot be used, or too few slides are left.
@@ -175,6 +175,7 @@ class _Distilling:
             enlarge=told.enlarge,
             components=told.components,
             uniform=told.uniform,
+            members=told.members,
             precision=self.config.encoder.precision,
             teacher=sizes,
         )
@@ -187,15 +188,14 @@ class _Distilling:
                 f"the teacher takes features of length {teacher.sizes.dim}, the bags have {self.dim}: give the weights "
                 "that were trained on these bags"
             )
-        fitted, guides, val, test = self._parts()
+        train, val, test = self._parts()
         seed = self.config.student.seed
         if teacher is None:
-            own = [*fitted, *guides]
-            self.say(f"teacher: training gated attention on {len(own)} bags")
+            self.say(f"teacher: training gated attention on {len(train)} bags")
             teacher = train_teacher(
-                lambda i: torch.from_numpy(self.bag(own[i]).features),
-                [self.classes.index(str(slide.label)) for slide in own],
-                [slide.patient for slide in own],
+                lambda i: torch.from_numpy(self.bag(train[i]).features),
+                [self.classes.index(str(slide.label)) for slide in train],
+                [slide.patient for slide in train],
                 classes=len(self.classes),
                 members=self.config.teacher.members,
                 epochs=self.config.teacher.epochs,
@@ -203,19 +203,35 @@ class _Distilling:
             )
         model = self._model(teacher)
         looks = Looks(model, None, self.say)
-        lessons, guiding = self._lessons(model, looks, fitted), self._lessons(model, looks, guides)
+        lessons = self._lessons(model, looks, train)
         self._lessons(model, looks, (*val, *test), learn=False)
-        if not lessons or not guiding:
-            raise UsageError("no slide is left to fit the student to: see the lines above")
+        train = [slide for slide in train if slide.slide_id in self.found]
+        fold = _dealt(train, model.spec.members, seed)
+        if len(set(fold.values())) < model.spec.members:
+            raise UsageError(
+                f"{len(train)} slides of {len(fold)} patients are too few for student.members: {model.spec.members}"
+            )
         options: dict[str, Any] = {"uniform": model.spec.uniform, "epochs": self.config.student.epochs, "seed": seed}
-        fit_student(model.student, lessons, guiding, say=self.say, **options)
-        model.eval().forget()
-        model.trained_on = frozenset(looks.fingerprints[s.slide_id] for s in self.usable if s in (*fitted, *guides))
-        model.appearance = cohort_appearance([looks.appearances[s.slide_id] for s in self.usable if s in fitted])
-        calibrating = [s for s in (*val, *guides) if s.slide_id in self.found][: self.config.student.calibration_slides]
+        for member in range(model.spec.members):
+            guides = [one for slide, one in zip(train, lessons, strict=True) if fold[slide.patient] == member]
+            others = [one for slide, one in zip(train, lessons, strict=True) if fold[slide.patient] != member]
+            fit_member(model.student, member, others, guides, say=self.say, **options)
+        model.eval()
+        model.trained_on = frozenset(looks.fingerprints[slide.slide_id] for slide in train)
+        model.appearance = cohort_appearance([looks.appearances[slide.slide_id] for slide in train])
+        calibrating = [slide for slide in (*val, *train) if slide.slide_id in self.found]
+        calibrating = calibrating[: self.config.student.calibration_slides]
+
+        def unseen(slide: CohortSlide) -> View:
+            model.asked = fold.get(slide.patient)
+            model.forget()
+            return self.found[slide.slide_id].view
+
         if calibrating:
-            views = [lambda s=s: self.found[s.slide_id].view for s in calibrating]
+            views = [lambda slide=slide: unseen(slide) for slide in calibrating]
             model.calibration = calibrate(model, views, seed=seed, say=self.say)
+        model.asked = None
+        model.forget()
         metrics = self._judge(model, [s for s in test if s.slide_id in self.found], out)
         save_model(model, out / MODEL)
         metrics |= {
@@ -248,28 +264,21 @@ class _Distilling:
         torch.manual_seed(told.student.seed)
         return model.eval()
 
-    def _parts(self) -> tuple[list[CohortSlide], list[CohortSlide], list[CohortSlide], list[CohortSlide]]:
-        """Slides to fit to, that guide, of split val, and held out."""
-        usable, seed = self.usable, self.config.student.seed
+    def _parts(self) -> tuple[list[CohortSlide], list[CohortSlide], list[CohortSlide]]:
+        """Slides to train on, of split val, and held out."""
+        usable = self.usable
         split = {slide.slide_id: slide.split for slide in usable}
         if not any(name in ("val", "test") for name in split.values()):
-            held = _every(usable, HELD_OUT, seed)
-            split = {slide.slide_id: "test" if slide.patient in held else "train" for slide in usable}
-            self.say(f"held out: {sum(v == 'test' for v in split.values())} slides of {len(held)} patients")
-        train = [slide for slide in usable if split[slide.slide_id] == "train"]
-        guiding = _every(train, GUIDE, seed + 1)
-        parts = (
-            [slide for slide in train if slide.patient not in guiding],
-            [slide for slide in train if slide.patient in guiding],
-            *([slide for slide in usable if split[slide.slide_id] == name] for name in ("val", "test")),
+            fold = _dealt(usable, HELD_OUT, self.config.student.seed)
+            split = {slide.slide_id: "train" if fold[slide.patient] else "test" for slide in usable}
+            self.say(f"held out: {sum(name == 'test' for name in split.values())} slides, of every fourth patient")
+        train, val, test = (
+            [slide for slide in usable if split[slide.slide_id] == name] for name in ("train", "val", "test")
         )
-        fitted, guides, val, test = parts
-        if not fitted or not guides:
-            raise UsageError(f"{len(train)} slides to train on are too few: give at least {GUIDE} patients of a class")
         lost = next((name for name in self.classes if all(slide.label != name for slide in train)), None)
         if lost is not None:
-            raise UsageError(f"no slide labelled {lost!r} is left to train on: see the lines above")
-        return fitted, guides, val, test
+            raise UsageError(f"no slide labelled {lost!r} is left to train on: see the lines above, or add some")
+        return train, val, test
 
     def _lessons(
         self, model: DistilledModel, looks: Looks, slides: Sequence[CohortSlide], *, learn: bool = True
@@ -342,14 +351,12 @@ class _Distilling:
         return {"teacher_metrics": scores, "fidelity": rows}
 
 
-def _every(slides: Sequence[CohortSlide], nth: int, seed: int) -> set[str]:
-    """A share of the patients, of those of each class alike."""
+def _dealt(slides: Sequence[CohortSlide], folds: int, seed: int) -> dict[str, int]:
+    """A fold for each patient, dealt like cards within each class."""
     labels: dict[str, str] = {}
     for slide in slides:
         labels.setdefault(slide.patient, str(slide.label))
-    rng, chosen = np.random.default_rng(seed), set()
-    for kind in sorted(set(labels.values())):
-        people = sorted(patient for patient, label in labels.items() if label == kind)
-        count = max(1, len(people) // nth) if len(people) > 1 else 0
-        chosen |= set(rng.permutation(people)[:count].tolist())
-    return chosen
+    rng = np.random.default_rng(seed)
+    kinds = [sorted(who for who, label in labels.items() if label == kind) for kind in sorted(set(labels.values()))]
+    order = [who for people in kinds for who in rng.permutation(people).tolist()]
+    return {who: place % folds for place, who in enumerate(order)}

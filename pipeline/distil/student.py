@@ -47,8 +47,9 @@ def lesson(context: Tensor, features: Tensor, teacher: AttentionTeacher) -> Less
     return Lesson(context, attention.mean(1), moved - moved.mean(1, keepdim=True))
 
 
-def fit_student(
+def fit_member(
     student: Student,
+    member: int,
     lessons: Sequence[Lesson],
     guides: Sequence[Lesson],
     *,
@@ -57,38 +58,41 @@ def fit_student(
     seed: int,
     say: Callable[[str], None],
 ) -> None:
-    """Fit in place; the epoch is kept after which one patch tells most of the ``guides``' slides.
+    """Fit one member in place; the epoch is kept after which one patch tells most of the ``guides``' slides.
 
     Loss of a slide: ``log sum_i |r_i|^2 / q_i``, the variance of a draw of one patch, whose q are the student's and
     whose ``r_i`` is what it does not foretell of how tile i moves the logits; and the cross-entropy of its attention to
     the teacher's.
     """
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed + member)
+    generator = torch.Generator().manual_seed(seed + member)
+    own = student.members[member]
     steps = -(-len(lessons) // BATCH)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(own.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * steps + 1, pct_start=0.1)
-    best, kept = float("inf"), copy.deepcopy(student.state_dict())
+    best, kept = float("inf"), copy.deepcopy(own.state_dict())
     for _ in range(epochs):
         student.train()
         for batch in torch.randperm(len(lessons), generator=generator).split(BATCH):
-            losses = [_loss(student, lessons[i], uniform) for i in batch.tolist()]
+            losses = [_loss(student(lessons[i].context, member), lessons[i], uniform) for i in batch.tolist()]
             optimizer.zero_grad()
             torch.stack(losses).mean().backward()
             optimizer.step()
             schedule.step()
         student.eval()
         with torch.no_grad():
-            judged = float(torch.stack([_variance(student(one.context), one, uniform).log() for one in guides]).mean())
+            judged = float(
+                torch.stack([_variance(student(one.context, member), one, uniform).log() for one in guides]).mean()
+            )
         if judged < best:
-            best, kept = judged, copy.deepcopy(student.state_dict())
-    student.load_state_dict(kept)
+            best, kept = judged, copy.deepcopy(own.state_dict())
+    own.load_state_dict(kept)
     student.eval()
     even = torch.stack([(len(one.moved) * one.moved.square().sum() + FLOOR).log() for one in guides]).mean()
     worth = float((even - best).exp())
     say(
-        f"student: fitted to {len(lessons)} slides; on {len(guides)} others a patch that it draws tells as much as "
-        f"{worth:.3g} drawn evenly"
+        f"student, member {member + 1}: fitted to {len(lessons)} slides; on {len(guides)} others a patch "
+        f"that it draws tells as much as {worth:.3g} drawn evenly"
     )
 
 
@@ -100,8 +104,7 @@ def _variance(foretold: Foretold, one: Lesson, uniform: float) -> Tensor:
     return found
 
 
-def _loss(student: Student, one: Lesson, uniform: float) -> Tensor:
-    foretold = student(one.context)
+def _loss(foretold: Foretold, one: Lesson, uniform: float) -> Tensor:
     looks = -(one.attention * foretold.log_attention).sum()
     loss: Tensor = _variance(foretold, one, uniform).log() + LOOKS * looks
     return loss

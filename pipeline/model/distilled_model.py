@@ -47,6 +47,9 @@ class DistilledModel(SlideModel):
         spec: its scales and sizes.
         backbone: the teacher's encoder, for both scales.
         store: where features are kept; None: they are not.
+
+    Attributes:
+        asked: which of the student's members speaks alone, of a slide that it was not fitted to; None: all.
     """
 
     def __init__(self, spec: ModelSpec, *, backbone: Backbone, store: Store | None = None, **known: Any) -> None:
@@ -60,7 +63,8 @@ class DistilledModel(SlideModel):
         self._frozen = (backbone, backbone.enlarged(spec.coarse_px, spec.enlarge))
         self.whitening = Whitening(backbone.dim, spec.components)
         self.teacher = AttentionTeacher(spec.teacher)
-        self.student = Student(inputs=2 * len(self.whitening.basis), classes=len(spec.classes))
+        self.student = Student(members=spec.members, inputs=2 * len(self.whitening.basis), classes=len(spec.classes))
+        self.asked: int | None = None
         self._foretold: OrderedDict[FeatureKey, Foretold] = OrderedDict()
 
     @property
@@ -125,7 +129,7 @@ class DistilledModel(SlideModel):
         if key is not None and key in self._foretold:
             self._foretold.move_to_end(key)
             return self._foretold[key]
-        found: Foretold = self.student(self.context(view))
+        found: Foretold = self.student(self.context(view), self.asked)
         if key is not None:
             self._foretold[key] = found
             while sum(part.nbytes for one in self._foretold.values() for part in one) > SURVEY_BYTES:

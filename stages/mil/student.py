@@ -21,24 +21,29 @@ class Foretold(NamedTuple):
 
 
 class Student(nn.Module):
-    """One hidden layer from what the coarse scale tells of a cell.
+    """Members of one hidden layer each from what the coarse scale tells of a cell; together they say their mean.
 
     Args:
-        inputs: length of that.
+        members: how many.
+        inputs: length of what is told of a cell.
         classes: C.
         dropout: share of the inputs and of the hidden numbers that training does without.
     """
 
-    def __init__(self, *, inputs: int, classes: int, dropout: float = 0.2) -> None:
+    def __init__(self, *, members: int, inputs: int, classes: int, dropout: float = 0.2) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            *(nn.Dropout(dropout), nn.Linear(inputs, HIDDEN), nn.ReLU()),
-            *(nn.Dropout(dropout), nn.Linear(HIDDEN, 2 + classes)),
+        self.members = nn.ModuleList(
+            nn.Sequential(
+                *(nn.Dropout(dropout), nn.Linear(inputs, HIDDEN), nn.ReLU()),
+                *(nn.Dropout(dropout), nn.Linear(HIDDEN, 2 + classes)),
+            )
+            for _ in range(members)
         )
 
-    def forward(self, context: Tensor) -> Foretold:
-        """What the coarse scale tells of all cells of a slide, (n, inputs)."""
-        found = self.layers(context)
+    def forward(self, context: Tensor, member: int | None = None) -> Foretold:
+        """What the coarse scale tells of all cells of a slide, (n, inputs) -> what one member says of it, or all."""
+        asked = self.members if member is None else [self.members[member]]
+        found = torch.stack([layers(context) for layers in asked]).mean(0)
         return Foretold(found[:, 0], found[:, 1].log_softmax(0), found[:, 2:])
 
 

@@ -69,7 +69,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
     (folder / "config.yaml").write_text(
         "cohort: {table: cohort.csv}\nbags: {folder: bags}\nteacher: {members: 2, epochs: 3}\n"
-        "student: {components: 8, samples: 6, epochs: 2}\nreading: {features: features}\n"
+        "student: {components: 8, samples: 6, epochs: 2, members: 2}\nreading: {features: features}\n"
     )
     return folder
 
