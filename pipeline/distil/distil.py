@@ -227,6 +227,11 @@ class _Distilling:
             model.forget()
             return self.found[slide.slide_id].view
 
+        if calibrating and not val:
+            self.say(
+                "warning: intervals are calibrated on slides that the teacher may have been fitted to, and may be "
+                "somewhat narrow on others: give some slides of other patients the split val"
+            )
         if calibrating:
             views = [lambda slide=slide: unseen(slide) for slide in calibrating]
             model.calibration = calibrate(model, views, seed=seed, say=self.say)
