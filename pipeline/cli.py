@@ -215,6 +215,20 @@ def train(
 
 
 @app.command()
+def distil(
+    config: Annotated[Path, typer.Argument(help="Configuration (YAML); configs/distil.yaml has its keys.")],
+    out: Annotated[Path, typer.Option(help="Where the checkpoint and how near it is to the teacher go.")],
+    overrides: Overrides = None,
+) -> None:
+    """From attention MIL and its CLAM or TRIDENT bags, make a model that reads a few tiles and predicts the same."""
+    from pipeline import commands
+
+    summary = commands.distil(config, out=out, overrides=overrides or (), say=_say)
+    typer.echo(f"model:    {summary.model}\nfidelity: {out / 'fidelity.csv'}")
+    raise typer.Exit(1 if summary.excluded else 0)
+
+
+@app.command()
 def run(
     target: Target,
     out: Annotated[Path, typer.Option(help="Where predictions, overlays and the report go; resumes what is there.")],

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from pipeline.bench.bench import BenchSummary as BenchSummary
     from pipeline.cache import CacheSummary as CacheSummary
     from pipeline.cohort.table import Cohort as Cohort
+    from pipeline.commands import DistilSummary as DistilSummary
     from pipeline.commands import TrainSummary as TrainSummary
     from pipeline.commands import bench as bench
     from pipeline.commands import cache as cache
     from pipeline.commands import conformalize as conformalize
+    from pipeline.commands import distil as distil
     from pipeline.commands import load_model as load_model
     from pipeline.commands import open_slide as open_slide
     from pipeline.commands import predict as predict
@@ -46,10 +48,12 @@ _PLACES = {
     "pipeline.cohort.table": ("Cohort",),
     "pipeline.commands": (
         *(
+            "DistilSummary",
             "TrainSummary",
             "bench",
             "cache",
             "conformalize",
+            "distil",
             "load_model",
             "open_slide",
             "predict",
@@ -69,8 +73,8 @@ _PLACES = {
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
-    *("open_slide", "load_model", "predict", "run", "train", "conformalize", "bench", "cache", "read_cohort"),
-    *("Slide", "SlideStore", "SlidePrediction", "Cohort", "RunSummary", "TrainSummary"),
+    *("open_slide", "load_model", "predict", "run", "train", "distil", "conformalize", "bench", "cache", "read_cohort"),
+    *("Slide", "SlideStore", "SlidePrediction", "Cohort", "RunSummary", "TrainSummary", "DistilSummary"),
     *("ConformalSummary", "BenchSummary", "CacheSummary"),
     *("SlideError", "UsageError", "__version__"),
 ]

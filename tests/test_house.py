@@ -14,7 +14,7 @@ import pytest
 import yaml
 from makers import ROOT
 
-from pipeline.config import load_config
+from pipeline.config import load_config, load_distil_config
 
 # Reading before writing, the flow's order: a room may import only rooms before it, a file only files before it.
 HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
@@ -85,7 +85,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "prior": (),
         "context": (),
         "evidence": (),
-        "mil": ("pooling", "transmil", "contextual", "build"),
+        "mil": ("pooling", "transmil", "contextual", "build", "teacher", "weights", "student"),
+        "bags": ("bag",),
         "prediction": ("intervals", "predict", "attribution", "interpolation", "stopping", "conformal"),
         "overlay": ("outlines", "attention_map", "geojson", "picture", "evidence_picture", "gallery"),
     },
@@ -96,7 +97,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "shipped": (),
         "config": (
             *("section", "cohort", "view", "attention", "sampling", "encoder", "model", "training", "augmentation"),
-            *("reading", "sections", "wording", "loading"),
+            *("reading", "sections", "distil", "wording", "loading"),
         ),
         "output": ("documents", "folder", "table", "slide_folder", "attention_map", "bags", "run_record"),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
@@ -112,6 +113,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "frozen",
             "evidence_model",
             "exhaustive_model",
+            "distilled_model",
             "build",
             "look",
             "checkpoint",
@@ -136,6 +138,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "train",
             ),
         ),
+        "distil": ("bags", "teacher", "student", "fidelity", "distil"),
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "report": ("cohort_gallery", "report"),
         "run": ("interrupt", "process", "pool", "workers", "artefacts", "slide", "books", "run"),
@@ -227,7 +230,7 @@ def test_a_room_says_what_it_is_for_and_hands_out_its_names(room: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_configuration_loads_and_says_what_it_is(path: Path) -> None:
-    load_config(path)
+    (load_distil_config if path.name == "distil.yaml" else load_config)(path)
     header = path.read_text().splitlines()[0]
     assert header.startswith("#"), "a configuration begins with its purpose"
     assert isinstance(yaml.safe_load(path.read_text()), dict)
@@ -256,5 +259,5 @@ print([module for module in heavy if module in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("demo", "info", "encoders", "cache", "train", "run", "conformalize", "bench"):
+    for command in ("demo", "info", "encoders", "cache", "train", "distil", "run", "conformalize", "bench"):
         assert command in done.stdout

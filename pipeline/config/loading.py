@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
+from pipeline.config.distil import DistilConfig
 from pipeline.config.sections import Config
 from pipeline.config.wording import found, in_words, nearest
 from pipeline.errors import UsageError
@@ -23,7 +24,12 @@ _PATHS = (
     ("reading", "cache"),
     ("reading", "features"),
     ("attention", "prior"),
+    ("bags", "folder"),
+    ("bags", "patches"),
+    ("teacher", "weights"),
 )
+
+Kind = TypeVar("Kind", Config, DistilConfig)
 
 
 class _Loader(yaml.SafeLoader):
@@ -51,6 +57,24 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UsageError: unreadable file, bad YAML, unknown key (the nearest known one is named), value out of range.
     """
+    config = _load(path, overrides, Config)
+    prior = config.attention.prior
+    if prior is not None and not (prior.is_dir() or is_exported(str(prior))):
+        raise UsageError(f"attention.prior: no folder or .onnx network {prior}; correct the path or leave it out")
+    return config
+
+
+def load_distil_config(path: Path, overrides: Sequence[str] = ()) -> DistilConfig:
+    """The same of `saccade distil`."""
+    config = _load(path, overrides, DistilConfig)
+    for name in ("folder", "patches"):
+        folder = getattr(config.bags, name)
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"bags.{name}: no folder {folder}; correct the path")
+    return config
+
+
+def _load(path: Path, overrides: Sequence[str], kind: type[Kind]) -> Kind:
     try:
         data = _parse(path.read_text(encoding="utf-8-sig"), str(path))
     except OSError as exc:
@@ -59,33 +83,30 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     except UnicodeDecodeError as exc:
         raise UsageError(f"cannot read the configuration {path}: it is not UTF-8 text; save it as such") from exc
     if not isinstance(data, dict):
-        raise UsageError(f"{path}: expected sections ({', '.join(Config.model_fields)}), found {found(data)}")
+        raise UsageError(f"{path}: expected sections ({', '.join(kind.model_fields)}), found {found(data)}")
     # a section whose keys are all commented out reads as None, and means the defaults
     data = {key: {} if value is None else value for key, value in data.items()}
     _resolve_paths(data, path.absolute().parent)
-    config = _build(data, overrides, str(path))
+    config = _build(data, overrides, str(path), kind)
     if config.encoder.weights is not None and not config.encoder.weights.exists():
         raise UsageError(
             f"encoder.weights: no file or folder {config.encoder.weights}; correct the path or leave it out"
         )
-    prior = config.attention.prior
-    if prior is not None and not (prior.is_dir() or is_exported(str(prior))):
-        raise UsageError(f"attention.prior: no folder or .onnx network {prior}; correct the path or leave it out")
     return config
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:
     """A configuration (say, a checkpoint's) with `section.key=value` overrides on top; errors as in `load_config`."""
-    return _build(config.model_dump(mode="json"), overrides, "configuration")
+    return _build(config.model_dump(mode="json"), overrides, "configuration", Config)
 
 
-def _build(data: dict[str, Any], overrides: Sequence[str], source: str) -> Config:
+def _build(data: dict[str, Any], overrides: Sequence[str], source: str, kind: type[Kind]) -> Kind:
     typed: set[str] = set()
     for override in overrides:
         dotted, equals, text = override.partition("=")
         section, dot, key = dotted.strip().partition(".")
         if not (equals and dot and section and key):
-            likely = f" (for {section!r}: {nearest(section)})" if section else ""
+            likely = f" (for {section!r}: {nearest(section, kind)})" if section else ""
             raise UsageError(f"--set {override}: expected section.key=value, such as view.patch_px=256{likely}")
         one = {section: {key: _parse(text, f"--set {override}")}}
         _resolve_paths(one, Path.cwd())
@@ -94,9 +115,9 @@ def _build(data: dict[str, Any], overrides: Sequence[str], source: str) -> Confi
             data[section] = present | one[section]
         typed.add(f"{section}.{key}")
     try:
-        return Config.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as exc:
-        raise UsageError(_one_line(exc, source, typed)) from exc
+        raise UsageError(_one_line(exc, source, typed, kind)) from exc
 
 
 def _parse(text: str, source: str) -> Any:
@@ -122,9 +143,9 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> None:
             values[key] = str(base / Path(values[key]).expanduser())
 
 
-def _one_line(exc: ValidationError, source: str, typed: set[str]) -> str:
+def _one_line(exc: ValidationError, source: str, typed: set[str], kind: type[Kind]) -> str:
     errors = exc.errors()
     dotted = ".".join(str(part) for part in errors[0]["loc"])
     where = f"--set {dotted}" if dotted in typed else f"{source}: {dotted}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{where}: {in_words(errors[0])}{more}"
+    return f"{where}: {in_words(errors[0], kind)}{more}"

@@ -20,34 +20,36 @@ _LIKE = 0.6
 """How like a known key a key must be for a slip; what is less so has no nearest key."""
 
 
-def nearest(unknown: str) -> str:
+def nearest(unknown: str, known_by: type[BaseModel] = Config) -> str:
     """The known key most like this one, in whatever section it belongs, or else those that are known there."""
     section, _, key = unknown.rpartition(".")
-    if unknown in Config.model_fields:
-        return f"its keys are {', '.join(_keys((unknown,)))}"
+    if unknown in known_by.model_fields:
+        return f"its keys are {', '.join(_keys((unknown,), known_by))}"
 
     def likeness(known: str) -> float:
         of, _, name = known.rpartition(".")
         return difflib.SequenceMatcher(None, key.lower(), name.lower()).ratio() + 0.01 * (of == section)
 
-    best = max((known for known in _known_keys() if "." in known or not section), key=likeness)
-    return f"did you mean {best!r}?" if likeness(best) >= _LIKE else f"known are {', '.join(_keys((section,)))}"
+    best = max((known for known in _known_keys(known_by) if "." in known or not section), key=likeness)
+    return (
+        f"did you mean {best!r}?" if likeness(best) >= _LIKE else f"known are {', '.join(_keys((section,), known_by))}"
+    )
 
 
-def in_words(error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors."""
+def in_words(error: Mapping[str, Any], known_by: type[BaseModel] = Config) -> str:
+    """One of pydantic's errors about a configuration of this kind."""
     place, kind = error["loc"], error["type"]
     if kind == "extra_forbidden":
-        return f"unknown key; {nearest('.'.join(map(str, place)))}"
+        return f"unknown key; {nearest('.'.join(map(str, place)), known_by)}"
     if kind == "invalid_key":
-        return f"a key is text, found {found(place[-1])}; {nearest('.'.join(map(str, place)))}"
+        return f"a key is text, found {found(place[-1])}; {nearest('.'.join(map(str, place)), known_by)}"
     if kind == "value_error":
         return str(error["ctx"]["error"])
-    field = _field(place)
+    field = _field(place, known_by)
     if kind == "missing":
         return f"missing; add it: {field.description if field and field.description else 'its keys are below it'}"
     if field is None or kind == "model_type":
-        return f"expected keys below it ({', '.join(_keys(place))}), found {found(error['input'])}"
+        return f"expected keys below it ({', '.join(_keys(place, known_by))}), found {found(error['input'])}"
     told = error["msg"] if kind == "scheme" else expected(field)  # of the table of schemes as it is now
     return f"expected {told}, found {found(error['input'])}{_hint(field, error['input'])}"
 
@@ -120,8 +122,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _known_keys() -> Iterator[str]:
-    for name, field in Config.model_fields.items():
+def _known_keys(known_by: type[BaseModel]) -> Iterator[str]:
+    for name, field in known_by.model_fields.items():
         yield name
         yield from (f"{name}.{key}" for key in _section(field).model_fields)
 
@@ -132,16 +134,16 @@ def _section(field: FieldInfo) -> type[BaseModel]:
     return field.annotation
 
 
-def _keys(place: tuple[Any, ...]) -> list[str]:
-    section = Config.model_fields.get(str(place[0]))
-    return list(_section(section).model_fields if section else Config.model_fields)
+def _keys(place: tuple[Any, ...], known_by: type[BaseModel]) -> list[str]:
+    section = known_by.model_fields.get(str(place[0]))
+    return list(_section(section).model_fields if section else known_by.model_fields)
 
 
-def _field(place: tuple[Any, ...]) -> FieldInfo | None:
+def _field(place: tuple[Any, ...], known_by: type[BaseModel]) -> FieldInfo | None:
     """The field of a section, None for a section itself."""
     if len(place) != 2:
         return None
-    return _section(Config.model_fields[place[0]]).model_fields[place[1]]
+    return _section(known_by.model_fields[place[0]]).model_fields[place[1]]
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""A model by its specification: which of the three it is, with what encoder."""
+"""A model by its specification: which of the four it is, with what encoder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pipeline.model.distilled_model import DistilledModel
 from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.sampler import AttentionSampler
@@ -16,7 +17,9 @@ from stages.encoder.card import Precision
 from stages.encoder.feature_store import default_feature_folder, feature_store
 from stages.encoder.load import load_backbone
 
-OnFrozenEncoder = EvidenceModel | ExhaustiveModel
+Ensemble = EvidenceModel | ExhaustiveModel
+"""Models on a frozen encoder whose members learn from slide labels."""
+OnFrozenEncoder = Ensemble | DistilledModel
 """Models whose encoder is no part of what they learn, nor of their checkpoints."""
 
 
@@ -34,7 +37,8 @@ def build_model(spec: ModelSpec, *, encoder_weights: Path | None = None, **known
     """
     if not spec.frozen:
         return AttentionSampler(spec, encoder_weights=encoder_weights, **known)
-    kind = ExhaustiveModel if spec.exhaustive else EvidenceModel
+    kinds = {ExhaustiveModel: spec.exhaustive, DistilledModel: spec.teacher is not None, EvidenceModel: True}
+    kind = next(kind for kind, chosen in kinds.items() if chosen)
     return kind(spec, backbone=backbone_of(spec.encoder, encoder_weights, spec.precision), **known)
 
 

@@ -30,6 +30,7 @@ from stages.disk import new_file, refusal
 from stages.encoder.card import EncoderCard
 from stages.encoder.registry import is_exported
 from stages.encoder.sources import RANDOM
+from stages.mil.teacher import TeacherSizes
 from stages.prediction.intervals import Calibration
 
 FORMAT = "saccade-2"
@@ -119,6 +120,8 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
         for name in ("context", "against"):
             if name in spec:
                 spec[name] = tuple(spec[name])
+        if spec.get("teacher"):
+            spec["teacher"] = TeacherSizes(**spec["teacher"])
         told = ModelSpec(**spec)
         if encoder_weights is not None and is_exported(str(encoder_weights)):
             told, encoder_weights = replace(told, encoder=str(encoder_weights)), None  # the file is the encoder

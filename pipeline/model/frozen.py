@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,9 +13,19 @@ from torch import Tensor
 from pipeline.model.reading import UnreadError, read_together
 from pipeline.model.slide_model import ENCODER_BLOCK
 from stages.encoder.backbone import Backbone
-from stages.encoder.feature_store import FeatureKey, FeatureStore
+from stages.encoder.feature_store import FeatureKey
 from stages.encoder.feature_table import rounded
 from stages.slide.facts import SlideError
+
+
+class Store(Protocol):
+    """What knows features, or keeps them: a `FeatureStore`, or bags that somebody else wrote."""
+
+    def features(
+        self, key: FeatureKey, cells: NDArray[np.int64], encode: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Features (N, D) of cells (N,); those that it does not know by ``encode``."""
+        ...
 
 
 @torch.no_grad()
@@ -25,7 +35,7 @@ def frozen_features(
     read: Callable[[NDArray[np.int64]], Any],
     *,
     key: Callable[[str, int], FeatureKey] | None,
-    store: FeatureStore | None,
+    store: Store | None,
     device: torch.device,
 ) -> Tensor:
     """Features (M, D) of the patches of cells (M,), as the encoder gives them.

@@ -240,7 +240,8 @@ class SlideModel(nn.Module):
     def _parts(self, drawn: PlacedDraw, features: Tensor, place: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """What the patches of ``count`` cells add to the logits, with their weights and without, (count, C), and their
         shares of the variance (count,), of a draw of cells (1, N) that are at ``place`` (N,) among them."""
-        _, said, contrasts = (values[0] for values in self._weighed(drawn, features[None]))
+        contrasts = self._weighed(drawn, features[None])[2][0]
+        said = drawn.say(features[None])[0].double().mean(1)
         attention = drawn.log_attention[0].double().exp()[drawn.draw.cells[0]]
         own = attention[:, None] * said
         adds = torch.zeros(count, said.shape[1], dtype=torch.float64, device=said.device)
@@ -362,11 +363,12 @@ class SlideModel(nn.Module):
 
     @torch.no_grad()
     def _weighed(self, drawn: PlacedDraw, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, C), what each patch adds to them (B, N, C), and contrasts times attention (B, H, N)."""
+        """Logits (B, C), how they move with each patch (B, N, C), and contrasts times attention (B, H, N)."""
         assert drawn.draw.contrasts is not None, "the draw must be judged"
         attention = drawn.log_attention.double().exp().gather(1, drawn.draw.cells)
-        said = drawn.say(features).double()  # parts of a sum are told, and have to add up
-        return drawn.logits(said).mean(1), said.mean(2), drawn.draw.contrasts * attention.unsqueeze(1)
+        moved = drawn.moves(features).double()  # parts of a sum are told, and have to add up
+        logits = drawn.logits(drawn.say(features).double())
+        return logits.mean(1), moved.mean(2), drawn.draw.contrasts * attention.unsqueeze(1)
 
     def _stages(self, drawn: PlacedDraw) -> Stages | None:
         """Which patches are of one region or block; None where cells are drawn one by one."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stages.encoder.card import Precision
 from stages.encoder.feature_store import FeatureKey
+from stages.mil.teacher import TeacherSizes
 from stages.prediction.predict import Prediction
 from stages.prediction.stopping import Side
 from stages.sampling.designs import Draw
@@ -51,6 +52,7 @@ class ModelSpec:
         precision: what a frozen encoder computes in.
         block: side in cells of the squares that are drawn, all of whose tissue is read; 1: cells are drawn.
         head: what makes one slide of all its cells, where the model reads every one; None: it draws cells.
+        teacher: the sizes of the attention MIL whose own prediction is estimated; None: of no other model's.
     """
 
     classes: tuple[str, ...]
@@ -80,6 +82,7 @@ class ModelSpec:
     precision: Precision = "float32"
     block: int = 1
     head: str | None = None
+    teacher: TeacherSizes | None = None
 
     @property
     def exhaustive(self) -> bool:
@@ -134,6 +137,14 @@ class View:
     prior: NDArray[np.float64] | None = None
 
 
+class Ratio(NamedTuple):
+    """Of the patches of draws, per unit of their weights: what each adds to the logits, whose sum is the estimate's,
+    and how the estimate moves with its weight, (B, N, M, C)."""
+
+    added: Tensor
+    moved: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class AttentionMap:
     """What a model makes of a slide before it reads patches.
@@ -148,6 +159,9 @@ class AttentionMap:
         error: mean squared error of what was foretold of features: cells (N,), features (N, D) -> (); None: nothing
             is.
         shown: log attention of the cells that is told to users, where what is drawn from is not it.
+        ratio: where what a patch adds depends on the others of its draw, as in a ratio of sums: cells (B, N), features
+            (B, N, D) and weights (B, N) of draws -> for each, per unit of its weight, what it adds to the logits, and
+            how they move with its weight: `Ratio`. ``say`` is then of no use; None: the sum is linear.
         shares: -> (rows * columns, M, C), each cell's part of ``known``, the rest of which is a constant; None: all is.
     """
 
@@ -157,6 +171,27 @@ class AttentionMap:
     error: Callable[[Tensor, Tensor], Tensor] | None = None
     shown: Tensor | None = None
     shares: Callable[[], Tensor] | None = None
+    ratio: Callable[[Tensor, Tensor, Tensor], Ratio] | None = None
+
+    def added(self, cells: Tensor, features: Tensor, weights: Tensor) -> Tensor:
+        """What patches that were read add to the logits where attention is 1, (B, N, M, C), such that the logits are
+        ``known + sum_i weight_i a_i added_i``: `say`, where the sum is linear, else each one's part of this draw's.
+
+        Args:
+            cells, features, weights: (B, N), (B, N, D) and (B, N), all of a draw's.
+        """
+        return self.say(cells, features) if self.ratio is None else self._unit(cells, features, weights).added
+
+    def moved(self, cells: Tensor, features: Tensor, weights: Tensor) -> Tensor:
+        """How the logits move with a patch's weight where attention is 1, (B, N, M, C): what is left to chance about
+        them, to the first order (J.-C. Deville, "Variance estimation for complex statistics and estimators:
+        linearization and residual techniques", Survey Methodology 25, 1999)."""
+        return self.say(cells, features) if self.ratio is None else self._unit(cells, features, weights).moved
+
+    def _unit(self, cells: Tensor, features: Tensor, weights: Tensor) -> Ratio:
+        assert self.ratio is not None
+        attention = self.log_attention[cells].exp()[..., None, None]
+        return Ratio(*(part / attention.to(part) for part in self.ratio(cells, features, weights)))
 
     def drawn_by(self, prior: Tensor, share: float) -> AttentionMap:
         """The same logits, drawn from ``q = (1 - share) a + share * prior``: what a patch says is divided by ``q / a``,
@@ -205,7 +240,11 @@ class PlacedDraw:
     def say(self, features: Tensor) -> Tensor:
         """What each cell's patch adds to the members' logits where attention is 1, (B, N, M, C), from the features
         (B, N, D) of the cells, in their order."""
-        return self.map.say(self.cells, features)
+        return self.map.added(self.cells, features, self.draw.weights)
+
+    def moves(self, features: Tensor) -> Tensor:
+        """How the members' logits move with each patch's weight where attention is 1, (B, N, M, C)."""
+        return self.map.moved(self.cells, features, self.draw.weights)
 
     def logits(self, said: Tensor) -> Tensor:
         """Estimates of the members' logits, (B, M, C), from what each patch says."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.model.build import OnFrozenEncoder
+from pipeline.model.build import Ensemble
 from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.values import View
 from pipeline.train.slides import TrainingSlides
@@ -63,7 +63,7 @@ def draw_bags(patients: Sequence[str], labels: Sequence[int], members: int, *, s
 
 @torch.no_grad()
 def settle(
-    model: OnFrozenEncoder,
+    model: Ensemble,
     slides: TrainingSlides,
     labels: Sequence[int],
     patients: Sequence[str],

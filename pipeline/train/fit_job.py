@@ -14,7 +14,7 @@ from pipeline.cohort.metrics import in_words
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.errors import UsageError
-from pipeline.model.build import OnFrozenEncoder, build_model, keep_features, told_of_encoder
+from pipeline.model.build import Ensemble, build_model, keep_features, told_of_encoder
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
@@ -190,7 +190,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     model.eval()
     out_of_bag: dict[str, list[float]] = {}
     spread = None
-    if isinstance(model, OnFrozenEncoder):
+    if isinstance(model, Ensemble):
         gone = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
         within = TrainingSlides(len(labels), lambda index: looks(job.train[index]).view, lose, gone)
         within.phase = "the judging of the members"

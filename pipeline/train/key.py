@@ -64,7 +64,7 @@ def made_of(
     made: dict[str, Any] = plain(
         {
             "version": TRAINING_VERSION,
-            "spec": asdict(spec),
+            "spec": {name: value for name, value in asdict(spec).items() if name != "teacher"},  # `train` has none
             "settings": dict(settings),
             "weights": None if weights is None else _content(weights),
             "slides": slides,

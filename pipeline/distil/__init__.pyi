@@ -1,0 +1,1 @@
+from .distil import distil_cohort as distil_cohort
