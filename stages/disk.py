@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -18,6 +19,7 @@ from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 PREFIX = ".saccade-"
 """How the name of everything unfinished begins."""
@@ -158,6 +160,35 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
         return os.read(descriptor, size)
 
 
+class SpecialFileError(OSError):
+    """What stands at a path is no file: reading a pipe would wait for ever, reading a device never end."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read; as ``path.open("rb")``, but for what is no file.
+
+    Raises:
+        SpecialFileError: it is a pipe, a socket or a device.
+        OSError: as ever.
+    """
+    if (what := _special(path)) is not None:
+        raise SpecialFileError(errno.ENOTSUP, f"it is {what}, not a file", str(path))
+    return path.open("rb")
+
+
+def read_regular(path: Path) -> bytes:
+    """All of a file; raises as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def _special(path: Path) -> str | None:
+    mode = os.stat(path).st_mode
+    kinds = {stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket"}
+    kinds |= {stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}
+    return next((what for is_such, what in kinds.items() if is_such(mode)), None)
+
+
 def refusal(error: OSError, path: Path, *, writing: bool) -> str:
     """Why the system lets nobody read or write at a path, and what to do about it, in words.
 
@@ -167,6 +198,8 @@ def refusal(error: OSError, path: Path, *, writing: bool) -> str:
         writing: whether it was to be written.
     """
     code = error.errno
+    if isinstance(error, SpecialFileError):
+        return f"{error.strerror}: give a file"
     if code in FULL:
         return "the disk is full: make room on it"
     if code == errno.EROFS:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from stages.disk import refusal
+from stages.disk import read_regular, refusal
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"PAR1")  # xlsx, ods, zip; xls; gz; parquet
 
@@ -29,7 +29,7 @@ def read_rows(table: Path) -> tuple[list[str], list[tuple[int, list[str]]], str]
         UsageError: unreadable, a spreadsheet, not UTF-8, no valid CSV, empty, or a row with more cells than the header.
     """
     try:
-        content = table.read_bytes()
+        content = read_regular(table)
         if content.startswith(_WORKBOOKS):
             raise UsageError(f"{table} is a spreadsheet or an archive, not text; save the table as 'CSV UTF-8'")
         text = content.decode("utf-8-sig")

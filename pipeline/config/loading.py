@@ -14,7 +14,7 @@ from pipeline.config.distil import DistilConfig
 from pipeline.config.sections import Config
 from pipeline.config.wording import found, in_words, nearest
 from pipeline.errors import UsageError
-from stages.disk import refusal
+from stages.disk import read_regular, refusal
 from stages.encoder.registry import is_exported
 
 _PATHS = (
@@ -76,7 +76,7 @@ def load_distil_config(path: Path, overrides: Sequence[str] = ()) -> DistilConfi
 
 def _load(path: Path, overrides: Sequence[str], kind: type[Kind]) -> Kind:
     try:
-        data = _parse(path.read_text(encoding="utf-8-sig"), str(path))
+        data = _parse(read_regular(path).decode("utf-8-sig"), str(path))
     except OSError as exc:
         why = refusal(exc, path, writing=False)
         raise UsageError(f"cannot read the configuration {path}: {why}; a YAML file is expected") from exc

@@ -26,7 +26,7 @@ from pipeline.model.label_calibration import LabelCalibration, appearance_from_j
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
-from stages.disk import new_file, refusal
+from stages.disk import new_file, open_regular, refusal
 from stages.encoder.card import EncoderCard
 from stages.encoder.registry import is_exported
 from stages.encoder.sources import RANDOM
@@ -107,7 +107,7 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
     chosen = find_device(device)
     path = find_model(path)
     try:
-        path.open("rb").close()  # whose errors say why
+        open_regular(path).close()  # whose errors say why
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.disk import new_file
+from stages.disk import SpecialFileError, new_file, read_regular
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -24,8 +24,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file, or None where there is no file, or one that is cut off, damaged or not an object."""
     try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        value = json.loads(read_regular(path))
+    except (FileNotFoundError, NotADirectoryError, SpecialFileError, ValueError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.disk import refusal
+from stages.disk import open_regular, refusal
 from stages.geometry import Mpp
 
 
@@ -113,7 +113,7 @@ def _datasets(path: Path) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
     import h5py
 
     try:
-        path.open("rb").close()  # whose errors say why
+        open_regular(path).close()  # whose errors say why
     except FileNotFoundError as exc:
         raise BagError(f"there is no bag {path}: write it, or correct the folder of the bags") from exc
     except OSError as exc:

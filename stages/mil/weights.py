@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from stages.disk import refusal
+from stages.disk import open_regular, refusal
 from stages.mil.teacher import AttentionTeacher, TeacherSizes
 
 _TANH = r"(attention_a|attention_v|attn_v|attention_tanh)(\.0|\.linear)?"
@@ -118,7 +118,7 @@ def _bias(target: Tensor, value: Tensor | None) -> None:
 def _state(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by their names, without the wrappings that trainers put around them."""
     try:
-        path.open("rb").close()  # whose errors say why
+        open_regular(path).close()  # whose errors say why
         if path.suffix == ".safetensors":
             found: Any = safetensors.torch.load_file(path)
         else:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.disk import read_regular
 from stages.slide.channels import Channel, describe_channel
 from stages.slide.facts import SlideError
 from stages.slide.units import micrometres
@@ -82,7 +83,7 @@ def read_attributes(folder: Path) -> dict[str, Any]:
         raise SlideError("one array of an image: name the folder that holds all its levels")
     for name in METADATA:
         try:
-            found = json.loads((folder / name).read_bytes())
+            found = json.loads(read_regular(folder / name))
             attributes = dict(found.get("attributes") or {} if name == "zarr.json" else found)
             return {**attributes, **attributes.get("ome", {})}
         except FileNotFoundError:
@@ -111,7 +112,7 @@ def _is_array(folder: Path) -> bool:
     if os.path.exists(folder / ".zarray"):
         return True
     try:
-        return bool(json.loads((folder / "zarr.json").read_bytes())["node_type"] == "array")
+        return bool(json.loads(read_regular(folder / "zarr.json"))["node_type"] == "array")
     except (OSError, ValueError, TypeError, KeyError):
         return False
 

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.disk import new_file
+from stages.disk import new_file, read_regular
 from stages.geometry import Box, Mpp, Raster
 from stages.pyramid.jpeg_metadata import jpeg_metadata, read_jpeg_metadata
 from stages.pyramid.layout import LevelLayout, array_metadata, ome_metadata
@@ -99,7 +99,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def has_record(folder: Path) -> bool:
     """Whether `write_record` made this folder a pyramid, of whatever format; it may be damaged since."""
     try:
-        return "format" in json.loads((folder / "zarr.json").read_bytes())["attributes"]["saccade"]
+        return "format" in json.loads(read_regular(folder / "zarr.json"))["attributes"]["saccade"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -111,7 +111,7 @@ def read_record(folder: Path) -> Record:
         SlideError: the record makes no sense, or the metadata or a shard is not as it was written.
     """
     try:
-        ours = json.loads((folder / "zarr.json").read_bytes())["attributes"]["saccade"]
+        ours = json.loads(read_regular(folder / "zarr.json"))["attributes"]["saccade"]
         if ours["format"] != FORMAT:
             raise SlideError(f"this pyramid has format {ours['format']}, this version reads {FORMAT}: {REMEDY}")
         record = _parsed(folder, ours)
@@ -119,7 +119,7 @@ def read_record(folder: Path) -> Record:
         raise SlideError(f"this pyramid's metadata is damaged ({exc!r}): {REMEDY}") from exc
     for layout in record.layouts:
         try:
-            found = json.loads((layout.folder / "zarr.json").read_bytes())
+            found = json.loads(read_regular(layout.folder / "zarr.json"))
         except (OSError, ValueError) as exc:
             raise SlideError(f"this pyramid's level {layout.folder.name} cannot be opened ({exc}): {REMEDY}") from exc
         if found != array_metadata(layout, record.facts.background):

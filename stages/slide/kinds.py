@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tifffile
 
+from stages.disk import SpecialFileError, open_regular
 from stages.slide.facts import SlideError
 from stages.slide.tiff import MAX_PAGES
 
@@ -48,7 +49,7 @@ def first_bytes(path: Path) -> bytes:
         SlideError: there is no such file, it is a folder, or it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(1024)
     except FileNotFoundError as exc:
         raise SlideError("no such file: check the path, or the cohort table's folder") from exc
@@ -58,6 +59,8 @@ def first_bytes(path: Path) -> bytes:
         if os.path.isdir(path):  # what Windows says of any folder
             raise SlideError(_FOLDER) from exc
         raise SlideError("no permission to read it: have its owner allow it (chmod a+r)") from exc
+    except SpecialFileError as exc:
+        raise SlideError(str(exc.strerror)) from exc
     except OSError as exc:
         raise SlideError(f"cannot be read: {exc.strerror}") from exc
 

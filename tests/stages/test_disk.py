@@ -21,13 +21,16 @@ from makers import ROOT, PowerCut, names
 from stages.disk import (
     PREFIX,
     ForeignFolderError,
+    SpecialFileError,
     flush_tree,
     is_temporary,
     new_file,
     new_folder,
+    open_regular,
     open_to_read,
     put_in_place,
     read_at,
+    read_regular,
     resumable_folder,
 )
 
@@ -381,3 +384,13 @@ def test_nobody_else_renames_flushes_or_reads_at_places() -> None:
     )
     found = {path.relative_to(ROOT).as_posix() for path in sources if pattern.search(path.read_text(encoding="utf-8"))}
     assert found == {"stages/disk.py"}
+
+
+@pytest.mark.parametrize("read", [open_regular, read_regular])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    place = tmp_path / "x"
+    os.mkfifo(place)
+    with pytest.raises(SpecialFileError, match="it is a named pipe, not a file"):
+        read(place)
+    with pytest.raises(SpecialFileError, match="it is a device, not a file"):
+        read(Path("/dev/zero"))

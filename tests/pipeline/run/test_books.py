@@ -1,0 +1,147 @@
+"""The table of a run is there while it works, is true whenever it ends, and keeps what earlier runs put into it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from makers import ROOT, saccade
+
+from pipeline.cohort.table import find_target
+from pipeline.errors import UsageError
+from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.run import books
+from pipeline.run.run import run_cohort
+from pipeline.run.slide import RunSettings, process_slide, run_digest
+from stages.disk import PREFIX
+from stages.lease import lease
+
+
+def table(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return {row["slide_id"]: row for row in csv.DictReader(file)}
+
+
+def run(target: Path, out: Path, model: Path, **settings: Any) -> books.RunSummary:
+    return run_cohort(find_target(target), out, RunSettings(model=model, **settings))
+
+
+def test_runs_of_other_slides_add_to_the_table(slides_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """With other settings they stand apart: results that were made otherwise are not in one table."""
+    out = tmp_path / "out"
+    run(slides_folder / "plain.tif", out, checkpoint)
+    first = table(out)["plain"]
+    summary = run(slides_folder / "even.tif", out, checkpoint)
+    assert (summary.total, summary.kept, summary.others) == (1, 1, 0)
+    assert list(table(out)) == ["even", "plain"]
+    assert table(out)["plain"] == first
+    assert "plain" in (out / "report.html").read_text()
+    summary = run(slides_folder / "odd.tif", out, checkpoint, seed=7)
+    assert (summary.kept, summary.others) == (0, 2)
+    assert list(table(out)) == ["odd"]
+    assert (out / "slides" / "plain" / "prediction.json").exists()
+
+
+def test_the_table_is_true_whenever_a_run_is_killed(slides_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Outright, after its first slide: what is done is in the table, and what is not is said to wait."""
+    out = tmp_path / "out"
+    script = f"""
+import os, signal, sys
+sys.path[:0] = [{str(ROOT)!r}]
+from pathlib import Path
+from pipeline.cohort.table import find_target
+from pipeline.run import books
+from pipeline.run.run import run_cohort
+from pipeline.run.slide import RunSettings
+books.OFTEN = books.SHARE = 1e-9
+books.SHARE = 1e9
+def end(done, total, line):
+    os.kill(os.getpid(), signal.SIGKILL)
+run_cohort(find_target(Path(sys.argv[1])), Path(sys.argv[2]), RunSettings(model=Path(sys.argv[3])), progress=end)
+"""
+    command = [sys.executable, "-c", script, slides_folder, out, checkpoint]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [row["status"] for row in table(out).values()] == ["ok", "waiting", "waiting"]
+    assert (out / "report.html").exists()
+    summary = run(slides_folder, out, checkpoint)
+    assert (summary.ok, summary.failed) == (3, 0)
+    assert [row["status"] for row in table(out).values()] == ["ok"] * 3
+    assert not [name for name in os.listdir(out) if name.startswith(PREFIX)], "what the killed one left is gone"
+
+
+def test_another_run_with_other_settings_is_refused_while_one_works(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(slides_folder / "plain.tif", out, checkpoint)
+    with (
+        lease(out / f"{PREFIX}run-{'0' * 16}", shared=True),
+        pytest.raises(UsageError, match=r"another run works into .*: wait for its end, or choose another --out"),
+    ):
+        run(slides_folder / "plain.tif", out, checkpoint)
+    assert run(slides_folder / "plain.tif", out, checkpoint).reused == 1
+
+
+def test_two_runs_of_one_kind_share_the_work(slides_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Each slide is predicted by one of them, and both tables have all."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "pipeline.cli", "run", slides_folder, "--model", checkpoint, "--out", out]
+    both = [
+        subprocess.Popen([*map(str, command), "--workers", "0"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    lines = [process.communicate(timeout=200)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], lines
+    told = [line for text in lines for line in text.splitlines() if line.startswith("[")]
+    assert sum("(done earlier)" in line for line in told) == 3
+    assert len(told) == 6
+    assert {row["status"] for row in table(out).values()} == {"ok"}
+
+
+def test_a_slide_that_another_process_writes_is_told_to_be_busy(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(slides_folder / "plain.tif", out, checkpoint)
+    (slide,) = find_target(slides_folder / "plain.tif").slides
+    settings = RunSettings(model=checkpoint)
+    name = hashlib.sha256(slide.slide_id.encode()).hexdigest()[:16]
+    with lease(out / "slides" / f"{PREFIX}slide-{name}"):
+        assert process_slide(slide, out, settings, model_digest(checkpoint), False)["status"] == "busy"
+
+
+def test_the_command_names_a_pipe_and_does_not_wait_for_it(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "stuck.tif")
+    slides = [tmp_path / "stuck.tif", *slides_folder.iterdir()]
+    (tmp_path / "cohort.csv").write_text("\n".join(["slide", *map(str, slides)]))
+    done = saccade("run", tmp_path / "cohort.csv", "--model", checkpoint, "--out", tmp_path / "out")
+    assert done.returncode == 1, done.stderr
+    found = table(tmp_path / "out")
+    assert {name for name, row in found.items() if row["status"] == "ok"} == {"even", "odd", "plain"}
+    assert found["stuck"]["error"] == "it is a named pipe, not a file"
+
+
+def test_what_tells_runs_apart(checkpoint: Path) -> None:
+    model = load_model(checkpoint)
+    plain = RunSettings(model=checkpoint)
+    digest = run_digest(plain, model, "a")
+    others = [
+        run_digest(plain, model, "b"),
+        run_digest(RunSettings(model=checkpoint, samples=32), model, "a"),
+        run_digest(RunSettings(model=checkpoint, seed=1), model, "a"),
+        run_digest(RunSettings(model=checkpoint, tolerance=0.1), model, "a"),
+        run_digest(RunSettings(model=checkpoint, decide=0.5), model, "a"),
+        run_digest(RunSettings(model=checkpoint, mpp=0.25), model, "a"),
+    ]
+    assert len({digest, *others}) == 7
+    assert run_digest(RunSettings(model=Path("elsewhere"), device="cuda"), model, "a") == digest
