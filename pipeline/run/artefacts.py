@@ -53,7 +53,7 @@ def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list
         contributions=_by_class(found),
     )
     write_json(folder / "overlay.geojson", outlines)
-    return _write_evidence(folder, slide_id, found)
+    return write_evidence(folder, slide_id, found)
 
 
 def _told_classes(found: SlidePrediction) -> list[int]:
@@ -83,7 +83,7 @@ def evidence_of(found: SlidePrediction) -> dict[str, Any]:
     }
 
 
-def _write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
+def write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
     """Write the map, the picture and the gallery of what speaks for and against the class that is told: the second of
     two, else the predicted one; and say which patches the gallery shows."""
     said, classes, shape = found.attribution, found.spec.classes, found.attention.shape
