@@ -4,7 +4,7 @@
     python benchmarks/encoders.py --small  # kaiko's ViT-S/16: half a minute
 
 The network has its release's exact layout and random weights, which are written as a file and loaded as a user's would
-be: how long it takes does not depend on what the weights are. Needs saccade-wsi[timm] and 10 GB of memory.
+be: how long it takes does not depend on what the weights are. Needs the extra `timm` and 10 GB of memory.
 """
 
 from __future__ import annotations

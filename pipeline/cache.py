@@ -14,6 +14,7 @@ from pipeline.output.folder import prepare_output
 from pipeline.run.interrupt import finishing
 from pipeline.run.process import alive, telling
 from pipeline.run.workers import each, suited
+from stages.amounts import size
 from stages.html import table
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
@@ -166,7 +167,7 @@ def _verify(slide: CohortSlide, out: Path, settings: CacheSettings) -> str:
     pyramid, original = open_pyramid(target).facts, open_pyramid(slide.path).facts
     if pyramid.fingerprint != original.fingerprint:
         raise SlideError(f"{target} was made of other content than {slide.path} has: run `saccade cache` again")
-    return f"{target}: every chunk is as it was written, {pyramid.file_bytes / 1e6:.1f} MB"
+    return f"{target}: every chunk is as it was written, {size(pyramid.file_bytes)}"
 
 
 def _each(
@@ -232,7 +233,7 @@ class _Clock:
         passed = time.monotonic() - self._started
         if 0 < done < total:
             left = round(passed * (total - done) / done)
-            rate = f"{written / 1e6 / passed:.0f} MB/s, " if written else ""
+            rate = f"{size(written / passed)}/s, " if written else ""
             alive(f"{self._slide_id}: {done / total:.0%}, {rate}{left // 60}:{left % 60:02d} left")
 
     def summary(self) -> str:
@@ -240,4 +241,4 @@ class _Clock:
         if not self._written:
             return ""
         seconds = time.monotonic() - self._started
-        return f", {self._written / 1e6:.1f} MB in {seconds:.1f} s ({self._written / 1e6 / seconds:.0f} MB/s)"
+        return f", {size(self._written)} in {seconds:.1f} s ({size(self._written / seconds)}/s)"

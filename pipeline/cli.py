@@ -36,6 +36,7 @@ from pipeline.options import (
     several,
     whole,
 )
+from stages.amounts import counted
 from stages.sampling.schemes import choices, in_words
 
 QUIET_SECONDS = 30
@@ -317,12 +318,15 @@ def run(
             command=sys.argv,
         )
     typer.echo(
-        f"{summary.ok} of {summary.total} slides predicted ({summary.reused} already done), {summary.failed} failed"
+        f"{summary.ok} of {counted(summary.total, 'slide')} predicted ({summary.reused} already done), "
+        f"{summary.failed} failed"
     )
     if summary.not_counted:
         told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
         typer.echo(f"labelled slides that the metrics do not count: {told}")
-    typer.echo(f"intervals:   {summary.intervals}")
+    typer.echo(
+        f"intervals:   {summary.intervals}: where reading all the tissue would put it, not how often it is right"
+    )
     if summary.refer is not None:
         from pipeline.refer.measure import run_in_lines
 
@@ -376,7 +380,8 @@ def conformalize(
         say=_say,
     )
     typer.echo(
-        f"calibrated on {summary.slides} slides of {summary.patients} patients, {len(summary.excluded)} left out"
+        f"calibrated on {counted(summary.slides, 'slide')} of {counted(summary.patients, 'patient')}, "
+        f"{len(summary.excluded)} left out"
     )
     typer.echo(f"model: {summary.model}")
     raise typer.Exit(1 if summary.excluded else 0)

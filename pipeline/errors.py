@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stages.disk import refusal
+from stages.install import from_folder
 
 COMPUTING = ("torch", "torchmetrics", "lightning")
 """What all that computes with a model needs; the rest does without."""
@@ -30,7 +31,7 @@ def computing() -> Iterator[None]:
     except ModuleNotFoundError as exc:
         if exc.name not in COMPUTING:
             raise
-        raise UsageError(f"this computes with {exc.name}: pip install saccade-wsi brings it") from exc
+        raise UsageError(f"this computes with {exc.name}; it comes with Saccade: {from_folder()}") from exc
 
 
 def stopped(exc: OSError) -> str:

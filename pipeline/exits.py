@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
 import typer
 
 from pipeline.errors import COMPUTING, UsageError, stopped
-from pipeline.version import DISTRIBUTION
+from stages.install import from_folder
 
 INTERRUPTED = 130
 
@@ -43,6 +42,8 @@ def _typed(error: Any) -> str:
     words = re.sub(r"^Value error, ", "", str(words).strip()).rstrip(".")
     if parameter is not None:
         name = max(parameter.opts, key=len) if parameter.opts else parameter.name
+        if not name.startswith("-"):
+            name = parameter.metavar or name  # as the help calls it
         missing = type(error).__name__ == "MissingParameter"
         words = f"{name if name.startswith('-') else name.upper()}: {'missing' if missing else words}"
     elif words:
@@ -62,16 +63,11 @@ def _package(error: ImportError) -> str:
     if not isinstance(error, ModuleNotFoundError):
         return f"{name} cannot be imported ({reason}): install it again, pip install --force-reinstall {_project(name)}"
     if name in COMPUTING:
-        return f"this computes with {name}: pip install {DISTRIBUTION} brings it"
+        return f"this computes with {name}; it comes with Saccade: {from_folder()}"
     return f"this needs {name}, which is not installed: pip install {_project(name)}"
 
 
 def _project(module: str) -> str:
-    """What a module is installed by."""
+    """What pip calls a module's package."""
     names = {"PIL": "pillow", "yaml": "pyyaml", "skimage": "scikit-image", "openslide": "openslide-python"}
-    try:
-        ours = {re.split(r"[^\w.-]", line)[0] for line in requires(DISTRIBUTION) or ()}
-    except PackageNotFoundError:
-        ours = set()
-    name = names.get(module, module.replace("_", "-"))
-    return DISTRIBUTION if name in ours else name
+    return names.get(module, module.replace("_", "-"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
+from stages.amounts import size
 from stages.geometry import Box, Mpp
 from stages.pyramid.open import ZarrSlide, open_pyramid
 from stages.slide.facts import SlideError
@@ -85,7 +86,7 @@ def render_text(facts: dict[str, Any]) -> str:
     x, y, width, height = facts["bounds"]
     lines = [
         facts["path"],
-        f"  vendor      {facts['vendor']}, {facts['file_bytes'] / 1e6:.1f} MB",
+        f"  vendor      {facts['vendor']}, {size(facts['file_bytes'])}",
         f"  resolution  {resolution}"
         + (f", objective {facts['objective_power']}x" if facts["objective_power"] else ""),
         f"  bounds      {width} x {height} px at ({x}, {y})"
@@ -97,7 +98,7 @@ def render_text(facts: dict[str, Any]) -> str:
         lines.append(
             f"  level {index:<5} {level['width']} x {level['height']} px"
             + (f", {Mpp(*level['mpp'])} µm/px" if level["mpp"] else "")
-            + f", {Mpp(*level['downsample'])}x, tiles {level['tile'][0]} x {level['tile'][1]} ({how})"
+            + f", downsample {Mpp(*level['downsample'])}, tiles {level['tile'][0]} x {level['tile'][1]} ({how})"
         )
     lines.append(f"  also in it  {', '.join(facts['associated']) or 'no label, macro or thumbnail image'}")
     lines += [f"  warning     {warning}" for warning in facts["warnings"]]

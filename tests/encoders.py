@@ -48,7 +48,7 @@ def lite0_file() -> Path:
 
 def shell_file() -> Path:
     """A network that was trained on H&E, as ONNX, or a visible skip."""
-    needs("onnxruntime", "saccade-wsi[onnx]")
+    needs("onnxruntime", "-e .[onnx]")
     try:
         path = Path(str(distribution("lavlab-shell").locate_file("shell/weights/model_v1.onnx")))
     except PackageNotFoundError:
@@ -68,7 +68,7 @@ def write_onnx(
 ) -> Path:
     """A network whose outputs are its input as it is, its mean over some axes, or over squares of ``stride`` pixels."""
     onnx = needs("onnx", "onnx")
-    needs("onnxruntime", "saccade-wsi[onnx]")
+    needs("onnxruntime", "-e .[onnx]")
     helper, element = onnx.helper, getattr(onnx.TensorProto, kind)
     nodes, parts = [helper.make_node("Cast", ["x"], ["f"], to=onnx.TensorProto.FLOAT)], []
     for name in outputs:
@@ -111,7 +111,7 @@ def swiglu() -> dict[str, Any]:
 @cache
 def timm_release(name: str, depth: int | None = 1) -> nn.Module:
     """A release of timm's layout, made by its authors' own arguments; fewer blocks, but as wide."""
-    timm = needs("timm", "saccade-wsi[timm]")
+    timm = needs("timm", "-e .[timm]")
     fewer = {} if depth is None else {"depth": depth}
     made: dict[str, tuple[str, dict[str, Any]]] = {
         "uni": ("vit_large_patch16_224", {"init_values": 1e-5, "dynamic_img_size": True}),

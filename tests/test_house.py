@@ -20,11 +20,13 @@ from pipeline.config import load_config, load_distil_config
 HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "stages": {
         "geometry": (),
+        "amounts": (),
         "disk": (),
         "lease": (),
         "file_cache": (),
         "html": (),
         "torchvision": (),
+        "install": (),
         "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks"),
         "slide": (
             *(

@@ -23,6 +23,7 @@ from pipeline.output.folder import BENCH, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.table import write_table
 from pipeline.predict import check_budget
+from stages.amounts import counted
 from stages.disk import new_file
 from stages.html import table
 from stages.sampling.schemes import SCHEMES
@@ -63,7 +64,10 @@ class BenchSummary:
     @property
     def lines(self) -> list[str]:
         """All of it as lines of text."""
-        told = [f"{self.slides} slides, {self.rows[0]['cells']:.0f} patches each in the mean", *in_words(self.rows)]
+        told = [
+            f"{counted(self.slides, 'slide')}, {self.rows[0]['cells']:.0f} patches each in the mean",
+            *in_words(self.rows),
+        ]
         if self.left_out:
             told.append("left out: " + ", ".join(f"{count} {why}" for why, count in self.left_out.items()))
         return [*told, *self.notes, self.words]
@@ -198,7 +202,9 @@ def _finish(
         gpu = "on a GPU, whose share it does not tell" if model.device.type != "cpu" else "this machine tells none"
         notes.append(f"no energy (Wh): {gpu}; CPU seconds stand for it")
     metered = sum("spent" in record for record in records)
-    notes.append(f"seconds: of reading and encoding afresh, one slide after the other, measured on {metered} slides")
+    notes.append(
+        f"seconds: of reading and encoding afresh, one slide after the other, measured on {counted(metered, 'slide')}"
+    )
     summary = BenchSummary(recommended.samples, recommended.words, rows, len(records), failed, dict(left_out), notes)
     write_table(out / "bench.csv", rows)
     write_run(
@@ -218,7 +224,7 @@ def _finish(
             "rows": rows,
         },
     )
-    title = f"{cohort.source.name}: {len(records)} slides, {cells:.0f} patches each in the mean"
+    title = f"{cohort.source.name}: {counted(len(records), 'slide')}, {cells:.0f} patches each in the mean"
     fine = (
         "Bands: of |p - p*| 95 % over patients; of AUROC 90 % of the draws, which is what reading leaves open; grey: "
         "95 % over patients, of reading everything. MB: with the thumbnail and all that is read coarsely."

@@ -15,6 +15,7 @@ from pipeline.cohort.files import PYRAMID_SUFFIX, SLIDE_SUFFIXES, find_slides, f
 from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
 from pipeline.cohort.spelling import is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
+from stages.amounts import counted
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers", ".parquet", ".csv.gz", ".csv.zip")
@@ -81,7 +82,7 @@ class Cohort:
         sites = Counter(patient for patient, _ in sorted({(s.patient, s.site) for s in self.slides if s.site}))
         if max(sites.values(), default=0) > 1:
             told += f"; patient {sites.most_common(1)[0][0]!r} is at more than one site"
-        return f"{self.source}: {len(self.slides)} slides of {patients} patients{told}"
+        return f"{self.source}: {counted(len(self.slides), 'slide')} of {counted(patients, 'patient')}{told}"
 
 
 def find_target(target: Path, *, label: str = "label", root: Path | None = None) -> Cohort:

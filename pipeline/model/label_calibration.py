@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from stages.amounts import counted
 from stages.appearance import VERSION, CohortAppearance, Distribution
 from stages.prediction.conformal import Conformal, conformalize
 
@@ -38,7 +39,7 @@ class LabelCalibration:
         """How many patients of each class there are, and from where."""
         of = ", ".join(f"{self.conformal.patients_of(i)} {name}" for i, name in enumerate(classes))
         slides, patients = len(self.conformal.labels), self.conformal.patients_of()
-        return f"{slides} slides of {patients} patients ({of}), {self.source}"
+        return f"{counted(slides, 'slide')} of {counted(patients, 'patient')} ({of}), {self.source}"
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; scores to six digits."""

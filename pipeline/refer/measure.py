@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.cohort.metrics import NO_SITE, share_interval
 from pipeline.refer.label_set import BETWEEN, REFER, percent
+from stages.amounts import counted
 
 
 def coverage(
@@ -100,14 +101,17 @@ def run_in_lines(told: dict[str, Any]) -> list[str]:
     if told.get("found"):
         lines += in_lines(told["found"])
     if told["not_counted"]:
-        lines.append(f"label sets: not counted, since calls were calibrated on them: {told['not_counted']} slides")
+        lines.append(
+            f"label sets: not counted, since calls were calibrated on them: {counted(told['not_counted'], 'slide')}"
+        )
     if told["too_sure"]:
         lines.append(
             f"{told['too_sure']} slides are the model's own, or of its calibration: nothing is stated of them."
         )
     if told["unlike"]:
+        looks = f"{counted(told['unlike'], 'slide')} look{'s' if told['unlike'] == 1 else ''}"
         lines.append(
-            f"warning: {told['unlike']} slides look unlike those that calls were calibrated on: the stated error is "
-            "not known to hold for them"
+            f"warning: {looks} unlike those that calls were calibrated on: the stated error is not known to hold for "
+            f"{'it' if told['unlike'] == 1 else 'them'}"
         )
     return lines

@@ -26,6 +26,7 @@ from pipeline.refer.measure import coverage
 from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
 from pipeline.run.slide import RunSettings, referral_of, told_of
+from stages.amounts import counted
 from stages.disk import new_file
 from stages.html import table
 from stages.prediction.intervals import stated
@@ -74,7 +75,9 @@ class RunSummary:
 
     def _repr_html_(self) -> str:
         rows = [(row["slide_id"], in_words(row)) for row in self.rows]
-        counts = f"{self.ok} of {self.total} slides predicted ({self.reused} already done), {self.failed} failed"
+        counts = (
+            f"{self.ok} of {counted(self.total, 'slide')} predicted ({self.reused} already done), {self.failed} failed"
+        )
         if self.quality is not None and self.quality.warning:
             counts += f"; warning: {self.quality.warning}"
         return table(rows, header=("slide", "prediction"), caption=counts)

@@ -31,6 +31,7 @@ from pipeline.train.looks import Looks
 from pipeline.train.slides import TrainingSlides
 from pipeline.train.spec import encoder_of, fit_settings, prior_of
 from pipeline.train.verdict import Losses
+from stages.amounts import counted
 from stages.appearance import FEWEST, cohort_appearance
 
 Say = Callable[[str], None]
@@ -239,7 +240,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     begun.unlink(missing_ok=True)
     begun.with_suffix(".csv").unlink(missing_ok=True)
     count = sum(slide.slide_id not in looks.excluded for slide in job.train)
-    say(f"fitted on {count} slides in {done['seconds']:.0f} s: {job.model}")
+    say(f"fitted on {counted(count, 'slide')} in {done['seconds']:.0f} s: {job.model}")
     return Fitted(model, out_of_bag, losses)
 
 

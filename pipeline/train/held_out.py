@@ -13,6 +13,7 @@ from pipeline.errors import reason_of
 from pipeline.model.look import Look
 from pipeline.model.slide_model import SlideModel
 from pipeline.train.looks import Looks
+from stages.amounts import counted
 from stages.slide.facts import SlideError
 
 OUT_OF_BAG = "out-of-bag"
@@ -63,7 +64,7 @@ def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[s
     lines = [f"{part}: {in_words(dict(metrics))}"]
     unlike = [row["slide_id"] for row in members if (row.get("out_of_distribution") or 0) > 1]
     if unlike:
-        lines.append(f"warning: {part}: {len(unlike)} of its slides look unlike those trained on: {', '.join(unlike)}")
+        lines.append(f"warning: {part}: {counted(len(unlike), 'slide')} unlike those trained on: {', '.join(unlike)}")
     return lines + [f"{part}, site {site}: {in_words(one)}" for site, one in metrics.get("sites", {}).items()]
 
 

@@ -12,6 +12,7 @@ from pipeline.cohort.table import CohortSlide
 from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.look import Look, look
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
+from stages.amounts import counted
 from stages.appearance import Appearance
 from stages.prior import Prior
 from stages.pyramid.chunk_cache import ChunkCache
@@ -90,7 +91,7 @@ class Looks:
             except SlideError as exc:
                 self.leave_out(slide, str(exc), at=f"[{number}/{len(slides)}] ")
         left_out = len(self.excluded)
-        self._say(f"looked at {len(slides)} slides: {len(slides) - left_out} usable, {left_out} left out")
+        self._say(f"looked at {counted(len(slides), 'slide')}: {len(slides) - left_out} usable, {left_out} left out")
 
     def leave_out(self, slide: CohortSlide, reason: str, *, at: str = "") -> None:
         """Do without a slide from now on, and say why."""

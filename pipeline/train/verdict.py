@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.model.quality import CHANCE, USEFUL, Learned, Quality
+from stages.amounts import counted
 
 PARTS = ("val", "cross-validation", "test", "out-of-bag")
 """What a verdict is taken from: the first of these that has patients enough to tell, else the first that there is."""
@@ -123,7 +124,8 @@ def closing(
 ) -> list[str]:
     """The last words of a training: what was fitted to what, how good it is, whether it has learned, what to try."""
     lines = [
-        f"model: {model}: {', '.join(classes)}, fitted to {slides} slides of {patients} patients on {encoder}",
+        f"model: {model}: {', '.join(classes)}, fitted to {counted(slides, 'slide')} of {counted(patients, 'patient')} "
+        f"on {encoder}",
         quality.in_words(),
     ]
     if quality.warning is None:

@@ -16,6 +16,7 @@ from stages.encoder.backbone import Backbone
 from stages.encoder.card import EncoderCard, Readout
 from stages.encoder.registry import IMAGENET, Colour
 from stages.encoder.weights import WeightsError
+from stages.install import from_folder
 
 CARD = ".json"
 """After the program's own name: the file beside it that says what the program does not."""
@@ -255,10 +256,10 @@ def _session(path: Path) -> Any:
         import onnxruntime
     except Exception as exc:  # whatever a broken package raises
         missing = isinstance(exc, ModuleNotFoundError)
-        remedy = "install it with: pip install" if missing else "install it again: pip install --force-reinstall"
+        remedy = from_folder("onnx") if missing else "pip install --force-reinstall onnxruntime"
         raise ImportError(
-            f"{path} needs onnxruntime, which cannot be imported ({' '.join(str(exc).split())}); "
-            f"{remedy} 'saccade-wsi[onnx]'"
+            f"{path} needs onnxruntime, which cannot be imported ({' '.join(str(exc).split())}); install it"
+            f"{'' if missing else ' again'}: {remedy}"
         ) from exc
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised, too

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stages.encoder.patch_encoder import PatchEncoder
+from stages.install import from_folder
 from stages.torchvision import admit_torchvision
 
 
@@ -22,10 +23,10 @@ def import_timm(wanted: str) -> Any:
         import timm
     except Exception as exc:  # whatever a broken package raises
         missing = isinstance(exc, ModuleNotFoundError)
-        remedy = "install it with: pip install" if missing else "install it again: pip install --force-reinstall"
+        remedy = from_folder("timm") if missing else "pip install --force-reinstall timm"
         raise ImportError(
-            f"{wanted} needs timm, which cannot be imported ({' '.join(str(exc).split())}); {remedy} "
-            "'saccade-wsi[timm]'"
+            f"{wanted} needs timm, which cannot be imported ({' '.join(str(exc).split())}); install it"
+            f"{'' if missing else ' again'}: {remedy}"
         ) from exc
     return timm
 

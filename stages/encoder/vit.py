@@ -113,7 +113,7 @@ def build_vit(
             )
     except RuntimeError as exc:  # of versions before 1.0.22
         raise ImportError(
-            f"timm {timm.__version__} cannot make a network without weights: pip install --upgrade 'saccade-wsi[timm]'"
+            f"timm {timm.__version__} cannot make a network without weights: pip install --upgrade timm"
         ) from exc
     tensors = resampled(dict(state), grid=px // shapes.patch, layout=layout)
     vit.load_state_dict(fitted(tensors, vit), assign=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.amounts import size
 from stages.geometry import Box
 from stages.html import image, table
 from stages.slide.facts import SlideFacts
@@ -43,12 +44,12 @@ def card(facts: SlideFacts, read: Read) -> str:
     except Exception as exc:  # showing a value must never fail, and the facts are still true
         shown, rows = "", [("no thumbnail", " ".join(str(exc).split()))]
     true, full = facts.mpp, facts.levels[0]
-    size = f"{full.width} x {full.height} px"
+    pixels = f"{full.width} x {full.height} px"
     if true:
-        size += f", {full.width * true.x / 1000:.2f} x {full.height * true.y / 1000:.2f} mm"
+        pixels += f", {full.width * true.x / 1000:.2f} x {full.height * true.y / 1000:.2f} mm"
     rows = [
-        ("format", f"{facts.vendor}, {facts.file_bytes / 1e6:.1f} MB"),
-        ("size", size),
+        ("format", f"{facts.vendor}, {size(facts.file_bytes)}"),
+        ("size", pixels),
         ("resolution", f"{true.x:.4g} x {true.y:.4g} µm/px ({facts.mpp_source})" if true else facts.mpp_problem),
         ("levels", ", ".join(f"{level.width} x {level.height}" for level in facts.levels)),
         *rows,

@@ -75,7 +75,10 @@ def test_info_tells_of_a_slide(slides_folder: Path) -> None:
 def test_a_command_that_computes_says_what_it_needs(slides_folder: Path, tmp_path: Path) -> None:
     done = command("run", slides_folder, "--model", tmp_path / "m.safetensors", "--out", tmp_path / "out")
     assert done.returncode == 2
-    assert "computes with torch: pip install saccade-wsi brings it" in done.stderr.splitlines()[-1]
+    assert (
+        "computes with torch; it comes with Saccade: in Saccade's folder, pip install -e ."
+        in done.stderr.splitlines()[-1]
+    )
 
 
 @pytest.mark.parametrize("profile", ["native", "portable"])
@@ -103,4 +106,6 @@ except saccade.UsageError as exc:
     print(exc)
 """
     done = without_torch(code, tmp_path, slides_folder / "plain.tif")
-    assert done.stdout == "this computes with torch: pip install saccade-wsi brings it\n", done.stderr
+    assert done.stdout == "this computes with torch; it comes with Saccade: in Saccade's folder, pip install -e .\n", (
+        done.stderr
+    )

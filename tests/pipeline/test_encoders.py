@@ -54,7 +54,7 @@ def test_all_of_one_is_told_with_how_to_get_it(tmp_path: Path) -> None:
     words = render(found)
     there = find_spec("timm") is not None
     for part in (
-        f"needs       timm, which is {'' if there else 'not '}here: pip install 'saccade-wsi[timm]'",
+        f"needs       timm, which is {'' if there else 'not '}here: in Saccade's folder, pip install -e '.[timm]'",
         "CC-BY-NC-ND-4.0, gated",
         "1024 values, the class token",
         "224 px, or other multiples of 16 px",

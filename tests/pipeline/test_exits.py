@@ -31,7 +31,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     ("args", "line"),
     [
         ("run . --out o", "--model: missing; see saccade run --help"),
-        ("run --out o --model m", "TARGET: missing; see saccade run --help"),
+        ("run --out o --model m", "SLIDES: missing; see saccade run --help"),
         ("info a.svs b.svs", "got unexpected extra argument"),
         ("run . --out", "option '--out' requires an argument"),
         ("frob", "no such command 'frob'; there are demo, info, encoders, cache, train, run; see saccade --help"),
@@ -91,11 +91,15 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (OSError(errno.EMFILE, "Too many open files", "a.svs"), 1, "stopped at a.svs: too many files are open: raise"),
         (OSError(errno.EIO, "Input/output error", "a.svs"), 1, "stopped at a.svs: Input/output error; what was"),
         (MemoryError(), 1, "there is not enough memory: work with fewer"),
-        (ModuleNotFoundError("No module named 'torch'", name="torch"), 2, "computes with torch: pip install saccade"),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            2,
+            "computes with torch; it comes with Saccade: in Saccade's folder, pip install -e .",
+        ),
         (
             ModuleNotFoundError("No module named 'pydicom'", name="pydicom.tag"),
             2,
-            "needs pydicom, which is not installed",
+            "needs pydicom, which is not installed: pip install pydicom",
         ),
         (
             ModuleNotFoundError("Couldn't locate it. Try `pip install openslide-bin`"),

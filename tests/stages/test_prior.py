@@ -162,7 +162,7 @@ def test_a_place_is_a_folder_a_map_or_a_network(tmp_path: Path) -> None:
 
 
 def test_its_digest_is_of_all_that_it_depends_on(tmp_path: Path) -> None:
-    needs("onnxruntime", "saccade-wsi[onnx]")
+    needs("onnxruntime", "-e .[onnx]")
     prior = Prior(network(tmp_path / "net.onnx", said=DARKNESS), channel=0)
     digests = [p.digest() for p in (prior, prior, replace(prior, channel=1), replace(prior, mpp=2.0))]
     network(tmp_path / "net.onnx", said={**DARKNESS, "mpp": [2]})

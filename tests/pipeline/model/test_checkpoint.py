@@ -130,7 +130,7 @@ def test_a_checkpoint_whose_encoder_needs_timm_says_so(tmp_path: Path, monkeypat
     model.spec = replace(SPEC, encoder="timm:resnet18")
     save_model(model, tmp_path / "model.safetensors")
     with pytest.raises(
-        UsageError, match=r"model\.safetensors: 'timm:resnet18' needs timm.*pip install 'saccade-wsi\[timm\]'$"
+        UsageError, match=r"model\.safetensors: 'timm:resnet18' needs timm.*pip install -e '\.\[timm\]'$"
     ):
         load_model(tmp_path / "model.safetensors")
 

@@ -132,7 +132,7 @@ def test_what_is_no_encoder_of_pictures_is_refused(
 
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
-    needs("onnxruntime", "saccade-wsi[onnx]")
+    needs("onnxruntime", "-e .[onnx]")
     (tmp_path / "net.onnx").write_bytes(b"junk" * 50)
     with pytest.raises(WeightsError, match=r"net.onnx cannot be run as ONNX"):
         load_backbone(str(tmp_path / "net.onnx"))
@@ -141,7 +141,7 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
 def test_onnxruntime_missing_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net.onnx").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ImportError, match=r"needs onnxruntime.*pip install 'saccade-wsi\[onnx\]'"):
+    with pytest.raises(ImportError, match=r"needs onnxruntime.*pip install -e '\.\[onnx\]'"):
         load_backbone(str(tmp_path / "net.onnx"))
 
 

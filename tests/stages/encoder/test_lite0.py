@@ -63,7 +63,7 @@ def test_every_way_to_its_weights_is_the_same(tmp_path: Path, network: Lite0) ->
 
 
 def test_it_is_timms_network(network: Lite0) -> None:
-    timm = needs("timm", "saccade-wsi[timm]")
+    timm = needs("timm", "-e .[timm]")
     other = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     other.load_state_dict(network.state_dict())
     pixels = normalised(patches(2, 96), MEAN, STD)

@@ -184,7 +184,7 @@ def test_where_sources_disagree_the_models_own_configuration_decides(tmp_path: P
 
 def test_what_the_shapes_say_counts_and_is_said(tmp_path: Path) -> None:
     """A network with patches of 14 px under a name that is known with 16."""
-    timm = encoders.needs("timm", "saccade-wsi[timm]")
+    timm = encoders.needs("timm", "-e .[timm]")
     network = encoders.random(
         lambda: timm.create_model("vit_small_patch14_dinov2", num_classes=0, depth=1, img_size=224)
     )
@@ -229,7 +229,7 @@ def test_weights_of_another_network_are_refused(
 
 def test_each_colour_alone_is_a_picture_of_its_own(tmp_path: Path) -> None:
     """GenBio-PathFM: a network of one channel, the class tokens of red, green and blue one after the other."""
-    timm = encoders.needs("timm", "saccade-wsi[timm]")
+    timm = encoders.needs("timm", "-e .[timm]")
     options = {**encoders.GIANT, "patch_size": 16, "depth": 1, "in_chans": 1, "reg_tokens": 4}
     network = encoders.random(
         lambda: timm.create_model("vit_giant_patch14_224", num_classes=0, **options, **encoders.swiglu())

@@ -23,7 +23,7 @@ HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 @pytest.fixture(scope="module")
 def timm() -> Any:
-    return encoders.needs("timm", "saccade-wsi[timm]")
+    return encoders.needs("timm", "-e .[timm]")
 
 
 def alike(found: Tensor, expected: Tensor) -> None:

@@ -20,7 +20,7 @@ def patches(count: int, size: int) -> torch.Tensor:
 
 def test_timm_missing_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match=r"'timm:resnet18' needs timm.*pip install 'saccade-wsi\[timm\]'"):
+    with pytest.raises(ImportError, match=r"'timm:resnet18' needs timm.*pip install -e '\.\[timm\]'"):
         build_encoder("timm:resnet18", dim=16)
 
 
@@ -43,7 +43,7 @@ MODELS = [("resnet18", 64, IMAGENET), ("vit_tiny_patch16_224", 224, HALVES)]
 def _timm() -> None:
     """Timm can be imported, whether or not its torchvision fits torch."""
     if find_spec("timm") is None:
-        pytest.skip("timm is not installed: pip install saccade-wsi[timm]")
+        pytest.skip("timm is not installed: pip install -e .[timm]")
 
 
 @pytest.mark.usefixtures("_timm")
