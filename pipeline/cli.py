@@ -15,10 +15,18 @@ import typer
 
 from pipeline.errors import UsageError
 from pipeline.exits import INTERRUPTED, ending
+from pipeline.help import HelpByTopic
 from pipeline.options import (
+    MACHINE,
+    REST,
     ByClass,
     DecideOption,
+    Device,
+    EncoderWeights,
+    Features,
+    Label,
     LimitOption,
+    Model,
     MppOption,
     OneMoreBudget,
     Overrides,
@@ -27,6 +35,7 @@ from pipeline.options import (
     RiskOption,
     Samples,
     Seed,
+    Split,
     StatedError,
     StrictOption,
     Target,
@@ -89,25 +98,31 @@ def root(
     """Whole-slide histopathology by attention sampling: look where it matters, predict with a stated confidence."""
 
 
-@app.command()
+@app.command(cls=HelpByTopic)
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("saccade-demo"),
     seed: Seed = 0,
 ) -> None:
-    """The whole thing on a small cohort that it makes from real stained tissue; takes a few minutes."""
+    """Make slides, train and predict, in a few minutes.
+
+    The cohort is made from real stained tissue.
+    """
     from pipeline.demo.demo import run_demo
 
     run_demo(out, seed=seed, say=_say)
 
 
-@app.command()
+@app.command(cls=HelpByTopic)
 def info(
-    slide: Annotated[Path, typer.Argument(help="A slide file or a cached pyramid.")],
+    slide: Annotated[Path, typer.Argument(metavar="SLIDE", help="A slide file or a cached pyramid.")],
     mpp: MppOption = None,
     strict: StrictOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What a slide is: vendor, levels, resolution, tiles, bounds, warnings."""
+    """What a slide is, and what is wrong with it.
+
+    Vendor, levels, resolution, tiles, bounds, warnings.
+    """
     from pipeline.info import describe, render_text
 
     facts = describe(slide, mpp=mpp, strict=strict)
@@ -119,10 +134,11 @@ def info(
         typer.echo(render_text(facts))
 
 
-@app.command()
+@app.command(cls=HelpByTopic)
 def encoders(
     name: Annotated[
-        str | None, typer.Argument(help="One of them, timm:MODEL, or an .onnx or .pt2 file; without: the list.")
+        str | None,
+        typer.Argument(metavar="NAME", help="One of them, timm:MODEL, or an .onnx or .pt2 file; without: the list."),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Check this file, or folder as the hub gives it, as the encoder's weights.")
@@ -131,7 +147,10 @@ def encoders(
     trust: Annotated[bool, typer.Option("--trust", help="Run a .pt2 file, which may hold any code.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Which pretrained encoders there are, how to get one, and whether a local file of weights is what it should be."""
+    """Which pretrained encoders there are.
+
+    And how to get one, and whether a local file of weights is what it should be.
+    """
     from pipeline.encoders import check, described, listed, render, table
 
     if name is None:
@@ -148,7 +167,7 @@ def encoders(
         typer.echo(table(found) if name is None else render(found))
 
 
-@app.command()
+@app.command(cls=HelpByTopic)
 def cache(
     target: Target,
     out: Annotated[Path, typer.Option(help="Folder for the pyramids, one <slide_id>.ome.zarr each.")],
@@ -172,7 +191,10 @@ def cache(
     workers: Workers = None,
     limit: LimitOption = None,
 ) -> None:
-    """Tile and cache slides as chunked OME-Zarr pyramids that every other command reads in their place."""
+    """Copy slides into OME-Zarr pyramids.
+
+    Every other command reads them in the place of the slides.
+    """
     from pipeline import commands
 
     cohort = commands.read_cohort(target)  # before anything heavy, so that wrong usage is answered at once
@@ -192,9 +214,11 @@ def cache(
     raise typer.Exit(1 if summary.failed else 0)
 
 
-@app.command()
+@app.command(cls=HelpByTopic)
 def train(
-    config: Annotated[Path, typer.Argument(help="Configuration (YAML); configs/default.yaml explains every field.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="Configuration (YAML); configs/default.yaml explains every field.")
+    ],
     out: Annotated[Path, typer.Option(help="Where the checkpoint, splits and metrics go; resumes what is there.")],
     overrides: Overrides = None,
     compare: Annotated[
@@ -206,7 +230,10 @@ def train(
     ] = False,
     strict: StrictOption = False,
 ) -> None:
-    """Train on a cohort of slides with slide-level labels; cross-validate; write the checkpoint and metrics."""
+    """Train a model on slides with one label each.
+
+    Cross-validates where the table has no splits; writes the checkpoint and metrics.
+    """
     from pipeline import commands
 
     chosen = [*(overrides or ()), *(["training.compare=true"] if compare else [])]
@@ -215,13 +242,18 @@ def train(
     raise typer.Exit(1 if summary.excluded else 0)
 
 
-@app.command()
+@app.command(cls=HelpByTopic)
 def distil(
-    config: Annotated[Path, typer.Argument(help="Configuration (YAML); configs/distil.yaml has its keys.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="Configuration (YAML); configs/distil.yaml has its keys.")
+    ],
     out: Annotated[Path, typer.Option(help="Where the checkpoint and how near it is to the teacher go.")],
     overrides: Overrides = None,
 ) -> None:
-    """From attention MIL and its CLAM or TRIDENT bags, make a model that reads a few tiles and predicts the same."""
+    """Train a model to predict as attention MIL does.
+
+    From CLAM or TRIDENT bags; it reads a few tiles of a slide.
+    """
     from pipeline import commands
 
     summary = commands.distil(config, out=out, overrides=overrides or (), say=_say)
@@ -229,58 +261,51 @@ def distil(
     raise typer.Exit(1 if summary.excluded else 0)
 
 
-@app.command()
+@app.command(cls=HelpByTopic)
 def run(
     target: Target,
-    out: Annotated[Path, typer.Option(help="Where predictions, overlays and the report go; resumes what is there.")],
-    model: Annotated[Path, typer.Option(help="What `saccade train` wrote: model.safetensors, or its folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions, overlays and the report.")],
+    model: Annotated[Path, typer.Option(help="What `saccade train` wrote, or its folder.")],
+    mpp: MppOption = None,
+    strict: StrictOption = False,
     samples: Samples = None,
     tolerance: Tolerance = None,
     decide: DecideOption = None,
     risk: RiskOption = None,
     positive: PositiveOption = None,
+    refer: Refer = False,
+    error: StatedError = None,
+    by_class: ByClass = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    limit: LimitOption = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler.", rich_help_panel=MACHINE)] = None,
     scheme: Annotated[
-        Scheme | None, typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.")
+        Scheme | None,
+        typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.", rich_help_panel=REST),
     ] = None,
-    mpp: MppOption = None,
-    strict: StrictOption = False,
     seed: Seed = 0,
     prior: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of maps <slide>.npy, .png or .tif of where to look, or an .onnx segmentation network that "
-            "makes them of the thumbnail; half of each draw goes by them. The estimate stays unbiased whatever they "
-            "show."
+            help="Where to look: a folder of maps <slide>.npy, .png or .tif, or an .onnx network.",
+            rich_help_panel=REST,
         ),
     ] = None,
     prior_mpp: Annotated[
         float | None,
-        typer.Option(help="µm/px of the thumbnail that such a network is given; default: the model's own."),
+        typer.Option(help="µm/px that such a network is given; default: the model's.", rich_help_panel=REST),
     ] = None,
     prior_channel: Annotated[
-        int | None, typer.Option(help="Its channel that shows where to look, from 0; default: its only one.")
+        int | None, typer.Option(help="Its channel, from 0; default: its only one.", rich_help_panel=REST)
     ] = None,
-    refer: Refer = False,
-    error: StatedError = None,
-    by_class: ByClass = False,
-    device: Annotated[
-        str, typer.Option(help="auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.")
-    ] = "auto",
-    workers: Workers = None,
-    limit: LimitOption = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler to use instead.")] = None,
-    encoder_weights: Annotated[
-        Path | None,
-        typer.Option(help="Weights of the model's frozen encoder; default: those that its name stands for."),
-    ] = None,
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that keeps what a frozen encoder makes of patches; default: the user's cache folder."
-        ),
-    ] = None,
+    encoder_weights: EncoderWeights = None,
+    features: Features = None,
 ) -> None:
-    """Predict every slide of TARGET, with intervals and attention overlays; a rerun does only what is missing."""
+    """Predict slides, with intervals and a report.
+
+    Of every slide an attention overlay, too; a rerun does only what is missing.
+    """
     from pipeline import commands
 
     if not refer and (error is not None or by_class):
@@ -338,37 +363,31 @@ def run(
     raise typer.Exit(1 if summary.failed else 0)
 
 
-@app.command()
+@app.command(cls=HelpByTopic)
 def conformalize(
-    model: Annotated[Path, typer.Argument(help="What `saccade train` wrote: model.safetensors, or its folder.")],
+    model: Model,
     target: Annotated[
         Path, typer.Argument(metavar="TABLE", help="Cohort table (CSV) of labelled slides of other patients.")
     ],
     out: Annotated[Path, typer.Option(help="Where the calibrated model goes: a .safetensors file, or its folder.")],
-    split: Annotated[str | None, typer.Option(help="Only slides of this split of the table: val or test.")] = None,
+    label: Label = "label",
+    split: Split = None,
     samples: OneMoreBudget = None,
     strict: StrictOption = False,
+    device: Device = "auto",
     seed: Seed = 0,
-    device: Annotated[
-        str, typer.Option(help="auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.")
-    ] = "auto",
-    encoder_weights: Annotated[
-        Path | None,
-        typer.Option(help="Weights of the model's frozen encoder; default: those that its name stands for."),
-    ] = None,
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that keeps what a frozen encoder makes of patches; default: the user's cache folder."
-        ),
-    ] = None,
+    encoder_weights: EncoderWeights = None,
+    features: Features = None,
 ) -> None:
-    """Calibrate a model on labelled slides of patients that it was not trained on, for `saccade run --refer`."""
+    """Calibrate a model for `saccade run --refer`.
+
+    On labelled slides of patients that it was not trained on.
+    """
     from pipeline import commands
 
     summary = commands.conformalize(
         model,
-        commands.read_cohort(target),
+        commands.read_cohort(target, label=label),
         out=out,
         split=split,
         samples=samples,
@@ -387,9 +406,9 @@ def conformalize(
     raise typer.Exit(1 if summary.excluded else 0)
 
 
-@app.command()
+@app.command(cls=HelpByTopic)
 def bench(
-    model: Annotated[Path, typer.Argument(help="What `saccade train` wrote: model.safetensors, or its folder.")],
+    model: Model,
     target: Annotated[Path, typer.Argument(metavar="TABLE", help="A cohort table (CSV) with labels.")],
     out: Annotated[Path, typer.Option(help="Where the table and the picture go; resumes what is there.")],
     samples: Annotated[
@@ -397,7 +416,7 @@ def bench(
         typer.Option(
             help="Patches a slide to try, such as 8,16,32; default: powers of two from 4 to 512, and the model's own.",
             parser=several(whole(1, 1_000_000), such_as="8,16,32"),
-            metavar="INTEGERS",
+            metavar="<int,...>",
         ),
     ] = None,
     tolerances: Annotated[
@@ -406,37 +425,31 @@ def bench(
             "--tolerance",
             help="Tolerances of `saccade run` to try; default: 0.1,0.05,0.02.",
             parser=several(number(1e-6, 1, such_as="0.02"), such_as="0.05,0.02"),
-            metavar="NUMBERS",
+            metavar="<float,...>",
         ),
     ] = None,
     draws: Annotated[
-        int, typer.Option(help="Of each slide and number of patches.", parser=whole(1, 1000), metavar="INTEGER")
+        int, typer.Option(help="Of each slide and number of patches.", parser=whole(1, 1000), metavar="<int>")
     ] = 20,
     slides: Annotated[
         int | None,
         typer.Option(
             help="At most so many slides, of every class alike; default: all.",
             parser=whole(1, 1_000_000),
-            metavar="INTEGER",
+            metavar="<int>",
         ),
     ] = None,
-    label: Annotated[str, typer.Option(help="The table's column of labels.")] = "label",
+    label: Label = "label",
+    split: Split = None,
+    device: Device = "auto",
     seed: Seed = 0,
-    device: Annotated[
-        str, typer.Option(help="auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.")
-    ] = "auto",
-    encoder_weights: Annotated[
-        Path | None,
-        typer.Option(help="Weights of the model's frozen encoder; default: those that its name stands for."),
-    ] = None,
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that keeps what a frozen encoder makes of patches; default: the user's cache folder."
-        ),
-    ] = None,
+    encoder_weights: EncoderWeights = None,
+    features: Features = None,
 ) -> None:
-    """How many patches a cohort needs: reads its unseen slides whole once, then compares ways to read less of them."""
+    """Find how many patches slides need, and their cost.
+
+    Reads unseen slides whole once, then compares ways to read less of them.
+    """
     from pipeline import commands
 
     cohort = commands.read_cohort(target, label=label)
@@ -448,6 +461,7 @@ def bench(
             samples=samples,
             draws=draws,
             slides=slides,
+            split=split,
             **({} if tolerances is None else {"tolerances": tolerances}),
             seed=seed,
             device=device,

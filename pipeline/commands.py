@@ -399,6 +399,7 @@ def conformalize(
     target: Cohort | AnyPath,
     *,
     out: AnyPath,
+    label: str = "label",
     split: str | None = None,
     samples: int | None = None,
     strict: bool = False,
@@ -417,6 +418,7 @@ def conformalize(
         model: the checkpoint's path, or its folder's.
         target: a cohort table with labels, by its path; or what `read_cohort` gave.
         out: the new checkpoint (`.safetensors`), or a folder for it.
+        label: the table's column of labels.
         split: only slides of this part of the table, such as "val".
         samples: a number of patches that runs will ask for, beside those that are calibrated anyway.
         strict: leave out slides whose objective or TIFF tags contradict their resolution, instead of a warning.
@@ -441,7 +443,7 @@ def conformalize(
         True
     """
     _check_reading(samples, None, None, None, None)
-    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
+    cohort = read_cohort(target, label=label) if isinstance(target, str | PathLike) else target
     from pipeline.conformalize import conformalize_model
 
     return conformalize_model(
@@ -470,6 +472,7 @@ def bench(
     slides: int | None = None,
     tolerances: Sequence[float] = (0.1, 0.05, 0.02),
     label: str = "label",
+    split: str | None = None,
     seed: int = 0,
     device: str = "auto",
     encoder_weights: AnyPath | None = None,
@@ -493,6 +496,7 @@ def bench(
         slides: at most so many, chosen at random, of every class alike; default: all.
         tolerances: those of `predict` to try.
         label: the table's column of labels.
+        split: only slides of this split of the table, such as "val"; default: those of test, or of no split.
         seed: of the draws, and of the choice of slides.
         device: see `load_model`.
         encoder_weights: see `load_model`.
@@ -520,6 +524,7 @@ def bench(
         samples=samples,
         draws=draws,
         slides=slides,
+        split=split,
         tolerances=tolerances,
         seed=seed,
         device=device,

@@ -136,11 +136,7 @@ def _target(out: Path, model: SlideModel, path: Path) -> Path:
 
 
 def _chosen(cohort: Cohort, classes: Sequence[str], path: Path, split: str | None, say: Say) -> tuple[CohortSlide, ...]:
-    parts = {slide.split for slide in cohort.slides if slide.split is not None}
-    if split is not None and split not in parts:
-        told = f"only {', '.join(sorted(parts))}" if parts else "no split column"
-        raise UsageError(f"{cohort.source} has no slides of split {split}, found {told}")
-    slides = [slide for slide in cohort.slides if split is None or slide.split == split]
+    slides = cohort.slides if split is None else cohort.of_split(split)
     labelled = tuple(slide for slide in slides if slide.label is not None)
     if not labelled:
         raise UsageError(

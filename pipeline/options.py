@@ -12,6 +12,9 @@ import typer
 from pipeline.commands import MOST_WORKERS
 from stages.prediction.stopping import RISK
 
+READING, CALLING, MACHINE, REST = "How much is read", "Calls and referrals", "Machine", "Seldom needed"
+"""Topics of the help, in order."""
+
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     """A function from what was typed to a whole number within these bounds."""
@@ -79,59 +82,70 @@ def _between(low: float, high: float | None) -> str:
     return f"of at least {low:g}" if high is None else f"from {low:.10g} to {high:.10g}"
 
 
-def _number(help: str, parser: Callable[[str], float], *names: str) -> typer.models.OptionInfo:
-    metavar = "INTEGER" if "whole" in parser.__qualname__ else "NUMBER"
-    option: typer.models.OptionInfo = typer.Option(*names, help=help, parser=parser, metavar=metavar)
+def _number(
+    help: str, parser: Callable[[str], float], *names: str, topic: str | None = None
+) -> typer.models.OptionInfo:
+    metavar = "<int>" if "whole" in parser.__qualname__ else "<float>"
+    option: typer.models.OptionInfo = typer.Option(
+        *names, help=help, parser=parser, metavar=metavar, rich_help_panel=topic
+    )
     return option
 
 
-Target = Annotated[Path, typer.Argument(help="A slide, a directory (searched for slides) or a cohort table (CSV).")]
+Target = Annotated[Path, typer.Argument(metavar="SLIDES", help="A slide, a folder of slides or a cohort table (CSV).")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override one configuration value, e.g. --set sampling.samples=64. Repeatable."),
+    typer.Option(
+        "--set",
+        help="Override one configuration value, e.g. --set sampling.samples=64. Repeatable.",
+        metavar="<key=value>",
+    ),
 ]
 MppOption = Annotated[
     float | None,
-    _number("True µm per level-0 pixel, in place of what the files say.", number(1e-3, such_as="0.25"), "--mpp"),
+    _number("True µm per level-0 pixel, in place of the file's.", number(1e-3, such_as="0.25"), "--mpp"),
 ]
 StrictOption = Annotated[
     bool,
-    typer.Option(
-        "--strict", help="Refuse slides whose objective or TIFF tags contradict their resolution; else a warning."
-    ),
+    typer.Option("--strict", help="Refuse slides whose resolution the file contradicts, instead of a warning."),
 ]
 Samples = Annotated[
     int | None,
     _number(
-        "Patches to read per slide (with --tolerance or --decide: at most); default: the model's.", whole(1, 1_000_000)
+        "Patches to read of a slide (at most, with --tolerance or --decide); default: the model's.",
+        whole(1, 1_000_000),
+        topic=READING,
     ),
 ]
 Tolerance = Annotated[
     float | None,
     _number(
-        "Read on until every interval is within this of its probability, e.g. 0.02.", number(1e-6, 1, such_as="0.02")
+        "Read on until every interval is within this of its probability, e.g. 0.02.",
+        number(1e-6, 1, such_as="0.02"),
+        topic=READING,
     ),
 ]
 DecideOption = Annotated[
     float | None,
     _number(
-        "Read on only until it is settled whether the positive class's probability, had every patch been read, lies "
-        "above or below this; a slide where --samples end first is undecided.",
+        "Read on only until it is settled on which side of this the positive class's probability lies, e.g. 0.5.",
         inside(0, 1, such_as="0.5"),
         "--decide",
+        topic=READING,
     ),
 ]
 RiskOption = Annotated[
     float | None,
     _number(
-        f"With --decide: how often a slide may be decided for the wrong side; default: {RISK:g}.",
+        f"With --decide: how often it may be the wrong side; default: {RISK:g}.",
         inside(0, 0.5, such_as="0.01"),
         "--risk",
+        topic=READING,
     ),
 ]
 PositiveOption = Annotated[
     str | None,
-    typer.Option("--positive", help="With --decide: the class; default: of two classes the second."),
+    typer.Option("--positive", help="With --decide: the class; default: of two the second.", rich_help_panel=READING),
 ]
 OneMoreBudget = Annotated[
     int | None,
@@ -141,35 +155,60 @@ Refer = Annotated[
     bool,
     typer.Option(
         "--refer",
-        help="Call each slide's class, or refer it: sets that miss the label as seldom as --error says, by a "
-        "model that `saccade conformalize` or a training with a val part has calibrated.",
+        help="Call each slide's class, or refer it; the model must be calibrated (`saccade conformalize`, or a "
+        "training with split val).",
+        rich_help_panel=CALLING,
     ),
 ]
 StatedError = Annotated[
     float | None,
     _number(
-        "With --refer, the share of slides whose set may miss the label; default: 0.1.",
+        "With --refer: the share of slides whose set may miss the label; default: 0.1.",
         number(1e-6, 1 - 1e-6, such_as="0.1"),
         "--error",
+        topic=CALLING,
     ),
 ]
 ByClass = Annotated[
-    bool, typer.Option("--by-class", help="With --refer, state the error of the slides of each class, not of all.")
+    bool,
+    typer.Option(
+        "--by-class", help="With --refer: state the error of each class, not of all.", rich_help_panel=CALLING
+    ),
 ]
-Seed = Annotated[int, _number("Seed of all that is random: the same seed, the same results.", whole(0, 2**32 - 1))]
+Seed = Annotated[int, _number("The same seed, the same results.", whole(0, 2**32 - 1), topic=REST)]
 Workers = Annotated[
     int | None,
     _number(
-        "Worker processes; 0 works in this one; default: as many as there are cores and memory for.",
+        "Worker processes; 0 works in this one; default: as many as fit the machine.",
         whole(0, MOST_WORKERS),
+        topic=MACHINE,
     ),
 ]
 LimitOption = Annotated[
     float | None,
     _number(
-        "Seconds that one slide may take before it is ended and fails; default: 20 times what is typical of the "
-        "others, 10 minutes at least.",
+        "Seconds after which a slide fails; default: 20 times the typical, 10 minutes at least.",
         number(0.1, such_as="600"),
         "--limit",
+        topic=MACHINE,
     ),
 ]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="What `saccade train` wrote: model.safetensors, or its folder.")
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.", rich_help_panel=MACHINE
+    ),
+]
+EncoderWeights = Annotated[
+    Path | None,
+    typer.Option(help="Of the model's frozen encoder; default: what its name stands for.", rich_help_panel=REST),
+]
+Features = Annotated[
+    Path | None,
+    typer.Option(help="Where encoded patches are kept; default: the user's cache folder.", rich_help_panel=REST),
+]
+Label = Annotated[str, typer.Option("--label", help="The table's column of labels.")]
+Split = Annotated[str | None, typer.Option("--split", help="Only slides of this split of the table: val or test.")]

@@ -151,6 +151,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "conformalize": (),
         "commands": (),
         "exits": (),
+        "help": (),
         "options": (),
         "cli": (),
     },

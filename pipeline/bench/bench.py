@@ -48,8 +48,8 @@ class BenchSummary:
         rows: of bench.csv, by column.
         slides: how many were compared.
         failed: why others could not be, by their names.
-        left_out: how many are not compared, by why: the model was trained on them, or the table says that they are to
-            train ("train") or to choose with ("val").
+        left_out: how many are not compared, by why: the model was trained on them, or their split is another
+            ("train", "val").
         notes: what is not in the table, and why.
     """
 
@@ -90,6 +90,7 @@ def bench_cohort(
     samples: Sequence[int] | None = None,
     draws: int = 20,
     slides: int | None = None,
+    split: str | None = None,
     tolerances: Sequence[float] = TOLERANCES,
     seed: int = 0,
     device: str = "auto",
@@ -107,6 +108,7 @@ def bench_cohort(
         samples: patches a slide to try; default: powers of two, and the model's own number.
         draws: of each slide, way and setting.
         slides: at most so many, chosen at random, of every class alike; default: all.
+        split: only slides of this split of the table; default: those of test, or of no split.
         tolerances: see `SlideModel.sample`.
         seed: of the draws, and of the choice of slides.
         device, encoder_weights, features: as `saccade.run`'s.
@@ -125,8 +127,11 @@ def bench_cohort(
             f"the cohort has the label {unknown[0]!r}, but {path} was trained for {', '.join(model.spec.classes)}: "
             "use the model of this task, or a table without a label column to compare without AUROC"
         )
-    unseen = [slide for slide in cohort.slides if slide.split in (None, "test")]
-    left_out = _count(str(slide.split) for slide in cohort.slides if slide.split not in (None, "test"))
+    if split is None:
+        unseen = [slide for slide in cohort.slides if slide.split in (None, "test")]
+    else:
+        unseen = list(cohort.of_split(split))
+    left_out = _count(slide.split or "of no split" for slide in cohort.slides if slide not in unseen)
     if not unseen:
         raise UsageError(f"{cohort.source}: every slide is to train or to choose with; a bench needs slides of neither")
     if slides is not None:

@@ -72,6 +72,19 @@ class Cohort:
         order = sorted(labels, key=lambda label: (int(label) if by_number else 0, label))
         return tuple(sorted(order, key=lambda label: label == self.positive))
 
+    def of_split(self, split: str) -> tuple[CohortSlide, ...]:
+        """The slides of this split.
+
+        Raises:
+            UsageError: there are none.
+        """
+        found = tuple(slide for slide in self.slides if slide.split == split)
+        if not found:
+            parts = sorted({slide.split for slide in self.slides if slide.split is not None})
+            told = f"only {', '.join(parts)}" if parts else "no split column"
+            raise UsageError(f"{self.source} has no slides of split {split}, found {told}")
+        return found
+
     @property
     def reading(self) -> str:
         """What was taken from where, for a person."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pipeline.config.distil import DistilConfig
 from pipeline.config.sections import Config
-from pipeline.config.wording import found, in_words, nearest
+from pipeline.config.wording import foremost, found, in_words, nearest
 from pipeline.errors import UsageError
 from stages.disk import read_regular, refusal
 from stages.encoder.registry import is_exported
@@ -144,7 +144,7 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> None:
 
 
 def _one_line(exc: ValidationError, source: str, typed: set[str], kind: type[Kind]) -> str:
-    errors = exc.errors()
+    errors = foremost(exc.errors(), kind)
     dotted = ".".join(str(part) for part in errors[0]["loc"])
     where = f"--set {dotted}" if dotted in typed else f"{source}: {dotted}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

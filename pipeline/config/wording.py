@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 from types import UnionType
@@ -22,25 +22,43 @@ _LIKE = 0.6
 
 def nearest(unknown: str, known_by: type[BaseModel] = Config) -> str:
     """The known key most like this one, in whatever section it belongs, or else those that are known there."""
-    section, _, key = unknown.rpartition(".")
     if unknown in known_by.model_fields:
         return f"its keys are {', '.join(_keys((unknown,), known_by))}"
+    meant = _meant(unknown, known_by)
+    section = unknown.rpartition(".")[0]
+    return f"did you mean {meant!r}?" if meant else f"known are {', '.join(_keys((section,), known_by))}"
+
+
+def _meant(unknown: str, known_by: type[BaseModel]) -> str | None:
+    """The known key that this one is a slip of."""
+    section, _, key = unknown.rpartition(".")
 
     def likeness(known: str) -> float:
         of, _, name = known.rpartition(".")
-        return difflib.SequenceMatcher(None, key.lower(), name.lower()).ratio() + 0.01 * (of == section)
+        likes = difflib.SequenceMatcher(None, key.lower(), name.lower()).ratio() + 0.01 * (of == section)
+        return likes + 0.005 * (key[:1].lower() == name[:1])  # 'lable' is as like to 'table' as to 'label'
 
     best = max((known for known in _known_keys(known_by) if "." in known or not section), key=likeness)
-    return (
-        f"did you mean {best!r}?" if likeness(best) >= _LIKE else f"known are {', '.join(_keys((section,), known_by))}"
-    )
+    return best if likeness(best) >= _LIKE else None
+
+
+def foremost(errors: Sequence[Mapping[str, Any]], known_by: type[BaseModel] = Config) -> list[Mapping[str, Any]]:
+    """Pydantic's errors, unknown keys first, without those keys that are missing because another is misspelt."""
+    unknown = [error for error in errors if error["type"] == "extra_forbidden"]
+    meant = {_meant(_dotted(error), known_by) for error in unknown}
+    others = [error for error in errors if error["type"] != "extra_forbidden"]
+    return [*unknown, *(error for error in others if error["type"] != "missing" or _dotted(error) not in meant)]
+
+
+def _dotted(error: Mapping[str, Any]) -> str:
+    return ".".join(map(str, error["loc"]))
 
 
 def in_words(error: Mapping[str, Any], known_by: type[BaseModel] = Config) -> str:
     """One of pydantic's errors about a configuration of this kind."""
     place, kind = error["loc"], error["type"]
     if kind == "extra_forbidden":
-        return f"unknown key; {nearest('.'.join(map(str, place)), known_by)}"
+        return f"unknown key; {nearest(_dotted(error), known_by)}"
     if kind == "invalid_key":
         return f"a key is text, found {found(place[-1])}; {nearest('.'.join(map(str, place)), known_by)}"
     if kind == "value_error":

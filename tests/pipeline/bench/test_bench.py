@@ -104,6 +104,16 @@ def test_a_few_slides_are_of_every_class_alike(cohort: Path, model: Path, tmp_pa
     assert summary.rows[0]["auroc"] is not None  # so both classes are there
 
 
+def test_a_split_may_be_named_and_the_others_are_left_out(cohort: Path, model: Path, tmp_path: Path) -> None:
+    done = saccade(
+        *("bench", model, cohort / "table.csv", "--out", tmp_path / "out", "--split", "train"),
+        *("--samples", 4, "--draws", 1, "--tolerance", 0.05),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 slide, " in done.stdout
+    assert "left out: 6 test" in done.stdout
+
+
 def test_a_model_that_reads_every_cell_has_no_number_to_choose(cohort: Path, tmp_path: Path, tiny: Any) -> None:
     save_model(exhaustive_model("mean"), tmp_path / "model.safetensors")
     with pytest.raises(UsageError, match="reads every cell"):
@@ -122,6 +132,8 @@ def test_what_cannot_be_compared_is_refused_in_one_line(cohort: Path, model: Pat
     (cohort / "train.csv").write_text("slide,label,split\ns0.tif,normal,train\n")
     with pytest.raises(UsageError, match="slides of neither"):
         bench_cohort(find_target(cohort / "train.csv"), model, tmp_path / "none")
+    with pytest.raises(UsageError, match="no slides of split val, found only test, train"):
+        bench(cohort, model, tmp_path / "none", split="val")
     (cohort / "known.csv").write_text("slide,label\nknown.tif,normal\n")
     with pytest.raises(UsageError, match="trained on every slide"):
         bench_cohort(find_target(cohort / "known.csv"), model, tmp_path / "known")

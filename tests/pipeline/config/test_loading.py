@@ -79,6 +79,12 @@ def test_a_config_survives_json_and_takes_overrides_afterwards(write):
             "cohort: {table: t.csv}\ntraining: {epoch: 3}",
             r"training\.epoch: unknown key; did you mean 'training\.epochs'\?$",
         ),
+        ("cohort: {tabel: t.csv}", r"cohort\.tabel: unknown key; did you mean 'cohort\.table'\?$"),
+        ("chort: {table: t.csv}", r"yaml: chort: unknown key; did you mean 'cohort'\?$"),
+        (
+            "cohort: {lable: x}\nview: {patch_px: 1, patch_mp: 1}",
+            r"cohort\.lable: unknown key; did you mean 'cohort\.label'\? \(and 3 more\)$",
+        ),
         ("view: {patch_px: 128}", r"cohort: missing"),
         ("cohort: {label: x}", r"cohort\.table: missing"),
         (
