@@ -94,7 +94,7 @@ def process_slide(
         if slide.problem:
             raise ValueError(slide.problem)
         folders = out / "slides"
-        folders.mkdir(exist_ok=True)
+        folders.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(slide.slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         with lease(folders / f"{PREFIX}slide-{name}", wait=wait):
             row = _predict_slide(slide, out, settings, digest, started)
