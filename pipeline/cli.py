@@ -349,9 +349,9 @@ def run(
     if summary.not_counted:
         told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
         typer.echo(f"labelled slides that the metrics do not count: {told}")
-    typer.echo(
-        f"intervals:   {summary.intervals}: where reading all the tissue would put it, not how often it is right"
-    )
+    if summary.ok:
+        about = "where reading all the tissue would put it, not how often it is right"
+        typer.echo(f"intervals:   {summary.intervals}: {about}")
     if summary.refer is not None:
         from pipeline.refer.measure import run_in_lines
 

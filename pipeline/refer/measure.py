@@ -105,9 +105,7 @@ def run_in_lines(told: dict[str, Any]) -> list[str]:
             f"label sets: not counted, since calls were calibrated on them: {counted(told['not_counted'], 'slide')}"
         )
     if told["too_sure"]:
-        lines.append(
-            f"{told['too_sure']} slides are the model's own, or of its calibration: nothing is stated of them."
-        )
+        lines.append(f"No error is stated of {told['too_sure']} slides that the model, or its calls, were fitted to.")
     if told["unlike"]:
         looks = f"{counted(told['unlike'], 'slide')} look{'s' if told['unlike'] == 1 else ''}"
         lines.append(

@@ -19,6 +19,14 @@ from stages.overlay.geojson import geojson
 from stages.overlay.picture import draw_overlay
 from stages.prediction.attribution import INTERPOLATED
 
+ARTEFACTS = frozenset(
+    {
+        *("thumbnail.png", "attention.zarr", "samples.h5", "overlay.png", "overlay.geojson"),
+        *("evidence.zarr", "evidence.png", GALLERY),
+    }
+)
+"""What there is of a predicted slide beside its commit mark."""
+
 
 def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
     """Write everything of a slide but its commit mark; which patches the gallery shows, and where, is returned."""

@@ -25,9 +25,12 @@ NEEDS_TORCH = (
         "pipeline.refer.calibrate",
         "pipeline.conformalize",
         "pipeline.train",
+        "pipeline.distil",
+        "pipeline.run.books",
         "pipeline.run.run",
         "pipeline.run.slide",
         "pipeline.run.artefacts",
+        "pipeline.bench",
         "pipeline.demo.demo",
     ),
 )
