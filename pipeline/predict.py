@@ -123,7 +123,7 @@ class SlidePrediction:
 
     def __repr__(self) -> str:
         named = self.in_words(repr(self.slide.facts.path.name))
-        return f"<{named}{self._called()}; {self._reading()}{self._warned()}>"
+        return f"<{type(self).__name__} {named}{self._called()}; {self._reading()}{self._warned()}>"
 
     def _repr_html_(self) -> str:
         rows = [

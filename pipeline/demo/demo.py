@@ -48,7 +48,7 @@ def run_demo(out: Path, *, seed: int, say: Say) -> dict[str, Any]:
         seconds[step], clock = now - clock, now
 
     say("1/3 making slides from real stained tissue")
-    table = make_cohort(out / "cohort", seed=seed, progress=_every(16, lambda n, total: say(f"slide {n}/{total}")))
+    table = make_cohort(out / "cohort", seed=seed, progress=_every(16, say))
     lap("slides")
 
     say("2/3 training on slide labels")
@@ -71,7 +71,7 @@ def run_demo(out: Path, *, seed: int, say: Say) -> dict[str, Any]:
         unseen,
         out / "run",
         RunSettings(model=checkpoint, seed=seed, features=out / "features"),
-        progress=lambda n, total, line: say(f"[{n}/{total}] {line}"),
+        progress=_each(say),
     )
     lap("prediction")
 
@@ -128,5 +128,19 @@ def _inside(seen: Look, lesion: Path) -> NDArray[np.bool_]:
     return mask
 
 
-def _every(step: int, say: Callable[[int, int], None]) -> Callable[[int, int], None]:
-    return lambda done, total: say(done, total) if done % step == 0 or done == total else None
+def _every(step: int, say: Say) -> Callable[[int, int], None]:
+    """Says of every so many slides how many are done, and how long the others will take."""
+    left = _time_left()
+    return lambda n, total: say(f"slide {n}/{total}{left(n, total)}") if n % step == 0 or n == total else None
+
+
+def _each(say: Say) -> Callable[[int, int, str | None], None]:
+    """The same of each slide that is predicted, with what was found."""
+    left = _time_left()
+    return lambda n, total, line: say(f"[{n}/{total}] {line}{left(n, total)}")
+
+
+def _time_left() -> Callable[[int, int], str]:
+    """Tells how long the rest will take, from now on, by how long it took until then."""
+    started = time.monotonic()
+    return lambda n, total: f", {(time.monotonic() - started) / n * (total - n):.0f} s left" if n < total else ""

@@ -78,6 +78,12 @@ class SlideModel(nn.Module):
         self.quality = quality
         self.label_calibration: LabelCalibration | None = None
 
+    def __repr__(self) -> str:
+        spec = self.spec
+        reads = f"{spec.samples} patches a slide" if spec.samples else "every patch of a slide"
+        of = f"{spec.encoder}, {spec.patch_mpp:g} µm/px, {reads}"
+        return f"<{type(self).__name__} of {', '.join(spec.classes)}: {of}>"
+
     @property
     def fewest(self) -> int:
         """Patches that tell a variance, at least."""

@@ -200,7 +200,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         out_of_bag = dict(zip(names, judged.probabilities.tolist(), strict=True))
         spread = judged.spread
         rows = out_of_bag_rows(job.train, out_of_bag, spec.classes)
-        if rows:
+        if rows and "cross-validation" in job.held_out:  # the last one's are told with the other parts
             say(f"{job.name}, out of bag: {in_words(scored(rows, spec.classes))}")
         say(f"{job.name}: its {spec.members} members differ by {spread:.2f} in log-odds, mean over slides")
     fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]

@@ -254,6 +254,14 @@ def test_a_prediction_shows_its_classes_and_how_much_was_read(examples: Path) ->
     assert f"16 of {prediction.cells} patches read" in shown.text
     assert "16 of" in repr(prediction)
     assert f"{prediction.predicted} {prediction.probabilities[prediction.predicted]:.3f}" in repr(prediction)
+    assert repr(prediction).startswith("<SlidePrediction 'even.tif': ")
+
+
+def test_a_model_says_in_a_line_what_it_is(examples: Path) -> None:
+    assert (
+        repr(saccade.load_model("model.safetensors"))
+        == "<AttentionSampler of normal, tumour: small, 0.5 µm/px, 16 patches a slide>"
+    )
 
 
 def test_a_plot_is_shown_by_a_notebook_and_fits_into_axes_of_the_users(examples: Path) -> None:
