@@ -14,6 +14,8 @@ import pytest
 import yaml
 from makers import ROOT
 
+from pipeline.cohort.splits import check_folds
+from pipeline.cohort.table import read_training_table
 from pipeline.config import load_config, load_distil_config
 
 # Reading before writing, the flow's order: a room may import only rooms before it, a file only files before it.
@@ -237,6 +239,24 @@ def test_every_configuration_loads_and_says_what_it_is(path: Path) -> None:
     header = path.read_text().splitlines()[0]
     assert header.startswith("#"), "a configuration begins with its purpose"
     assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+def test_the_readme_s_table_and_configuration_are_enough_to_train_on(tmp_path: Path) -> None:
+    """Written to files as they are, with more rows of the same form, they pass all that a training asks of them."""
+    blocks = dict(re.findall(r"```(csv|yaml)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
+    header, *rows = blocks["csv"].splitlines()
+    assert (len(rows), len(blocks["yaml"].splitlines())) == (2, 4)
+    more = [row.replace(".svs,p", f"{k}.svs,p{k}") for k in range(1, 5) for row in rows]
+    (tmp_path / "cohort.csv").write_text("\n".join((header, *rows, *more, "")))
+    (tmp_path / "config.yaml").write_text(blocks["yaml"])
+    (tmp_path / "slides").mkdir()
+    for row in (*rows, *more):
+        (tmp_path / row.split(",")[0]).touch()
+    told = load_config(tmp_path / "config.yaml").cohort
+    cohort = read_training_table(told.table, label=told.label, positive=told.positive)
+    assert cohort.classes == ("normal", "tumour")
+    assert not any(slide.problem for slide in cohort.slides)
+    check_folds(cohort.slides, folds=None)
 
 
 @pytest.mark.parametrize(

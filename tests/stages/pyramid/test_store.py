@@ -129,7 +129,7 @@ def test_dask_reads_it_on_any_scheduler(slides_folder: Path, scheduler: str) -> 
 
 
 def test_dask_copies_it_into_shards_block_by_block(slides_folder: Path, tmp_path: Path) -> None:
-    """As README says: of blocks smaller than a shard dask loses most (findings/dask-to-zarr-shards.sh)."""
+    """As docs/ome-zarr.md says: of blocks smaller than a shard dask loses most (findings/dask-to-zarr-shards.sh)."""
     slide = open_slide(slides_folder / "even.tif")
     array = da.from_zarr(SlideStore(slide), component="0")
     channels, height, width = array.chunksize
