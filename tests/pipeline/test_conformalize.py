@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from makers import tissue_pixels, write_slide
+from makers import saccade, tissue_pixels, write_slide
 from models import save_untrained
 
 from pipeline.cohort.table import read_table
@@ -67,6 +67,14 @@ def test_what_calls_cannot_be_calibrated_on_is_refused(
     with pytest.raises(UsageError, match=words):
         conformalize(folder, write(folder, tmp_path / "t.csv", labels), tmp_path / "out", [], **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_may_be_in_another_column(folder: Path, tmp_path: Path) -> None:
+    table = write(folder, tmp_path / "t.csv", {"s0": "cyst", "s1": "tumour"})
+    table.write_text(table.read_text().replace("slide,label", "slide,dx"))
+    done = saccade("conformalize", folder / "model.safetensors", table, "--out", tmp_path / "out", "--label", "dx")
+    assert done.returncode == 2
+    assert "the table has the label 'cyst'" in done.stderr
 
 
 def test_one_slide_under_two_names_counts_once_or_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""Help as a terminal of 80 columns shows it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+
+
+def told(*arguments: str) -> str:
+    return CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "80"}, prog_name="saccade").stdout
+
+
+def test_no_command_s_summary_is_cut() -> None:
+    commands = told().partition("Commands:\n")[2]
+    assert "  run " in commands
+    assert "..." not in commands
+
+
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_options_stand_under_topics_what_is_seldom_needed_last(command: str) -> None:
+    page = told(command)
+    assert re.findall(r"^(\w[^:\n]*):$", page, re.MULTILINE)[-2:] == ["Machine", "Seldom needed"]
+    assert "--device" in page.partition("Machine:")[2].partition("Seldom needed:")[0]
+    options = re.findall(r"^  (--[a-z-]+)", page, re.MULTILINE)
+    assert len(options) == len(set(options))
+    assert "--features" in options
