@@ -148,6 +148,53 @@ def encoders(
 
 
 @app.command()
+def check(
+    target: Target,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Check for this model's scales, too, and estimate what it will cost: bytes, time, disk."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="The table's column of labels.")] = "label",
+    mpp: MppOption = None,
+    strict: StrictOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write a table of what was found, a row a slide.")] = None,
+    template: Annotated[
+        Path | None,
+        typer.Option("--fix-template", help="Write a cohort table of all slides, with the columns to fill in."),
+    ] = None,
+    workers: Workers = None,
+    limit: LimitOption = None,
+) -> None:
+    """What is wrong with slides and their table, before hours of work: opens and samples every slide."""
+    from pipeline import commands
+    from pipeline.check.tables import render_text
+
+    with _Progress("checking") as progress:
+        summary = commands.check(
+            target,
+            model=model,
+            label=label,
+            mpp=mpp,
+            strict=strict,
+            csv=csv,
+            template=template,
+            workers=workers,
+            limit=limit,
+            progress=progress,
+        )
+    if as_json:
+        import json
+
+        from pipeline.output.documents import plain
+
+        typer.echo(json.dumps(plain(summary.to_json()), indent=2))
+    else:
+        typer.echo(render_text(summary))
+    raise typer.Exit(1 if summary.failed else 0)
+
+
+@app.command()
 def cache(
     target: Target,
     out: Annotated[Path, typer.Option(help="Folder for the pyramids, one <slide_id>.ome.zarr each.")],

@@ -59,13 +59,13 @@ def find_slides(folder: Path, *, told: Callable[[str], None] = _log.warning) -> 
         for entry in entries:
             path = Path(entry.path)
             suffix = path.suffix.lower()
-            if entry.is_dir():
+            if _is_folder(entry):
                 if suffix == PYRAMID_SUFFIX:
                     files += [path] if is_slide(path) else []
                 elif not _holds_results(path):
                     pending.append(path)
             # a dead link with a slide's name stays in, so that it fails visibly; pipes and devices do not
-            elif suffix in SLIDE_SUFFIXES and (entry.is_file() or not os.path.exists(path)):
+            elif suffix in SLIDE_SUFFIXES and (not os.path.exists(path) or entry.is_file()):
                 files.append(path)
         for path in _one_per_series(files):
             slides.setdefault(os.path.realpath(path), path)
@@ -140,6 +140,13 @@ def finder(root: Path) -> Callable[[str, str], tuple[Path, str | None]]:
 def _percent(char: str) -> str:
     # surrogatepass: file names that are not valid Unicode reach Python as lone surrogates
     return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _holds_results(path: Path) -> bool:
