@@ -170,19 +170,23 @@ def check(
     from pipeline import commands
     from pipeline.check.tables import render_text
 
-    with _Progress("checking") as progress:
-        summary = commands.check(
-            target,
-            model=model,
-            label=label,
-            mpp=mpp,
-            strict=strict,
-            csv=csv,
-            template=template,
-            workers=workers,
-            limit=limit,
-            progress=progress,
-        )
+    try:
+        with _Progress("checking") as progress:
+            summary = commands.check(
+                target,
+                model=model,
+                label=label,
+                mpp=mpp,
+                strict=strict,
+                csv=csv,
+                template=template,
+                workers=workers,
+                limit=limit,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        _say("saccade: interrupted; a check keeps nothing of the slides that it has looked at")
+        sys.exit(INTERRUPTED)
     if as_json:
         import json
 

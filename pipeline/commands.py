@@ -654,7 +654,8 @@ def check(
     Args:
         target: a slide, a folder (searched for slides) or a cohort table, by its path.
         model: a checkpoint's path, or its folder's, whose scales slides are checked for and whose cost is estimated.
-        label, root: see `read_cohort`.
+        label: see `read_cohort`.
+        root: see `read_cohort`.
         mpp: see `run`.
         strict: a resolution that the objective or TIFF tags contradict is an error, instead of a warning.
         csv: a file for all of it, a row a slide.
@@ -670,7 +671,7 @@ def check(
         >>> import saccade
         >>> summary = saccade.check("slides", workers=0)
         >>> summary.counts, summary.failed
-        ({'ok': 0, 'warning': 3, 'error': 0}, False)
+        ({'ok': 3, 'warning': 0, 'error': 0}, False)
     """
     from pipeline.check.check import check_cohort
     from pipeline.check.slide import CheckSettings

@@ -97,12 +97,13 @@ def estimate(slides: Sequence[SlideCheck], model: SlideModel, *, workers: int) -
     seconds = sum(need.look_seconds for need in needs) + patches * fine + surveyed * coarse
     kept = 2 * model.feature_dim * (patches + surveyed) if model.spec.frozen else 0
     pictures = round(PICTURE_BYTES * sum(need.thumbnail_pixels for need in needs))
+    by = f"{workers} processes" if workers > 1 else "one process"
     also = f" and {1000 * coarse:.1f} ms at its coarse scale" if coarse else ""
     how = (
         f"bytes: of the tiles that the thumbnail{', all tissue at the coarse scale' if coarse else ''} and "
         f"{model.spec.samples or 'all'} patches a slide, spread over its tissue, touch; time: the thumbnails' own, and "
         f"{1000 * fine:.1f} ms a patch{also}, measured on {typical.slide.slide_id!r} on {model.device}, by "
-        f"{max(1, workers)} processes; disk: features that are kept and {PICTURE_BYTES:g} bytes a thumbnail pixel"
+        f"{by}; disk: features that are kept and {PICTURE_BYTES:g} bytes a thumbnail pixel"
     )
     return Estimate(
         bytes=sum(need.bytes for need in needs),

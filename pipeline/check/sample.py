@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import math
+from itertools import product
+
+import numpy as np
 
 from pipeline.check.values import Finding
 from stages.geometry import Box
@@ -10,8 +12,9 @@ from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 from stages.slide.tiff import cut_off
 
-TILES = 8
-"""Of each level: the first, the last (what a broken copy lacks), and the others spread evenly over what was scanned."""
+TILES = 12
+"""Of each level: all where it has no more, else the first, the last (what a broken copy lacks), and the others spread
+evenly over what was scanned."""
 HUGE = 2**24
 """Pixels of a tile from which one of a level is read: each is decoded whole."""
 SIDE = 32
@@ -51,24 +54,32 @@ def find_cut(slide: Slide) -> list[Finding]:
 
 
 def _boxes(slide: Slide, level: int) -> list[Box]:
-    """Small boxes inside different tiles of a level."""
+    """Small boxes inside different tiles of a level, in the tiles' order."""
     raster, (width, height) = slide.facts.levels[level], slide.facts.tile_sizes[level]
-    bounds = slide.facts.bounds
     inside = Box(0, 0, raster.width, raster.height)
-    if width * height > HUGE:
-        points = [(0.5, 0.5)]
-    else:
-        # an additive recurrence fills the square evenly
-        points = [((0.5 + n * 0.7548776662) % 1, (0.5 + n * 0.5698402910) % 1) for n in range(TILES - 2)]
-    corners = [(0.0, 0.0), (raster.width - 1.0, raster.height - 1.0)] if len(points) > 1 else []
-    spread = [(bounds.x + u * bounds.width, bounds.y + v * bounds.height) for u, v in points]
-    at = [*raster.from_level0(spread).tolist(), *corners]
-    boxes = {}
-    for x, y in at:
-        column = min(max(0, math.floor(x)), raster.width - 1) // width
-        row = min(max(0, math.floor(y)), raster.height - 1) // height
+    boxes = []
+    for row, column in sorted(set(_places(slide, level))):
         tile = Box(column * width, row * height, width, height).intersect(inside)
         side_x, side_y = min(SIDE, tile.width), min(SIDE, tile.height)
-        middle = Box(tile.x + (tile.width - side_x) // 2, tile.y + (tile.height - side_y) // 2, side_x, side_y)
-        boxes[row, column] = middle
-    return [boxes[place] for place in sorted(boxes)]
+        boxes.append(Box(tile.x + (tile.width - side_x) // 2, tile.y + (tile.height - side_y) // 2, side_x, side_y))
+    return boxes
+
+
+def _places(slide: Slide, level: int) -> list[tuple[int, int]]:
+    """(row, column) of the tiles of a level that are tried."""
+    raster, (width, height) = slide.facts.levels[level], slide.facts.tile_sizes[level]
+    rows, columns = -(-raster.height // height), -(-raster.width // width)
+    if width * height > HUGE:
+        return [(rows // 2, columns // 2)]
+    if rows * columns <= TILES:
+        return list(product(range(rows), range(columns)))
+    bounds, n = slide.facts.bounds, np.arange(TILES - 2)
+    # an additive recurrence fills the square evenly, however many of its points are taken
+    u, v = (0.5 + n * 0.7548776662) % 1, (0.5 + n * 0.5698402910) % 1
+    spread = raster.from_level0(np.stack([bounds.x + u * bounds.width, bounds.y + v * bounds.height], axis=1))
+    places = [(int(y) // height, int(x) // width) for x, y in spread.tolist()]
+    return [
+        (0, 0),
+        *((min(row, rows - 1), min(column, columns - 1)) for row, column in places),
+        (rows - 1, columns - 1),
+    ]
