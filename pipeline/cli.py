@@ -373,7 +373,8 @@ def run(
     if summary.not_counted:
         told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
         typer.echo(f"labelled slides that the metrics do not count: {told}")
-    typer.echo(f"intervals:   {summary.intervals}")
+    if summary.ok:
+        typer.echo(f"intervals:   {summary.intervals}")
     if summary.refer is not None:
         from pipeline.refer.measure import run_in_lines
 

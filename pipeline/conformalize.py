@@ -88,6 +88,8 @@ def conformalize_model(
     slides = _chosen(cohort, model.spec.classes, path, split, say)
     if not model.trained_on:
         say("warning: the model does not say which slides it was trained on: see to it that none of these is")
+    else:
+        say("slides of the training are refused by content; see to it that none is of a patient of the training")
     looks = Looks(model, None, say, strict=strict)
     looks.first(slides)
     _refuse_known(slides, looks, model, cohort)

@@ -340,7 +340,13 @@ def predict_slide(
     decision = None
     if decide is not None and sampled.side is not None:
         decision = Decision(classes[decide.positive], sampled.side, decide.at, decide.risk)
-    doubt = None if refer is None else refer.doubt(seen.appearance)
+    looks = seen.appearance
+    doubts = [likeness.warning, None if refer is None else refer.doubt(looks)]
+    if tolerance is not None and found.reach > tolerance:
+        doubts.append(
+            f"the tolerance of {tolerance:g} was not reached: after {len(cells)} patches an interval reaches "
+            f"{found.reach:.2g} from its probability"
+        )
     probabilities = dict(zip(classes, found.probabilities.tolist(), strict=True))
     ends = zip(found.low.tolist(), found.high.tolist(), strict=True)
     return SlidePrediction(
@@ -362,10 +368,10 @@ def predict_slide(
         attention_not_read=sampled.missed,
         cost=seen.count(cells, sampled.opened),
         out_of_distribution=likeness.score,
-        warnings=tuple(warning for warning in (*seen.warnings, likeness.warning, doubt) if warning is not None),
+        warnings=(*seen.warnings, *(doubt for doubt in doubts if doubt is not None)),
         quality=model.quality,
         decision=decision,
-        label_set=None if refer is None else refer.of(probabilities),
+        label_set=None if refer is None else refer.of(probabilities, fingerprint=slide.facts.fingerprint, looks=looks),
     )
 
 

@@ -49,8 +49,9 @@ def evaluate(
         sites: where each slide is from, (n,), None where nobody says; where any is given, each site is scored too.
 
     Returns:
-        ``{"slides", "patients", "slides_per_class", "positive", "auroc", "auprc", "f1", "balanced_accuracy"}``, with
-        sites also ``"sites"``: the same for each; ``"positive"`` is None of more than two classes. Each metric is
+        ``{"slides", "patients", "slides_per_class", "right_per_class", "positive", "auroc", "auprc", "f1",
+        "balanced_accuracy"}``, with sites also ``"sites"``: the same for each; ``"positive"`` is None of more than two
+        classes, ``"right_per_class"`` counts the slides of each class that are predicted to be of it. Each metric is
         ``{"value", "low", "high"}``, None where it is undefined: intervals of fewer than two patients, and, where the
         labels have a single class, all but balanced accuracy (the recall).
 
@@ -65,6 +66,7 @@ def evaluate(
         "slides": len(y),
         "patients": len(people),
         "slides_per_class": {name: int((y == i).sum()) for i, name in enumerate(classes)},
+        "right_per_class": {name: int((p.argmax(1)[y == i] == i).sum()) for i, name in enumerate(classes)},
         "positive": classes[-1] if len(classes) == 2 else None,
         **_scores(y, p, owner),
     }

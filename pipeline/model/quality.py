@@ -16,6 +16,8 @@ USEFUL = 0.8
 """AUROC that a model would be of use with: an interval that holds chance and this tells nothing, for want of slides."""
 UNKNOWN = "How good the model is is not known: its checkpoint does not say on which patients it was judged."
 _LIMITS = (CHANCE, USEFUL)
+APART = 0.05
+"""AUROC less balanced accuracy beyond which one half is not where the classes part."""
 _PARTS = {
     "val": "held out for validation",
     "cross-validation": "held out in cross-validation",
@@ -35,6 +37,9 @@ class Quality:
         slides, patients: how many these are.
         auroc, low, high: with the ends of its 95 % interval, patients counting once; of more than two classes the mean
             over them; None where it is not known.
+        right, of: of each class's slides, how many are predicted to be of it, as the most probable class, and how many
+            there are; None where that is not known.
+        balanced, balanced_low, balanced_high: the mean of these shares, with its interval.
     """
 
     learned: Learned
@@ -45,6 +50,11 @@ class Quality:
     auroc: float | None = None
     low: float | None = None
     high: float | None = None
+    right: Mapping[str, int] | None = None
+    of: Mapping[str, int] | None = None
+    balanced: float | None = None
+    balanced_low: float | None = None
+    balanced_high: float | None = None
 
     @property
     def found(self) -> str:
@@ -70,7 +80,21 @@ class Quality:
         """How good the model is, in one sentence."""
         if self.auroc is None:
             return f"How good the model is is not known: {self.reason}."
-        return f"How good the model is: {self.found}; 0.5 is chance."
+        return f"How good the model is: {self.found}; 0.5 is chance.{self._called()}"
+
+    def _called(self) -> str:
+        """How often its most probable class is right: a ranking may be perfect, and its middle not at one half."""
+        if self.right is None or self.of is None or self.balanced is None:
+            return ""
+        counts = ", ".join(f"{self.right[name]} of {count} {name}" for name, count in self.of.items() if count)
+        interval = "" if self.balanced_low is None else f" [{self.balanced_low:.2f}, {self.balanced_high:.2f}]"
+        told = f" Its most probable class is right for {counts} (balanced accuracy {self.balanced:.2f}{interval})."
+        if self.auroc is not None and self.auroc - self.balanced > APART:
+            told += (
+                " It ranks slides better than its most probable class tells: calls with a stated error (`saccade "
+                "conformalize`, then `run --refer`) are made at thresholds of their own."
+            )
+        return told
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

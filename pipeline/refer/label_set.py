@@ -9,6 +9,8 @@ REFER = "refer"
 """What is said of a slide that is not called."""
 BETWEEN = " | "
 """Between the classes of a set in a table."""
+OWN = "the model, or its calls, were fitted to this slide: no error is stated of it"
+"""Why of a slide that is no new one."""
 UNLIKE = "it looks unlike the slides that calls were calibrated on"
 
 
@@ -19,16 +21,17 @@ class LabelSet:
     Attributes:
         classes: in the model's order; none, one or several.
         call: the one class, or "refer".
-        why: it is referred; empty where it is called.
+        why: it is referred, or nothing is stated of it; else empty.
         error: stated: of slides of patients like those of calibration, at most this share have a set without their
-            label, wherever it is called or referred; with ``by_class`` of the slides of each class.
+            label, wherever it is called or referred; with ``by_class`` of the slides of each class; None: nothing is
+            stated, of a slide that the model or the calibration was fitted to.
         by_class: see ``error``.
     """
 
     classes: tuple[str, ...]
     call: str
     why: str
-    error: float
+    error: float | None
     by_class: bool
 
     def in_words(self) -> str:

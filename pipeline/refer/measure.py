@@ -102,9 +102,7 @@ def run_in_lines(told: dict[str, Any]) -> list[str]:
     if told["not_counted"]:
         lines.append(f"label sets: not counted, since calls were calibrated on them: {told['not_counted']} slides")
     if told["too_sure"]:
-        lines.append(
-            f"{told['too_sure']} slides are the model's own, or of its calibration: nothing is stated of them."
-        )
+        lines.append(f"No error is stated of {told['too_sure']} slides that the model, or its calls, were fitted to.")
     if told["unlike"]:
         lines.append(
             f"warning: {told['unlike']} slides look unlike those that calls were calibrated on: the stated error is "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.slide_model import SlideModel
-from pipeline.refer.label_set import BETWEEN, REFER, UNLIKE, LabelSet, percent
+from pipeline.refer.label_set import BETWEEN, OWN, REFER, UNLIKE, LabelSet, percent
 from stages.appearance import Appearance
 from stages.prediction.conformal import ERRORS, Floats, least_error, patients_needed
 
@@ -29,6 +29,7 @@ class Referral:
         budgets: of the calibration, those that stand for the run's patches.
         thresholds: (C,), the score ``1 - p`` up to which a class is in the set.
         calibration: the model's.
+        own: fingerprints of the slides that the model was trained or calibrated on.
     """
 
     error: float
@@ -36,9 +37,28 @@ class Referral:
     budgets: tuple[int, ...]
     thresholds: Floats
     calibration: LabelCalibration
+    own: frozenset[str] = frozenset()
 
-    def of(self, probabilities: Mapping[str, float]) -> LabelSet:
-        """The set of a prediction by its classes' probabilities."""
+    def of(self, probabilities: Mapping[str, float], *, fingerprint: str, looks: Appearance | None = None) -> LabelSet:
+        """The set of a prediction by its classes' probabilities.
+
+        A slide that looks unlike those of the calibration is referred; of one that the model or the calibration was
+        fitted to nothing is stated.
+
+        Args:
+            probabilities: by class.
+            fingerprint: of the slide.
+            looks: how its tissue looks; None: that is not asked.
+        """
+        found = self._of(probabilities)
+        doubt = None if looks is None else self.doubt(looks)
+        if doubt is not None:
+            return replace(found, call=REFER, why=doubt)
+        if fingerprint in self.own:
+            return replace(found, why=OWN, error=None)
+        return found
+
+    def _of(self, probabilities: Mapping[str, float]) -> LabelSet:
         found = self.calibration.conformal.predict_set(
             list(probabilities.values()), self.error, budgets=self.budgets, by_class=self.by_class
         )
@@ -74,9 +94,9 @@ class Referral:
         """What is stated, in one sentence: about the label, not about reading."""
         whose = "slides of each class" if self.by_class else "slides"
         sentence = (
-            f"Calls are about the label, not about reading: of {whose} of patients like those of calibration, at most "
-            f"{percent(self.error)} have a set of classes without their label; a set of one class is called, none or "
-            "several are referred"
+            f"Calls are about the label, not about reading: for at most {percent(self.error)} of {whose} of patients "
+            "like those of the calibration, the true class is missing from the listed classes. One class listed: it is "
+            "called. Several or none: the slide is referred, as is one that looks unlike the calibration's"
         )
         doubt = "" if self.calibration.doubt is None else f"; {self.calibration.doubt}"
         return f"{sentence}{doubt}."
@@ -146,7 +166,8 @@ def referral(
     budgets = conformal.at(min(spec.samples, asked), samples or NO_END) if reads_on else conformal.at(asked)
     thresholds = conformal.thresholds(error, budgets=budgets, by_class=by_class)
     assert np.isfinite(thresholds).all()
-    return Referral(error, by_class, budgets, thresholds, known)
+    own = frozenset(model.trained_on) | frozenset(known.slides)
+    return Referral(error, by_class, budgets, thresholds, known, own)
 
 
 def check_names(classes: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def cohort_gallery(out: Path, galleries: Mapping[str, Sequence[Mapping[str, Any]
         for i, (slide, one) in enumerate(own):
             x, y = MARGIN + i % COLUMNS * step, top + LINE + i // COLUMNS * (step + LINE)
             left, upper = corner(one["row"], one["column"])
-            with Image.open(out / "slides" / slide / GALLERY) as gallery:
+            with suppress(OSError), Image.open(out / "slides" / slide / GALLERY) as gallery:  # else its place is empty
                 page.paste(gallery.crop((left, upper, left + SIDE, upper + SIDE)), (x, y))
             said = f"{one['contribution']:+.2f}  {slide}"
             while pen.textlength(said, font) > SIDE and len(said) > 9:

@@ -19,6 +19,14 @@ from stages.overlay.geojson import geojson
 from stages.overlay.picture import draw_overlay
 from stages.prediction.attribution import INTERPOLATED
 
+ARTEFACTS = frozenset(
+    {
+        *("thumbnail.png", "attention.zarr", "samples.h5", "overlay.png", "overlay.geojson"),
+        *("evidence.zarr", "evidence.png", GALLERY),
+    }
+)
+"""What there is of a predicted slide beside its commit mark."""
+
 
 def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
     """Write everything of a slide but its commit mark; which patches the gallery shows, and where, is returned."""
@@ -53,7 +61,7 @@ def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list
         contributions=_by_class(found),
     )
     write_json(folder / "overlay.geojson", outlines)
-    return _write_evidence(folder, slide_id, found)
+    return write_evidence(folder, slide_id, found)
 
 
 def _told_classes(found: SlidePrediction) -> list[int]:
@@ -83,7 +91,7 @@ def evidence_of(found: SlidePrediction) -> dict[str, Any]:
     }
 
 
-def _write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
+def write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
     """Write the map, the picture and the gallery of what speaks for and against the class that is told: the second of
     two, else the predicted one; and say which patches the gallery shows."""
     said, classes, shape = found.attribution, found.spec.classes, found.attention.shape

@@ -25,7 +25,7 @@ from pipeline.refer.label_set import UNLIKE
 from pipeline.refer.measure import coverage
 from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
-from pipeline.run.slide import RunSettings, referral_of, told_of
+from pipeline.run.slide import RunSettings, referral_of, told_of, whole
 from stages.disk import new_file
 from stages.html import table
 from stages.prediction.intervals import stated
@@ -105,7 +105,9 @@ class Books:
         self._rows: dict[str, dict[str, Any]] = {}
         self.reused = 0
         self._due = 0.0
-        self._earlier, self._others = _earlier(out, {slide.slide_id for slide in cohort.slides}, digest)
+        self._earlier, self._others = _earlier(
+            out, {slide.slide_id for slide in cohort.slides}, digest, model.spec.classes
+        )
 
     def add(self, slide: CohortSlide, row: Mapping[str, Any]) -> None:
         """A slide has ended one way or the other."""
@@ -207,7 +209,7 @@ def _waiting(slide: CohortSlide) -> dict[str, Any]:
     return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": ""}
 
 
-def _earlier(out: Path, wanted: set[str], digest: str) -> tuple[list[dict[str, Any]], int]:
+def _earlier(out: Path, wanted: set[str], digest: str, classes: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
     """Rows of slides that earlier runs with the same model and settings predicted into the folder, and how many there
     are of others."""
     rows, others = [], 0
@@ -218,7 +220,7 @@ def _earlier(out: Path, wanted: set[str], digest: str) -> tuple[list[dict[str, A
         commit = read_commit(path)
         if commit is None:
             continue
-        if commit.get("run") != digest:
+        if commit.get("run") != digest or not whole(path, commit, classes):
             others += 1
         else:
             rows.append({"slide_id": path.name, "path": commit["path"], **commit["row"], **told_of(commit)})

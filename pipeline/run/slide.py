@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,13 +22,14 @@ from pipeline.output.documents import plain
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
-from pipeline.run.artefacts import evidence_of, write_artefacts
+from pipeline.run.artefacts import ARTEFACTS, evidence_of, write_artefacts
 from pipeline.words import tell
 from stages.disk import PREFIX
 from stages.lease import HeldError, lease
 from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
 
+_RECORDED = {"slide_bytes": int, "words": dict, "evidence": dict, "path": str, "fingerprint": str}
 BUSY = "busy"
 """Status of a slide whose folder another process is writing."""
 RESULTS_VERSION = 4
@@ -92,7 +94,7 @@ def process_slide(
         if slide.problem:
             raise ValueError(slide.problem)
         folders = out / "slides"
-        folders.mkdir(exist_ok=True)
+        folders.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(slide.slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         with lease(folders / f"{PREFIX}slide-{name}", wait=wait):
             row = _predict_slide(slide, out, settings, digest, started)
@@ -125,7 +127,7 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     if settings.refer is not None and model.label_calibration is not None:
         known["calibrated_on"] = facts.fingerprint in model.label_calibration.slides
     commit = read_commit(folder)
-    if commit is not None and commit["key"] == key:
+    if commit is not None and commit["key"] == key and whole(folder, commit, model.spec.classes):
         return {**commit["row"], **told_of(commit), "reused": True, **known}
     if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
         raise ValueError(
@@ -220,6 +222,22 @@ def _write_slide(
     }
     write_commit(folder, commit)
     return {**row, **told_of(commit), "reused": False}
+
+
+def whole(folder: Path, commit: Mapping[str, Any], classes: Sequence[str]) -> bool:
+    """Whether all is there that a finished slide has, and its record says what one says."""
+    row = commit.get("row")
+    numbers = [f"prob_{name}{end}" for name in classes for end in ("", "_low", "_high")]
+    numbers += ["patches_read", "cells", "fraction_read", "bytes_read", "seconds"]
+    return (
+        isinstance(row, dict)
+        and row.get("status") == "ok"
+        and row.get("predicted") in classes
+        and all(isinstance(row.get(name), int | float) for name in numbers)
+        and isinstance(row.get("warnings"), list)
+        and all(isinstance(commit.get(name), kind) for name, kind in _RECORDED.items())
+        and set(os.listdir(folder)) >= ARTEFACTS
+    )
 
 
 def told_of(commit: Mapping[str, Any]) -> dict[str, Any]:

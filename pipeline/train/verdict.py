@@ -63,8 +63,21 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None) -> Quality:
     part = next((part for part in known if told[part] != "unclear"), known[0])
     learned, scored = told[part], metrics[part]
     score = scored["auroc"]
+    balanced = scored["balanced_accuracy"]
     found = Quality(
-        learned, "", part, scored["slides"], scored["patients"], score["value"], score["low"], score["high"]
+        learned,
+        "",
+        part,
+        scored["slides"],
+        scored["patients"],
+        score["value"],
+        score["low"],
+        score["high"],
+        scored["right_per_class"],
+        scored["slides_per_class"],
+        balanced["value"],
+        balanced["low"],
+        balanced["high"],
     )
     reason = f"{found.found} {_why(learned, score)}"
     if stuck and losses is not None:

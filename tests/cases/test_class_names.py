@@ -33,6 +33,7 @@ def make(folder: Path, classes: tuple[str, ...]) -> None:
     write_config(folder)
 
 
+@pytest.mark.slow
 def test_classes_and_sites_may_have_the_names_of_our_fields(tmp_path: Path) -> None:
     make(tmp_path, CLASSES)
     told: list[str] = []

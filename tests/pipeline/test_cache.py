@@ -61,6 +61,7 @@ def test_verification_knows_a_missing_and_an_outdated_pyramid(slides: Path, tmp_
     assert saccade("cache", slides, "--out", out, "--verify").returncode == 0
 
 
+@pytest.mark.slow
 def test_portable_everything_and_export(slides: Path, tmp_path: Path) -> None:
     """The options reach the files; contradictions are refused before anything is written."""
     out = tmp_path / "out"

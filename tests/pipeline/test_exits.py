@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline import commands
-from pipeline.cli import main
+from pipeline.cli import app, main
 
 Command = Callable[..., tuple[int, str]]
 
@@ -27,6 +27,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+COMMANDS = [command.callback.__name__ for command in app.registered_commands]
+
+
 @pytest.mark.parametrize(
     ("args", "line"),
     [
@@ -34,7 +37,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         ("run --out o --model m", "TARGET: missing; see saccade run --help"),
         ("info a.svs b.svs", "got unexpected extra argument"),
         ("run . --out", "option '--out' requires an argument"),
-        ("frob", "no such command 'frob'; there are demo, info, encoders, cache, train, run; see saccade --help"),
+        ("frob", f"no such command 'frob'; there are {', '.join(COMMANDS)}; see saccade --help"),
         ("run . --out o --model m --samples 0", "--samples: expected a whole number from 1 to 1000000, found 0;"),
         ("run . --out o --model m --samples 1.5", "--samples: expected a whole number from 1 to 1000000, found '1.5';"),
         ("run . --out o --model m --samples 9999999999", "--samples: expected a whole number from 1 to 1000000, found"),

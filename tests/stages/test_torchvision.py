@@ -70,6 +70,7 @@ def test_one_that_is_broken_otherwise_is_told_in_one_line(
         admit_torchvision()
 
 
+@pytest.mark.slow
 def test_training_and_metrics_need_none(torchvision: Path) -> None:
     """Lightning and torchmetrics import it, and use it for nothing that is done here."""
     torchvision.write_text(UNFIT)

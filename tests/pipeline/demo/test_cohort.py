@@ -25,6 +25,9 @@ SEED, SIZE, SLIDES = 77, 896, 120
 THUMBNAIL_PX = 16  # level-0 pixels per pixel of an 8 um thumbnail
 
 
+pytestmark = pytest.mark.slow  # makes a cohort
+
+
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The table of a cohort that two processes made."""

@@ -23,9 +23,10 @@ import pipeline.commands
 from pipeline.cli import app
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
-from pipeline.refer.label_set import BETWEEN, REFER
+from pipeline.refer.label_set import BETWEEN, REFER, UNLIKE
 from pipeline.refer.measure import run_in_lines
 from pipeline.refer.referral import Referral, referral
+from stages.appearance import CohortAppearance, appearance
 from stages.prediction.conformal import conformalize
 
 
@@ -106,8 +107,9 @@ def test_every_record_of_a_run_says_what_is_called(calibrated: Calibrated, finis
         chosen = [name for name, inside in zip(model.spec.classes, 1 - p <= limits + 1e-6, strict=True) if inside]
         assert row["label_set"] == BETWEEN.join(chosen)
         assert row["call"] == (chosen[0] if len(chosen) == 1 else REFER)
-        assert bool(row["call_why"]) == (row["call"] == REFER)
-        assert row["stated_error"] == "0.3"
+        own = "were fitted to this slide" in row["call_why"]
+        assert bool(row["call_why"]) == (row["call"] == REFER or own)
+        assert row["stated_error"] == ("" if own else "0.3")
         record = json.loads((finished / "slides" / row["slide_id"] / "prediction.json").read_text(encoding="utf-8"))
         assert record["label_set"]["classes"] == chosen
         assert record["label_set"]["by_class"] is False
@@ -120,7 +122,7 @@ def test_every_record_of_a_run_says_what_is_called(calibrated: Calibrated, finis
     assert set(told["found"]["sites"]) == {"h0", "h1", "h2"}
     report = (finished / "report.html").read_text(encoding="utf-8")
     assert "Calls are about the label, not about reading" in report
-    assert "at most 30 % have a set of classes without their label" in report
+    assert "for at most 30 % of slides of patients like those of the calibration, the true class is missing" in report
     assert ">call</button>" in report
     assert "Calls are about the label" in (finished / "stdout.txt").read_text()
     with (finished / "abstention.csv").open(newline="") as file:
@@ -151,7 +153,8 @@ def test_slides_of_the_calibration_prove_nothing(calibrated: Calibrated, tmp_pat
     assert summary.refer is not None
     assert (summary.refer["not_counted"], summary.refer["found"]["slides"], summary.metrics["slides"]) == (2, 1, 3)
     assert any(
-        line.startswith("2 slides are the model's own, or of its calibration") for line in run_in_lines(summary.refer)
+        line.startswith("No error is stated of 2 slides that the model, or its calls, were fitted to")
+        for line in run_in_lines(summary.refer)
     )
 
 
@@ -175,10 +178,32 @@ def test_a_set_of_one_class_is_called_and_others_say_why_not(
     limit = {0.9: 0.2, 0.5: 0.6, 0.75: 0.2}[p]
     scores = np.full((9, 1, 2), limit)
     rule = referral_with(replace(known, conformal=conformalize({16: scores}, [0, 1] * 4 + [0], list(range(9)))))
-    found = rule.of({"normal": 1 - p, "tumour": p})
+    found = rule.of({"normal": 1 - p, "tumour": p}, fingerprint="new")
     assert found.call == call
     assert found.why.startswith(why)
     assert bool(found.why) == bool(why)
+
+
+def test_of_a_slide_that_it_was_fitted_to_nothing_is_stated_and_one_unlike_the_calibrations_is_referred(
+    calibrated: Calibrated,
+) -> None:
+    model = load_model(calibrated.model)
+    rule = referral(model, 0.3)
+    seen = {"normal": 0.999, "tumour": 0.001}
+    new = rule.of(seen, fingerprint="new")
+    assert (new.error, new.why) == (0.3, "")
+    assert model.label_calibration is not None
+    for own in [*model.label_calibration.slides, *model.trained_on][:3]:
+        found = rule.of(seen, fingerprint=own)
+        assert (found.classes, found.call, found.error) == (new.classes, new.call, None)
+        assert "were fitted to this slide" in found.why
+        assert found.columns()["stated_error"] is None
+    look = np.full((60, 60, 3), 240, np.uint8)
+    look[20:40, 20:40] = 150  # dark on bright, while all of those are bright on dark
+    strange = replace(rule, calibration=replace(rule.calibration, appearance=CohortAppearance({"dark field": 9}, {})))
+    found = strange.of(seen, fingerprint="new", looks=appearance(look, look[..., 0] < 200))
+    assert (found.call, found.classes) == (REFER, new.classes)
+    assert found.why.startswith(UNLIKE)
 
 
 def referral_with(known: Any) -> Referral:

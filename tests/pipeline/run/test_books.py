@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.run import books
+from pipeline.run.artefacts import ARTEFACTS
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings, process_slide, run_digest
 from stages.disk import PREFIX
@@ -145,3 +148,47 @@ def test_what_tells_runs_apart(checkpoint: Path) -> None:
     ]
     assert len({digest, *others}) == 7
     assert run_digest(RunSettings(model=Path("elsewhere"), device="cuda"), model, "a") == digest
+
+
+@pytest.mark.parametrize("name", sorted(ARTEFACTS))
+def test_a_slide_of_which_something_is_gone_is_done_again(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "out"
+    run(slides_folder / "plain.tif", out, checkpoint)
+    lost = out / "slides" / "plain" / name
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    assert run(slides_folder / "plain.tif", out, checkpoint).reused == 0
+    assert lost.exists()
+    assert run(slides_folder / "plain.tif", out, checkpoint).reused == 1
+
+
+@pytest.mark.parametrize("change", [{"prob_normal_low": "x"}, {"predicted": "other"}, {"warnings": None}])
+def test_a_record_that_makes_no_sense_is_written_again_and_ends_nothing(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Of the slide itself, and of one that an earlier run left."""
+    out = tmp_path / "out"
+    run(slides_folder / "plain.tif", out, checkpoint)
+    record = out / "slides" / "plain" / "prediction.json"
+    told = json.loads(record.read_text())
+    record.write_text(json.dumps({**told, "row": {**told["row"], **change}}))
+    assert (run(slides_folder / "even.tif", out, checkpoint).kept, list(table(out))) == (0, ["even"])
+    assert run(slides_folder / "plain.tif", out, checkpoint).reused == 0
+    assert list(table(out)) == ["plain", "even"]
+
+
+def test_a_gallery_that_is_damaged_leaves_its_place_empty(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(slides_folder / "plain.tif", out, checkpoint)
+    (out / "slides" / "plain" / "gallery.jpg").write_bytes(b"")
+    assert run(slides_folder / "even.tif", out, checkpoint).kept == 1
+    assert (out / "report.html").exists()
+
+
+def test_a_tolerance_that_was_not_reached_is_told(slides_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    summary = run(slides_folder / "plain.tif", tmp_path / "out", checkpoint, tolerance=1e-6, samples=20)
+    (row,) = summary.rows
+    assert "the tolerance of 1e-06 was not reached: after 20 patches" in " ".join(row["warnings"])

@@ -228,6 +228,7 @@ def test_a_cached_pyramid_gives_the_slides_own_results(mixed: Path, checkpoint: 
     assert [one[c] for c in same] == [other[c] for c in same]
 
 
+@pytest.mark.slow
 def test_images_that_others_wrote_are_predicted_as_the_slide_is(checkpoint: Path, tmp_path: Path) -> None:
     """In worker processes, whatever the layout: the same pixels get the same attention; another kind fails alone."""
     folder, image = tmp_path / "slides", tissue_pixels(1200, 1000)

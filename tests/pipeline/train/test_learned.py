@@ -12,6 +12,7 @@ import pytest
 from encoders import lite0_file
 from makers import tissue_pixels, write_slide
 
+from pipeline.cohort.metrics import evaluate
 from pipeline.commands import read_cohort
 from pipeline.config import load_config
 from pipeline.model.checkpoint import load_model
@@ -100,7 +101,10 @@ def test_labels_by_lot_are_not_learned_which_every_run_says_again(cohort: Path, 
 
 
 def part(auroc: float | None, low: float | None, high: float | None, patients: int = 30) -> dict[str, Any]:
-    return {"slides": patients, "patients": patients, "auroc": {"value": auroc, "low": low, "high": high}}
+    score = {"value": auroc, "low": low, "high": high}
+    counts = {"a": patients // 2, "b": patients - patients // 2}
+    told = {"slides_per_class": counts, "right_per_class": counts, "balanced_accuracy": score}
+    return {"slides": patients, "patients": patients, "auroc": score, **told}
 
 
 FITTED, GUESSING = Losses(0.3, 0.05, 0.69), Losses(0.68, 0.05, 0.69)
@@ -149,6 +153,21 @@ def test_digits_do_not_contradict_the_verdict() -> None:
     """An interval from just above chance, or to just below what is of use, is not rounded onto it."""
     found = Quality("yes", "", "val", 40, 40, 0.704, 0.5004, 0.79995)
     assert found.found.startswith("AUROC 0.70 [0.5004, 0.79995] on 40 patients")
+
+
+def test_a_perfect_ranking_does_not_hide_what_is_missed() -> None:
+    """AUROC of 1 with a quarter of the positives on the wrong side of one half."""
+    labels = ["no"] * 20 + ["yes"] * 20
+    p = np.concatenate([np.linspace(0.01, 0.2, 20), np.linspace(0.3, 0.99, 20)])
+    metrics = evaluate(labels, np.stack([1 - p, p], 1), [str(i) for i in range(40)], ["no", "yes"])
+    missed = int((p[20:] <= 0.5).sum())
+    words = judge_quality({"test": metrics}, None).in_words()
+    assert "AUROC 1.00" in words
+    assert f"right for 20 of 20 no, {20 - missed} of 20 yes (balanced accuracy" in words
+    assert "calls with a stated error" in words
+    sure = np.array([[0.9, 0.1]] * 20 + [[0.1, 0.9]] * 20)
+    metrics = evaluate(labels, sure, [str(i) for i in range(40)], ["no", "yes"])
+    assert "calls with" not in judge_quality({"test": metrics}, None).in_words()
 
 
 @pytest.mark.parametrize(("metrics", "says"), [({"val": CHANCE}, "has not learned"), ({"val": FEW}, "cannot be told")])
