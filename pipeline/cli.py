@@ -167,6 +167,57 @@ def encoders(
         typer.echo(table(found) if name is None else render(found))
 
 
+@app.command()
+def check(
+    target: Target,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Check for this model's scales, too, and estimate what it will cost: bytes, time, disk."),
+    ] = None,
+    label: Annotated[str, typer.Option(help="The table's column of labels.")] = "label",
+    mpp: MppOption = None,
+    strict: StrictOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write a table of what was found, a row a slide.")] = None,
+    template: Annotated[
+        Path | None,
+        typer.Option("--fix-template", help="Write a cohort table of all slides, with the columns to fill in."),
+    ] = None,
+    workers: Workers = None,
+    limit: LimitOption = None,
+) -> None:
+    """Look for what is wrong with slides and table."""
+    from pipeline import commands
+    from pipeline.check.tables import render_text
+
+    try:
+        with _Progress("checking") as progress:
+            summary = commands.check(
+                target,
+                model=model,
+                label=label,
+                mpp=mpp,
+                strict=strict,
+                csv=csv,
+                template=template,
+                workers=workers,
+                limit=limit,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        _say("saccade: interrupted; a check keeps nothing of the slides that it has looked at")
+        sys.exit(INTERRUPTED)
+    if as_json:
+        import json
+
+        from pipeline.output.documents import plain
+
+        typer.echo(json.dumps(plain(summary.to_json()), indent=2))
+    else:
+        typer.echo(render_text(summary))
+    raise typer.Exit(1 if summary.failed else 0)
+
+
 @app.command(cls=HelpByTopic)
 def cache(
     target: Target,

@@ -57,7 +57,19 @@ def describe(path: Path, *, mpp: float | None = None, strict: bool = False) -> d
 def _warnings(slide: Slide) -> list[str]:
     """What will bite later, found by looking and by reading a little of every level."""
     facts = slide.facts
-    found = [*([facts.mpp_problem] if facts.mpp_problem else []), *facts.doubts]
+    found = [*([facts.mpp_problem] if facts.mpp_problem else []), *facts.doubts, *slow_or_partial(slide)]
+    for index, level in enumerate(facts.levels):
+        x, y = level.width // 2, level.height // 2
+        try:
+            slide.read_level(index, Box(x, y, min(64, level.width - x), min(64, level.height - y)))
+        except SlideError as exc:
+            found.append(str(exc))
+    return found
+
+
+def slow_or_partial(slide: Slide) -> list[str]:
+    """What about the encoding of an opened slide makes reading it slow, or leaves some of it out; a line each."""
+    facts, found = slide.facts, []
     if len(facts.levels) == 1 and facts.levels[0].width * facts.levels[0].height > 2**26:
         found.append(
             "no pyramid: every thumbnail must read the whole slide; `saccade cache --profile portable` adds the levels"
@@ -70,12 +82,6 @@ def _warnings(slide: Slide) -> list[str]:
         )
     if isinstance(slide, ZarrSlide) and slide.kept == "tissue":
         found.append("of its finest levels only tissue and its surroundings are kept; the rest reads as background")
-    for index, level in enumerate(facts.levels):
-        x, y = level.width // 2, level.height // 2
-        try:
-            slide.read_level(index, Box(x, y, min(64, level.width - x), min(64, level.height - y)))
-        except SlideError as exc:
-            found.append(str(exc))
     return found
 
 

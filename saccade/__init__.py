@@ -8,8 +8,8 @@ In a notebook, each line shows what it made:
     >>> prediction = saccade.predict(slide, model)
     >>> figure = prediction.plot()
 
-`run`, `train`, `bench` and `cache` are the commands of the same names. A name is imported when it is first used, so
-`import saccade` costs nothing; `dir(saccade)` lists them all.
+`run`, `train`, `bench`, `cache` and `check` are the commands of the same names. A name is imported when it is first
+used, so `import saccade` costs nothing; `dir(saccade)` lists them all.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.bench.bench import BenchSummary as BenchSummary
     from pipeline.cache import CacheSummary as CacheSummary
+    from pipeline.check.values import CheckSummary as CheckSummary
     from pipeline.cohort.table import Cohort as Cohort
     from pipeline.commands import DistilSummary as DistilSummary
     from pipeline.commands import TrainSummary as TrainSummary
     from pipeline.commands import bench as bench
     from pipeline.commands import cache as cache
+    from pipeline.commands import check as check
     from pipeline.commands import conformalize as conformalize
     from pipeline.commands import distil as distil
     from pipeline.commands import load_model as load_model
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "pipeline.bench.bench": ("BenchSummary",),
     "pipeline.cache": ("CacheSummary",),
+    "pipeline.check.values": ("CheckSummary",),
     "pipeline.cohort.table": ("Cohort",),
     "pipeline.commands": (
         *(
@@ -52,6 +55,7 @@ _PLACES = {
             "TrainSummary",
             "bench",
             "cache",
+            "check",
             "conformalize",
             "distil",
             "load_model",
@@ -73,9 +77,10 @@ _PLACES = {
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
-    *("open_slide", "load_model", "predict", "run", "train", "distil", "conformalize", "bench", "cache", "read_cohort"),
+    *("open_slide", "load_model", "predict", "run", "train", "distil", "conformalize", "bench", "cache", "check"),
+    "read_cohort",
     *("Slide", "SlideStore", "SlidePrediction", "Cohort", "RunSummary", "TrainSummary", "DistilSummary"),
-    *("ConformalSummary", "BenchSummary", "CacheSummary"),
+    *("ConformalSummary", "BenchSummary", "CacheSummary", "CheckSummary"),
     *("SlideError", "UsageError", "__version__"),
 ]
 

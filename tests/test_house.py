@@ -148,6 +148,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "run": ("interrupt", "process", "pool", "workers", "artefacts", "slide", "books", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
+        "check": ("values", "sample", "need", "slide", "cohort", "tables", "check"),
         "encoders": (),
         "cache": (),
         "conformalize": (),
@@ -282,5 +283,5 @@ print([module for module in heavy if module in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("demo", "info", "encoders", "cache", "train", "distil", "run", "conformalize", "bench"):
+    for command in ("demo", "info", "check", "encoders", "cache", "train", "distil", "run", "conformalize", "bench"):
         assert command in done.stdout

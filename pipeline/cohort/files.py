@@ -26,14 +26,14 @@ _MAX_NAME_BYTES = 120  # leaves room for what gets appended, within the 255 byte
 _DEVICE_NAME = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\..*)?", re.IGNORECASE)
 
 
-def find_slides(folder: Path) -> list[Path]:
+def find_slides(folder: Path, *, told: Callable[[str], None] = _log.warning) -> list[Path]:
     """Every slide under a folder, absolute and sorted; each file once, whatever links lead to it.
 
     Hidden names are skipped; `.zarr` folders are never entered (one that holds an OME-Zarr image is a slide), nor are
     the output folders of earlier runs. Files of one DICOM series are the levels of one slide: the first by name stands
     for it, and OpenSlide finds the others.
 
-    A folder below it that may not be read, as `lost+found`, is named in the log and left out.
+    A folder below it that may not be read, as `lost+found`, is told of, else in the log, and left out.
 
     Raises:
         UsageError: a folder cannot be listed.
@@ -52,20 +52,20 @@ def find_slides(folder: Path) -> list[Path]:
                 entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda e: e.name)
         except OSError as exc:
             if isinstance(exc, PermissionError) and real != os.path.realpath(folder):
-                _log.warning("no permission to search %s: slides in it, if there are any, are left out", here)
+                told(f"no permission to search {here}: slides in it, if there are any, are left out")
                 continue
             raise UsageError(f"cannot search {here}: {exc.strerror}; make it readable or name another folder") from exc
         files = []
         for entry in entries:
             path = Path(entry.path)
             suffix = path.suffix.lower()
-            if entry.is_dir():
+            if _is_folder(entry):
                 if suffix == PYRAMID_SUFFIX:
                     files += [path] if is_slide(path) else []
                 elif not _holds_results(path):
                     pending.append(path)
             # a dead link with a slide's name stays in, so that it fails visibly; pipes and devices do not
-            elif suffix in SLIDE_SUFFIXES and (entry.is_file() or not os.path.exists(path)):
+            elif suffix in SLIDE_SUFFIXES and (not os.path.exists(path) or entry.is_file()):
                 files.append(path)
         for path in _one_per_series(files):
             slides.setdefault(os.path.realpath(path), path)
@@ -140,6 +140,13 @@ def finder(root: Path) -> Callable[[str, str], tuple[Path, str | None]]:
 def _percent(char: str) -> str:
     # surrogatepass: file names that are not valid Unicode reach Python as lone surrogates
     return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _holds_results(path: Path) -> bool:

@@ -46,18 +46,15 @@ def column_key(name: str) -> str:
     return re.sub(r"[\s_\-.]+", "", unicodedata.normalize("NFKC", _visible(name)).translate(_DASHES).casefold())
 
 
-def near_equal(texts: Iterable[str]) -> tuple[str, str] | None:
-    """Two different texts that are likely meant to be one, or None.
+def near_equal(texts: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of different texts that are likely meant to be one.
 
     Such differ only by case, spaces, invisible characters, Unicode's normal forms, kinds of dash, Cyrillic letters that
     look Latin, leading zeros or a trailing ".0" (007 and 7, P01 and P1, 1 and 1.0).
     """
     seen: dict[str, str] = {}
-    for text in sorted(set(texts)):
-        first = seen.setdefault(_same(text), text)
-        if first != text:
-            return first, text
-    return None
+    pairs = ((seen.setdefault(_same(text), text), text) for text in sorted(set(texts)))
+    return [(first, text) for first, text in pairs if first != text]
 
 
 def tcga_patient(name: str) -> str | None:

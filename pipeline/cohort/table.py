@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pipeline.cohort.columns import choose_columns, label_column, refuse_lookalikes
 from pipeline.cohort.files import PYRAMID_SUFFIX, SLIDE_SUFFIXES, find_slides, finder, folder_name, slide_stem
@@ -17,7 +19,10 @@ from pipeline.cohort.spelling import is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
 from stages.amounts import counted
 
+Value = TypeVar("Value")
+
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+_log = logging.getLogger(__name__)
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers", ".parquet", ".csv.gz", ".csv.zip")
 
 
@@ -108,21 +113,42 @@ def find_target(target: Path, *, label: str = "label", root: Path | None = None)
     Raises:
         UsageError: nothing there, no permission, no slides inside, a broken table, two slides with one name.
     """
+    cohort, faults = examine_target(target, label=label, root=root)
+    _refuse(faults)
+    return cohort
+
+
+def examine_target(
+    target: Path, *, label: str = "label", root: Path | None = None, told: Callable[[str], None] | None = None
+) -> tuple[Cohort, tuple[str, ...]]:
+    """As `find_target`, and all that it refuses beside what can be read all the same, instead of the first of it.
+
+    Args:
+        target, label, root: as there.
+        told: of folders that could not be searched; default: the log is.
+
+    Raises:
+        UsageError: nothing there, no permission, no slides inside, a table that nothing can be read from.
+    """
     _refuse_unreadable(target)
     if target.is_dir() and target.suffix.lower() != PYRAMID_SUFFIX:
-        slides = _named_apart([_unlabelled(path) for path in find_slides(target)])
+        slides = _named_apart([_unlabelled(path) for path in find_slides(target, told=told or _log.warning)])
         if not slides:
             raise UsageError(
                 f"no slides in {target}: searched it and its folders for {' '.join(SLIDE_SUFFIXES)} files and OME-Zarr "
                 "pyramids, but not hidden files or outputs of earlier runs; name a slide, its folder or a cohort table"
             )
-        _refuse_same_name([(slide, str(slide.path)) for slide in slides])
-        return Cohort(target, slides)
+        return Cohort(target, slides), tuple(_same_names([(slide, str(slide.path)) for slide in slides]))
     if not os.path.exists(target):
         raise UsageError(f"no such file or folder: {target}; give a slide, a folder of slides or a cohort table (CSV)")
     if target.name.lower().endswith((*TABLE_SUFFIXES, *_SPREADSHEETS)):
-        return read_table(target, label=label, root=root)
-    return Cohort(target, (_unlabelled(target.absolute()),))
+        return _examine_table(target, label=label, root=root)
+    return Cohort(target, (_unlabelled(target.absolute()),)), ()
+
+
+def _refuse(faults: Iterable[str]) -> None:
+    for fault in faults:
+        raise UsageError(fault)
 
 
 def read_training_table(
@@ -149,26 +175,15 @@ def read_training_table(
     cohort = read_table(table, label=label, root=root, columns=columns, training=True)
     if all(slide.problem for slide in cohort.slides):  # some may have gone; none there is a wrong folder
         raise UsageError(f"{table}: {cohort.slides[0].problem} (and {len(cohort.slides) - 1} more, all of them)")
-    unlabelled = [slide.slide_id for slide in cohort.slides if slide.label is None]
-    name = cohort.columns["label"]
-    if unlabelled:
-        raise UsageError(
-            f"{table}: {len(unlabelled)} of {len(cohort.slides)} slides have no {name!r}, the first is "
-            f"{unlabelled[0]!r}; fill in the labels (NA, none, unknown, - and so on are missing) or remove the rows"
-        )
-    if len(cohort.classes) < 2:
-        raise UsageError(
-            f"{table}: column {name!r} must hold two classes or more, found only {cohort.classes[0]!r}; "
-            "add slides of another class or set cohort.label to another column"
-        )
+    _refuse(unlabelled(cohort))
     if positive is not None and (positive not in cohort.classes or len(cohort.classes) != 2):
         raise UsageError(
             f"{table}: cohort.positive must be one of two classes, found {positive!r} and the classes "
             f"{', '.join(cohort.classes)}; correct it or leave it out"
         )
-    _refuse_leaks(cohort)
+    _refuse(leaks(cohort))
     if folds is None:
-        _refuse_lost_classes(cohort)
+        _refuse(lost_classes(cohort))
     return replace(cohort, positive=positive)
 
 
@@ -199,12 +214,27 @@ def read_table(
             columns that may be meant, or one that looks like patients and is called otherwise; labels, patients or
             sites that differ by what nobody sees.
     """
+    cohort, faults = _examine_table(table, label=label, root=root, columns=columns, training=training)
+    _refuse(faults)
+    return cohort
+
+
+def _examine_table(
+    table: Path,
+    *,
+    label: str,
+    root: Path | None,
+    columns: Mapping[str, str] | None = None,
+    training: bool = False,
+) -> tuple[Cohort, tuple[str, ...]]:
+    """What can be read of a table, and all that `read_table` refuses about it."""
     header, rows, decimal = read_rows(table)
+    faults: list[str] = []
     taken = choose_columns(header, rows, columns or {}, table)
     label_at = label_column(header, rows, label, table, required=training)
     if label_at is not None:
         taken["label"] = label_at
-        refuse_lookalikes(header, rows, taken, table)
+        _attempt(faults, refuse_lookalikes, header, rows, taken, table)
     find = finder((root or table.parent).absolute())
     slides: list[tuple[CohortSlide, str]] = []
     for number, row in rows:
@@ -212,12 +242,13 @@ def read_table(
         told = {role: None if is_missing(text) else text for role, text in cell.items()}
         where = f"row {number}"
         if not cell["slide"]:
-            raise UsageError(f"{table}, {where}: no slide; fill in {header[taken['slide']]!r} or delete the row")
+            faults.append(f"{table}, {where}: no slide; fill in {header[taken['slide']]!r} or delete the row")
+            continue
         path, missing = find(cell["slide"], where)
         mpp, bad_mpp = mpp_of(cell.get("mpp", "").replace(decimal, "."), where)
         slide_id = folder_name(told.get("name") or slide_stem(path))
         if training and "patient" in taken and told["patient"] is None:
-            raise UsageError(
+            faults.append(
                 f"{table}, {where}: slide {slide_id!r} has no {header[taken['patient']]!r} "
                 f"(found {cell['patient']!r}), and a patient's slides must stay together; fill it in or remove the row"
             )
@@ -229,28 +260,35 @@ def read_table(
             patient=barcode or patient or slide_id,
             label=told.get("label"),
             mpp=mpp,
-            split=split_of(cell.get("split", ""), f"{table}, {where}"),
-            fold=fold_of(cell.get("fold", ""), f"{table}, {where}"),
+            split=_attempt(faults, split_of, cell.get("split", ""), f"{table}, {where}"),
+            fold=_attempt(faults, fold_of, cell.get("fold", ""), f"{table}, {where}"),
             site=told["site"] if "site" in taken else barcode and barcode[5:7],
             problem=missing or bad_mpp,
         )
         slides.append((slide, where))
     if not slides:
-        raise UsageError(f"{table}: no slides below the header; add one row for each slide")
-    _refuse_same_file(slides, table)
-    _refuse_same_name(slides)
+        raise UsageError(faults[0] if faults else f"{table}: no slides below the header; add one row for each slide")
+    faults += [*_same_files(slides, table), *_same_names(slides)]
     cohort = Cohort(table, tuple(slide for slide, _ in slides), {role: header[at] for role, at in taken.items()})
     if "label" in taken:
-        _refuse_near_equal(cohort)
-    return cohort
+        faults += _near_equal(cohort)
+    return cohort, tuple(faults)
 
 
-def _refuse_near_equal(cohort: Cohort) -> None:
+def _attempt(faults: list[str], act: Callable[..., Value], *args: Any) -> Value | None:
+    """What it gives; None where it refuses, which is a fault."""
+    try:
+        return act(*args)
+    except UsageError as exc:
+        faults.append(str(exc))
+        return None
+
+
+def _near_equal(cohort: Cohort) -> Iterator[str]:
     for role in ("label", *({"patient", "site"} & cohort.columns.keys())):
-        twins = near_equal(text for text in (getattr(slide, role) for slide in cohort.slides) if text is not None)
-        if twins:
-            raise UsageError(
-                f"{cohort.source}: {role} {twins[0]!a} and {role} {twins[1]!a} differ only by what is overlooked "
+        for one, other in near_equal(t for t in (getattr(slide, role) for slide in cohort.slides) if t is not None):
+            yield (
+                f"{cohort.source}: {role} {one!a} and {role} {other!a} differ only by what is overlooked "
                 "(case, spaces, invisible or look-alike characters, zeros); write both alike, or rename one"
             )
 
@@ -290,22 +328,43 @@ def _as_file_systems_see(name: str) -> str:
     return unicodedata.normalize("NFC", name.casefold())  # some of them fold case
 
 
-def _refuse_leaks(cohort: Cohort) -> None:
+def unlabelled(cohort: Cohort) -> Iterator[str]:
+    """What keeps labels from being learnt: slides without one, fewer than two classes."""
+    name = cohort.columns["label"]
+    without = [slide.slide_id for slide in cohort.slides if slide.label is None]
+    if without:
+        yield (
+            f"{cohort.source}: {len(without)} of {len(cohort.slides)} slides have no {name!r}, the first is "
+            f"{without[0]!r}; fill in the labels (NA, none, unknown, - and so on are missing) or remove the rows"
+        )
+    if len(cohort.classes) < 2:
+        yield (
+            f"{cohort.source}: column {name!r} must hold two classes or more, found only "
+            f"{', '.join(map(repr, cohort.classes)) or 'empty cells'}; "
+            "add slides of another class or set cohort.label to another column"
+        )
+
+
+def leaks(cohort: Cohort) -> Iterator[str]:
+    """Where the split column is half filled, or parts a patient's slides."""
     if all(slide.split is None for slide in cohort.slides):
         return
     seen: dict[str, CohortSlide] = {}
+    told: set[str] = set()
     for slide in cohort.slides:
         if slide.split is None:
-            raise UsageError(f"{cohort.source}: {slide.slide_id!r} has no split while others do; fill it in")
+            yield f"{cohort.source}: {slide.slide_id!r} has no split while others do; fill it in"
+            continue
         first = seen.setdefault(slide.patient, slide)
-        if first.split != slide.split:
-            raise UsageError(
+        if first.split != slide.split and slide.patient not in told:
+            told.add(slide.patient)
+            yield (
                 f"{cohort.source}: patient {slide.patient!r} is in both {first.split} ({first.slide_id!r}) and "
                 f"{slide.split} ({slide.slide_id!r}); put all slides of a patient into one"
             )
 
 
-def _refuse_lost_classes(cohort: Cohort) -> None:
+def lost_classes(cohort: Cohort) -> Iterator[str]:
     """Every part that is learnt from or judged needs every class: train, test where there is one, and each fold."""
     by_split = any(slide.split is not None for slide in cohort.slides)
     part_of = [str(slide.split) if by_split else f"fold {slide.fold}" for slide in cohort.slides]
@@ -315,27 +374,27 @@ def _refuse_lost_classes(cohort: Cohort) -> None:
         lost = [name for name in cohort.classes if name not in labels]
         if lost:
             what = f"no slide labelled {lost[0]!r} among its {len(labels)}" if labels else "no slides"
-            raise UsageError(
+            yield (
                 f"{cohort.source}: {part} has {what}; correct the {'split' if by_split else 'fold'} column, or set "
                 "training.folds to cross-validate without it"
             )
 
 
-def _refuse_same_file(slides: Sequence[tuple[CohortSlide, str]], table: Path) -> None:
+def _same_files(slides: Sequence[tuple[CohortSlide, str]], table: Path) -> Iterator[str]:
     seen: dict[str, str] = {}
     for slide, where in slides:
         real = os.path.realpath(slide.path)
         if real in seen:
-            raise UsageError(f"{table}: {slide.path} is listed twice, in {seen[real]} and {where}; remove one of them")
+            yield f"{table}: {slide.path} is listed twice, in {seen[real]} and {where}; remove one of them"
         seen[real] = where
 
 
-def _refuse_same_name(slides: Sequence[tuple[CohortSlide, str]]) -> None:
+def _same_names(slides: Sequence[tuple[CohortSlide, str]]) -> Iterator[str]:
     seen: dict[str, str] = {}
     for slide, where in slides:
         key = _as_file_systems_see(slide.slide_id)
         if key in seen:
-            raise UsageError(
+            yield (
                 f"two slides are called {slide.slide_id!r}, {seen[key]} and {where}, but results are kept by name; "
                 "rename one, or use a cohort table with a 'slide_id' column beside 'slide'"
             )

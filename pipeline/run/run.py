@@ -90,7 +90,7 @@ def run_cohort(
 def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSettings:
     """The settings, which fit the model: what does not is told before anything is started."""
     spec = model.spec
-    _check_labels(cohort, spec.classes, settings.model)
+    check_labels(cohort, spec.classes, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
     decision_of(spec, settings.decide, settings.risk, settings.positive, samples=settings.samples)
     if settings.prior is not None:
@@ -122,7 +122,12 @@ def _only_its_kind(out: Path, run: str) -> Iterator[None]:
         yield
 
 
-def _check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
+def check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
+    """Refuse labels that a model does not know.
+
+    Raises:
+        UsageError: which, and what the model was trained for.
+    """
     unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(classes))
     if unknown:
         raise UsageError(

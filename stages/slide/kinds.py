@@ -10,7 +10,7 @@ import tifffile
 
 from stages.disk import SpecialFileError, open_regular
 from stages.slide.facts import SlideError
-from stages.slide.tiff import MAX_PAGES
+from stages.slide.tiff import MAX_PAGES, quiet
 
 _PICTURE = "a {} picture: convert it to a tiled TIFF that says its resolution"
 _WEB_PAGE = "a web page, as a download that failed leaves: download it again"
@@ -95,7 +95,7 @@ def _damage(path: Path) -> str:
     """What is wrong with a TIFF that is stored as any other."""
     size = path.stat().st_size
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with quiet(), tifffile.TiffFile(path) as tiff:
             pages = [page.aspage() for page in islice(tiff.pages, MAX_PAGES)]
             ends = [o + n for page in pages for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
     except Exception:  # tifffile's own types, and whatever damage makes of values

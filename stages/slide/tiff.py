@@ -177,6 +177,23 @@ def read_pages(path: Path) -> tuple[Page, ...]:
         return ()
 
 
+def cut_off(path: Path) -> dict[tuple[int, int], tuple[int, int]]:
+    """Of each picture (width, height) of a TIFF that ends too early: how many of its tiles or strips lie beyond the
+    file's end, and of how many; nothing of what is whole, or no TIFF."""
+    try:
+        end = path.stat().st_size
+        with quiet(), tifffile.TiffFile(path) as tiff:
+            pages, found = _all_pages(tiff), {}
+            for page in pages:
+                ends = np.array(page.dataoffsets, np.int64) + np.array(page.databytecounts, np.int64)
+                if lost := int((ends > end).sum()):
+                    found[int(page.imagewidth), int(page.imagelength)] = lost, len(ends)
+            _release(pages)
+            return found
+    except Exception:  # as in `find_level_tiles`
+        return {}
+
+
 def _page(page: Any) -> Page:
     size, tile = (int(page.imagewidth), int(page.imagelength)), (int(page.tilewidth), int(page.tilelength))
     return Page(size, tile if page.is_tiled else None, _density(page), int(max(page.databytecounts, default=0)))

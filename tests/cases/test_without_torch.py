@@ -32,6 +32,7 @@ NEEDS_TORCH = (
         "pipeline.run.artefacts",
         "pipeline.bench",
         "pipeline.demo.demo",
+        "pipeline.check.need",
     ),
 )
 """Rooms and files that compute with a model. Everything else in the house does without, or imports it when called."""

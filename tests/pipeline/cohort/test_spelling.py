@@ -41,7 +41,8 @@ def test_values_that_only_begin_like_missing_ones_are_there(text):
     ],
 )
 def test_texts_that_are_likely_meant_to_be_one(one, other):
-    assert set(near_equal([one, "else", other, one]) or ()) == {one, other}
+    [pair] = near_equal([one, "else", other, one])
+    assert set(pair) == {one, other}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_texts_that_are_likely_meant_to_be_one(one, other):
     [("1", "10"), ("1", "-1"), ("ER+", "ER-"), ("1.0", "1.5"), ("1-1", "11"), ("P1", "Q1"), ("T1a", "T1b"), ("0", "")],
 )
 def test_texts_that_are_two(one, other):
-    assert near_equal([one, other]) is None
+    assert near_equal([one, other]) == []
 
 
 def test_a_columns_name_is_told_by_its_letters():
