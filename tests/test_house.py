@@ -20,6 +20,7 @@ from pipeline.config import load_config, load_distil_config
 HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "stages": {
         "geometry": (),
+        "passing": (),
         "disk": (),
         "lease": (),
         "file_cache": (),
