@@ -22,8 +22,9 @@ from makers import ROOT
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
-from pipeline.run import workers as tested
-from pipeline.run.workers import each, refuse_strangers
+from pipeline.run import scheduler as tested
+from pipeline.run.scheduler import refuse_strangers
+from pipeline.run.workers import each
 
 SLIDES = [CohortSlide(slide_id=name, path=Path(name), patient=name) for name in "abc"]
 JOBS = [(slide,) for slide in SLIDES]
