@@ -189,10 +189,12 @@ class _Desk:
         """See which workers there are, and ask those that are new; refuses them as `refuse_strangers` does."""
         try:
             self._threads = dict(self._client.nthreads())
+            if new := sorted(self._threads.keys() - self._asked):
+                ask_all(self._client, new)
+        except UsageError:
+            raise
         except Exception as exc:  # whatever it is, nothing can be said to it
             raise _SchedulerGoneError from exc
-        if new := sorted(self._threads.keys() - self._asked):
-            ask_all(self._client, new)
         self._asked |= self._threads.keys()
         return self._threads
 
