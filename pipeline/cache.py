@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pipeline.cohort.table import Cohort, CohortSlide
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, reason_of
 from pipeline.output.folder import prepare_output
 from pipeline.run.interrupt import finishing
 from pipeline.run.process import alive, telling
 from pipeline.run.workers import each, suited
 from stages.amounts import size
 from stages.html import table
+from stages.passing import again
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
 from stages.pyramid.open import open_pyramid
@@ -214,9 +215,9 @@ def _row(
     try:
         if slide.problem:
             raise ValueError(slide.problem)
-        return {"status": "ok", "line": work(slide, out, settings)}
+        return {"status": "ok", "line": again(lambda: work(slide, out, settings))}
     except Exception as exc:
-        return {"status": "failed", "error": str(exc), "full": isinstance(exc, FullDiskError)}
+        return {"status": "failed", "error": reason_of(exc), "full": isinstance(exc, FullDiskError)}
 
 
 class _Clock:

@@ -8,6 +8,7 @@ process left is known by its name. Permissions are those that any new file gets.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import shutil
@@ -19,7 +20,9 @@ from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
+
+from stages.passing import PASSING, UnreadableError, is_passing, patiently
 
 PREFIX = ".saccade-"
 """How the name of everything unfinished begins."""
@@ -148,13 +151,13 @@ def open_to_read(path: Path) -> int:
     Raises:
         OSError: it cannot be opened.
     """
-    return os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_CLOEXEC", 0))
+    return patiently(lambda: os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_CLOEXEC", 0)))
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
     """``size`` bytes of a file from ``offset`` on, fewer at its end; several threads may read one file at once."""
     if hasattr(os, "pread"):
-        return os.pread(descriptor, size, offset)
+        return patiently(lambda: os.pread(descriptor, size, offset))
     with _seeking:  # Windows has one place a file, so that nobody may move it meanwhile
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
@@ -164,8 +167,24 @@ class SpecialFileError(OSError):
     """What stands at a path is no file: reading a pipe would wait for ever, reading a device never end."""
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file to read; as ``path.open("rb")``, but for what is no file.
+class _PatientFile(io.FileIO):
+    """A file whose reads are tried again where the disk or the network could not; for `io.BufferedReader`."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        return patiently(lambda: self._read_once(buffer))
+
+    def readall(self) -> bytes:
+        found, piece = bytearray(), bytearray(2**20)
+        while count := self.readinto(piece):
+            found += piece[:count]
+        return bytes(found)
+
+    def _read_once(self, buffer: Any) -> int | None:
+        return super().readinto(buffer)
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file to read, patiently; as ``path.open("rb")``, but for what is no file.
 
     Raises:
         SpecialFileError: it is a pipe, a socket or a device.
@@ -173,7 +192,7 @@ def open_regular(path: Path) -> BinaryIO:
     """
     if (what := _special(path)) is not None:
         raise SpecialFileError(errno.ENOTSUP, f"it is {what}, not a file", str(path))
-    return path.open("rb")
+    return io.BufferedReader(patiently(lambda: _PatientFile(path)))
 
 
 def read_regular(path: Path) -> bytes:
@@ -183,10 +202,44 @@ def read_regular(path: Path) -> bytes:
 
 
 def _special(path: Path) -> str | None:
-    mode = os.stat(path).st_mode
+    mode = patiently(lambda: os.stat(path)).st_mode
     kinds = {stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket"}
     kinds |= {stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}
     return next((what for is_such, what in kinds.items() if is_such(mode)), None)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of what the system does not give, though it is there, that it is so: that is no damage.
+
+    Raises:
+        UnreadableError: permission is missing, or the disk or the network could not, however often it was tried.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if is_passing(exc) or exc.errno in (errno.EACCES, errno.EPERM):
+            raise UnreadableError(refusal(exc, path, writing=False), passing=is_passing(exc)) from exc
+        raise
+
+
+Version = tuple[int, int, int]
+
+
+def version_of(status: os.stat_result) -> Version:
+    """What tells a file from what was at its place, or in it, before: size, time and number."""
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def refuse_changed(now: os.stat_result, before: Version) -> None:
+    """Raise an `UnreadableError` where a file is not what it was."""
+    if version_of(now) == before:
+        return
+    if now.st_size < before[0]:
+        what = f"it was cut from {before[0]} to {now.st_size} bytes while it was read: copy it again"
+    else:
+        what = "it was changed or replaced while it was read: run again once it is whole"
+    raise UnreadableError(f"{what}; the file is no longer the one that was opened", passing=False)
 
 
 def refusal(error: OSError, path: Path, *, writing: bool) -> str:
@@ -200,6 +253,8 @@ def refusal(error: OSError, path: Path, *, writing: bool) -> str:
     code = error.errno
     if isinstance(error, SpecialFileError):
         return f"{error.strerror}: give a file"
+    if code in PASSING:
+        return f"the disk or the network answered {error.strerror!r}, several times: try again later"
     if code in FULL:
         return "the disk is full: make room on it"
     if code == errno.EROFS:

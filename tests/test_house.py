@@ -23,6 +23,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "stages": {
         "geometry": (),
         "amounts": (),
+        "passing": (),
         "disk": (),
         "lease": (),
         "file_cache": (),
@@ -145,7 +146,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "distil": ("bags", "teacher", "student", "fidelity", "distil"),
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "report": ("cohort_gallery", "report"),
-        "run": ("interrupt", "process", "pool", "workers", "artefacts", "slide", "books", "run"),
+        "run": ("interrupt", "process", "pool", "scheduler", "workers", "artefacts", "slide", "books", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "check": ("values", "sample", "need", "slide", "cohort", "tables", "check"),

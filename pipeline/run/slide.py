@@ -26,6 +26,7 @@ from pipeline.run.artefacts import ARTEFACTS, evidence_of, write_artefacts
 from pipeline.words import tell
 from stages.disk import PREFIX
 from stages.lease import HeldError, lease
+from stages.passing import again
 from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
 
@@ -97,7 +98,7 @@ def process_slide(
         folders.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(slide.slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         with lease(folders / f"{PREFIX}slide-{name}", wait=wait):
-            row = _predict_slide(slide, out, settings, digest, started)
+            row = again(lambda: _predict_slide(slide, out, settings, digest, started))
     except HeldError:
         row = {"status": BUSY}
     except Exception as exc:

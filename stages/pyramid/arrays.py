@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore  # zarr takes text for an address and cuts it at "#" and "?"
 
 import stages.pyramid.codec  # noqa: F401  (the JPEG codecs, wherever this runs uninstalled)
+from stages.disk import open_regular, reading
 from stages.geometry import Box
+from stages.passing import UnreadableError, patiently
 from stages.slide.facts import SlideError
 from stages.slide.tiles import TileGrid
 
@@ -119,7 +121,11 @@ class ArrayTiles(TileGrid):
     def pixels(self, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.pixels`, as zarr decodes them: a chunk may be a whole plane, and is not copied."""
         try:
-            return self._plane.rgb(np.asarray(self._array[self._plane.selection(self.box(row, column))]))
+            with reading(self._folder):
+                box = self._plane.selection(self.box(row, column))
+                return self._plane.rgb(np.asarray(patiently(lambda: self._array[box])))
+        except UnreadableError:
+            raise
         except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
             raise ValueError(f"cannot be read: {' '.join(str(exc).split()) or repr(exc)}") from exc
 
@@ -184,7 +190,7 @@ def _shard_sizes(path: Path, metadata: Any, chunks: Sequence[int]) -> NDArray[np
     if names not in (["BytesCodec", "Crc32cCodec"], ["BytesCodec"]):
         return np.full(chunks, -(-size // count), np.int64)
     length = 16 * count + (4 if len(names) == 2 else 0)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         place = getattr(sharding.index_location, "value", sharding.index_location)  # an enumeration once
         file.seek(0 if place == "start" else max(0, size - length))
         data = file.read(16 * count)

@@ -163,8 +163,7 @@ class _Work:
         except (OSError, ValueError) as exc:
             box = self.box(shard)
             raise SlideError(
-                f"cannot read level {own} near ({box.x}, {box.y}): a tile {exc}; "
-                "the file is damaged or gone: copy it again"
+                f"cannot read level {own} near ({box.x}, {box.y}): a tile {exc}; the file is damaged: copy it again"
             ) from exc
 
     def _pixels(self, shard: _Shard, own: int, wanted: Sequence[bool]) -> Iterator[tuple[int, tuple[int, int], Pixels]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.disk import open_regular, reading, refusal
 from stages.geometry import Box, Mpp, Raster
 from stages.pyramid.arrays import ArrayTiles, Plane, files_of, open_array, tile_of
 from stages.pyramid.levels import OFF, choose_plane, place_level, refuse_absurd, warn_of_gaps
@@ -24,7 +25,7 @@ from stages.pyramid.multiscales import (
     pixel_micrometres,
     read_multiscales,
 )
-from stages.slide.facts import SlideError, SlideFacts, keep_levels
+from stages.slide.facts import SlideError, SlideFacts, keep_levels, unreadable
 from stages.slide.levels import find_levels
 from stages.slide.ome import OmeImage, read_ome
 from stages.slide.protocol import Slide
@@ -68,6 +69,7 @@ class ForeignSlide(Slide):
                 self._grids, self._pid = [ArrayTiles(folder, self._plane) for folder in self._levels], os.getpid()
             return self._grids[level]
 
+    @unreadable()
     def read_boxes(
         self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
     ) -> list[NDArray[np.uint8]]:
@@ -86,7 +88,7 @@ class ForeignSlide(Slide):
         try:
             return self._grid(level).byte_counts
         except OSError as exc:
-            raise SlideError(f"cannot read level {level}: {exc.strerror or exc}; check the folder") from exc
+            raise SlideError(f"cannot read level {level}: {refusal(exc, self._levels[level], writing=False)}") from exc
 
     def direct(self, level: int) -> bool:
         """See `Slide.direct`: always, its chunks are what is read."""
@@ -254,6 +256,6 @@ def fingerprint_of(said: Multiscales, levels: Sequence[Path], files: Sequence[di
         names = sorted(sizes)
         digest.update(repr([(name, sizes[name]) for name in names]).encode())
         for place in sorted({i * (len(names) - 1) // (SAMPLES - 1) for i in range(SAMPLES)} if names else ()):
-            with (folder / names[place]).open("rb") as file:
+            with reading(folder / names[place]), open_regular(folder / names[place]) as file:
                 digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.disk import read_regular
+from stages.disk import read_regular, refusal
 from stages.slide.channels import Channel, describe_channel
 from stages.slide.facts import SlideError
 from stages.slide.units import micrometres
@@ -90,7 +90,7 @@ def read_attributes(folder: Path) -> dict[str, Any]:
             if name == ".zattrs" and (folder / ".zgroup").exists():
                 return {}
         except OSError as exc:
-            raise SlideError(f"its {name} cannot be read ({exc.strerror or exc}): check its permissions") from exc
+            raise SlideError(f"its {name} cannot be read: {refusal(exc, folder / name, writing=False)}") from exc
         except (ValueError, TypeError, AttributeError) as exc:
             raise SlideError(
                 f"its {name} is damaged ({exc!r}): copy the folder again, or delete it and make it anew with "

@@ -15,7 +15,7 @@ from stages.geometry import Box
 from stages.pyramid.layout import LevelLayout
 from stages.pyramid.record import REMEDY, Kept, has_record, read_record
 from stages.pyramid.shards import ShardTiles
-from stages.slide.facts import SlideError, SlideFacts, override_mpp
+from stages.slide.facts import SlideError, SlideFacts, override_mpp, unreadable
 from stages.slide.protocol import Slide
 from stages.slide.tiles import DamagedTilesError
 
@@ -52,6 +52,7 @@ class ZarrSlide(Slide):
                 self._tiles, self._pid = tuple(ShardTiles(layout) for layout in self.layouts), os.getpid()
             return self._tiles[level]
 
+    @unreadable()
     def read_boxes(
         self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
     ) -> list[NDArray[np.uint8]]:
@@ -62,6 +63,7 @@ class ZarrSlide(Slide):
             box = boxes[exc.boxes[0]]
             raise SlideError(f"cannot read the pyramid's level {level} at ({box.x}, {box.y}): {exc}; {REMEDY}") from exc
 
+    @unreadable()
     def tile_bytes(self, level: int) -> NDArray[np.int64]:
         """See `Slide.tile_bytes`: exact, from the shards' own indices."""
         try:
@@ -74,6 +76,7 @@ class ZarrSlide(Slide):
         return True
 
 
+@unreadable()
 def open_pyramid(path: Path | str, *, mpp: float | None = None) -> Slide:
     """Open the pixels of a slide: a whole-slide file, the pyramid that `cache_pyramid` made of one, any OME-Zarr image.
 

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.disk import new_file, read_regular
+from stages.disk import new_file, read_regular, reading
 from stages.geometry import Box, Mpp, Raster
 from stages.pyramid.jpeg_metadata import jpeg_metadata, read_jpeg_metadata
 from stages.pyramid.layout import LevelLayout, array_metadata, ome_metadata
@@ -111,7 +111,9 @@ def read_record(folder: Path) -> Record:
         SlideError: the record makes no sense, or the metadata or a shard is not as it was written.
     """
     try:
-        ours = json.loads(read_regular(folder / "zarr.json"))["attributes"]["saccade"]
+        with reading(folder / "zarr.json"):
+            content = read_regular(folder / "zarr.json")
+        ours = json.loads(content)["attributes"]["saccade"]
         if ours["format"] != FORMAT:
             raise SlideError(f"this pyramid has format {ours['format']}, this version reads {FORMAT}: {REMEDY}")
         record = _parsed(folder, ours)
@@ -119,7 +121,8 @@ def read_record(folder: Path) -> Record:
         raise SlideError(f"this pyramid's metadata is damaged ({exc!r}): {REMEDY}") from exc
     for layout in record.layouts:
         try:
-            found = json.loads(read_regular(layout.folder / "zarr.json"))
+            with reading(layout.folder / "zarr.json"):
+                found = json.loads(read_regular(layout.folder / "zarr.json"))
         except (OSError, ValueError) as exc:
             raise SlideError(f"this pyramid's level {layout.folder.name} cannot be opened ({exc}): {REMEDY}") from exc
         if found != array_metadata(layout, record.facts.background):

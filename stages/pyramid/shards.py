@@ -20,7 +20,7 @@ import numpy as np
 from imagecodecs import zstd_decode
 from numpy.typing import NDArray
 
-from stages.disk import new_file, open_to_read, read_at
+from stages.disk import new_file, open_to_read, read_at, reading
 from stages.pyramid.layout import LevelLayout
 from stages.slide import jpeg
 from stages.slide.tiles import TileGrid
@@ -93,7 +93,8 @@ class ShardTiles(TileGrid):
         """As `TileGrid.stored`, without the checksum, which is compared."""
         shard, place = self._find(row, column)
         offset, size = (int(value) for value in shard.index[place])
-        data = read_at(shard.descriptor, size, offset)
+        with reading(shard.path):
+            data = read_at(shard.descriptor, size, offset)
         if len(data) != size:
             raise ValueError(f"ends after {len(data)} of {size} bytes")
         content = data[:-4]
@@ -143,13 +144,16 @@ class _Shard:
     """An open shard; whoever still reads from it keeps it open.
 
     Attributes:
-        descriptor: of the open file.
+        path: of the file.
+        descriptor: of it, open.
         index: (offset, bytes) of each chunk, (rows, columns, 2) int64; 0 bytes where there is none.
     """
 
     def __init__(self, layout: LevelLayout, row: int, column: int) -> None:
         path = layout.shard_path(row, column)
-        self.descriptor = open_to_read(path)
+        self.path = path
+        with reading(path):
+            self.descriptor = open_to_read(path)
         rows, columns = layout.chunks_per_shard
         length = 16 * rows * columns + 4
         size = os.fstat(self.descriptor).st_size

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import tifffile
 
+from stages.passing import UnreadableError
 from stages.slide.facts import SlideError
-from stages.slide.tiff import quiet
+from stages.slide.tiff import open_tiff_file, quiet
 
 _CODECS = {
     tifffile.COMPRESSION.NONE,
@@ -29,7 +30,7 @@ def misread(path: Path) -> bool:
     It looks at the first page alone, and at the next where that is as large: a second picture of the same place.
     """
     try:
-        with quiet(), tifffile.TiffFile(path) as tiff:
+        with quiet(), open_tiff_file(path) as tiff:
             page = tiff.pages.first
             following = tiff.pages[1] if len(tiff.pages) > 1 else None
             colours = _COLOURS.get(int(page.photometric), 0)
@@ -45,6 +46,8 @@ def misread(path: Path) -> bool:
             )
     except SlideError:
         return True
+    except UnreadableError:
+        raise
     except Exception:  # damage, which OpenSlide may know how to read around
         return False
 
@@ -58,10 +61,12 @@ def _transparent(path: Path) -> bool:
 def beyond_openslide(path: Path) -> bool:
     """Whether OpenSlide refuses a TIFF for how it is stored, not for damage."""
     try:
-        with quiet(), tifffile.TiffFile(path) as tiff:
+        with quiet(), open_tiff_file(path) as tiff:
             page = tiff.pages.first
             swapped = tiff.byteorder == ">" and not tiff.is_bigtiff
             usual = (page.sampleformat, page.bitspersample) == (1, 8)
             return swapped or not page.is_tiled or not usual or page.compression not in _CODECS
+    except UnreadableError:
+        raise
     except Exception:  # damage
         return False

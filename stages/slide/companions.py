@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from stages.disk import open_regular, reading
+from stages.passing import patiently
+
 _NAMES_A_FILE = re.compile(r"hamamatsu\.(ImageFile.*|MapFile|OptimisationFile)")
 _SAMPLES = 16
 """Pieces of 64 KB that a fingerprint takes of a slide's files, and one of each end."""
@@ -37,7 +40,7 @@ def fingerprint_of(path: Path, properties: Mapping[str, str]) -> str:
     Files may have any name; whichever of a slide's files it is opened by, it is the same slide.
     """
     files = [path, *companions(path, properties)]
-    sizes = [file.stat().st_size for file in files]
+    sizes = [patiently(file.stat).st_size for file in files]
     quickhash = properties.get("openslide.quickhash-1", "")
     pieces = max(2, _SAMPLES // len(files))
     if len(files) == 1:
@@ -55,7 +58,7 @@ def fingerprint_of(path: Path, properties: Mapping[str, str]) -> str:
 
 
 def _samples(path: Path, size: int, pieces: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with reading(path), open_regular(path) as file:
         for offset in sorted({*(int(size * k / pieces) for k in range(pieces)), max(0, size - 65536)}):
             file.seek(offset)
             yield file.read(65536)

@@ -24,7 +24,8 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import JPEGBaseline8Bit
 
-from stages.disk import read_at
+from stages.disk import open_regular, read_at, reading
+from stages.passing import UnreadableError
 from stages.slide.dicom_header import MAX_HEADER, MAX_READS, Bounded, quiet
 from stages.slide.tiff import TiffTiles
 
@@ -115,13 +116,15 @@ def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
 def _read_header(path: Path) -> _Header | None:
     """What a file says of its level; None where it is not DICOM with JPEG frames, or not as the standard has it."""
     try:
-        with path.open("rb") as file, quiet, warnings.catch_warnings():
+        with reading(path), open_regular(path) as file, quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # oddities in what another file than the slide may be
             bounded = cast(BinaryIO, Bounded(file, size=MAX_HEADER, reads=MAX_READS))
             found = read_partial(bounded, _at_frame_groups, specific_tags=[*_TAGS])
             if found.file_meta.TransferSyntaxUID != JPEGBaseline8Bit:
                 return None
             return _parsed(found, file.tell())
+    except UnreadableError:
+        raise
     except Exception:  # pydicom's own types, and whatever damage makes of values: OpenSlide reads it instead
         return None
 
@@ -146,6 +149,8 @@ def _page(path: Path, header: _Header) -> _Page | None:
         return None
     try:
         offsets, sizes = _frames(path, header.rest, count)
+    except UnreadableError:
+        raise
     except Exception:  # as in `_read_header`
         return None
     if sizes.min() < 1:
@@ -159,7 +164,7 @@ def _frames(path: Path, rest: int, count: int) -> tuple[NDArray[np.int64], NDArr
     Raises:
         ValueError, struct.error: there are not so many, or a table is cut.
     """
-    with path.open("rb") as file:
+    with reading(path), open_regular(path) as file:
         file.seek(rest)
         with quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")

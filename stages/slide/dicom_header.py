@@ -10,6 +10,9 @@ from typing import BinaryIO, cast
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
+from stages.disk import open_regular, reading, refusal
+from stages.passing import UnreadableError, is_passing
+
 SERIES_WITHIN = 2**18
 """Bytes in which a file names its series: it stands before all that is long."""
 
@@ -52,9 +55,11 @@ def series_files(path: Path) -> list[Path]:
     found = []
     for file in sorted(entry for entry in path.parent.iterdir() if entry.is_file()):
         try:
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 near = wanted in opened.read(SERIES_WITHIN)
-        except OSError:
+        except OSError as exc:
+            if is_passing(exc):  # else a slide would lose a level, or its fingerprint change
+                raise UnreadableError(refusal(exc, file, writing=False), passing=True) from exc
             continue
         if near and (file == path or _series_of(file) == series):
             found.append(file)
@@ -63,10 +68,12 @@ def series_files(path: Path) -> list[Path]:
 
 def _series_of(path: Path) -> str:
     try:
-        with path.open("rb") as file, quiet, warnings.catch_warnings():
+        with reading(path), open_regular(path) as file, quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             bounded = cast(BinaryIO, Bounded(file, size=MAX_HEADER, reads=MAX_READS))
             return str(read_partial(bounded, _after_series, specific_tags=[Tag("SeriesInstanceUID")]).SeriesInstanceUID)
+    except UnreadableError:
+        raise
     except Exception:  # as in `_read_header`
         return ""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.geometry import Box, Mpp, Raster, level_raster
+from stages.passing import UnreadableError, patiently
 from stages.slide.companions import companions, fingerprint_of
 from stages.slide.levels import Levels
 from stages.slide.resolution import MOST_APART, MPP_REMEDY, check_mpp, description_in, doubt_mpp, read_mpp
@@ -25,6 +27,15 @@ MAX_TILE_PIXELS = 2**26
 
 class SlideError(Exception):
     """This slide cannot be used; the message says why and what to do. Other slides are unaffected."""
+
+
+@contextmanager
+def unreadable() -> Iterator[None]:
+    """A `SlideError` for each `UnreadableError`: of a slide, or a function that decorates it."""
+    try:
+        yield
+    except UnreadableError as exc:
+        raise SlideError(str(exc)) from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +149,7 @@ def read_facts(path: Path, handle: openslide.OpenSlide, pages: Sequence[Page] = 
         objective_power=power,
         associated=associated,
         fingerprint=fingerprint_of(path, properties),
-        file_bytes=sum(file.stat().st_size for file in (path, *files)),
+        file_bytes=sum(patiently(file.stat).st_size for file in (path, *files)),
         origin=origin,
         mpp_doubt=None
         if true_mpp is None

@@ -15,10 +15,12 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
+from stages.disk import Version, open_regular, reading, refuse_changed, version_of
 from stages.geometry import Box
+from stages.passing import PASSING, UnreadableError, patiently
 from stages.slide.beyond import beyond_openslide, misread
 from stages.slide.companions import fingerprint_of
-from stages.slide.facts import Page, SlideError, SlideFacts, keep_levels, override_mpp, read_facts
+from stages.slide.facts import Page, SlideError, SlideFacts, keep_levels, override_mpp, read_facts, unreadable
 from stages.slide.kinds import first_bytes, is_tiff, why_no_slide
 from stages.slide.levels import Levels, find_levels
 from stages.slide.protocol import Slide
@@ -45,8 +47,11 @@ COMPARED = 3
 class OpenSlideSlide(Slide):
     """A whole-slide file: its own JPEG tiles where they can be decoded directly and verified, else OpenSlide."""
 
-    def __init__(self, facts: SlideFacts, numbers: Sequence[int] | None = None) -> None:
-        self.facts = facts
+    def __init__(
+        self, facts: SlideFacts, numbers: Sequence[int] | None = None, *, opened: Version | None = None
+    ) -> None:
+        # opened: what the file was before it was opened
+        self.facts, self._opened = facts, version_of(facts.path.stat()) if opened is None else opened
         # each level's number in the file, where some of its levels are left out
         self._numbers = tuple(range(len(facts.levels)) if numbers is None else numbers)
         self._reset()
@@ -59,23 +64,37 @@ class OpenSlideSlide(Slide):
         self._verdicts: dict[int, bool | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"facts": self.facts, "numbers": self._numbers}
+        return {"facts": self.facts, "numbers": self._numbers, "opened": self._opened}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.facts, self._numbers = state["facts"], state["numbers"]
+        self.facts, self._numbers, self._opened = state["facts"], state["numbers"], state["opened"]
         self._reset()
 
     def _open(self) -> openslide.OpenSlide:
         """This process's handle: handles do not survive a fork, and a new process must not share its parent's."""
         with self._lock:
             if self._pid != os.getpid() or self._handle is None:
-                handle = _open_handle(self.facts.path)
+                try:
+                    handle = _open_handle(self.facts.path)
+                except SlideError:
+                    self._refuse_changed()
+                    raise
                 if fingerprint_of(self.facts.path, dict(handle.properties)) != self.facts.fingerprint:
                     handle.close()
                     raise SlideError("the file is no longer the one that was opened: start again with the new one")
                 self._handle, self._pid = handle, os.getpid()
             return self._handle
 
+    def _refuse_changed(self) -> None:
+        """Name the true cause where the file is not what it was when it was opened."""
+        path = self.facts.path
+        with reading(path):
+            try:
+                refuse_changed(patiently(path.stat), self._opened)
+            except FileNotFoundError as exc:
+                raise SlideError("the file was removed while it was read: restore it") from exc
+
+    @unreadable()
     def tiles(self, level: int) -> TiffTiles | None:
         """See `Slide.tiles`."""
         with self._lock:
@@ -170,19 +189,31 @@ class OpenSlideSlide(Slide):
             return self._read_region_now(level, box)
 
     def _read_region_now(self, level: int, box: Box) -> NDArray[np.uint8]:
+        try:
+            return self._read_once(level, box)
+        except openslide.OpenSlideError:
+            self._refuse_changed()  # its own reads are not patient, and do not say what the disk answered: ours do
+        try:
+            return self._read_once(level, box)
+        except openslide.OpenSlideError as exc:
+            words = f"cannot read level {level} at ({box.x}, {box.y}): {exc}"
+            if _is_of_the_disk(exc):
+                raise UnreadableError(f"{words}; the disk failed: try again later", passing=True) from exc
+            raise SlideError(f"{words}; the file is damaged: copy or scan it again") from exc
+
+    def _read_once(self, level: int, box: Box) -> NDArray[np.uint8]:
         handle = self._open()
         try:
             rgba = _region(handle, self._numbers[level], box)
-        except openslide.OpenSlideError as exc:
+        except openslide.OpenSlideError:
             with self._lock:  # OpenSlide's errors latch: this handle answers nothing else from now on
                 self._handle = None
                 if self.facts.vendor == "dicom":
                     handle.close()
-            raise SlideError(
-                f"cannot read level {level} at ({box.x}, {box.y}): {exc}; the file is damaged: copy or scan it again"
-            ) from exc
+            raise
         return _on_background(rgba, self.facts.background)
 
+    @unreadable()
     def read_boxes(
         self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
     ) -> list[NDArray[np.uint8]]:
@@ -198,9 +229,10 @@ class OpenSlideSlide(Slide):
         except DamagedTilesError as exc:
             box = boxes[exc.boxes[0]]
             raise SlideError(
-                f"cannot read level {level} at ({box.x}, {box.y}): {exc}; the file is damaged or gone: copy it again"
+                f"cannot read level {level} at ({box.x}, {box.y}): {exc}; the file is damaged: copy it again"
             ) from exc
 
+    @unreadable()
     def tile_bytes(self, level: int) -> NDArray[np.int64]:
         """See `Slide.tile_bytes`."""
         tiles = self.tiles(level)
@@ -232,7 +264,16 @@ def _on_background(rgba: NDArray[np.uint8], background: tuple[int, int, int]) ->
     return np.rint(mixed).astype(np.uint8)
 
 
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether OpenSlide passes on what the system answered."""
+    return any(os.strerror(code) in str(error) for code in PASSING)
+
+
 def _open_handle(path: Path) -> openslide.OpenSlide:
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideError:
+        _refuse_unreadable(path)  # its own reads are not patient: once these pass, another try may
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError as exc:
@@ -241,6 +282,18 @@ def _open_handle(path: Path) -> openslide.OpenSlide:
         raise SlideError(f"cannot be opened: {exc}") from exc
 
 
+def _refuse_unreadable(path: Path) -> None:
+    """Name the true cause where a slide's file, or the folder that an MRXS keeps its pixels in, may not be read."""
+    first_bytes(path)
+    beside = path.with_suffix("")
+    if path.suffix.lower() == ".mrxs" and beside.is_dir():
+        with reading(beside):
+            for file in sorted(beside.iterdir()):
+                with reading(file), contextlib.suppress(IsADirectoryError), open_regular(file) as opened:
+                    opened.read(1)
+
+
+@unreadable()
 def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide | TifffileSlide:
     """Open a whole-slide file and read what it says of itself.
 
@@ -253,6 +306,8 @@ def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide 
     """
     path = Path(path)
     first_bytes(path)
+    with reading(path):
+        before = version_of(patiently(path.stat))
     try:
         handle = _open_handle(path)
     except SlideError:
@@ -265,7 +320,7 @@ def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide 
         plain = handle.properties.get("openslide.vendor") in PLAIN_TIFF
         facts = read_facts(path, handle, pages := read_pages(path) if plain else ())
         levels = _find_levels(facts, handle, pages)
-    return OpenSlideSlide(override_mpp(keep_levels(facts, levels), mpp), levels.numbers)
+    return OpenSlideSlide(override_mpp(keep_levels(facts, levels), mpp), levels.numbers, opened=before)
 
 
 def _open_tiff(path: Path, *, mpp: float | None) -> TifffileSlide:

@@ -6,11 +6,10 @@ import os
 from itertools import islice
 from pathlib import Path
 
-import tifffile
-
-from stages.disk import SpecialFileError, open_regular
+from stages.disk import SpecialFileError, open_regular, reading
+from stages.passing import UnreadableError
 from stages.slide.facts import SlideError
-from stages.slide.tiff import MAX_PAGES, quiet
+from stages.slide.tiff import MAX_PAGES, open_tiff_file, quiet
 
 _PICTURE = "a {} picture: convert it to a tiled TIFF that says its resolution"
 _WEB_PAGE = "a web page, as a download that failed leaves: download it again"
@@ -49,16 +48,16 @@ def first_bytes(path: Path) -> bytes:
         SlideError: there is no such file, it is a folder, or it cannot be read.
     """
     try:
-        with open_regular(path) as file:
+        with reading(path), open_regular(path) as file:
             return file.read(1024)
     except FileNotFoundError as exc:
         raise SlideError("no such file: check the path, or the cohort table's folder") from exc
     except (IsADirectoryError, NotADirectoryError) as exc:
         raise SlideError(_FOLDER) from exc
-    except PermissionError as exc:
-        if os.path.isdir(path):  # what Windows says of any folder
+    except UnreadableError as exc:
+        if os.path.isdir(path):  # what Windows forbids to open
             raise SlideError(_FOLDER) from exc
-        raise SlideError("no permission to read it: have its owner allow it (chmod a+r)") from exc
+        raise SlideError(str(exc)) from exc
     except SpecialFileError as exc:
         raise SlideError(str(exc.strerror)) from exc
     except OSError as exc:
@@ -95,9 +94,11 @@ def _damage(path: Path) -> str:
     """What is wrong with a TIFF that is stored as any other."""
     size = path.stat().st_size
     try:
-        with quiet(), tifffile.TiffFile(path) as tiff:
+        with quiet(), open_tiff_file(path) as tiff:
             pages = [page.aspage() for page in islice(tiff.pages, MAX_PAGES)]
             ends = [o + n for page in pages for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    except UnreadableError:
+        raise
     except Exception:  # tifffile's own types, and whatever damage makes of values
         ends = []
     if max(ends, default=0) > size:

@@ -22,7 +22,7 @@ from stages.slide.facts import MAX_TILE_PIXELS, SlideError
 from stages.slide.ome import read_ome
 from stages.slide.planes import READ, PlaneTiles
 from stages.slide.samples import Samples, read_samples
-from stages.slide.tiff import MAX_PAGES, TiffTiles, quiet
+from stages.slide.tiff import MAX_PAGES, TiffTiles, open_tiff_file, quiet
 from stages.slide.tiles import TileGrid
 from stages.slide.units import micrometres
 
@@ -77,7 +77,7 @@ def read_picture(path: Path) -> Picture:
         SlideError: it holds none that can be shown in its colours, or one that cannot be read piece by piece.
         tifffile.TiffFileError, ValueError, ...: whatever tifffile makes of damage.
     """
-    with quiet(), tifffile.TiffFile(path) as tiff:
+    with quiet(), open_tiff_file(path) as tiff:
         for number, _ in enumerate(tiff.pages):
             if number == MAX_PAGES:
                 raise SlideError(f"it has more than {MAX_PAGES} pages: save the slide as a file of its own")

@@ -19,8 +19,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from stages.disk import open_to_read, read_at
+from stages.disk import open_regular, open_to_read, read_at, reading, refuse_changed, version_of
 from stages.geometry import Mpp
+from stages.passing import UnreadableError, patiently
 from stages.slide import jpeg
 from stages.slide.facts import Page
 from stages.slide.tiles import TileGrid
@@ -58,7 +59,8 @@ class TiffTiles(TileGrid):
         self._lock = threading.Lock()
         self._fd: int | None = None
         self._path = path
-        self._opened = _version(path.stat())
+        with reading(path):
+            self._opened = version_of(patiently(path.stat))
         self.size = (page.imagewidth, page.imagelength)
         self.tile = (page.tilewidth, page.tilelength)
         self._most = (
@@ -85,10 +87,10 @@ class TiffTiles(TileGrid):
         size, offset = int(self.byte_counts[row, column]), int(self._offsets[row, column])
         if offset < 0 or not 0 < size <= self._most:
             raise ValueError(f"claims {size} bytes at {offset}, which cannot be")
-        descriptor = self._descriptor()
-        if _version(os.fstat(descriptor)) != self._opened:
-            raise ValueError("is not what it was: the file has changed since it was opened")
-        data = read_at(descriptor, size, offset)
+        with reading(self._path):
+            descriptor = self._descriptor()
+            refuse_changed(patiently(lambda: os.fstat(descriptor)), self._opened)
+            data = read_at(descriptor, size, offset)
         if len(data) != size:
             raise ValueError(f"ends after {len(data)} of {size} bytes: the file is truncated")
         return data
@@ -143,8 +145,16 @@ class TiffTiles(TileGrid):
             return self._fd
 
 
-def _version(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
+@contextlib.contextmanager
+def open_tiff_file(path: Path) -> Iterator[tifffile.TiffFile]:
+    """A file as tifffile opens it, but for reads that are tried again where the disk or the network could not.
+
+    Raises:
+        UnreadableError: they could not, however often; or permission is missing.
+        tifffile.TiffFileError, ValueError, ...: whatever tifffile makes of damage.
+    """
+    with reading(path), open_regular(path) as file, tifffile.TiffFile(file) as tiff:
+        yield tiff
 
 
 def find_level_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffTiles | None]:
@@ -153,7 +163,7 @@ def find_level_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffT
     A level that two pages could be (focus planes, say) has none: guessing would show the wrong one.
     """
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with open_tiff_file(path) as tiff:
             pages = [page for page in _all_pages(tiff) if _is_plain(page)]
             grids: list[TiffTiles | None] = []
             for size in sizes:
@@ -161,6 +171,8 @@ def find_level_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffT
                 grids.append(TiffTiles(path, same[0]) if len(same) == 1 else None)
             _release(pages)
             return grids
+    except UnreadableError:
+        raise
     except Exception:  # not a TIFF, or one that tifffile cannot follow: OpenSlide reads it instead
         return [None] * len(sizes)
 
@@ -168,11 +180,13 @@ def find_level_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffT
 def read_pages(path: Path) -> tuple[Page, ...]:
     """What each picture in a TIFF file says of itself, in the file's order; none of what is no TIFF."""
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with open_tiff_file(path) as tiff:
             pages = _all_pages(tiff)
             found = tuple(_page(page) for page in pages)
             _release(pages)
             return found
+    except UnreadableError:
+        raise
     except Exception:  # as in `find_level_tiles`
         return ()
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.geometry import Box, Mpp, level_raster
+from stages.passing import UnreadableError, patiently
 from stages.slide.companions import fingerprint_of
 from stages.slide.facts import (
     MAX_PIXELS,
@@ -22,6 +23,7 @@ from stages.slide.facts import (
     SlideFacts,
     keep_levels,
     override_mpp,
+    unreadable,
 )
 from stages.slide.kinds import first_bytes
 from stages.slide.levels import find_levels
@@ -97,10 +99,12 @@ class TifffileSlide(Slide):
                 self._grids, self._pid = find_picture(self.facts.path).levels, os.getpid()
             return self._grids[self._numbers[level]]
 
+    @unreadable()
     def tiles(self, level: int) -> TileGrid | None:
         """See `Slide.tiles`: none where they lie on their side."""
         return self._level(level) if self._turn == TURNS[1] else None
 
+    @unreadable()
     def read_boxes(
         self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
     ) -> list[NDArray[np.uint8]]:
@@ -114,13 +118,14 @@ class TifffileSlide(Slide):
         except DamagedTilesError as exc:
             box = boxes[exc.boxes[0]]
             raise SlideError(
-                f"cannot read level {level} at ({box.x}, {box.y}): {exc}; the file is damaged or gone: copy it again"
+                f"cannot read level {level} at ({box.x}, {box.y}): {exc}; the file is damaged: copy it again"
             ) from exc
         if not upright:
             for target, pixels in zip(targets, found, strict=True):
                 target[:] = self._turn.array(pixels)
         return targets
 
+    @unreadable()
     def tile_bytes(self, level: int) -> NDArray[np.int64]:
         """See `Slide.tile_bytes`; of turned tiles up to one off, where the last is not whole."""
         return self._turn.array(self._level(level).byte_counts)
@@ -138,7 +143,7 @@ def find_picture(path: Path) -> Picture:
     """
     try:
         return read_picture(path)
-    except SlideError:
+    except (SlideError, UnreadableError):
         raise
     except Exception as exc:  # tifffile's own types, and whatever damage makes of values
         raise SlideError(f"cannot be opened: {exc}; the file is damaged: copy or write it again") from exc
@@ -183,7 +188,7 @@ def open_tiff(path: Path, *, mpp: float | None = None) -> TifffileSlide:
         objective_power=picture.objective_power,
         associated=picture.associated,
         fingerprint=fingerprint_of(path, {}),
-        file_bytes=path.stat().st_size,
+        file_bytes=patiently(path.stat).st_size,
         mpp_doubt=doubt,
         warnings=picture.warnings,
     )

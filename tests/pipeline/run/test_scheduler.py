@@ -6,8 +6,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +24,9 @@ from makers import ROOT
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
-from pipeline.run import workers as tested
-from pipeline.run.workers import each, refuse_strangers
+from pipeline.run import scheduler as tested
+from pipeline.run.scheduler import refuse_strangers
+from pipeline.run.workers import each
 
 SLIDES = [CohortSlide(slide_id=name, path=Path(name), patient=name) for name in "abc"]
 JOBS = [(slide,) for slide in SLIDES]
@@ -60,15 +63,20 @@ def dask(*command: str, cwd: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # a nanny ends its worker
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextmanager
-def scheduler_in(cwd: Path) -> Iterator[str]:
+def scheduler_in(cwd: Path, port: int = 0) -> Iterator[str]:
     """A scheduler's address."""
     file = cwd / "scheduler.json"
-    options = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0", "--no-dashboard")
+    file.unlink(missing_ok=True)
+    options = ("--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0", "--no-dashboard")
     with dask("scheduler", *options, "--scheduler-file", str(file), cwd=cwd):
         for _ in range(600):
             if file.exists() and file.read_text().endswith("}"):
@@ -79,9 +87,9 @@ def scheduler_in(cwd: Path) -> Iterator[str]:
 
 
 @contextmanager
-def worker(scheduler: str, cwd: Path) -> Iterator[None]:
+def worker(scheduler: str, cwd: Path, nanny: str = "--no-nanny") -> Iterator[None]:
     """A worker that joins a scheduler; gone from it afterwards."""
-    options = ("--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    options = ("--host", "127.0.0.1", "--nthreads", "1", nanny, "--no-dashboard")
     with Client(scheduler) as client:
         others = set(client.nthreads())
         with dask("worker", scheduler, *options, cwd=cwd):
@@ -204,3 +212,91 @@ def test_our_own_workers_listen_nowhere() -> None:
 def test_an_encrypted_scheduler_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no dask scheduler answers at tls://"):
         list(each(print, [("job",)], workers=0, scheduler="tls://127.0.0.1:1"))
+
+
+class DieOnce:
+    """A task whose worker dies the first time that it comes to the slide b."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __call__(self, slide: CohortSlide) -> dict[str, Any]:
+        if slide.slide_id == "b" and not self._file.exists():
+            self._file.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer(slide)
+
+
+def never_end_with_b(slide: CohortSlide) -> dict[str, Any]:
+    while slide.slide_id == "b":
+        time.sleep(0.1)
+    return answer(slide)
+
+
+def test_a_slide_whose_worker_died_is_tried_on_another(scheduler: str, tmp_path: Path) -> None:
+    """Which may have come while the others were at work."""
+    with worker(scheduler, tmp_path, "--nanny"):
+        rows = dict(each(DieOnce(tmp_path / "died"), JOBS, workers=0, scheduler=scheduler))
+    assert (tmp_path / "died").exists()
+    assert [rows[slide]["status"] for slide in SLIDES] == ["ok"] * 3
+
+
+def test_a_slide_that_never_ends_takes_its_worker_and_no_other_slide(scheduler: str, tmp_path: Path) -> None:
+    with worker(scheduler, tmp_path, "--nanny"):
+        rows = dict(each(never_end_with_b, JOBS, workers=0, scheduler=scheduler, limit=15.0))
+    assert [rows[slide]["status"] for slide in SLIDES] == ["ok", "failed", "ok"]
+    assert rows[SLIDES[1]]["error"] == "it took longer than 15 s, the limit for one slide, and was ended"
+
+
+def test_a_scheduler_that_restarts_costs_no_slide(tmp_path: Path) -> None:
+    (tmp_path / "cwd").mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with scheduler_in(tmp_path) as address, worker(address, tmp_path / "cwd"):
+            task = AnswerOnceThereIs(tmp_path / "go")
+            found = pool.submit(lambda: dict(each(task, JOBS, workers=0, scheduler=address)))
+            with Client(address) as client:
+                while not any(client.processing().values()):
+                    time.sleep(0.05)
+        port = int(address.rpartition(":")[2])
+        with scheduler_in(tmp_path, port) as again, worker(again, tmp_path / "cwd"):
+            (tmp_path / "go").touch()
+            rows = found.result(timeout=100)
+    assert [rows[slide]["status"] for slide in SLIDES] == ["ok"] * 3
+
+
+def test_a_scheduler_that_stays_away_fails_what_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tested, "BACK_SECONDS", 1.0)
+    (tmp_path / "cwd").mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with scheduler_in(tmp_path) as address, worker(address, tmp_path / "cwd"):
+            task = AnswerOnceThereIs(tmp_path / "go")
+            found = pool.submit(lambda: dict(each(task, JOBS, workers=0, scheduler=address)))
+            with Client(address) as client:
+                while not any(client.processing().values()):
+                    time.sleep(0.05)
+            (tmp_path / "go").touch()
+        rows = found.result(timeout=100)
+    failed = [row["error"] for row in rows.values() if row["status"] == "failed"]
+    assert failed
+    assert all(error.startswith(f"the scheduler {address} is gone") for error in failed)
+
+
+@pytest.mark.parametrize("banner", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n", b""])
+def test_a_port_that_is_no_dask_is_one_line(banner: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tested, "CONNECT_SECONDS", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer_all() -> None:
+            while True:
+                try:
+                    connection = server.accept()[0]
+                except OSError:
+                    return
+                with connection:
+                    connection.sendall(banner)
+                    connection.recv(4096)
+
+        threading.Thread(target=answer_all, daemon=True).start()
+        text = refusal(f"tcp://127.0.0.1:{server.getsockname()[1]}")
+    assert "no dask scheduler" in text
+    assert "EiB" not in text
