@@ -309,6 +309,14 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Take away what killed processes left unfinished in a folder that nobody else writes to now."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_temporary(path.name):
+            with suppress(OSError):  # another time, then
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _beside(path: Path) -> Path:
     """A new hidden name in the same folder, so that renaming it never crosses file systems."""
     return path.with_name(f"{PREFIX}{os.urandom(16).hex()}{path.suffix}")

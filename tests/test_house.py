@@ -127,7 +127,18 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "predict": (),
         "words": (),
         "train": (
-            *("looks", "key", "job", "calibrate", "slides", "warm_up", "first_guess", "bagging", "rates"),
+            *(
+                "looks",
+                "key",
+                "checkpoints",
+                "job",
+                "calibrate",
+                "slides",
+                "warm_up",
+                "first_guess",
+                "bagging",
+                "rates",
+            ),
             *(
                 "curve",
                 "watch",

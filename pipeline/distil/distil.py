@@ -25,7 +25,7 @@ from pipeline.model.checkpoint import MODEL, save_model
 from pipeline.model.distilled_model import DistilledModel
 from pipeline.model.values import ModelSpec, View
 from pipeline.output.documents import write_json
-from pipeline.output.folder import prepare_output
+from pipeline.output.folder import fitting_alone, prepare_output
 from pipeline.output.table import write_table
 from pipeline.train.calibrate import calibrate
 from pipeline.train.looks import Looks
@@ -80,10 +80,11 @@ def distil_cohort(config: DistilConfig, out: Path, *, say: Say) -> dict[str, Any
                 "give the table that it was trained on, or cohort.label as it was"
             )
     prepare_output(out, names=DISTILLED)
-    say(cohort.reading)
-    work = _Distilling(config, classes, cohort.slides, say)
-    work.measure()
-    return work.run(teacher, out)
+    with fitting_alone(out):
+        say(cohort.reading)
+        work = _Distilling(config, classes, cohort.slides, say)
+        work.measure()
+        return work.run(teacher, out)
 
 
 def _classes(config: DistilConfig, found: Sequence[str]) -> tuple[str, ...]:

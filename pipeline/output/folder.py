@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.output.documents import read_json, write_json
-from stages.disk import refusal
+from stages.disk import PREFIX, refusal, remove_unfinished
+from stages.lease import HeldError, holders, lease
 
 MARK = ".saccade"
 """File that marks a folder as an output of ours."""
@@ -54,6 +56,24 @@ def prepare_output(out: Path, *, names: Iterable[str] = (*RUN, *TRAINING)) -> No
     except OSError as exc:
         why = refusal(exc, Path(exc.filename or out), writing=True)
         raise UsageError(f"cannot write to {out}: {why}; or choose another --out") from exc
+
+
+@contextmanager
+def fitting_alone(out: Path) -> Iterator[None]:
+    """Keep out others that fit a model into ``out`` for as long as the block lasts; what killed ones left goes first.
+
+    Raises:
+        UsageError: one is at work already.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(lease(out / f"{PREFIX}training"))
+        except HeldError:
+            raise UsageError(f"another training works into {out}: wait for its end, or choose another --out") from None
+        if not holders(out, f"{PREFIX}run-"):  # whose unfinished files are not litter
+            for folder in (out, *(path for name in ("fold-*", "compare", "fold-*/compare") for path in out.glob(name))):
+                remove_unfinished(folder)
+        yield
 
 
 def is_output(folder: Path) -> bool:

@@ -24,6 +24,7 @@ from pipeline.output.documents import read_json, write_json
 from pipeline.output.table import write_table
 from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.baselines import Baseline, Reading, baselines
+from pipeline.train.checkpoints import remove
 from pipeline.train.comparison import in_words, judged
 from pipeline.train.fit import fit
 from pipeline.train.job import Job
@@ -166,7 +167,7 @@ class Comparison:
         labels = [spec.classes.index(str(slide.label)) for slide in train]
         patients = [slide.patient or slide.slide_id for slide in train]
         bags = draw_bags(patients, labels, spec.members, seed=self.seed)
-        checkpoint.unlink(missing_ok=True)  # a row is fitted in one go
+        remove(checkpoint)  # a row is fitted in one go
         self.say(f"comparison: {name}: fitting")
         fit(
             model,
@@ -181,7 +182,7 @@ class Comparison:
             device=self.device,
             **settings,
         )
-        checkpoint.unlink(missing_ok=True)
+        remove(checkpoint)
         model.eval()
         within = TrainingSlides(len(labels), view, lose, dict(lost))
         within.phase = "the judging of the members"

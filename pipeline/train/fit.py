@@ -17,6 +17,7 @@ from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import View
+from pipeline.train.checkpoints import last_whole
 from pipeline.train.curve import Curve, Keep
 from pipeline.train.first_guess import first_guess, first_guess_of_all
 from pipeline.train.slides import LeaveOut, TrainingSlides
@@ -75,7 +76,8 @@ def fit(
     Loss of a batch: ``cross_entropy(logits, labels) - entropy_weight * mean attention entropy``, and the squared error
     of the control variate where the model has one; with balanced ``class_weights`` the cross-entropy of a slide whose
     class ``n_c`` of ``n`` slides have counts ``n / (C n_c)`` times; AdamW with one cosine cycle. Goes on from
-    ``checkpoint`` where one is, and leaves it there: it is the caller's once the model is saved.
+    the last whole one of the two files at and beside ``checkpoint`` (`pipeline.train.checkpoints`), and leaves them
+    there: they are the caller's to remove once the model is saved.
 
     What learns end to end meets patches varied by ``turn``, ``stain``, ``shift``, ``scale`` and ``focus``
     (`stages.augmentation.Augmentation`); on a frozen encoder, features with ``noise``, a share of their spread, and
@@ -98,7 +100,8 @@ def fit(
     chosen = find_device(device)
     slides = TrainingSlides(len(labels), view, leave_out, lost)
     weights = torch.ones(len(labels), model.spec.members) if bags is None else bags
-    if not checkpoint.exists():
+    resumed = last_whole(checkpoint, say)
+    if resumed is None:
         slides.phase = "the warm-up"
         if isinstance(model, EvidenceModel):
             first_guess(model, slides, labels, weights, seed=seed, say=say)
@@ -157,7 +160,7 @@ def fit(
             reload_dataloaders_every_n_epochs=1,
         )
         try:
-            trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+            trainer.fit(module, ckpt_path=resumed, weights_only=True)
         except SystemExit as ended:
             if not isinstance(ended.__context__, KeyboardInterrupt):
                 raise

@@ -25,7 +25,7 @@ from pipeline.refer.scores import budgets_of
 from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.calibrate import calibrate
 from pipeline.train.held_out import out_of_bag_rows, scored
-from pipeline.train.job import Job, aside, begin, keep_aside
+from pipeline.train.job import Job, aside, begin, end, is_its_own, put
 from pipeline.train.key import differences, made_of
 from pipeline.train.looks import Looks
 from pipeline.train.slides import TrainingSlides
@@ -125,17 +125,25 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     earlier = read_json(job.folder / "training.json") or {}
     if job.model.exists():
         changes = differences(earlier.get("made_of"), made) or _readable_again(job, earlier, looks)
+        stale = f"is of another training: {'; '.join(changes)}"
+        model: SlideModel | None = None
         if not changes:
+            try:
+                model = keeping(load_model(job.model, encoder_weights=config.encoder.weights), config)
+            except UsageError as exc:  # the encoder is here, as the untrained model has shown
+                stale = f"is fitted again: {exc}"
+        if model is not None:
             say(f"{job.model} is up to date")
+            end(job, made)
             for slide in job.train + chosen + val:
                 if slide.slide_id in earlier["left_out"]:
                     looks.leave_out(slide, earlier["left_out"][slide.slide_id])
-            model = keeping(load_model(job.model, encoder_weights=config.encoder.weights), config)
             losses = earlier.get("losses")
             return Fitted(model, earlier.get("out_of_bag", {}), Losses(**losses) if losses else None)
-        place = aside(job)
-        say(f"{job.model} is of another training: {'; '.join(changes)}; it moves to {place} when the new one is there")
     begun, key = begin(job, made)
+    replaces = job.model.exists() and not is_its_own(job, begun)
+    if replaces:
+        say(f"{job.model} {stale}; it moves to {aside(job)} when the new one is there")
     lost = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
     left_out: dict[str, str] = {}
 
@@ -155,7 +163,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
 
     checkpoint = begun.with_suffix(".ckpt")
     # the curve of a model that stands here stays beside it until it is put aside
-    live = begun.with_suffix(".csv") if job.model.exists() else job.folder / "curve.csv"
+    live = begun.with_suffix(".csv") if replaces else job.folder / "curve.csv"
     labels = [spec.classes.index(str(slide.label)) for slide in job.train]
     patients = [slide.patient or slide.slide_id for slide in job.train]
     bags = draw_bags(patients, labels, spec.members, seed=config.training.seed)
@@ -217,9 +225,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         model.calibration = calibrate(
             model, views, seed=config.training.seed, say=say, leave_out=lambda i, reason: leave_out(chosen[i], reason)
         )
-    if job.model.exists():
-        keep_aside(job)
-    save_model(model, job.model)
+    put(model, job, begun)
     curve.write(job.folder / "curve.csv")
     ended = curve.losses
     losses = None if ended is None or math.isnan(ended[0]) else Losses(*ended, curve.base)
@@ -236,9 +242,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         "made_of": made,
     }
     write_json(job.folder / "training.json", done)
-    checkpoint.unlink(missing_ok=True)
-    begun.unlink(missing_ok=True)
-    begun.with_suffix(".csv").unlink(missing_ok=True)
+    end(job, made)
     count = sum(slide.slide_id not in looks.excluded for slide in job.train)
     say(f"fitted on {counted(count, 'slide')} in {done['seconds']:.0f} s: {job.model}")
     return Fitted(model, out_of_bag, losses)

@@ -9,12 +9,16 @@ from typing import Any
 from pipeline.cohort.splits import split_cohort
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
-from pipeline.model.checkpoint import model_digest
+from pipeline.model.checkpoint import model_digest, save_model
+from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import read_json, write_json
+from pipeline.train.checkpoints import remove
 from pipeline.train.key import differences, key_of, smaller_steps
-from stages.disk import holds_only, new_folder
+from stages.disk import holds_only, new_file, new_folder
 
-WRITTEN = ("model.safetensors", "training.json", "curve.csv", "metrics.json", "predictions.csv")
+WRITTEN = ("model.safetensors", "training.json", "curve.csv", "metrics.json", "predictions.csv", "comparison.csv")
+TELLING = ("training.json", "metrics.json", "predictions.csv", "comparison.csv")
+"""What of that tells of the model."""
 """What of an earlier training is kept when another takes its place."""
 
 
@@ -80,6 +84,35 @@ def begin(job: Job, made: dict[str, Any]) -> tuple[Path, str]:
     return path, key
 
 
+def end(job: Job, made: dict[str, Any]) -> None:
+    """Take away what a training needed while it went on: its model is there."""
+    for path in sorted(job.folder.glob("training-*.json")):
+        if not differences((read_json(path) or {}).get("made_of"), made):
+            remove(path.with_suffix(".ckpt"))
+            path.with_suffix(".csv").unlink(missing_ok=True)
+            path.unlink()
+
+
+def put(model: SlideModel, job: Job, begun: Path) -> None:
+    """Let a fitted model take its place; an earlier one of another training, and what told of it, is kept first.
+
+    Nothing that tells of a model stands beside another, whenever this is killed.
+    """
+    if job.model.exists() and not is_its_own(job, begun):
+        keep_aside(job)
+    with new_file(job.model) as temporary:
+        save_model(model, temporary)
+        # of one that is killed from here on, the model that stands there is its own, not another's
+        write_json(begun, {**(read_json(begun) or {}), "model": model_digest(temporary)})
+        for name in TELLING:
+            (job.folder / name).unlink(missing_ok=True)
+
+
+def is_its_own(job: Job, begun: Path) -> bool:
+    """Whether the model that stands there is what a training put there before it was killed."""
+    return (read_json(begun) or {}).get("model") == model_digest(job.model)
+
+
 def aside(job: Job) -> Path:
     """Where a finished model goes when another takes its place."""
     return job.folder / f"earlier-{model_digest(job.model)[:12]}"
@@ -87,6 +120,8 @@ def aside(job: Job) -> Path:
 
 def keep_aside(job: Job) -> None:
     """Copy what an earlier training wrote, so that nothing is lost whenever this one is killed."""
+    if aside(job).exists() and not (job.folder / "training.json").exists():
+        return  # it was done before a kill, in full
     with new_folder(aside(job), ours=lambda folder: holds_only(folder, WRITTEN)) as folder:
         for name in WRITTEN:
             if (job.folder / name).exists():

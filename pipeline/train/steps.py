@@ -18,6 +18,7 @@ from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import Outcome, View
+from pipeline.train.checkpoints import written
 from pipeline.train.slides import TrainingSlides
 from stages.augmentation import Augmentation
 from stages.encoder.tuned import TunedEncoder
@@ -187,9 +188,10 @@ class Fitting(lightning.LightningModule):
             alone = "the others of its batch are well, so look at what is wrong there, or "
         epoch, rate = min(self.current_epoch + 1, self._epochs), self._rates[1]
         lower = f"{alone}run it again with a lower training.learning_rate, found {rate:g}"
+        there = written(self._checkpoint)
         stands = (
-            f"the weights of epoch {epoch - 1} stand in {self._checkpoint}: {lower}: it goes on from there"
-            if epoch > 1 and self._checkpoint.exists()
+            f"the weights of epoch {epoch - 1} stand in {there[0]}: {lower}: it goes on from there"
+            if epoch > 1 and there
             else f"no epoch was finished, so nothing is kept: {lower}"
         )
         raise DivergedError(f"training diverged in epoch {epoch}: {what}, at {named}; {stands}") from cause

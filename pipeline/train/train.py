@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from pipeline.cohort.splits import check_folds, refuse_twins
-from pipeline.cohort.table import read_training_table
+from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import Config
 from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import OnFrozenEncoder, build_model
+from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import write_json
-from pipeline.output.folder import TRAINING, prepare_output
+from pipeline.output.folder import TRAINING, fitting_alone, prepare_output
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.train.compare import Comparison
 from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
@@ -83,10 +84,19 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
         for doubt in untrained.doubts:
             say(f"warning: {doubt}")
     prepare_output(out, names=TRAINING)
+    with fitting_alone(out):
+        return _train(config, out, cohort, untrained, say=say, strict=strict)
+
+
+def _train(
+    config: Config, out: Path, cohort: Cohort, untrained: SlideModel, *, say: Say, strict: bool
+) -> dict[str, Any]:
+    """`train_cohort`, once everything is found to be usable."""
+    spec = untrained.spec
     say(cohort.reading)
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
-    looks = Looks(untrained, cache, say, strict=strict, prior=prior)
+    looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config))
     looks.first(cohort.slides)
     jobs = plan_jobs(cohort.slides, config, out)
     twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]

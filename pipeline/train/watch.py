@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import View
+from pipeline.train.checkpoints import place_of, read
 from pipeline.train.curve import Curve, of_validation
 from pipeline.train.slides import TrainingSlides
 from stages.disk import new_file
@@ -30,7 +31,7 @@ class Watch(Callback):
 
     Args:
         curve: what was before goes on in it.
-        checkpoint: what going on from the last finished epoch needs.
+        checkpoint: what going on from the last finished epoch needs goes there (`pipeline.train.checkpoints`).
         path: of the curve as CSV; None: it is not written.
         validate: loss of each validation slide and their AUROC; None: there are none.
         say: told one line an epoch, with the time that is left.
@@ -68,7 +69,7 @@ class Watch(Callback):
                 self.weights = {name: value.cpu().clone() for name, value in module.model.state_dict().items()}
         left = (time.monotonic() - self._started) / (done - self._first) * (trainer.max_epochs - done)
         self._say(f"epoch {done}/{trainer.max_epochs}: {_in_words(self.curve.rows[-1])}, {left:.0f} s left")
-        trainer.save_checkpoint(self._checkpoint)
+        trainer.save_checkpoint(place_of(self._checkpoint, done))
         if self._path is not None:
             self.curve.write(self._path)
         if self.curve.over and done < trainer.max_epochs:
@@ -109,9 +110,7 @@ class OnDisk(CheckpointIO):
                 raise
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        with Path(path).open("rb") as file:
-            loaded: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        return loaded
+        return read(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model
-from pipeline.train import watch
+from pipeline.train import checkpoints
 from pipeline.train.curve import Curve, of_validation
 from pipeline.train.train import train_cohort
 
@@ -111,8 +111,8 @@ def test_the_best_epochs_weights_are_kept_also_by_a_training_that_was_killed_aft
 
     with pytest.raises(KilledError):
         train_cohort(config(cohort), tmp_path / "killed", say=dies)
-    (path,) = (tmp_path / "killed").glob("*.ckpt")
-    saved = watch.OnDisk().load_checkpoint(path)
+    path = checkpoints.written(next((tmp_path / "killed").glob("training-*.json")).with_suffix(".ckpt"))[0]
+    saved = checkpoints.read(path)
     (state,) = saved["callbacks"].values()
     seen.append(state["weights"])
     lines: list[str] = []
