@@ -87,8 +87,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build", "teacher", "weights", "student"),
         "bags": ("bag",),
-        "prediction": ("intervals", "predict", "attribution", "interpolation", "stopping", "conformal"),
-        "overlay": ("outlines", "attention_map", "geojson", "picture", "evidence_picture", "gallery"),
+        "prediction": ("chance", "intervals", "predict", "attribution", "interpolation", "stopping", "conformal"),
+        "overlay": ("outlines", "attention_map", "geojson", "text", "picture", "evidence_picture", "gallery"),
     },
     "pipeline": {
         "errors": (),

@@ -28,6 +28,7 @@ from pipeline.report.report import write_report
 from pipeline.run.slide import RunSettings, referral_of, told_of
 from stages.disk import new_file
 from stages.html import table
+from stages.prediction.chance import with_interval
 from stages.prediction.intervals import stated
 
 WAITING = "waiting"
@@ -179,7 +180,7 @@ class Books:
         else:
             write_table(out / ABSTENTION, refer["abstention"])
         write_run(out / "run.json", run)
-        picture = cohort_gallery(out, galleries)
+        picture = cohort_gallery(out, galleries, seen_mpp=model.spec.patch_mpp)
         if picture is not None:
             with new_file(out / GALLERY) as temporary:
                 picture.save(temporary, format="JPEG", quality=85)
@@ -264,8 +265,8 @@ def in_words(row: dict[str, Any]) -> str:
     called = f"; call: {row['call']}" if "call" in row else ""
     called += f" ({row['call_why']})" if row.get("call_why") else ""
     return (
-        f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
-        f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue), "
+        f"{name} {with_interval(*(row[f'prob_{name}{end}'] for end in ('', '_low', '_high')))}, "
+        f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue's area), "
         f"{row['seconds']:.1f} s{decision_in_words(row, before='; ')}{called}"
         + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
     )

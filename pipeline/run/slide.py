@@ -30,7 +30,7 @@ from stages.pyramid.open import open_pyramid
 
 BUSY = "busy"
 """Status of a slide whose folder another process is writing."""
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
 
 

@@ -45,7 +45,7 @@ def test_table_record_report_and_notebook_say_what_was_decided(tmp_path: Path) -
     out = tmp_path / "out"
     done = saccade("run", slide, "--model", model, "--out", out, "--decide", 0.001, "--risk", 0.02)
     assert done.returncode == 0, done.stderr
-    words = "tumour above 0.001 (risk 0.02)"
+    words = "settled: P(tumour) above 0.001 (risk 0.02)"
     assert f"; {words}" in done.stderr
     with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
@@ -58,7 +58,7 @@ def test_table_record_report_and_notebook_say_what_was_decided(tmp_path: Path) -
     assert found.decision is not None
     assert (found.decision.positive, found.decision.side, found.decision.risk) == ("normal", "below", 0.01)
     assert found.patches_read <= 16
-    assert "; normal below 0.999 (risk 0.01)" in repr(found)
+    assert "; settled: P(normal) below 0.999 (risk 0.01)" in repr(found)
 
 
 def test_of_more_than_two_classes_the_one_to_decide_about_is_named() -> None:
