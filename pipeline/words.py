@@ -95,8 +95,8 @@ def _evidence(found: SlidePrediction, name: str) -> str:
     )
     sums = [_signed(value) for value in (said.log_odds[column], said.constant[column], patches.sum())]
     return (
-        f"In log-odds (0 is an even chance, plus speaks for {name}) the prediction is {sums[0]}: it starts from {sums[1]} "
-        f"without any evidence; the {len(patches)} patches that were read add {sums[2]}{alone}{unread}."
+        f"In log-odds (0 is an even chance, plus speaks for {name}) the prediction is {sums[0]}: it starts from "
+        f"{sums[1]} without any evidence; the {len(patches)} patches that were read add {sums[2]}{alone}{unread}."
     )
 
 

@@ -140,7 +140,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "distil": ("bags", "teacher", "student", "fidelity", "distil"),
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
-        "report": ("cohort_gallery", "report"),
+        "report": ("cohort_gallery", "figures", "labels", "slides", "summary", "report"),
         "run": ("interrupt", "process", "pool", "workers", "artefacts", "slide", "books", "run"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

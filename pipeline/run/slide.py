@@ -18,6 +18,7 @@ from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import plain
+from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
@@ -203,6 +204,7 @@ def _write_slide(
         "run": run,
         "fingerprint": facts.fingerprint,
         "path": str(slide.path),
+        "notice": NOTICE,
         "row": row,
         "quality": found.quality and found.quality.to_json(),
         "words": tell(found),

@@ -80,7 +80,8 @@ def explained(name: str, level0: str, seen_mpp: float) -> str:
     return (
         f"Below each patch: what it adds to the log-odds of {name}, \N{PLUS-MINUS SIGN} half of its 95 % interval for "
         "tissue that was not read (0.00: it stands for itself alone); patches whose interval holds 0 are left out. "
-        f"Log-odds: 0 is a probability of 0.5, +2 is 0.88, +4 is 0.98. Shown at level 0 ({level0}); the model saw {seen_mpp:g} µm/px."
+        f"Log-odds: 0 is a probability of 0.5, +2 is 0.88, +4 is 0.98. Shown at level 0 ({level0}); the model saw "
+        f"{seen_mpp:g} µm/px."
     )
 
 

@@ -52,7 +52,7 @@ def test_table_record_report_and_notebook_say_what_was_decided(tmp_path: Path) -
     assert (row["decision"], row["decided_at"], row["risk"]) == ("tumour above", "0.001", "0.02")
     assert json.loads((out / "slides/slide/prediction.json").read_text())["row"]["decision"] == "tumour above"
     report = (out / "report.html").read_text(encoding="utf-8")
-    assert f"<small>{words}</small>" in report
+    assert "settled: P(tumour) above 0.001<small>risk 0.02</small>" in report
     assert f"1 {words}" in report  # of all slides
     found = pipeline.commands.predict(slide, model, decide=0.999, positive="normal")
     assert found.decision is not None
