@@ -23,6 +23,7 @@ from stages.geometry import Raster
 from stages.html import table
 from stages.overlay.picture import draw_attention, overlay_figure
 from stages.prediction.attribution import Attribution, attribute
+from stages.prediction.chance import brief_chance, with_interval
 from stages.prediction.interpolation import cell_looks, interpolate
 from stages.prediction.intervals import stated
 from stages.prediction.stopping import FIRST_LOOK, RISK, Decide, Side
@@ -51,6 +52,7 @@ class SlidePrediction:
         fraction_read: share of the tissue that was read, 0 to 1.
         patch_cells: row-major indices (N,) of the cells whose patches were read.
         patch_boxes_level0: (N, 4) x, y, width, height of these patches in level-0 pixels.
+        patch_tissue: (N,), how much of each of these cells is tissue, 0 to 1; the rest is glass, pen or never scanned.
         patch_weights: (N,), such that ``sum_n weight_n attention_n features_n`` is the slide's embedding.
         patch_features: (N, D).
         attribution: what each of these patches says for and against each class, in log-odds, and what the model knows
@@ -89,6 +91,7 @@ class SlidePrediction:
     fraction_read: float
     patch_cells: NDArray[np.int64]
     patch_boxes_level0: NDArray[np.float64]
+    patch_tissue: NDArray[np.float64]
     patch_weights: NDArray[np.float64]
     patch_features: NDArray[np.float32]
     attribution: Attribution
@@ -127,7 +130,7 @@ class SlidePrediction:
 
     def _repr_html_(self) -> str:
         rows = [
-            (name, f"{self.probabilities[name]:.3f}", f"{low:.3f} to {high:.3f}")
+            (name, brief_chance(self.probabilities[name]), f"{brief_chance(low)} to {brief_chance(high)}")
             for name, (low, high) in self.intervals.items()
         ]
         header = ("class", "probability", f"interval ({stated(len(rows))})" if len(rows) > 2 else "95 % interval")
@@ -135,7 +138,7 @@ class SlidePrediction:
         return table(rows, header=header, caption=f"{name}{self._called()}: {self._reading()}{self._warned()}")
 
     def _reading(self) -> str:
-        return f"{self.patches_read} of {self.cells} patches read ({self.fraction_read:.1%} of the tissue)"
+        return f"{self.patches_read} of {self.cells} patches read ({self.fraction_read:.1%} of the tissue's area)"
 
     def _called(self) -> str:
         return "" if self.label_set is None else f"; {self.label_set.in_words()}"
@@ -144,11 +147,23 @@ class SlidePrediction:
         of_model = self.quality.warning if self.quality is not None else None
         return "".join(f"; warning: {warning}" for warning in (*self.warnings, of_model) if warning)
 
-    def in_words(self, name: str) -> str:
-        """The predicted class with its interval, for a slide of this name."""
-        low, high = self.intervals[self.predicted]
-        told = f"{name}: {self.predicted} {self.probabilities[self.predicted]:.3f}"
-        told += ", exact: every cell was read" if self.exact else f" [{low:.3f}, {high:.3f}]"
+    def in_words(self, name: str, *, of: str | None = None) -> str:
+        """The predicted class with its interval, for a slide of this name.
+
+        Args:
+            name: of the slide.
+            of: a class whose probability is to be told instead.
+        """
+        told_of = self.predicted if of is None else of
+        p = self.probabilities[told_of]
+        chances = (
+            f"{brief_chance(p)}, exact: every cell was read"
+            if self.exact
+            else with_interval(p, *self.intervals[told_of])
+        )
+        told = (
+            f"{name}: {told_of} {chances}" if of is None else f"{name}: P({of}) {chances}, predicted {self.predicted}"
+        )
         return told + (decision_in_words(self.decision.columns(), before="; ") if self.decision else "")
 
     @property
@@ -361,6 +376,7 @@ def predict_slide(
         fraction_read=float(seen.share.ravel()[cells].sum()),
         patch_cells=cells,
         patch_boxes_level0=seen.reader.boxes_level0(cells),
+        patch_tissue=seen.filled.ravel()[cells],
         patch_weights=sampled.weights,
         patch_features=sampled.features,
         attribution=_attributed(sampled, seen, model),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pipeline.refer.label_set import REFER, percent
+from stages.appearance import score_in_words
+from stages.prediction.chance import chance
 
 if TYPE_CHECKING:
     from pipeline.predict import SlidePrediction
@@ -15,26 +18,29 @@ FEW = 3
 
 
 def tell(found: SlidePrediction) -> dict[str, str]:
-    """What is to be said of a prediction, a sentence each.
+    """What is to be said of a prediction, a sentence or two each.
 
-    ``what`` and ``how_sure``: the class and its interval, and that it is about reading; ``how_good``: of the model on
-    patients that it had not seen; ``evidence``: where it comes from; ``not_read``: what was not looked at; ``unusual``:
-    how the slide differs from those of the training, and what is doubtful about it.
+    ``what`` and ``how_sure``: the class and its interval, and that it is about reading; ``called`` and ``decided``,
+    where these were asked for; ``how_good``: of the model on patients that it had not seen; ``evidence``: where it
+    comes from; ``not_read``: what was not looked at; ``unusual``: how the slide differs from those of the training, and
+    what is doubtful about it.
     """
     name = found.predicted
     p, (low, high) = found.probabilities[name], found.intervals[name]
-    share = f"{found.patches_read} of {found.cells} patches ({found.fraction_read:.1%} of the tissue)"
+    share = f"{found.patches_read} of {found.cells} patches with tissue, {found.fraction_read:.1%} of the tissue's area"
     sure = (
-        "Every cell was read: nothing is left to chance, which does not mean that the model is right."
+        "Every patch with tissue was read: nothing is left to chance, which does not mean that the model is right."
         if found.exact
-        else f"Had the model read all the tissue, its probability would lie from {chance(low)} to {chance(high)} (in "
-        "95 % of draws); that is about unread tissue, not about how often the model is right."
+        else f"Reading all the tissue would, with 95 % confidence, give {_between(low, high)}. This covers only the "
+        "unread tissue, not how often the model is right."
     )
     quality = found.quality
     good = "How good the model is is not known." if quality is None else (quality.warning or quality.in_words())
     return {
         "what": f"{name}, probability {chance(p)}, from {share}.",
         "how_sure": sure,
+        **_called(found),
+        **_decided(found),
         "how_good": _sentence(good),
         "evidence": _evidence(found, name),
         "not_read": _not_read(found),
@@ -42,49 +48,86 @@ def tell(found: SlidePrediction) -> dict[str, str]:
     }
 
 
-def chance(p: float) -> str:
-    """A probability with as many digits as tell it from 0 and 1, four at most."""
-    near = min(p, 1 - p)
-    digits = 2 if near <= 0 else min(4, max(2, math.ceil(-math.log10(near))))
-    if 0 < near < 0.5 * 10.0**-digits:
-        return f"below {10.0**-digits:.{digits}f}" if p < 0.5 else f"above {1 - 10.0**-digits:.{digits}f}"
-    return f"{p:.{digits}f}"
+def _between(low: float, high: float) -> str:
+    ends = chance(low), chance(high)
+    if ends[0] == ends[1]:
+        return f"a probability {'of ' if ends[0][0].isdigit() else ''}{ends[0]}"
+    plain = all(end[0].isdigit() for end in ends)
+    return f"a probability between {ends[0]} and {ends[1]}" if plain else f"a probability from {ends[0]} to {ends[1]}"
+
+
+def _called(found: SlidePrediction) -> dict[str, str]:
+    own = found.label_set
+    if own is None:
+        return {}
+    whose = "slides of each class" if own.by_class else "slides"
+    error = f"at a stated error of {percent(own.error)} of {whose}"
+    if own.call == REFER:
+        return {"called": f"Not called but referred, {error}: {own.why}."}
+    return {"called": f"Called {own.call}: the only class that may be the label, {error}."}
+
+
+def _decided(found: SlidePrediction) -> dict[str, str]:
+    own = found.decision
+    if own is None:
+        return {}
+    of = f"the probability of {own.positive}"
+    if own.side == "undecided":
+        told = f"Not settled: reading ended before it was known on which side of {own.at:g} {of} lies."
+    else:
+        told = (
+            f"Settled: had all the tissue been read, {of} would lie {own.side} {own.at:g}, with a risk of {own.risk:g} "
+            "of the other side."
+        )
+    return {"decided": told}
 
 
 def _evidence(found: SlidePrediction, name: str) -> str:
     said = found.attribution
     column = found.spec.classes.index(name)
     patches = said.patches[:, column]
-    total, constant = float(said.log_odds[column]), float(said.constant[column])
     order = np.argsort(-np.abs(patches))[:FEW]
-    few = float(patches[order].sum())
-    unread = f", {said.unread[column]:+.1f} of cells known at the coarse scale only" if said.unread.any() else ""
+    alone = f" (the strongest {len(order)} alone {_signed(patches[order].sum())})" if len(patches) > FEW else ""
+    unread = (
+        f"; tissue that was seen at the coarse scale only adds {_signed(said.unread[column])}"
+        if said.unread.any()
+        else ""
+    )
+    sums = [_signed(value) for value in (said.log_odds[column], said.constant[column], patches.sum())]
     return (
-        f"Log-odds of {name} {total:+.1f}: {constant:+.1f} without any evidence, {patches.sum():+.1f} of the patches "
-        f"read ({few:+.1f} of the strongest {len(order)}){unread}."
+        f"In log-odds (0 is an even chance, plus speaks for {name}) the prediction is {sums[0]}: it starts from "
+        f"{sums[1]} without any evidence; the {len(patches)} patches that were read add {sums[2]}{alone}{unread}."
     )
 
 
 def _not_read(found: SlidePrediction) -> str:
     if found.patches_read == found.cells:
         return "All tissue was read at the patches' resolution."
-    seen = "was seen at a coarser scale only" if found.spec.coarse_mpp else "was seen on the thumbnail only"
+    where = "at a coarser scale" if found.spec.coarse_mpp else "on the thumbnail"
     return (
-        f"{1 - found.fraction_read:.1%} of the tissue, which has {found.attention_not_read:.1%} of the attention, "
-        f"{seen}; glass, pen and what was not scanned was not looked at."
+        f"{1 - found.fraction_read:.1%} of the tissue's area, with {found.attention_not_read:.1%} of the model's "
+        f"attention, was seen {where} only. Glass, pen and what was not scanned was left out."
     )
 
 
 def _unusual(found: SlidePrediction) -> str:
     score = found.out_of_distribution
+    warned = [w for w in found.warnings if not (w.startswith("it looks unlike") and "model was trained on" in w)]
+    same = [w for w in found.warnings if w not in warned]
     if score is None:
         told = "Whether the slide looks like those of the training is not known"
-    elif score > 1:
-        told = f"The slide looks unlike those of the training (out-of-distribution score {score:.1f}; the limit is 1)"
+    elif same:  # which says the score, too
+        told = f"The slide looks unlike{same[0].removeprefix('it looks unlike')}"
     else:
-        told = f"The slide looks like those of the training (out-of-distribution score {score:.1f}; the limit is 1)"
-    warned = "; ".join(found.warnings)
-    return f"{told}{f'; warning: {warned}' if warned else ''}."
+        told = (
+            f"The slide looks {'unlike' if score > 1 else 'like'} those of the training (out-of-distribution score "
+            f"{score_in_words(score)}; the limit is 1)"
+        )
+    return f"{told}{'; warning: ' + '; '.join(warned) if warned else ''}."
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _sentence(text: str) -> str:

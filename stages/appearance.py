@@ -151,8 +151,17 @@ class CohortAppearance:
         return Likeness(
             score,
             f"it looks unlike the {own} slides that the model was trained on: {_differences(found.field, away, there)}"
-            f" (out-of-distribution score {score:.1f}; the limit is 1)",
+            f" (out-of-distribution score {score_in_words(score)}; the limit is 1)",
         )
+
+
+def score_in_words(score: float) -> str:
+    """A score with one digit, or as many as keep it on its side of the limit, 1."""
+    for digits in range(1, 17):
+        text = f"{score:.{digits}f}"
+        if (float(text) > 1, float(text) < 1) == (score > 1, score < 1):
+            break
+    return text
 
 
 def appearance(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Appearance:

@@ -231,7 +231,8 @@ def _finish(
     )
     title = f"{cohort.source.name}: {counted(len(records), 'slide')}, {cells:.0f} patches each in the mean"
     fine = (
-        "Bands: of |p - p*| 95 % over patients; of AUROC 90 % of the draws, which is what reading leaves open; grey: "
+        "p*: the probability after reading everything, p: after so many patches. Bands: of the difference 95 % over "
+        "patients; of AUROC 90 % of the draws, which is what reading leaves open; grey: "
         "95 % over patients, of reading everything. MB: with the thumbnail and all that is read coarsely."
     )
     figure = bench_figure(rows, recommended, title=title, fine=fine)

@@ -22,8 +22,8 @@ LEAST = 1e-5
 """Differences below this are drawn there: they are none."""
 
 
-WIDTH = 148
-"""Characters of a line above the picture."""
+WIDTH = 170
+"""Characters of a line below the picture."""
 
 
 class _Style(NamedTuple):
@@ -53,9 +53,9 @@ def bench_figure(rows: Sequence[Mapping[str, Any]], recommended: Recommendation,
 
     Args:
         rows: see `pipeline.bench.table.table_of`.
-        recommended: marked.
+        recommended: marked; its number is the title's, its words are bench.json's.
         title: first line.
-        fine: what bands and lines mean, beyond the axes' names.
+        fine: what bands and lines mean, beyond the axes' names; below, in small.
     """
     labelled = any(row.get("auroc") is not None for row in rows)
     parts = [_differences, _decisions, *([_aurocs] if labelled else [])]
@@ -74,16 +74,22 @@ def bench_figure(rows: Sequence[Mapping[str, Any]], recommended: Recommendation,
         axes[-1, column].xaxis.set_minor_formatter(NullFormatter())
     axes[-1, 0].set_xlabel("patches read of a slide, mean")
     axes[-1, 1].set_xlabel("MB read of a slide, compressed, all included")
-    for row, name in enumerate((f"|p {MINUS} p*|", "decisions unlike", "AUROC")[: len(parts)]):
+    names = (f"difference, |p {MINUS} p*|", "decisions that differ", "AUROC")
+    for row, name in enumerate(names[: len(parts)]):
         axes[row, 0].set_ylabel(name)
     named = {name: one for ax in axes[:, 0] for one, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(
-        "\n".join((title, *textwrap.wrap(recommended.words, WIDTH), *textwrap.wrap(fine, WIDTH))),
-        fontsize=9.5,
-        x=0.01,
-        ha="left",
+    figure.legend(
+        named.values(),
+        named,
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        title="\n".join(textwrap.wrap(fine, WIDTH)),
+        title_fontsize=8,
+        alignment="left",
     )
+    told = "no number that was tried is enough" if recommended.samples is None else f"{recommended.samples} recommended"
+    figure.suptitle(f"{title}; {told}", fontsize=11, x=0.01, ha="left", parse_math=False)
     return figure
 
 

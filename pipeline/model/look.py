@@ -42,7 +42,7 @@ class Look:
         slide: opened, its resolution known and fine enough.
         thumbnail, mask: RGB and tissue (H, W) at the attention's resolution.
         cells: the attention map's raster.
-        share: each cell's share of the slide's tissue, (rows, columns), summing to at most 1.
+        filled: how much of each cell is tissue, 0 to 1, (rows, columns).
         tissue: which cells may be drawn, (rows, columns).
         reader: reads the cells' patches.
         insider: with two levels, reads the second look at the regions.
@@ -56,7 +56,7 @@ class Look:
     thumbnail: Thumbnail
     mask: NDArray[np.bool_]
     cells: Raster
-    share: NDArray[np.float64]
+    filled: NDArray[np.float64]
     tissue: NDArray[np.bool_]
     reader: PatchReader
     insider: PatchReader | None
@@ -88,9 +88,14 @@ class Look:
         return appearance(self.thumbnail.rgb, self.mask)
 
     @property
+    def share(self) -> NDArray[np.float64]:
+        """Each cell's share of the slide's tissue, (rows, columns), summing to 1."""
+        return np.asarray(self.filled / self.filled.sum())
+
+    @property
     def nbytes(self) -> int:
         """Memory that its arrays take."""
-        return sum(a.nbytes for a in (self.thumbnail.rgb, self.mask, self.share, self.tissue))
+        return sum(a.nbytes for a in (self.thumbnail.rgb, self.mask, self.filled, self.tissue))
 
     def at_rest(self) -> Look:
         """The same look at a slide that has no file open, and opens what it needs when it is read again."""
@@ -180,7 +185,7 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
     surveyor = None
     if spec.coarse_mpp is not None:
         surveyor = PatchReader(slide, cells, spec.coarse_px, spec.coarse_mpp, block=SURVEY_BLOCK)
-    within = _grown(cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy(), cells.shape)
+    filled = _grown(cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy(), cells.shape)
     tissue = _grown(tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy(), cells.shape)
     given = None
     if prior is not None:
@@ -190,7 +195,7 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
         thumbnail=thumbnail,
         mask=mask,
         cells=cells,
-        share=within / within.sum(),
+        filled=filled,
         tissue=tissue,
         reader=PatchReader(slide, cells, spec.patch_px, spec.patch_mpp, snap=spec.snap),
         insider=insider,

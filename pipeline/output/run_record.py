@@ -12,6 +12,8 @@ from typing import Any
 from pipeline.output.documents import write_json
 from pipeline.version import saccade_version
 
+NOTICE = "For research only: Saccade is not a medical device."
+"""Said wherever results may travel without their README."""
 _PACKAGES = (
     *("torch", "openslide-python", "openslide-bin", "zarr", "dask", "distributed"),
     *("numpy", "scikit-image", "tifffile", "imagecodecs", "h5py", "timm"),
@@ -20,7 +22,7 @@ _PACKAGES = (
 
 def write_run(path: Path, run: Mapping[str, Any]) -> None:
     """Write run.json: ``run`` and which versions on which machine made it."""
-    write_json(path, {"program": "saccade", **run, "versions": versions(), "machine": machine()})
+    write_json(path, {"program": "saccade", "notice": NOTICE, **run, "versions": versions(), "machine": machine()})
 
 
 def versions() -> dict[str, str | None]:

@@ -74,11 +74,14 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], classes: Se
 
 
 def decision_in_words(row: Mapping[str, Any], *, before: str = "") -> str:
-    """What a row of predictions.csv says was decided, as ``tumour above 0.5 (risk 0.01)``; else nothing."""
+    """What a row of predictions.csv says was decided, as ``settled: P(tumour) above 0.5 (risk 0.01)``; else nothing."""
     if "decision" not in row:
         return ""
-    at = f"{' at' if row['decision'] == 'undecided' else ''} {row['decided_at']:g}"
-    return f"{before}{row['decision']}{at} (risk {row['risk']:g})"
+    risk = f"(risk {row['risk']:g})"
+    if row["decision"] == "undecided":
+        return f"{before}undecided at {row['decided_at']:g} {risk}"
+    name, side = row["decision"].rsplit(" ", 1)
+    return f"{before}settled: P({name}) {side} {row['decided_at']:g} {risk}"
 
 
 def _cell(value: Any) -> str:

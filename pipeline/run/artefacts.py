@@ -109,11 +109,20 @@ def write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[
             found.patch_boxes_level0,
             name=classes[column],
             interpolated=bool((told == INTERPOLATED).any()),
-            title=found.in_words(slide_id),
+            title=found.in_words(slide_id, of=classes[column]),
             mpp_level0=mpp,
         )
     shown = choose(said.patches[:, column], said.patch_half_widths[:, column])
-    picture = render_gallery(found.slide, found.patch_boxes_level0, shown, name=classes[column], mpp=mpp)
+    picture = render_gallery(
+        found.slide,
+        found.patch_boxes_level0,
+        shown,
+        name=classes[column],
+        title=found.in_words(slide_id, of=classes[column]),
+        tissue=found.patch_tissue,
+        mpp=mpp,
+        seen_mpp=found.spec.patch_mpp,
+    )
     with new_file(folder / GALLERY) as temporary:
         picture.save(temporary, format="JPEG", quality=85)
     return [
@@ -121,6 +130,8 @@ def write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[
             "class": classes[column],
             "cell": int(found.patch_cells[one.number]),
             "box_level0": found.patch_boxes_level0[one.number].tolist(),
+            "width_um": float(found.patch_boxes_level0[one.number, 2] * mpp.x),
+            "tissue": float(found.patch_tissue[one.number]),
             "contribution": one.contribution,
             "half_width": one.half_width if np.isfinite(one.half_width) else None,
             "row": one.row,

@@ -15,10 +15,11 @@ import numpy as np
 from pipeline.cohort.metrics import evaluate
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.model.build import told_of_encoder
+from pipeline.model.checkpoint import MODEL, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.folder import ABSTENTION
-from pipeline.output.run_record import write_run
+from pipeline.output.run_record import versions, write_run
 from pipeline.output.slide_folder import GALLERY, read_commit
 from pipeline.output.table import decision_in_words, write_predictions, write_table
 from pipeline.refer.label_set import UNLIKE
@@ -29,6 +30,7 @@ from pipeline.run.slide import RunSettings, referral_of, told_of, whole
 from stages.amounts import counted
 from stages.disk import new_file
 from stages.html import table
+from stages.prediction.chance import with_interval
 from stages.prediction.intervals import stated
 
 WAITING = "waiting"
@@ -105,6 +107,7 @@ class Books:
     ) -> None:
         self._out, self._cohort, self._model, self._settings, self._command = out, cohort, model, settings, command
         self._started = time.time()
+        self._effective = _effective(settings, model)
         self._rows: dict[str, dict[str, Any]] = {}
         self.reused = 0
         self._due = 0.0
@@ -136,12 +139,16 @@ class Books:
         slide_bytes = sum(row.pop("slide_bytes") for _, row in done)
         trained = {slide.slide_id for slide, row in done if row.pop("trained_on")}
         labelled, not_counted = [], Counter[str]()
+        labels: dict[str, dict[str, str]] = {}
         for slide, row in done:
             why = "trained on" if slide.slide_id in trained else slide.split
+            if slide.label is not None:
+                labels[slide.slide_id] = {"label": slide.label}
             if slide.label is not None and why in (None, "test"):
                 labelled.append((slide, row))
             elif slide.label is not None:
                 not_counted[f"{why}"] += 1
+                labels[slide.slide_id]["not_counted"] = f"{why}"
         metrics: dict[str, Any] = {}
         if len({slide.label for slide, _ in labelled}) > 1:
             metrics = evaluate(
@@ -156,7 +163,10 @@ class Books:
         shown = [*rows, *earlier]
         run = {
             "command": list(self._command),
+            "cohort": self._cohort.source.name,
+            "model": _name(self._settings.model),
             "settings": asdict(self._settings),
+            "effective": self._effective,
             "classes": list(classes),
             "intervals": stated(len(classes)),
             "encoder": told_of_encoder(model),
@@ -184,12 +194,15 @@ class Books:
         else:
             write_table(out / ABSTENTION, refer["abstention"])
         write_run(out / "run.json", run)
-        picture = cohort_gallery(out, galleries)
+        picture = cohort_gallery(out, galleries, seen_mpp=model.spec.patch_mpp)
         if picture is not None:
             with new_file(out / GALLERY) as temporary:
                 picture.save(temporary, format="JPEG", quality=85)
         with new_file(out / "report.html") as temporary:
-            write_report(temporary, shown, run, gallery=GALLERY if picture is not None else None)
+            told = [{**row, **labels.get(row["slide_id"], {})} for row in shown]
+            write_report(
+                temporary, told, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
+            )
         for row in shown:
             row.pop("words", None)
         return RunSummary(
@@ -206,6 +219,28 @@ class Books:
             len(earlier),
             self._others,
         )
+
+
+def _name(model: Path) -> str:
+    """What people call a model: its file's name, or its folder's where the file is called as they all are."""
+    return model.parent.name if model.name == MODEL else model.stem
+
+
+def _effective(settings: RunSettings, model: SlideModel) -> dict[str, str]:
+    """How slides are read where the settings leave it to the model, and which model that is."""
+    spec = model.spec
+    reads_on = settings.tolerance is not None or settings.decide is not None
+    most = "as many as it takes" if reads_on and settings.samples is None else settings.samples or spec.samples
+    return {
+        "model digest": model_digest(settings.model),
+        "patches a slide": "all"
+        if spec.exhaustive
+        else f"at most {most}"
+        if reads_on and settings.samples
+        else f"{most}",
+        "patch": f"{spec.patch_px} px at {spec.patch_mpp:g} µm/px, {spec.patch_px * spec.patch_mpp:g} µm wide",
+        "drawn by": "none: every patch is read" if spec.exhaustive else settings.scheme or spec.scheme,
+    }
 
 
 def _waiting(slide: CohortSlide) -> dict[str, Any]:
@@ -269,8 +304,8 @@ def in_words(row: dict[str, Any]) -> str:
     called = f"; call: {row['call']}" if "call" in row else ""
     called += f" ({row['call_why']})" if row.get("call_why") else ""
     return (
-        f"{name} {row[f'prob_{name}']:.2f} [{row[f'prob_{name}_low']:.2f}, {row[f'prob_{name}_high']:.2f}], "
-        f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue), "
+        f"{name} {with_interval(*(row[f'prob_{name}{end}'] for end in ('', '_low', '_high')))}, "
+        f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue's area), "
         f"{row['seconds']:.1f} s{decision_in_words(row, before='; ')}{called}"
         + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))
     )

@@ -19,6 +19,7 @@ from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import plain
+from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
@@ -33,7 +34,7 @@ from stages.pyramid.open import open_pyramid
 _RECORDED = {"slide_bytes": int, "words": dict, "evidence": dict, "path": str, "fingerprint": str}
 BUSY = "busy"
 """Status of a slide whose folder another process is writing."""
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
 
 
@@ -206,6 +207,7 @@ def _write_slide(
         "run": run,
         "fingerprint": facts.fingerprint,
         "path": str(slide.path),
+        "notice": NOTICE,
         "row": row,
         "quality": found.quality and found.quality.to_json(),
         "words": tell(found),

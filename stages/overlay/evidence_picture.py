@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import attention_image
-from stages.overlay.picture import page, reduced, save_page, strip
+from stages.overlay.picture import OWN_SCALE, page, reduced, save_page, strip
+from stages.overlay.text import MINUS, shortened
 from stages.tissue.thumbnail import Thumbnail
 
 FOR, AGAINST = (217, 95, 2), (5, 113, 176)
@@ -83,14 +84,20 @@ def _legend(figure: Figure, place: tuple[float, float], top: float, name: str, *
     axes.imshow(blend_evidence(glass, (share * top)[None], top), extent=(0, inner, 30, 44), aspect="auto")
     axes.set_xlim(0, width)
     axes.set_ylim(0, 58)
-    words = f"for {name}" if len(name) <= 16 else "for the class"
-    axes.text(0, 48, f"{words}, log-odds per cell", fontsize=9, va="bottom", parse_math=False)
+    axes.text(
+        0, 48, shortened(f"log-odds per cell, for {name}", width, 12.5), fontsize=9, va="bottom", parse_math=False
+    )
     digits = max(0, 1 - math.floor(math.log10(top)))
     for at in (-1.0, 0.0, 1.0):
         x = inner * (at + 1) / 2
         axes.plot([x, x], [26, 30], color="black", linewidth=0.8)
         axes.text(
-            x, 24, f"{at * top:+.{digits}f}" if at else "0", fontsize=8.5, va="top", ha="center" if at + 1 else "left"
+            x,
+            24,
+            f"{at * top:+.{digits}f}".replace("-", MINUS) if at else "0",
+            fontsize=8.5,
+            va="top",
+            ha="center" if at + 1 else "left",
         )
-    if interpolated:
-        axes.text(0, 8, "unread cells: by patches that look alike", fontsize=7.5, va="top", color="0.25")
+    unread = "; unread: by like patches" if interpolated else ""
+    axes.text(0, 8, f"{OWN_SCALE}{unread}", fontsize=7.5, va="top", color="0.25")

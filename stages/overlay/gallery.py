@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from stages.geometry import Mpp, Raster
 from stages.overlay.evidence_picture import AGAINST, FOR
 from stages.overlay.picture import round_length
+from stages.overlay.text import pen_font, printable, signed, wrapped
 from stages.slide.protocol import Slide
 from stages.slide.render import render_many
 
@@ -20,7 +21,11 @@ SIDE = 256
 """Pixels along a patch in the gallery, at most: level 0's own, or fewer."""
 SHOWN = 6
 """Patches of either kind."""
-MARGIN, CAPTION, HEAD = 6, 20, 24
+EDGE = 0.75
+"""A patch of which less is tissue has it said: what it tells may be of the edge, not of the tissue."""
+MARGIN, CAPTION, HEAD, TITLE = 6, 20, 24, 44
+FONT, LINE = 13, 17
+"""Heights of the letters and of a line, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,14 @@ class Shown:
 def choose(contributions: ArrayLike, half_widths: ArrayLike, most: int = SHOWN) -> list[Shown]:
     """The patches that say most for a class, first row, and most against it, second row, the strongest first.
 
+    Those whose interval holds 0 are left out: they may as well say the opposite.
+
     Args:
         contributions, half_widths: (N,), in log-odds.
         most: in each row.
     """
     values, half = np.asarray(contributions, np.float64), np.asarray(half_widths, np.float64)
-    order = np.argsort(-values, kind="stable")
+    order = [i for i in np.argsort(-values, kind="stable") if abs(values[i]) > half[i]]
     rows = ([i for i in order if values[i] > 0][:most], [i for i in order[::-1] if values[i] < 0][:most])
     return [
         Shown(int(i), float(values[i]), float(half[i]), row, column)
@@ -57,8 +64,37 @@ def choose(contributions: ArrayLike, half_widths: ArrayLike, most: int = SHOWN) 
     ]
 
 
+def caption(contribution: float, half_width: float | None, tissue: float) -> str:
+    """What is said below a patch: its contribution, and how much of it is tissue where that is less than `EDGE`."""
+    return signed(contribution, half_width) + (f"  ({tissue:.0%} tissue)" if tissue < EDGE else "")
+
+
+def explained(name: str, level0: str, seen_mpp: float) -> str:
+    """What the numbers below patches are, and at which resolution these are shown.
+
+    Args:
+        name: of the class.
+        level0: µm/px of what is shown.
+        seen_mpp: µm/px of what the model saw.
+    """
+    return (
+        f"Below each patch: what it adds to the log-odds of {name}, \N{PLUS-MINUS SIGN} half of its 95 % interval for "
+        "tissue that was not read (0.00: it stands for itself alone); patches whose interval holds 0 are left out. "
+        f"Log-odds: 0 is a probability of 0.5, +2 is 0.88, +4 is 0.98. Shown at level 0 ({level0}); the model saw "
+        f"{seen_mpp:g} µm/px."
+    )
+
+
 def render_gallery(
-    slide: Slide, boxes_level0: ArrayLike, shown: Sequence[Shown], *, name: str, mpp: Mpp
+    slide: Slide,
+    boxes_level0: ArrayLike,
+    shown: Sequence[Shown],
+    *,
+    name: str,
+    title: str,
+    tissue: ArrayLike,
+    mpp: Mpp,
+    seen_mpp: float,
 ) -> Image.Image:
     """A gallery: patches by contribution at full resolution, each with what it adds to the log-odds, and a scale bar.
 
@@ -67,46 +103,59 @@ def render_gallery(
         boxes_level0: (N, 4) x, y, width, height of all patches that were read, level-0 pixels.
         shown: which of them, and where.
         name: of the class.
+        title: above, such as the slide's name and prediction.
+        tissue: (N,), how much of each patch is tissue.
         mpp: µm per level-0 pixel.
+        seen_mpp: µm/px at which the model saw them.
 
     Raises:
         SlideError: the slide cannot be read there.
     """
     boxes = np.asarray(boxes_level0, np.float64).reshape(-1, 4)
-    side, font = SIDE, ImageFont.load_default(13)
-    rows = max((one.row for one in shown), default=0) + 1
+    part = np.asarray(tissue, np.float64)
     columns = max((one.column for one in shown), default=0) + 1
-    step = side + MARGIN
-    width, height = max(MARGIN + columns * step, 420), rows * (HEAD + step + CAPTION) + 2 * CAPTION
-    page = Image.new("RGB", (width, height), "white")
-    pen = ImageDraw.Draw(page)
-    pixels = _pixels(slide, boxes, shown, side)
-    for row in range(rows):
-        top = row * (HEAD + step + CAPTION)
-        own = [(one, rgb) for one, rgb in zip(shown, pixels, strict=True) if one.row == row]
-        said = (
-            ("say most for" if row == 0 else "say most against")
-            if own
-            else ("none speaks for", "none speaks against")[row]
+    width = max(MARGIN + columns * (SIDE + MARGIN), 3 * (SIDE + MARGIN))
+    legend = wrapped(explained(name, f"{mpp} µm/px", seen_mpp), width - 2 * MARGIN, FONT)
+    foot = corner(2, 0)[1] - HEAD
+    page = Image.new("RGB", (width, foot + CAPTION + LINE * len(legend) + MARGIN), "white")
+    pen, font = ImageDraw.Draw(page), pen_font(FONT)
+    for n, line in enumerate(wrapped(title, width - 2 * MARGIN, FONT)[:2]):
+        pen.text((MARGIN, 4 + n * LINE), line, fill="black", font=font)
+    pixels = _pixels(slide, boxes, shown, SIDE)
+    for row, (most, none, colour) in enumerate(
+        (
+            ("say most for", "nothing clear speaks for", FOR),
+            ("say most against", "nothing clear speaks against", AGAINST),
         )
-        pen.text((MARGIN, top + 4), f"{said} {name}", fill=FOR if row == 0 else AGAINST, font=font)
+    ):
+        own = [(one, rgb) for one, rgb in zip(shown, pixels, strict=True) if one.row == row]
+        top = corner(row, 0)[1] - HEAD
+        pen.text((MARGIN, top + 4), printable(f"{most if own else none} {name}"), fill=colour, font=font)
         for one, rgb in own:
             x, y = corner(row, one.column)
             page.paste(Image.fromarray(rgb), (x, y))
-            spread = f" ± {one.half_width:.2g}" if math.isfinite(one.half_width) and one.half_width > 0 else ""
-            pen.text((x, y + side + 2), f"{one.contribution:+.3g}{spread}", fill="black", font=font)
-    if len(boxes):
-        across_um = float(boxes[0, 2]) * mpp.x
-        length = round_length(across_um / 2)
-        x, y = MARGIN, height - CAPTION
-        pen.rectangle((x, y, x + length / across_um * side, y + 3), fill="black")
-        pen.text((x + length / across_um * side + 6, y - 8), f"{length:g} µm; log-odds", fill="black", font=font)
+            spread = one.half_width if math.isfinite(one.half_width) else None
+            said = caption(one.contribution, spread, part[one.number])
+            pen.text((x, y + SIDE + 2), said, fill="black", font=font)
+    if shown:
+        scale_bar(pen, (MARGIN, foot + 8), float(boxes[shown[0].number, 2]) * mpp.x)
+    for n, line in enumerate(legend):
+        pen.text((MARGIN, foot + CAPTION + n * LINE), line, fill="black", font=font)
     return page
+
+
+def scale_bar(pen: ImageDraw.ImageDraw, place: tuple[int, int], across_um: float) -> None:
+    """Draw a round length at (x, y) for patches of so many micrometres that are `SIDE` pixels wide."""
+    length = round_length(across_um / 2)
+    x, y = place
+    right = x + length / across_um * SIDE
+    pen.rectangle((x, y - 2, right, y + 1), fill="black")
+    pen.text((right + 6, y - 9), f"{length:g} µm", fill="black", font=pen_font(FONT))
 
 
 def corner(row: int, column: int) -> tuple[int, int]:
     """(x, y) of a patch's upper left pixel in a gallery."""
-    return MARGIN + column * (SIDE + MARGIN), row * (HEAD + SIDE + MARGIN + CAPTION) + HEAD
+    return MARGIN + column * (SIDE + MARGIN), TITLE + row * (HEAD + SIDE + MARGIN + CAPTION) + HEAD
 
 
 def _pixels(slide: Slide, boxes: NDArray[np.float64], shown: Sequence[Shown], side: int) -> list[NDArray[np.uint8]]:

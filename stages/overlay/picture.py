@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import Floats, attention_image, times_uniform
+from stages.overlay.text import FAMILY, wrapped
 from stages.tissue.thumbnail import Thumbnail
 
 COLOURS, COLOURS_FROM = "viridis", 0.3
@@ -32,6 +31,9 @@ COLOURS, COLOURS_FROM = "viridis", 0.3
 OPACITY = (0.30, 0.80)
 """Of the colour at uniform attention and at the highest; below uniform attention the tissue shows as it is."""
 DPI = 100
+TITLE_PT = 11
+OWN_SCALE = "this slide's own scale"
+"""The strongest colour is the slide's strongest, not the cohort's: slides are not to be compared by it."""
 PICTURE_PX = (640, 1500)
 """A picture's longer side on the page: small thumbnails are enlarged to the first, large ones reduced to the second."""
 
@@ -150,7 +152,7 @@ def page(
     longest = min(max(*rgb.shape[:2], PICTURE_PX[0]), PICTURE_PX[1])
     width, height = (max(1.0, longest * side / max(across_um, down_um)) for side in (across_um, down_um))
     page_width, margin, foot = max(width + 40, 680.0), 20.0, 86.0
-    lines = textwrap.wrap(_printable(title), int((page_width - 2 * margin) / 8.4))
+    lines = wrapped(title, page_width - 2 * margin, TITLE_PT * DPI / 72)
     head = 18 + 20.0 * len(lines)
     page_height = head + height + foot
 
@@ -161,7 +163,8 @@ def page(
     _lay(main, rgb, raster, shown, boxes)
     for n, line in enumerate(lines):
         # a dollar sign in a slide's name is not mathematics
-        figure.text(margin / page_width, 1 - (24 + 20 * n) / page_height, line, fontsize=11, parse_math=False)
+        at = (margin / page_width, 1 - (24 + 20 * n) / page_height)
+        figure.text(*at, line, fontsize=TITLE_PT, family=FAMILY, parse_math=False)
     third = (page_width - 2 * margin) / 3
     _scale_bar(figure, (margin, min(third - 20, max(width, 60.0))), width / across_um)
     _patch_key(figure, margin + third, boxes, mpp_level0)
@@ -201,12 +204,6 @@ def reduced(thumbnail: Thumbnail) -> tuple[NDArray[np.uint8], Raster]:
     padded = np.pad(thumbnail.rgb, ((0, -height % step), (0, -width % step), (0, 0)), mode="edge")
     rgb = np.asarray(Image.fromarray(padded).reduce(step))
     return rgb, thumbnail.raster.pooled(step, step / 2, rgb.shape[1], rgb.shape[0])
-
-
-def _printable(text: str) -> str:
-    """The text with what the font cannot show replaced: names of slides come in all scripts, and damaged."""
-    known = get_font(findfont(FontProperties())).get_charmap()
-    return "".join(c if ord(c) in known else "?" for c in " ".join(text.split()))
 
 
 def _outline(axes: Any, boxes: Floats) -> None:
@@ -271,3 +268,4 @@ def _legend(figure: Figure, place: tuple[float, float], top: float) -> None:
             axes.text(
                 x, 24, f"{text}\N{MULTIPLICATION SIGN}", fontsize=8.5, va="top", ha="left" if x == 0 else "center"
             )
+    axes.text(0, 8, OWN_SCALE, fontsize=7.5, va="top", color="0.25")

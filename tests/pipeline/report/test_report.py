@@ -157,12 +157,12 @@ def test_says_what_the_run_did(tmp_path: Path) -> None:
         "slides failed 1",
         "1 slide failed",
         "bad /cohort/bad torn",
-        "80 of 1,600 cells",
+        "80 of 1,600 with tissue",
         "3.0% 2.0% to 4.0%",
         "6 MB 1.0% of the slides' 600 MB",
         "2 min 5 s",
         "probability of t",
-        "0.500 [0.400, 0.625]",
+        "0.50 [0.40, 0.62]",
         "4 slides, 3 patients",
         "AUROC 0.970",
         "saccade run 'my slides' --model m.safetensors",
@@ -180,7 +180,7 @@ def test_bars_show_value_and_interval_to_scale(tmp_path: Path) -> None:
     assert (float(band["x"] or 0), float(band["width"] or 0)) == (float(track["x"] or 0), float(track["width"] or 0))
     centre = float(point["x"] or 0) + float(point["width"] or 0) / 2
     assert centre == pytest.approx(float(track["x"] or 0) + 0.25 * float(track["width"] or 0), abs=0.06)
-    assert page.all("svg")[0]["aria-label"] == "probability of t: 0.250, interval 0.000 to 1.000"
+    assert page.all("svg")[0]["aria-label"] == "probability of t: 0.25 [<0.0001, >0.9999]"
 
 
 def test_missing_numbers_read_as_missing(tmp_path: Path) -> None:
@@ -206,3 +206,52 @@ def test_a_class_called_value_is_no_metric(tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "AUROC" in text
     assert "slides per class" not in text
+
+
+def test_wrong_predictions_are_counted_named_and_sorted_first(tmp_path: Path) -> None:
+    """Slides that the metrics leave out are labelled, too, and are not among the counted."""
+    rows = [
+        row("right", ["n", "t"], label="t"),
+        row("missed", ["n", "t"], label="t", predicted="n"),
+        row("own", ["n", "t"], label="n", not_counted="trained on"),
+        row("unknown", ["n", "t"]),
+    ]
+    page = report(tmp_path, rows, run(["n", "t"]))
+    assert "The most probable class is the label of 1 of 2 slides ; wrong: 1 of 2 t predicted n." in page.text
+    assert {body["data-kinds"] for body in page.all("tbody") if "missed" in (body.get("data-text") or "")} == {"wrong"}
+    order = sorted(str(cell["data-sort"]) for cell in page.all("td") if cell.get("data-name") == "label")
+    assert order == ["0 n", "0 t", "1 t", "2"]
+    assert [option["value"] for option in page.all("option")] == ["", "wrong"]
+    assert "Against the labels" not in report(tmp_path, rows[3:], run(["n", "t"])).text
+
+
+def test_slides_that_look_unlike_the_training_are_named_on_top(tmp_path: Path) -> None:
+    rows = [row(HOSTILE, ["n", "t"], out_of_distribution=1.004), row("plain", ["n", "t"], out_of_distribution=0.3)]
+    text = report(tmp_path, rows, run(["n", "t"])).text
+    top = text[: text.index("slides predicted")]
+    assert f"1 slide looks unlike those of the training {HOSTILE} (1.004); the limit is 1." in top
+    assert "plain" not in top
+
+
+def test_words_stand_in_a_row_as_wide_as_the_table(tmp_path: Path) -> None:
+    """Without how good the model is, which is said once, above."""
+    words = {"what": "it is t", "how_good": "good enough"}
+    changes = {"label": "t", "decision": "t above", "decided_at": 0.5, "risk": 0.01, "call": "t", "call_why": ""}
+    for more in ({}, changes):
+        page = report(tmp_path, [row("x", ["n", "t"], words=words, **more)], run(["n", "t"]))
+        [wide] = [cell for cell in page.all("td") if "colspan" in cell]
+        assert wide["colspan"] == str(len([head for head in page.all("th") if head.get("scope") == "col"]))
+        assert "it is t" in page.text
+        assert "good enough" not in page.text
+    assert "settled: P(t) above 0.5 risk 0.01" in page.text
+
+
+def test_says_of_what_by_which_model_how_and_that_it_is_for_research(tmp_path: Path) -> None:
+    about = run(
+        ["n", "t"], cohort="c.csv", model="m", effective={"patches a slide": "20"}, versions={"torch": "2", "x": None}
+    )
+    text = report(tmp_path, [row("x", ["n", "t"])], about).text
+    assert text.count("Saccade report of c.csv by m") == 2
+    assert "patches a slide 20" in text
+    assert "versions torch 2 " in text
+    assert "not a medical device" in text

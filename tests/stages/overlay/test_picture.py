@@ -197,6 +197,16 @@ def test_titles_may_hold_anything(tmp_path: Path) -> None:
         assert (tmp_path / "o.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("name", ["W" * 120, "positive_slide_of_a_long_name-" * 5, "MMMM " * 30])
+def test_a_long_title_stays_on_the_page(name: str) -> None:
+    thumbnail = Thumbnail(np.full((9, 9, 3), 200, np.uint8), Raster(0, 0, 32, 32, 9, 9), 16.0)
+    cells = Raster(0, 0, 288, 288, 1, 1)
+    figure = overlay_figure(thumbnail, np.ones((1, 1)), cells, np.empty((0, 4)), title=name, mpp_level0=Mpp(0.5, 0.5))
+    right = max(text.get_window_extent().x1 for text in figure.texts)
+    assert right <= figure.bbox.x1
+    assert len(figure.texts) > 1
+
+
 def test_drawing_in_threads_gives_the_same_pictures(tmp_path: Path) -> None:
     def one(n: int) -> bytes:
         rgb = np.random.default_rng(n % 2).integers(100, 250, (60, 50, 3)).astype(np.uint8)

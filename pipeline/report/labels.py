@@ -1,0 +1,87 @@
+"""How predictions compare with the labels: what was taken for what, metrics, sites."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from pipeline.cohort.metrics import METRICS
+from pipeline.report.figures import MISSING, counted, estimate, number
+
+NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
+HEADS = '<th scope="col" class="number">95 % interval</th><th scope="col">0 to 1</th></tr></thead>'
+
+
+def is_wrong(row: Mapping[str, Any]) -> bool:
+    """Whether a slide has a label, and the most probable class is another."""
+    return row.get("label") is not None and str(row["label"]) != str(row.get("predicted"))
+
+
+def against_labels(
+    done: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], not_counted: Mapping[str, int]
+) -> str:
+    """The section on labels; nothing where no slide has one.
+
+    Args:
+        done: rows of predicted slides; labelled ones have their ``label``, and ``not_counted`` where there is a reason.
+        metrics, not_counted: of the run.
+    """
+    # by their names: a class may be called "value"
+    scores = {name: metrics[name] for name in METRICS if isinstance(metrics.get(name), Mapping)}
+    mistakes = _mistakes([row for row in done if row.get("label") is not None and not row.get("not_counted")])
+    if not scores and not mistakes:
+        return ""
+    of = [counted(int(metrics[key]), key[:-1]) for key in ("slides", "patients") if number(metrics.get(key))]
+    of += [f"not counted: {many} {why}" for why, many in not_counted.items()]
+    of += [f"positive class: {metrics['positive']}"] if metrics.get("positive") else []
+    lines = []
+    for key, score in scores.items():
+        name = NAMES.get(key, key.replace("_", " "))
+        parts = estimate(score.get("value"), score.get("low"), score.get("high"), name)
+        lines.append(f'<tr><th scope="row">{escape(name)}</th>{parts}</tr>')
+    table = (
+        '<div class="wide"><table class="narrow"><thead><tr><th scope="col">metric</th>'
+        f'<th scope="col" class="number">value</th>{HEADS}<tbody>{"".join(lines)}</tbody></table></div>'
+    )
+    return (
+        f'<h2>Against the labels</h2><p class="soft">{escape(", ".join(of))}</p>{mistakes}'
+        f"{table if lines else ''}{_sites(metrics.get('sites') or {})}"
+    )
+
+
+def _mistakes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many predictions are the label, and what the others were taken for."""
+    if not rows:
+        return ""
+    wrong = Counter((str(row["label"]), str(row.get("predicted"))) for row in rows if is_wrong(row))
+    of_class = Counter(str(row["label"]) for row in rows)
+    told = "; ".join(
+        f"{many:,} of {of_class[label]:,} {label} predicted {predicted}"
+        for (label, predicted), many in wrong.most_common()
+    )
+    right = len(rows) - wrong.total()
+    return (
+        f"<p><strong>The most probable class is the label of {right:,} of {counted(len(rows), 'slide')}</strong>"
+        f"{escape(f'; wrong: {told}' if told else '')}.</p>"
+    )
+
+
+def _sites(sites: Mapping[str, Mapping[str, Any]]) -> str:
+    """Each site's AUROC, or that there is none because its slides are of one class."""
+    lines = []
+    for site, metrics in sites.items():
+        auroc = metrics["auroc"]
+        classes = ", ".join(f"{many:,} {name}" for name, many in metrics["slides_per_class"].items())
+        parts = estimate(auroc["value"], auroc["low"], auroc["high"], str(site))
+        if auroc["value"] is None:
+            parts = f'<td class="number">{MISSING}</td><td class="number">{MISSING}</td><td>one class only</td>'
+        lines.append(f'<tr><th scope="row">{escape(site)}</th><td>{escape(classes)}</td>{parts}</tr>')
+    if not lines:
+        return ""
+    return (
+        '<h3>By site</h3><div class="wide"><table class="narrow"><thead><tr><th scope="col">site</th>'
+        f'<th scope="col">slides</th><th scope="col" class="number">AUROC</th>{HEADS}'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )

@@ -1,0 +1,160 @@
+"""What a report says of the run as a whole: what was done, how far to trust it, what failed, how it was made."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from pipeline.model.quality import ABOUT_READING, UNKNOWN, Quality
+from pipeline.output.table import decision_in_words
+from pipeline.refer.measure import run_in_lines
+from pipeline.report.figures import MISSING, bytes_in_words, counted, duration, moment, number, total
+from pipeline.report.slides import is_unlike
+from stages.appearance import score_in_words
+
+NARROW = "However narrow an interval is here, what lies in it may be no better than a guess."
+FEW = 10
+"""Slides that are named on top."""
+
+
+def _decided(done: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """The card of what was decided, where something was."""
+    found = Counter(decision_in_words(row) for row in done if "decision" in row)
+    open_ones = sum(row.get("decision") == "undecided" for row in done)
+    words = "; ".join(f"{many:,} {name}" for name, many in sorted(found.items()))
+    return [("slides decided", f"{found.total() - open_ones:,} of {found.total():,}", words)] if found else []
+
+
+def cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> str:
+    """What was done, in figures."""
+    fractions = [f for f in (number(row.get("fraction_read")) for row in done) if f is not None]
+    started, ended = moment(run, "started"), moment(run, "ended")
+    wall = (ended - started).total_seconds() if started and ended else None
+    read, whole = number(run.get("bytes_read")), number(run.get("slide_bytes"))
+    share = f"{read / whole:.1%} of the slides' {bytes_in_words(whole)}" if read is not None and whole else ""
+    reused = int(number(run.get("reused")) or 0)
+    cards = [
+        ("slides predicted", f"{len(done):,} of {len(done) + len(failed):,}", f"{reused:,} reused" if reused else ""),
+        ("slides failed", f"{len(failed):,}", "each attempted again on a rerun" if failed else ""),
+        ("patches read", f"{total(done, 'patches_read'):,.0f}", f"of {total(done, 'cells'):,.0f} with tissue"),
+        (
+            "tissue read, mean",
+            f"{sum(fractions) / len(fractions):.1%}" if fractions else MISSING,
+            f"{min(fractions):.1%} to {max(fractions):.1%}" if fractions else "",
+        ),
+        ("bytes read", bytes_in_words(read), share),
+        *_decided(done),
+        ("time", duration(wall), f"{duration(total(done, 'seconds') / len(done))} per slide" if done else ""),
+    ]
+    return (
+        '<dl class="cards">'
+        + "".join(
+            f'<div><dt>{escape(name)}</dt><dd class="figure">{escape(value)}</dd><dd>{escape(note)}</dd></div>'
+            for name, value, note in cards
+        )
+        + "</dl>"
+    )
+
+
+def trust(run: Mapping[str, Any]) -> str:
+    """What intervals are about, and how good the model is: two things that are easily taken for one."""
+    if "quality" not in run:
+        return ""
+    quality = None if run["quality"] is None else Quality.from_json(run["quality"])
+    lines = [ABOUT_READING, UNKNOWN if quality is None else quality.in_words()]
+    if run.get("refer"):
+        lines += run_in_lines(run["refer"])
+    if run.get("encoder"):
+        lines.append(_encoder(run["encoder"]))
+    if quality is None or quality.warning is None:
+        return '<section class="trust">' + "".join(f"<p>{escape(line)}</p>" for line in lines) + "</section>"
+    lines.append(NARROW)
+    return (
+        f'<section class="failed trust"><h2 class="bad">Warning: {escape(quality.warning)}</h2>'
+        + "".join(f"<p>{escape(line)}</p>" for line in lines)
+        + "</section>"
+    )
+
+
+def _encoder(told: Mapping[str, Any]) -> str:
+    """Whose features the model goes by, on what terms, and what is doubtful about that."""
+    licence = told["licence"] or "not known"
+    revision = f", {told['revision']}" if told["revision"] else ""
+    doubts = "".join(f" {doubt[0].upper()}{doubt[1:]}." for doubt in told["doubts"])
+    return (
+        f"Features are of the frozen encoder {told['name']} ({told['source']}{revision}; licence: {licence}; digest "
+        f"{told['digest'][:12]}).{doubts}"
+    )
+
+
+def failures(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which slides failed, and why."""
+    if not rows:
+        return ""
+    lines = "".join(
+        f'<tr><td class="name">{escape(str(row["slide_id"]))}<small>{escape(str(row.get("path", "")))}</small></td>'
+        f"<td>{escape(str(row.get('error') or 'no reason was recorded'))}</td></tr>"
+        for row in rows
+    )
+    return (
+        f'<section class="failed"><h2 class="bad">{counted(len(rows), "slide")} failed</h2><div class="wide"><table>'
+        f'<thead><tr><th scope="col">slide</th><th scope="col">reason</th></tr></thead><tbody>{lines}</tbody></table>'
+        "</div></section>"
+    )
+
+
+def gallery_section(picture: str | None) -> str:
+    """The picture of the strongest patches, where there is one."""
+    if picture is None:
+        return ""
+    return (
+        '<h2>What speaks for and against</h2><p class="soft">Of the patches that were read, those with the largest '
+        "contributions, in log-odds, over all slides: what the model goes by, which need not be what makes a "
+        "diagnosis. Where less than three quarters of a patch are tissue, it says so: it may speak of the edge."
+        f'</p><p><a href="{picture}"><img class="gallery" src="{picture}" loading="lazy" '
+        'alt="Patches with the largest contributions"></a></p>'
+    )
+
+
+def unlike(done: Sequence[Mapping[str, Any]]) -> str:
+    """Which slides look unlike those of the training: said on top, for nothing else of them shows it."""
+    found = sorted((row for row in done if is_unlike(row)), key=lambda row: -float(row["out_of_distribution"]))
+    if not found:
+        return ""
+    named = ", ".join(f"{row['slide_id']} ({score_in_words(float(row['out_of_distribution']))})" for row in found[:FEW])
+    more = f" and {len(found) - FEW:,} more" if len(found) > FEW else ""
+    verb = "looks" if len(found) == 1 else "look"
+    head = f"{counted(len(found), 'slide')} {verb} unlike those of the training"
+    return (
+        f'<section class="failed"><h2 class="bad">{head}</h2>'
+        f"<p>{escape(named + more)}; the limit is 1. How good the model was found to be need not hold for them. "
+        "The table below can be cut down to them (Show: looks unlike the training).</p></section>"
+    )
+
+
+def origin(run: Mapping[str, Any]) -> str:
+    """Command, settings as given and as they came to be, versions."""
+    settings = run.get("settings") or {}
+    versions = {name: version for name, version in (run.get("versions") or {}).items() if version}
+    facts = {
+        "command": shlex.join(str(part) for part in run.get("command") or []),
+        **{str(key).replace("_", " "): value for key, value in settings.items() if value not in (None, False)},
+        **(run.get("effective") or {}),
+        "classes": ", ".join(str(c) for c in run.get("classes") or []),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    lines = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td><code>{escape(str(value))}</code></td></tr>'
+        for name, value in facts.items()
+        if value != ""
+    )
+    return (
+        f'<h2>How it was made</h2><div class="wide"><table><tbody>{lines}</tbody></table></div>'
+        '<p class="soft">The same figures for programs: <a href="predictions.csv">predictions.csv</a>, '
+        '<a href="run.json">run.json</a>.</p>'
+        if lines
+        else ""
+    )

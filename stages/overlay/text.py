@@ -1,0 +1,75 @@
+"""Text on pictures: in a font that is there on every machine, measured before it is drawn."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from PIL import ImageFont
+
+MINUS = "\N{MINUS SIGN}"
+FAMILY = "DejaVu Sans"
+"""Comes with matplotlib, and knows Latin, Greek, Cyrillic, µ and ±; Pillow's own font knows little beyond ASCII."""
+
+
+def pen_font(size: float) -> ImageFont.FreeTypeFont:
+    """The font for Pillow, ``size`` pixels high."""
+    return ImageFont.truetype(_file(), size)
+
+
+def printable(text: str) -> str:
+    """The text with what the font cannot show replaced by "?": names of slides come in all scripts, and damaged."""
+    known = get_font(_file()).get_charmap()
+    composed = unicodedata.normalize("NFC", " ".join(text.split()))
+    return "".join(c if ord(c) in known else "?" for c in composed)
+
+
+def text_width(text: str, size: float) -> float:
+    """How wide a line of printable text is, in pixels, at a font size of ``size`` pixels."""
+    return float(pen_font(size).getlength(text))
+
+
+def wrapped(text: str, width: float, size: float) -> list[str]:
+    """Printable text in lines at most ``width`` pixels wide, broken between words, or within one that is wider.
+
+    Args:
+        text: any.
+        width: pixels.
+        size: of the font, pixels.
+    """
+    font, lines, line = pen_font(size), [], ""
+    for word in printable(text).split():
+        longer = f"{line} {word}".strip()
+        if font.getlength(longer) <= width:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        line = word
+        while font.getlength(line) > width and len(line) > 1:
+            fits = next(n for n in range(len(line) - 1, 0, -1) if n == 1 or font.getlength(line[:n]) <= width)
+            lines.append(line[:fits])
+            line = line[fits:]
+    return [*lines, line] if line else lines
+
+
+def shortened(text: str, width: float, size: float) -> str:
+    """Printable text, its end replaced by an ellipsis where it is wider than ``width`` pixels."""
+    font, text = pen_font(size), printable(text)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def signed(value: float, half_width: float | None = None) -> str:
+    """Log-odds as ``+2.83 ± 0.15``, with a true minus sign; a half-width of None or without end is left out."""
+    told = f"{value:+.2f}".replace("-", MINUS)
+    return told if half_width is None or half_width == float("inf") else f"{told} ± {half_width:.2f}"
+
+
+@lru_cache(maxsize=1)
+def _file() -> str:
+    return str(findfont(FontProperties(family=FAMILY)))

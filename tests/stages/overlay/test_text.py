@@ -1,0 +1,39 @@
+"""Text on pictures is what the font can show, and as wide as was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from stages.overlay.text import pen_font, printable, shortened, signed, text_width, wrapped
+
+
+def ink(text: str) -> bytes:
+    page = Image.new("L", (40, 40), 0)
+    ImageDraw.Draw(page).text((4, 4), text, fill=255, font=pen_font(24))
+    return np.asarray(page).tobytes()
+
+
+@pytest.mark.parametrize("letter", "µ±\N{MINUS SIGN}\N{MULTIPLICATION SIGN}…éßЖ")
+def test_letters_of_pictures_have_glyphs(letter: str) -> None:
+    assert printable(letter) == letter
+    assert ink(letter) != ink("\U0010fffd"), "the box of what is missing"
+
+
+def test_letters_without_a_glyph_become_question_marks() -> None:
+    assert printable("組織 1\udcff\n\tA") == "??" + " 1? A"
+
+
+@pytest.mark.parametrize("text", ["W" * 300, "word " * 60, "i" * 300, "a " + "MW" * 90 + " b", "", "組" * 200])
+def test_lines_are_no_wider_than_the_page_and_lose_nothing(text: str) -> None:
+    lines = wrapped(text, 640, 15.3)
+    assert all(text_width(line, 15.3) <= 640 for line in lines)
+    assert "".join("".join(lines).split()) == "".join(printable(text).split())
+    assert text_width(shortened(text, 200, 13), 13) <= 200
+
+
+def test_numbers_have_a_minus_sign_and_the_same_digits() -> None:
+    assert signed(-0.0879, 0.15) == "\N{MINUS SIGN}0.09 ± 0.15"
+    assert signed(2.8, 0.0) == "+2.80 ± 0.00"
+    assert signed(2.8, None) == signed(2.8, float("inf")) == "+2.80"
