@@ -60,6 +60,8 @@ def _called(found: SlidePrediction) -> dict[str, str]:
     own = found.label_set
     if own is None:
         return {}
+    if own.error is None:
+        return {"called": f"{own.call[:1].upper()}{own.call[1:]}: {own.why}."}
     whose = "slides of each class" if own.by_class else "slides"
     error = f"at a stated error of {percent(own.error)} of {whose}"
     if own.call == REFER:
