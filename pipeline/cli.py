@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, printable
 from pipeline.exits import INTERRUPTED, ending
 from pipeline.help import HelpByTopic
 from pipeline.options import (
@@ -84,7 +84,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from pipeline.version import saccade_version
 
-        typer.echo(f"saccade {saccade_version()}")
+        _echo(f"saccade {saccade_version()}")
         raise typer.Exit
 
 
@@ -129,9 +129,9 @@ def info(
     if as_json:
         import json
 
-        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        _echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        typer.echo(render_text(facts))
+        _echo(render_text(facts))
 
 
 @app.command(cls=HelpByTopic)
@@ -162,9 +162,9 @@ def encoders(
     if as_json:
         import json
 
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        _echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        typer.echo(table(found) if name is None else render(found))
+        _echo(table(found) if name is None else render(found))
 
 
 @app.command()
@@ -289,7 +289,7 @@ def train(
 
     chosen = [*(overrides or ()), *(["training.compare=true"] if compare else [])]
     summary = commands.train(config, out=out, overrides=chosen, strict=strict, say=_say)
-    typer.echo(f"model:   {summary.model}\nmetrics: {out / 'metrics.json'}")
+    _echo(f"model:   {summary.model}\nmetrics: {out / 'metrics.json'}")
     raise typer.Exit(1 if summary.excluded else 0)
 
 
@@ -308,7 +308,7 @@ def distil(
     from pipeline import commands
 
     summary = commands.distil(config, out=out, overrides=overrides or (), say=_say)
-    typer.echo(f"model:    {summary.model}\nfidelity: {out / 'fidelity.csv'}")
+    _echo(f"model:    {summary.model}\nfidelity: {out / 'fidelity.csv'}")
     raise typer.Exit(1 if summary.excluded else 0)
 
 
@@ -393,24 +393,24 @@ def run(
             progress=progress,
             command=sys.argv,
         )
-    typer.echo(
+    _echo(
         f"{summary.ok} of {counted(summary.total, 'slide')} predicted ({summary.reused} already done), "
         f"{summary.failed} failed"
     )
     if summary.not_counted:
         told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
-        typer.echo(f"labelled slides that the metrics do not count: {told}")
+        _echo(f"labelled slides that the metrics do not count: {told}")
     if summary.ok:
         about = "where reading all the tissue would put it, not how often it is right"
-        typer.echo(f"intervals:   {summary.intervals}: {about}")
+        _echo(f"intervals:   {summary.intervals}: {about}")
     if summary.refer is not None:
         from pipeline.refer.measure import run_in_lines
 
         for line in run_in_lines(summary.refer):
-            typer.echo(line)
+            _echo(line)
     if summary.quality is not None and summary.quality.warning:
-        typer.echo(f"WARNING:     {summary.quality.warning}")
-    typer.echo(f"predictions: {out / 'predictions.csv'}\nreport:      {out / 'report.html'}")
+        _echo(f"WARNING:     {summary.quality.warning}")
+    _echo(f"predictions: {out / 'predictions.csv'}\nreport:      {out / 'report.html'}")
     raise typer.Exit(1 if summary.failed else 0)
 
 
@@ -449,11 +449,11 @@ def conformalize(
         features=features,
         say=_say,
     )
-    typer.echo(
+    _echo(
         f"calibrated on {counted(summary.slides, 'slide')} of {counted(summary.patients, 'patient')}, "
         f"{len(summary.excluded)} left out"
     )
-    typer.echo(f"model: {summary.model}")
+    _echo(f"model: {summary.model}")
     raise typer.Exit(1 if summary.excluded else 0)
 
 
@@ -521,8 +521,8 @@ def bench(
             progress=progress,
             within=progress.within,
         )
-    typer.echo("\n".join(summary.lines))
-    typer.echo(f"table:   {out / 'bench.csv'}\npicture: {out / 'bench.png'}")
+    _echo("\n".join(summary.lines))
+    _echo(f"table:   {out / 'bench.csv'}\npicture: {out / 'bench.png'}")
     raise typer.Exit(1 if summary.failed else 0)
 
 
@@ -559,7 +559,7 @@ class _Progress:
     def within(self, line: str) -> None:
         """How far the slide is that is being worked on; where nobody watches, now and then."""
         if self._bar is not None:
-            self._bar.update(self._task, description=f"{self._verb} {line}")
+            self._bar.update(self._task, description=printable(f"{self._verb} {line}"))
         elif time.monotonic() - self._told >= QUIET_SECONDS:
             self._told = time.monotonic()
             _say(f"  {line}")
@@ -569,13 +569,17 @@ class _Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, description=self._verb)
             if line:
-                self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                self._bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
         elif line:
-            print(f"[{done}/{total}] {line}", file=sys.stderr, flush=True)
+            _say(f"[{done}/{total}] {line}")
+
+
+def _echo(text: str) -> None:
+    typer.echo("\n".join(map(printable, text.split("\n"))))
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -34,6 +34,11 @@ def computing() -> Iterator[None]:
         raise UsageError(f"this computes with {exc.name}; it comes with Saccade: {from_folder()}") from exc
 
 
+def printable(text: str) -> str:
+    """A text with whatever a terminal would obey, or cannot show, written as an escape: names of files may hold it."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def stopped(exc: OSError) -> str:
     """Where the system let the work go no further, why, and what to do; of an error that names a file."""
     path = Path(os.fsdecode(exc.filename2 or exc.filename))

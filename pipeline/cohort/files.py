@@ -10,9 +10,10 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, printable
 from pipeline.output.folder import is_output
 from stages.pyramid.multiscales import is_slide
+from stages.pyramid.record import has_record
 
 SLIDE_SUFFIXES = (
     *(".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"),
@@ -33,10 +34,11 @@ def find_slides(folder: Path, *, told: Callable[[str], None] = _log.warning) -> 
     the output folders of earlier runs. Files of one DICOM series are the levels of one slide: the first by name stands
     for it, and OpenSlide finds the others.
 
-    A folder below it that may not be read, as `lost+found`, is told of, else in the log, and left out.
+    A folder below it that cannot be read, as `lost+found`, is told of, else in the log, and left out; so are pyramids
+    of ours that stand beside the slides that they were made of.
 
     Raises:
-        UsageError: a folder cannot be listed.
+        UsageError: the folder itself cannot be listed.
     """
     slides: dict[str, Path] = {}
     entered: set[str] = set()
@@ -51,8 +53,9 @@ def find_slides(folder: Path, *, told: Callable[[str], None] = _log.warning) -> 
             with os.scandir(here) as listing:
                 entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda e: e.name)
         except OSError as exc:
-            if isinstance(exc, PermissionError) and real != os.path.realpath(folder):
-                told(f"no permission to search {here}: slides in it, if there are any, are left out")
+            if real != os.path.realpath(folder):
+                why = "no permission to search" if isinstance(exc, PermissionError) else f"{exc.strerror}, searching"
+                told(f"{why} {printable(str(here))}: slides in it, if there are any, are left out")
                 continue
             raise UsageError(f"cannot search {here}: {exc.strerror}; make it readable or name another folder") from exc
         files = []
@@ -65,9 +68,9 @@ def find_slides(folder: Path, *, told: Callable[[str], None] = _log.warning) -> 
                 elif not _holds_results(path):
                     pending.append(path)
             # a dead link with a slide's name stays in, so that it fails visibly; pipes and devices do not
-            elif suffix in SLIDE_SUFFIXES and (not os.path.exists(path) or entry.is_file()):
+            elif suffix in SLIDE_SUFFIXES and (os.path.isfile(path) or not os.path.exists(path)):
                 files.append(path)
-        for path in _one_per_series(files):
+        for path in _without_copies(_one_per_series(files)):
             slides.setdefault(os.path.realpath(path), path)
     return sorted(slides.values())
 
@@ -89,7 +92,8 @@ def folder_name(name: str) -> str:
     def unsafe(index: int) -> bool:
         char = text[index]
         at_end = index in (0, len(text) - 1)
-        return char in '<>:"/\\|?*%' or not char.isprintable() or (at_end and char in ". ")
+        formula = not index and char in "=+@-"  # spreadsheets would compute it, and commands take it for an option
+        return char in '<>:"/\\|?*%' or not char.isprintable() or (at_end and char in ". ") or formula
 
     safe = "".join(_percent(char) if unsafe(i) else char for i, char in enumerate(text))
     if _DEVICE_NAME.fullmatch(safe):
@@ -152,8 +156,22 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _holds_results(path: Path) -> bool:
     try:
         return is_output(path)
-    except PermissionError:  # told of when it is searched
+    except OSError:  # told of when it is searched
         return False
+
+
+def _without_copies(files: Sequence[Path]) -> list[Path]:
+    """Files without the pyramids that `saccade cache` made of them: the slide itself is read where both are there."""
+    own = {slide_stem(path) for path in files if path.suffix.lower() != PYRAMID_SUFFIX}
+    copies = [p for p in files if p.suffix.lower() == PYRAMID_SUFFIX and slide_stem(p) in own and has_record(p)]
+    if copies:
+        _log.warning(
+            "%d pyramids in %s are left out, as their slides are beside them: give pyramids a folder of their own to "
+            "read them",
+            len(copies),
+            printable(str(copies[0].parent)),
+        )
+    return [path for path in files if path not in set(copies)]
 
 
 def _one_per_series(files: Sequence[Path]) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import logging
 import os
 import re
@@ -111,7 +113,7 @@ def find_target(target: Path, *, label: str = "label", root: Path | None = None)
         label, root: as in `read_table`; a table without the label column is fine.
 
     Raises:
-        UsageError: nothing there, no permission, no slides inside, a broken table, two slides with one name.
+        UsageError: nothing there, no permission, no slides inside, a broken table, two of its slides with one name.
     """
     cohort, faults = examine_target(target, label=label, root=root)
     _refuse(faults)
@@ -132,13 +134,14 @@ def examine_target(
     """
     _refuse_unreadable(target)
     if target.is_dir() and target.suffix.lower() != PYRAMID_SUFFIX:
-        slides = _named_apart([_unlabelled(path) for path in find_slides(target, told=told or _log.warning)])
+        found = [_unlabelled(path) for path in find_slides(target, told=told or _log.warning)]
+        slides = _named_apart(found, target.absolute())
         if not slides:
             raise UsageError(
                 f"no slides in {target}: searched it and its folders for {' '.join(SLIDE_SUFFIXES)} files and OME-Zarr "
                 "pyramids, but not hidden files or outputs of earlier runs; name a slide, its folder or a cohort table"
             )
-        return Cohort(target, slides), tuple(_same_names([(slide, str(slide.path)) for slide in slides]))
+        return Cohort(target, slides), ()
     if not os.path.exists(target):
         raise UsageError(f"no such file or folder: {target}; give a slide, a folder of slides or a cohort table (CSV)")
     if target.name.lower().endswith((*TABLE_SUFFIXES, *_SPREADSHEETS)):
@@ -306,12 +309,20 @@ def _refuse_unreadable(target: Path) -> None:
 
 def _unlabelled(path: Path) -> CohortSlide:
     slide_id = folder_name(slide_stem(path))
-    problem = None if os.path.exists(path) else f"a link to a missing file, {os.path.realpath(path)}; restore it"
+    problem = None
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        problem = f"a link to a missing file, {os.path.realpath(path)}; restore it"
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            problem = "a link that leads back to itself; remove or correct it"
     return CohortSlide(slide_id=slide_id, path=path, patient=slide_id, problem=problem)
 
 
-def _named_apart(slides: Sequence[CohortSlide]) -> tuple[CohortSlide, ...]:
-    """Slides of one name that each lie alone in a folder take its name; DICOM is exported so, a folder a slide."""
+def _named_apart(slides: Sequence[CohortSlide], root: Path) -> tuple[CohortSlide, ...]:
+    """Slides of one name that each lie alone in a folder take its name; DICOM is exported so, a folder a slide. Others
+    are called by all the folders that they are in, and it is said."""
     names = Counter(_as_file_systems_see(slide.slide_id) for slide in slides)
     inside = Counter(slide.path.parent for slide in slides)
 
@@ -321,7 +332,37 @@ def _named_apart(slides: Sequence[CohortSlide]) -> tuple[CohortSlide, ...]:
         name = folder_name(slide.path.parent.name)
         return replace(slide, slide_id=name, patient=name if slide.patient == slide.slide_id else slide.patient)
 
-    return tuple(named(slide) for slide in slides)
+    apart = [named(slide) for slide in slides]
+    count = Counter(_as_file_systems_see(slide.slide_id) for slide in apart)
+    taken = {name for name, times in count.items() if times == 1}
+    renamed = [slide for slide in apart if count[_as_file_systems_see(slide.slide_id)] > 1]
+    forms = {slide.path: [_as_file_systems_see(n) for n in _by_folders(slide, root)] for slide in renamed}
+    others = [Counter(form) for form in zip(*forms.values(), strict=True)]
+
+    def unlike(slide: CohortSlide) -> CohortSlide:
+        if slide.path not in forms:
+            return slide
+        seen = zip(_by_folders(slide, root), forms[slide.path], others, strict=True)
+        name = next((n for n, form, count in seen if count[form] == 1 and form not in taken), None)
+        if name is None:  # names that differ by what file systems overlook
+            name = folder_name(f"{slide.slide_id}~{hashlib.sha256(os.fsencode(slide.path)).hexdigest()[:8]}")
+        return replace(slide, slide_id=name, patient=name if slide.patient == slide.slide_id else slide.patient)
+
+    found = [unlike(slide) for slide in apart]
+    if renamed:
+        _log.warning(
+            "%d slides share their name with another and are called by their folders, as %r: a cohort table with a "
+            "'slide_id' column beside 'slide' names them otherwise",
+            len(renamed),
+            next(slide.slide_id for slide in found if slide.path in forms),
+        )
+    return tuple(found)
+
+
+def _by_folders(slide: CohortSlide, root: Path) -> tuple[str, str]:
+    """What a slide may be called by the folders that it is in: without its format, and with it."""
+    inside = slide.path.relative_to(root)
+    return folder_name("_".join((*inside.parent.parts, slide_stem(inside)))), folder_name("_".join(inside.parts))
 
 
 def _as_file_systems_see(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ def prediction_columns(classes: Sequence[str]) -> list[str]:
     return columns
 
 
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]*\Z)")
+"""How a text begins that a spreadsheet would compute: it is quoted as they do, by an apostrophe; signs and numbers are
+none."""
 CALLS = ["call", "call_why", "label_set", "stated_error"]
 
 
@@ -88,4 +92,6 @@ def _cell(value: Any) -> str:
     value = plain(value)
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "" if value is None else str(value)
+    text = "" if value is None else str(value)
+    # names of slides are harmless already (see `folder_name`), and stay what they are for whoever joins tables by them
+    return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from makers import ROOT, saccade, tissue_pixels, write_slide
 
+from pipeline import cli
 from pipeline.version import saccade_version
 
 
@@ -173,3 +174,12 @@ def test_threads_wait_without_spinning_unless_the_user_says_otherwise(told: str 
     environment |= {"OMP_WAIT_POLICY": told} if told else {}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == found
+
+
+def test_no_name_of_a_file_gives_the_terminal_orders(capfd: pytest.CaptureFixture[str]) -> None:
+    with cli._Progress("predicting") as progress:
+        progress(1, 2, "a\x1b]0;title\x07\nb\udcff: ok")
+    cli._echo("path \x1b[31mred\nnext line")
+    shown = capfd.readouterr()
+    assert shown.err == "[1/2] a\\x1b]0;title\\x07\\nb\\udcff: ok\n"
+    assert shown.out == "path \\x1b[31mred\nnext line\n"

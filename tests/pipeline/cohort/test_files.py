@@ -81,5 +81,10 @@ def test_an_image_that_may_not_be_read_is_found_so_that_it_fails_where_it_is_see
     shut = ordinary_user / "a.zarr"
     shut.mkdir(0)
     assert find_slides(ordinary_user) == [shut]
-    with pytest.raises(SlideError, match=r"its zarr\.json cannot be read \(Permission denied\): check its permissions"):
+    with pytest.raises(SlideError, match=r"its zarr\.json cannot be read: no permission to enter"):
         open_pyramid(shut)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "@x", "+x", "-x"])
+def test_no_slide_is_called_as_a_formula_or_an_option(name: str) -> None:
+    assert folder_name(name) == f"%{ord(name[0]):02X}{name[1:]}"

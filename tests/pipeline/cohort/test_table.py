@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from makers import small_slide
 
+from pipeline.cache import cache_cohort
 from pipeline.cohort.files import find_slides
 from pipeline.cohort.table import CohortSlide, find_target, read_table, read_training_table
 from pipeline.errors import UsageError
@@ -163,13 +165,44 @@ def test_slides_of_one_name_take_that_of_the_folder_that_each_has_for_itself(tmp
     ]
 
 
-@pytest.mark.parametrize("names", [("x/s.svs", "x/s.ndpi", "y/s.svs"), ("s.svs", "s.ndpi"), ("S.svs", "s.tif")])
-def test_two_slides_with_one_name_in_a_folder_are_an_error_with_the_remedy(tmp_path, names):
+@pytest.mark.parametrize(
+    ("names", "called"),
+    [
+        (("x/s.svs", "x/s.ndpi", "y/s.svs", "t.svs"), {"t", "x_s.svs", "x_s.ndpi", "y"}),
+        (("s.svs", "s.ndpi"), {"s.ndpi", "s.svs"}),
+        (("S.svs", "s.tif"), {"S.svs", "s.tif"}),
+        (("a/b/s.svs", "a/b/t.svs", "c/s.svs", "c/t.svs"), {"a_b_s", "a_b_t", "c_s", "c_t"}),
+    ],
+)
+def test_slides_of_one_name_are_called_by_their_folders_and_it_is_said(tmp_path, caplog, names, called):
     for name in names:
         touch(tmp_path / name)
-    with pytest.raises(UsageError, match=r"two slides are called '[sS]'.*'slide_id' column") as caught:
-        find_target(tmp_path)
-    assert one_line(caught)
+    assert {slide.slide_id for slide in find_target(tmp_path).slides} == called
+    assert "share their name with another" in caplog.text
+    assert "'slide_id' column" in caplog.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_that_lead_to_themselves_stop_no_search(folder):
+    before = len(find_target(folder).slides)
+    (folder / "loop").symlink_to("loop")
+    (folder / "loop.svs").symlink_to("loop.svs")
+    (folder / "up").symlink_to(".")
+    slides = find_target(folder).slides
+    assert len(slides) == before + 1
+    (bad,) = [slide for slide in slides if slide.problem]
+    assert bad.problem == "a link that leads back to itself; remove or correct it"
+
+
+def test_pyramids_beside_their_slides_are_left_out_and_it_is_said(tmp_path, caplog):
+    """`saccade cache X --out X`, then `saccade run X`."""
+    small_slide(tmp_path / "a.tif")
+    small_slide(tmp_path / "b.tif")
+    assert cache_cohort(find_target(tmp_path), tmp_path).failed == 0
+    assert [slide.path.name for slide in find_target(tmp_path).slides] == ["a.tif", "b.tif"]
+    assert "2 pyramids in" in caplog.text
+    (tmp_path / "b.tif").unlink()
+    assert [slide.path.name for slide in find_target(tmp_path).slides] == ["a.tif", "b.ome.zarr"]
 
 
 @pytest.mark.realdata

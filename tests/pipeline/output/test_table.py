@@ -47,3 +47,13 @@ def test_a_table_takes_its_columns_from_its_rows(tmp_path):
     assert (tmp_path / "t.csv").read_text() == "a,b\n1,\n2.5,\n"
     write_table(tmp_path / "t.csv", [], ["a", "b"])
     assert (tmp_path / "t.csv").read_text() == "a,b\n"
+
+
+def test_no_cell_is_a_formula(tmp_path):
+    """Names come from others, and a table is opened with what computes; signs and numbers stay what they are."""
+    texts = ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3", "\t=1", "-", "+", "-1.5", "a=b"]
+    write_table(tmp_path / "t.csv", [{"text": text, "number": -1.5} for text in texts])
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == [*(f"'{text}" for text in texts[:5]), *texts[5:]]
+    assert {row["number"] for row in rows} == {"-1.5"}

@@ -241,6 +241,7 @@ def test_a_slide_whose_worker_died_is_tried_on_another(scheduler: str, tmp_path:
     assert [rows[slide]["status"] for slide in SLIDES] == ["ok"] * 3
 
 
+@pytest.mark.slow
 def test_a_slide_that_never_ends_takes_its_worker_and_no_other_slide(scheduler: str, tmp_path: Path) -> None:
     with worker(scheduler, tmp_path, "--nanny"):
         rows = dict(each(never_end_with_b, JOBS, workers=0, scheduler=scheduler, limit=15.0))
@@ -248,6 +249,7 @@ def test_a_slide_that_never_ends_takes_its_worker_and_no_other_slide(scheduler: 
     assert rows[SLIDES[1]]["error"] == "it took longer than 15 s, the limit for one slide, and was ended"
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_restarts_costs_no_slide(tmp_path: Path) -> None:
     (tmp_path / "cwd").mkdir()
     with ThreadPoolExecutor(1) as pool:
@@ -264,6 +266,7 @@ def test_a_scheduler_that_restarts_costs_no_slide(tmp_path: Path) -> None:
     assert [rows[slide]["status"] for slide in SLIDES] == ["ok"] * 3
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_stays_away_fails_what_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tested, "BACK_SECONDS", 1.0)
     (tmp_path / "cwd").mkdir()
