@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.geometry import Box, Raster
+from stages.passing import UnreadableError
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 from stages.slide.tiles import Background, DamagedTilesError, TileGrid
@@ -114,6 +115,8 @@ def read_reduced(slide: Slide, level: int, scale: int, box: Box) -> NDArray[np.u
         with ThreadPoolExecutor(THREADS) as pool:
             for _ in pool.map(read_row, range(rows.start, rows.stop)):
                 pass
+    except UnreadableError as exc:
+        raise SlideError(str(exc)) from exc
     except DamagedTilesError as exc:
-        raise SlideError(f"cannot read level {level}: {exc}; the file is damaged or gone: copy it again") from exc
+        raise SlideError(f"cannot read level {level}: {exc}; the file is damaged: copy it again") from exc
     return out
