@@ -12,8 +12,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 python3 -m venv venv
-venv/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu ||
-    venv/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+venv/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
 cat > flip.py <<'PYTHON'
 import io
 import sys

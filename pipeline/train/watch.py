@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -53,9 +55,12 @@ class Watch(Callback):
         self.weights: dict[str, Tensor] | None = None
         self._checkpoint, self._path, self._validate, self._say = checkpoint, path, validate, say
         self._started, self._first = time.monotonic(), 0
+        self._ended_by = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         self._started, self._first = time.monotonic(), trainer.current_epoch
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._ended_by)  # Lightning's own handler notes it and goes on
         trainer.should_stop = self.curve.over  # of one that was interrupted after it had stopped
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
