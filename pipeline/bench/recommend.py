@@ -8,6 +8,8 @@ from typing import Any
 
 from pipeline.bench.ways import ATTENTION, DECIDE, EVERYTHING, NOTHING, TOLERANCE
 
+FEW_SLIDES = 20
+"""Slides below which a recommendation is said to rest on few."""
 NEAR, AGREE = 0.005, 0.99
 """How far an AUROC may be from that of reading everything, and the share of decisions that must be alike."""
 READ_ON = (TOLERANCE, DECIDE)
@@ -75,11 +77,18 @@ def recommend(rows: Sequence[Mapping[str, Any]], *, own: int) -> Recommendation:
     samples, row = int(enough[0]["setting"]), enough[0]
     ending = f"Write `samples: {samples}` below `sampling:` in the configuration, or `saccade run --samples {samples}`."
     ending = "That is the model's own number: leave it as it is." if samples == own else ending
-    more = "".join(f" Without any patch {one['agreement']:.1%} are alike." for one in without if alike(one))
+    coarse = "".join(
+        f"The coarse scale alone decides as reading everything does, in {one['agreement']:.1%}: patches only make "
+        "probabilities nearer. "
+        for one in without
+        if alike(one)
+    )
+    few = f" That is of {whole['slides']} slides only: try it on more." if whole["slides"] < FEW_SLIDES else ""
     share = f"{row['patches'] / whole['patches']:.1%} of all"
     return Recommendation(
         samples,
-        f"Recommended: {samples} patches a slide ({share}), {rule}: {_told(row, whole)}. {ending}{more}{adaptive}",
+        f"{coarse}Recommended: {samples} patches a slide ({share}): {_told(row, whole)}. It is {rule}.{few} "
+        f"{ending}{adaptive}",
     )
 
 

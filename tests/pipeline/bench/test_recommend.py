@@ -11,7 +11,7 @@ from pipeline.bench.recommend import recommend
 
 def rows(*tried: tuple[int, float, float | None]) -> list[dict[str, Any]]:
     """Of reading everything, and of N patches, the agreement and the AUROC."""
-    whole = {"way": "everything", "setting": None, "patches": 100.0, "agreement": 1.0}
+    whole = {"way": "everything", "setting": None, "patches": 100.0, "agreement": 1.0, "slides": 40}
     found = [
         {
             "way": "attention",
@@ -59,7 +59,13 @@ def test_patches_that_tell_less_than_their_noise_are_too_few() -> None:
     found = recommend([*rows((4, 1.0, 0.9), (8, 1.0, 0.9), (16, 1.0, 0.9)), without], own=20)
     assert found.samples == 16
     assert "than without any patch" in found.words
-    assert "Without any patch 100.0% are alike" in found.words
+    assert found.words.startswith("The coarse scale alone decides as reading everything does, in 100.0%")
+
+
+def test_few_slides_are_said_to_be_few() -> None:
+    tried = rows((8, 1.0, 0.9))
+    assert "slides only" not in recommend(tried, own=20).words
+    assert "of 2 slides only: try it on more" in recommend([{**row, "slides": 2} for row in tried], own=20).words
 
 
 def test_reading_on_is_named_where_it_takes_fewer() -> None:
