@@ -15,6 +15,7 @@ python3 -m venv venv
 venv/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
 cat > flip.py <<'PYTHON'
 import io
+import struct
 import sys
 import zipfile
 
@@ -23,7 +24,7 @@ import torch
 file = io.BytesIO()
 torch.save({"weights": torch.ones(1000)}, file)
 data = bytearray(file.getvalue())
-at = data.index(torch.ones(8).numpy().tobytes()) + 1000
+at = data.index(struct.pack("<8f", *[1.0] * 8)) + 1002
 data[at] ^= 64
 loaded = torch.load(io.BytesIO(data), weights_only=True)["weights"]
 wrong = int((loaded != 1).sum())
