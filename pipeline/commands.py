@@ -111,7 +111,7 @@ def predict(
     refer: float | None = None,
     by_class: bool = False,
 ) -> SlidePrediction:
-    """Predict one slide, with an interval for every class; what `run` finds for it, to the last bit.
+    """Predict one slide, with an interval for every class; what `run` finds for it.
 
     Args:
         slide: an opened slide, or its path.

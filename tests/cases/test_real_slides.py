@@ -79,7 +79,10 @@ def test_outlined_patches_lie_on_the_slide_and_on_its_tissue(out: Path, shared_d
             "CMU-1-Small-Region.svs",
             ["aperio", "0.499 x 0.499", "objective 20x", "2220 x 2967 px", "240 x 240 (own tiles)"],
         ),
-        ("test3-DAPI-2-(387).ndpi", ["hamamatsu", "0.2282 x 0.2282", "level 6", "64x", "(through OpenSlide)"]),
+        (
+            "test3-DAPI-2-(387).ndpi",
+            ["hamamatsu", "0.2282 x 0.2282", "level 6", "downsample 64", "(through OpenSlide)"],
+        ),
         ("multi_frame_jpeg_camelyon_challenge_image.dcm", ["dicom", "28.97 x 28.97", "1152 x 700"]),
         ("boxes.tiff", ["resolution  unknown", "implausible resolution 352.8", "--mpp"]),
         ("small.svs", ["16 x 16 px", "also in it  thumbnail"]),
@@ -119,4 +122,4 @@ def test_a_cached_pyramid_of_a_real_slide_gives_its_results(
         for folder in (tmp_path / "run", out)
     )
     assert mine["key"] == theirs["key"]
-    assert mine["row"]["prob_tumour"] == theirs["row"]["prob_tumour"]
+    assert mine["row"]["prob_tumour"] == pytest.approx(theirs["row"]["prob_tumour"], rel=1e-6)  # threads differ

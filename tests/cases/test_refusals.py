@@ -123,7 +123,7 @@ def test_a_full_disk_is_no_fault_of_torchs(small_disk: Path) -> None:
         (errno.EMFILE, r"too many files are open: raise the limit \(ulimit -n\)"),
         (errno.ENAMETOOLONG, "the name is longer than the file system allows: choose a shorter one"),
         (errno.ENOENT, "there is no such file or folder, nor .*gone: correct the path"),
-        (errno.EIO, os.strerror(errno.EIO)),
+        (errno.EIO, "the disk or the network answered .*, several times: try again later"),
     ],
 )
 def test_other_refusals_are_told_as_what_they_are(tmp_path: Path, code: int, words: str) -> None:

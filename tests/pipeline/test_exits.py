@@ -92,7 +92,11 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (OSError(errno.ENOSPC, "No space left on device", "out/m"), 1, "stopped at out/m: the disk is full: make room"),
         (OSError(errno.EROFS, "Read-only file system", "out/m"), 1, "stopped at out/m: its file system is read-only"),
         (OSError(errno.EMFILE, "Too many open files", "a.svs"), 1, "stopped at a.svs: too many files are open: raise"),
-        (OSError(errno.EIO, "Input/output error", "a.svs"), 1, "stopped at a.svs: Input/output error; what was"),
+        (
+            OSError(errno.EIO, "Input/output error", "a.svs"),
+            1,
+            "stopped at a.svs: the disk or the network answered 'Input/output error', several",
+        ),
         (MemoryError(), 1, "there is not enough memory: work with fewer"),
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),

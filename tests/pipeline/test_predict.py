@@ -31,7 +31,7 @@ def test_console_record_report_and_notebook_say_what_intervals_hold(
     out = tmp_path / "out"
     done = saccade("run", slide, "--model", model, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert f"intervals:   {words}\n" in done.stdout
+    assert f"intervals:   {words}: where reading all the tissue would put it" in done.stdout
     assert json.loads((out / "run.json").read_text(encoding="utf-8"))["intervals"] == words
     report = (out / "report.html").read_text(encoding="utf-8")
     assert f"the stated interval for what was not read ({words}), the mark" in report

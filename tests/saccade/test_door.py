@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 import saccade
 from pipeline.output.attention_map import read_attention_zarr
+from stages.prediction.chance import chance
 
 HEAVY = ("numpy", "torch", "zarr", "dask", "distributed", "openslide", "matplotlib", "skimage", "scipy", "pydantic")
 
@@ -250,10 +251,10 @@ def test_a_prediction_shows_its_classes_and_how_much_was_read(examples: Path) ->
     prediction = saccade.predict("slides/even.tif", "model.safetensors")
     shown = Tags(prediction._repr_html_())
     for name, probability in prediction.probabilities.items():
-        assert f"{name}{probability:.3f}" in shown.text
+        assert f"{name}{chance(probability)}" in shown.text
     assert f"16 of {prediction.cells} patches read" in shown.text
     assert "16 of" in repr(prediction)
-    assert f"{prediction.predicted} {prediction.probabilities[prediction.predicted]:.3f}" in repr(prediction)
+    assert f"{prediction.predicted} {chance(prediction.probabilities[prediction.predicted])}" in repr(prediction)
     assert repr(prediction).startswith("<SlidePrediction 'even.tif': ")
 
 
