@@ -143,4 +143,4 @@ def _each(say: Say) -> Callable[[int, int, str | None], None]:
 def _time_left() -> Callable[[int, int], str]:
     """Tells how long the rest will take, from now on, by how long it took until then."""
     started = time.monotonic()
-    return lambda n, total: f", {(time.monotonic() - started) / n * (total - n):.0f} s left" if n < total else ""
+    return lambda n, total: f", {(time.monotonic() - started) / n * (total - n):.0f} s left" if 0 < n < total else ""
