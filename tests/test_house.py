@@ -116,6 +116,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "slide_model",
             "sampler",
             "frozen",
+            "surveyed",
             "evidence_model",
             "exhaustive_model",
             "distilled_model",

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.model.frozen import Store, frozen_features
-from pipeline.model.reading import of_each
-from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, Ratio, View
-from stages.attention import UniformAttention
+from pipeline.model.frozen import Store
+from pipeline.model.surveyed import SurveyedModel
+from pipeline.model.values import AttentionMap, ModelSpec, Ratio, View
 from stages.context import Whitening, standardised
 from stages.encoder.backbone import Backbone
 from stages.encoder.feature_store import FeatureKey
@@ -26,7 +22,7 @@ SURVEY_BYTES = 2**29
 """What was foretold of slides, kept in memory."""
 
 
-class DistilledModel(SlideModel):
+class DistilledModel(SurveyedModel):
     """A teacher's prediction (`AttentionTeacher`: attention MIL over all cells) from a few of them.
 
     A student foretells from the coarse scale where the teacher looks (``log b``), what it finds there (``u``), and how
@@ -53,14 +49,8 @@ class DistilledModel(SlideModel):
     """
 
     def __init__(self, spec: ModelSpec, *, backbone: Backbone, store: Store | None = None, **known: Any) -> None:
-        super().__init__(spec, **known)
+        super().__init__(spec, backbone=backbone, store=store, **known)
         assert spec.teacher is not None
-        self.attention = UniformAttention(cell_px=spec.cell_px)
-        self.inner = None
-        self.store = store
-        self.feature_dim = backbone.dim
-        # not modules of this one: their weights are another's, and no part of the checkpoint
-        self._frozen = (backbone, backbone.enlarged(spec.coarse_px, spec.enlarge))
         self.whitening = Whitening(backbone.dim, spec.components)
         self.teacher = AttentionTeacher(spec.teacher)
         self.student = Student(members=spec.members, inputs=2 * len(self.whitening.basis), classes=len(spec.classes))
@@ -68,52 +58,13 @@ class DistilledModel(SlideModel):
         self._foretold: OrderedDict[FeatureKey, Foretold] = OrderedDict()
 
     @property
-    def backbone(self) -> Backbone:
-        """The encoder of fine patches, the teacher's."""
-        return self._frozen[0]
-
-    @property
-    def coarse_backbone(self) -> Backbone:
-        """The encoder of coarse patches."""
-        return self._frozen[1]
-
-    @property
     def doubts(self) -> list[str]:
         """What sets its patches apart from those that the encoder was trained on, a line each."""
         return self.backbone.misfit(px=self.spec.patch_px, mpp=self.spec.patch_mpp)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistilledModel:
-        for one in self._frozen:
-            one._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.forget()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        self.forget()
-
     def forget(self) -> None:
         """Foretell anew, after what it is done with has changed."""
         self._foretold.clear()
-
-    def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
-        """Features (M, D) of the cells' fine patches, as the encoder gives them."""
-        return frozen_features(self.backbone, cells, view.patches, key=view.key, store=self.store, device=self.device)
-
-    def encode_coarse(self, view: View) -> Tensor:
-        """Features (n, D) of all tissue cells at the coarse scale."""
-        assert view.coarse is not None
-        read, key, cells = view.coarse, view.coarse_key, np.flatnonzero(view.tissue)
-        return frozen_features(self.coarse_backbone, cells, read, key=key, store=self.store, device=self.device)
-
-    def features_of(
-        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
-    ) -> list[Tensor]:
-        """Features (N, D) of single draws."""
-        return of_each(
-            zip(views, drawn, strict=True), lambda pair: self.encode(pair[0], pair[1].cells[0].cpu().numpy())
-        )
 
     @torch.no_grad()
     def context(self, view: View) -> Tensor:
@@ -147,11 +98,6 @@ class DistilledModel(SlideModel):
         place = torch.full((view.tissue.size,), -1, device=there)
         place[tissue] = torch.arange(len(tissue), device=there)
 
-        def on_grid(values: Tensor) -> Tensor:
-            out = torch.full((view.tissue.size,), -torch.inf, dtype=torch.float64, device=there)
-            out[tissue] = values.to(out)
-            return out
-
         known = self.teacher.bias.to(there).double() + (log_b.exp()[:, None] * u).sum(0)
 
         def by_cell() -> Tensor:
@@ -167,10 +113,10 @@ class DistilledModel(SlideModel):
             return Ratio(*((one - other).unsqueeze(2) for one, other in zip(of_teacher, of_student, strict=True)))
 
         return AttentionMap(
-            on_grid(log_proposal(foretold, self.spec.uniform)),
+            self._on_grid(view, log_proposal(foretold, self.spec.uniform).to(there).double()),
             known[None],
             _alone,
-            shown=on_grid(log_b),
+            shown=self._on_grid(view, log_b),
             shares=by_cell,
             ratio=ratio,
         )

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.model.frozen import frozen_features
-from pipeline.model.reading import of_each
-from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
-from stages.attention import UniformAttention
+from pipeline.model.surveyed import SurveyedModel
+from pipeline.model.values import AttentionMap, ModelSpec, View
 from stages.augmentation import augment_features
 from stages.context import Whitening, neighbourhood, standardised
 from stages.encoder.backbone import Backbone
@@ -46,7 +41,7 @@ class Survey:
         return self.context.nbytes + self.foretold.nbytes
 
 
-class EvidenceModel(SlideModel):
+class EvidenceModel(SurveyedModel):
     """Evidence of each class from all tissue at a coarse scale, and from sampled patches what the fine scale adds.
 
     With member k of an ensemble, class c, attention ``a_i`` and scores ``s_i`` of `EvidenceHeads` from the coarse
@@ -63,21 +58,13 @@ class EvidenceModel(SlideModel):
         spec: its scales and sizes.
         backbone: the frozen encoder, for both scales.
         store: where features are kept; None: they are not.
-
-    Attributes:
-        backbone, coarse_backbone: the encoder of fine and of coarse patches, which may be enlarged.
     """
 
     control: Tensor
+    store: FeatureStore | None
 
     def __init__(self, spec: ModelSpec, *, backbone: Backbone, store: FeatureStore | None = None, **known: Any) -> None:
-        super().__init__(spec, **known)
-        self.attention = UniformAttention(cell_px=spec.cell_px)
-        self.inner = None
-        self.store = store
-        self.feature_dim = backbone.dim
-        # not modules of this one: their weights are another's, and no part of the checkpoint
-        self._frozen = (backbone, backbone.enlarged(spec.coarse_px, spec.enlarge))
+        super().__init__(spec, backbone=backbone, store=store, **known)
         self.coarse_whitening = Whitening(backbone.dim, spec.components)
         self.whitening = Whitening(backbone.dim, spec.fine_components)
         r, q = len(self.coarse_whitening.basis), len(self.whitening.basis)
@@ -92,27 +79,6 @@ class EvidenceModel(SlideModel):
         self._surveys: OrderedDict[FeatureKey, Survey] = OrderedDict()
 
     @property
-    def backbone(self) -> Backbone:
-        """The encoder of fine patches."""
-        return self._frozen[0]
-
-    @property
-    def coarse_backbone(self) -> Backbone:
-        """The encoder of coarse patches."""
-        return self._frozen[1]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EvidenceModel:
-        for one in self._frozen:
-            one._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.forget()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        self.forget()
-
-    @property
     def doubts(self) -> list[str]:
         """What sets the patches of either scale apart from those that the encoder was trained on, a line each."""
         spec = self.spec
@@ -121,34 +87,6 @@ class EvidenceModel(SlideModel):
         shown = (spec.coarse_mpp or spec.patch_mpp) * spec.coarse_px / side  # enlarged as it was asked to be
         coarse = self.backbone.misfit(px=side, mpp=shown)
         return [*fine, *(f"at the coarse scale: {line}" for line in coarse if line not in fine)]
-
-    # -- features ------------------------------------------------------------------------------------------------
-
-    def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
-        """Features (M, D) of the cells' fine patches, as the encoder gives them."""
-        return self._features(self.backbone, view.patches, view.key, cells)
-
-    def encode_coarse(self, view: View) -> Tensor:
-        """Features (n, D) of all tissue cells at the coarse scale."""
-        assert view.coarse is not None
-        return self._features(self.coarse_backbone, view.coarse, view.coarse_key, np.flatnonzero(view.tissue))
-
-    def _features(
-        self,
-        backbone: Backbone,
-        read: Callable[[NDArray[np.int64]], Any],
-        key: Callable[[str, int], FeatureKey] | None,
-        cells: NDArray[np.int64],
-    ) -> Tensor:
-        return frozen_features(backbone, cells, read, key=key, store=self.store, device=self.device)
-
-    def features_of(
-        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
-    ) -> list[Tensor]:
-        """Features (N, D) of single draws; frozen, so that none is encoded twice."""
-        return of_each(
-            zip(views, drawn, strict=True), lambda pair: self.encode(pair[0], pair[1].cells[0].cpu().numpy())
-        )
 
     # -- attention -----------------------------------------------------------------------------------------------
 
@@ -238,12 +176,6 @@ class EvidenceModel(SlideModel):
     def _together(self, logits: Tensor) -> Tensor:
         """Members' logits (..., K, C) -> their mean, by their shares (..., 1, C)."""
         return (self.heads.share[:, None] * logits).sum(-2, keepdim=True)
-
-    def _on_grid(self, view: View, log_attention: Tensor) -> Tensor:
-        """Of the tissue cells -> of all cells, -inf off the tissue."""
-        out = torch.full((view.tissue.size,), -torch.inf, dtype=torch.float64, device=log_attention.device)
-        out[torch.from_numpy(np.flatnonzero(view.tissue)).to(out.device)] = log_attention
-        return out
 
     def forget(self) -> None:
         """Make surveys anew, after what they are made with has changed."""
