@@ -355,8 +355,8 @@ def predict_slide(
     decision = None
     if decide is not None and sampled.side is not None:
         decision = Decision(classes[decide.positive], sampled.side, decide.at, decide.risk)
-    looks = seen.appearance
-    doubts = [likeness.warning, None if refer is None else refer.doubt(looks)]
+    doubt = None if refer is None else refer.doubt(seen.appearance)
+    doubts = [likeness.warning, doubt]
     if tolerance is not None and found.reach > tolerance:
         doubts.append(
             f"the tolerance of {tolerance:g} was not reached: after {len(cells)} patches an interval reaches "
@@ -387,7 +387,7 @@ def predict_slide(
         warnings=(*seen.warnings, *(doubt for doubt in doubts if doubt is not None)),
         quality=model.quality,
         decision=decision,
-        label_set=None if refer is None else refer.of(probabilities, fingerprint=slide.facts.fingerprint, looks=looks),
+        label_set=None if refer is None else refer.of(probabilities, fingerprint=slide.facts.fingerprint, doubt=doubt),
     )
 
 

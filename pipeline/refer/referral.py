@@ -39,7 +39,7 @@ class Referral:
     calibration: LabelCalibration
     own: frozenset[str] = frozenset()
 
-    def of(self, probabilities: Mapping[str, float], *, fingerprint: str, looks: Appearance | None = None) -> LabelSet:
+    def of(self, probabilities: Mapping[str, float], *, fingerprint: str, doubt: str | None = None) -> LabelSet:
         """The set of a prediction by its classes' probabilities.
 
         A slide that looks unlike those of the calibration is referred; of one that the model or the calibration was
@@ -48,10 +48,9 @@ class Referral:
         Args:
             probabilities: by class.
             fingerprint: of the slide.
-            looks: how its tissue looks; None: that is not asked.
+            doubt: what `doubt` says of it.
         """
         found = self._of(probabilities)
-        doubt = None if looks is None else self.doubt(looks)
         if doubt is not None:
             return replace(found, call=REFER, why=doubt)
         if fingerprint in self.own:

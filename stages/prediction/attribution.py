@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stages.prediction.intervals import log_odds_of, rivals
+
 NODES = 256
 """Points of Gauss and Legendre on the line: logits that differ by 100 are integrated to rounding."""
 
@@ -60,9 +62,8 @@ def shapley_slopes(logits: Tensor) -> Tensor:
     if classes == 2:
         return torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
     nodes, weights = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(NODES))
-    along = 0.5 * (nodes + 1)[:, None, None] * z  # (nodes, 1, C)
-    others = along.expand(-1, classes, -1).masked_fill(torch.eye(classes, dtype=torch.bool), -torch.inf)
-    mean = torch.einsum("n,ncj->cj", weights / 2, torch.softmax(others, -1))
+    along = 0.5 * (nodes + 1)[:, None] * z  # (nodes, C)
+    mean = torch.einsum("n,ncj->cj", weights / 2, torch.softmax(rivals(along), -1))
     return torch.eye(classes, dtype=torch.float64) - mean
 
 
@@ -98,8 +99,7 @@ def attribute(
         found: NDArray[np.float64] = (values.detach().cpu().double() @ slopes.T).numpy()
         return found
 
-    z = logits.detach().cpu().double()
-    log_odds = (z - _others(z)).numpy()
+    log_odds = log_odds_of(logits.detach().cpu().double()).numpy()
     added, half = in_odds(adds), half_widths.detach().cpu().double().numpy()
     told = np.where(tissue, FORETOLD if foretold is not None else INTERPOLATED, 0).astype(np.uint8)
     told[read] = READ
@@ -118,9 +118,3 @@ def attribute(
     wide = np.where(share[:, None] > 0, share[:, None] * np.where(np.isfinite(half), half, np.inf), 0.0)
     constant = log_odds - patches.sum(0) - unread
     return Attribution(log_odds, half, constant, patches, wide, unread, cells, told)
-
-
-def _others(z: Tensor) -> Tensor:
-    """``log sum_{j != c} exp z_j`` of each class, (C,)."""
-    apart = z.expand(len(z), -1).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
-    return apart.logsumexp(-1)

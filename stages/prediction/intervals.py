@@ -122,6 +122,17 @@ class Calibration:
         return half.masked_fill((evidence.unit > 0) & (evidence.freedom_all == 0), torch.inf)
 
 
+def log_odds_of(logits: Tensor) -> Tensor:
+    """``l_c = z_c - log sum_{j != c} exp z_j`` of logits (..., C)."""
+    return logits - rivals(logits).logsumexp(-1)
+
+
+def rivals(logits: Tensor) -> Tensor:
+    """Logits (..., C) -> (..., C, C), a row for each class, whose own is -inf in it."""
+    own = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    return logits.unsqueeze(-2).expand(*logits.shape, -1).masked_fill(own, -torch.inf)
+
+
 def stated(classes: int) -> str:
     """How sure the intervals of so many classes are, in a phrase."""
     return "95 %, all classes jointly" if classes > 2 else "95 %"
@@ -157,7 +168,7 @@ def weigh(
         stages: of a draw of regions, then of patches in them.
     """
     z, k = logits.detach().cpu().double(), contrasts.detach().cpu().double()
-    others = z.unsqueeze(-2).expand(*z.shape, -1).masked_fill(torch.eye(z.shape[-1], dtype=torch.bool), -torch.inf)
+    others = rivals(z)
     # d l_c / d z_j: 1 for j = c, minus the share of j among the others elsewhere
     slopes = torch.eye(z.shape[-1], dtype=torch.float64) - torch.softmax(others, -1)
     y = patch_logits.detach().cpu().double() @ slopes.transpose(-1, -2)  # (B, M, C)
