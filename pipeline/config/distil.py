@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from pipeline.config.cohort import CohortConfig
 from pipeline.config.encoder import EncoderConfig
 from pipeline.config.reading import ReadingConfig
+from pipeline.config.sampling import SchemeName
 from pipeline.config.section import Section
-from stages.sampling.schemes import DEFAULT, SCHEMES, choices, in_words, listed
+from stages.sampling.schemes import DEFAULT, SCHEMES, in_words
 
 
 class BagsConfig(Section):
@@ -86,7 +86,7 @@ class StudentConfig(Section):
     samples: int = Field(
         default=20, ge=2, le=1_000_000, description="Patches per slide at prediction, unless the user says otherwise."
     )
-    scheme: str = Field(default=DEFAULT, description=f"How patches are drawn, all ways unbiased. {in_words()}.")
+    scheme: SchemeName = Field(default=DEFAULT, description=f"How patches are drawn, all ways unbiased. {in_words()}.")
     members: int = Field(
         default=4,
         ge=2,
@@ -102,13 +102,6 @@ class StudentConfig(Section):
         "intervals from each draw alone.",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights, draws and splits.")
-
-    @field_validator("scheme", mode="before")
-    @classmethod
-    def _known_scheme(cls, value: object) -> object:
-        if value not in choices():
-            raise PydanticCustomError("scheme", "{names}", {"names": listed(quote="'")})
-        return value
 
     @model_validator(mode="after")
     def _told_variance(self) -> Self:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.config.section import Section
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, in_words, listed
 
 
+def _known(value: object) -> object:
+    if value not in choices():
+        raise PydanticCustomError("scheme", "{names}", {"names": listed(quote="'")})
+    return value
+
+
+SchemeName = Annotated[str, BeforeValidator(_known)]
+"""One of the ways to draw that have intervals."""
+
+
 class SamplingConfig(Section):
     """How many patches are read and how they are drawn."""
 
-    scheme: str = Field(
+    scheme: SchemeName = Field(
         default=DEFAULT,
         description=f"How patches are drawn, all ways unbiased. {in_words()}.",
     )
@@ -48,13 +58,6 @@ class SamplingConfig(Section):
         "fewer tiles to decode. What is drawn stays unbiased for the moved patches, but attention saw the cell, not "
         "them, and where cells do not match tiles some tissue counts twice and some never.",
     )
-
-    @field_validator("scheme", mode="before")
-    @classmethod
-    def _known_scheme(cls, value: object) -> object:
-        if value not in choices():
-            raise PydanticCustomError("scheme", "{names}", {"names": listed(quote="'")})
-        return value
 
     @model_validator(mode="after")
     def _told_variance(self) -> Self:
