@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pipeline.cohort.metrics import evaluate, in_words
-from pipeline.cohort.table import CohortSlide, read_training_table
+from pipeline.cohort.table import CohortSlide
 from pipeline.config.distil import DistilConfig
 from pipeline.distil.bags import ALIKE, BagFeatures, SlideBag, bag_view, refuse_other_encoder
 from pipeline.distil.fidelity import budgets, fidelity
@@ -29,6 +29,7 @@ from pipeline.output.folder import fitting_alone, prepare_output
 from pipeline.output.table import write_table
 from pipeline.train.calibrate import calibrate
 from pipeline.train.looks import Looks
+from pipeline.train.spec import configured_cohort
 from stages.appearance import cohort_appearance
 from stages.bags.bag import Bag, BagError, read_bag
 from stages.mil.teacher import AttentionTeacher, TeacherSizes
@@ -58,15 +59,7 @@ def distil_cohort(config: DistilConfig, out: Path, *, say: Say) -> dict[str, Any
     Raises:
         UsageError: configuration, table, teacher or folder cannot be used, or too few slides are left.
     """
-    told = config.cohort
-    columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
-    cohort = read_training_table(
-        told.table,
-        label=told.label,
-        root=told.slides,
-        columns={role: name for role, name in columns.items() if name is not None},
-        positive=told.positive,
-    )
+    cohort = configured_cohort(config.cohort)
     classes = _classes(config, cohort.classes)
     teacher = None
     if config.teacher.weights is not None:

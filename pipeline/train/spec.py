@@ -6,13 +6,32 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import Config
+from pipeline.config.cohort import CohortConfig
 from pipeline.model.build import backbone_of
 from pipeline.model.values import ModelSpec
 from pipeline.train.job import Job
 from pipeline.train.rates import default_rate
 from stages.given_map import MapError
 from stages.prior import Prior
+
+
+def configured_cohort(told: CohortConfig, *, folds: int | None = None) -> Cohort:
+    """The cohort that a configuration names, fit for training.
+
+    Raises:
+        UsageError: see `read_training_table`.
+    """
+    columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
+    return read_training_table(
+        told.table,
+        label=told.label,
+        root=told.slides,
+        columns={role: name for role, name in columns.items() if name is not None},
+        positive=told.positive,
+        folds=folds,
+    )
 
 
 def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pipeline.cohort.splits import check_folds, refuse_twins
-from pipeline.cohort.table import Cohort, read_training_table
+from pipeline.cohort.table import Cohort
 from pipeline.config import Config
 from pipeline.device import find_device
 from pipeline.errors import UsageError
@@ -23,7 +23,7 @@ from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_los
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import plan_jobs
 from pipeline.train.looks import Looks
-from pipeline.train.spec import fit_settings, model_spec, prior_in
+from pipeline.train.spec import configured_cohort, fit_settings, model_spec, prior_in
 from pipeline.train.verdict import closing, judge_quality
 from stages.pyramid.chunk_cache import chunk_cache
 
@@ -49,16 +49,7 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
             training diverges.
     """
     find_device(config.training.device)  # said before anything is read
-    told = config.cohort
-    columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
-    cohort = read_training_table(
-        told.table,
-        label=told.label,
-        root=told.slides,
-        columns={role: name for role, name in columns.items() if name is not None},
-        positive=told.positive,
-        folds=config.training.folds,
-    )
+    cohort = configured_cohort(config.cohort, folds=config.training.folds)
     check_folds(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
     spec = model_spec(config, cohort.classes)
     prediction_columns(spec.classes)  # names that collide would be told at the end only
