@@ -87,8 +87,8 @@ def in_lines(found: dict[str, Any]) -> list[str]:
     return [line("label sets", found), *(line(name, one) for name, one in parts)]
 
 
-def run_in_lines(told: dict[str, Any]) -> list[str]:
-    """What a run says of its calls, in lines."""
+def run_in_lines(told: dict[str, Any], *, held: bool = True) -> list[str]:
+    """What a run says of its calls, in lines; ``held``: also how often sets held the label, where that is known."""
     counts = sorted(told["calls"].items(), key=lambda item: (item[0] == REFER, item[0]))
     calls = ", ".join(f"{count} {name}" for name, count in counts)
     lines = [told["about"], f"Calls: {calls or 'none'}."]
@@ -98,7 +98,7 @@ def run_in_lines(told: dict[str, Any]) -> list[str]:
             f"Of the calibration's patients, each judged by the others, {percent(own['referred'])} are referred at "
             f"this error and {percent(own['wrong'])} called wrongly; abstention.csv tells it of other errors."
         )
-    if told.get("found"):
+    if held and told.get("found"):
         lines += in_lines(told["found"])
     if told["not_counted"]:
         lines.append(

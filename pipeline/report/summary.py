@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -65,17 +66,44 @@ def trust(run: Mapping[str, Any]) -> str:
         return ""
     quality = None if run["quality"] is None else Quality.from_json(run["quality"])
     lines = [ABOUT_READING, UNKNOWN if quality is None else quality.in_words()]
-    if run.get("refer"):
-        lines += run_in_lines(run["refer"])
+    refer = run.get("refer") or {}
+    if refer:
+        lines += run_in_lines(refer, held=False)
     if run.get("encoder"):
         lines.append(_encoder(run["encoder"]))
+    held = _label_sets(refer["found"]) if refer.get("found") else ""
     if quality is None or quality.warning is None:
-        return '<section class="trust">' + "".join(f"<p>{escape(line)}</p>" for line in lines) + "</section>"
-    lines.append(NARROW)
+        return f'<section class="trust">{_paragraphs(lines)}{held}</section>'
+    head = f'<h2 class="bad">Warning: {escape(quality.warning)}</h2>'
+    return f'<section class="failed trust">{head}{_paragraphs([*lines, NARROW])}{held}</section>'
+
+
+def _paragraphs(lines: Sequence[str]) -> str:
+    """A paragraph each; what stands between backticks is to be typed."""
+    text = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return re.sub("`([^`<]+)`", r"<code>\1</code>", text)
+
+
+def _label_sets(found: Mapping[str, Any]) -> str:
+    """How often label sets held the label: overall, by class and by site."""
+    parts = [("all", found), *(one for kind in ("classes", "sites") for one in found.get(kind, {}).items())]
+
+    def line(name: str, one: Mapping[str, Any]) -> str:
+        held, wrong = one["coverage"], one.get("error_of_called")
+        cells = (
+            f"{one['patients']:,}",
+            f"{held['value']:.1%}",
+            f"{held['low']:.1%} to {held['high']:.1%}",
+            f"{one['referred']['value']:.1%}",
+            MISSING if wrong is None else f"{wrong['value']:.1%}",
+        )
+        return f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+    heads = ("of", "patients", "label in the set", "95 % interval", "referred", "wrong, of the called")
     return (
-        f'<section class="failed trust"><h2 class="bad">Warning: {escape(quality.warning)}</h2>'
-        + "".join(f"<p>{escape(line)}</p>" for line in lines)
-        + "</section>"
+        '<div class="wide"><table class="narrow"><caption>Label sets against the labels</caption><thead><tr>'
+        + "".join(f'<th scope="col">{head}</th>' for head in heads)
+        + f"</tr></thead><tbody>{''.join(line(*part) for part in parts)}</tbody></table></div>"
     )
 
 

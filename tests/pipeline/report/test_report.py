@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from pipeline.report.figures import MISSING
 from pipeline.report.report import write_report
 
 HOSTILE = "<script>alert(1)</script>\"'&amp; #100%?é"
@@ -255,3 +256,24 @@ def test_says_of_what_by_which_model_how_and_that_it_is_for_research(tmp_path: P
     assert "patches a slide 20" in text
     assert "versions torch 2 " in text
     assert "not a medical device" in text
+
+
+def test_label_sets_against_labels_stand_in_a_table(tmp_path: Path) -> None:
+    share = {"value": 0.75, "low": 0.5, "high": 0.875}
+    one = {"slides": 4, "patients": 4, "coverage": share, "referred": share, "wrong": share}
+    refer = {
+        "about": "Type `saccade run`.",
+        "calls": {"x": 1},
+        "abstention": [],
+        "stated_error": 0.1,
+        "not_counted": 0,
+        "too_sure": 0,
+        "unlike": 0,
+        "found": {**one, "error_of_called": share, "sites": {"<here>": one}},
+    }
+    page = report(tmp_path, [row("a", ["x", "y"])], run(["x", "y"], quality=None, refer=refer))
+    assert "`" not in page.text
+    assert "saccade run" in page.texts
+    cells = "4 75.0% 50.0% to 87.5% 75.0%"
+    at = page.text.index("wrong, of the called")
+    assert page.text[at:].startswith(f"wrong, of the called all {cells} 75.0% <here> {cells} {MISSING}")
