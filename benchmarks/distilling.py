@@ -35,6 +35,7 @@ from pipeline.model.look import look
 from pipeline.output.bags import write_samples_h5
 from pipeline.train.spec import model_spec
 from stages.disk import new_file
+from stages.prediction.attribution import Attribution
 
 
 def write_bags(slides: Sequence[CohortSlide], folder: Path) -> None:
@@ -59,7 +60,14 @@ def write_bags(slides: Sequence[CohortSlide], folder: Path) -> None:
             told = {"patch_size": model.spec.patch_px, "patch_level": 1, "downsample": (scale, scale)}
             file["coords"].attrs.update({**told, "name": slide.slide_id})
         even = np.full(len(cells), 1 / len(cells))
-        options = {"patch_px": model.spec.patch_px, "patch_mpp": model.spec.patch_mpp, "facts": seen.slide.facts}
+        # bags of a teacher: nothing was predicted that patches could have a say in
+        none, nothing = np.zeros(2), np.zeros((len(cells), 2))
+        silent = Attribution(none, none, none, nothing, nothing, none, nothing, np.zeros(len(cells), np.uint8))
+        options: dict[str, Any] = {
+            "patch_px": model.spec.patch_px,
+            "patch_mpp": model.spec.patch_mpp,
+            "facts": seen.slide.facts,
+        }
         write_samples_h5(
             folder / "trident" / name,
             slide_id=slide.slide_id,
@@ -68,6 +76,8 @@ def write_bags(slides: Sequence[CohortSlide], folder: Path) -> None:
             features=features,
             attention=even,
             weights=np.ones(len(cells)),
+            attribution=silent,
+            classes=model.spec.classes,
             **options,
         )
 

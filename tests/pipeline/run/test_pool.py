@@ -58,8 +58,8 @@ def test_every_job_ends_and_each_is_told_its_own_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["hang", "stuck"])
 def test_what_never_ends_is_ended_and_the_others_go_on(tmp_path: Path, name: str) -> None:
-    found = outcomes([name, "a", "b", "c"], tmp_path, limit=3.0)
-    assert found[name].why == "it took longer than 3 s, the limit for one slide, and was ended"
+    found = outcomes([name, "a", "b", "c"], tmp_path, limit=12.0)  # a busy machine takes seconds to start a process
+    assert found[name].why == "it took longer than 12 s, the limit for one slide, and was ended"
     assert all(found[other].why is None for other in "abc")
     assert not [child for child in psutil.Process().children() if "pipeline.run.process" in " ".join(child.cmdline())]
 
