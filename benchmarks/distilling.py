@@ -37,10 +37,13 @@ from pipeline.train.spec import model_spec
 from stages.disk import new_file
 from stages.prediction.attribution import Attribution
 
+CLASSES = ("a", "b")
+"""Of a model that only encodes."""
+
 
 def write_bags(slides: Sequence[CohortSlide], folder: Path) -> None:
     """Bags of all tissue cells in the layouts of CLAM (h5_files and patches) and TRIDENT; those that are there stay."""
-    model = keep_features(build_model(model_spec(load_config(CONFIG), ("a", "b"))))
+    model = keep_features(build_model(model_spec(load_config(CONFIG), CLASSES)))
     assert isinstance(model, EvidenceModel)
     for name in ("clam", "patches", "trident"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -61,24 +64,21 @@ def write_bags(slides: Sequence[CohortSlide], folder: Path) -> None:
             file["coords"].attrs.update({**told, "name": slide.slide_id})
         even = np.full(len(cells), 1 / len(cells))
         # bags of a teacher: nothing was predicted that patches could have a say in
-        none, nothing = np.zeros(2), np.zeros((len(cells), 2))
+        none, nothing = np.zeros(len(CLASSES)), np.zeros((len(cells), len(CLASSES)))
         silent = Attribution(none, none, none, nothing, nothing, none, nothing, np.zeros(len(cells), np.uint8))
-        options: dict[str, Any] = {
-            "patch_px": model.spec.patch_px,
-            "patch_mpp": model.spec.patch_mpp,
-            "facts": seen.slide.facts,
-        }
         write_samples_h5(
             folder / "trident" / name,
             slide_id=slide.slide_id,
+            facts=seen.slide.facts,
+            patch_px=model.spec.patch_px,
+            patch_mpp=model.spec.patch_mpp,
             boxes_level0=boxes,
             cells=cells,
             features=features,
             attention=even,
             weights=np.ones(len(cells)),
             attribution=silent,
-            classes=model.spec.classes,
-            **options,
+            classes=CLASSES,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ def _share(values: Any, owner: Any) -> dict[str, float]:
 def in_lines(found: dict[str, Any]) -> list[str]:
     """What `coverage` found, a line overall and one for each class and site."""
 
-    def line(name: str, one: dict[str, Any]) -> str:
+    def line(name: str, one: Mapping[str, Any]) -> str:
         held = one["coverage"]
         error = one.get("error_of_called")
         of_called = "none called" if error is None else f"{error['value']:.1%} of the called wrong"
@@ -83,8 +83,12 @@ def in_lines(found: dict[str, Any]) -> list[str]:
             f"{one['patients']} patients, {one['referred']['value']:.1%} referred, {of_called}"
         )
 
-    parts = [(f"  {name}", one) for kind in ("classes", "sites") for name, one in found.get(kind, {}).items()]
-    return [line("label sets", found), *(line(name, one) for name, one in parts)]
+    return [line("label sets", found), *(line(f"  {name}", one) for name, one in parts_of(found))]
+
+
+def parts_of(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """What `coverage` found of each class, then of each site."""
+    return [part for kind in ("classes", "sites") for part in found.get(kind, {}).items()]
 
 
 def run_in_lines(told: dict[str, Any], *, held: bool = True) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.model.quality import ABOUT_READING, UNKNOWN, Quality
 from pipeline.output.table import decision_in_words
-from pipeline.refer.measure import run_in_lines
+from pipeline.refer.measure import parts_of, run_in_lines
 from pipeline.report.figures import MISSING, bytes_in_words, counted, duration, moment, number, total
 from pipeline.report.slides import is_unlike
 from stages.appearance import score_in_words
@@ -86,7 +86,6 @@ def _paragraphs(lines: Sequence[str]) -> str:
 
 def _label_sets(found: Mapping[str, Any]) -> str:
     """How often label sets held the label: overall, by class and by site."""
-    parts = [("all", found), *(one for kind in ("classes", "sites") for one in found.get(kind, {}).items())]
 
     def line(name: str, one: Mapping[str, Any]) -> str:
         held, wrong = one["coverage"], one.get("error_of_called")
@@ -100,10 +99,11 @@ def _label_sets(found: Mapping[str, Any]) -> str:
         return f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
     heads = ("of", "patients", "label in the set", "95 % interval", "referred", "wrong, of the called")
+    lines = [line("all", found), *(line(name, one) for name, one in parts_of(found))]
     return (
         '<div class="wide"><table class="narrow"><caption>Label sets against the labels</caption><thead><tr>'
         + "".join(f'<th scope="col">{head}</th>' for head in heads)
-        + f"</tr></thead><tbody>{''.join(line(*part) for part in parts)}</tbody></table></div>"
+        + f"</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
