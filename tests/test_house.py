@@ -61,6 +61,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
         ),
         "tissue": ("strips", "thumbnail", "fill", "background", "foreign", "mask", "quality"),
+        "budget": (),
         "appearance": (),
         "pyramid": (
             *("jpeg_metadata", "layout", "record", "shards", "codec", "multiscales", "arrays", "levels", "foreign"),
