@@ -143,7 +143,7 @@ class Room:
     """What of a disk may be taken.
 
     Attributes:
-        keep_free: bytes that must stay free on it.
+        keep_free: bytes that must stay free on it; below 0, what the user allows is more than there is.
         asked: bytes that the user allows; None: as many as there are.
     """
 
@@ -176,16 +176,16 @@ class Room:
 
     def _remedy(self) -> str:
         if self.asked is None:
-            return f" ({size(self.keep_free)} of it stay free): make room, or choose another --out"
+            kept = f" ({size(self.keep_free)} of it stay free)"
+            return f"{kept}: make room, choose another --out, or say with --disk how much it may take"
         return f" (--disk {size(self.asked)}): give a larger --disk, or choose another --out"
 
 
 def room_on(folder: Path, asked: int | None = None) -> Room:
     """What may be taken of a folder's disk from now on: ``asked``, or all but `LEAST_FREE`."""
     disk = shutil.disk_usage(folder)
-    least = int(min(LEAST_FREE[0], LEAST_FREE[1] * disk.total))
-    if asked is None or disk.free - asked < least:
-        return Room(least)
+    if asked is None:
+        return Room(int(min(LEAST_FREE[0], LEAST_FREE[1] * disk.total)))
     return Room(disk.free - asked, asked)
 
 

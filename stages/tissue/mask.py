@@ -121,8 +121,8 @@ def _tissue(rgb: NDArray[np.uint8], mpp: float) -> Tissue:
         here, there = depth[strip.around], mask[strip.around]
         # beside dense tissue light strays; single pixels are noise
         pale = (here & PALE > 0) & ~ndimage.maximum_filter(there & (here & DENSE > 0), 2 * rim + 1)
-        left += np.count_nonzero(ndimage.binary_opening(pale, np.ones((3, 3), bool))[strip.own])
-        faint += np.count_nonzero(there[strip.own] & (here[strip.own] & FAINT > 0))
+        left += int(np.count_nonzero(ndimage.binary_opening(pale, np.ones((3, 3), bool))[strip.own]))
+        faint += int(np.count_nonzero(there[strip.own] & (here[strip.own] & FAINT > 0)))
     return Tissue(mask, fill, faint / size, left / size)
 
 
@@ -321,7 +321,9 @@ def _some(values: Floats) -> Floats:
 def _reduced(mask: Mask, factor: int) -> Floats:
     """Share of true pixels in blocks of ``factor`` x ``factor``, the last ones cut."""
     parts = [Image.fromarray(mask[s.rows] * np.uint8(255)).reduce(factor) for s in strips(mask.shape, unit=factor)]
-    return np.concatenate([np.asarray(part, np.float32) for part in parts]) / np.float32(255)
+    share: Floats = np.concatenate([np.asarray(part, np.float32) for part in parts])
+    share /= np.float32(255)
+    return share
 
 
 def _enlarged(mask: Mask, factor: int, shape: tuple[int, int]) -> Mask:
