@@ -98,7 +98,7 @@ def test_a_pyramid_that_may_not_fit_is_not_begun(slides: Path, small_disk: Path)
     assert done.returncode == 1
     assert "plain: failed: its pyramid may take up to 8.45 MB, and of the disk" in done.stderr
     assert "how much it may take" in done.stderr
-    assert [path.name for path in small_disk.iterdir()] == ["odd.ome.zarr"]
+    assert [path.name for path in small_disk.glob("*.zarr")] == ["odd.ome.zarr"]
 
 
 def test_a_read_only_disk_is_refused_at_once(slides: Path, small_disk: Path) -> None:
