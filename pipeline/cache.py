@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,6 +15,7 @@ from pipeline.run.interrupt import finishing
 from pipeline.run.process import alive, telling
 from pipeline.run.workers import each, suited
 from stages.amounts import size
+from stages.budget import Peaks, Room, need_of, own_peak, room_on, share_of_machine
 from stages.html import table
 from stages.passing import again
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
@@ -49,12 +50,18 @@ class CacheSettings:
         everything: keep all chunks of what is portable, not only those around tissue.
         ngff: version of the format; 0.5 are our pyramids, 0.4 is an export for other programs.
         strict: refuse slides whose resolution something else in the file contradicts.
+        memory: bytes that a process may take: a slide that needs more is refused; None: its share of the machine's.
+        disk: bytes of the disk that may be taken; None: all but a reserve.
+        room: the same, as it was when the work began.
     """
 
     profile: Wish = "auto"
     everything: bool = False
     ngff: Ngff = "0.5"
     strict: bool = False
+    memory: int | None = None
+    disk: int | None = None
+    room: Room | None = None
 
     def place(self, out: Path, slide: CohortSlide) -> Path:
         """Where a slide's pyramid goes."""
@@ -68,10 +75,12 @@ class CacheSummary:
     Attributes:
         total: how many slides there were.
         errors: why slides failed, by their names; after a full disk also of those that were not tried.
+        memory: the most that its processes held: see `stages.budget.Peaks`.
     """
 
     total: int
     errors: dict[str, str]
+    memory: dict[str, int] = field(default_factory=dict, repr=False)
 
     @property
     def failed(self) -> int:
@@ -115,6 +124,10 @@ def cache_cohort(
         raise UsageError("--ngff 0.4 is for programs that do not know our JPEG chunks: leave --profile native out")
     prepare_output(out, names=())  # a pyramid says itself whether it is ours
 
+    if workers is None:
+        workers = suited(len(cohort.slides), device="cpu", memory=settings.memory)
+    memory = share_of_machine(workers) if settings.memory is None else settings.memory
+    settings = replace(settings, memory=memory, room=room_on(out, settings.disk))
     return _each(cohort, _cache, (out.resolve(), settings), progress, workers=workers, limit=limit)
 
 
@@ -122,11 +135,13 @@ def _cache(slide: CohortSlide, out: Path, settings: CacheSettings) -> str:
     opened, target = open_pyramid(slide.path, mpp=slide.mpp), settings.place(out, slide)
     if settings.strict:
         opened.facts.refuse_doubt()
+    need_of(opened.facts).refuse_over(settings.memory)
     clock = _Clock(slide.slide_id)
+    how: dict[str, Any] = {"everything": settings.everything, "progress": clock, "room": settings.room}
     if settings.ngff == "0.4":
-        export_ngff04(opened, target, everything=settings.everything, progress=clock)
+        export_ngff04(opened, target, **how)
     else:
-        cache_pyramid(opened, target, profile=settings.profile, everything=settings.everything, progress=clock)
+        cache_pyramid(opened, target, profile=settings.profile, **how)
     return f"{target}{clock.summary()}" + "".join(f"; warning: {doubt}" for doubt in opened.facts.doubts)
 
 
@@ -181,7 +196,7 @@ def _each(
     limit: float | None,
 ) -> CacheSummary:
     """Do every slide, up to one that finds the disk full."""
-    errors, total, done = {}, len(cohort.slides), set()
+    errors, total, done, peaks = {}, len(cohort.slides), set(), Peaks()
     if workers is None:
         workers = suited(total, device="cpu")
     jobs = [(slide, work, *given) for slide in cohort.slides]
@@ -189,6 +204,7 @@ def _each(
         full = False
         for slide, row in each(_row, jobs, workers=workers, scheduler=None, limit=limit, stop=stop, said=said):
             done.add(slide.slide_id)
+            peaks.add(row.get("peak"))
             failed = row["status"] != "ok"
             line = f"{slide.slide_id}: {'failed: ' if failed else ''}{row['error'] if failed else row['line']}"
             if failed:
@@ -205,7 +221,8 @@ def _each(
         errors |= dict.fromkeys(untried, "not tried: the disk is full")
     elif stop.is_set():
         raise KeyboardInterrupt
-    return CacheSummary(total, errors)
+    peaks.add(own_peak())
+    return CacheSummary(total, errors, peaks.to_json())
 
 
 def _row(
@@ -215,9 +232,10 @@ def _row(
     try:
         if slide.problem:
             raise ValueError(slide.problem)
-        return {"status": "ok", "line": again(lambda: work(slide, out, settings))}
+        return {"status": "ok", "line": again(lambda: work(slide, out, settings)), "peak": own_peak()}
     except Exception as exc:
-        return {"status": "failed", "error": reason_of(exc), "full": isinstance(exc, FullDiskError)}
+        full = isinstance(exc, FullDiskError)
+        return {"status": "failed", "error": reason_of(exc), "full": full, "peak": own_peak()}
 
 
 class _Clock:

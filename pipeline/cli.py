@@ -22,10 +22,12 @@ from pipeline.options import (
     ByClass,
     DecideOption,
     Device,
+    Disk,
     EncoderWeights,
     Features,
     Label,
     LimitOption,
+    Memory,
     Model,
     MppOption,
     OneMoreBudget,
@@ -45,7 +47,7 @@ from pipeline.options import (
     several,
     whole,
 )
-from stages.amounts import counted
+from stages.amounts import counted, size
 from stages.sampling.schemes import choices, in_words
 
 QUIET_SECONDS = 30
@@ -241,6 +243,8 @@ def cache(
     strict: StrictOption = False,
     workers: Workers = None,
     limit: LimitOption = None,
+    memory: Memory = None,
+    disk: Disk = None,
 ) -> None:
     """Copy slides into OME-Zarr pyramids.
 
@@ -260,8 +264,12 @@ def cache(
             strict=strict,
             workers=workers,
             limit=limit,
+            memory=memory,
+            disk=disk,
             progress=progress,
         )
+    if summary.memory:
+        _say(_peak(summary.memory))
     raise typer.Exit(1 if summary.failed else 0)
 
 
@@ -330,6 +338,7 @@ def run(
     device: Device = "auto",
     workers: Workers = None,
     limit: LimitOption = None,
+    memory: Memory = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler.", rich_help_panel=MACHINE)] = None,
     scheme: Annotated[
         Scheme | None,
@@ -387,6 +396,7 @@ def run(
             device=device,
             workers=workers,
             limit=limit,
+            memory=memory,
             scheduler=scheduler,
             encoder_weights=encoder_weights,
             features=features,
@@ -410,8 +420,16 @@ def run(
             _echo(line)
     if summary.quality is not None and summary.quality.warning:
         _echo(f"WARNING:     {summary.quality.warning}")
+    _echo(_peak(summary.memory))
     _echo(f"predictions: {out / 'predictions.csv'}\nreport:      {out / 'report.html'}")
     raise typer.Exit(1 if summary.failed else 0)
+
+
+def _peak(memory: dict[str, int]) -> str:
+    """What processes held at the most, in a line."""
+    largest, together = (size(memory[f"{name}_bytes"]) for name in ("largest_process", "together"))
+    more = f", at most {together} in {memory['processes']} processes" if memory["processes"] > 1 else ""
+    return f"memory:      {largest} at the peak{more}"
 
 
 @app.command(cls=HelpByTopic)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError, computing
+from stages.amounts import amount, size
 from stages.disk import refusal
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ def run(
     device: str = "auto",
     workers: int | None = None,
     limit: float | None = None,
+    memory: int | str | None = None,
     scheduler: str | None = None,
     encoder_weights: AnyPath | None = None,
     features: AnyPath | None = None,
@@ -233,6 +235,8 @@ def run(
         workers: worker processes; 0 works in this one; default: as many as suit the machine, none for a single slide.
         limit: seconds that one slide may take on a worker before it is ended and fails; default: 20 times what is
             typical of the others, 10 minutes at least.
+        memory: bytes, or a size such as "4GB", that each process may take: a slide that needs more is refused; default:
+            its share of 80 % of the machine's.
         scheduler: address of a dask scheduler, whose workers are used instead.
         encoder_weights: see `load_model`.
         features: folder that keeps what a frozen encoder makes of patches; default: $SACCADE_CACHE, else the user's
@@ -278,6 +282,7 @@ def run(
         prior=_prior(prior, prior_mpp, prior_channel),
         refer=refer,
         by_class=by_class,
+        memory=_memory(memory),
     )
     return run_cohort(
         cohort,
@@ -592,6 +597,8 @@ def cache(
     strict: bool = False,
     workers: int | None = None,
     limit: float | None = None,
+    memory: int | str | None = None,
+    disk: int | str | None = None,
     progress: CacheProgress | None = None,
 ) -> CacheSummary:
     """Copy slides into chunked OME-Zarr pyramids, which everything here reads in their place.
@@ -609,6 +616,9 @@ def cache(
         strict: see `run`.
         workers: see `run`.
         limit: see `run`; of a slide that tells how far it is, since it last did.
+        memory: see `run`.
+        disk: bytes, or a size such as "500GB", that the pyramids may take: one that may need more than is left of it is
+            not begun; default: all that is free, but 5 % or 1 GB.
         progress: told of all that happens, see `pipeline.cache.CacheProgress`.
 
     Raises:
@@ -627,10 +637,11 @@ def cache(
     from pipeline.cache import CacheSettings, cache_cohort, verify_cohort
 
     work = verify_cohort if verify else cache_cohort
+    room = None if disk is None else _bytes(disk, "disk")
     return work(
         cohort,
         Path(out),
-        CacheSettings(profile, everything, ngff, strict),
+        CacheSettings(profile, everything, ngff, strict, _memory(memory), room),
         workers=workers,
         limit=limit,
         progress=progress,
@@ -755,3 +766,25 @@ def _check_refer(refer: float | None, by_class: bool) -> None:
         raise UsageError("by_class says how an error is stated: give refer, too, such as 0.1")
     if refer is not None and not 0 < refer < 1:
         raise UsageError(f"refer must lie between 0 and 1, found {refer:g}; such as 0.1")
+
+
+def _bytes(value: int | str, name: str) -> int:
+    """Bytes that were given as such or as a size."""
+    try:
+        return value if isinstance(value, int) else amount(value)
+    except ValueError as exc:
+        raise UsageError(f"{name}: {exc}") from exc
+
+
+def _memory(value: int | str | None) -> int | None:
+    """What a process may take: enough for itself."""
+    if value is None:
+        return None
+    from stages.budget import OWN_BYTES
+
+    found = _bytes(value, "memory")
+    if found < OWN_BYTES:
+        raise UsageError(
+            f"--memory {size(found)} is less than a process takes whatever the slide: give {size(OWN_BYTES)} or more"
+        )
+    return found

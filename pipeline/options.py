@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands import MOST_WORKERS
+from stages.amounts import amount
 from stages.prediction.stopping import RISK
 
 READING, CALLING, MACHINE, REST = "How much is read", "Calls and referrals", "Machine", "Seldom needed"
@@ -76,6 +77,14 @@ def inside(low: float, high: float, *, such_as: str) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def in_bytes(text: str | int) -> int:
+    """What was typed as a size."""
+    try:
+        return amount(str(text))
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from None
 
 
 def _between(low: float, high: float | None) -> str:
@@ -191,6 +200,27 @@ LimitOption = Annotated[
         number(0.1, such_as="600"),
         "--limit",
         topic=MACHINE,
+    ),
+]
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        "--memory",
+        help="Memory that each process may take, such as 4GB, else a slide is refused; default: its share of "
+        "80 % of the machine's.",
+        parser=in_bytes,
+        metavar="<size>",
+        rich_help_panel=MACHINE,
+    ),
+]
+Disk = Annotated[
+    int | None,
+    typer.Option(
+        "--disk",
+        help="Disk that the pyramids may take, such as 500GB; default: all that is free, but 5 % or 1 GB.",
+        parser=in_bytes,
+        metavar="<size>",
+        rich_help_panel=MACHINE,
     ),
 ]
 Model = Annotated[

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
 
 def counted(count: int, noun: str) -> str:
     """So many of something: "1 slide", "2 slides"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {f"{unit}i": 1024**power for power, unit in enumerate("kmgt", 1)}
+
+
+def amount(text: str) -> int:
+    """Bytes that a size stands for: "4GB", "512 MB", "1.5GiB", "100000".
+
+    Raises:
+        ValueError: it is no size.
+    """
+    found = re.fullmatch(r"\s*(\d+\.?\d*(?:e\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
+    if found is None or found[2] not in _UNITS or not float(found[1]) > 0:
+        raise ValueError(f"expected a size, such as 4GB or 500MB, found {text!r}")
+    return round(float(found[1]) * _UNITS[found[2]])
 
 
 def size(count: float) -> str:

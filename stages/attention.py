@@ -19,6 +19,10 @@ BLACK = 1 / 8
 GREY = (0.05, 0.15)
 """Chroma up to which a colour is no stain's, and from which it is; a nucleus has 0.2 to 0.3."""
 
+STRIP = 2**20
+"""Thumbnail pixels that are looked at together at least where nothing is learned, some 80 MB while they are: memory is
+theirs, however large the slide is. Much smaller ones torch convolves in another way, whose sums round otherwise."""
+
 
 class ThumbnailAttention(nn.Module):
     """A small convolutional network from a thumbnail to one logit per cell of ``cell_px`` thumbnail pixels.
@@ -51,17 +55,30 @@ class ThumbnailAttention(nn.Module):
         self.around = self.margin if surrounded else 0
 
     def forward(self, thumbnail: Tensor) -> Tensor:
-        """Thumbnail (3, H, W) in 0 to 1 -> logits (rows, cols); or a batch of equal ones (B, 3, H, W)."""
+        """Thumbnail (3, H, W), uint8 or in 0 to 1 -> logits (rows, cols); or a batch of equal ones (B, 3, H, W)."""
         return self.logits(self.features(thumbnail))
 
     def features(self, thumbnail: Tensor) -> Tensor:
-        """What the logits are made from: (``channels``, rows, cols), or (B, ``channels``, rows, cols)."""
+        """What the logits are made from: (``channels``, rows, cols), or (B, ``channels``, rows, cols).
+
+        In strips where no gradients are kept: each with what its receptive fields reach, so that the numbers are the
+        same.
+        """
         if self.around:
-            around: Tensor = self.layers(4 * (1 - thumbnail))
+            around: Tensor = self.layers(4 * (1 - _in_0_to_1(thumbnail)))
             return around
+        # on a GPU the order of sums may follow the size
+        if torch.is_grad_enabled() or thumbnail.device.type != "cpu":
+            return self._strip(thumbnail, 0, -(-thumbnail.shape[-2] // self.cell_px))
+        return torch.cat([self._strip(thumbnail, *strip) for strip in _strips(thumbnail, self.cell_px)], -2)
+
+    def _strip(self, thumbnail: Tensor, first: int, end: int) -> Tensor:
+        """Features of the rows of cells from ``first`` to before ``end``."""
         height, width = thumbnail.shape[-2:]
-        pad = [(-(-n // self.cell_px) - 1) * self.stride + self.field - self.margin - n for n in (height, width)]
-        ink = functional.pad(1 - thumbnail, (self.margin, pad[1], self.margin, pad[0]))  # 0 is background
+        top, bottom = first * self.stride - self.margin, (end - 1) * self.stride + self.field - self.margin
+        right = (-(-width // self.cell_px) - 1) * self.stride + self.field - self.margin - width
+        part = _in_0_to_1(thumbnail[..., max(0, top) : max(0, min(bottom, height)), :])
+        ink = functional.pad(1 - part, (self.margin, right, max(0, -top), max(0, bottom - height)))  # 0 is background
         features: Tensor = self.layers(4 * ink)
         return features
 
@@ -87,8 +104,10 @@ class HematoxylinAttention(nn.Module):
         self.temperature = temperature
 
     def forward(self, thumbnail: Tensor) -> Tensor:
-        """Thumbnail (3, H, W) in 0 to 1 -> logits (rows, cols)."""
-        return cell_means(_hematoxylin(thumbnail), self.cell_px) / self.temperature
+        """Thumbnail (3, H, W), uint8 or in 0 to 1 -> logits (rows, cols); strip by strip."""
+        strips = [thumbnail[:, a * self.cell_px : b * self.cell_px] for a, b in _strips(thumbnail, self.cell_px)]
+        density = [cell_means(_hematoxylin(_in_0_to_1(strip)), self.cell_px) for strip in strips]
+        return torch.cat(density) / self.temperature
 
     def raster(self, thumbnail: Raster) -> Raster:
         """The cells' places."""
@@ -124,7 +143,7 @@ class UniformAttention(nn.Module):
 
     def forward(self, thumbnail: Tensor) -> Tensor:
         """Thumbnail (3, H, W) -> zeros (rows, cols)."""
-        return thumbnail.new_zeros(tuple(-(-n // self.cell_px) for n in thumbnail.shape[1:]))
+        return torch.zeros(tuple(-(-n // self.cell_px) for n in thumbnail.shape[1:]), device=thumbnail.device)
 
     def raster(self, thumbnail: Raster) -> Raster:
         """The cells' places."""
@@ -152,7 +171,7 @@ def tissue_cells(mask: Tensor, *, cell_px: int, min_fraction: float = 0.1) -> Te
 
     Pixels beyond the thumbnail count as background. Where no cell has enough but there is tissue, the fullest stands.
     """
-    fraction = cell_means(mask.float(), cell_px)
+    fraction = cell_shares(mask, cell_px, torch.float32)
     return fraction >= (fraction.max().clamp(max=min_fraction) if mask.any() else min_fraction)
 
 
@@ -183,6 +202,24 @@ def cell_means(values: Tensor, cell_px: int) -> Tensor:
     height, width = values.shape
     padded = functional.pad(values, (0, -width % cell_px, 0, -height % cell_px))
     return functional.avg_pool2d(padded[None, None], cell_px)[0, 0]
+
+
+def cell_shares(mask: Tensor, cell_px: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """`cell_means` of a mask (H, W) bool, strip by strip."""
+    strips = [mask[a * cell_px : b * cell_px] for a, b in _strips(mask, cell_px)]
+    return torch.cat([cell_means(strip.to(dtype), cell_px) for strip in strips])
+
+
+def _strips(image: Tensor, cell_px: int) -> list[tuple[int, int]]:
+    """The rows of an image's cells, (..., H, W), as runs of equal length: (first, end) of each."""
+    height, width = image.shape[-2:]
+    rows = -(-height // cell_px)
+    count = max(1, min(rows, height * width // STRIP))
+    return [(rows * i // count, rows * (i + 1) // count) for i in range(count)]
+
+
+def _in_0_to_1(image: Tensor) -> Tensor:
+    return image / 255 if image.dtype == torch.uint8 else image
 
 
 def _hematoxylin(image: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "render",
             ),
         ),
-        "tissue": ("thumbnail", "fill", "background", "foreign", "mask", "quality"),
+        "tissue": ("strips", "thumbnail", "fill", "background", "foreign", "mask", "quality"),
+        "budget": (),
         "appearance": (),
         "pyramid": (
             *("jpeg_metadata", "layout", "record", "shards", "codec", "multiscales", "arrays", "levels", "foreign"),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import View
 from stages.appearance import Appearance, Likeness, appearance
-from stages.attention import cell_means, tissue_cells
+from stages.attention import cell_shares, tissue_cells
 from stages.encoder.feature_store import FeatureKey
 from stages.geometry import Raster, ResolutionError, choose_level
 from stages.patches import PatchReader
@@ -185,7 +185,7 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
     surveyor = None
     if spec.coarse_mpp is not None:
         surveyor = PatchReader(slide, cells, spec.coarse_px, spec.coarse_mpp, block=SURVEY_BLOCK)
-    filled = _grown(cell_means(torch.from_numpy(mask).double(), spec.cell_px).numpy(), cells.shape)
+    filled = _grown(cell_shares(torch.from_numpy(mask), spec.cell_px).numpy(), cells.shape)
     tissue = _grown(tissue_cells(torch.from_numpy(mask), cell_px=spec.cell_px).numpy(), cells.shape)
     given = None
     if prior is not None:

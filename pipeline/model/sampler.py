@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.model.reading import image, read_together
+from pipeline.model.reading import image, read_together, stored
 from pipeline.model.regions import by_region
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
@@ -51,7 +51,7 @@ class AttentionSampler(SlideModel):
         tissue, there = torch.from_numpy(view.tissue).to(self.drawing_device), self.drawing_device
         if self.inner is not None:
             tissue = by_region(tissue, self.spec.region_cells).any(2)
-        rgb = image(view.rgb, self.device)
+        rgb = stored(view.rgb, self.device)
         if self.control is None:
             return self._map(masked_log_softmax(self.attention(rgb).to(there), tissue).flatten(), None)
         channels = self.attention.features(rgb)  # type: ignore[operator]

@@ -28,6 +28,7 @@ from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
 from pipeline.run.slide import RunSettings, referral_of, told_of, whole
 from stages.amounts import counted
+from stages.budget import Peaks, own_peak
 from stages.disk import new_file
 from stages.html import table
 from stages.prediction.chance import with_interval
@@ -60,6 +61,7 @@ class RunSummary:
         kept: how many slides of earlier runs into the same folder, of other slides with the same model and settings,
             are in the table as well.
         others: how many there are whose model or settings are not these; they stay, and are not in the table.
+        memory: the most that its processes held: see `stages.budget.Peaks`.
     """
 
     total: int
@@ -74,6 +76,7 @@ class RunSummary:
     refer: dict[str, Any] | None = field(default=None, repr=False)
     kept: int = field(default=0, repr=False)
     others: int = field(default=0, repr=False)
+    memory: dict[str, int] = field(default_factory=dict, repr=False)
 
     def _repr_html_(self) -> str:
         rows = [(row["slide_id"], in_words(row)) for row in self.rows]
@@ -110,6 +113,7 @@ class Books:
         self._effective = _effective(settings, model)
         self._rows: dict[str, dict[str, Any]] = {}
         self.reused = 0
+        self._peaks = Peaks()
         self._due = 0.0
         self._earlier, self._others = _earlier(
             out, {slide.slide_id for slide in cohort.slides}, digest, model.spec.classes
@@ -118,7 +122,8 @@ class Books:
     def add(self, slide: CohortSlide, row: Mapping[str, Any]) -> None:
         """A slide has ended one way or the other."""
         self.reused += bool(row.get("reused"))
-        self._rows[slide.slide_id] = {key: value for key, value in row.items() if key != "reused"}
+        self._peaks.add(row.get("peak"))
+        self._rows[slide.slide_id] = {key: value for key, value in row.items() if key not in ("reused", "peak")}
         if time.monotonic() >= self._due:
             self.write()
 
@@ -161,6 +166,7 @@ class Books:
         refer = _referred(labelled, done, trained, model, self._settings)
         counts = Counter(row["status"] for row in rows)
         shown = [*rows, *earlier]
+        self._peaks.add(own_peak())
         run = {
             "command": list(self._command),
             "cohort": self._cohort.source.name,
@@ -183,6 +189,7 @@ class Books:
             "other_settings": self._others,
             "bytes_read": sum(row["bytes_read"] for _, row in done),
             "slide_bytes": slide_bytes,
+            "memory": self._peaks.to_json(),
             "metrics": metrics,
             **({} if refer is None else {"refer": refer}),
             "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
@@ -218,6 +225,7 @@ class Books:
             refer,
             len(earlier),
             self._others,
+            run["memory"],
         )
 
 

@@ -20,6 +20,7 @@ from pipeline.run.books import Books, RunSummary, in_words
 from pipeline.run.interrupt import finishing
 from pipeline.run.slide import BUSY, RunSettings, process_slide, referral_of, run_digest
 from pipeline.run.workers import each, suited
+from stages.budget import share_of_machine
 from stages.disk import PREFIX
 from stages.lease import holders, lease
 from stages.slide.resolution import check_mpp
@@ -54,7 +55,11 @@ def run_cohort(
     if scheduler is None:
         find_device(settings.device)
     if workers is None:
-        workers = suited(len(cohort.slides), device=find_device(settings.device).type if scheduler is None else "cpu")
+        kind = find_device(settings.device).type if scheduler is None else "cpu"
+        workers = suited(len(cohort.slides), device=kind, memory=settings.memory)
+    if settings.memory is None:
+        # of a scheduler's workers it is not known how many share a machine
+        settings = replace(settings, memory=share_of_machine(workers if scheduler is None else 1))
     device = "cpu" if workers or scheduler else settings.device
     model = load_model(settings.model, device=device, encoder_weights=settings.encoder_weights)
     settings = _checked(cohort, model, settings)

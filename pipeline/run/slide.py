@@ -25,6 +25,7 @@ from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
 from pipeline.run.artefacts import ARTEFACTS, evidence_of, write_artefacts
 from pipeline.words import tell
+from stages.budget import need_of, own_peak
 from stages.disk import PREFIX
 from stages.lease import HeldError, lease
 from stages.passing import again
@@ -55,6 +56,7 @@ class RunSettings:
         prior: what half of each draw goes by: a folder of maps, one a slide, or a network that makes them.
         refer: the stated error of label sets; None: none are made.
         by_class: whether it is stated of the slides of each class.
+        memory: bytes that a process may take: a slide that needs more is refused; None: any.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
         features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
@@ -76,6 +78,7 @@ class RunSettings:
     prior: Prior | None = None
     refer: float | None = None
     by_class: bool = False
+    memory: int | None = None
 
 
 def process_slide(
@@ -89,7 +92,8 @@ def process_slide(
     Returns:
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
         its commit mark, ``reused``: whether an earlier result was still valid, and ``trained_on``: whether the model
-        was fitted to it; with label sets ``calibrated_on``: whether they were to it.
+        was fitted to it; with label sets ``calibrated_on``: whether they were to it. Of any slide ``peak``: the most
+        memory that this process has held so far.
     """
     started = time.perf_counter()
     try:
@@ -104,7 +108,7 @@ def process_slide(
         row = {"status": BUSY}
     except Exception as exc:
         row = {"status": "failed", "error": reason_of(exc), "seconds": time.perf_counter() - started}
-    return {"slide_id": slide.slide_id, "path": str(slide.path), **row}
+    return {"slide_id": slide.slide_id, "path": str(slide.path), **row, "peak": own_peak()}
 
 
 def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float) -> dict[str, Any]:
@@ -136,6 +140,9 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
             f"{folder} already holds another slide of this name ({commit['path']}): "
             "use another --out or rename the slide"
         )
+    spec = model.spec
+    scales = [mpp for mpp in (spec.patch_mpp, spec.inner_mpp, spec.coarse_mpp) if mpp is not None]
+    need_of(facts, thumbnail_mpp=spec.attention_mpp, mpps=scales).refuse_over(settings.memory)
     found = predict_slide(
         opened,
         model,

@@ -10,29 +10,22 @@ from typing import Any
 from pipeline.cohort.table import CohortSlide
 from pipeline.run.pool import each_in_processes
 from pipeline.run.scheduler import each_on_scheduler, failed
+from stages.budget import available_bytes
 
 MOST_SUITED, WORKER_BYTES = 8, 3 * 2**29
-"""Workers at most where nobody says how many, and memory that one may come to."""
+"""Workers at most where nobody says how many, and memory that one may come to where nobody says how much."""
 
 
-def suited(slides: int, *, device: str) -> int:
+def suited(slides: int, *, device: str, memory: int | None = None) -> int:
     """How many workers suit so many slides on this machine: as many as there are cores and memory for, 0 for one slide,
-    which is worked on in this process, and 1 where a GPU computes."""
+    which is worked on in this process, and 1 where a GPU computes; ``memory`` is what each may take, in bytes."""
     if slides < 2:
         return 0
     if device.startswith(("cuda", "mps")):
         return 1
-    memory = _available_bytes()
-    room = MOST_SUITED if memory is None else max(1, memory // WORKER_BYTES)
+    available = available_bytes()
+    room = MOST_SUITED if available is None else max(1, available // (memory or WORKER_BYTES))
     return min(slides, os.cpu_count() or 1, MOST_SUITED, room)
-
-
-def _available_bytes() -> int | None:
-    """Memory that is free to take; None where the system does not say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def each(

@@ -10,6 +10,8 @@ NEIGHBOURS = 5
 """Read cells that a cell which was not is told from."""
 REACH = 0.5
 """What the slide's whole width counts as, in standard deviations of colour: neighbours are alike."""
+STRIP = 2**20
+"""Thumbnail pixels that are looked at together, some 40 MB while they are."""
 
 
 def cell_looks(rgb: NDArray[np.uint8], shape: tuple[int, int], cell_px: int) -> NDArray[np.float64]:
@@ -22,14 +24,22 @@ def cell_looks(rgb: NDArray[np.uint8], shape: tuple[int, int], cell_px: int) -> 
         cell_px: thumbnail pixels along a cell.
     """
     rows, columns = shape
+    some = max(1, STRIP // (columns * cell_px**2))
+    strips = [_looks(rgb[at * cell_px :], (min(some, rows - at), columns), cell_px) for at in range(0, rows, some)]
+    looks = np.concatenate(strips).reshape(rows * columns, -1)
+    looks = (looks - looks.mean(0)) / np.maximum(looks.std(0), 1e-6)
+    place = np.stack(np.divmod(np.arange(rows * columns), columns), -1) / max(rows, columns)
+    return np.concatenate([looks, place / REACH], 1).astype(np.float64)
+
+
+def _looks(rgb: NDArray[np.uint8], shape: tuple[int, int], cell_px: int) -> NDArray[np.float32]:
+    """Mean and spread of the density of the first cells of an image, (rows, columns, 6)."""
+    rows, columns = shape
     framed = np.full((rows * cell_px, columns * cell_px, 3), 255, np.uint8)
     inside = rgb[: framed.shape[0], : framed.shape[1]]
     framed[: inside.shape[0], : inside.shape[1]] = inside
     density = np.log(256 / (framed.reshape(rows, cell_px, columns, cell_px, 3).astype(np.float32) + 1))
-    looks = np.concatenate([density.mean((1, 3)), density.std((1, 3))], -1).reshape(rows * columns, -1)
-    looks = (looks - looks.mean(0)) / np.maximum(looks.std(0), 1e-6)
-    place = np.stack(np.divmod(np.arange(rows * columns), columns), -1) / max(rows, columns)
-    return np.concatenate([looks, place / REACH], 1).astype(np.float64)
+    return np.concatenate([density.mean((1, 3)), density.std((1, 3))], -1)
 
 
 def interpolate(

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.budget import Room
 from stages.disk import holds_only
 from stages.pyramid.chunks import zstd_chunk
 from stages.pyramid.format import Progress
@@ -47,6 +48,7 @@ def cache_pyramid(
     everything: bool = False,
     progress: Progress | None = None,
     writers: int = WRITERS,
+    room: Room | None = None,
 ) -> Path:
     """Copy a slide into a pyramid at ``out`` and return that path; at once where it is there already.
 
@@ -64,9 +66,11 @@ def cache_pyramid(
         everything: keep all chunks of a portable pyramid; by default the finest levels hold the surroundings of tissue.
         progress: called from this thread.
         writers: shards copied at once.
+        room: what of the disk may be taken; None: all.
 
     Raises:
         FullDiskError: there is no room; nor will there be for another slide.
+        DiskBudgetError: it may take more than there is room for.
         SlideError: the slide cannot be read, or the pyramid not be written.
     """
     source = open_pyramid(slide.facts.path)
@@ -99,6 +103,7 @@ def cache_pyramid(
         is_current=is_current,
         progress=progress,
         writers=writers,
+        room=room,
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.budget import Room
 from stages.disk import holds_only, new_file
 from stages.pyramid.cache import WRITERS
 from stages.pyramid.format import Progress
@@ -45,6 +46,7 @@ def export_ngff04(
     everything: bool = False,
     progress: Progress | None = None,
     writers: int = WRITERS,
+    room: Room | None = None,
 ) -> Path:
     """Write a slide as an OME-Zarr 0.4 image at ``out`` and return that path; at once where it is there already.
 
@@ -54,9 +56,11 @@ def export_ngff04(
         everything: keep all chunks; by default the finest levels hold the surroundings of tissue.
         progress: called from this thread.
         writers: regions copied at once.
+        room: what of the disk may be taken; None: all.
 
     Raises:
         FullDiskError: there is no room; nor will there be for another slide.
+        DiskBudgetError: it may take more than there is room for.
         SlideError: the slide cannot be read, or the image not be written.
     """
     whole = open_pyramid(slide.facts.path)
@@ -76,6 +80,7 @@ def export_ngff04(
         is_current=is_current,
         progress=progress,
         writers=writers,
+        room=room,
     )
 
 

@@ -8,6 +8,7 @@ surroundings. Thumbnails at `THUMBNAIL_MPP` and coarser never need what it leave
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,21 @@ class Plan:
         """The same pyramid in another folder."""
         layouts = tuple(replace(layout, folder=folder / layout.folder.name) for layout in self.layouts)
         return replace(self, facts=replace(self.facts, path=folder), layouts=layouts)
+
+    def most_bytes(self, source: Slide) -> int:
+        """What it can take on disk at most: JPEG tiles their own bytes, pixels as many as they have colours.
+
+        By what it holds, not by the slide's file, of which many tiles may be the same part.
+        """
+        total = 0
+        for layout, own, keep in zip(self.layouts, self.own, self.keep, strict=True):
+            if layout.jpeg is not None and own is not None:
+                total += int(source.tile_bytes(own).sum())
+                continue
+            rows, columns = (-(-side // chunk) for side, chunk in zip(layout.size, layout.chunk, strict=True))
+            chunks = rows * columns if keep is None else int(np.count_nonzero(keep))
+            total += 3 * chunks * math.prod(layout.chunk)
+        return total
 
     def digest(self) -> str:
         """Of all that its bytes follow from."""

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from stages.budget import Room
 from stages.disk import (
     FULL,
     PREFIX,
@@ -24,6 +25,8 @@ from stages.pyramid.plan import Plan
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 
+AGAIN = "then run `saccade cache` again: it goes on where it stopped"
+
 
 class FullDiskError(SlideError):
     """There is no room for this pyramid; nor will there be for another."""
@@ -38,6 +41,7 @@ def build(
     is_current: Callable[[Path], bool],
     progress: Progress | None,
     writers: int,
+    room: Room | None = None,
 ) -> Path:
     """Make a pyramid at ``out`` and return its absolute path; at once where one is there that will do.
 
@@ -49,9 +53,11 @@ def build(
         is_current: whether what is in a folder will do.
         progress: called from this thread.
         writers: shards copied at once.
+        room: what of the disk may be taken; None: all.
 
     Raises:
         FullDiskError: there is no room.
+        DiskBudgetError: it may take more than there is room for; nothing was begun.
         SlideError: the slide cannot be read, or the pyramid not be written.
     """
     out = Path(os.path.abspath(out))
@@ -62,10 +68,20 @@ def build(
     wanted = plan()
     partial = resumable_folder(out, f"{form.name}-{wanted.digest()}")
     wanted = wanted.at(partial)
+    if room is not None:
+        room.refuse_over(_above(out), wanted.most_bytes(source) - _held(partial))
+
+    def copied(done: int, total: int, written: int) -> None:
+        used_up = None if room is None else room.used_up(partial)
+        if used_up is not None:
+            raise FullDiskError(f"cannot write {out}: {used_up}; {AGAIN}")
+        if progress is not None:
+            progress(done, total, written)
+
     try:
         partial.mkdir(parents=True, exist_ok=True)
         form.start(wanted)
-        write_levels(source, wanted, form, progress=progress, writers=writers)
+        write_levels(source, wanted, form, progress=copied, writers=writers)
         if open_pyramid(source.facts.path).facts.fingerprint != source.facts.fingerprint:
             shutil.rmtree(partial)
             raise SlideError("the file changed while it was being copied: run `saccade cache` again")
@@ -92,6 +108,14 @@ def _foreign(out: Path) -> SlideError:
 
 def _unwritten(out: Path, exc: OSError) -> SlideError:
     words = f"cannot write {out}: {refusal(exc, out, writing=True)}"
-    if exc.errno in FULL:
-        return FullDiskError(f"{words}; then run `saccade cache` again: it goes on where it stopped")
-    return SlideError(f"{words}; then run `saccade cache` again: it goes on where it stopped")
+    return (FullDiskError if exc.errno in FULL else SlideError)(f"{words}; {AGAIN}")
+
+
+def _above(folder: Path) -> Path:
+    """The first folder above that is there."""
+    return next(parent for parent in folder.parents if parent.is_dir())
+
+
+def _held(folder: Path) -> int:
+    """Bytes in a folder, of a run that was killed."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

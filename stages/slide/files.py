@@ -25,7 +25,7 @@ from stages.slide.kinds import first_bytes, is_tiff, why_no_slide
 from stages.slide.levels import Levels, find_levels
 from stages.slide.protocol import Slide
 from stages.slide.tiff import TiffTiles, find_level_tiles, read_pages
-from stages.slide.tiles import DamagedTilesError, box_arrays
+from stages.slide.tiles import HUGE, DamagedTilesError, box_arrays
 
 if TYPE_CHECKING:
     from stages.slide.tifffile_slide import TifffileSlide
@@ -42,6 +42,8 @@ OpenSlide from one index (MRXS). Their tiles are slow to decode, and comparing w
 
 COMPARED = 3
 """Tiles of a level that are compared with OpenSlide before its own are used."""
+COMPARED_SIDE = 2048
+"""Pixels along a side of the part of a huge tile that is."""
 
 
 class OpenSlideSlide(Slide):
@@ -145,7 +147,7 @@ class OpenSlideSlide(Slide):
             row, column = divmod(int(index), tiles.byte_counts.shape[1])
             if tiles.is_cropped(row, column):
                 continue
-            box = tiles.box(row, column)
+            box = _middle(tiles.box(row, column))
             try:
                 tiles.stored(row, column)  # first: OpenSlide would allocate whatever the file claims
                 theirs = self._read_openslide(level, box)
@@ -184,8 +186,10 @@ class OpenSlideSlide(Slide):
         return out
 
     def _read_region(self, level: int, box: Box) -> NDArray[np.uint8]:
-        # a DICOM handle that failed must not be closed while another thread reads or opens: the process would crash
-        with self._lock if self.facts.vendor == "dicom" else contextlib.nullcontext():
+        # a DICOM handle that failed must not be closed while another thread reads or opens: the process would crash;
+        # and of huge tiles, one at a time is decoded
+        alone = self.facts.vendor == "dicom" or math.prod(self.facts.tile_sizes[level]) > HUGE
+        with self._lock if alone else contextlib.nullcontext():
             return self._read_region_now(level, box)
 
     def _read_region_now(self, level: int, box: Box) -> NDArray[np.uint8]:
@@ -246,6 +250,12 @@ class OpenSlideSlide(Slide):
     def direct(self, level: int) -> bool:
         """See `Slide.direct`."""
         return self.tiles(level) is not None
+
+
+def _middle(box: Box) -> Box:
+    """The middle of a tile, of at most `COMPARED_SIDE` pixels along a side."""
+    width, height = min(box.width, COMPARED_SIDE), min(box.height, COMPARED_SIDE)
+    return Box(box.x + (box.width - width) // 2, box.y + (box.height - height) // 2, width, height)
 
 
 def _region(handle: openslide.OpenSlide, number: int, box: Box) -> NDArray[np.uint8]:

@@ -135,6 +135,8 @@ def _render_large(slide: Slide, source: _Source, out: NDArray[np.uint8]) -> None
     """Fill ``out`` (height, width, 3) block by block of the source."""
     box, columns_out = source.box, source.place.width
     width, height = _block_size(source.tile(slide))
+    # averaging takes eight times a block's memory: of a huge tile some lines at a time
+    lines = height if width * height <= BLOCK_SIDE**2 else max(1, BLOCK_SIDE**2 // width)
     rows_weights, columns_weights = source.weights()
     columns = list(_bands(columns_weights, box.x, width))
     begun = np.zeros((0, columns_out, 3))  # rows that a band began and the next one ends
@@ -145,9 +147,11 @@ def _render_large(slide: Slide, source: _Source, out: NDArray[np.uint8]) -> None
             part = Box(across.start, down.start, across.weights.shape[1], down.weights.shape[1])
             pixels = np.empty((part.height, part.width, 3), np.uint8)
             _read_padded(slide, source, [part], [pixels])
-            rows[:, across.first : across.first + across.weights.shape[0]] += resample(
-                pixels, down.weights, across.weights
-            )
+            columns_touched = slice(across.first, across.first + across.weights.shape[0])
+            for some in _bands(down.weights, down.start, lines):
+                strip = pixels[some.start - down.start :][: some.weights.shape[1]]
+                touched = rows[some.first : some.first + some.weights.shape[0], columns_touched]
+                touched += resample(strip, some.weights, across.weights)
         done = down.ended - down.first
         out[down.first : down.ended] = np.rint(rows[:done])
         begun = rows[done:]

@@ -6,6 +6,8 @@ together from them is the same for all, and every tile that several regions touc
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +19,10 @@ from stages.geometry import Box
 
 Background = tuple[int, int, int]
 WHITE: Background = (255, 255, 255)
+
+HUGE = 2**22
+"""Pixels beyond which a tile is huge: such are decoded one at a time, whatever the number of threads."""
+_ONE_AT_A_TIME = threading.Lock()
 
 NAMED = 5
 """Tiles that a message names beside the first."""
@@ -54,6 +60,11 @@ class TileGrid(ABC):
     tile: tuple[int, int]
     byte_counts: NDArray[np.int64]
     scales: tuple[int, ...] = ()
+
+    @property
+    def decoded_pixels(self) -> int:
+        """Of a tile, while it is decoded."""
+        return self.tile[0] * self.tile[1]
 
     @abstractmethod
     def stored(self, row: int, column: int) -> bytes:
@@ -138,6 +149,12 @@ class TileGrid(ABC):
             DamagedTilesError: tiles cannot be read or do not decode; all others were tried.
         """
         targets = box_arrays(boxes) if out is None else list(out)
+        with _ONE_AT_A_TIME if self.decoded_pixels > HUGE else contextlib.nullcontext():
+            self._fill(boxes, blank, targets)
+        return targets
+
+    def _fill(self, boxes: Sequence[Box], blank: Background, targets: Sequence[NDArray[np.uint8]]) -> None:
+        """Read boxes into their targets."""
         wanted: dict[tuple[int, int], list[int]] = {}
         for i, box in enumerate(boxes):
             rows, columns = self.touched(box)
@@ -170,7 +187,6 @@ class TileGrid(ABC):
                     target[:] = pixels[top - tile.y : bottom - tile.y, left - tile.x : right - tile.x]
         if damage:
             raise DamagedTilesError(damage, sorted({i for at in damage for i in wanted[at]}))
-        return targets
 
 
 def box_arrays(boxes: Sequence[Box]) -> list[NDArray[np.uint8]]:

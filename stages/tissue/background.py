@@ -79,12 +79,12 @@ class Surface:
     least: float
     most: float
 
-    def at(self, shape: tuple[int, int]) -> Floats:
-        """Its values (H, W) at the middles of that many pixels."""
+    def at(self, shape: tuple[int, int], rows: slice = slice(None)) -> Floats:
+        """Its values at the middles of so many pixels (H, W), or of those in some ``rows``."""
         if len(self.coefficients) == 1:
-            values = np.full(shape, self.coefficients[0], np.float32)
+            values = np.full((len(range(shape[0])[rows]), shape[1]), self.coefficients[0], np.float32)
         else:
-            values = _evaluate(self.coefficients, shape)
+            values = _evaluate(self.coefficients, shape, rows)
         return np.clip(values, self.least, self.most, out=values)
 
 
@@ -95,8 +95,8 @@ def through(values: Floats, members: Mask) -> Surface:
     return Surface(_solve(basis, y, np.ones(len(y))), *(float(p) for p in np.percentile(y, [1, 99])))
 
 
-def _evaluate(coefficients: NDArray[np.float64], shape: tuple[int, int]) -> Floats:
-    u, v = _axis(shape[1])[None, :], _axis(shape[0])[:, None]
+def _evaluate(coefficients: NDArray[np.float64], shape: tuple[int, int], rows: slice = slice(None)) -> Floats:
+    u, v = _axis(shape[1])[None, :], _axis(shape[0])[rows, None]
     of = np.zeros(6)
     of[: len(coefficients)] = coefficients
     along = (of[0] + of[1] * u + of[3] * u * u).astype(np.float32)

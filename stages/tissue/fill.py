@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from stages.tissue.strips import by_strips, every, strips
+
 Mask = NDArray[np.bool_]
 
 LEAST_SHARE = 0.002
@@ -33,17 +35,27 @@ def find_fill(rgb: NDArray[np.uint8]) -> Mask:
     Glass can be of one exact colour too, where it saturates or compression evens it out, but follows the tissue's
     ragged outline. An image without any outline has no fill.
     """
-    packed = rgb[..., 0].astype(np.int32) << 16
-    packed |= rgb[..., 1].astype(np.int32) << 8
-    packed |= rgb[..., 2]
-    fill = np.zeros(packed.shape, bool)
-    thick = _thick(packed)
-    for colour in _colours(packed, thick):
-        core = thick & (packed == colour)
-        area = ndimage.binary_dilation(core, np.ones((3, 3), bool))
+    shape = rgb.shape[:2]
+    fill = np.zeros(shape, bool)
+    thick = by_strips(lambda rows: _thick(_packed(rgb[rows])), shape, halo=1)
+    for colour in _colours(rgb, thick):
+
+        def grown(rows: slice, colour: np.int32 = colour) -> Mask:
+            core = thick[rows] & (_packed(rgb[rows]) == colour)
+            return ndimage.binary_dilation(core, np.ones((3, 3), bool))
+
+        area = by_strips(grown, shape, halo=1)
         if area.mean() >= LEAST_SHARE and straight_share(area) >= STRAIGHT:
             fill |= area
     return fill
+
+
+def _packed(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Each pixel's colour as one number (H, W)."""
+    packed = rgb[..., 0].astype(np.int32) << 16
+    packed |= rgb[..., 1].astype(np.int32) << 8
+    packed |= rgb[..., 2]
+    return packed
 
 
 def _thick(packed: NDArray[np.int32]) -> Mask:
@@ -59,16 +71,16 @@ def _thick(packed: NDArray[np.int32]) -> Mask:
     return thick
 
 
-def _colours(packed: NDArray[np.int32], thick: Mask) -> NDArray[np.int32]:
+def _colours(rgb: NDArray[np.uint8], thick: Mask) -> NDArray[np.int32]:
     """The colours, nearly grey, that most of the thick pixels have."""
-    found = packed[thick]
-    if len(found) < LEAST_SHARE * packed.size:
-        return found[:0]
-    some = found[:: max(1, len(found) // 50_000)]
+    found = int(np.count_nonzero(thick))
+    if found < LEAST_SHARE * thick.size:
+        return np.zeros(0, np.int32)
+    some = every(max(1, found // 50_000), lambda rows: _packed(rgb[rows]), thick)
     colours, counts = np.unique(some, return_counts=True)
     channels = np.stack([colours >> 16, colours >> 8 & 255, colours & 255])
     counts = np.where(np.ptp(channels, axis=0) <= TINT, counts, 0)
-    share = counts / len(some) * len(found) / packed.size
+    share = counts / len(some) * found / thick.size
     order = np.argsort(-counts)[:MOST_COLOURS]
     return np.asarray(colours[order][share[order] >= LEAST_SHARE], np.int32)
 
@@ -78,12 +90,16 @@ def straight_share(area: Mask, beside: Mask | None = None) -> float:
 
     What of it lies ``beside`` something else, (H, W), is left out; 0 where no outline is left.
     """
-    near = np.zeros_like(area) if beside is None else ndimage.binary_dilation(beside, iterations=2)
     runs, total = 0, 0
-    for edge in ((area[1:] != area[:-1]) & ~near[1:], ((area[:, 1:] != area[:, :-1]) & ~near[:, 1:]).T):
-        lengths = _run_lengths(edge)
-        total += int(lengths.sum())
-        runs += int(lengths[lengths >= STEP].sum())
+    for one, other in ((area, beside), (area.T, None if beside is None else beside.T)):
+        for strip in strips(one.shape, halo=3):
+            part = one[strip.around]
+            edge = part[1:] != part[:-1]
+            if other is not None:
+                edge &= ~ndimage.binary_dilation(other[strip.around], iterations=2)[1:]
+            lengths = _run_lengths(edge[max(0, strip.own.start - 1) : strip.own.stop - 1])
+            total += int(lengths.sum())
+            runs += int(lengths[lengths >= STEP].sum())
     if not total or runs >= STRAIGHT * total or beside is not None:
         return runs / max(1, total)
     return max(runs / total, _oblique_share(area))
@@ -101,7 +117,10 @@ def _oblique_share(area: Mask) -> float:
 
     every = int(BLOCK) // 2
     total = straight = 0.0
-    for contour in find_contours(ndimage.gaussian_filter(area[::every, ::every].astype(np.float32), 2), 0.5):
+    some = area[::every, ::every].astype(np.float32)
+    if min(some.shape) < 2:
+        return 0.0  # too narrow for an oblique line
+    for contour in find_contours(ndimage.gaussian_filter(some, 2), 0.5):
         sides = every * np.linalg.norm(np.diff(approximate_polygon(contour, WOBBLE / every), axis=0), axis=1)
         if sides.sum() < SIDE:
             continue  # a speck

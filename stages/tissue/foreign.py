@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from stages.tissue.strips import strips
+
 GRID_UM = 16.0
 """Resolution at which this is told: a pen's stroke has ten such pixels across, a nucleus less than one."""
 CHROMA, BINS = 1.2, 120
@@ -98,8 +100,9 @@ def find_foreign(density: Floats, mask: Mask, fill: Mask, mpp: float) -> Mask:
         return foreign
     u, v = chroma(density)
     strength = np.maximum(density.max(axis=0), 0)
-    classes = colour_classes(u, v, strength, mask)
     texture = _texture(density.mean(axis=0))
+    del density
+    classes = colour_classes(u, v, strength, mask)
     inner = ndimage.binary_erosion(mask, iterations=2)
     tissue = _tissue_class(classes, texture, strength, inner)
     if not tissue:
@@ -146,14 +149,19 @@ def chroma(density: Floats) -> tuple[Floats, Floats]:
 
 def colour_classes(u: Floats, v: Floats, strength: Floats, mask: Mask) -> Labels:
     """Classes (H, W) of the mask's pixels by the peaks of their chroma histogram, from 1; 0 elsewhere."""
-    weight = np.minimum(1, (strength / SURE) ** 2) * np.minimum(strength, 2)  # dense ink covers less than pale tissue
-    i, j = (np.clip(((x + CHROMA) * (BINS / (2 * CHROMA))).astype(np.int32), 0, BINS - 1) for x in (u, v))
-    index = i * BINS + j
-    counts = np.bincount(index[mask], weights=weight[mask], minlength=BINS * BINS).reshape(BINS, BINS)
-    smooth = ndimage.gaussian_filter(counts, 1.8, mode="constant")
+    index, counts = np.empty(mask.shape, np.uint16), np.zeros(BINS * BINS)
+    for strip in strips(mask.shape):
+        rows = strip.rows
+        # dense ink covers less than pale tissue
+        weight = np.minimum(1, (strength[rows] / SURE) ** 2) * np.minimum(strength[rows], 2)
+        i, j = (np.clip(((x[rows] + CHROMA) * (BINS / (2 * CHROMA))).astype(np.int32), 0, BINS - 1) for x in (u, v))
+        index[rows] = i * BINS + j
+        # one after the other, so that the sums do not depend on the strips
+        np.add.at(counts, index[rows][mask[rows]], weight[mask[rows]].astype(np.float64))
+    smooth = ndimage.gaussian_filter(counts.reshape(BINS, BINS), 1.8, mode="constant")
     height = np.log(smooth + 1e-5 * smooth.sum())
     peaks, _ = ndimage.label(_peaks(height, float(np.log(DIP))))
-    return np.where(mask, watershed(-height, peaks).ravel()[index], 0).astype(np.int32)
+    return np.where(mask, watershed(-height, peaks).ravel().astype(np.int32)[index], np.int32(0))
 
 
 def _peaks(height: NDArray[np.float64], dip: float) -> Mask:
@@ -193,13 +201,18 @@ def _shadows(mask: Mask, inner: Mask, texture: Floats, u: Floats, v: Floats) -> 
     """Separate grey objects without texture, of less than half of all there is: shadows, dust, bubbles, dots of ink."""
     parts, count = ndimage.label(mask)
     chosen = np.zeros(count + 1, bool)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    cores = np.bincount(parts[inner], minlength=count + 1)
+    sizes, cores = np.zeros((2, count + 1), np.int64)
+    sums = np.zeros((3, count + 1))
+    for rows in (strip.rows for strip in strips(mask.shape)):
+        sizes += np.bincount(parts[rows].ravel(), minlength=count + 1)
+        core = parts[rows][inner[rows]]
+        cores += np.bincount(core, minlength=count + 1)
+        for total, values in zip(sums, (texture, u, v), strict=True):
+            # one after the other, so that the sums do not depend on the strips
+            np.add.at(total, core, values[rows][inner[rows]].astype(np.float64))
     index = np.flatnonzero((cores >= 8) & (sizes < 0.5 * mask.sum()))
-    if len(index):
-        core = np.where(inner, parts, 0)
-        even, along, across = (ndimage.mean(values, core, index) for values in (texture, u, v))
-        chosen[index] = (even < EVEN) & (np.hypot(along, across) < APART)
+    even, along, across = sums[:, index] / cores[index]
+    chosen[index] = (even < EVEN) & (np.hypot(along, across) < APART)
     return np.asarray(chosen[parts])
 
 

@@ -8,6 +8,7 @@ dirt and shadows after it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from skimage.filters import threshold_otsu
 from stages.tissue.background import Surface, brightest, through
 from stages.tissue.fill import RINGING, find_fill
 from stages.tissue.foreign import GRID_UM, find_foreign
+from stages.tissue.strips import by_strips, every, strips
 from stages.tissue.thumbnail import Thumbnail
 
 MIN_OBJECT_UM2 = 10_000.0
@@ -39,6 +41,8 @@ TINT = 1.5
 """Grey levels by which glass may differ in tint."""
 RIM_UM = 80.0
 """Beside tissue that far, paleness tells nothing."""
+PALE, DENSE, FAINT = np.uint8(1), np.uint8(2), np.uint8(4)
+"""Pixels darker than glass by its noise and yet too faint beside the rest; much darker than it; hardly."""
 ENOUGH = 0.005
 """Share of what was scanned that tells its background."""
 
@@ -94,28 +98,35 @@ def tissue_mask(rgb: NDArray[np.uint8], mpp: float) -> Mask:
 
 
 def _tissue(rgb: NDArray[np.uint8], mpp: float) -> Tissue:
+    shape = (rgb.shape[0], rgb.shape[1])
     if all(int(rgb[..., c].max()) - int(rgb[..., c].min()) <= 2 for c in range(3)):
-        nothing = np.zeros(rgb.shape[:2], bool)
+        nothing = np.zeros(shape, bool)
         return Tissue(nothing, nothing, 0.0, 0.0)
     fill = find_fill(rgb)
     factor = max(1, round(GRID_UM / mpp))
-    small = np.asarray(Image.fromarray(rgb).reduce(factor), np.float32)
+    small = np.concatenate(
+        [np.asarray(Image.fromarray(rgb[s.rows]).reduce(factor)) for s in strips(shape, unit=factor)]
+    )
     unseen = _reduced(fill, factor) > 0
     sigma = max(0.7, SMOOTHING_UM / mpp)
     if _is_dark_field(small, unseen):
         return Tissue(_tidy(_glowing(rgb, fill, sigma), fill, mpp), fill, 0.0, 0.0)
-    mask, density, pale = _stained(rgb, fill, small, unseen, sigma=sigma, mpp=mpp, factor=factor)
+    mask, depth = _stained(rgb, fill, small, unseen, sigma=sigma, mpp=mpp, factor=factor)
     mask = _tidy(mask, fill, mpp)
-    if not mask.any():
+    size = np.count_nonzero(mask)
+    if not size:
         return Tissue(mask, fill, 0.0, 0.0)
-    # beside dense tissue light strays; single pixels are noise
-    dense = mask & (density > 2 * STAIN_THRESHOLD[1])
-    pale &= ~ndimage.maximum_filter(dense, 2 * max(1, round(RIM_UM / mpp)) + 1)
-    left = ndimage.binary_opening(pale, np.ones((3, 3), bool)).sum() / mask.sum()
-    return Tissue(mask, fill, float((density[mask] < STAIN_THRESHOLD[1]).mean()), float(left))
+    rim, left, faint = max(1, round(RIM_UM / mpp)), 0, 0
+    for strip in strips(shape, halo=rim + 2):
+        here, there = depth[strip.around], mask[strip.around]
+        # beside dense tissue light strays; single pixels are noise
+        pale = (here & PALE > 0) & ~ndimage.maximum_filter(there & (here & DENSE > 0), 2 * rim + 1)
+        left += int(np.count_nonzero(ndimage.binary_opening(pale, np.ones((3, 3), bool))[strip.own]))
+        faint += int(np.count_nonzero(there[strip.own] & (here[strip.own] & FAINT > 0)))
+    return Tissue(mask, fill, faint / size, left / size)
 
 
-def _is_dark_field(rgb: Floats, fill: Mask) -> bool:
+def _is_dark_field(rgb: NDArray[np.uint8], fill: Mask) -> bool:
     """Whether dark surrounds the signal; a brightfield scan in a black surround still shows glass, or tissue on it."""
     scanned = ~fill
     if not scanned.any():
@@ -125,7 +136,7 @@ def _is_dark_field(rgb: Floats, fill: Mask) -> bool:
     glass = float((_flat(_grey(rgb)) & (low > 170))[scanned].mean())
     if dark <= 10 * glass:
         return False
-    lightness = float(np.median((high[scanned] + low[scanned]) / 2))
+    lightness = float(np.median((high[scanned].astype(np.float32) + low[scanned]) / 2))
     # a fill in the dark is the dark itself, evened out: what glows there fades into it, and a scan's edge does not
     fades = dark > 0.1 and bool((high[fill] < 64).any())
     return dark > 0.5 or lightness < 72 or fades
@@ -137,17 +148,24 @@ def _extremes(rgb: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return np.minimum(np.minimum(r, g), b), np.maximum(np.maximum(r, g), b)
 
 
-def _grey(rgb: Floats) -> Floats:
-    grey: Floats = (rgb[..., 0] + rgb[..., 1] + rgb[..., 2]) / np.float32(3)
+def _grey(rgb: NDArray[np.uint8]) -> Floats:
+    grey: Floats = rgb[..., 0].astype(np.float32)
+    grey += rgb[..., 1]
+    grey += rgb[..., 2]
+    grey /= np.float32(3)
     return grey
 
 
 def _flat(values: Floats, deviation: float = 4.0) -> Mask:
     """Where the standard deviation in a 5 x 5 window is below ``deviation``."""
-    mean = ndimage.uniform_filter(values, 5, mode="nearest")
-    square = ndimage.uniform_filter(values * values, 5, mode="nearest")
-    flat: Mask = square - mean * mean < deviation**2
-    return flat
+
+    def flat(rows: slice) -> Mask:
+        part = values[rows]
+        mean = ndimage.uniform_filter(part, 5, mode="nearest")
+        square = ndimage.uniform_filter(part * part, 5, mode="nearest")
+        return np.asarray(square - mean * mean < deviation**2)
+
+    return by_strips(flat, values.shape, halo=2)
 
 
 def _glowing(rgb: NDArray[np.uint8], fill: Mask, sigma: float) -> Mask:
@@ -168,34 +186,71 @@ def _glowing(rgb: NDArray[np.uint8], fill: Mask, sigma: float) -> Mask:
 
 
 def _stained(
-    rgb: NDArray[np.uint8], fill: Mask, small: Floats, unseen: Mask, *, sigma: float, mpp: float, factor: int
-) -> tuple[Mask, Floats, Mask]:
-    """Where stain darkens glass, how much, and where it hardly does.
+    rgb: NDArray[np.uint8],
+    fill: Mask,
+    small: NDArray[np.uint8],
+    unseen: Mask,
+    *,
+    sigma: float,
+    mpp: float,
+    factor: int,
+) -> tuple[Mask, NDArray[np.uint8]]:
+    """Where stain darkens glass, and of each pixel whether it is `PALE`, `DENSE`, `FAINT`.
 
     ``small`` and ``unseen`` are image and fill, reduced by ``factor``.
     """
     members, glass = _glass(small, unseen)
-    density: Floats | None = None
-    step = np.zeros(fill.shape, bool)  # from a fill to glass that compression leaves traces of
-    for c in range(3):
-        one: Floats = np.log((glass[c].at(fill.shape) + 1) / (rgb[..., c] + np.float32(1)))
-        step |= fill & (np.abs(one) > STAIN_THRESHOLD[1])
-        one[fill] = 0
-        one = ndimage.gaussian_filter(one, sigma, mode="nearest")
-        density = one if density is None else np.maximum(density, one, out=density)
-    assert density is not None
+    density, step = _densities(rgb, fill, glass, sigma)
     limits = _above_noise(density, _enlarged(members, factor, fill.shape), STAIN_THRESHOLD)
     threshold = min(_otsu(density, *limits), _valley(density, *limits))
     mask = density > threshold
-    pale = (density > limits[0]) & ~mask & ~fill
+    depth = _depth(density, mask, fill, limits[0])
+    del density
     mask[fill] = False
     mask = _without_ringing(mask, step)
-    densities = np.stack([np.log((glass[c].at(unseen.shape) + 1) / (small[..., c] + 1)) for c in range(3)])
-    foreign = find_foreign(densities, _reduced(mask, factor) >= 0.5, unseen, mpp * factor)
-    return mask & ~_enlarged(foreign, factor, fill.shape), density, pale
+    del step
+    foreign = find_foreign(_small_densities(small, glass), _reduced(mask, factor) >= 0.5, unseen, mpp * factor)
+    mask &= ~_enlarged(foreign, factor, fill.shape)
+    return mask, depth
 
 
-def _glass(rgb: Floats, fill: Mask) -> tuple[Mask, list[Surface]]:
+def _depth(density: Floats, mask: Mask, fill: Mask, least: float) -> NDArray[np.uint8]:
+    """Of each pixel (H, W) whether it is `PALE`: denser than ``least``, and outside of the mask; `DENSE`, `FAINT`."""
+    depth = np.empty(mask.shape, np.uint8)
+    for rows in (strip.rows for strip in strips(mask.shape)):
+        part = density[rows]
+        depth[rows] = PALE * ((part > least) & ~mask[rows] & ~fill[rows])
+        depth[rows] |= DENSE * (part > 2 * STAIN_THRESHOLD[1])
+        depth[rows] |= FAINT * (part < STAIN_THRESHOLD[1])
+    return depth
+
+
+def _densities(rgb: NDArray[np.uint8], fill: Mask, glass: list[Surface], sigma: float) -> tuple[Floats, Mask]:
+    """Smooth optical density (H, W) of the channel that absorbs most, 0 on the fill; and where there is a step from a
+    fill to glass that compression leaves traces of."""
+    density, step = np.empty(fill.shape, np.float32), np.zeros(fill.shape, bool)
+    for strip in strips(fill.shape, halo=int(4 * sigma + 0.5)):  # as far as the filter reaches
+        part, unseen, most = rgb[strip.around], fill[strip.around], density[strip.rows]
+        for c in range(3):
+            one: Floats = np.log((glass[c].at(fill.shape, strip.around) + 1) / (part[..., c] + np.float32(1)))
+            step[strip.rows] |= (unseen & (np.abs(one) > STAIN_THRESHOLD[1]))[strip.own]
+            one[unseen] = 0
+            one = ndimage.gaussian_filter(one, sigma, mode="nearest")[strip.own]
+            most[:] = one if c == 0 else np.maximum(most, one)
+    return density, step
+
+
+def _small_densities(rgb: NDArray[np.uint8], glass: list[Surface]) -> Floats:
+    """Optical density (3, H, W)."""
+    out = np.empty((3, *rgb.shape[:2]), np.float32)
+    for strip in strips(rgb.shape):
+        for c in range(3):
+            light = glass[c].at((rgb.shape[0], rgb.shape[1]), strip.rows) + 1
+            out[c, strip.rows] = np.log(light / (rgb[strip.rows, :, c] + np.float32(1)))
+    return out
+
+
+def _glass(rgb: NDArray[np.uint8], fill: Mask) -> tuple[Mask, list[Surface]]:
     """Pixels that show bare glass (H, W), maybe none, and the glass's brightness in each channel."""
     grey = _grey(rgb)
     low, high = _extremes(rgb)
@@ -214,16 +269,16 @@ def _glass(rgb: Floats, fill: Mask) -> tuple[Mask, list[Surface]]:
     if seeds.sum() < ENOUGH * scanned.sum():
         return seeds, [Surface(np.array([CLEAR_GLASS]), CLEAR_GLASS, CLEAR_GLASS)] * 3
     members = brightest(grey, _of_one_tint(rgb, grey, seeds))
-    return members, [through(rgb[..., c], members) for c in range(3)]
+    return members, [through(rgb[..., c].astype(np.float32), members) for c in range(3)]
 
 
-def _of_one_tint(rgb: Floats, grey: Floats, seeds: Mask) -> Mask:
+def _of_one_tint(rgb: NDArray[np.uint8], grey: Floats, seeds: Mask) -> Mask:
     """The seeds of the brightest ones' tint: light may fall off over a slide, but only stain changes its colour."""
     alike = seeds.copy()
     bright = seeds & (grey >= np.percentile(grey[seeds], 95))
     light = np.maximum(grey, 1) / float(np.median(grey[bright]))
     for c in (0, 2):
-        tint = ndimage.uniform_filter((rgb[..., c] - rgb[..., 1]) / light, 3)
+        tint = ndimage.uniform_filter((rgb[..., c].astype(np.float32) - rgb[..., 1]) / light, 3)
         alike &= np.abs(tint - np.median(tint[bright])) < TINT
     return alike if alike.sum() > 0.05 * seeds.sum() else seeds
 
@@ -232,7 +287,7 @@ def _above_noise(signal: Floats, background: Mask, limits: tuple[float, float]) 
     """The limits of a threshold, the lower one above the background's own noise."""
     low, high = limits
     if background.any():
-        noise = 1.4826 * float(np.median(np.abs(signal[background][::3])))
+        noise = 1.4826 * float(np.median(np.abs(every(3, lambda rows: signal[rows], background))))
         low = min(max(low, NOISE_SIGMAS * noise), high)  # more than that is not noise but pale tissue
     return low, high
 
@@ -265,7 +320,9 @@ def _some(values: Floats) -> Floats:
 
 def _reduced(mask: Mask, factor: int) -> Floats:
     """Share of true pixels in blocks of ``factor`` x ``factor``, the last ones cut."""
-    share: Floats = np.asarray(Image.fromarray(mask * np.uint8(255)).reduce(factor), np.float32) / np.float32(255)
+    parts = [Image.fromarray(mask[s.rows] * np.uint8(255)).reduce(factor) for s in strips(mask.shape, unit=factor)]
+    share: Floats = np.concatenate([np.asarray(part, np.float32) for part in parts])
+    share /= np.float32(255)
     return share
 
 
@@ -278,10 +335,13 @@ def _without_ringing(mask: Mask, fill: Mask) -> Mask:
     """Beside a fill, keep only what goes on away from it: the rest is what compression left of the step there."""
     if not fill.any() or not mask.any():
         return mask
-    beside = ndimage.binary_dilation(fill, iterations=RINGING)
-    away = ndimage.binary_dilation(mask & ~beside, iterations=RINGING + 1)
-    kept: Mask = mask & (away | ~beside)
-    return kept
+
+    def kept(rows: slice) -> Mask:
+        beside = ndimage.binary_dilation(fill[rows], iterations=RINGING)
+        away = ndimage.binary_dilation(mask[rows] & ~beside, iterations=RINGING + 1)
+        return np.asarray(mask[rows] & (away | ~beside))
+
+    return by_strips(kept, mask.shape, halo=2 * RINGING + 1)
 
 
 def _tidy(mask: Mask, fill: Mask, mpp: float) -> Mask:
@@ -293,8 +353,12 @@ def _tidy(mask: Mask, fill: Mask, mpp: float) -> Mask:
 
 def _islands(mask: Mask, pixels: float) -> Mask:
     """The 4-connected parts of the mask that have fewer than ``pixels`` pixels."""
-    parts, _ = ndimage.label(mask)
-    small = np.bincount(parts.ravel()) < pixels
-    small[0] = False
-    found: Mask = small[parts]
-    return found
+
+    def found(rows: slice) -> Mask:
+        parts, _ = ndimage.label(mask[rows])
+        small = np.bincount(parts.ravel()) < pixels
+        small[0] = False
+        return np.asarray(small[parts])
+
+    # what reaches from a strip across the halo, or farther, has a pixel in each of its rows
+    return by_strips(found, mask.shape, halo=math.ceil(pixels))

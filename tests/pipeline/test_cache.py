@@ -83,12 +83,22 @@ def test_a_full_disk_ends_the_run_with_one_line(slides: Path, small_disk: Path) 
     """What there was room for is whole, and the slides after are not tried in vain."""
     for number in range(3):
         shutil.copy(slides / "plain.tif", slides / f"z{number}.tif")
-    done = saccade("cache", slides, "--out", small_disk, "--workers", "0")
+    # as much as that is allowed, but not there
+    done = saccade("cache", slides, "--out", small_disk, "--workers", "0", "--disk", "1GB")
     assert done.returncode == 1
     assert done.stderr.count("the disk is full") == 1
     assert "plain: failed: " in done.stderr
     assert "the other 3 slides were not tried" in done.stderr
     assert saccade("cache", slides / "odd.tif", "--out", small_disk, "--verify").returncode == 0
+
+
+def test_a_pyramid_that_may_not_fit_is_not_begun(slides: Path, small_disk: Path) -> None:
+    """One true line for it, by its pixels; the other one fits."""
+    done = saccade("cache", slides, "--out", small_disk)
+    assert done.returncode == 1
+    assert "plain: failed: its pyramid may take up to 8.45 MB, and of the disk" in done.stderr
+    assert "how much it may take" in done.stderr
+    assert [path.name for path in small_disk.glob("*.zarr")] == ["odd.ome.zarr"]
 
 
 def test_a_read_only_disk_is_refused_at_once(slides: Path, small_disk: Path) -> None:

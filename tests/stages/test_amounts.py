@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.amounts import counted, size
+from stages.amounts import amount, counted, size
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,17 @@ def test_a_size_is_in_the_unit_that_shows_three_digits(count: float, words: str)
 
 def test_one_is_singular() -> None:
     assert [counted(n, "slide") for n in (0, 1, 2, 1000)] == ["0 slides", "1 slide", "2 slides", "1,000 slides"]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("4GB", 4 * 10**9), ("1.5 gib", 3 * 2**29), ("500m", 5 * 10**8), ("2e3", 2000), (" 12 kB ", 12_000), ("7", 7)],
+)
+def test_a_size_is_read_in_any_unit(text: str, count: int) -> None:
+    assert amount(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "4 GBit", "ib", "4iB", "nan", "1,5GB"])
+def test_what_is_no_size_is_refused_with_one(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a size, such as 4GB or 500MB, found"):
+        amount(text)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from stages import attention as module
 from stages.attention import GrainAttention, ThumbnailAttention, build_attention, masked_log_softmax, tissue_cells
 from stages.geometry import Raster
 
@@ -155,3 +156,20 @@ def test_grain_prefers_nuclei_to_an_even_stain_of_the_same_mean() -> None:
     grain = GrainAttention(cell_px=16)(image)[0]
     assert abs(float(dense[1] - dense[0])) < 0.05 * abs(float(dense[0]))
     assert float(grain[1] - grain[0]) > 10
+
+
+@pytest.mark.parametrize("name", ["learned", "hematoxylin"])
+def test_a_large_thumbnail_is_looked_at_in_strips_with_the_same_result(name: str) -> None:
+    """To the last bit, whether its pixels come as bytes or as what they stand for."""
+    torch.manual_seed(0)
+    attention = build_attention(name, cell_px=16)
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    pixels = torch.randint(0, 256, (3, 1999, 1061), dtype=torch.uint8)
+    with torch.no_grad():
+        assert len(module._strips(pixels, 16)) == 2
+        strips = attention(pixels)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "STRIP", pixels.numel())
+            whole = attention(pixels / 255)
+    assert torch.equal(strips, whole)

@@ -323,3 +323,19 @@ def test_what_no_slide_could_be_read_with_is_said_once(
     with pytest.raises(UsageError, match=words):
         run(mixed, tmp_path / "out", checkpoint, **setting)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_slide_over_the_budget_is_refused_and_the_peak_is_told(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Before it is read; what was done earlier needs nothing, and stands."""
+    slide, out = slides_folder / "even.tif", tmp_path / "out"
+    (row,) = run(slide, out, checkpoint, memory=10**6).rows
+    assert row["status"] == "failed"
+    assert "it needs about 601 MB of memory at once" in row["error"]
+    told = run(slide, out, checkpoint)
+    assert told.ok == 1
+    assert told.memory["processes"] == 1
+    assert told.memory["largest_process_bytes"] == told.memory["together_bytes"] > 10**8
+    assert json.loads((out / "run.json").read_text())["memory"] == told.memory
+    assert run(slide, out, checkpoint, memory=10**6).reused == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from stages.prediction import interpolation
 from stages.prediction.interpolation import cell_looks, interpolate
 
 
@@ -31,3 +33,10 @@ def test_one_read_cell_speaks_for_all_and_none_are_asked_for_none() -> None:
     looks = np.random.default_rng(0).normal(size=(5, 8))
     assert interpolate(looks, np.array([3]), np.array([[0.5]]), np.array([0, 1])).tolist() == [[0.5], [0.5]]
     assert interpolate(looks, np.array([3]), np.array([[0.5]]), np.array([], int)).shape == (0, 1)
+
+
+def test_looks_are_the_same_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (197, 301, 3), np.uint8)
+    whole = cell_looks(rgb, (13, 19), 16)
+    monkeypatch.setattr(interpolation, "STRIP", 20_000)
+    np.testing.assert_array_equal(cell_looks(rgb, (13, 19), 16), whole)

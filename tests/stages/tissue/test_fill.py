@@ -47,3 +47,7 @@ def test_a_box_is_straight_and_tissue_is_not() -> None:
     assert straight_share(box) == 1
     assert straight_share(STAINED.tissue) < 0.3
     assert straight_share(np.ones((5, 5), bool)) == 0
+
+
+def test_an_area_too_narrow_for_an_oblique_line_has_none() -> None:
+    assert straight_share(np.array([[True, False, True, False]] * 4)) == 0

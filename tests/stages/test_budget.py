@@ -1,0 +1,115 @@
+"""What is more than a machine has is refused before it is begun, and what was taken is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import budget
+from stages.budget import (
+    OWN_BYTES,
+    DiskBudgetError,
+    MemoryBudgetError,
+    Need,
+    Peaks,
+    Room,
+    available_bytes,
+    machine_bytes,
+    need_of,
+    own_peak,
+    peak_bytes,
+    room_on,
+    share_of_machine,
+)
+from stages.slide.facts import SlideFacts
+from stages.slide.files import open_slide
+
+
+@pytest.fixture(scope="module")
+def facts(slides_folder: Path) -> SlideFacts:
+    """Of a slide of 2048 x 1536 px at 0.5 µm/px with tiles of 256 px, and two coarser levels."""
+    return open_slide(slides_folder / "even.tif").facts
+
+
+def test_a_slide_needs_its_thumbnail_and_the_largest_tile_that_is_decoded(facts: SlideFacts) -> None:
+    fine, middle, coarse = facts.tile_sizes
+    uneven = replace(facts, tile_sizes=((8192, 8192), middle, coarse))
+    assert need_of(facts, thumbnail_mpp=8.0, mpps=[0.5]) == Need(fine, (128, 96))
+    assert need_of(uneven, thumbnail_mpp=8.0, mpps=[0.5]).tile == (8192, 8192)
+    assert need_of(uneven, thumbnail_mpp=8.0, mpps=[1.0]).tile == middle
+    assert need_of(uneven) == Need((8192, 8192))
+
+
+def test_what_is_over_a_budget_is_refused_with_what_would_do() -> None:
+    """And what would do is not refused."""
+    need = Need((8192, 8192), (1000, 1000))
+    with pytest.raises(MemoryBudgetError) as caught:
+        need.refuse_over(need.nbytes - 1)
+    assert str(caught.value) == (
+        "it needs about 1.16 GB of memory at once, 537 MB of it for its tiles of 8192 x 8192 px, each decoded whole; a "
+        "process may take 1.16 GB: give --memory 1.2GB, or convert it to a tiled pyramid (256 to 1024 px tiles)"
+    )
+    need.refuse_over(1_200_000_000)
+    need.refuse_over(None)
+    with pytest.raises(MemoryBudgetError, match=r"for its thumbnail of 9000 x 9000 px; .*: give --memory 2.3GB$"):
+        Need((256, 256), (9000, 9000)).refuse_over(10**9)
+
+
+def test_an_ordinary_slide_fits_wherever_nobody_says(facts: SlideFacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "machine_bytes", lambda: 10**9)
+    need_of(facts, thumbnail_mpp=8.0, mpps=[0.5]).refuse_over(share_of_machine(64))
+    monkeypatch.setattr(budget, "machine_bytes", lambda: None)
+    assert share_of_machine(2) is None
+
+
+def test_room_is_what_was_asked_less_what_was_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is free: who asks for more than that may find the disk full."""
+    free = [10_000]
+    usage = type("usage", (), {"total": 100_000, "free": property(lambda self: free[0])})
+    monkeypatch.setattr(budget.shutil, "disk_usage", lambda folder: usage())
+    some, rest, beyond = room_on(tmp_path, 4_000), room_on(tmp_path), room_on(tmp_path, 50_000)
+    assert [room.left(tmp_path) for room in (some, rest, beyond)] == [4_000, 5_000, 50_000]
+    free[0] -= 4_001
+    assert [room.left(tmp_path) for room in (some, rest, beyond)] == [-1, 999, 45_999]
+    assert some.used_up(tmp_path) == (
+        "no more of the disk may be taken (--disk 4 kB): give a larger --disk, or choose another --out"
+    )
+    assert rest.used_up(tmp_path) is None
+    with pytest.raises(DiskBudgetError, match="up to 1 kB, and of the disk 999 B may be taken"):
+        rest.refuse_over(tmp_path, 1_000)
+    rest.refuse_over(tmp_path, 999)
+    assert Room(0).left(tmp_path) == free[0]
+
+
+def test_memory_that_a_cache_holds_counts_as_available() -> None:
+    """On Linux: all that the kernel would give, which is more than what holds nothing."""
+    whole, available = machine_bytes(), available_bytes()
+    assert whole is not None
+    assert available is not None
+    assert 0 < available <= whole
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process starts from its own memory")
+def test_a_process_does_not_count_the_memory_of_the_one_that_started_it() -> None:
+    held = np.ones(300_000_000, np.uint8)
+    code = "from stages.budget import peak_bytes; print(peak_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    del held
+    own = peak_bytes()
+    assert own is not None
+    assert 0 < int(done.stdout) < 200_000_000 < own
+
+
+def test_peaks_are_of_processes() -> None:
+    peaks = Peaks()
+    for told in ({"a": 5}, {"b": 7}, {"a": 6}, {"b": 1}, None, {}):
+        peaks.add(told)
+    assert peaks.to_json() == {"largest_process_bytes": 7, "together_bytes": 13, "processes": 2}
+    ((name, peak),) = own_peak().items()
+    assert own_peak() == {name: peak}
+    assert peak < 20 * OWN_BYTES
