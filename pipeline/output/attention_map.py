@@ -76,6 +76,7 @@ def _write_image(
     path: Path, name: str, arrays: Mapping[str, NDArray[Any]], raster: Raster, mpp: Mpp, said: Mapping[str, Any]
 ) -> None:
     import zarr
+    from zarr.codecs import BloscCodec
     from zarr.storage import LocalStore  # zarr takes text for an address and cuts it at "#" and "?"
 
     from stages.pyramid.layout import multiscale
@@ -92,6 +93,7 @@ def _write_image(
                     shape=values.shape,
                     chunks=tuple(min(side, 1024) for side in values.shape),
                     dtype=values.dtype,
+                    compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
                     dimension_names=("c", "y", "x")[-values.ndim :],
                 )
                 array[:] = values
