@@ -11,7 +11,7 @@ BYTES_PER_PIXEL = 1 / 7
 """At most, so that all that is written of a slide of 20 x 20 mm stays below 2 MB."""
 ALWAYS = 100_000
 """Bytes that any picture may have."""
-SIZES = {90: 1.0, 85: 0.84, 80: 0.73, 75: 0.65, 70: 0.59, 60: 0.5, 50: 0.43, 40: 0.37, 30: 0.3, 20: 0.23}
+SIZES = {90: 1.0, 85: 0.84, 80: 0.73, 75: 0.65, 70: 0.59, 60: 0.5, 50: 0.43, 40: 0.37, 30: 0.3, 20: 0.23, 10: 0.15}
 """Qualities that are tried, the best first, and about how large each makes a file against the first."""
 
 
