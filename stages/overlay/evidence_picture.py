@@ -29,7 +29,8 @@ def coloured(evidence: NDArray[np.floating], top: float) -> NDArray[np.uint8]:
     """Colour and opacity (..., 4) of evidence (...) in log-odds: strongest at ``top`` of either sign."""
     opacity = 255 * OPACITY * np.sqrt(np.clip(np.abs(evidence) / top, 0, 1))[..., None]
     colour = np.where(evidence[..., None] > 0, np.array(FOR, float), np.array(AGAINST, float))
-    return np.rint(np.concatenate([colour, opacity], axis=-1)).astype(np.uint8)
+    layer: NDArray[np.uint8] = np.rint(np.concatenate([colour, opacity], axis=-1)).astype(np.uint8)
+    return layer
 
 
 def greyed(picture: Image.Image) -> Image.Image:

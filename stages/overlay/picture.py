@@ -67,7 +67,8 @@ def coloured(multiple: NDArray[np.floating], top: float) -> NDArray[np.uint8]:
     opacity = np.where(multiple > 1.0, low + (high - low) * height, 0.0)
     steps, ramp = np.linspace(0, 1, len(COLOURS)), np.array(COLOURS, float)
     channels = [np.interp(height, steps, ramp[:, k]) for k in range(3)]
-    return np.rint(np.stack([*channels, 255 * opacity], axis=-1)).astype(np.uint8)
+    layer: NDArray[np.uint8] = np.rint(np.stack([*channels, 255 * opacity], axis=-1)).astype(np.uint8)
+    return layer
 
 
 def lay(picture: Image.Image, layer: NDArray[np.uint8]) -> None:
