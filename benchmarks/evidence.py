@@ -3,9 +3,9 @@
     python benchmarks/evidence.py MODEL SLIDE [SLIDE ...] [--features DIR]
 
 Predicts each slide and writes its artefacts into a temporary folder, as a run does. Prints, in CPU seconds, what the
-prediction took and what the overlay, the evidence (map, picture, gallery) and the rest of the artefacts took, their
-share of the whole, and how far contributions are from adding up to the log-odds; and one JSON line. Features of a
-frozen encoder are made anew, unless --features names a folder that keeps them.
+prediction took and what the pictures (overlay and evidence), the evidence (map, gallery) and the rest of the artefacts
+took, their share of the whole, and how far contributions are from adding up to the log-odds; and one JSON line.
+Features of a frozen encoder are made anew, unless --features names a folder that keeps them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model
 from pipeline.predict import SlidePrediction, predict_slide
 from pipeline.run import artefacts
+from pipeline.run.pictures import draw_pictures, told_in_pictures
 from stages.pyramid.open import open_pyramid
 
 
@@ -65,8 +66,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         features = arguments.features or Path(scratch) / "features"
         model = keep_features(load_model(arguments.model), features)
-        drawn: Callable[..., None] = artefacts.draw_overlay
-        artefacts.draw_overlay = lambda *a, **k: clock("overlay", partial(drawn, *a, **k))
         for number, path in enumerate(arguments.slides):
             folder = Path(scratch) / str(number)
             folder.mkdir()
@@ -74,15 +73,17 @@ def main() -> None:
             worst = max(worst, adds_up(found))
             clock("evidence", partial(artefacts.write_evidence, folder, path.name, found))
             clock("artefacts", partial(artefacts.write_artefacts, folder, path.name, found))
-    rest = clock.spent["artefacts"] - clock.spent["evidence"] - clock.spent["overlay"]
-    whole = clock.spent["prediction"] + clock.spent["artefacts"]
-    parts = {"prediction": clock.spent["prediction"], "overlay": clock.spent["overlay"]}
+            told, mpp = told_in_pictures(path.name, found, artefacts.told_class(found)), found.slide.facts.require_mpp()
+            clock("pictures", partial(draw_pictures, folder, {"pictures": told, "mpp": [mpp.x, mpp.y]}))
+    rest = clock.spent["artefacts"] - clock.spent["evidence"]
+    whole = clock.spent["prediction"] + clock.spent["artefacts"] + clock.spent["pictures"]
+    parts = {"prediction": clock.spent["prediction"], "pictures": clock.spent["pictures"]}
     parts |= {"evidence": clock.spent["evidence"], "other artefacts": rest}
     for name, seconds in parts.items():
         print(f"{name:16} {seconds / len(arguments.slides):7.3f} CPU s a slide, {seconds / whole:6.1%}")
-    both = (parts["overlay"] + parts["evidence"]) / whole
-    print(f"overlay and evidence: {both:.1%} of a run; contributions add up to {worst:.1e}")
-    print(json.dumps({"slides": len(arguments.slides), **parts, "overlay_and_evidence": both, "adds_up": worst}))
+    both = (parts["pictures"] + parts["evidence"]) / whole
+    print(f"pictures and evidence: {both:.1%} of a run; contributions add up to {worst:.1e}")
+    print(json.dumps({"slides": len(arguments.slides), **parts, "pictures_and_evidence": both, "adds_up": worst}))
 
 
 if __name__ == "__main__":

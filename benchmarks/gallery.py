@@ -111,7 +111,7 @@ def entries(folder: Path, out: Path, mpp: float) -> Iterator[tuple[str, list[str
             pictures.append(save(shown(thumbnail.rgb, tissue.mask), out / f"{number}-tissue.png"))
             found = predict_slide(opened, model)
             draw_overlay(
-                out / f"{number}-overlay.png",
+                out / f"{number}-overlay.jpg",
                 found.thumbnail,
                 found.attention,
                 found.attention_raster,
@@ -119,7 +119,7 @@ def entries(folder: Path, out: Path, mpp: float) -> Iterator[tuple[str, list[str
                 title=title,
                 mpp_level0=opened.facts.require_mpp(),
             )
-            pictures += [f"{number}-overlay.png", save(objects(found), out / f"{number}-objects.png")]
+            pictures += [f"{number}-overlay.jpg", save(objects(found), out / f"{number}-objects.png")]
         except Exception as refused:  # the page shows why
             lines = [*(lines if pictures else []), f"{type(refused).__name__}: {refused}"]
         yield title, lines, pictures

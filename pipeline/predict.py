@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
@@ -21,7 +19,6 @@ from pipeline.refer.referral import Referral
 from pipeline.refer.scores import fewest_samples
 from stages.geometry import Raster
 from stages.html import table
-from stages.overlay.picture import draw_attention, overlay_figure
 from stages.prediction.attribution import Attribution, attribute
 from stages.prediction.chance import brief_chance, with_interval
 from stages.prediction.interpolation import cell_looks, interpolate
@@ -32,6 +29,10 @@ from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
 from stages.tissue.thumbnail import Thumbnail
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -211,6 +212,8 @@ class SlidePrediction:
             >>> import saccade
             >>> saccade.predict("slides/even.tif", "model.safetensors").plot().savefig("overlay.png")
         """
+        from stages.overlay.figure import draw_attention, overlay_figure  # matplotlib takes half a second
+
         parts = (self.thumbnail, self.attention, self.attention_raster, self.patch_boxes_level0)
         mpp = self.slide.facts.require_mpp()
         if ax is not None:

@@ -141,6 +141,10 @@ def flush(path: Path) -> None:
 def flush_tree(folder: Path, *, threads: int = 1) -> None:
     """`flush` a folder and everything in it but what is unfinished: another process may be at work there."""
     paths = [Path(here, name) for here, _, names in os.walk(folder) for name in ("", *names) if not is_temporary(name)]
+    if threads == 1:  # a thread costs more than a small folder
+        for path in paths:
+            flush(path)
+        return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(flush, paths))
 

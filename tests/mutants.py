@@ -180,9 +180,9 @@ MUTANTS = (
     ),
     Mutant(
         "commit mark before the other artefacts",
-        '    write_thumbnail(folder / "thumbnail.png"',
+        "    write_thumbnail(folder / THUMBNAIL",
         '    (folder / "prediction.json").write_text(__import__("json").dumps({"key": key, "row": row}))\n'
-        '    write_thumbnail(folder / "thumbnail.png"',
+        "    write_thumbnail(folder / THUMBNAIL",
         KILLED,
     ),
     Mutant("an earlier commit mark stays", "(folder / COMMIT).unlink(missing_ok=True)", "pass", KILLED),

@@ -94,7 +94,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "mil": ("pooling", "transmil", "contextual", "build", "teacher", "weights", "student"),
         "bags": ("bag",),
         "prediction": ("chance", "intervals", "predict", "attribution", "interpolation", "stopping", "conformal"),
-        "overlay": ("outlines", "attention_map", "geojson", "text", "picture", "evidence_picture", "gallery"),
+        "overlay": (
+            *("outlines", "attention_map", "geojson", "text", "jpeg", "picture", "figure", "evidence_picture"),
+            "gallery",
+        ),
     },
     "pipeline": {
         "errors": (),
@@ -159,7 +162,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "distil": ("bags", "teacher", "student", "fidelity", "distil"),
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "report": ("cohort_gallery", "figures", "labels", "slides", "summary", "report"),
-        "run": ("interrupt", "process", "pool", "scheduler", "workers", "artefacts", "slide", "books", "run"),
+        "run": (
+            *("interrupt", "process", "pool", "scheduler", "workers", "pictures", "artefacts", "slide", "books"),
+            "run",
+        ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "check": ("values", "sample", "need", "slide", "cohort", "tables", "check"),

@@ -106,7 +106,18 @@ def write_samples_h5(
     with new_file(path) as temporary, h5py.File(temporary, "w") as file:
         for name, column in columns.items():
             chunk = (max(1, min(1024, len(column))), *column.shape[1:])
-            file.create_dataset(name, data=column, maxshape=(None, *column.shape[1:]), chunks=chunk)
+            how = {"maxshape": (None, *column.shape[1:]), "chunks": chunk, "compression": "gzip", "shuffle": True}
+            file.create_dataset(name, data=column, **how)
         file["coords"].attrs.update(attributes)
         parts = {key: getattr(attribution, key) for key in ("log_odds", "constant", "unread")}
         file["contribution"].attrs.update({"classes": list(classes), **parts})
+
+
+def read_boxes_level0(path: Path) -> NDArray[np.float64]:
+    """(x, y, width, height) in level-0 pixels, (N, 4), of the patches of a bag that `write_samples_h5` wrote."""
+    import h5py
+
+    with h5py.File(path) as file:
+        corners, said = file["coords"][:], file["coords"].attrs
+        sides = said["patch_size"] * said["target_mpp"] / np.asarray(said["mpp_level0"], np.float64)
+        return np.concatenate([corners, np.broadcast_to(sides, corners.shape)], axis=1)

@@ -15,7 +15,20 @@ from stages.disk import SpecialFileError, new_file, read_regular
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON (UTF-8): numpy values as plain numbers, paths as text, NaN and infinity as null."""
-    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    _write(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def write_compact_json(path: Path, value: Any) -> None:
+    """Write JSON (UTF-8) for programs, in one line without spaces.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+        TypeError: a value has no JSON form.
+    """
+    _write(path, json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False))
+
+
+def _write(path: Path, text: str) -> None:
     with new_file(path) as temporary:
         # backslashreplace: a file name that is not Unicode becomes the JSON escape of its surrogates
         temporary.write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))

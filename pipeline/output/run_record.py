@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def write_run(path: Path, run: Mapping[str, Any]) -> None:
     write_json(path, {"program": "saccade", "notice": NOTICE, **run, "versions": versions(), "machine": machine()})
 
 
+@lru_cache(maxsize=1)  # asking takes 60 ms, and the record is written again and again
 def versions() -> dict[str, str | None]:
     """Versions of this package and of what its results depend on; None for what is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version(), "saccade": saccade_version()}

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from pipeline.output.documents import read_json, write_json
 from stages.disk import flush, new_file
 
+THUMBNAIL = "thumbnail.jpg"
+"""The slide as attention saw it, but for what JPEG loses."""
 GALLERY = "gallery.jpg"
 """The patches that say most."""
 COMMIT = "prediction.json"
 """A slide's commit mark: there, and whole, only when everything else of that slide is."""
+FORMER = ("thumbnail.png", "overlay.png", "evidence.png")
+"""Files of a slide that are written no more."""
 
 
 def slide_key(fingerprint: str, parts: Mapping[str, Any]) -> str:
@@ -32,12 +36,15 @@ def slide_key(fingerprint: str, parts: Mapping[str, Any]) -> str:
 
 
 def begin_slide(folder: Path) -> None:
-    """Make a slide's folder and take back its commit mark, before any artefact in it is replaced.
+    """Make a slide's folder and take back its commit mark, before any artefact in it is replaced; what only earlier
+    versions wrote goes, too.
 
     With the mark still there, a crash between two artefacts would leave a mixture that counts as done by its old key.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / COMMIT).unlink(missing_ok=True)
+    for name in FORMER:
+        (folder / name).unlink(missing_ok=True)
     flush(folder)
 
 
@@ -59,8 +66,10 @@ def read_commit(folder: Path) -> dict[str, Any] | None:
 
 
 def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write (H, W, 3) RGB as a PNG."""
+    """Write (H, W, 3) RGB as a JPEG."""
     from PIL import Image
 
+    from stages.overlay.jpeg import write_jpeg
+
     with new_file(path) as temporary:
-        Image.fromarray(rgb).save(temporary, compress_level=1)
+        write_jpeg(temporary, Image.fromarray(rgb))

@@ -114,8 +114,8 @@ def _slide(
     key = _key(row, f"prob_{shown[0]}") if single else predicted
     warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
     cells = [
-        f'<td class="pictures">{_picture(folder, "overlay.png", name, "where it looked")}'
-        f"{_picture(folder, 'evidence.png', name, 'for and against')}</td>",
+        f'<td class="pictures">{_picture(folder, "overlay.jpg", name, "where it looked")}'
+        f"{_picture(folder, 'evidence.jpg', name, 'for and against')}</td>",
         _cell(
             "slide",
             name,

@@ -1,4 +1,7 @@
-"""What a run writes for a predicted slide: the draw, attention and evidence as data and as pictures."""
+"""What a run writes for a predicted slide: the draw, attention and evidence as data, and the patches that say most.
+
+Pictures of them are drawn from what is written here: see `pipeline.run.pictures`.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,27 @@ import numpy as np
 
 from pipeline.output.attention_map import write_attention_zarr, write_evidence_zarr
 from pipeline.output.bags import write_samples_h5
-from pipeline.output.documents import write_json
-from pipeline.output.slide_folder import GALLERY, write_thumbnail
+from pipeline.output.documents import write_compact_json
+from pipeline.output.slide_folder import GALLERY, THUMBNAIL, write_thumbnail
 from pipeline.predict import SlidePrediction
+from pipeline.run.pictures import PICTURES
 from stages.disk import new_file
-from stages.overlay.evidence_picture import draw_evidence
 from stages.overlay.gallery import choose, render_gallery
 from stages.overlay.geojson import geojson
-from stages.overlay.picture import draw_overlay
-from stages.prediction.attribution import INTERPOLATED
+from stages.overlay.jpeg import write_jpeg
 
 ARTEFACTS = frozenset(
-    {
-        *("thumbnail.png", "attention.zarr", "samples.h5", "overlay.png", "overlay.geojson"),
-        *("evidence.zarr", "evidence.png", GALLERY),
-    }
+    {THUMBNAIL, "attention.zarr", "samples.h5", "overlay.geojson", "evidence.zarr", GALLERY, *PICTURES}
 )
 """What there is of a predicted slide beside its commit mark."""
 
 
 def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
-    """Write everything of a slide but its commit mark; which patches the gallery shows, and where, is returned."""
+    """Write everything of a slide but its pictures and its commit mark; which patches the gallery shows, and where, is
+    returned."""
     facts, spec, boxes = found.slide.facts, found.spec, found.patch_boxes_level0
     mpp = facts.require_mpp()
-    write_thumbnail(folder / "thumbnail.png", found.thumbnail.rgb)
+    write_thumbnail(folder / THUMBNAIL, found.thumbnail.rgb)
     write_attention_zarr(folder / "attention.zarr", found.attention, found.attention_raster, mpp=mpp)
     write_samples_h5(
         folder / "samples.h5",
@@ -48,9 +48,6 @@ def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list
         attribution=found.attribution,
         classes=spec.classes,
     )
-    with new_file(folder / "overlay.png") as temporary:
-        parts = (found.thumbnail, found.attention, found.attention_raster, boxes)
-        draw_overlay(temporary, *parts, title=found.in_words(slide_id), mpp_level0=mpp)
     outlines = geojson(
         found.attention,
         found.attention_raster,
@@ -60,7 +57,7 @@ def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list
         origin=facts.origin,
         contributions=_by_class(found),
     )
-    write_json(folder / "overlay.geojson", outlines)
+    write_compact_json(folder / "overlay.geojson", outlines)
     return write_evidence(folder, slide_id, found)
 
 
@@ -73,6 +70,12 @@ def _told_classes(found: SlidePrediction) -> list[int]:
 def _by_class(found: SlidePrediction) -> dict[str, tuple[Any, Any]]:
     said = found.attribution
     return {found.spec.classes[c]: (said.patches[:, c], said.patch_half_widths[:, c]) for c in _told_classes(found)}
+
+
+def told_class(found: SlidePrediction) -> str:
+    """The class whose evidence is shown: the second of two, else the predicted one."""
+    classes = found.spec.classes
+    return classes[1] if len(classes) == 2 else found.predicted
 
 
 def evidence_of(found: SlidePrediction) -> dict[str, Any]:
@@ -92,42 +95,31 @@ def evidence_of(found: SlidePrediction) -> dict[str, Any]:
 
 
 def write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
-    """Write the map, the picture and the gallery of what speaks for and against the class that is told: the second of
-    two, else the predicted one; and say which patches the gallery shows."""
+    """Write the map of what speaks for and against each class, and the gallery of the class that is told; say which
+    patches the gallery shows."""
     said, classes, shape = found.attribution, found.spec.classes, found.attention.shape
     mpp = found.slide.facts.require_mpp()
     told = said.told.reshape(shape)
     maps = said.cells.T.reshape(len(classes), *shape)
     write_evidence_zarr(folder / "evidence.zarr", maps, told, found.attention_raster, classes=classes, mpp=mpp)
-    column = 1 if len(classes) == 2 else classes.index(found.predicted)
-    with new_file(folder / "evidence.png") as temporary:
-        draw_evidence(
-            temporary,
-            found.thumbnail,
-            maps[column],
-            found.attention_raster,
-            found.patch_boxes_level0,
-            name=classes[column],
-            interpolated=bool((told == INTERPOLATED).any()),
-            title=found.in_words(slide_id, of=classes[column]),
-            mpp_level0=mpp,
-        )
+    name = told_class(found)
+    column = classes.index(name)
     shown = choose(said.patches[:, column], said.patch_half_widths[:, column])
     picture = render_gallery(
         found.slide,
         found.patch_boxes_level0,
         shown,
-        name=classes[column],
-        title=found.in_words(slide_id, of=classes[column]),
+        name=name,
+        title=found.in_words(slide_id, of=name),
         tissue=found.patch_tissue,
         mpp=mpp,
         seen_mpp=found.spec.patch_mpp,
     )
     with new_file(folder / GALLERY) as temporary:
-        picture.save(temporary, format="JPEG", quality=85)
+        write_jpeg(temporary, picture)
     return [
         {
-            "class": classes[column],
+            "class": name,
             "cell": int(found.patch_cells[one.number]),
             "box_level0": found.patch_boxes_level0[one.number].tolist(),
             "width_um": float(found.patch_boxes_level0[one.number, 2] * mpp.x),

@@ -23,7 +23,8 @@ from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
-from pipeline.run.artefacts import ARTEFACTS, evidence_of, write_artefacts
+from pipeline.run.artefacts import ARTEFACTS, evidence_of, told_class, write_artefacts
+from pipeline.run.pictures import draw_pictures, drawn_by, told_in_pictures
 from pipeline.words import tell
 from stages.budget import need_of, own_peak
 from stages.disk import PREFIX
@@ -32,10 +33,10 @@ from stages.passing import again
 from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
 
-_RECORDED = {"slide_bytes": int, "words": dict, "evidence": dict, "path": str, "fingerprint": str}
+_RECORDED = {"slide_bytes": int, "words": dict, "evidence": dict, "pictures": dict, "path": str, "fingerprint": str}
 BUSY = "busy"
 """Status of a slide whose folder another process is writing."""
-RESULTS_VERSION = 5
+RESULTS_VERSION = 6
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
 
 
@@ -133,7 +134,12 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
     if settings.refer is not None and model.label_calibration is not None:
         known["calibrated_on"] = facts.fingerprint in model.label_calibration.slides
     commit = read_commit(folder)
-    if commit is not None and commit["key"] == key and whole(folder, commit, model.spec.classes):
+    if (
+        commit is not None
+        and commit["key"] == key
+        and whole(folder, commit, model.spec.classes)
+        and _drawn(folder, commit)
+    ):
         return {**commit["row"], **told_of(commit), "reused": True, **known}
     if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
         raise ValueError(
@@ -219,6 +225,7 @@ def _write_slide(
         "quality": found.quality and found.quality.to_json(),
         "words": tell(found),
         "evidence": evidence_of(found) | {"gallery": gallery},
+        "pictures": told_in_pictures(slide.slide_id, found, told_class(found)) | {"drawn_by": drawn_by()},
         **({} if found.label_set is None else {"label_set": asdict(found.label_set)}),
         "attention_not_read": found.attention_not_read,
         "regions_opened": found.regions_opened,
@@ -230,8 +237,23 @@ def _write_slide(
         "bounds_level0": [facts.bounds.x, facts.bounds.y, facts.bounds.width, facts.bounds.height],
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    draw_pictures(folder, commit)
     write_commit(folder, commit)
     return {**row, **told_of(commit), "reused": False}
+
+
+def _drawn(folder: Path, commit: dict[str, Any]) -> bool:
+    """Draw a finished slide's pictures anew where they are drawn otherwise now; False where what they are drawn from is
+    damaged, so that the slide is to be read again."""
+    now = drawn_by()
+    if commit["pictures"].get("drawn_by") == now:
+        return True
+    try:
+        draw_pictures(folder, commit)
+    except (OSError, ValueError, LookupError, TypeError, UsageError):
+        return False
+    write_commit(folder, {**commit, "pictures": {**commit["pictures"], "drawn_by": now}})
+    return True
 
 
 def whole(folder: Path, commit: Mapping[str, Any], classes: Sequence[str]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,12 +20,16 @@ def times_uniform(attention: NDArray[np.floating]) -> Floats:
 
 def attention_image(raster: Raster, attention: NDArray[np.floating], attention_raster: Raster) -> Floats:
     """The attention of the cell under each pixel centre of ``raster``, (H, W); 0 where there is no cell."""
+    return under(raster, np.asarray(attention, np.float64), attention_raster)
+
+
+def under(raster: Raster, values: NDArray[Any], values_raster: Raster) -> NDArray[Any]:
+    """What lies under each pixel centre of ``raster``, (H, W, ...), of values (rows, cols, ...); 0 outside of these."""
+    bordered = np.pad(values, [(1, 1), (1, 1), *[(0, 0)] * (values.ndim - 2)])
     rows, columns = np.arange(raster.height), np.arange(raster.width)
     across = raster.to_level0(np.stack([columns + 0.5, np.zeros(raster.width)], axis=-1))
     down = raster.to_level0(np.stack([np.zeros(raster.height), rows + 0.5], axis=-1))
-    j = np.floor(attention_raster.from_level0(across)[:, 0]).astype(np.int64)
-    i = np.floor(attention_raster.from_level0(down)[:, 1]).astype(np.int64)
-    inside = ((i >= 0) & (i < attention_raster.height))[:, None] & ((j >= 0) & (j < attention_raster.width))
-    values = np.asarray(attention, np.float64)
-    at = values[np.clip(i, 0, attention_raster.height - 1)[:, None], np.clip(j, 0, attention_raster.width - 1)]
-    return np.where(inside, at, 0.0)
+    j = np.floor(values_raster.from_level0(across)[:, 0]).astype(np.int64)
+    i = np.floor(values_raster.from_level0(down)[:, 1]).astype(np.int64)
+    inner = bordered[:, np.clip(j, -1, values_raster.width) + 1]
+    return inner[np.clip(i, -1, values_raster.height) + 1]

@@ -13,6 +13,8 @@ from stages.geometry import Raster
 from stages.overlay.attention_map import Floats, times_uniform
 from stages.overlay.outlines import trace
 
+DIGITS = 6
+"""Of a measurement, so that files stay small."""
 REGION_MULTIPLE = 2.0
 """Cells with at least this many times the uniform attention make up the regions."""
 
@@ -105,11 +107,16 @@ def _feature(
 ) -> dict[str, Any]:
     return {
         "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]},
+        "geometry": {"type": "Polygon", "coordinates": [_short(ring) for ring in rings]},
         "properties": {
             "objectType": object_type,
             "name": name,
             "classification": {"name": classification[0], "color": list(classification[1])},
-            "measurements": measurements,
+            "measurements": {name: float(f"{value:.{DIGITS}g}") for name, value in measurements.items()},
         },
     }
+
+
+def _short(ring: Floats) -> list[list[float]]:
+    """Points with no more digits than a hundredth of a pixel, and whole numbers as such."""
+    return [[int(v) if v.is_integer() else v for v in point] for point in np.round(ring, 2).tolist()]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from PIL import ImageFont
 
 MINUS = "\N{MINUS SIGN}"
-FAMILY = "DejaVu Sans"
-"""Comes with matplotlib, and knows Latin, Greek, Cyrillic, µ and ±; Pillow's own font knows little beyond ASCII."""
 
 
+@lru_cache(maxsize=16)
 def pen_font(size: float) -> ImageFont.FreeTypeFont:
     """The font for Pillow, ``size`` pixels high."""
     return ImageFont.truetype(_file(), size)
@@ -20,7 +20,7 @@ def pen_font(size: float) -> ImageFont.FreeTypeFont:
 
 def printable(text: str) -> str:
     """The text with what the font cannot show replaced by "?": names of slides come in all scripts, and damaged."""
-    known = get_font(_file()).get_charmap()
+    known = _known()
     composed = unicodedata.normalize("NFC", " ".join(text.split()))
     return "".join(c if ord(c) in known else "?" for c in composed)
 
@@ -72,4 +72,20 @@ def signed(value: float, half_width: float | None = None) -> str:
 
 @lru_cache(maxsize=1)
 def _file() -> str:
-    return str(findfont(FontProperties(family=FAMILY)))
+    """DejaVu Sans, which knows Latin, Greek, Cyrillic, µ and ±; Pillow's own font knows little beyond ASCII.
+
+    It comes with matplotlib, and is found without importing that, which takes half a second.
+    """
+    spec = find_spec("matplotlib")
+    if spec is None or spec.origin is None:
+        raise ImportError("matplotlib is not installed, and with it the font of pictures: install it")
+    return str(Path(spec.origin).with_name("mpl-data") / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+@lru_cache(maxsize=1)
+def _known() -> frozenset[int]:
+    """Code points that the font shows."""
+    from fontTools.ttLib import TTFont
+
+    with TTFont(_file(), lazy=True) as font:
+        return frozenset(font.getBestCmap())

@@ -46,7 +46,7 @@ def test_results_and_pyramids(slides_folder: Path, checkpoint: Path, tmp_path: P
     assert cache_cohort(target, tmp_path / "export", CacheSettings(ngff="0.4")).failed == 0
     found = modes(*(tmp_path / name for name in ("run", "native", "portable", "export")))
     names = {Path(path).name for path in found}
-    for name in ("run.json", "report.html", "prediction.json", "samples.h5", "overlay.png", ".zattrs", "zarr.json"):
+    for name in ("run.json", "report.html", "prediction.json", "samples.h5", "overlay.jpg", ".zattrs", "zarr.json"):
         assert name in names
     assert found == expected(found, umask)
 

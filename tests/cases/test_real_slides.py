@@ -51,7 +51,7 @@ def test_every_slide_is_attempted_and_the_bad_ones_are_refused_in_one_line(out: 
 @pytest.mark.parametrize("name", ["CMU-1-Small-Region", "test3-DAPI-2-(387)"])
 def test_outlined_patches_lie_on_the_slide_and_on_its_tissue(out: Path, shared_data: Path, name: str) -> None:
     folder = out / "slides" / name
-    with Image.open(folder / "overlay.png") as picture:
+    with Image.open(folder / "overlay.jpg") as picture:
         assert picture.size[0] > 300
     features = json.loads((folder / "overlay.geojson").read_text())["features"]
     corners = np.array(
@@ -61,7 +61,7 @@ def test_outlined_patches_lie_on_the_slide_and_on_its_tissue(out: Path, shared_d
     size = {"CMU-1-Small-Region": (2220, 2967), "test3-DAPI-2-(387)": (3968, 4864)}[name]
     middle = corners[:, :4].mean(1)
     assert ((middle >= 0) & (middle <= size)).all()
-    with Image.open(folder / "thumbnail.png") as picture:
+    with Image.open(folder / "thumbnail.jpg") as picture:
         thumbnail = np.asarray(picture).astype(float)
     mpp = {"CMU-1-Small-Region": 0.499, "test3-DAPI-2-(387)": 0.22818}[name]
     glass = np.median(np.concatenate([thumbnail[0], thumbnail[-1]]), axis=0)

@@ -135,6 +135,6 @@ def test_a_run_writes_all_that_belongs_to_a_slide(slide: Path, tmp_path: Path, t
     assert row["prob_a"] == row["prob_a_low"] == row["prob_a_high"]
     with h5py.File(tmp_path / "slides" / "s" / "samples.h5") as bag:
         assert bag["features"].shape == (row["cells"], DIM)
-    for name in ("overlay.png", "overlay.geojson", "attention.zarr", "prediction.json"):
+    for name in ("overlay.jpg", "overlay.geojson", "attention.zarr", "prediction.json"):
         assert (tmp_path / "slides" / "s" / name).exists()
     assert json.loads((tmp_path / "slides" / "s" / "prediction.json").read_text())["attention_not_read"] == 0

@@ -56,14 +56,23 @@ def test_a_commit_without_a_key_is_refused(tmp_path):
         write_commit(tmp_path, {"row": 1})
 
 
-def test_a_thumbnail_is_a_png_of_the_same_pixels(folder):
+def test_a_thumbnail_is_a_small_jpeg_of_the_same_picture(folder):
     from PIL import Image
 
-    rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    write_thumbnail(folder / "thumbnail.png", rgb)
-    with Image.open(folder / "thumbnail.png") as image:
-        assert image.format == "PNG"
-        assert np.array_equal(np.asarray(image), rgb)
+    rows, columns = np.mgrid[:900, :1000]
+    rgb = np.stack([rows % 251, columns % 241, (rows + columns) % 239], axis=-1).astype(np.uint8)
+    write_thumbnail(folder / "thumbnail.jpg", rgb)
+    assert (folder / "thumbnail.jpg").stat().st_size < rgb.size / 20
+    with Image.open(folder / "thumbnail.jpg") as image:
+        assert image.format == "JPEG"
+        assert np.abs(np.asarray(image).astype(int) - rgb).mean() < 6
+
+
+def test_files_that_are_written_no_more_are_gone_and_a_users_stay(folder):
+    for name in ("thumbnail.png", "overlay.png", "evidence.png", "notes.txt"):
+        (folder / name).write_text("x")
+    begin_slide(folder)
+    assert names(folder) == {"notes.txt"}
 
 
 def test_a_power_cut_never_leaves_a_mark_beside_what_is_not_whole(
@@ -85,8 +94,8 @@ def test_a_power_cut_never_leaves_a_mark_beside_what_is_not_whole(
             assert COMMIT not in names(slide) | disk.names(slide)
 
     disk = PowerCut(monkeypatch, before_rename)
-    everything = {"thumbnail.png", "attention.zarr", "samples.h5", "overlay.png", "overlay.geojson"}
-    everything |= {"evidence.zarr", "evidence.png", "gallery.jpg"}
+    everything = {"thumbnail.jpg", "attention.zarr", "samples.h5", "overlay.jpg", "overlay.geojson"}
+    everything |= {"evidence.zarr", "evidence.jpg", "gallery.jpg"}
     for seed in (0, 1):
         replaced.clear()
         summary = run_cohort(

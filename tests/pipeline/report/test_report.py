@@ -104,7 +104,7 @@ def test_every_link_leads_to_a_file_of_the_run(tmp_path: Path, classes: list[str
     for name in names:
         folder = tmp_path / "slides" / name
         folder.mkdir(parents=True)
-        for file in ("overlay.png", "evidence.png", "gallery.jpg", "overlay.geojson"):
+        for file in ("overlay.jpg", "evidence.jpg", "gallery.jpg", "overlay.geojson"):
             (folder / file).write_bytes(b"")
     for name in ("predictions.csv", "run.json"):
         (tmp_path / name).write_bytes(b"")
@@ -197,7 +197,7 @@ def test_missing_numbers_read_as_missing(tmp_path: Path) -> None:
 
 def test_names_that_are_not_valid_text_do_not_stop_the_report(tmp_path: Path) -> None:
     page = report(tmp_path, [row("bad\udcff", ["n", "t"])], run(["n", "t"]))
-    assert page.all("img")[0]["src"] == "slides/bad%FF/overlay.png"
+    assert page.all("img")[0]["src"] == "slides/bad%FF/overlay.jpg"
 
 
 def test_a_class_called_value_is_no_metric(tmp_path: Path) -> None:

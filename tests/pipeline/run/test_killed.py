@@ -108,7 +108,7 @@ def test_a_commit_mark_stands_for_all_artefacts_of_its_result(earlier: Path, kil
         assert mark is not None
         results[mark["key"]] = artefacts(out)
     old, new = results.values()
-    assert old.keys() == new.keys() >= {"thumbnail.png", "samples.h5", "overlay.png", "overlay.geojson"}
+    assert old.keys() == new.keys() >= {"thumbnail.jpg", "samples.h5", "overlay.jpg", "overlay.geojson"}
     assert old != new
     marks = [commit(out) for out in killed]
     for out, mark in zip(killed, marks, strict=True):

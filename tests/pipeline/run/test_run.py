@@ -108,13 +108,13 @@ def test_every_artefact_of_a_predicted_slide_is_there_and_agrees(finished: Path)
         folder = finished / "slides" / row["slide_id"]
         names = {path.name for path in folder.iterdir()}
         artefacts = (
-            "thumbnail.png",
+            "thumbnail.jpg",
             "attention.zarr",
             "samples.h5",
-            "overlay.png",
+            "overlay.jpg",
             "overlay.geojson",
             "evidence.zarr",
-            "evidence.png",
+            "evidence.jpg",
             "gallery.jpg",
             "prediction.json",
         )

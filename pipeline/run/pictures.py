@@ -1,0 +1,92 @@
+"""A slide's pictures, drawn from what lies in its folder: another colour draws them anew without reading the slide."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
+from pipeline.output.bags import read_boxes_level0
+from pipeline.output.slide_folder import THUMBNAIL
+from pipeline.predict import SlidePrediction
+from stages.disk import new_file
+from stages.geometry import Mpp, Raster
+from stages.overlay import evidence_picture, jpeg, picture
+from stages.overlay.evidence_picture import draw_evidence
+from stages.overlay.picture import PICTURE_PX, draw_overlay, picture_of
+from stages.prediction.attribution import INTERPOLATED
+from stages.tissue.thumbnail import Thumbnail
+
+OVERLAY, EVIDENCE = "overlay.jpg", "evidence.jpg"
+PICTURES = (OVERLAY, EVIDENCE)
+PICTURES_VERSION = 1
+"""Raised when a change to how they are drawn, other than of `drawn_by`, changes pictures."""
+
+
+def drawn_by() -> str:
+    """What pictures depend on beside the data, as a digest: equal ones look alike."""
+    settings = [
+        *(PICTURES_VERSION, picture.COLOURS, picture.OPACITY, picture.PICTURE_PX, jpeg.BYTES_PER_PIXEL),
+        *(evidence_picture.FOR, evidence_picture.AGAINST, evidence_picture.OPACITY, evidence_picture.LEAST),
+    ]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+
+def told_in_pictures(slide_id: str, found: SlidePrediction, shown: str) -> dict[str, Any]:
+    """What the commit mark keeps for pictures, beside the data: titles, the class whose evidence is ``shown``, and
+    where the thumbnail lies (x, y, scale_x, scale_y, width, height)."""
+    return {
+        "overlay": found.in_words(slide_id),
+        "evidence": found.in_words(slide_id, of=shown),
+        "class": shown,
+        "column": found.spec.classes.index(shown),
+        "thumbnail": list(astuple(found.thumbnail.raster)),
+    }
+
+
+def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
+    """Draw all pictures of a slide from its folder and its commit mark, which is not there yet or is to be replaced.
+
+    Raises:
+        OSError, ValueError, KeyError, UsageError: something of it is missing or damaged.
+    """
+    told, mpp = commit["pictures"], Mpp(*commit["mpp"])
+    thumbnail = _thumbnail(folder / THUMBNAIL, Raster(*told["thumbnail"]), mpp)
+    boxes = read_boxes_level0(folder / "samples.h5")
+    attention, cells = read_attention_zarr(folder / "attention.zarr")
+    with new_file(folder / OVERLAY) as temporary:
+        draw_overlay(temporary, thumbnail, attention, cells, boxes, title=told["overlay"], mpp_level0=mpp)
+    maps, origin, cells = read_evidence_zarr(folder / "evidence.zarr")
+    with new_file(folder / EVIDENCE) as temporary:
+        draw_evidence(
+            temporary,
+            thumbnail,
+            maps[told["column"]],
+            cells,
+            boxes,
+            name=told["class"],
+            interpolated=bool((origin == INTERPOLATED).any()),
+            title=told["evidence"],
+            mpp_level0=mpp,
+        )
+
+
+def _thumbnail(path: Path, raster: Raster, mpp_level0: Mpp) -> Thumbnail:
+    """The slide's thumbnail, as large as pages show it."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        share = min(1.0, PICTURE_PX[1] / max(image.size))
+        image.draft("RGB", (math.ceil(image.width * share), math.ceil(image.height * share)))  # a large one, by halves
+        rgb = np.asarray(image)
+    step = round(max(raster.shape) / max(rgb.shape))
+    there = raster.pooled(step, step / 2, rgb.shape[1], rgb.shape[0])
+    shown, there = picture_of(Thumbnail(rgb, there, there.scale_x * mpp_level0.x), mpp_level0)
+    return Thumbnail(np.asarray(shown), there, there.scale_x * mpp_level0.x)

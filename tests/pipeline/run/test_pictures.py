@@ -1,0 +1,113 @@
+"""Pictures follow from what lies in a slide's folder, and are drawn anew alone where only they change."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from makers import tissue_pixels, write_slide
+
+import pipeline.run.slide
+from pipeline.cohort.table import find_target
+from pipeline.run.run import run_cohort
+from pipeline.run.slide import RunSettings
+from stages.overlay import evidence_picture, picture
+
+READ = Path("/proc/self/io")
+
+
+def reused(slide: Path, out: Path, model: Path) -> bool:
+    """Run, and say whether the earlier result stood."""
+    summary = run_cohort(find_target(slide), out, RunSettings(model=model))
+    assert summary.ok == 1, summary.rows
+    return summary.reused == 1
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """What lies in the slide's folder."""
+    folder = out / "slides" / "s"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def bytes_read() -> int:
+    """By this process until now."""
+    return int(READ.read_text().split()[1])
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slide")
+    return write_slide(folder / "s.tif", tissue_pixels(3000, 2500, margin=0.05), compression="deflate")
+
+
+@pytest.fixture(scope="module")
+def finished(slide: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "out"
+    assert not reused(slide, out, checkpoint)
+    return out
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    """A finished result of each test's own."""
+    return shutil.copytree(finished, tmp_path / "out")
+
+
+@pytest.mark.skipif(not READ.exists(), reason="only Linux counts what a process reads")
+def test_another_colour_draws_the_pictures_anew_and_reads_no_more_of_the_slide_than_a_rerun_that_does_nothing(
+    slide: Path, checkpoint: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, spent = files(out), []
+    for colour in ((217, 95, 2), (0, 150, 0), (0, 151, 0), (0, 151, 0)):
+        monkeypatch.setattr(evidence_picture, "FOR", colour)
+        began = bytes_read()
+        assert reused(slide, out, checkpoint)
+        spent.append(bytes_read() - began)
+    after = files(out)
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert after.keys() == before.keys()
+    assert changed == {"evidence.jpg", "prediction.json"}  # no attention is in orange
+    lies_there = sum(map(len, before.values()))
+    assert spent[2] - spent[3] < 2 * lies_there < slide.stat().st_size / 10
+
+
+def test_other_colours_of_attention_draw_the_overlay_anew(
+    slide: Path, checkpoint: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(out)
+    monkeypatch.setattr(picture, "COLOURS", picture.COLOURS[::-1])
+    assert reused(slide, out, checkpoint)
+    after = files(out)
+    assert {name for name in after if after[name] != before[name]} == {"overlay.jpg", "prediction.json"}
+
+
+def test_a_slide_whose_pictures_cannot_be_drawn_from_what_is_left_is_read_again(
+    slide: Path, checkpoint: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thumbnail = out / "slides" / "s" / "thumbnail.jpg"
+    whole = thumbnail.read_bytes()
+    thumbnail.write_bytes(whole[: len(whole) // 2])
+    assert reused(slide, out, checkpoint)  # nobody needs it
+    monkeypatch.setattr(picture, "COLOURS", picture.COLOURS[::-1])
+    assert not reused(slide, out, checkpoint)
+    assert thumbnail.read_bytes() == whole
+
+
+def test_a_kill_between_pictures_leaves_a_result_whose_pictures_are_drawn_by_the_next_run(
+    slide: Path, checkpoint: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence_picture, "FOR", (0, 150, 0))
+    with monkeypatch.context() as killed:
+
+        def stop(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        killed.setattr(pipeline.run.slide, "write_commit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            reused(slide, out, checkpoint)
+    mark = out / "slides" / "s" / "prediction.json"
+    old = json.loads(mark.read_text())["pictures"]["drawn_by"]
+    assert reused(slide, out, checkpoint)
+    assert json.loads(mark.read_text())["pictures"]["drawn_by"] != old

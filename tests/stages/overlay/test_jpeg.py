@@ -1,0 +1,41 @@
+"""A picture is as good as its share of bytes allows."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from stages.overlay.jpeg import ALWAYS, BYTES_PER_PIXEL, SIZES, encode
+
+
+def tables(data: bytes) -> dict[int, list[int]]:
+    """What tells a JPEG's quality."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.quantization
+
+
+def best(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format="JPEG", quality=max(SIZES))
+    return file.getvalue()
+
+
+def test_a_picture_with_few_details_has_the_best_quality() -> None:
+    rows, columns = np.mgrid[:1000, :1200]
+    plain = Image.fromarray(np.stack([rows // 8, columns // 8, rows // 8], axis=-1).astype(np.uint8))
+    assert tables(encode(plain)) == tables(best(plain))
+
+
+def test_a_picture_full_of_details_keeps_within_its_bytes_and_no_farther_than_needed() -> None:
+    noise = np.random.default_rng(0).integers(80, 200, (400, 480, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((1200, 1000), Image.Resampling.BICUBIC)
+    share = len(encode(picture)) / (1200 * 1000 * BYTES_PER_PIXEL)
+    assert 0.6 < share <= 1
+
+
+def test_a_small_picture_is_not_spoilt_for_bytes() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
+    assert tables(encode(noise)) == tables(best(noise))
+    assert len(encode(noise)) < ALWAYS
