@@ -22,14 +22,16 @@ from pipeline.config import load_config, load_distil_config
 HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "stages": {
         "geometry": (),
+        "install": (),
         "amounts": (),
         "passing": (),
         "disk": (),
+        "object_store": (),
+        "place": (),
         "lease": (),
         "file_cache": (),
         "html": (),
         "torchvision": (),
-        "install": (),
         "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks"),
         "slide": (
             *(
@@ -63,8 +65,18 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "tissue": ("thumbnail", "fill", "background", "foreign", "mask", "quality"),
         "appearance": (),
         "pyramid": (
-            *("jpeg_metadata", "layout", "record", "shards", "codec", "multiscales", "arrays", "levels", "foreign"),
-            *("open", "store", "chunk_cache"),
+            *(
+                "jpeg_metadata",
+                "layout",
+                "record",
+                "shards",
+                "codec",
+                "multiscales",
+                "object_array",
+                "arrays",
+                "levels",
+            ),
+            *("foreign", "open", "store", "chunk_cache"),
             *("chunks", "plan", "format", "copying", "transaction", "cache", "scanned", "export"),
         ),
         "attention": (),
