@@ -6,10 +6,7 @@ store is reached (address, credentials, anonymous) is fsspec's own configuration
 
 from __future__ import annotations
 
-import functools
-import os
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -53,9 +50,20 @@ def read(url: str, *, start: int | None = None, end: int | None = None) -> bytes
         FileNotFoundError: there is no such object.
         UnreadableError: the store cannot be reached, or does not give it.
     """
-    data: bytes = _ask(url, "cat_file", start=start, end=end)
+    try:
+        data: bytes = _ask(url, "cat_file", start=start, end=end)
+    except UnreadableError as exc:
+        if _is_beyond(exc.__cause__):
+            return b""
+        total = None if exc.passing or start is None or start >= 0 else size(url)
+        if total is None or start is None:
+            raise
+        start, end = max(0, total + start), total  # some servers count from the beginning only
+        data = _ask(url, "cat_file", start=start, end=end)
     wanted = None if start is None else -start if start < 0 else None if end is None else end - start
     if wanted is not None and len(data) > wanted:
+        if start == 0:
+            return data[:wanted]
         raise UnreadableError(
             f"{url}: of {wanted} bytes that were asked for came {len(data)}, as its server knows no parts of files "
             "(HTTP range requests): serve it from one that does, or copy the image to a disk",
@@ -145,6 +153,11 @@ def remove(url: str) -> None:
         _ask(url, "rm_file")
 
 
+def _is_beyond(error: BaseException | None) -> bool:
+    """Whether a store says that an object ends before the part that was asked for."""
+    return getattr(error, "status", None) == 416 or (isinstance(error, OSError) and "not satisfiable" in str(error))
+
+
 def _ask(url: str, name: str, *args: Any, **named: Any) -> Any:
     """What a method of the URL's file system answers of it."""
     system, path = _system(url), _inside(url)
@@ -158,7 +171,13 @@ def _ask(url: str, name: str, *args: Any, **named: Any) -> Any:
     for wait in (*WAITS, None):
         try:
             return once()
-        except FileNotFoundError:
+        except FileNotFoundError as exc:
+            if name == "pipe_file" or _code(exc) == "NoSuchBucket":
+                raise UnreadableError(
+                    f"{url}: there is no such bucket: correct the URL, or the address of its store (for S3 "
+                    "AWS_ENDPOINT_URL)",
+                    passing=False,
+                ) from exc
             raise
         except Exception as exc:  # of the store's own library, which need not be here
             words, passing, patient = _meaning(exc, url)
@@ -172,6 +191,8 @@ def _meaning(exc: Exception, url: str) -> tuple[str, bool, bool]:
     """What an error says of a URL and what to do, whether it may pass, and whether to try again at once."""
     kinds, said = {kind.__name__ for kind in type(exc).__mro__}, " ".join(str(exc).split()) or type(exc).__name__
     status = getattr(exc, "status", None)
+    if status is not None:  # a web server's, whose text has the URL once more
+        said = f"{status} {getattr(exc, 'message', '')}".strip()
     if kinds & _LOGGED_OUT:
         words = f"{url}: no credentials for it are found ({said}): set those of your store, for S3 AWS_PROFILE, or "
         return f"{words}AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or where it is public {PUBLIC}", False, False
@@ -192,6 +213,12 @@ def _meaning(exc: Exception, url: str) -> tuple[str, bool, bool]:
     return f"{url}: its store answers {said!r}: correct the address", False, False
 
 
+def _code(error: BaseException) -> str | None:
+    """What S3 calls an error."""
+    code: str | None = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+    return code
+
+
 def _inside(url: str) -> str:
     """What a URL is called in its file system."""
     path: str = _kind(split_protocol(url)[0] or "", url)._strip_protocol(url)
@@ -200,15 +227,7 @@ def _inside(url: str) -> str:
 
 def _system(url: str) -> Any:
     protocol = split_protocol(url)[0] or ""
-    given = _kind(protocol, url)._get_kwargs_from_urls(url)
-    return _opened(protocol, tuple(sorted(given.items())), os.getpid())
-
-
-@functools.cache
-def _opened(protocol: str, given: Sequence[tuple[str, Any]], pid: int) -> Any:
-    """A process's file system of a kind; fsspec itself keeps one for each thread, which costs each a session."""
-    options: dict[str, Any] = dict(given)
-    kept = conf.get(protocol, {})
+    options, kept = dict(_kind(protocol, url)._get_kwargs_from_urls(url)), conf.get(protocol, {})
     if protocol in ("s3", "s3a") and "config_kwargs" not in kept:
         retries = {"mode": "standard", "max_attempts": 2}  # s3fs and we try again ourselves
         options["config_kwargs"] = {"connect_timeout": CONNECT, "read_timeout": LIMIT / 2, "retries": retries}
@@ -216,7 +235,7 @@ def _opened(protocol: str, given: Sequence[tuple[str, Any]], pid: int) -> Any:
         from aiohttp import ClientTimeout
 
         options["client_kwargs"] = {"timeout": ClientTimeout(total=LIMIT, connect=CONNECT)}
-    return get_filesystem_class(protocol)(**options)
+    return get_filesystem_class(protocol)(**options)  # fsspec keeps one for each process and options
 
 
 def _kind(protocol: str, url: str) -> Any:

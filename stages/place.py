@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import total_ordering
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -21,21 +21,43 @@ from stages.disk import reading as reading_file
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@total_ordering
 class Url:
     """The address of an object, or of all that lie below it; its parts go by the names that those of a `Path` have.
 
-    Attributes:
+    It is no path to the system, so that nothing looks for it on a disk by mistake.
+
+    Args:
         text: as it is written, without a slash at its end.
     """
 
-    text: str
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
     def __str__(self) -> str:
         return self.text
 
+    def __repr__(self) -> str:
+        return f"Url({self.text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Url) and self.text == other.text
+
+    def __lt__(self, other: Url) -> bool:
+        return self.text < other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
     def __truediv__(self, inner: str) -> Url:
         return Url(f"{self.text}/{inner}")
+
+    @property
+    def kind(self) -> str:
+        """Of its store, as "s3"."""
+        return self.text.partition("://")[0]
 
     @property
     def name(self) -> str:
@@ -62,10 +84,6 @@ class Url:
         """What lies beside it by another name."""
         return self.parent / name
 
-    def relative_to(self, above: Url) -> PurePosixPath:
-        """The way to it from what it lies in."""
-        return PurePosixPath(self.text).relative_to(above.text)
-
 
 Place = Path | Url
 
@@ -74,7 +92,7 @@ class NotLocalError(Exception):
     """What is to be a file or folder of this machine is the address of an object; the message says what to do."""
 
 
-def place(given: str | os.PathLike[str] | Url) -> Place:
+def place(given: str | os.PathLike[str] | Place) -> Place:
     """What was given as a path or a URL; also where it went through a `Path`, which leaves one slash of two."""
     if isinstance(given, Url):
         return given
@@ -86,6 +104,11 @@ def place(given: str | os.PathLike[str] | Url) -> Place:
     return Path("/" + rest) if kind == "file" else Url(f"{kind}://{rest}")
 
 
+def true_name(where: Place) -> str:
+    """What tells a place from others, whatever links lead to it."""
+    return where.text if isinstance(where, Url) else os.path.realpath(where)
+
+
 def refusal_of(url: Url) -> str | None:
     """Why no URL of this form is taken, and what to do; None where it is."""
     parts = urlsplit(url.text)
@@ -94,7 +117,7 @@ def refusal_of(url: Url) -> str | None:
             "the URL holds a password, which would stand in tables and logs: leave it out, and give it by the "
             "configuration of fsspec"
         )
-    if parts.scheme in object_store.UNLISTED and (parts.query or parts.fragment):
+    if url.kind in object_store.UNLISTED and (parts.query or parts.fragment):
         return (
             f"the URL goes on after a {'?' if parts.query else '#'}, but parts of an image lie below it: leave that "
             "out, and give what grants access by the configuration of fsspec"

@@ -77,7 +77,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "levels",
             ),
             *("foreign", "open", "store", "chunk_cache"),
-            *("chunks", "plan", "format", "copying", "transaction", "cache", "scanned", "export"),
+            *("chunks", "plan", "format", "copying", "transaction", "upload", "cache", "scanned", "export"),
         ),
         "attention": (),
         "patches": (),

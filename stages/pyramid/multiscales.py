@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.disk import refusal
-from stages.object_store import children
+from stages.object_store import UNLISTED, children
 from stages.passing import UnreadableError
 from stages.place import Place, Url, exists, read
 from stages.slide.channels import Channel, describe_channel
@@ -115,10 +115,11 @@ def read_attributes(folder: Place) -> dict[str, Any]:
     if isinstance(folder, Url):
         if exists(folder / ".zarray"):
             raise SlideError(_ARRAY)
+        how = f", or put a pyramid of it there, `saccade cache SLIDE --out {folder.parent}`"
+        put = "" if folder.kind in UNLISTED else how
         raise SlideError(
             f"there is no OME-Zarr image (no {' or '.join(METADATA)} below it), and nothing else is read from a store: "
-            f"correct the URL, or copy the slide to a disk, or put its pyramid there by `saccade cache SLIDE --out "
-            f"{folder.parent}`"
+            f"correct the URL, or copy the slide to a disk{put}"
         )
     raise SlideError(
         "a folder, but not a finished pyramid of ours nor an OME-Zarr image: name the slide file itself, "

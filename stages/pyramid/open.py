@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.geometry import Box
-from stages.place import Url, place, refusal_of
+from stages.place import Place, Url, place, refusal_of
 from stages.pyramid.layout import LevelLayout
 from stages.pyramid.record import REMEDY, Kept, has_record, read_record
 from stages.pyramid.shards import ShardTiles
@@ -78,7 +78,7 @@ class ZarrSlide(Slide):
 
 
 @unreadable()
-def open_pyramid(path: str | PathLike[str] | Url, *, mpp: float | None = None) -> Slide:
+def open_pyramid(path: str | PathLike[str] | Place, *, mpp: float | None = None) -> Slide:
     """Open the pixels of a slide: a whole-slide file, the pyramid that `cache_pyramid` made of one, any OME-Zarr image.
 
     Args:
