@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import total_ordering
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from stages import object_store
 from stages.disk import new_file, open_to_read, read_at, read_regular
 from stages.disk import reading as reading_file
+
+_T = TypeVar("_T")
+_Name = TypeVar("_Name")
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 
@@ -207,6 +212,14 @@ def write(where: Place, data: bytes, *, durable: bool = True) -> None:
         return
     with new_file(where, durable=durable) as beside:
         beside.write_bytes(data)
+
+
+def each(folder: Place, work: Callable[[_Name], _T], names: Iterable[_Name]) -> list[_T]:
+    """What ``work`` returns for each name of something in a folder; several at once where each waits for a store."""
+    if not isinstance(folder, Url):
+        return [work(name) for name in names]
+    with ThreadPoolExecutor(object_store.AT_ONCE) as pool:
+        return list(pool.map(work, names))
 
 
 class Opened:

@@ -69,6 +69,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "jpeg_metadata",
                 "layout",
                 "record",
+                "ahead",
                 "shards",
                 "codec",
                 "multiscales",

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -22,9 +21,9 @@ from zarr.storage import LocalStore  # zarr takes text for an address and cuts i
 import stages.pyramid.codec  # noqa: F401  (the JPEG codecs, wherever this runs uninstalled)
 from stages import object_store
 from stages.geometry import Box
-from stages.object_store import AT_ONCE
 from stages.passing import UnreadableError, patiently
-from stages.place import Opened, Place, Url, exists, file_sizes, read, reading
+from stages.place import Opened, Place, Url, each, exists, file_sizes, read, reading
+from stages.pyramid.ahead import Ahead
 from stages.pyramid.object_array import ObjectStore
 from stages.slide.facts import SlideError
 from stages.slide.tiles import TileGrid
@@ -33,9 +32,6 @@ SAMPLES = 16
 """Files of an array that are looked at, spread evenly over it, where looking at all would take too long."""
 READ_SIDE = 256
 """Pixels along a side of what is read at once where chunks are smaller: zarr takes a millisecond a call."""
-
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +84,7 @@ class ArrayTiles(TileGrid):
 
     def __init__(self, folder: Place, plane: Plane) -> None:
         self._folder, self._array, self._plane = folder, open_array(folder), plane
+        self._ahead = Ahead(self._pixels) if isinstance(folder, Url) else None
         self.size = (self._array.shape[plane.x], self._array.shape[plane.y])
         self.tile = tile_of(self._array, plane)
 
@@ -129,8 +126,15 @@ class ArrayTiles(TileGrid):
         """As `TileGrid.is_blank`: never, what is not stored is the fill value and no background."""
         return False
 
+    def coming(self, tiles: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+        """As `TileGrid.coming`."""
+        return tiles if self._ahead is None else self._ahead.through(tiles)
+
     def pixels(self, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.pixels`, as zarr decodes them: a chunk may be a whole plane, and is not copied."""
+        return self._pixels(row, column) if self._ahead is None else self._ahead.take(row, column)
+
+    def _pixels(self, row: int, column: int) -> NDArray[np.uint8]:
         try:
             with reading(self._folder):
                 box = self._plane.selection(self.box(row, column))
@@ -220,14 +224,6 @@ def files_of(folder: Place, array: Any) -> Files:
 
 def _holds_chunks(name: str) -> bool:
     return not name.startswith(".") and name != "zarr.json"
-
-
-def each(folder: Place, work: Callable[[str], _T], names: Iterable[str]) -> list[_T]:
-    """What ``work`` returns for each name in a folder; several at once where each waits for a store."""
-    if not isinstance(folder, Url):
-        return [work(name) for name in names]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(work, names))
 
 
 def _shard_sizes(path: Place, size: int, metadata: Any, chunks: Sequence[int]) -> NDArray[np.int64]:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from stages.disk import refusal
 from stages.geometry import Box, Mpp, Raster
 from stages.passing import UnreadableError
-from stages.place import Place, Url, exists, read, read_start, reading
-from stages.pyramid.arrays import SAMPLES, ArrayTiles, Files, Plane, each, files_of, open_array, tile_of
+from stages.place import Place, Url, each, exists, read, read_start, reading
+from stages.pyramid.arrays import SAMPLES, ArrayTiles, Files, Plane, files_of, open_array, tile_of
 from stages.pyramid.levels import OFF, choose_plane, place_level, refuse_absurd, warn_of_gaps
 from stages.pyramid.multiscales import (
     Dataset,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import google_crc32c
@@ -18,7 +18,8 @@ import numpy as np
 from imagecodecs import zstd_decode
 from numpy.typing import NDArray
 
-from stages.place import Opened, Place, reading, write
+from stages.place import Opened, Place, Url, each, reading, write
+from stages.pyramid.ahead import Ahead
 from stages.pyramid.layout import LevelLayout
 from stages.slide import jpeg
 from stages.slide.tiles import TileGrid
@@ -61,6 +62,7 @@ class ShardTiles(TileGrid):
         self.tile = (layout.chunk[1], layout.chunk[0])
         self.jpeg = layout.jpeg
         self._layout = layout
+        self._ahead = Ahead(self._stored) if isinstance(layout.folder, Url) else None
         self._lock = threading.Lock()
         self._open: OrderedDict[tuple[int, int], _Shard] = OrderedDict()
         if layout.jpeg is not None:
@@ -73,12 +75,20 @@ class ShardTiles(TileGrid):
         layout = self._layout
         rows, columns = layout.chunks_per_shard
         counts = np.empty((layout.grid[0] * rows, layout.grid[1] * columns), np.int64)
-        for row in range(layout.grid[0]):
-            for column in range(layout.grid[1]):
-                found = _Shard(layout, row, column).index[..., 1]
-                counts[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns] = found
+        places = [(row, column) for row in range(layout.grid[0]) for column in range(layout.grid[1])]
+        for (row, column), found in zip(places, each(layout.folder, self._chunk_bytes, places), strict=True):
+            counts[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns] = found
         whole = counts[: -(-layout.size[0] // layout.chunk[0]), : -(-layout.size[1] // layout.chunk[1])]
         return np.ascontiguousarray(whole)
+
+    def _chunk_bytes(self, place: tuple[int, int]) -> NDArray[np.int64]:
+        """Of each chunk of a shard, (rows, columns)."""
+        sizes: NDArray[np.int64] = _Shard(self._layout, *place).index[..., 1]
+        return sizes
+
+    def coming(self, tiles: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+        """As `TileGrid.coming`."""
+        return tiles if self._ahead is None else self._ahead.through(tiles)
 
     def is_blank(self, row: int, column: int) -> bool:
         """As `TileGrid.is_blank`."""
@@ -87,8 +97,13 @@ class ShardTiles(TileGrid):
 
     def stored(self, row: int, column: int) -> bytes:
         """As `TileGrid.stored`, without the checksum, which is compared."""
+        return self._stored(row, column) if self._ahead is None else self._ahead.take(row, column)
+
+    def _stored(self, row: int, column: int) -> bytes:
         shard, place = self._find(row, column)
         offset, size = (int(value) for value in shard.index[place])
+        if not size:
+            return b""  # blank: nobody asks for it but ahead of its turn
         with reading(shard.path):
             data = shard.file.read_at(size, offset)
         if len(data) != size:

@@ -6,6 +6,7 @@ unpack it. A pixel is then the mean of its square, but for rounding and for what
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -48,6 +49,10 @@ class ReducedTiles(TileGrid):
         self.size = (-(-tiles.size[0] // scale), -(-tiles.size[1] // scale))
         self.tile = (tiles.tile[0] // scale, tiles.tile[1] // scale)
         self.byte_counts = tiles.byte_counts
+
+    def coming(self, tiles: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+        """As `TileGrid.coming`."""
+        return self._tiles.coming(tiles)
 
     def stored(self, row: int, column: int) -> bytes:
         """As `TileGrid.stored`."""
