@@ -10,11 +10,6 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from fsspec.asyn import sync
-from fsspec.config import conf
-from fsspec.core import split_protocol
-from fsspec.registry import get_filesystem_class, known_implementations
-
 from stages.install import from_folder
 from stages.passing import PASSING, WAITS, UnreadableError
 
@@ -101,7 +96,7 @@ def listed(url: str) -> dict[str, int] | None:
     Raises:
         UnreadableError: see `read`.
     """
-    if split_protocol(url)[0] in UNLISTED:
+    if _protocol(url) in UNLISTED:
         return None
     try:
         found = _ask(url, "find", detail=True)
@@ -123,7 +118,7 @@ def children(url: str) -> list[tuple[str, bool]]:
         FileNotFoundError: nothing begins with it.
         UnreadableError: see `read`; or its store lists nothing.
     """
-    if split_protocol(url)[0] in UNLISTED:
+    if _protocol(url) in UNLISTED:
         raise UnreadableError(
             f"{url} is on a web server, which lists no folders: name each image by its URL, in a table for many",
             passing=False,
@@ -160,6 +155,8 @@ def _is_beyond(error: BaseException | None) -> bool:
 
 def _ask(url: str, name: str, *args: Any, **named: Any) -> Any:
     """What a method of the URL's file system answers of it."""
+    from fsspec.asyn import sync  # all that names a place loads this file, and few lie in a store
+
     system, path = _system(url), _inside(url)
 
     def once() -> Any:
@@ -200,11 +197,8 @@ def _meaning(exc: Exception, url: str) -> tuple[str, bool, bool]:
         words = f"{url}: its store refuses access ({said}): have it granted, or give other credentials"
         return f"{words}; it answers so, too, where there is no such object but listing is not allowed", False, False
     if kinds & _LATE:
-        return (
-            f"{url}: no answer within {LIMIT:.0f} s: try again later, or correct the address of its store",
-            True,
-            False,
-        )
+        words = f"{url}: no answer within {LIMIT:.0f} s: try again later, or correct the address of its store"
+        return words, True, False
     if kinds & _APART:
         words = f"{url}: its store cannot be reached ({said}): try again later, or correct its address"
         return f"{words} (for S3 AWS_ENDPOINT_URL)", True, True
@@ -219,23 +213,31 @@ def _code(error: BaseException) -> str | None:
     return code
 
 
+def _protocol(url: str) -> str:
+    return url.partition("://")[0]
+
+
 def _inside(url: str) -> str:
     """What a URL is called in its file system."""
-    path: str = _kind(split_protocol(url)[0] or "", url)._strip_protocol(url)
+    path: str = _kind(_protocol(url), url)._strip_protocol(url)
     return path
 
 
 def _system(url: str) -> Any:
-    protocol = split_protocol(url)[0] or ""
+    from fsspec.config import conf
+
+    protocol = _protocol(url)
     options, kept = dict(_kind(protocol, url)._get_kwargs_from_urls(url)), conf.get(protocol, {})
-    if protocol in ("s3", "s3a") and "config_kwargs" not in kept:
+    if protocol in ("s3", "s3a"):
         retries = {"mode": "standard", "max_attempts": 2}  # s3fs and we try again ourselves
         options["config_kwargs"] = {"connect_timeout": CONNECT, "read_timeout": LIMIT / 2, "retries": retries}
-    if protocol in UNLISTED and "client_kwargs" not in kept:
+        options["max_concurrency"] = 1  # else it asks how large an object is before it asks for it
+    if protocol in UNLISTED:
         from aiohttp import ClientTimeout
 
         options["client_kwargs"] = {"timeout": ClientTimeout(total=LIMIT, connect=CONNECT)}
-    return get_filesystem_class(protocol)(**options)  # fsspec keeps one for each process and options
+    options = {name: value for name, value in options.items() if name not in kept}  # what a user configured stands
+    return _kind(protocol, url)(**options)  # fsspec keeps one for each process and options
 
 
 def _kind(protocol: str, url: str) -> Any:
@@ -244,10 +246,13 @@ def _kind(protocol: str, url: str) -> Any:
     Raises:
         UnreadableError: fsspec knows none, or its package is missing.
     """
+    from fsspec.registry import get_filesystem_class, known_implementations
+
     try:
         return get_filesystem_class(protocol)
     except ImportError as exc:
-        package = exc.name or known_implementations[protocol]["class"].partition(".")[0]
+        missing = getattr(exc.__cause__, "name", None)
+        package = missing or known_implementations[protocol]["class"].partition(".")[0]
         how = from_folder("cloud") if protocol in ("s3", "s3a", *UNLISTED) else f"pip install {package}"
         raise UnreadableError(f"{url}: {protocol}:// needs the package {package}: {how}", passing=False) from exc
     except ValueError as exc:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stages import object_store
 from stages.passing import UnreadableError
-from stages.place import Url, read
+from stages.place import Url, each, read
 from stages.pyramid.chunks import zstd_chunk
 from stages.pyramid.copying import write_levels
 from stages.pyramid.format import Progress
@@ -85,20 +85,24 @@ class _Upload:
     name = "ngff05"
 
     def __init__(self, out: Url, digest: str, there: Collection[str]) -> None:
-        self._out, self._there = out, set(there)
-        self._mark = f"{digest} {os.urandom(16).hex()}".encode()
-        if MARK not in self._there or read(out / MARK).split()[:1] != [digest.encode()]:
-            self._there = set()
+        self._out, self._token = out, os.urandom(16).hex()
+        self._mark = f"{digest} {self._token}".encode()
+        goes_on = MARK in there and read(out / MARK).split()[:1] == [digest.encode()]
+        self._kept = set(there) if goes_on else set()
+        self._replaced = set(there) - self._kept - {MARK, "zarr.json"}
         self._sizes: dict[str, int] = {}
 
     def start(self, plan: Plan) -> None:
-        object_store.put((self._out / MARK).text, self._mark)
+        mark = (self._out / MARK).text
+        object_store.put(mark, f"- {self._token}".encode())  # of no plan, whose shards could be gone on with
         object_store.remove((self._out / "zarr.json").text)
+        each(self._out, lambda name: object_store.remove(f"{self._out}/{name}"), self._replaced)
+        object_store.put(mark, self._mark)
         for layout in plan.layouts:
             write_json(layout.folder / "zarr.json", array_metadata(layout, plan.facts.background))
 
     def is_whole(self, layout: LevelLayout, row: int, column: int, wanted: Sequence[bool]) -> bool:
-        return _name(layout, row, column) in self._there
+        return _name(layout, row, column) in self._kept
 
     def encode(self, pixels: NDArray[np.uint8]) -> bytes:
         return zstd_chunk(pixels)
@@ -117,8 +121,6 @@ class _Upload:
         there = object_store.listed(self._out.text) or {}
         shards = [name for level in names for name in level]
         own = {MARK, *(f"{layout.folder.name}/zarr.json" for layout in plan.layouts), *shards}
-        for name in there.keys() - own:  # of another plan
-            object_store.remove(f"{self._out}/{name}")
         if own - there.keys() or any(there[name] != size for name, size in self._sizes.items()):
             raise SlideError(f"{self._out} is not as it was written: something else writes there, too: {AGAIN}")
         self._refuse_taken()
