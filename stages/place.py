@@ -177,7 +177,7 @@ def exists(where: Place) -> bool:
     Raises:
         UnreadableError: see `stages.object_store.read`.
     """
-    return object_store.exists(where.text) if isinstance(where, Url) else where.exists()
+    return object_store.exists(where.text) if isinstance(where, Url) else os.path.exists(where)
 
 
 def file_sizes(folder: Place) -> dict[str, int] | None:

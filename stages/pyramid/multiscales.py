@@ -115,8 +115,9 @@ def read_attributes(folder: Place) -> dict[str, Any]:
     if isinstance(folder, Url):
         if exists(folder / ".zarray"):
             raise SlideError(_ARRAY)
+        alone = "; a web server lists no folders, so that each image in one is named by its own"
         how = f", or put a pyramid of it there, `saccade cache SLIDE --out {folder.parent}`"
-        put = "" if folder.kind in UNLISTED else how
+        put = alone if folder.kind in UNLISTED else how
         raise SlideError(
             f"there is no OME-Zarr image (no {' or '.join(METADATA)} below it), and nothing else is read from a store: "
             f"correct the URL, or copy the slide to a disk{put}"

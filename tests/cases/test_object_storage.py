@@ -24,6 +24,7 @@ from stages import object_store
 from stages.geometry import Box
 from stages.place import Url
 from stages.pyramid.cache import cache_pyramid
+from stages.pyramid.chunk_cache import CachedSlide, chunk_cache
 from stages.pyramid.export import export_ngff04
 from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideError
@@ -181,6 +182,14 @@ def test_without_credentials_it_says_how_to_give_them(s3, there, monkeypatch, tm
             cache_cohort(find_target(Url("memory://x/a.zarr")), Url("s3://slides/out"))
     finally:
         fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_what_training_read_once_comes_from_a_disk(slides, tmp_path, monkeypatch):
+    cache_pyramid(open_pyramid(slides / "b.tif"), "memory://once/b.ome.zarr")
+    slide = CachedSlide(open_pyramid("memory://once/b.ome.zarr"), chunk_cache(tmp_path, 2**30))
+    first = slide.read_level(0, Box(100, 100, 300, 200))
+    monkeypatch.setattr(object_store, "read", lambda *_, **__: pytest.fail("the store was asked again"))
+    np.testing.assert_array_equal(slide.read_level(0, Box(100, 100, 300, 200)), first)
 
 
 def test_a_run_on_slides_in_a_store_predicts_what_it_does_on_a_disk(slides, checkpoint, tmp_path):
