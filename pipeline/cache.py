@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pipeline.cohort.table import Cohort, CohortSlide
@@ -14,16 +14,20 @@ from pipeline.output.folder import prepare_output
 from pipeline.run.interrupt import finishing
 from pipeline.run.process import alive, telling
 from pipeline.run.workers import each, suited
+from stages import object_store
 from stages.amounts import size
 from stages.budget import Peaks, Room, need_of, own_peak, room_on, share_of_machine
 from stages.html import table
-from stages.passing import again
+from stages.object_store import UNLISTED
+from stages.passing import UnreadableError, again
+from stages.place import Place, Url, local, refusal_of
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Wish
-from stages.pyramid.record import REMEDY
+from stages.pyramid.record import REMEDY, has_record
 from stages.pyramid.transaction import FullDiskError
+from stages.pyramid.upload import MARK
 from stages.slide.facts import SlideError
 
 Ngff = Literal["0.4", "0.5"]
@@ -63,7 +67,7 @@ class CacheSettings:
     disk: int | None = None
     room: Room | None = None
 
-    def place(self, out: Path, slide: CohortSlide) -> Path:
+    def place(self, out: Place, slide: CohortSlide) -> Place:
         """Where a slide's pyramid goes."""
         return out / f"{slide.slide_id}{'.ome.zarr' if self.ngff == '0.5' else SUFFIX}"
 
@@ -94,7 +98,7 @@ class CacheSummary:
 
 def cache_cohort(
     cohort: Cohort,
-    out: Path,
+    out: Place,
     settings: CacheSettings | None = None,
     *,
     workers: int | None = 0,
@@ -107,7 +111,7 @@ def cache_cohort(
 
     Args:
         cohort: the slides.
-        out: the folder for the pyramids.
+        out: the folder for the pyramids, or its URL.
         settings: what is made; the defaults where None.
         workers: processes; 0 works in this one, None is as many as suit the machine.
         limit: see `pipeline.run.workers.each`.
@@ -122,16 +126,42 @@ def cache_cohort(
     settings = settings or CacheSettings()
     if settings.ngff == "0.4" and settings.profile == "native":
         raise UsageError("--ngff 0.4 is for programs that do not know our JPEG chunks: leave --profile native out")
-    prepare_output(out, names=())  # a pyramid says itself whether it is ours
+    if isinstance(out, Url):
+        _refuse_unwritable(out, settings)
+    else:
+        prepare_output(out, names=())  # a pyramid says itself whether it is ours
 
     if workers is None:
         workers = suited(len(cohort.slides), device="cpu", memory=settings.memory)
     memory = share_of_machine(workers) if settings.memory is None else settings.memory
-    settings = replace(settings, memory=memory, room=room_on(out, settings.disk))
-    return _each(cohort, _cache, (out.resolve(), settings), progress, workers=workers, limit=limit)
+    room = None if isinstance(out, Url) else room_on(out, settings.disk)
+    settings = replace(settings, memory=memory, room=room)
+    return _each(cohort, _cache, (_whole(out), settings), progress, workers=workers, limit=limit)
 
 
-def _cache(slide: CohortSlide, out: Path, settings: CacheSettings) -> str:
+def _whole(out: Place) -> Place:
+    return out if isinstance(out, Url) else out.resolve()
+
+
+def _refuse_unwritable(out: Url, settings: CacheSettings) -> None:
+    """Find out by writing whether pyramids can be put at a URL."""
+    if settings.disk is not None:
+        raise UsageError(f"--disk is of a disk, and --out is {out}: leave it out")
+    if settings.ngff == "0.4":
+        raise UsageError(f"--ngff 0.4 exports to disks, and --out is {out}: name a folder, and copy the exports there")
+    if out.kind in UNLISTED:
+        raise UsageError(f"{out}: a web server takes no files: name the URL of its store, or a folder")
+    if (why := refusal_of(out)) is not None:
+        raise UsageError(f"{out}: {why}")
+    probe = f"{out}/{MARK}-{os.urandom(8).hex()}"
+    try:
+        object_store.put(probe, b"")
+        object_store.remove(probe)
+    except UnreadableError as exc:
+        raise UsageError(f"cannot write to {exc}; or choose another --out") from exc
+
+
+def _cache(slide: CohortSlide, out: Place, settings: CacheSettings) -> str:
     opened, target = open_pyramid(slide.path, mpp=slide.mpp), settings.place(out, slide)
     if settings.strict:
         opened.facts.refuse_doubt()
@@ -139,7 +169,7 @@ def _cache(slide: CohortSlide, out: Path, settings: CacheSettings) -> str:
     clock = _Clock(slide.slide_id)
     how: dict[str, Any] = {"everything": settings.everything, "progress": clock, "room": settings.room}
     if settings.ngff == "0.4":
-        export_ngff04(opened, target, **how)
+        export_ngff04(opened, local(target, "exports are written to disks"), **how)
     else:
         cache_pyramid(opened, target, profile=settings.profile, **how)
     return f"{target}{clock.summary()}" + "".join(f"; warning: {doubt}" for doubt in opened.facts.doubts)
@@ -147,7 +177,7 @@ def _cache(slide: CohortSlide, out: Path, settings: CacheSettings) -> str:
 
 def verify_cohort(
     cohort: Cohort,
-    out: Path,
+    out: Place,
     settings: CacheSettings | None = None,
     *,
     workers: int | None = 0,
@@ -168,12 +198,12 @@ def verify_cohort(
             "--verify reads pyramids that we read ourselves; --ngff 0.4 is an export: leave one of them out"
         )
 
-    return _each(cohort, _verify, (out.resolve(), settings), progress, workers=workers, limit=limit)
+    return _each(cohort, _verify, (_whole(out), settings), progress, workers=workers, limit=limit)
 
 
-def _verify(slide: CohortSlide, out: Path, settings: CacheSettings) -> str:
+def _verify(slide: CohortSlide, out: Place, settings: CacheSettings) -> str:
     target = settings.place(out, slide)
-    if not target.is_dir():
+    if not (has_record(target) if isinstance(target, Url) else target.is_dir()):
         raise SlideError(f"there is no pyramid {target}: make it with `saccade cache`")
     clock = _Clock(slide.slide_id)
     damage = verify_pyramid(target, progress=lambda done, total: clock(done, total, 0))
@@ -188,8 +218,8 @@ def _verify(slide: CohortSlide, out: Path, settings: CacheSettings) -> str:
 
 def _each(
     cohort: Cohort,
-    work: Callable[[CohortSlide, Path, CacheSettings], str],
-    given: tuple[Path, CacheSettings],
+    work: Callable[[CohortSlide, Place, CacheSettings], str],
+    given: tuple[Place, CacheSettings],
     progress: CacheProgress | None,
     *,
     workers: int | None,
@@ -226,7 +256,7 @@ def _each(
 
 
 def _row(
-    slide: CohortSlide, work: Callable[[CohortSlide, Path, CacheSettings], str], out: Path, settings: CacheSettings
+    slide: CohortSlide, work: Callable[[CohortSlide, Place, CacheSettings], str], out: Place, settings: CacheSettings
 ) -> dict[str, Any]:
     """What became of a slide: the one place where its exceptions end."""
     try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import UsageError, computing
 from stages.amounts import amount, size
 from stages.disk import refusal
+from stages.place import place
 
 if TYPE_CHECKING:
     from pipeline.bench.bench import BenchProgress, BenchSummary
@@ -63,7 +64,7 @@ def open_slide(path: AnyPath, *, mpp: float | None = None) -> Slide:
     from stages.slide.facts import SlideError
 
     try:
-        return open_pyramid(Path(path), mpp=mpp)
+        return open_pyramid(path, mpp=mpp)
     except SlideError as exc:
         raise SlideError(f"{os.fspath(path)}: {exc}") from exc
 
@@ -640,7 +641,7 @@ def cache(
     room = None if disk is None else _bytes(disk, "disk")
     return work(
         cohort,
-        Path(out),
+        place(out),
         CacheSettings(profile, everything, ngff, strict, _memory(memory), room),
         workers=workers,
         limit=limit,
@@ -696,7 +697,7 @@ def check(
 
     unsearched: list[str] = []
     folder = None if root is None else Path(root)
-    cohort, faults = examine_target(Path(target), label=label, root=folder, told=unsearched.append)
+    cohort, faults = examine_target(place(target), label=label, root=folder, told=unsearched.append)
     summary = check_cohort(
         cohort,
         CheckSettings(mpp, strict),
@@ -736,7 +737,7 @@ def read_cohort(target: AnyPath, *, label: str = "label", root: AnyPath | None =
     """
     from pipeline.cohort.table import find_target
 
-    return find_target(Path(target), label=label, root=None if root is None else Path(root))
+    return find_target(place(target), label=label, root=None if root is None else Path(root))
 
 
 def _check_reading(

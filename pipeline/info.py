@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from pipeline.errors import UsageError
 from stages.amounts import size
 from stages.geometry import Box, Mpp
+from stages.place import Place, place
 from stages.pyramid.open import ZarrSlide, open_pyramid
 from stages.slide.facts import SlideError
 from stages.slide.picture import VENDORS
 from stages.slide.protocol import Slide
 
 
-def describe(path: Path, *, mpp: float | None = None, strict: bool = False) -> dict[str, Any]:
+def describe(path: str | PathLike[str] | Place, *, mpp: float | None = None, strict: bool = False) -> dict[str, Any]:
     """The slide's facts as plain JSON values; sizes in pixels, resolutions in µm/px.
 
     Raises:
         UsageError: it cannot be opened; or, if ``strict``, something else in it contradicts its resolution.
     """
+    where = place(path)
     try:
-        slide = open_pyramid(path, mpp=mpp)
+        slide = open_pyramid(where, mpp=mpp)
         if strict:
             slide.facts.refuse_doubt()
     except SlideError as exc:
-        raise UsageError(f"{path}: {exc}") from exc
+        raise UsageError(f"{where}: {exc}") from exc
     facts = slide.facts
     true = facts.mpp
     levels = [
@@ -40,7 +42,7 @@ def describe(path: Path, *, mpp: float | None = None, strict: bool = False) -> d
         for index, (level, tile) in enumerate(zip(facts.levels, facts.tile_sizes, strict=True))
     ]
     return {
-        "path": str(path),
+        "path": str(where),
         "vendor": facts.vendor,
         "file_bytes": facts.file_bytes,
         "mpp": [true.x, true.y] if true else None,
@@ -100,7 +102,8 @@ def render_text(facts: dict[str, Any]) -> str:
     ]
     turned = facts["vendor"] in VENDORS.values()  # else tifffile reads the tiles as they are
     for index, level in enumerate(facts["levels"]):
-        how = "own tiles" if level["direct_tiles"] else "turned upright" if turned else "through OpenSlide"
+        ours = level["direct_tiles"] or facts["vendor"].startswith("ome-zarr")
+        how = "own tiles" if ours else "turned upright" if turned else "through OpenSlide"
         lines.append(
             f"  level {index:<5} {level['width']} x {level['height']} px"
             + (f", {Mpp(*level['mpp'])} µm/px" if level["mpp"] else "")

@@ -22,14 +22,16 @@ from pipeline.config import load_config, load_distil_config
 HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
     "stages": {
         "geometry": (),
+        "install": (),
         "amounts": (),
         "passing": (),
         "disk": (),
+        "object_store": (),
+        "place": (),
         "lease": (),
         "file_cache": (),
         "html": (),
         "torchvision": (),
-        "install": (),
         "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks"),
         "slide": (
             *(
@@ -64,9 +66,20 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "budget": (),
         "appearance": (),
         "pyramid": (
-            *("jpeg_metadata", "layout", "record", "shards", "codec", "multiscales", "arrays", "levels", "foreign"),
-            *("open", "store", "chunk_cache"),
-            *("chunks", "plan", "format", "copying", "transaction", "cache", "scanned", "export"),
+            *(
+                "jpeg_metadata",
+                "layout",
+                "record",
+                "ahead",
+                "shards",
+                "codec",
+                "multiscales",
+                "object_array",
+                "arrays",
+                "levels",
+            ),
+            *("foreign", "open", "store", "chunk_cache"),
+            *("chunks", "plan", "format", "copying", "transaction", "upload", "cache", "scanned", "export"),
         ),
         "attention": (),
         "patches": (),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.check.values import Finding, Kind, SlideCheck
 from pipeline.cohort.table import Cohort, CohortSlide, leaks, lost_classes, unlabelled
+from stages.place import true_name
 
 NAMED = 3
 """Slides that a message names."""
@@ -50,7 +51,7 @@ def _twins(slides: Sequence[SlideCheck]) -> Iterator[Finding]:
         if found.fingerprint is not None:
             by_content[found.fingerprint].append(found.slide)
     for same in by_content.values():
-        if len({slide.path.resolve() for slide in same}) < 2:
+        if len({true_name(slide.path) for slide in same}) < 2:
             continue  # listed twice, which the table's own reading tells
         names = _list([f"{slide.slide_id!r} ({slide.path})" for slide in same])
         both = f"{names} are one slide by content"

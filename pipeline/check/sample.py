@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.check.values import Finding
 from stages.geometry import Box
+from stages.place import Url
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 from stages.slide.tiff import cut_off
@@ -41,7 +42,7 @@ def sample_levels(slide: Slide) -> list[Finding]:
 def find_cut(slide: Slide) -> list[Finding]:
     """Whether a TIFF ends before its tiles do, of all of which the file says where they lie."""
     path = slide.facts.path
-    if not path.is_file():
+    if isinstance(path, Url) or not path.is_file():
         return []
     by_size, size = cut_off(path), path.stat().st_size
     words = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from pipeline.cohort.files import folder_name, slide_stem
 from pipeline.cohort.table import Cohort
 from pipeline.output.table import write_table
 from stages.geometry import Mpp
+from stages.place import Place, true_name
 
 WELL = 20
 """Slides without a finding that a text lists; the CSV has all."""
@@ -71,7 +71,7 @@ def write_template(summary: CheckSummary, cohort: Cohort, path: Path) -> None:
     taken: set[str] = set()
     for found in summary.slides:
         slide = found.slide
-        real = os.path.realpath(slide.path)
+        real = true_name(slide.path)
         if real in seen:  # listed twice
             continue
         seen.add(real)
@@ -111,7 +111,7 @@ def in_bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-def _others(path: Path, name: str) -> Iterator[str]:
+def _others(path: Place, name: str) -> Iterator[str]:
     """Names for a slide whose own is taken."""
     yield folder_name(f"{path.parent.name}-{name}")
     number = 2

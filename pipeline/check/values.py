@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.cohort.table import CohortSlide
 from stages.html import table
+from stages.place import Place
 
 Kind = Literal[
     "file",
@@ -133,7 +133,7 @@ class CheckSummary:
         estimate: what the model will cost; None without one.
     """
 
-    source: Path
+    source: Place
     slides: tuple[SlideCheck, ...]
     findings: tuple[Finding, ...] = ()
     estimate: Estimate | None = None

@@ -12,14 +12,22 @@ from pathlib import Path
 
 from pipeline.errors import UsageError, printable
 from pipeline.output.folder import is_output
-from stages.pyramid.multiscales import is_slide
+from stages.object_store import UNLISTED, children
+from stages.passing import UnreadableError
+from stages.place import Place, Url, place, refusal_of
+from stages.pyramid.multiscales import METADATA, is_slide
 from stages.pyramid.record import has_record
+from stages.slide.facts import SlideError
 
 SLIDE_SUFFIXES = (
     *(".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"),
 )
 """What OpenSlide opens, by name; a file that is named outright is tried whatever its suffix."""
 PYRAMID_SUFFIX = ".zarr"
+_NOT_THERE = (
+    "of what lies in a store OME-Zarr is read, and this is of another format: copy it to a disk, or put a pyramid of "
+    "it there, `saccade cache SLIDE --out URL`"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +83,49 @@ def find_slides(folder: Path, *, told: Callable[[str], None] = _log.warning) -> 
     return sorted(slides.values())
 
 
-def slide_stem(path: Path) -> str:
+def find_slides_at(url: Url, *, told: Callable[[str], None] = _log.warning) -> list[Url]:
+    """Every OME-Zarr image below a URL, or at it, sorted: what is read from a store of objects.
+
+    Hidden names are skipped, and `.zarr` is never entered. Other slides are told of, and left out.
+
+    Raises:
+        UsageError: the URL is of a form that is not taken, nothing is there, or its store does not answer.
+    """
+    if (why := refusal_of(url)) is not None:
+        raise UsageError(f"{url}: {why}")
+    if url.suffix.lower() == PYRAMID_SUFFIX:
+        return [url]  # what is wrong with it, it says itself
+    if url.suffix.lower() in SLIDE_SUFFIXES:
+        raise UsageError(f"{url}: {_NOT_THERE}")
+    slides: list[Url] = []
+    others: list[Url] = []
+    try:
+        if url.kind in UNLISTED:
+            return [url]
+        pending = [url]
+        while pending:
+            here = pending.pop()
+            inside = [entry for entry in children(here.text) if not entry[0].startswith(".")]
+            if here == url and {name for name, _ in inside} & {*METADATA}:
+                return [url]  # an image, whatever its name
+            for name, deeper in inside:
+                suffix = (here / name).suffix.lower()
+                if deeper and suffix == PYRAMID_SUFFIX:
+                    slides += [here / name] if is_slide(here / name) else []
+                elif deeper:
+                    pending.append(here / name)
+                elif suffix in SLIDE_SUFFIXES:
+                    others.append(here / name)
+    except FileNotFoundError as exc:
+        raise UsageError(f"there is nothing at {url}: correct the URL") from exc
+    except (UnreadableError, SlideError) as exc:
+        raise UsageError(str(exc)) from exc
+    if others:
+        told(f"{others[0]}{f' and {len(others) - 1} more' if len(others) > 1 else ''}: left out, {_NOT_THERE}")
+    return sorted(slides)
+
+
+def slide_stem(path: Place) -> str:
     """A slide's file name without its format: `a.ome.tiff` and `a.ome.zarr` are `a`, `TCGA-1.2f6b` stays whole."""
     if path.suffix.lower() not in (*SLIDE_SUFFIXES, PYRAMID_SUFFIX):
         return path.name
@@ -104,11 +154,15 @@ def folder_name(name: str) -> str:
     return raw[: _MAX_NAME_BYTES - 17].decode(errors="ignore") + "~" + hashlib.sha256(raw).hexdigest()[:16]
 
 
-def finder(root: Path) -> Callable[[str, str], tuple[Path, str | None]]:
+def finder(root: Path) -> Callable[[str, str], tuple[Place, str | None]]:
     """A function from a slide's name in a row to its path and, where it cannot be found, why and what to do."""
     by_stem: dict[Path, dict[str, list[Path]]] = {}  # of every folder that had to be searched
 
-    def find(name: str, where: str) -> tuple[Path, str | None]:
+    def find(name: str, where: str) -> tuple[Place, str | None]:
+        url = place(name)
+        if isinstance(url, Url):
+            why = refusal_of(url) or (_NOT_THERE if url.suffix.lower() in SLIDE_SUFFIXES else None)
+            return url, None if why is None else f"{where}: {why}"
         path = Path(os.path.abspath(root / Path(name).expanduser()))
         if "\\" in name and not os.path.exists(path):  # a table that was written on Windows
             path = Path(os.path.abspath(root / Path(name.replace("\\", "/")).expanduser()))

@@ -15,11 +15,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.cohort.columns import choose_columns, label_column, refuse_lookalikes
-from pipeline.cohort.files import PYRAMID_SUFFIX, SLIDE_SUFFIXES, find_slides, finder, folder_name, slide_stem
+from pipeline.cohort.files import (
+    PYRAMID_SUFFIX,
+    SLIDE_SUFFIXES,
+    find_slides,
+    find_slides_at,
+    finder,
+    folder_name,
+    slide_stem,
+)
 from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
 from pipeline.cohort.spelling import is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
 from stages.amounts import counted
+from stages.place import Place, Url, true_name
 
 Value = TypeVar("Value")
 
@@ -34,7 +43,7 @@ class CohortSlide:
 
     Attributes:
         slide_id: unique in its cohort and safe as a folder name on any system.
-        path: absolute; the file, or the `.zarr` folder of a pyramid.
+        path: absolute; the file, or the `.zarr` folder of a pyramid, or the URL of one.
         patient: who it is from; where nobody says, the patient of a TCGA barcode, else the slide itself.
         label: class name, or None.
         mpp: µm per level-0 pixel that replaces the file's own, or None.
@@ -45,7 +54,7 @@ class CohortSlide:
     """
 
     slide_id: str
-    path: Path
+    path: Place
     patient: str
     label: str | None = None
     mpp: float | None = None
@@ -60,13 +69,13 @@ class Cohort:
     """Slides in a fixed order, and where the list came from.
 
     Attributes:
-        source: the table, folder or slide.
+        source: the table, folder or slide, or the URL of one of the latter two.
         slides: one or more.
         columns: the table's column that was taken for each of "slide", "patient", "label" ...
         positive: the class that stands last among the classes, or None for their usual order.
     """
 
-    source: Path
+    source: Place
     slides: tuple[CohortSlide, ...]
     columns: Mapping[str, str] = field(default_factory=dict)
     positive: str | None = None
@@ -105,7 +114,7 @@ class Cohort:
         return f"{self.source}: {counted(len(self.slides), 'slide')} of {counted(patients, 'patient')}{told}"
 
 
-def find_target(target: Path, *, label: str = "label", root: Path | None = None) -> Cohort:
+def find_target(target: Place, *, label: str = "label", root: Path | None = None) -> Cohort:
     """The slides that a TARGET stands for: a slide, a folder (searched all the way down) or a cohort table.
 
     Args:
@@ -121,7 +130,7 @@ def find_target(target: Path, *, label: str = "label", root: Path | None = None)
 
 
 def examine_target(
-    target: Path, *, label: str = "label", root: Path | None = None, told: Callable[[str], None] | None = None
+    target: Place, *, label: str = "label", root: Path | None = None, told: Callable[[str], None] | None = None
 ) -> tuple[Cohort, tuple[str, ...]]:
     """As `find_target`, and all that it refuses beside what can be read all the same, instead of the first of it.
 
@@ -132,6 +141,8 @@ def examine_target(
     Raises:
         UsageError: nothing there, no permission, no slides inside, a table that nothing can be read from.
     """
+    if isinstance(target, Url):
+        return _examine_url(target, told or _log.warning), ()
     _refuse_unreadable(target)
     if target.is_dir() and target.suffix.lower() != PYRAMID_SUFFIX:
         found = [_unlabelled(path) for path in find_slides(target, told=told or _log.warning)]
@@ -147,6 +158,17 @@ def examine_target(
     if target.name.lower().endswith((*TABLE_SUFFIXES, *_SPREADSHEETS)):
         return _examine_table(target, label=label, root=root)
     return Cohort(target, (_unlabelled(target.absolute()),)), ()
+
+
+def _examine_url(url: Url, told: Callable[[str], None]) -> Cohort:
+    if url.name.lower().endswith((*TABLE_SUFFIXES, *_SPREADSHEETS)):
+        raise UsageError(f"{url}: tables are read from disks: copy it; its slides may be URLs")
+    slides = _named_apart([_unlabelled(found) for found in find_slides_at(url, told=told)], url)
+    if not slides:
+        raise UsageError(
+            f"no slides at {url}: searched all below it for OME-Zarr images ({PYRAMID_SUFFIX}), but not hidden ones"
+        )
+    return Cohort(url, slides)
 
 
 def _refuse(faults: Iterable[str]) -> None:
@@ -307,9 +329,11 @@ def _refuse_unreadable(target: Path) -> None:
         pass
 
 
-def _unlabelled(path: Path) -> CohortSlide:
+def _unlabelled(path: Place) -> CohortSlide:
     slide_id = folder_name(slide_stem(path))
     problem = None
+    if isinstance(path, Url):
+        return CohortSlide(slide_id=slide_id, path=path, patient=slide_id)
     try:
         os.stat(path)
     except FileNotFoundError:
@@ -320,7 +344,7 @@ def _unlabelled(path: Path) -> CohortSlide:
     return CohortSlide(slide_id=slide_id, path=path, patient=slide_id, problem=problem)
 
 
-def _named_apart(slides: Sequence[CohortSlide], root: Path) -> tuple[CohortSlide, ...]:
+def _named_apart(slides: Sequence[CohortSlide], root: Place) -> tuple[CohortSlide, ...]:
     """Slides of one name that each lie alone in a folder take its name; DICOM is exported so, a folder a slide. Others
     are called by all the folders that they are in, and it is said."""
     names = Counter(_as_file_systems_see(slide.slide_id) for slide in slides)
@@ -345,7 +369,7 @@ def _named_apart(slides: Sequence[CohortSlide], root: Path) -> tuple[CohortSlide
         seen = zip(_by_folders(slide, root), forms[slide.path], others, strict=True)
         name = next((n for n, form, count in seen if count[form] == 1 and form not in taken), None)
         if name is None:  # names that differ by what file systems overlook
-            name = folder_name(f"{slide.slide_id}~{hashlib.sha256(os.fsencode(slide.path)).hexdigest()[:8]}")
+            name = folder_name(f"{slide.slide_id}~{hashlib.sha256(os.fsencode(str(slide.path))).hexdigest()[:8]}")
         return replace(slide, slide_id=name, patient=name if slide.patient == slide.slide_id else slide.patient)
 
     found = [unlike(slide) for slide in apart]
@@ -359,9 +383,9 @@ def _named_apart(slides: Sequence[CohortSlide], root: Path) -> tuple[CohortSlide
     return tuple(found)
 
 
-def _by_folders(slide: CohortSlide, root: Path) -> tuple[str, str]:
+def _by_folders(slide: CohortSlide, root: Place) -> tuple[str, str]:
     """What a slide may be called by the folders that it is in: without its format, and with it."""
-    inside = slide.path.relative_to(root)
+    inside = Path(str(slide.path)).relative_to(str(root))
     return folder_name("_".join((*inside.parent.parts, slide_stem(inside)))), folder_name("_".join(inside.parts))
 
 
@@ -424,7 +448,7 @@ def lost_classes(cohort: Cohort) -> Iterator[str]:
 def _same_files(slides: Sequence[tuple[CohortSlide, str]], table: Path) -> Iterator[str]:
     seen: dict[str, str] = {}
     for slide, where in slides:
-        real = os.path.realpath(slide.path)
+        real = true_name(slide.path)
         if real in seen:
             yield f"{table}: {slide.path} is listed twice, in {seen[real]} and {where}; remove one of them"
         seen[real] = where

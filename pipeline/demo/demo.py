@@ -85,7 +85,7 @@ def run_demo(out: Path, *, seed: int, say: Say) -> dict[str, Any]:
         "auroc": summary.metrics["auroc"],
         "fraction_read": float(np.mean([row["fraction_read"] for row in summary.rows])),
         "bytes_read": sum(row["bytes_read"] for row in summary.rows),
-        "slide_bytes": sum(slide.path.stat().st_size for slide in unseen.slides),
+        "slide_bytes": sum(Path(str(slide.path)).stat().st_size for slide in unseen.slides),
         "attention_in_lesion": float(np.mean(enrichment)),
         "seconds": seconds,
     }

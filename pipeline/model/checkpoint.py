@@ -31,6 +31,7 @@ from stages.encoder.card import EncoderCard
 from stages.encoder.registry import is_exported
 from stages.encoder.sources import RANDOM
 from stages.mil.teacher import TeacherSizes
+from stages.place import Url, place
 from stages.prediction.intervals import Calibration
 
 FORMAT = "saccade-2"
@@ -156,8 +157,10 @@ def find_model(path: Path) -> Path:
     """The checkpoint that a path means: the file, or the one in the folder of a training.
 
     Raises:
-        UsageError: a folder without one; it says whether a training is unfinished there.
+        UsageError: a URL, or a folder without one; it says whether a training is unfinished there.
     """
+    if isinstance(place(path), Url):
+        raise UsageError(f"{place(path)}: models are read from disks: copy it to one, and name that")
     if not os.path.isdir(path):
         return path
     if (path / MODEL).is_file():

@@ -6,7 +6,6 @@ import hashlib
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from stages.attention import cell_shares, tissue_cells
 from stages.encoder.feature_store import FeatureKey
 from stages.geometry import Raster, ResolutionError, choose_level
 from stages.patches import PatchReader
+from stages.place import Place
 from stages.prior import Prior, PriorMap
 from stages.pyramid.chunk_cache import CachedSlide, ChunkCache
 from stages.pyramid.open import open_pyramid
@@ -130,7 +130,7 @@ class Look:
 
 
 def look(
-    path: Path,
+    path: Place,
     model: SlideModel,
     *,
     mpp: float | None = None,

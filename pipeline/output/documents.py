@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stages.disk import SpecialFileError, new_file, read_regular
+from stages.place import Url
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -53,4 +54,4 @@ def plain(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | Url) else value

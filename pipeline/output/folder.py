@@ -11,6 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.output.documents import read_json, write_json
 from stages.disk import PREFIX, refusal, remove_unfinished
 from stages.lease import HeldError, holders, lease
+from stages.place import Url, place
 
 MARK = ".saccade"
 """File that marks a folder as an output of ours."""
@@ -41,6 +42,11 @@ def prepare_output(out: Path, *, names: Iterable[str] = (*RUN, *TRAINING)) -> No
     Raises:
         UsageError: it cannot be written, or holds results of another program.
     """
+    if isinstance(place(out), Url):
+        raise UsageError(
+            f"--out is {place(out)}, but these results are tables and pictures, each of which is replaced in one step, "
+            "as disks do: name a folder on one, and copy it to the store once it is finished"
+        )
     names = set(names)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -6,13 +6,11 @@ A chunk that is not there is its array's fill value, as zarr has it.
 from __future__ import annotations
 
 import math
-import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,12 +19,17 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore  # zarr takes text for an address and cuts it at "#" and "?"
 
 import stages.pyramid.codec  # noqa: F401  (the JPEG codecs, wherever this runs uninstalled)
-from stages.disk import open_regular, reading
+from stages import object_store
 from stages.geometry import Box
 from stages.passing import UnreadableError, patiently
+from stages.place import Opened, Place, Url, each, exists, file_sizes, read, reading
+from stages.pyramid.ahead import Ahead
+from stages.pyramid.object_array import ObjectStore
 from stages.slide.facts import SlideError
 from stages.slide.tiles import TileGrid
 
+SAMPLES = 16
+"""Files of an array that are looked at, spread evenly over it, where looking at all would take too long."""
 READ_SIDE = 256
 """Pixels along a side of what is read at once where chunks are smaller: zarr takes a millisecond a call."""
 
@@ -79,8 +82,9 @@ class ArrayTiles(TileGrid):
         plane: what is read of it.
     """
 
-    def __init__(self, folder: Path, plane: Plane) -> None:
+    def __init__(self, folder: Place, plane: Plane) -> None:
         self._folder, self._array, self._plane = folder, open_array(folder), plane
+        self._ahead = Ahead(self._pixels) if isinstance(folder, Url) else None
         self.size = (self._array.shape[plane.x], self._array.shape[plane.y])
         self.tile = tile_of(self._array, plane)
 
@@ -88,7 +92,8 @@ class ArrayTiles(TileGrid):
     def byte_counts(self) -> NDArray[np.int64]:  # type: ignore[override]
         """As `TileGrid.byte_counts`: of the chunks of all colours; their files are looked at for it, once."""
         array, plane = self._array, self._plane
-        sizes, chunk, file = files_of(self._folder), array.chunks, array.shards or array.chunks
+        stored, chunk, file = files_of(self._folder, self._array), array.chunks, array.shards or array.chunks
+        sizes = stored.sizes
         per_file = [whole // part for whole, part in zip(file, chunk, strict=True)]
         counts = np.zeros([-(-side // part) for side, part in zip(array.shape, chunk, strict=True)], np.int64)
         block = [
@@ -97,16 +102,19 @@ class ArrayTiles(TileGrid):
         files = [
             range(start // whole, (stop - 1) // whole + 1) for (start, stop, _), whole in zip(block, file, strict=True)
         ]
-        for place in product(*files):
-            name = array.metadata.encode_chunk_key(place)
-            if not sizes.get(name):
-                continue
+        if not stored.complete:
+            counts[...] = -(-stored.total // (stored.most * math.prod(per_file)))
+            files = [range(0)]
+        names = {place: array.metadata.encode_chunk_key(place) for place in product(*files)}
+        names = {place: name for place, name in names.items() if sizes.get(name)}
+
+        def of_chunks(name: str) -> NDArray[np.int64] | int:
+            size = sizes[name]
+            return size if array.shards is None else _shard_sizes(self._folder / name, size, array.metadata, per_file)
+
+        for place, found in zip(names, each(self._folder, of_chunks, names.values()), strict=True):
             inside = counts[tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, per_file, strict=True))]
-            if array.shards is None:
-                inside[...] = sizes[name]
-            else:
-                index = _shard_sizes(self._folder / name, array.metadata, per_file)
-                inside[...] = index[tuple(slice(0, n) for n in inside.shape)]
+            inside[...] = found if isinstance(found, int) else found[tuple(slice(0, n) for n in inside.shape)]
         used = counts[tuple(slice(a // n, (b - 1) // n + 1) for (a, b, _), n in zip(block, chunk, strict=True))]
         summed: NDArray[np.int64] = used.sum(axis=tuple(i for i in range(used.ndim) if i not in (plane.y, plane.x)))
         summed = summed if plane.y < plane.x else summed.T
@@ -118,8 +126,15 @@ class ArrayTiles(TileGrid):
         """As `TileGrid.is_blank`: never, what is not stored is the fill value and no background."""
         return False
 
+    def coming(self, tiles: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+        """As `TileGrid.coming`."""
+        return tiles if self._ahead is None else self._ahead.through(tiles)
+
     def pixels(self, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.pixels`, as zarr decodes them: a chunk may be a whole plane, and is not copied."""
+        return self._pixels(row, column) if self._ahead is None else self._ahead.take(row, column)
+
+    def _pixels(self, row: int, column: int) -> NDArray[np.uint8]:
         try:
             with reading(self._folder):
                 box = self._plane.selection(self.box(row, column))
@@ -139,20 +154,23 @@ class ArrayTiles(TileGrid):
         return np.frombuffer(data, np.uint8).reshape(box.height, box.width, 3)
 
 
-def open_array(folder: Path) -> Any:
+def open_array(folder: Place) -> Any:
     """The zarr array at a folder, of either version, to be read.
 
     Raises:
         SlideError: there is none, or zarr cannot read it.
     """
-    version: Literal[2, 3] = 2 if (folder / ".zarray").exists() else 3
-    if version == 2 and '"imagecodecs_' in (folder / ".zarray").read_text(errors="replace"):
+    version: Literal[2, 3] = 2 if exists(folder / ".zarray") else 3
+    if version == 2 and b'"imagecodecs_' in read(folder / ".zarray"):
         from imagecodecs.numcodecs import register_codecs  # all of imagecodecs: for those arrays only
 
         register_codecs(verbose=False)
     try:
         with warnings.catch_warnings(action="ignore"):  # of codecs that are in no specification yet
-            return zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=version)
+            store = ObjectStore(folder) if isinstance(folder, Url) else LocalStore(folder, read_only=True)
+            return zarr.open_array(store, mode="r", zarr_format=version)
+    except UnreadableError:
+        raise
     except FileNotFoundError as exc:
         raise SlideError(
             f"its level {folder.name} is not there: copy the folder again, with all that is in it"
@@ -170,30 +188,55 @@ def tile_of(array: Any, plane: Plane) -> tuple[int, int]:
     return width * max(1, READ_SIDE // width), height * max(1, READ_SIDE // height)
 
 
-def files_of(folder: Path) -> dict[str, int]:
-    """Bytes of each file that holds chunks of an array, by its name in the array's folder."""
-    sizes: dict[str, int] = {}
-    for here, _, names in os.walk(folder):
-        inside = Path(here).relative_to(folder).as_posix()
-        for name in names:
-            if not name.startswith(".") and name != "zarr.json":
-                sizes[name if inside == "." else f"{inside}/{name}"] = os.stat(os.path.join(here, name)).st_size
-    return sizes
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files, or objects, that hold an array's chunks.
+
+    Attributes:
+        sizes: bytes of each, by its name in the array's folder.
+        most: how many there are where none is missing.
+        complete: whether they are all that are there; else a sample, as their store lists nothing.
+    """
+
+    sizes: dict[str, int]
+    most: int
+    complete: bool
+
+    @property
+    def total(self) -> int:
+        """Bytes of all; estimated where a sample is known."""
+        found = sum(self.sizes.values())
+        return found if self.complete or not self.sizes else round(found * self.most / len(self.sizes))
 
 
-def _shard_sizes(path: Path, metadata: Any, chunks: Sequence[int]) -> NDArray[np.int64]:
+def files_of(folder: Place, array: Any) -> Files:
+    """Which files hold the chunks of an array at a folder."""
+    grid = [-(-side // part) for side, part in zip(array.shape, array.shards or array.chunks, strict=True)]
+    listed, most = file_sizes(folder), math.prod(grid)
+    if listed is None:
+        places = [np.unravel_index(i * (most - 1) // (SAMPLES - 1), grid) for i in range(SAMPLES)]
+        names = list(dict.fromkeys(array.metadata.encode_chunk_key(tuple(map(int, place))) for place in places))
+        found = zip(names, each(folder, lambda name: object_store.size(f"{folder}/{name}"), names), strict=True)
+        return Files({name: size for name, size in found if size is not None}, most, complete=False)
+    own = {path: size for path, size in listed.items() if _holds_chunks(path.rpartition("/")[2])}
+    return Files(own, most, complete=True)
+
+
+def _holds_chunks(name: str) -> bool:
+    return not name.startswith(".") and name != "zarr.json"
+
+
+def _shard_sizes(path: Place, size: int, metadata: Any, chunks: Sequence[int]) -> NDArray[np.int64]:
     """Bytes of each chunk in a shard, from its index; shared out evenly where the index is not stored as usual."""
     (sharding,) = metadata.codecs
     names = [type(codec).__name__ for codec in sharding.index_codecs]
     count = math.prod(chunks)
-    size = path.stat().st_size
     if names not in (["BytesCodec", "Crc32cCodec"], ["BytesCodec"]):
         return np.full(chunks, -(-size // count), np.int64)
     length = 16 * count + (4 if len(names) == 2 else 0)
-    with open_regular(path) as file:
-        place = getattr(sharding.index_location, "value", sharding.index_location)  # an enumeration once
-        file.seek(0 if place == "start" else max(0, size - length))
-        data = file.read(16 * count)
+    place = getattr(sharding.index_location, "value", sharding.index_location)  # an enumeration once
+    with Opened(path) as file:
+        data = file.read_at(16 * count, 0 if place == "start" else max(0, size - length))
     if len(data) < 16 * count:
         raise OSError(f"{path.name} is no whole shard")
     index = np.frombuffer(data, "<u8").reshape(*chunks, 2)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from stages.budget import Room
 from stages.disk import holds_only
+from stages.place import Place, Url, exists, local, place, true_name
 from stages.pyramid.chunks import zstd_chunk
 from stages.pyramid.format import Progress
 from stages.pyramid.layout import LevelLayout, array_metadata
@@ -27,7 +28,8 @@ from stages.pyramid.plan import Plan, Wish, choose_profile, native_plan, portabl
 from stages.pyramid.record import Record, has_record, read_record, write_json, write_record
 from stages.pyramid.shards import ShardTiles, shard_damage, write_shard
 from stages.pyramid.transaction import build
-from stages.slide.facts import SlideError, SlideFacts
+from stages.pyramid.upload import upload_pyramid
+from stages.slide.facts import SlideError, SlideFacts, unreadable
 from stages.slide.protocol import Slide
 
 
@@ -40,16 +42,17 @@ WRITERS = max(1, min(8, _cores()))
 """Shards copied at once, some 20 MB each."""
 
 
+@unreadable()
 def cache_pyramid(
     slide: Slide,
-    out: Path | str,
+    out: Place | str,
     *,
     profile: Wish = "auto",
     everything: bool = False,
     progress: Progress | None = None,
     writers: int = WRITERS,
     room: Room | None = None,
-) -> Path:
+) -> Place:
     """Copy a slide into a pyramid at ``out`` and return that path; at once where it is there already.
 
     A pyramid there of other content (the slide was replaced, or more is wanted) or a damaged one is rebuilt and only
@@ -59,7 +62,7 @@ def cache_pyramid(
 
     Args:
         slide: what to copy; where tissue is on it is judged by its µm/px.
-        out: the pyramid's folder.
+        out: the pyramid's folder, or its URL: see `stages.pyramid.upload` for what is otherwise there.
         profile: `native` copies JPEG tiles as they are and other levels losslessly; `portable` holds pixels losslessly,
             and levels that the slide lacks; `auto` is native where every level consists of JPEG tiles, unless a
             portable pyramid is there already.
@@ -74,19 +77,20 @@ def cache_pyramid(
         SlideError: the slide cannot be read, or the pyramid not be written.
     """
     source = open_pyramid(slide.facts.path)
-    earlier = _readable_record(Path(out))
+    where = place(out)
+    earlier = _readable_record(where)
     # whoever once asked for a portable pyramid may rely on it
     kept = profile == "auto" and earlier is not None and earlier.profile == "portable"
     chosen = choose_profile(source, "portable" if kept else profile)
 
-    def is_current(folder: Path) -> bool:
+    def is_current(folder: Place) -> bool:
         found = _readable_record(folder)
         if found is None or found.facts.fingerprint != source.facts.fingerprint:
             return False
         # what is left out of a slide was not always so
         same = found.facts.warnings == source.facts.warnings
         enough = same and found.profile == chosen and (found.kept == "all" or not everything)
-        return enough or os.path.realpath(folder) == os.path.realpath(source.facts.path)
+        return enough or true_name(folder) == true_name(source.facts.path)
 
     def plan() -> Plan:
         if isinstance(source, ZarrSlide) and source.kept != "all":
@@ -95,9 +99,11 @@ def cache_pyramid(
             return native_plan(source)
         return portable_plan(source, seen=slide, everything=everything)
 
+    if isinstance(where, Url):
+        return upload_pyramid(source, where, plan=plan, is_current=is_current, progress=progress, writers=writers)
     return build(
         source,
-        Path(out),
+        where,
         _Pyramid(),
         plan=plan,
         is_current=is_current,
@@ -105,6 +111,9 @@ def cache_pyramid(
         writers=writers,
         room=room,
     )
+
+
+_IN_FOLDERS = "this pyramid is made in a folder"
 
 
 class _Pyramid:
@@ -115,11 +124,11 @@ class _Pyramid:
     def start(self, plan: Plan) -> None:
         for layout in plan.layouts:
             for row in range(layout.grid[0]):
-                layout.shard_path(row, 0).parent.mkdir(parents=True, exist_ok=True)
+                local(layout.shard_path(row, 0), _IN_FOLDERS).parent.mkdir(parents=True, exist_ok=True)
             write_json(layout.folder / "zarr.json", array_metadata(layout, plan.facts.background))
 
     def is_whole(self, layout: LevelLayout, row: int, column: int, wanted: Sequence[bool]) -> bool:
-        if not layout.shard_path(row, column).exists():
+        if not exists(layout.shard_path(row, column)):
             return False
         return not shard_damage(ShardTiles(layout), layout, row, column, decode=False)
 
@@ -130,20 +139,22 @@ class _Pyramid:
         return write_shard(layout.shard_path(row, column), chunks)
 
     def finish(self, plan: Plan, source: SlideFacts) -> None:
-        sizes = tuple(tuple(path.stat().st_size for path, _ in layout.shards()) for layout in plan.layouts)
+        sizes = tuple(
+            tuple(local(path, _IN_FOLDERS).stat().st_size for path, _ in layout.shards()) for layout in plan.layouts
+        )
         write_record(Record(plan.facts, plan.layouts, plan.profile, plan.kept, sizes), source)
 
     def is_ours(self, folder: Path) -> bool:
         return has_record(folder) and holds_only(folder, ("zarr.json", "c"))
 
 
-def _readable_record(folder: Path) -> Record | None:
+def _readable_record(folder: Place) -> Record | None:
     with contextlib.suppress(SlideError, OSError):
         return read_record(folder) if has_record(folder) else None
     return None
 
 
-def verify_pyramid(path: Path | str, *, progress: Callable[[int, int], None] | None = None) -> list[str]:
+def verify_pyramid(path: Place | str, *, progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Read every chunk of a pyramid, compare its checksum and decode it; returns what is wrong, one line each.
 
     Args:

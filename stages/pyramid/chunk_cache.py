@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import imagecodecs
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from stages.file_cache import FileCache
 from stages.geometry import Box
+from stages.place import Url
+from stages.pyramid.ahead import Ahead
 from stages.pyramid.layout import level_layouts
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
@@ -61,13 +63,21 @@ class CachedTiles(TileGrid):
 
     def __init__(self, slide: Slide, level: int, chunk: tuple[int, int], cache: ChunkCache) -> None:
         self._slide, self._level, self._cache = slide, level, cache
+        self._ahead = Ahead(self._stored) if isinstance(slide.facts.path, Url) else None
         raster = slide.facts.levels[level]
         self.size, self.tile = (raster.width, raster.height), (chunk[1], chunk[0])
         # how long they are shows only when they are made; none is blank
         self.byte_counts = np.broadcast_to(np.int64(1), (-(-raster.height // chunk[0]), -(-raster.width // chunk[1])))
 
+    def coming(self, tiles: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+        """As `TileGrid.coming`."""
+        return tiles if self._ahead is None else self._ahead.through(tiles)
+
     def stored(self, row: int, column: int) -> bytes:
         """As `TileGrid.stored`; raises `SlideError` where the slide cannot be read."""
+        return self._stored(row, column) if self._ahead is None else self._ahead.take(row, column)
+
+    def _stored(self, row: int, column: int) -> bytes:
         box = self.box(row, column)
         place = f"{row}_{column}_{box.height}x{box.width}"  # chunks of another size are other chunks
         name = f"{self._slide.facts.fingerprint}/{self._level}/{place}"
@@ -91,7 +101,7 @@ class CachedTiles(TileGrid):
 class CachedSlide(Slide):
     """A slide whose slow levels are read through a `ChunkCache`; pixel for pixel the slide.
 
-    Levels that are read from the slide's own tiles are left alone: nothing is faster.
+    Levels that are read from the slide's own tiles on a disk are left alone: nothing is faster.
 
     Args:
         slide: what is read.
@@ -111,7 +121,7 @@ class CachedSlide(Slide):
         self, level: int, boxes: Sequence[Box], *, out: Sequence[NDArray[np.uint8]] | None = None
     ) -> list[NDArray[np.uint8]]:
         """See `Slide.read_boxes`."""
-        if not self.direct(level):
+        if self._slow(level):
             # what cannot be read may lie beside what was asked for: then the slide's own answer counts
             with contextlib.suppress(SlideError):
                 return self._chunks[level].read_many(boxes, out=out)
@@ -123,7 +133,11 @@ class CachedSlide(Slide):
 
     def tiles(self, level: int) -> TileGrid | None:
         """See `Slide.tiles`."""
-        return self._slide.tiles(level)
+        return None if self._slow(level) else self._slide.tiles(level)
+
+    def _slow(self, level: int) -> bool:
+        """Whether reading it costs more than from the cache: tiles that OpenSlide decodes, or a store sends."""
+        return not self.direct(level) or isinstance(self.facts.path, Url)
 
     def direct(self, level: int) -> bool:
         """See `Slide.direct`."""

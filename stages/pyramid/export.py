@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from stages.budget import Room
 from stages.disk import holds_only, new_file
+from stages.place import local
 from stages.pyramid.cache import WRITERS
 from stages.pyramid.format import Progress
 from stages.pyramid.layout import LevelLayout, fill_value, ome_metadata
@@ -130,7 +131,7 @@ def _frame(facts: SlideFacts) -> list[int]:
 
 
 def _chunk_path(layout: LevelLayout, row: int, column: int) -> Path:
-    return layout.folder / "0" / "0" / "0" / str(row) / str(column)
+    return local(layout.folder, "exports are written to disks") / "0" / "0" / "0" / str(row) / str(column)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -8,15 +8,17 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.disk import open_regular, reading, refusal
+from stages.disk import refusal
 from stages.geometry import Box, Mpp, Raster
-from stages.pyramid.arrays import ArrayTiles, Plane, files_of, open_array, tile_of
+from stages.passing import UnreadableError
+from stages.place import Place, Url, each, exists, read, read_start, reading
+from stages.pyramid.arrays import SAMPLES, ArrayTiles, Files, Plane, files_of, open_array, tile_of
 from stages.pyramid.levels import OFF, choose_plane, place_level, refuse_absurd, warn_of_gaps
 from stages.pyramid.multiscales import (
     Dataset,
@@ -34,8 +36,8 @@ from stages.slide.tiles import DamagedTilesError
 
 ALIKE = 4
 """Of several images in a folder the largest is the slide where it has so many times the pixels of any other."""
-SAMPLES, SAMPLE_BYTES = 16, 2**16
-"""Chunks that a fingerprint looks into, and how far."""
+SAMPLE_BYTES = 2**16
+"""How far a fingerprint looks into each of `SAMPLES` files of a level."""
 
 
 class ForeignSlide(Slide):
@@ -45,10 +47,11 @@ class ForeignSlide(Slide):
         facts: of the slide.
         levels: folders of its levels' arrays.
         plane: what is read of them.
+        exact: whether it is known how long their chunks are.
     """
 
-    def __init__(self, facts: SlideFacts, levels: Sequence[Path], plane: Plane) -> None:
-        self.facts, self._levels, self._plane = facts, tuple(levels), plane
+    def __init__(self, facts: SlideFacts, levels: Sequence[Place], plane: Plane, *, exact: bool) -> None:
+        self.facts, self._levels, self._plane, self._exact = facts, tuple(levels), plane, exact
         self._reset()
 
     def _reset(self) -> None:
@@ -57,7 +60,7 @@ class ForeignSlide(Slide):
         self._grids: list[ArrayTiles] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in ("facts", "_levels", "_plane")}
+        return {key: getattr(self, key) for key in ("facts", "_levels", "_plane", "_exact")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -88,14 +91,16 @@ class ForeignSlide(Slide):
         try:
             return self._grid(level).byte_counts
         except OSError as exc:
-            raise SlideError(f"cannot read level {level}: {refusal(exc, self._levels[level], writing=False)}") from exc
+            folder = self._levels[level]
+            why = str(exc) if isinstance(folder, Url) else refusal(exc, folder, writing=False)
+            raise SlideError(f"cannot read level {level}: {why}") from exc
 
     def direct(self, level: int) -> bool:
-        """See `Slide.direct`: always, its chunks are what is read."""
-        return True
+        """See `Slide.direct`: its chunks are what is read; how long they are is known where they can be listed."""
+        return self._exact
 
 
-def open_foreign(path: Path) -> ForeignSlide:
+def open_foreign(path: Place) -> ForeignSlide:
     """Open an OME-Zarr image that others wrote.
 
     Args:
@@ -120,7 +125,7 @@ def open_foreign(path: Path) -> ForeignSlide:
     return image.as_slide(path, warnings)
 
 
-def _with_true_levels(slide: ForeignSlide, folders: list[Path], plane: Plane) -> ForeignSlide:
+def _with_true_levels(slide: ForeignSlide, folders: list[Place], plane: Plane) -> ForeignSlide:
     """The slide without the levels that do not show what the level before them shows."""
     facts = slide.facts
 
@@ -134,13 +139,13 @@ def _with_true_levels(slide: ForeignSlide, folders: list[Path], plane: Plane) ->
     if not found.left_out:
         return slide
     placed = replace(found, rasters=tuple(facts.levels[i] for i in found.numbers))  # where the metadata put them
-    return ForeignSlide(keep_levels(facts, placed), [folders[i] for i in found.numbers], plane)
+    return ForeignSlide(keep_levels(facts, placed), [folders[i] for i in found.numbers], plane, exact=slide.direct(0))
 
 
 class _Image:
     """An image of a folder, its first level looked at."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self.folder, self.said = folder, read_multiscales(folder)
         self.arrays = [(dataset, open_array(folder / dataset.path)) for dataset in self.said.datasets]
         for dataset, array in self.arrays:
@@ -169,7 +174,7 @@ class _Image:
         width, height = self._size(self.arrays[0][1])
         return f"{width} x {height} px"
 
-    def as_slide(self, path: Path, warnings: list[str]) -> ForeignSlide:
+    def as_slide(self, path: Place, warnings: list[str]) -> ForeignSlide:
         """The image as a slide at a path, which may be the folder that it is in.
 
         Args:
@@ -194,9 +199,10 @@ class _Image:
             rasters.append(raster)
         tiles = [tile_of(array, plane) for _, array in kept]
         folders = [self.folder / dataset.path for dataset, _ in kept]
-        files = [files_of(folder) for folder in folders]
+        files = [files_of(folder, array) for folder, (_, array) in zip(folders, kept, strict=True)]
         for (dataset, array), found in zip(kept, files, strict=True):
-            warn_of_gaps(dataset.path, array, len(found), warnings)
+            if found.complete:
+                warn_of_gaps(dataset.path, array, len(found.sizes), warnings)
         described = self._ome()
         mpp, problem = self._mpp(first, described)
         power = described.objective_power if described else None
@@ -213,18 +219,23 @@ class _Image:
             objective_power=power,
             associated=(),
             fingerprint=fingerprint_of(self.said, folders, files),
-            file_bytes=sum(sum(sizes.values()) for sizes in files),
+            file_bytes=sum(found.total for found in files),
             mpp_doubt=None if mpp is None else doubt_mpp(mpp, power=power, description="", tag=None),
             warnings=tuple(warnings),
         )
-        return _with_true_levels(ForeignSlide(facts, folders, plane), folders, plane)
+        exact = all(found.complete for found in files)
+        return _with_true_levels(ForeignSlide(facts, folders, plane, exact=exact), folders, plane)
 
     def _ome(self) -> OmeImage | None:
         """What the OME-XML that bioformats2raw wrote beside the image says of it."""
         try:
-            text = (self.folder.parent / "OME" / "METADATA.ome.xml").read_text(encoding="utf-8")
-            return read_ome(text)[int(self.folder.name)]
+            number = int(self.folder.name)
+            return read_ome(read(self.folder.parent / "OME" / "METADATA.ome.xml").decode())[number]
         except (OSError, ValueError, IndexError):
+            return None
+        except UnreadableError as exc:
+            if exc.passing:
+                raise
             return None
 
     def _mpp(self, first: Dataset, described: OmeImage | None) -> tuple[Mpp | None, str | None]:
@@ -242,7 +253,7 @@ class _Image:
         return (None, problem) if problem else (Mpp(x, y), None)
 
 
-def fingerprint_of(said: Multiscales, levels: Sequence[Path], files: Sequence[dict[str, int]]) -> str:
+def fingerprint_of(said: Multiscales, levels: Sequence[Place], files: Sequence[Files]) -> str:
     """SHA-256 over what an image says, the sizes of its files and samples of their content; not over where it lies.
 
     Args:
@@ -251,11 +262,16 @@ def fingerprint_of(said: Multiscales, levels: Sequence[Path], files: Sequence[di
         files: of each level, see `files_of`.
     """
     digest = hashlib.sha256(repr(said).encode())
-    for folder, sizes in zip(levels, files, strict=True):
-        digest.update((folder / (".zarray" if (folder / ".zarray").exists() else "zarr.json")).read_bytes())
-        names = sorted(sizes)
-        digest.update(repr([(name, sizes[name]) for name in names]).encode())
-        for place in sorted({i * (len(names) - 1) // (SAMPLES - 1) for i in range(SAMPLES)} if names else ()):
-            with reading(folder / names[place]), open_regular(folder / names[place]) as file:
-                digest.update(file.read(SAMPLE_BYTES))
+    for folder, found in zip(levels, files, strict=True):
+        digest.update(read(folder / (".zarray" if exists(folder / ".zarray") else "zarr.json")))
+        names = sorted(found.sizes)
+        digest.update(repr([(name, found.sizes[name]) for name in names]).encode())
+        places = sorted({i * (len(names) - 1) // (SAMPLES - 1) for i in range(SAMPLES)} if names else ())
+        for start in each(folder, partial(_start, folder), [names[place] for place in places]):
+            digest.update(start)
     return digest.hexdigest()
+
+
+def _start(folder: Place, name: str) -> bytes:
+    with reading(folder / name):
+        return read_start(folder / name, SAMPLE_BYTES)

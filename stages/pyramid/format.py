@@ -46,6 +46,10 @@ class Format(Protocol):
         """Write what makes the folder a pyramid."""
         ...
 
+
+class FolderFormat(Format, Protocol):
+    """How it is stored in a folder."""
+
     def is_ours(self, folder: Path) -> bool:
         """Whether a folder was made by this format, and may be replaced."""
         ...

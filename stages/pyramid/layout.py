@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from stages.geometry import Box, Mpp, Raster
+from stages.place import Place
 from stages.pyramid.jpeg_metadata import jpeg_metadata
 from stages.slide.facts import SlideFacts
 from stages.slide.jpeg import JpegTiles
@@ -37,7 +37,7 @@ class LevelLayout:
         jpeg: how the chunks are to be read where they are a slide's own JPEG tiles; they are zstd otherwise.
     """
 
-    folder: Path
+    folder: Place
     size: tuple[int, int]
     chunk: tuple[int, int]
     shard: tuple[int, int]
@@ -53,7 +53,7 @@ class LevelLayout:
         """Rows and columns of chunks in a shard."""
         return self.shard[0] // self.chunk[0], self.shard[1] // self.chunk[1]
 
-    def shard_path(self, row: int, column: int) -> Path:
+    def shard_path(self, row: int, column: int) -> Place:
         """A shard's file."""
         return self.folder / "c" / "0" / str(row) / str(column)
 
@@ -77,14 +77,14 @@ class LevelLayout:
         height, width = self.chunk
         return Box(column * width, row * height, width, height).intersect(Box(0, 0, self.size[1], self.size[0]))
 
-    def shards(self) -> Iterator[tuple[Path, Box]]:
+    def shards(self) -> Iterator[tuple[Place, Box]]:
         """Each shard's file and its part of the level, in the level's pixels; row by row."""
         for row in range(self.grid[0]):
             for column in range(self.grid[1]):
                 yield self.shard_path(row, column), self.shard_box(row, column)
 
 
-def level_layouts(folder: Path, facts: SlideFacts) -> list[LevelLayout]:
+def level_layouts(folder: Place, facts: SlideFacts) -> list[LevelLayout]:
     """How the levels of a slide lie in a pyramid at ``folder`` that holds them as zstd."""
 
     def chunk(side: int, full: int) -> int:
@@ -98,7 +98,7 @@ def level_layouts(folder: Path, facts: SlideFacts) -> list[LevelLayout]:
     return layouts
 
 
-def jpeg_layout(folder: Path, size: tuple[int, int], tile: tuple[int, int], jpeg: JpegTiles) -> LevelLayout:
+def jpeg_layout(folder: Place, size: tuple[int, int], tile: tuple[int, int], jpeg: JpegTiles) -> LevelLayout:
     """How a level lies in a pyramid that holds its own JPEG tiles.
 
     Args:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from stages.disk import read_regular, refusal
+from stages.disk import refusal
+from stages.object_store import UNLISTED, children
+from stages.passing import UnreadableError
+from stages.place import Place, Url, exists, read
 from stages.slide.channels import Channel, describe_channel
 from stages.slide.facts import SlideError
 from stages.slide.units import micrometres
@@ -22,6 +25,9 @@ from stages.slide.units import micrometres
 LAYOUT = "bioformats2raw.layout"
 METADATA = ("zarr.json", ".zattrs")
 """Where a group has its attributes: of zarr v3 and of v2."""
+MOST_SERIES = 64
+"""Series that are asked for where a store lists nothing."""
+_ARRAY = "one array of an image: name the folder that holds all its levels"
 _NOT_READ = "is placed by a transformation of type {!r}; scale, translation, identity and sequences of them are read"
 
 
@@ -59,7 +65,7 @@ class Multiscales:
     channels: tuple[Channel, ...]
 
 
-def is_slide(folder: Path) -> bool:
+def is_slide(folder: Place) -> bool:
     """Whether a search takes a folder for a slide: an image, but no label image, attention map or export of ours.
 
     One whose metadata is damaged, or may not be read, counts, so that it fails where it is seen.
@@ -68,34 +74,54 @@ def is_slide(folder: Path) -> bool:
         attributes = read_attributes(folder)
     except SlideError as exc:
         shut = isinstance(exc.__cause__, PermissionError)
-        return shut or (not _is_array(folder) and any((folder / name).exists() for name in METADATA))
+        return shut or (not _is_array(folder) and any(exists(folder / name) for name in METADATA))
     no_slide = "image-label" in attributes or {"frame", "fingerprint"} & _ours(attributes).keys()
     return not no_slide and ("multiscales" in attributes or LAYOUT in attributes)
 
 
-def read_attributes(folder: Path) -> dict[str, Any]:
+def read_attributes(folder: Place) -> dict[str, Any]:
     """What the zarr group at a folder says of itself, with what 0.5 moved into ``ome`` where it was before.
 
     Raises:
         SlideError: it is no zarr group, or its metadata cannot be read.
     """
-    if _is_array(folder):
-        raise SlideError("one array of an image: name the folder that holds all its levels")
+    if not isinstance(folder, Url) and _is_array(folder):
+        raise SlideError(_ARRAY)
+    shut: UnreadableError | None = None
     for name in METADATA:
         try:
-            found = json.loads(read_regular(folder / name))
+            found = json.loads(read(folder / name))
+            if name == "zarr.json" and found.get("node_type") == "array":
+                raise SlideError(_ARRAY)
             attributes = dict(found.get("attributes") or {} if name == "zarr.json" else found)
             return {**attributes, **attributes.get("ome", {})}
         except FileNotFoundError:
-            if name == ".zattrs" and (folder / ".zgroup").exists():
+            if name == ".zattrs" and exists(folder / ".zgroup"):
                 return {}
+        except UnreadableError as exc:
+            if exc.passing:
+                raise
+            shut = shut or exc  # stores refuse access, too, to what is not there
         except OSError as exc:
+            assert not isinstance(folder, Url)
             raise SlideError(f"its {name} cannot be read: {refusal(exc, folder / name, writing=False)}") from exc
         except (ValueError, TypeError, AttributeError) as exc:
             raise SlideError(
                 f"its {name} is damaged ({exc!r}): copy the folder again, or delete it and make it anew with "
                 "`saccade cache`"
             ) from exc
+    if shut is not None:
+        raise shut
+    if isinstance(folder, Url):
+        if exists(folder / ".zarray"):
+            raise SlideError(_ARRAY)
+        alone = "; a web server lists no folders, so that each image in one is named by its own"
+        how = f", or put a pyramid of it there, `saccade cache SLIDE --out {folder.parent}`"
+        put = alone if folder.kind in UNLISTED else how
+        raise SlideError(
+            f"there is no OME-Zarr image (no {' or '.join(METADATA)} below it), and nothing else is read from a store: "
+            f"correct the URL, or copy the slide to a disk{put}"
+        )
     raise SlideError(
         "a folder, but not a finished pyramid of ours nor an OME-Zarr image: name the slide file itself, "
         "or make a pyramid of it with `saccade cache`"
@@ -108,16 +134,16 @@ def _ours(attributes: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_array(folder: Path) -> bool:
-    if os.path.exists(folder / ".zarray"):
+def _is_array(folder: Place) -> bool:
+    if exists(folder / ".zarray"):
         return True
     try:
-        return bool(json.loads(read_regular(folder / "zarr.json"))["node_type"] == "array")
+        return bool(json.loads(read(folder / "zarr.json"))["node_type"] == "array")
     except (OSError, ValueError, TypeError, KeyError):
         return False
 
 
-def find_images(folder: Path) -> list[Path]:
+def find_images(folder: Place) -> list[Place]:
     """The folders of the images at a folder: itself, or the series that bioformats2raw wrote there.
 
     Raises:
@@ -134,7 +160,7 @@ def find_images(folder: Path) -> list[Path]:
         if key in attributes:
             raise SlideError(f"a {key} of many images: name one of them, such as {folder.name}/{inside}")
     if LAYOUT in attributes:
-        series = sorted((p.name for p in folder.iterdir() if p.name.isdecimal()), key=int)
+        series = sorted((name for name in _folders(folder) if name.isdecimal()), key=int)
         images = [folder / name for name in series if "multiscales" in read_attributes(folder / name)]
         if images:
             return images
@@ -144,7 +170,20 @@ def find_images(folder: Path) -> list[Path]:
     )
 
 
-def read_multiscales(folder: Path) -> Multiscales:
+def _folders(folder: Place) -> list[str]:
+    """Names of the folders in one; of those that a web server holds, which lists none, the series that come first."""
+    if not isinstance(folder, Url):
+        return [path.name for path in folder.iterdir()]
+    try:
+        return [name for name, _ in children(folder.text)]
+    except UnreadableError as exc:
+        if exc.passing:
+            raise
+        numbers = map(str, range(MOST_SERIES))
+        return list(takewhile(lambda name: any(exists(folder / name / of) for of in METADATA), numbers))
+
+
+def read_multiscales(folder: Place) -> Multiscales:
     """The first image that a group describes.
 
     Raises:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.geometry import Box
+from stages.place import Place, Url, place, refusal_of
 from stages.pyramid.layout import LevelLayout
 from stages.pyramid.record import REMEDY, Kept, has_record, read_record
 from stages.pyramid.shards import ShardTiles
@@ -77,28 +78,31 @@ class ZarrSlide(Slide):
 
 
 @unreadable()
-def open_pyramid(path: Path | str, *, mpp: float | None = None) -> Slide:
+def open_pyramid(path: str | PathLike[str] | Place, *, mpp: float | None = None) -> Slide:
     """Open the pixels of a slide: a whole-slide file, the pyramid that `cache_pyramid` made of one, any OME-Zarr image.
 
     Args:
-        path: the file, or the folder of the pyramid or image.
+        path: the file, or the folder of the pyramid or image, or its URL: in a store of objects only OME-Zarr is read.
         mpp: µm per level-0 pixel that replaces the file's own.
 
     Raises:
         SlideError: missing, not a slide, damaged, or an OME-Zarr image that cannot be read as RGB of 8 bits.
     """
-    path = Path(path)
-    if not path.is_dir():
-        if path.name.lower().endswith((".ozx", ".zarr.zip")):
+    where = place(path)
+    if isinstance(where, Url):
+        if (why := refusal_of(where)) is not None:
+            raise SlideError(why)
+    elif not where.is_dir():
+        if where.name.lower().endswith((".ozx", ".zarr.zip")):
             raise SlideError("a zipped OME-Zarr: unpack it into a folder and name that")
         from stages.slide.files import open_slide  # a pyramid needs neither OpenSlide nor tifffile
 
-        return open_slide(path, mpp=mpp)
-    if not has_record(path):
+        return open_slide(where, mpp=mpp)
+    if not has_record(where):
         from stages.pyramid.foreign import open_foreign  # a pyramid of ours needs no zarr
 
-        slide = open_foreign(path)
+        slide = open_foreign(where)
         slide.facts = override_mpp(slide.facts, mpp)
         return slide
-    record = read_record(path)
+    record = read_record(where)
     return ZarrSlide(override_mpp(record.facts, mpp), record.layouts, record.kept)

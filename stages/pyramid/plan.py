@@ -20,6 +20,7 @@ from scipy import ndimage
 
 import stages.pyramid.layout
 from stages.geometry import LEVEL_TOLERANCE, Raster, physical_raster
+from stages.place import Place
 from stages.pyramid.layout import LevelLayout, array_metadata, jpeg_layout, level_layouts
 from stages.pyramid.record import FORMAT, Kept, Profile, pyramid_facts
 from stages.pyramid.shards import ShardTiles
@@ -62,7 +63,7 @@ class Plan:
     profile: Profile
     kept: Kept
 
-    def at(self, folder: Path) -> Plan:
+    def at(self, folder: Place) -> Plan:
         """The same pyramid in another folder."""
         layouts = tuple(replace(layout, folder=folder / layout.folder.name) for layout in self.layouts)
         return replace(self, facts=replace(self.facts, path=folder), layouts=layouts)

@@ -7,11 +7,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal
 
-from stages.disk import new_file, read_regular, reading
 from stages.geometry import Box, Mpp, Raster
+from stages.place import Place, Url, file_sizes, read, reading, write
 from stages.pyramid.jpeg_metadata import jpeg_metadata, read_jpeg_metadata
 from stages.pyramid.layout import LevelLayout, array_metadata, ome_metadata
 from stages.slide.facts import SlideError, SlideFacts
@@ -49,7 +48,7 @@ class Record:
     shard_bytes: tuple[tuple[int, ...], ...]
 
 
-def pyramid_facts(facts: SlideFacts, folder: Path, layouts: Sequence[LevelLayout]) -> SlideFacts:
+def pyramid_facts(facts: SlideFacts, folder: Place, layouts: Sequence[LevelLayout]) -> SlideFacts:
     """The facts of a slide's pyramid: the slide's own, but for what lies on disk."""
     tiles = tuple((min(x.chunk[1], x.size[1]), min(x.chunk[0], x.size[0])) for x in layouts)
     return replace(facts, path=folder, tile_sizes=tiles, associated=())
@@ -90,21 +89,20 @@ def write_record(record: Record, source: SlideFacts) -> None:
     write_json(record.facts.path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Place, content: dict[str, Any]) -> None:
     """Write a file of metadata in one step, and have the disk hold it."""
-    with new_file(path) as beside, beside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, allow_nan=False)
+    write(path, json.dumps(content, allow_nan=False).encode())
 
 
-def has_record(folder: Path) -> bool:
+def has_record(folder: Place) -> bool:
     """Whether `write_record` made this folder a pyramid, of whatever format; it may be damaged since."""
     try:
-        return "format" in json.loads(read_regular(folder / "zarr.json"))["attributes"]["saccade"]
+        return "format" in json.loads(read(folder / "zarr.json"))["attributes"]["saccade"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Place) -> Record:
     """What `write_record` recorded at a folder, whose arrays' metadata and shards are looked at one by one.
 
     Raises:
@@ -112,7 +110,7 @@ def read_record(folder: Path) -> Record:
     """
     try:
         with reading(folder / "zarr.json"):
-            content = read_regular(folder / "zarr.json")
+            content = read(folder / "zarr.json")
         ours = json.loads(content)["attributes"]["saccade"]
         if ours["format"] != FORMAT:
             raise SlideError(f"this pyramid has format {ours['format']}, this version reads {FORMAT}: {REMEDY}")
@@ -122,7 +120,7 @@ def read_record(folder: Path) -> Record:
     for layout in record.layouts:
         try:
             with reading(layout.folder / "zarr.json"):
-                found = json.loads(read_regular(layout.folder / "zarr.json"))
+                found = json.loads(read(layout.folder / "zarr.json"))
         except (OSError, ValueError) as exc:
             raise SlideError(f"this pyramid's level {layout.folder.name} cannot be opened ({exc}): {REMEDY}") from exc
         if found != array_metadata(layout, record.facts.background):
@@ -133,18 +131,24 @@ def read_record(folder: Path) -> Record:
 
 
 def _check_shards(layout: LevelLayout, sizes: Sequence[int]) -> None:
+    there = file_sizes(layout.folder / "c" / "0") if isinstance(layout.folder, Url) else {}
+    if there is None:  # its store lists nothing: every chunk has a checksum
+        return
     shards = f"{layout.folder}/c/0"  # large pyramids have thousands: a `Path` for each would take longer than looking
     for (row, column), size in zip(product(*map(range, layout.grid)), sizes, strict=True):
-        try:
-            found = os.stat(f"{shards}/{row}/{column}").st_size
-        except OSError:
-            found = 0
+        if isinstance(layout.folder, Url):
+            found = there.get(f"{row}/{column}", 0)
+        else:
+            try:
+                found = os.stat(f"{shards}/{row}/{column}").st_size
+            except OSError:
+                found = 0
         if found != size:
             name = f"{layout.folder.name}/c/0/{row}/{column}"
             raise SlideError(f"this pyramid is damaged: {name} has {found} bytes, expected {size}; {REMEDY}")
 
 
-def _parsed(folder: Path, ours: dict[str, Any]) -> Record:
+def _parsed(folder: Place, ours: dict[str, Any]) -> Record:
     kept = ours["facts"]
     sizes = tuple(tuple(int(size) for size in level["shard_bytes"]) for level in ours["levels"])
     stored = {

@@ -8,19 +8,18 @@ Format: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import google_crc32c
 import numpy as np
 from imagecodecs import zstd_decode
 from numpy.typing import NDArray
 
-from stages.disk import new_file, open_to_read, read_at, reading
+from stages.place import Opened, Place, Url, each, reading, write
+from stages.pyramid.ahead import Ahead
 from stages.pyramid.layout import LevelLayout
 from stages.slide import jpeg
 from stages.slide.tiles import TileGrid
@@ -29,27 +28,25 @@ OPEN_SHARDS = 64
 """Files of a level that are kept open, each with its index in memory: some 5 kB."""
 
 _NO_CHUNK = 2**64 - 1
-_BUFFER = 2**18
 
 
-def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int:
+def write_shard(path: Place, chunks: Sequence[bytes | None]) -> int:
     """Write a shard in one step and return its size; the disk may hold it later only.
 
     Args:
-        path: the shard's file, in a folder that is there.
+        path: the shard's file, in a folder that is there, or object.
         chunks: row by row; None where there is none.
 
     Raises:
-        OSError: it cannot be written.
+        OSError, UnreadableError: it cannot be written.
     """
     sizes = np.array([0 if chunk is None else len(chunk) for chunk in chunks], np.uint64)
     missing = np.array([chunk is None for chunk in chunks])
     index = np.stack([np.cumsum(sizes) - sizes, sizes], axis=-1).astype("<u8")
     index[missing] = _NO_CHUNK
     entries = index.tobytes()
-    with new_file(path, durable=False) as beside, beside.open("wb", buffering=_BUFFER) as file:
-        file.writelines(chunk for chunk in chunks if chunk is not None)
-        file.write(entries + crc32c(entries))
+    stored = (chunk for chunk in chunks if chunk is not None)
+    write(path, b"".join((*stored, entries, crc32c(entries))), durable=False)
     return int(sizes.sum()) + len(entries) + 4
 
 
@@ -65,6 +62,7 @@ class ShardTiles(TileGrid):
         self.tile = (layout.chunk[1], layout.chunk[0])
         self.jpeg = layout.jpeg
         self._layout = layout
+        self._ahead = Ahead(self._stored) if isinstance(layout.folder, Url) else None
         self._lock = threading.Lock()
         self._open: OrderedDict[tuple[int, int], _Shard] = OrderedDict()
         if layout.jpeg is not None:
@@ -77,12 +75,20 @@ class ShardTiles(TileGrid):
         layout = self._layout
         rows, columns = layout.chunks_per_shard
         counts = np.empty((layout.grid[0] * rows, layout.grid[1] * columns), np.int64)
-        for row in range(layout.grid[0]):
-            for column in range(layout.grid[1]):
-                found = _Shard(layout, row, column).index[..., 1]
-                counts[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns] = found
+        places = [(row, column) for row in range(layout.grid[0]) for column in range(layout.grid[1])]
+        for (row, column), found in zip(places, each(layout.folder, self._chunk_bytes, places), strict=True):
+            counts[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns] = found
         whole = counts[: -(-layout.size[0] // layout.chunk[0]), : -(-layout.size[1] // layout.chunk[1])]
         return np.ascontiguousarray(whole)
+
+    def _chunk_bytes(self, place: tuple[int, int]) -> NDArray[np.int64]:
+        """Of each chunk of a shard, (rows, columns)."""
+        sizes: NDArray[np.int64] = _Shard(self._layout, *place).index[..., 1]
+        return sizes
+
+    def coming(self, tiles: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+        """As `TileGrid.coming`."""
+        return tiles if self._ahead is None else self._ahead.through(tiles)
 
     def is_blank(self, row: int, column: int) -> bool:
         """As `TileGrid.is_blank`."""
@@ -91,10 +97,15 @@ class ShardTiles(TileGrid):
 
     def stored(self, row: int, column: int) -> bytes:
         """As `TileGrid.stored`, without the checksum, which is compared."""
+        return self._stored(row, column) if self._ahead is None else self._ahead.take(row, column)
+
+    def _stored(self, row: int, column: int) -> bytes:
         shard, place = self._find(row, column)
         offset, size = (int(value) for value in shard.index[place])
+        if not size:
+            return b""  # blank: nobody asks for it but ahead of its turn
         with reading(shard.path):
-            data = read_at(shard.descriptor, size, offset)
+            data = shard.file.read_at(size, offset)
         if len(data) != size:
             raise ValueError(f"ends after {len(data)} of {size} bytes")
         content = data[:-4]
@@ -144,8 +155,8 @@ class _Shard:
     """An open shard; whoever still reads from it keeps it open.
 
     Attributes:
-        path: of the file.
-        descriptor: of it, open.
+        path: of the file or object.
+        file: it, open.
         index: (offset, bytes) of each chunk, (rows, columns, 2) int64; 0 bytes where there is none.
     """
 
@@ -153,22 +164,21 @@ class _Shard:
         path = layout.shard_path(row, column)
         self.path = path
         with reading(path):
-            self.descriptor = open_to_read(path)
+            self.file = Opened(path)
         rows, columns = layout.chunks_per_shard
         length = 16 * rows * columns + 4
-        size = os.fstat(self.descriptor).st_size
-        data = read_at(self.descriptor, length, max(0, size - length))
+        data, size = self.file.read_end(length)
         if len(data) == length and crc32c(data[:-4]) == data[-4:]:
             index = np.frombuffer(data[:-4], "<u8")
             self.index = np.where(index == _NO_CHUNK, 0, index).astype(np.int64).reshape(rows, columns, 2)
             # a file that lost its middle cannot account for its own length
-            if int(self.index[..., 1].sum()) + length == size:
+            if size is None or int(self.index[..., 1].sum()) + length == size:
                 return
-        raise ValueError(f"is in a damaged shard: {path.relative_to(layout.folder.parent)}")
+        raise ValueError(f"is in a damaged shard: {layout.folder.name}/c/0/{row}/{column}")
 
     def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
+        if hasattr(self, "file"):
+            self.file.close()
 
 
 def crc32c(data: bytes) -> bytes:

@@ -19,7 +19,7 @@ from stages.disk import (
     resumable_folder,
 )
 from stages.pyramid.copying import write_levels
-from stages.pyramid.format import Format, Progress
+from stages.pyramid.format import FolderFormat, Progress
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Plan
 from stages.slide.facts import SlideError
@@ -35,7 +35,7 @@ class FullDiskError(SlideError):
 def build(
     source: Slide,
     out: Path,
-    form: Format,
+    form: FolderFormat,
     *,
     plan: Callable[[], Plan],
     is_current: Callable[[Path], bool],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stages.geometry import Box, Mpp, Raster, level_raster
 from stages.passing import UnreadableError, patiently
+from stages.place import NotLocalError, Place, local
 from stages.slide.companions import companions, fingerprint_of
 from stages.slide.levels import Levels
 from stages.slide.resolution import MOST_APART, MPP_REMEDY, check_mpp, description_in, doubt_mpp, read_mpp
@@ -34,7 +35,7 @@ def unreadable() -> Iterator[None]:
     """A `SlideError` for each `UnreadableError`: of a slide, or a function that decorates it."""
     try:
         yield
-    except UnreadableError as exc:
+    except (UnreadableError, NotLocalError) as exc:
         raise SlideError(str(exc)) from exc
 
 
@@ -60,7 +61,7 @@ class SlideFacts:
     """What a slide is, read once when it is opened; plain values that pickle.
 
     Attributes:
-        path: the file (or pyramid folder).
+        path: the file (or pyramid folder, or the URL of one).
         vendor: format name as OpenSlide gives it.
         levels: every level placed on the level-0 frame, finest first.
         tile_sizes: (width, height) of each level's own tiles, in pixels of that level.
@@ -80,7 +81,7 @@ class SlideFacts:
             reading it.
     """
 
-    path: Path
+    path: Place
     vendor: str
     levels: tuple[Raster, ...]
     tile_sizes: tuple[tuple[int, int], ...]
@@ -96,6 +97,11 @@ class SlideFacts:
     origin: tuple[int, int] = (0, 0)
     mpp_doubt: str | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> Path:
+        """The file, of slides that are read from one."""
+        return local(self.path, "whole-slide files are read from disks")
 
     @property
     def doubts(self) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ class OpenSlideSlide(Slide):
         self, facts: SlideFacts, numbers: Sequence[int] | None = None, *, opened: Version | None = None
     ) -> None:
         # opened: what the file was before it was opened
-        self.facts, self._opened = facts, version_of(facts.path.stat()) if opened is None else opened
+        self.facts, self._opened = facts, version_of(facts.file.stat()) if opened is None else opened
         # each level's number in the file, where some of its levels are left out
         self._numbers = tuple(range(len(facts.levels)) if numbers is None else numbers)
         self._reset()
@@ -77,11 +77,11 @@ class OpenSlideSlide(Slide):
         with self._lock:
             if self._pid != os.getpid() or self._handle is None:
                 try:
-                    handle = _open_handle(self.facts.path)
+                    handle = _open_handle(self.facts.file)
                 except SlideError:
                     self._refuse_changed()
                     raise
-                if fingerprint_of(self.facts.path, dict(handle.properties)) != self.facts.fingerprint:
+                if fingerprint_of(self.facts.file, dict(handle.properties)) != self.facts.fingerprint:
                     handle.close()
                     raise SlideError("the file is no longer the one that was opened: start again with the new one")
                 self._handle, self._pid = handle, os.getpid()
@@ -89,7 +89,7 @@ class OpenSlideSlide(Slide):
 
     def _refuse_changed(self) -> None:
         """Name the true cause where the file is not what it was when it was opened."""
-        path = self.facts.path
+        path = self.facts.file
         with reading(path):
             try:
                 refuse_changed(patiently(path.stat), self._opened)
@@ -114,10 +114,10 @@ class OpenSlideSlide(Slide):
 
     def _find_tiles(self, sizes: Sequence[tuple[int, int]]) -> list[TiffTiles | None]:
         if self.facts.vendor != "dicom":
-            return find_level_tiles(self.facts.path, sizes)
+            return find_level_tiles(self.facts.file, sizes)
         from stages.slide.dicom import find_dicom_tiles  # pydicom is as much as all of this room: for its files only
 
-        return find_dicom_tiles(self.facts.path, sizes)
+        return find_dicom_tiles(self.facts.file, sizes)
 
     def _verdict(self, level: int) -> bool | None:
         """`_verified`, found out once; False where there are no tiles."""

@@ -6,6 +6,7 @@ unpack it. A pixel is then the mean of its square, but for rounding and for what
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -56,6 +57,10 @@ class ReducedTiles(TileGrid):
     def decoded_pixels(self) -> int:
         """As `TileGrid.decoded_pixels`: at the level's edges tiles are decoded in full."""
         return self._tiles.decoded_pixels
+
+    def coming(self, tiles: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+        """As `TileGrid.coming`."""
+        return self._tiles.coming(tiles)
 
     def stored(self, row: int, column: int) -> bytes:
         """As `TileGrid.stored`."""

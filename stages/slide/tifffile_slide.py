@@ -93,10 +93,10 @@ class TifffileSlide(Slide):
     def _level(self, level: int) -> TileGrid:
         with self._lock:
             if self._pid != os.getpid():
-                first_bytes(self.facts.path)  # says why it cannot be read, where it cannot
-                if fingerprint_of(self.facts.path, {}) != self.facts.fingerprint:
+                first_bytes(self.facts.file)  # says why it cannot be read, where it cannot
+                if fingerprint_of(self.facts.file, {}) != self.facts.fingerprint:
                     raise SlideError("the file is no longer the one that was opened: start again with the new one")
-                self._grids, self._pid = find_picture(self.facts.path).levels, os.getpid()
+                self._grids, self._pid = find_picture(self.facts.file).levels, os.getpid()
             return self._grids[self._numbers[level]]
 
     @unreadable()

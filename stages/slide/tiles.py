@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,10 @@ class TileGrid(ABC):
             raise ValueError(f"is {found.shape}, expected {box.height} x {box.width} x 3")
         return found[: box.height, : box.width]
 
+    def coming(self, tiles: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+        """Tiles that will be read, in their order; a grid that waits for its tiles begins with those that follow."""
+        return tiles
+
     def read(self, box: Box, *, blank: Background = WHITE) -> NDArray[np.uint8]:
         """RGB (height, width, 3) of one box; see `read_many`."""
         return self.read_many([box], blank=blank)[0]
@@ -163,7 +167,7 @@ class TileGrid(ABC):
                     wanted.setdefault((row, column), []).append(i)
         scratch = np.empty((self.tile[1], self.tile[0], 3), np.uint8)
         damage: dict[tuple[int, int], str] = {}
-        for row, column in sorted(wanted):
+        for row, column in self.coming(sorted(wanted)):
             users, tile = wanted[row, column], self.box(row, column)
             # a box that is a tile is decoded where it belongs
             whole = (targets[i] for i in users if boxes[i] == tile and targets[i].shape == scratch.shape)
