@@ -12,7 +12,8 @@ import typer
 from pipeline.commands import MOST_WORKERS
 from stages.prediction.stopping import RISK
 
-READING, CALLING, MACHINE, REST = "How much is read", "Calls and referrals", "Machine", "Seldom needed"
+READING, CALLING, BATCH = "How much is read", "Calls and referrals", "What is done"
+MACHINE, REST = "Machine", "Seldom needed"
 """Topics of the help, in order."""
 
 
@@ -191,6 +192,30 @@ LimitOption = Annotated[
         number(0.1, such_as="600"),
         "--limit",
         topic=MACHINE,
+    ),
+]
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed",
+        help="Do only slides that failed here before; without it, these come last.",
+        rich_help_panel=BATCH,
+    ),
+]
+FailFast = Annotated[
+    bool,
+    typer.Option(
+        "--fail-fast",
+        help="Begin no more slides once one has failed; what is being worked on is finished.",
+        rich_help_panel=BATCH,
+    ),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Write nothing: say what would be done to each slide and why, and what it takes.",
+        rich_help_panel=BATCH,
     ),
 ]
 Model = Annotated[

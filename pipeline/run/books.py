@@ -18,23 +18,23 @@ from pipeline.model.build import told_of_encoder
 from pipeline.model.checkpoint import MODEL, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
+from pipeline.output.failures import Failures
 from pipeline.output.folder import ABSTENTION
 from pipeline.output.run_record import versions, write_run
-from pipeline.output.slide_folder import GALLERY, read_commit
+from pipeline.output.slide_folder import GALLERY
 from pipeline.output.table import decision_in_words, write_predictions, write_table
 from pipeline.refer.label_set import UNLIKE
 from pipeline.refer.measure import coverage
 from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
-from pipeline.run.slide import RunSettings, referral_of, told_of, whole
+from pipeline.run.earlier import earlier_rows
+from pipeline.run.slide import WAITING, RunSettings, referral_of
 from stages.amounts import counted
 from stages.disk import new_file
 from stages.html import table
 from stages.prediction.chance import with_interval
 from stages.prediction.intervals import stated
 
-WAITING = "waiting"
-"""Status of a slide that the run has not come to yet."""
 SHARE = 0.02
 """Of the time, what writing the books may take while slides are worked on."""
 OFTEN = 2.0
@@ -60,6 +60,7 @@ class RunSummary:
         kept: how many slides of earlier runs into the same folder, of other slides with the same model and settings,
             are in the table as well.
         others: how many there are whose model or settings are not these; they stay, and are not in the table.
+        waiting: how many were not tried: the run was stopped before, or was to do only others.
     """
 
     total: int
@@ -74,12 +75,19 @@ class RunSummary:
     refer: dict[str, Any] | None = field(default=None, repr=False)
     kept: int = field(default=0, repr=False)
     others: int = field(default=0, repr=False)
+    waiting: int = field(default=0, repr=False)
+
+    @property
+    def line(self) -> str:
+        """How many became what."""
+        told = (
+            f"{self.ok} of {counted(self.total, 'slide')} predicted ({self.reused} already done), {self.failed} failed"
+        )
+        return told + (f", {self.waiting} not tried" if self.waiting else "")
 
     def _repr_html_(self) -> str:
         rows = [(row["slide_id"], in_words(row)) for row in self.rows]
-        counts = (
-            f"{self.ok} of {counted(self.total, 'slide')} predicted ({self.reused} already done), {self.failed} failed"
-        )
+        counts = self.line
         if self.quality is not None and self.quality.warning:
             counts += f"; warning: {self.quality.warning}"
         return table(rows, header=("slide", "prediction"), caption=counts)
@@ -107,20 +115,32 @@ class Books:
     ) -> None:
         self._out, self._cohort, self._model, self._settings, self._command = out, cohort, model, settings, command
         self._started = time.time()
+        self._digest, self._failures = digest, Failures(out, "run")
         self._effective = _effective(settings, model)
         self._rows: dict[str, dict[str, Any]] = {}
         self.reused = 0
         self._due = 0.0
-        self._earlier, self._others = _earlier(
-            out, {slide.slide_id for slide in cohort.slides}, digest, model.spec.classes
-        )
+        self._look_back()
 
     def add(self, slide: CohortSlide, row: Mapping[str, Any]) -> None:
         """A slide has ended one way or the other."""
         self.reused += bool(row.get("reused"))
+        if row["status"] == "failed":
+            self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest)
         self._rows[slide.slide_id] = {key: value for key, value in row.items() if key != "reused"}
         if time.monotonic() >= self._due:
             self.write()
+
+    def close(self) -> RunSummary:
+        """Write them for the last time, with what other runs did here meanwhile."""
+        self._look_back()
+        return self.write()
+
+    def _look_back(self) -> None:
+        wanted = {slide.slide_id for slide in self._cohort.slides}
+        self._earlier, self._others = earlier_rows(
+            self._out, wanted, self._digest, self._model.spec.classes, self._failures.every()
+        )
 
     def write(self) -> RunSummary:
         """Write them as they are now."""
@@ -135,7 +155,8 @@ class Books:
         rows = [dict(self._rows.get(slide.slide_id) or _waiting(slide)) for slide in self._cohort.slides]
         done = [(slide, row) for slide, row in zip(self._cohort.slides, rows, strict=True) if row["status"] == "ok"]
         earlier = [dict(row) for row in self._earlier]
-        galleries = {row["slide_id"]: row.pop("gallery") for row in (*(row for _, row in done), *earlier)}
+        shown_of = (*(row for _, row in done), *(row for row in earlier if row["status"] == "ok"))
+        galleries = {row["slide_id"]: row.pop("gallery") for row in shown_of}
         slide_bytes = sum(row.pop("slide_bytes") for _, row in done)
         trained = {slide.slide_id for slide, row in done if row.pop("trained_on")}
         labelled, not_counted = [], Counter[str]()
@@ -218,6 +239,7 @@ class Books:
             refer,
             len(earlier),
             self._others,
+            counts[WAITING],
         )
 
 
@@ -245,26 +267,6 @@ def _effective(settings: RunSettings, model: SlideModel) -> dict[str, str]:
 
 def _waiting(slide: CohortSlide) -> dict[str, Any]:
     return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": ""}
-
-
-def _earlier(out: Path, wanted: set[str], digest: str, classes: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
-    """Rows of slides that earlier runs with the same model and settings predicted into the folder, and how many there
-    are of others."""
-    rows, others = [], 0
-    folder = out / "slides"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name in wanted:
-            continue
-        commit = read_commit(path)
-        if commit is None:
-            continue
-        if commit.get("run") != digest or not whole(path, commit, classes):
-            others += 1
-        else:
-            rows.append({"slide_id": path.name, "path": commit["path"], **commit["row"], **told_of(commit)})
-    for row in rows:
-        del row["slide_bytes"]
-    return rows, others
 
 
 def _referred(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import write_json
 from pipeline.output.folder import TRAINING, fitting_alone, prepare_output
+from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.train.compare import Comparison
 from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
@@ -30,7 +31,9 @@ from stages.pyramid.chunk_cache import chunk_cache
 Say = Callable[[str], None]
 
 
-def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -> dict[str, Any]:
+def train_cohort(
+    config: Config, out: Path, *, say: Say, strict: bool = False, command: Sequence[str] = ()
+) -> dict[str, Any]:
     """Train on the configured cohort and write ``model.safetensors``, ``predictions.csv`` and ``metrics.json``.
 
     With a split column the model is fitted on "train" and judged on "val" and "test"; otherwise every fold is held out
@@ -75,8 +78,13 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
         for doubt in untrained.doubts:
             say(f"warning: {doubt}")
     prepare_output(out, names=TRAINING)
-    with fitting_alone(out):
-        return _train(config, out, cohort, untrained, say=say, strict=strict)
+    with logging_to(out / "train.log", command) as log, fitting_alone(out):
+
+        def tell(line: str) -> None:
+            log(line)
+            say(line)
+
+        return _train(config, out, cohort, untrained, say=tell, strict=strict)
 
 
 def _train(

@@ -57,8 +57,7 @@ def build(
     out = Path(os.path.abspath(out))
     if is_current(out):
         return out
-    if os.path.lexists(out) and not form.is_ours(out):
-        raise _foreign(out)
+    refuse_foreign(out, form)
     wanted = plan()
     partial = resumable_folder(out, f"{form.name}-{wanted.digest()}")
     wanted = wanted.at(partial)
@@ -82,6 +81,12 @@ def build(
         if is_temporary(path.name):  # half a file, of a run that was killed
             path.unlink(missing_ok=True)
     return out
+
+
+def refuse_foreign(out: Path, form: Format) -> None:
+    """Raise a `SlideError` where something is that would not be replaced."""
+    if os.path.lexists(out) and not form.is_ours(out):
+        raise _foreign(out)
 
 
 def _foreign(out: Path) -> SlideError:
