@@ -250,6 +250,7 @@ def _each(
         workers = suited(total, device="cpu")
     jobs = [(slide, work, *given) for slide in slides]
     enough: str | None = None
+    first = ""
     with finishing() as stop, telling(within) as said:
         for slide, row in each(_row, jobs, workers=workers, scheduler=None, limit=limit, stop=stop, said=said):
             done.add(slide.slide_id)
@@ -260,13 +261,17 @@ def _each(
             ended(slide, row["error"] if failed else None)
             if enough is None and (row.get("full") or (failed and fail_fast)):
                 enough = "the disk is full" if row.get("full") else f"{slide.slide_id} failed (--fail-fast)"
+                first = f"{slide.slide_id}: {row['error']}"
                 stop.set()
                 if len(done) < total and row.get("full"):
                     line += f"; the other {total - len(done)} slides were not tried"
             tell(len(done), line)
         left = [slide.slide_id for slide in slides if slide.slide_id not in done]
-        if enough is not None and fail_fast and left:
-            tell(len(done), f"stopped at the first failure: {enough}, {counted(len(left), 'slide')} not tried")
+        if enough is not None and fail_fast:
+            tell(
+                len(done),
+                f"stopped at the first failure, {first} (--fail-fast: {counted(len(left), 'slide')} not tried)",
+            )
     if enough is not None:
         errors |= dict.fromkeys(left, f"not tried: {enough}")
     elif stop.is_set():

@@ -99,13 +99,12 @@ def run_cohort(
                 words = f"{in_words(row)}{' (done earlier)' if row.get('reused') else ''}"
                 tell(None if row["status"] == WAITING else f"{slide.slide_id}: {words}")
                 if fail_fast and row["status"] == "failed" and not stop.is_set():
-                    first = slide.slide_id
+                    first = f"{slide.slide_id}: {row['error']}"
                     stop.set()
         finally:
             summary = books.close()
         if first is not None:
-            left = counted(summary.waiting, "slide")
-            tell(f"stopped at the first failure, that of {first}: {left} not tried (--fail-fast)")
+            tell(f"stopped at the first failure, {first} (--fail-fast: {counted(summary.waiting, 'slide')} not tried)")
         elif stop.is_set():
             raise KeyboardInterrupt
         log.last = summary.line

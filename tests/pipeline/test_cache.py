@@ -125,7 +125,8 @@ def test_the_first_failure_ends_the_work_where_that_is_asked_for(slides: Path, t
     (slides / "bad.tif").write_text("no slide")
     errors = cache_cohort(find_target(slides), out, fail_fast=True, progress=lines).errors
     assert (list(errors), errors["odd"]) == (["bad", "odd", "plain"], "not tried: bad failed (--fail-fast)")
-    assert lines.told[-1] == "stopped at the first failure: bad failed (--fail-fast), 2 slides not tried"
+    why = "not a whole-slide image, but a text file: name the slide itself"
+    assert lines.told[-1] == f"stopped at the first failure, bad: {why} (--fail-fast: 2 slides not tried)"
     assert not list(out.glob("*.zarr"))
 
 
