@@ -23,7 +23,7 @@ from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Wish
-from stages.pyramid.record import REMEDY
+from stages.pyramid.record import REMEDY, read_record
 from stages.pyramid.transaction import FullDiskError
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
@@ -226,10 +226,14 @@ def _verify(slide: CohortSlide, out: Path, settings: CacheSettings) -> str:
     if damage:
         more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
         raise SlideError(f"{target} is damaged: {damage[0]}{more}; {REMEDY}")
-    pyramid, original = open_pyramid(target).facts, open_pyramid(slide.path).facts
-    if pyramid.fingerprint != original.fingerprint:
+    pyramid, original = read_record(target).facts, open_pyramid(slide.path).facts
+    recorded = pyramid.revision and pyramid.revision.digest
+    if recorded:
+        original = original.with_digest()
+    if pyramid.fingerprint != original.fingerprint or (recorded and not original.unchanged(pyramid.revision)):
         raise SlideError(f"{target} was made of other content than {slide.path} has: run `saccade cache` again")
-    return f"{target}: every chunk is as it was written, {size(pyramid.file_bytes)}"
+    words = "every byte of its slide, too" if recorded else "its slide by samples only: an earlier version made it"
+    return f"{target}: every chunk is as it was written, {words}, {size(pyramid.file_bytes)}"
 
 
 def _each(

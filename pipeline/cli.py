@@ -42,6 +42,7 @@ from pipeline.options import (
     StrictOption,
     Target,
     Tolerance,
+    VerifyOption,
     Workers,
     number,
     several,
@@ -233,7 +234,11 @@ def cache(
         bool, typer.Option("--all", help="Keep all of a portable pyramid; else its finest levels hold tissue only.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Write nothing: read every chunk that is in the folder, and report damage.")
+        bool,
+        typer.Option(
+            "--verify",
+            help="Write nothing: read every chunk there and every byte of the slides; report what is not as it was.",
+        ),
     ] = False,
     ngff: Annotated[
         Ngff, typer.Option(help="0.4 exports for QuPath and others, as <slide_id>.ngff04.ome.zarr; we read 0.5.")
@@ -283,6 +288,7 @@ def train(
         ),
     ] = False,
     strict: StrictOption = False,
+    verify: VerifyOption = False,
 ) -> None:
     """Train a model on slides with one label each.
 
@@ -291,7 +297,9 @@ def train(
     from pipeline import commands
 
     chosen = [*(overrides or ()), *(["training.compare=true"] if compare else [])]
-    summary = commands.train(config, out=out, overrides=chosen, strict=strict, say=_say, command=sys.argv)
+    summary = commands.train(
+        config, out=out, overrides=chosen, strict=strict, verify=verify, say=_say, command=sys.argv
+    )
     _echo(f"model:   {summary.model}\nmetrics: {out / 'metrics.json'}")
     raise typer.Exit(1 if summary.excluded else 0)
 
@@ -358,6 +366,7 @@ def run(
     ] = None,
     encoder_weights: EncoderWeights = None,
     features: Features = None,
+    verify: VerifyOption = False,
 ) -> None:
     """Predict slides, with intervals and a report.
 
@@ -392,6 +401,7 @@ def run(
         "scheduler": scheduler,
         "encoder_weights": encoder_weights,
         "features": features,
+        "verify": verify,
         "retry_failed": retry_failed,
     }
     if dry_run:

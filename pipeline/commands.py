@@ -205,6 +205,7 @@ def run(
     fail_fast: bool = False,
     encoder_weights: AnyPath | None = None,
     features: AnyPath | None = None,
+    verify: bool = False,
     progress: Progress | None = None,
     within: Callable[[str], None] | None = None,
     command: Sequence[str] = ("saccade.run",),
@@ -245,6 +246,7 @@ def run(
         encoder_weights: see `load_model`.
         features: folder that keeps what a frozen encoder makes of patches; default: $SACCADE_CACHE, else the user's
             cache folder.
+        verify: read every byte of every slide: an earlier result stands only where its digest is the recorded one.
         progress: called with (slides finished, slides in all, a line about the last one).
         within: called with a line about a slide that is being worked on, by any thread.
         command: what run.json and run.log record as the command.
@@ -421,6 +423,7 @@ def train(
     out: AnyPath,
     overrides: Sequence[str] = (),
     strict: bool = False,
+    verify: bool = False,
     say: Callable[[str], None] | None = None,
     command: Sequence[str] = ("saccade.train",),
 ) -> TrainSummary:
@@ -433,6 +436,7 @@ def train(
         out: the folder for what is written; made where it is missing.
         overrides: values of the configuration in place of the file's, such as "sampling.samples=64".
         strict: leave out slides whose objective or TIFF tags contradict their resolution, instead of a warning.
+        verify: read every byte of every slide: an earlier model stands only where the digests are those it recorded.
         say: called with each line about how far it is, such as `print`; train.log has them, too.
         command: what train.log records as the command.
 
@@ -453,7 +457,7 @@ def train(
     from pipeline.train.train import train_cohort
 
     quiet = say or (lambda line: None)
-    metrics = train_cohort(loaded, Path(out), say=quiet, strict=strict, command=command)
+    metrics = train_cohort(loaded, Path(out), say=quiet, strict=strict, verify=verify, command=command)
     parts = {
         name: told
         for name, told in metrics.items()
@@ -676,7 +680,7 @@ def cache(
             native where a slide has nothing but JPEG tiles, and leaves a pyramid portable that is so already.
         everything: keep all of a portable pyramid; else its finest levels hold tissue only.
         ngff: "0.4" exports for QuPath and others; we read "0.5".
-        verify: write nothing; read every chunk that is in the folder.
+        verify: write nothing; read every chunk that is in the folder, and every byte of the slides.
         strict: see `run`.
         workers: see `run`.
         limit: see `run`; of a slide that tells how far it is, since it last did.

@@ -235,5 +235,14 @@ Features = Annotated[
     Path | None,
     typer.Option(help="Where encoded patches are kept; default: the user's cache folder.", rich_help_panel=REST),
 ]
+VerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Read every byte of every slide, and let only stand what was made of the same. Without it, files of the "
+        "same size and time of writing count as unchanged, once samples of them are found to be.",
+        rich_help_panel=REST,
+    ),
+]
 Label = Annotated[str, typer.Option("--label", help="The table's column of labels.")]
 Split = Annotated[str | None, typer.Option("--split", help="Only slides of this split of the table: val or test.")]

@@ -38,6 +38,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "levels",
                 "resolution",
                 "dicom_header",
+                "revision",
                 "companions",
                 "facts",
                 "units",
@@ -105,7 +106,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("reading", "sections", "distil", "wording", "loading"),
         ),
         "output": (
-            *("documents", "failures", "folder", "table", "slide_folder", "attention_map", "bags", "run_record", "log"),
+            *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
         "model": (
@@ -170,6 +171,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "artefacts",
                 "stale",
                 "slide",
+                "finished",
                 "earlier",
                 "books",
             ),

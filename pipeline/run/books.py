@@ -122,13 +122,13 @@ class Books:
         self._due = 0.0
         self._look_back()
 
-    def add(self, slide: CohortSlide, row: Mapping[str, Any]) -> None:
-        """A slide has ended one way or the other."""
+    def add(self, slide: CohortSlide, row: Mapping[str, Any], *, write: bool = True) -> None:
+        """A slide has ended one way or the other; where it is time, and ``write``, that is written."""
         self.reused += bool(row.get("reused"))
         if row["status"] == "failed":
             self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest)
         self._rows[slide.slide_id] = {key: value for key, value in row.items() if key != "reused"}
-        if time.monotonic() >= self._due:
+        if write and time.monotonic() >= self._due:
             self.write()
 
     def close(self) -> RunSummary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns
 from pipeline.predict import check_budget, check_prior, decision_of
 from pipeline.run.books import Books, RunSummary, in_words
+from pipeline.run.finished import finished
 from pipeline.run.interrupt import finishing
 from pipeline.run.process import telling
 from pipeline.run.slide import BUSY, WAITING, RunSettings, process_slide, referral_of, run_digest
@@ -89,15 +90,22 @@ def run_cohort(
             tell("none of these slides failed here when it was last tried: there is nothing to try again")
         # what failed before may hang again
         slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
+        rows = {s.slide_id: finished(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
+        known = [(s, row) for s in slides if (row := rows.get(s.slide_id)) is not None]
+        slides = [s for s in slides if rows.get(s.slide_id) is None]
         jobs = [(s, out.resolve(), settings, digest, not retry_failed or s.slide_id in failed) for s in slides]
         how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "limit": limit, "said": said}
         try:
-            books.write()
+            for slide, row in known:
+                books.add(slide, row, write=False)
+                done += 1
+                tell(_line(slide, row))
+            if jobs:
+                books.write()
             for slide, row in _rows(jobs, stop, **how):
                 books.add(slide, row)
                 done += 1
-                words = f"{in_words(row)}{' (done earlier)' if row.get('reused') else ''}"
-                tell(None if row["status"] == WAITING else f"{slide.slide_id}: {words}")
+                tell(_line(slide, row))
                 if fail_fast and row["status"] == "failed" and not stop.is_set():
                     first = f"{slide.slide_id}: {row['error']}"
                     stop.set()
@@ -133,11 +141,18 @@ def prepared(
     return _checked(cohort, model, settings), model, workers
 
 
+def _line(slide: CohortSlide, row: Mapping[str, Any]) -> str | None:
+    """What is said of a slide that has ended; None where nothing is."""
+    if row["status"] == WAITING:
+        return None
+    return f"{slide.slide_id}: {in_words(dict(row))}{' (done earlier)' if row.get('reused') else ''}"
+
+
 def _rows(
     jobs: Sequence[tuple[Any, ...]], stop: threading.Event, **how: Any
 ) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
     """What became of each slide; what another run is working on comes last, when it may be done."""
-    for wait in (False, True):
+    for wait in (False, True) if jobs else ():
         busy = set()
         for slide, row in each(process_slide, [(*job, wait) for job in jobs], stop=stop, **how):
             if row["status"] == BUSY:

@@ -21,7 +21,7 @@ from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import plain
 from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
-from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit
+from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, state_of, write_commit
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
 from pipeline.run.artefacts import ARTEFACTS, evidence_of, write_artefacts
@@ -34,6 +34,7 @@ from stages.passing import again
 from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
 from stages.slide.protocol import Slide
+from stages.slide.revision import Revision
 
 _RECORDED = {"slide_bytes": int, "words": dict, "evidence": dict, "path": str, "fingerprint": str}
 BUSY = "busy"
@@ -61,6 +62,7 @@ class RunSettings:
         prior: what half of each draw goes by: a folder of maps, one a slide, or a network that makes them.
         refer: the stated error of label sets; None: none are made.
         by_class: whether it is stated of the slides of each class.
+        verify: let an earlier result stand only by a digest of every byte of the slide.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
         features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
@@ -82,6 +84,7 @@ class RunSettings:
     prior: Prior | None = None
     refer: float | None = None
     by_class: bool = False
+    verify: bool = False
 
 
 def process_slide(
@@ -120,10 +123,14 @@ def _predict_slide(
 ) -> dict[str, Any]:
     model = _worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
     found = standing(slide, out, settings, model, digest)
-    failures = Failures(out, "run")
+    facts, failures = found.slide.facts, Failures(out, "run")
+    known = known_of(settings, model, facts.fingerprint)
     if found.commit is not None:
         failures.forget(slide.slide_id)
-        return {**found.commit["row"], **told_of(found.commit), "reused": True, **_known(found, settings, model)}
+        state = plain(state_of(facts, Revision.recorded(found.commit.get("revision"))))
+        if not state.items() <= found.commit.items():
+            write_commit(out / "slides" / slide.slide_id, {**found.commit, **state})
+        return {**found.commit["row"], **told_of(found.commit), "reused": True, **known}
     if not begin:
         return {"status": WAITING, "error": ""}
     alive(f"{slide.slide_id}: at work")
@@ -140,7 +147,7 @@ def _predict_slide(
     )
     failures.forget(slide.slide_id)
     run = run_digest(settings, model, digest)
-    return {**_write_slide(slide, out, found, run, predicted, started), **_known(found, settings, model)}
+    return {**_write_slide(slide, out, found, run, predicted, started), **known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,25 +180,26 @@ def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: SlideM
     mpp = slide.mpp if slide.mpp is not None else settings.mpp
     folder = out / "slides" / slide.slide_id
     opened = open_pyramid(slide.path, mpp=mpp)
+    if settings.verify:
+        opened.facts = opened.facts.with_digest()
     facts = opened.facts
     if settings.strict:
         facts.refuse_doubt()
     prior = None if settings.prior is None else settings.prior.of(slide.slide_id)
-    made_of = {
-        **_of_run(settings, model, digest),
-        "mpp": mpp,
-        **({} if prior is None else {"prior": prior.digest()}),
-        # a slide that is read otherwise than its file claims is another slide
-        **({"warnings": facts.warnings} if facts.warnings else {}),
-    }
+    made_of = made_of_all(settings, model, digest, mpp=mpp, prior=prior, warnings=facts.warnings)
     found = Standing(opened, slide_key(facts.fingerprint, made_of), made_of, prior=prior)
     commit = read_commit(folder)
     if commit is None:
         return found
     if commit["key"] == found.key:
-        if whole(folder, commit, model.spec.classes):
+        if not whole(folder, commit, model.spec.classes):
+            return replace(found, stale="something of it is gone")
+        recorded = Revision.recorded(commit.get("revision"))
+        if facts.unchanged(recorded):
             return replace(found, commit=commit)
-        return replace(found, stale="something of it is gone")
+        if recorded is None or recorded.digest is None:
+            return replace(found, stale="no digest tells whether its file, which was written since, has changed")
+        return replace(found, stale="its file has changed")
     if commit.get("fingerprint") != facts.fingerprint and commit.get("path") != str(slide.path):
         raise ValueError(
             f"{folder} already holds another slide of this name ({commit.get('path')}): "
@@ -200,9 +208,27 @@ def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: SlideM
     return replace(found, stale=differing(commit, facts.fingerprint, made_of))
 
 
-def _known(found: Standing, settings: RunSettings, model: SlideModel) -> dict[str, Any]:
+def made_of_all(
+    settings: RunSettings,
+    model: SlideModel,
+    digest: str,
+    *,
+    mpp: float | None,
+    prior: Prior | None,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """What a slide's results follow from beside its content."""
+    return {
+        **_of_run(settings, model, digest),
+        "mpp": mpp,
+        **({} if prior is None else {"prior": prior.digest()}),
+        # a slide that is read otherwise than its file claims is another slide
+        **({"warnings": warnings} if warnings else {}),
+    }
+
+
+def known_of(settings: RunSettings, model: SlideModel, fingerprint: str) -> dict[str, Any]:
     """What the model knows of a slide."""
-    fingerprint = found.slide.facts.fingerprint
     known: dict[str, Any] = {"trained_on": fingerprint in model.trained_on}
     if settings.refer is not None and model.label_calibration is not None:
         known["calibrated_on"] = fingerprint in model.label_calibration.slides
@@ -265,6 +291,7 @@ def _write_slide(
         "made_of": stands.made_of,
         "run": run,
         "fingerprint": facts.fingerprint,
+        **state_of(facts),
         "path": str(slide.path),
         "notice": NOTICE,
         "row": row,

@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 def train_cohort(
-    config: Config, out: Path, *, say: Say, strict: bool = False, command: Sequence[str] = ()
+    config: Config, out: Path, *, say: Say, strict: bool = False, verify: bool = False, command: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Train on the configured cohort and write ``model.safetensors``, ``predictions.csv`` and ``metrics.json``.
 
@@ -40,7 +40,8 @@ def train_cohort(
     in turn, and the model that is kept is then fitted on all slides. A rerun goes on from the last finished epoch.
 
     A slide that cannot be read is left out from then on, wherever that shows, and named with its reason under
-    "excluded" of the metrics; the others go on; so is one whose resolution something contradicts, if ``strict``. A
+    "excluded" of the metrics; the others go on; so is one whose resolution something contradicts, if ``strict``.
+    With ``verify``, every byte of every slide is read and counts. A
     finished model that is not of this cohort and configuration any more is said to be so and why, and kept in a folder
     ``earlier-<digest>`` when the new one takes its place.
 
@@ -84,18 +85,18 @@ def train_cohort(
             log(line)
             say(line)
 
-        return _train(config, out, cohort, untrained, say=tell, strict=strict)
+        return _train(config, out, cohort, untrained, say=tell, strict=strict, verify=verify)
 
 
 def _train(
-    config: Config, out: Path, cohort: Cohort, untrained: SlideModel, *, say: Say, strict: bool
+    config: Config, out: Path, cohort: Cohort, untrained: SlideModel, *, say: Say, strict: bool, verify: bool
 ) -> dict[str, Any]:
     """`train_cohort`, once everything is found to be usable."""
     spec = untrained.spec
     say(cohort.reading)
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
-    looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config))
+    looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config), verify=verify)
     looks.first(cohort.slides)
     jobs = plan_jobs(cohort.slides, config, out)
     twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]

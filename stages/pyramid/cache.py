@@ -102,6 +102,9 @@ def pyramid_task(slide: Slide, out: Path, *, profile: Wish = "auto", everything:
             return "its slide has changed"
         if os.path.realpath(folder) == os.path.realpath(source.facts.path):
             return None
+        # earlier versions recorded no revision
+        if found.facts.revision is not None and not source.facts.unchanged(found.facts.revision):
+            return "its slide has changed"
         # what is left out of a slide was not always so
         if found.facts.warnings != source.facts.warnings:
             return "what its slide's file claims is judged otherwise"

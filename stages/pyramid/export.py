@@ -14,6 +14,7 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from stages.pyramid.task import Task
 from stages.pyramid.transaction import build
 from stages.slide.facts import SlideFacts
 from stages.slide.protocol import Slide
+from stages.slide.revision import Revision
 
 SUFFIX = ".ngff04.ome.zarr"
 
@@ -89,6 +91,9 @@ def export_task(slide: Slide, *, everything: bool = False) -> Task:
             return "what is there is damaged, or no export" if os.path.lexists(folder) else ""
         if record.get("fingerprint") != source.facts.fingerprint:
             return "its slide has changed"
+        # earlier versions recorded no revision
+        if record.get("revision") and not source.facts.unchanged(Revision.recorded(record["revision"])):
+            return "its slide has changed"
         if (record["format"], record[_FRAME]) != (FORMAT, _frame(whole.facts)):
             return "an earlier version made it"
         return None if record.get("kept") == "all" or not everything else "it holds tissue only, and all is wanted"
@@ -127,7 +132,13 @@ class _Export:
         return sum(len(chunk) for chunk in chunks if chunk is not None)
 
     def finish(self, plan: Plan, source: SlideFacts) -> None:
-        record = {"format": FORMAT, "fingerprint": source.fingerprint, "kept": plan.kept, _FRAME: _frame(source)}
+        record = {
+            "format": FORMAT,
+            "fingerprint": source.fingerprint,
+            "revision": source.revision and asdict(source.revision),
+            "kept": plan.kept,
+            _FRAME: _frame(source),
+        }
         write_json(plan.facts.path / ".zgroup", {"zarr_format": 2})
         write_json(plan.facts.path / ".zattrs", {**_attributes(plan.facts, source.path.name), "saccade": record})
 

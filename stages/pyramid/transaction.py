@@ -65,11 +65,14 @@ def build(
         partial.mkdir(parents=True, exist_ok=True)
         form.start(wanted)
         write_levels(source, wanted, form, progress=progress, writers=writers)
-        if open_pyramid(source.facts.path).facts.fingerprint != source.facts.fingerprint:
+        # nearly all of it has just been read
+        facts = source.facts.with_digest()
+        now = open_pyramid(source.facts.path).facts
+        if now.fingerprint != source.facts.fingerprint or not now.unchanged(source.facts.revision):
             shutil.rmtree(partial)
             raise SlideError("the file changed while it was being copied: run `saccade cache` again")
         flush_tree(partial, threads=writers)
-        form.finish(wanted, source.facts)  # once the disk holds all the rest
+        form.finish(wanted, facts)  # once the disk holds all the rest
         put_in_place(partial, out, ours=form.is_ours)
     except ForeignFolderError as exc:
         raise _foreign(out) from exc

@@ -131,7 +131,7 @@ def test_what_the_encoder_starts_from_counts_by_its_content(trained: Path, tmp_p
 
 def test_a_folder_of_weights_counts_by_all_that_is_in_it(tmp_path: Path) -> None:
     def weights() -> str:
-        made = made_of({}, calibrates=(), fingerprints={}, spec=TINY, settings={}, weights=tmp_path)
+        made = made_of({}, calibrates=(), facts={}, spec=TINY, settings={}, weights=tmp_path)
         return str(made["weights"])
 
     (tmp_path / "config.json").write_text("{}")
