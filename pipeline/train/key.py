@@ -54,7 +54,7 @@ def made_of(
             "role": part,
             "calibrates": slide.slide_id in calibrates,
             "chooses": part == chooses,
-            **_content_of(facts.get(slide.slide_id)),
+            **content_of(facts.get(slide.slide_id)),
             "label": slide.label,
             "mpp": slide.mpp,
             "site": slide.site,
@@ -74,7 +74,7 @@ def made_of(
     return made
 
 
-def _content_of(facts: SlideFacts | None) -> dict[str, str | None]:
+def content_of(facts: SlideFacts | None) -> dict[str, str | None]:
     """A slide by its content, and the state of its files, which tells of changes that the fingerprint does not see."""
     now = facts and facts.revision
     return {
