@@ -142,16 +142,20 @@ def _rows(
 
 def _stand_of_run(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
     """How a slide stands: the one place where its exceptions end."""
+    from pipeline.run.finished import finished
     from pipeline.run.slide import standing
 
     try:
         if slide.problem:
             raise ValueError(slide.problem)
         model = _model(settings.model, settings.encoder_weights)
+        failed = Failures(out, "run").of(slide.slide_id, slide.path)
+        if failed is None and finished(slide, out, settings, model, digest) is not None:
+            return {"status": DONE, "why": ""}
         found = again(lambda: standing(slide, out, settings, model, digest))
         if found.commit is not None:
             return {"status": DONE, "why": ""}
-        return _not_done(Failures(out, "run").of(slide.slide_id, slide.path), found.stale)
+        return _not_done(failed, found.stale)
     except Exception as exc:
         return {"status": "failed", "error": reason_of(exc)}
 

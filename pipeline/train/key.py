@@ -76,11 +76,11 @@ def made_of(
 
 def content_of(facts: SlideFacts | None) -> dict[str, str | None]:
     """A slide by its content, and the state of its files, which tells of changes that the fingerprint does not see."""
-    now = facts and facts.revision
+    now = None if facts is None else facts.revision
     return {
-        "fingerprint": facts and facts.fingerprint,
-        "written": now and now.written,
-        "digest": now and now.digest,
+        "fingerprint": None if facts is None else facts.fingerprint,
+        "written": None if now is None else now.written,
+        "digest": None if now is None else now.digest,
     }
 
 
