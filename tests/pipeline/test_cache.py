@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 from makers import saccade, tissue_pixels, write_slide
 
-from pipeline.cache import cache_cohort
+import stages.slide.companions
+from pipeline.cache import cache_cohort, verify_cohort
 from pipeline.cohort.table import find_target
 from stages.pyramid.record import read_record
 
@@ -149,3 +151,31 @@ class Lines:
 
     def names(self) -> list[str]:
         return [line.partition(":")[0] for line in self.told]
+
+
+def test_a_pyramid_stands_where_the_bytes_of_its_slide_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for its time of writing, as caching has read it all; what hides behind its old time is found on request."""
+    monkeypatch.setattr(stages.slide.companions, "_SAMPLE", 64)  # as of a large slide, samples see little
+    slide = write_slide(tmp_path / "s.tif", tissue_pixels(600, 500), compression=None, levels=2)
+    record = tmp_path / "out" / "s.ome.zarr" / "zarr.json"
+
+    def made() -> int:
+        assert cache_cohort(find_target(slide), tmp_path / "out").failed == 0
+        return record.stat().st_mtime_ns
+
+    def change() -> None:
+        content = bytearray(slide.read_bytes())
+        content[len(content) // 2 + 1000] ^= 1
+        slide.write_bytes(content)
+
+    first = made()
+    os.utime(slide, (1, 1))
+    assert made() == first
+    change()
+    assert made() != first
+    assert verify_cohort(find_target(slide), tmp_path / "out").failed == 0
+    before = slide.stat()
+    change()
+    os.utime(slide, ns=(before.st_atime_ns, before.st_mtime_ns))
+    (error,) = verify_cohort(find_target(slide), tmp_path / "out").errors.values()
+    assert "was made of other content than" in error
