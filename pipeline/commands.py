@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError, computing
+from pipeline.garbage import uncollected
 from stages.disk import refusal
 
 if TYPE_CHECKING:
@@ -264,29 +265,31 @@ def run(
         >>> saccade.run("slides", "model.safetensors", out="results", samples=24).reused
         3
     """
-    cohort, settings = _to_run(
-        target,
-        model,
-        workers,
-        samples=samples,
-        tolerance=tolerance,
-        decide=decide,
-        risk=risk,
-        positive=positive,
-        scheme=scheme,
-        mpp=mpp,
-        strict=strict,
-        seed=seed,
-        prior=prior,
-        prior_mpp=prior_mpp,
-        prior_channel=prior_channel,
-        refer=refer,
-        by_class=by_class,
-        device=device,
-        encoder_weights=encoder_weights,
-        features=features,
-    )
-    from pipeline.run.run import run_cohort
+    with uncollected():  # most of a rerun over finished slides are imports
+        cohort, settings = _to_run(
+            target,
+            model,
+            workers,
+            samples=samples,
+            tolerance=tolerance,
+            decide=decide,
+            risk=risk,
+            positive=positive,
+            scheme=scheme,
+            mpp=mpp,
+            strict=strict,
+            seed=seed,
+            prior=prior,
+            prior_mpp=prior_mpp,
+            prior_channel=prior_channel,
+            refer=refer,
+            by_class=by_class,
+            device=device,
+            encoder_weights=encoder_weights,
+            features=features,
+            verify=verify,
+        )
+        from pipeline.run.run import run_cohort
 
     return run_cohort(
         cohort,

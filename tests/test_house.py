@@ -100,6 +100,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "errors": (),
         "device": (),
         "version": (),
+        "garbage": (),
         "shipped": (),
         "config": (
             *("section", "cohort", "view", "attention", "sampling", "encoder", "model", "training", "augmentation"),

@@ -77,7 +77,8 @@ def find_slides(folder: Path, *, told: Callable[[str], None] = _log.warning) -> 
             elif suffix in SLIDE_SUFFIXES and (os.path.isfile(path) or not os.path.exists(path)):
                 files.append(path)
         for path in _without_copies(_one_per_series(files)):
-            slides.setdefault(os.path.realpath(path), path)
+            # of what is no link only the folder has to be looked at, which was
+            slides.setdefault(os.path.realpath(path) if path.is_symlink() else os.path.join(real, path.name), path)
     return sorted(slides.values())
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.cohort.metrics import evaluate
 from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.garbage import uncollected
 from pipeline.model.build import told_of_encoder
 from pipeline.model.checkpoint import MODEL, model_digest
 from pipeline.model.quality import Quality
@@ -145,7 +146,8 @@ class Books:
     def write(self) -> RunSummary:
         """Write them as they are now."""
         began = time.monotonic()
-        summary = self._write()
+        with uncollected():
+            summary = self._write()
         ended = time.monotonic()
         self._due = ended + max(OFTEN, (ended - began) / SHARE)
         return summary

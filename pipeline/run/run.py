@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
+from pipeline.garbage import uncollected
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.failures import Failures
@@ -90,16 +91,18 @@ def run_cohort(
             tell("none of these slides failed here when it was last tried: there is nothing to try again")
         # what failed before may hang again
         slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
-        rows = {s.slide_id: finished(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
+        with uncollected():
+            rows = {s.slide_id: finished(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
         known = [(s, row) for s in slides if (row := rows.get(s.slide_id)) is not None]
         slides = [s for s in slides if rows.get(s.slide_id) is None]
         jobs = [(s, out.resolve(), settings, digest, not retry_failed or s.slide_id in failed) for s in slides]
         how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "limit": limit, "said": said}
         try:
-            for slide, row in known:
-                books.add(slide, row, write=False)
-                done += 1
-                tell(_line(slide, row))
+            with uncollected():
+                for slide, row in known:
+                    books.add(slide, row, write=False)
+                    done += 1
+                    tell(_line(slide, row))
             if jobs:
                 books.write()
             for slide, row in _rows(jobs, stop, **how):

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import saccade
 from makers import tissue_pixels, write_slide
 
 import pipeline.run.run
 import pipeline.run.slide
 import stages.slide.companions
 from pipeline.cohort.table import find_target
+from pipeline.commands import dry_run
 from pipeline.run.run import RunSummary, run_cohort
 from pipeline.run.slide import RunSettings
 
@@ -145,3 +147,12 @@ def test_what_is_kept_of_a_slide_is_not_taken_for_that_of_another_state(
     assert key() == before
     changed(path)
     assert key() != before
+
+
+def test_who_asks_by_the_door_to_verify_is_heard(slide: Path, done: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Also a dry run, which writes nothing."""
+    out = shutil.copytree(done / "plain", tmp_path / "out")
+    (row,) = dry_run(slide, checkpoint, out=out, workers=0, verify=True).rows
+    assert (row["status"], row["why"]) == ("stale", "no digest tells whether its file, which was written since, has changed")
+    assert saccade.run(slide, checkpoint, out=out, workers=0, verify=True).reused == 0
+    assert saccade.run(slide, checkpoint, out=out, workers=0, verify=True).reused == 1
