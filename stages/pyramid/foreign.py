@@ -30,6 +30,7 @@ from stages.slide.levels import find_levels
 from stages.slide.ome import OmeImage, read_ome
 from stages.slide.protocol import Slide
 from stages.slide.resolution import MPP_REMEDY, check_mpp, doubt_mpp
+from stages.slide.revision import revision_of
 from stages.slide.tiles import DamagedTilesError
 
 ALIKE = 4
@@ -176,6 +177,7 @@ class _Image:
             path: of the slide.
             warnings: what is to be said of it.
         """
+        revision = revision_of(path)
         first, finest = self.arrays[0]
         plane, size = choose_plane(finest, self.said, warnings), self._size(finest)
         kept: list[tuple[Dataset, Any]] = []
@@ -216,6 +218,7 @@ class _Image:
             file_bytes=sum(sum(sizes.values()) for sizes in files),
             mpp_doubt=None if mpp is None else doubt_mpp(mpp, power=power, description="", tag=None),
             warnings=tuple(warnings),
+            revision=revision,
         )
         return _with_true_levels(ForeignSlide(facts, folders, plane), folders, plane)
 

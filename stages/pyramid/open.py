@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from stages.pyramid.record import REMEDY, Kept, has_record, read_record
 from stages.pyramid.shards import ShardTiles
 from stages.slide.facts import SlideError, SlideFacts, override_mpp, unreadable
 from stages.slide.protocol import Slide
+from stages.slide.revision import revision_of
 from stages.slide.tiles import DamagedTilesError
 
 
@@ -100,5 +102,7 @@ def open_pyramid(path: Path | str, *, mpp: float | None = None) -> Slide:
         slide = open_foreign(path)
         slide.facts = override_mpp(slide.facts, mpp)
         return slide
+    revision = revision_of(path)
     record = read_record(path)
-    return ZarrSlide(override_mpp(record.facts, mpp), record.layouts, record.kept)
+    facts = replace(override_mpp(record.facts, mpp), revision=revision)
+    return ZarrSlide(facts, record.layouts, record.kept)
