@@ -184,6 +184,8 @@ def content(path: Path) -> Any:
     """A file's, but for times."""
     if path.is_dir():
         return "an empty folder"
+    if path.suffix == ".log":
+        return "a log"  # tells of the kills
     if path.suffix == ".h5":
         with h5py.File(path) as bag:
             return {name: bag[name][:].tobytes() for name in bag}

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, reason_of
+from pipeline.output.failures import Failures
 from pipeline.output.folder import prepare_output
+from pipeline.output.log import logging_to
 from pipeline.run.interrupt import finishing
 from pipeline.run.process import alive, telling
 from pipeline.run.workers import each, suited
 from stages import object_store
-from stages.amounts import size
+from stages.amounts import counted, size
 from stages.budget import Peaks, Room, need_of, own_peak, room_on, share_of_machine
 from stages.html import table
 from stages.object_store import UNLISTED
@@ -25,12 +27,15 @@ from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Wish
-from stages.pyramid.record import REMEDY, has_record
+from stages.pyramid.record import REMEDY, has_record, read_record
 from stages.pyramid.transaction import FullDiskError
 from stages.pyramid.upload import MARK
 from stages.slide.facts import SlideError
+from stages.slide.protocol import Slide
 
 Ngff = Literal["0.4", "0.5"]
+Tell = Callable[[int, str], None]
+Ended = Callable[[CohortSlide, str | None], None]
 
 
 class CacheProgress(Protocol):
@@ -67,6 +72,11 @@ class CacheSettings:
     disk: int | None = None
     room: Room | None = None
 
+    def refuse_contradictions(self) -> None:
+        """Raise a `UsageError` where they are none that go together."""
+        if self.ngff == "0.4" and self.profile == "native":
+            raise UsageError("--ngff 0.4 is for programs that do not know our JPEG chunks: leave --profile native out")
+
     def place(self, out: Place, slide: CohortSlide) -> Place:
         """Where a slide's pyramid goes."""
         return out / f"{slide.slide_id}{'.ome.zarr' if self.ngff == '0.5' else SUFFIX}"
@@ -78,7 +88,8 @@ class CacheSummary:
 
     Attributes:
         total: how many slides there were.
-        errors: why slides failed, by their names; after a full disk also of those that were not tried.
+        errors: why slides failed, by their names; after a full disk, or the first failure where it is to end the work,
+            also of those that were not tried.
         memory: the most that its processes held: see `stages.budget.Peaks`.
     """
 
@@ -103,9 +114,14 @@ def cache_cohort(
     *,
     workers: int | None = 0,
     limit: float | None = None,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
     progress: CacheProgress | None = None,
+    command: Sequence[str] = (),
 ) -> CacheSummary:
     """Write every slide's pyramid to ``out/<slide_id>.ome.zarr``; those that are there and whole are kept.
+
+    A slide that failed has no pyramid, so that it is tried again every time, whatever its reason was; those come last.
 
     A pyramid records the resolution that the file states; an override is given again where it is read.
 
@@ -115,7 +131,10 @@ def cache_cohort(
         settings: what is made; the defaults where None.
         workers: processes; 0 works in this one, None is as many as suit the machine.
         limit: see `pipeline.run.workers.each`.
+        retry_failed: do only slides that failed when they were last tried into ``out``.
+        fail_fast: begin no more slides once one has failed.
         progress: told of all that happens.
+        command: for the log.
 
     Returns:
         Which slides failed; the others are not affected, but for a full disk, which ends the work.
@@ -124,23 +143,70 @@ def cache_cohort(
         UsageError: the settings contradict each other, or ``out`` cannot be written.
     """
     settings = settings or CacheSettings()
-    if settings.ngff == "0.4" and settings.profile == "native":
-        raise UsageError("--ngff 0.4 is for programs that do not know our JPEG chunks: leave --profile native out")
+    settings.refuse_contradictions()
     if isinstance(out, Url):
         _refuse_unwritable(out, settings)
-    else:
-        prepare_output(out, names=())  # a pyramid says itself whether it is ours
+        if retry_failed:
+            raise UsageError(
+                f"--retry-failed goes by notes of what failed, which only folders keep, not {out}: leave it out"
+            )
+        settings, workers = budgeted(settings, out, workers, len(cohort.slides))
+        return _each(
+            cohort.slides,
+            _cache,
+            (out, settings),
+            *_unnoted(progress, len(cohort.slides)),
+            workers=workers,
+            limit=limit,
+            fail_fast=fail_fast,
+        )
+    prepare_output(out, names=())  # a pyramid says itself whether it is ours
+    failures = Failures(out, "cache")
+    failed = failures.among((slide.slide_id, slide.path) for slide in cohort.slides)
+    slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
+    if retry_failed:
+        slides = [slide for slide in slides if slide.slide_id in failed]
 
+    with logging_to(out / "cache.log", command) as log:
+
+        def tell(done: int, line: str) -> None:
+            log(f"[{done}/{len(slides)}] {line}")
+            if progress:
+                progress(done, len(slides), line)
+
+        def ended(slide: CohortSlide, error: str | None) -> None:
+            if error is None:
+                failures.forget(slide.slide_id)
+            else:
+                failures.note(slide.slide_id, slide.path, error)
+
+        if not slides:
+            tell(0, "none of these slides failed here when it was last tried: there is nothing to try again")
+        settings, workers = budgeted(settings, out, workers, len(slides))
+        given, within = (out.resolve(), settings), None if progress is None else progress.within
+        how: dict[str, Any] = {"workers": workers, "limit": limit, "fail_fast": fail_fast}
+        summary = _each(slides, _cache, given, tell, within, ended, **how)
+        log.last = f"{summary.total - summary.failed} of {counted(summary.total, 'pyramid')} are there and whole"
+    return summary
+
+
+def budgeted(settings: CacheSettings, out: Place, workers: int | None, slides: int) -> tuple[CacheSettings, int]:
+    """The settings with what processes and pyramids may take from now on, and how many processes there will be."""
     if workers is None:
-        workers = suited(len(cohort.slides), device="cpu", memory=settings.memory)
+        workers = suited(slides, device="cpu", memory=settings.memory)
     memory = share_of_machine(workers) if settings.memory is None else settings.memory
     room = None if isinstance(out, Url) else room_on(out, settings.disk)
-    settings = replace(settings, memory=memory, room=room)
-    return _each(cohort, _cache, (_whole(out), settings), progress, workers=workers, limit=limit)
+    return replace(settings, memory=memory, room=room), workers
 
 
-def _whole(out: Place) -> Place:
-    return out if isinstance(out, Url) else out.resolve()
+def _unnoted(progress: CacheProgress | None, total: int) -> tuple[Tell, Callable[[str], None] | None, Ended]:
+    """How `_each` tells of slides where nothing is kept of what became of them."""
+
+    def tell(done: int, line: str) -> None:
+        if progress:
+            progress(done, total, line)
+
+    return tell, None if progress is None else progress.within, lambda slide, error: None
 
 
 def _refuse_unwritable(out: Url, settings: CacheSettings) -> None:
@@ -161,11 +227,23 @@ def _refuse_unwritable(out: Url, settings: CacheSettings) -> None:
         raise UsageError(f"cannot write to {exc}; or choose another --out") from exc
 
 
-def _cache(slide: CohortSlide, out: Place, settings: CacheSettings) -> str:
-    opened, target = open_pyramid(slide.path, mpp=slide.mpp), settings.place(out, slide)
+def open_for(slide: CohortSlide, settings: CacheSettings) -> Slide:
+    """A slide as it is to be cached.
+
+    Raises:
+        SlideError, ValueError: it cannot be.
+    """
+    if slide.problem:
+        raise ValueError(slide.problem)
+    opened = open_pyramid(slide.path, mpp=slide.mpp)
     if settings.strict:
         opened.facts.refuse_doubt()
     need_of(opened.facts).refuse_over(settings.memory)
+    return opened
+
+
+def _cache(slide: CohortSlide, out: Place, settings: CacheSettings) -> str:
+    opened, target = open_for(slide, settings), settings.place(out, slide)
     clock = _Clock(slide.slide_id)
     how: dict[str, Any] = {"everything": settings.everything, "progress": clock, "room": settings.room}
     if settings.ngff == "0.4":
@@ -198,10 +276,14 @@ def verify_cohort(
             "--verify reads pyramids that we read ourselves; --ngff 0.4 is an export: leave one of them out"
         )
 
-    return _each(cohort, _verify, (_whole(out), settings), progress, workers=workers, limit=limit)
+    whole = out if isinstance(out, Url) else out.resolve()
+    told = _unnoted(progress, len(cohort.slides))
+    return _each(cohort.slides, _verify, (whole, settings), *told, workers=workers, limit=limit)
 
 
 def _verify(slide: CohortSlide, out: Place, settings: CacheSettings) -> str:
+    if slide.problem:
+        raise ValueError(slide.problem)
     target = settings.place(out, slide)
     if not (has_record(target) if isinstance(target, Url) else target.is_dir()):
         raise SlideError(f"there is no pyramid {target}: make it with `saccade cache`")
@@ -210,28 +292,36 @@ def _verify(slide: CohortSlide, out: Place, settings: CacheSettings) -> str:
     if damage:
         more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
         raise SlideError(f"{target} is damaged: {damage[0]}{more}; {REMEDY}")
-    pyramid, original = open_pyramid(target).facts, open_pyramid(slide.path).facts
-    if pyramid.fingerprint != original.fingerprint:
+    pyramid, original = read_record(target).facts, open_pyramid(slide.path).facts
+    recorded = pyramid.revision and pyramid.revision.digest
+    if recorded:
+        original = original.with_digest()
+    if pyramid.fingerprint != original.fingerprint or (recorded and not original.unchanged(pyramid.revision)):
         raise SlideError(f"{target} was made of other content than {slide.path} has: run `saccade cache` again")
-    return f"{target}: every chunk is as it was written, {size(pyramid.file_bytes)}"
+    words = "every byte of its slide, too" if recorded else "its slide by samples only: an earlier version made it"
+    return f"{target}: every chunk is as it was written, {words}, {size(pyramid.file_bytes)}"
 
 
 def _each(
-    cohort: Cohort,
+    slides: Sequence[CohortSlide],
     work: Callable[[CohortSlide, Place, CacheSettings], str],
     given: tuple[Place, CacheSettings],
-    progress: CacheProgress | None,
+    tell: Tell,
+    within: Callable[[str], None] | None,
+    ended: Ended,
     *,
     workers: int | None,
     limit: float | None,
+    fail_fast: bool = False,
 ) -> CacheSummary:
-    """Do every slide, up to one that finds the disk full."""
-    errors, total, done, peaks = {}, len(cohort.slides), set(), Peaks()
+    """Do every slide, up to one that finds the disk full, or fails where none may."""
+    errors, total, done, peaks = {}, len(slides), set(), Peaks()
     if workers is None:
         workers = suited(total, device="cpu")
-    jobs = [(slide, work, *given) for slide in cohort.slides]
-    with finishing() as stop, telling(None if progress is None else progress.within) as said:
-        full = False
+    jobs = [(slide, work, *given) for slide in slides]
+    enough: str | None = None
+    first = ""
+    with finishing() as stop, telling(within) as said:
         for slide, row in each(_row, jobs, workers=workers, scheduler=None, limit=limit, stop=stop, said=said):
             done.add(slide.slide_id)
             peaks.add(row.get("peak"))
@@ -239,16 +329,22 @@ def _each(
             line = f"{slide.slide_id}: {'failed: ' if failed else ''}{row['error'] if failed else row['line']}"
             if failed:
                 errors[slide.slide_id] = row["error"]
-            if row.get("full") and not full:
-                full = True
+            ended(slide, row["error"] if failed else None)
+            if enough is None and (row.get("full") or (failed and fail_fast)):
+                enough = "the disk is full" if row.get("full") else f"{slide.slide_id} failed (--fail-fast)"
+                first = f"{slide.slide_id}: {row['error']}"
                 stop.set()
-                if len(done) < total:
+                if len(done) < total and row.get("full"):
                     line += f"; the other {total - len(done)} slides were not tried"
-            if progress:
-                progress(len(done), total, line)
-    if full:
-        untried = (slide.slide_id for slide in cohort.slides if slide.slide_id not in done)
-        errors |= dict.fromkeys(untried, "not tried: the disk is full")
+            tell(len(done), line)
+        left = [slide.slide_id for slide in slides if slide.slide_id not in done]
+        if enough is not None and fail_fast:
+            tell(
+                len(done),
+                f"stopped at the first failure, {first} (--fail-fast: {counted(len(left), 'slide')} not tried)",
+            )
+    if enough is not None:
+        errors |= dict.fromkeys(left, f"not tried: {enough}")
     elif stop.is_set():
         raise KeyboardInterrupt
     peaks.add(own_peak())
@@ -260,8 +356,6 @@ def _row(
 ) -> dict[str, Any]:
     """What became of a slide: the one place where its exceptions end."""
     try:
-        if slide.problem:
-            raise ValueError(slide.problem)
         return {"status": "ok", "line": again(lambda: work(slide, out, settings)), "peak": own_peak()}
     except Exception as exc:
         full = isinstance(exc, FullDiskError)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import time
 import traceback
 from enum import StrEnum
 from pathlib import Path
@@ -23,7 +22,9 @@ from pipeline.options import (
     DecideOption,
     Device,
     Disk,
+    DryRunOption,
     EncoderWeights,
+    FailFast,
     Features,
     Label,
     LimitOption,
@@ -34,6 +35,7 @@ from pipeline.options import (
     Overrides,
     PositiveOption,
     Refer,
+    RetryFailed,
     RiskOption,
     Samples,
     Seed,
@@ -42,16 +44,15 @@ from pipeline.options import (
     StrictOption,
     Target,
     Tolerance,
+    VerifyOption,
     Workers,
     number,
     several,
     whole,
 )
+from pipeline.progress import Progress
 from stages.amounts import counted, size
 from stages.sampling.schemes import choices, in_words
-
-QUIET_SECONDS = 30
-"""Between lines about one slide, in a log."""
 
 app = typer.Typer(
     name="saccade",
@@ -193,7 +194,7 @@ def check(
     from pipeline.check.tables import render_text
 
     try:
-        with _Progress("checking") as progress:
+        with Progress("checking") as progress:
             summary = commands.check(
                 target,
                 model=model,
@@ -235,12 +236,19 @@ def cache(
         bool, typer.Option("--all", help="Keep all of a portable pyramid; else its finest levels hold tissue only.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Write nothing: read every chunk that is in the folder, and report damage.")
+        bool,
+        typer.Option(
+            "--verify",
+            help="Write nothing: read every chunk there and every byte of the slides; report what is not as it was.",
+        ),
     ] = False,
     ngff: Annotated[
         Ngff, typer.Option(help="0.4 exports for QuPath and others, as <slide_id>.ngff04.ome.zarr; we read 0.5.")
     ] = Ngff.NEW,
     strict: StrictOption = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: FailFast = False,
+    dry_run: DryRunOption = False,
     workers: Workers = None,
     limit: LimitOption = None,
     memory: Memory = None,
@@ -253,20 +261,18 @@ def cache(
     from pipeline import commands
 
     cohort = commands.read_cohort(target)  # before anything heavy, so that wrong usage is answered at once
-    with _Progress("verifying" if verify else "caching") as progress:
+    how: dict[str, Any] = {"profile": profile.value, "everything": everything, "ngff": ngff.value, "strict": strict}
+    how |= {"workers": workers, "limit": limit, "memory": memory, "disk": disk, "retry_failed": retry_failed}
+    if dry_run:
+        if verify:
+            raise UsageError("--verify writes nothing by itself: leave --dry-run out")
+        with Progress("looking") as progress:
+            found = commands.dry_cache(cohort, out=out, **how, progress=progress)
+        _echo("\n".join(found.lines))
+        return
+    with Progress("verifying" if verify else "caching") as progress:
         summary = commands.cache(
-            cohort,
-            out=out,
-            profile=profile.value,
-            everything=everything,
-            ngff=ngff.value,
-            verify=verify,
-            strict=strict,
-            workers=workers,
-            limit=limit,
-            memory=memory,
-            disk=disk,
-            progress=progress,
+            cohort, out=out, **how, verify=verify, fail_fast=fail_fast, progress=progress, command=sys.argv
         )
     if summary.memory:
         _say(_peak(summary.memory))
@@ -288,6 +294,7 @@ def train(
         ),
     ] = False,
     strict: StrictOption = False,
+    verify: VerifyOption = False,
 ) -> None:
     """Train a model on slides with one label each.
 
@@ -296,7 +303,9 @@ def train(
     from pipeline import commands
 
     chosen = [*(overrides or ()), *(["training.compare=true"] if compare else [])]
-    summary = commands.train(config, out=out, overrides=chosen, strict=strict, say=_say)
+    summary = commands.train(
+        config, out=out, overrides=chosen, strict=strict, verify=verify, say=_say, command=sys.argv
+    )
     _echo(f"model:   {summary.model}\nmetrics: {out / 'metrics.json'}")
     raise typer.Exit(1 if summary.excluded else 0)
 
@@ -335,6 +344,9 @@ def run(
     refer: Refer = False,
     error: StatedError = None,
     by_class: ByClass = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: FailFast = False,
+    dry_run: DryRunOption = False,
     device: Device = "auto",
     workers: Workers = None,
     limit: LimitOption = None,
@@ -361,6 +373,7 @@ def run(
     ] = None,
     encoder_weights: EncoderWeights = None,
     features: Features = None,
+    verify: VerifyOption = False,
 ) -> None:
     """Predict slides, with intervals and a report.
 
@@ -374,39 +387,43 @@ def run(
     cohort = commands.read_cohort(target)
     if cohort.columns:
         _say(cohort.reading)
-    with _Progress("predicting") as progress:
-        summary = commands.run(
-            cohort,
-            model,
-            out=out,
-            samples=samples,
-            tolerance=tolerance,
-            decide=decide,
-            risk=risk,
-            positive=positive,
-            scheme=scheme,
-            mpp=mpp,
-            strict=strict,
-            seed=seed,
-            prior=prior,
-            prior_mpp=prior_mpp,
-            prior_channel=prior_channel,
-            refer=(0.1 if error is None else error) if refer else None,
-            by_class=by_class,
-            device=device,
-            workers=workers,
-            limit=limit,
-            memory=memory,
-            scheduler=scheduler,
-            encoder_weights=encoder_weights,
-            features=features,
-            progress=progress,
-            command=sys.argv,
-        )
-    _echo(
-        f"{summary.ok} of {counted(summary.total, 'slide')} predicted ({summary.reused} already done), "
-        f"{summary.failed} failed"
-    )
+    how: dict[str, Any] = {
+        "samples": samples,
+        "tolerance": tolerance,
+        "decide": decide,
+        "risk": risk,
+        "positive": positive,
+        "scheme": scheme,
+        "mpp": mpp,
+        "strict": strict,
+        "seed": seed,
+        "prior": prior,
+        "prior_mpp": prior_mpp,
+        "prior_channel": prior_channel,
+        "refer": (0.1 if error is None else error) if refer else None,
+        "by_class": by_class,
+        "device": device,
+        "workers": workers,
+        "limit": limit,
+        "memory": memory,
+        "scheduler": scheduler,
+        "encoder_weights": encoder_weights,
+        "features": features,
+        "verify": verify,
+        "retry_failed": retry_failed,
+    }
+    if dry_run:
+        with Progress("looking") as progress:
+            found = commands.dry_run(cohort, model, out=out, **how, progress=progress)
+        _echo("\n".join(found.lines))
+        return
+    with Progress("predicting") as progress:
+        also: dict[str, Any] = {"progress": progress, "within": progress.within, "command": sys.argv}
+        summary = commands.run(cohort, model, out=out, **how, fail_fast=fail_fast, **also)
+    _echo(summary.line)
+    if summary.others:
+        told = "were done with another model or other settings: they stay there, and are not in this table"
+        _echo(f"{counted(summary.others, 'other slide')} in {out} {told}")
     if summary.not_counted:
         told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
         _echo(f"labelled slides that the metrics do not count: {told}")
@@ -522,7 +539,7 @@ def bench(
     from pipeline import commands
 
     cohort = commands.read_cohort(target, label=label)
-    with _Progress("reading") as progress:
+    with Progress("reading") as progress:
         summary = commands.bench(
             model,
             cohort,
@@ -542,54 +559,6 @@ def bench(
     _echo("\n".join(summary.lines))
     _echo(f"table:   {out / 'bench.csv'}\npicture: {out / 'bench.png'}")
     raise typer.Exit(1 if summary.failed else 0)
-
-
-class _Progress:
-    """A progress bar on stderr where a person watches, one line a slide where nobody does."""
-
-    def __init__(self, verb: str) -> None:
-        self._verb = verb
-        self._bar: Any = None
-        self._told = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
-
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
-            self._bar.start()
-            self._task = self._bar.add_task(self._verb, total=None)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def within(self, line: str) -> None:
-        """How far the slide is that is being worked on; where nobody watches, now and then."""
-        if self._bar is not None:
-            self._bar.update(self._task, description=printable(f"{self._verb} {line}"))
-        elif time.monotonic() - self._told >= QUIET_SECONDS:
-            self._told = time.monotonic()
-            _say(f"  {line}")
-
-    def __call__(self, done: int, total: int, line: str | None) -> None:
-        """``done`` of ``total`` slides are finished; ``line`` tells of the last one, if there is anything to tell."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, description=self._verb)
-            if line:
-                self._bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-        elif line:
-            _say(f"[{done}/{total}] {line}")
 
 
 def _echo(text: str) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError, computing
+from pipeline.garbage import uncollected
 from stages.amounts import amount, size
 from stages.disk import refusal
-from stages.place import place
+from stages.place import Url, place
 
 if TYPE_CHECKING:
     from pipeline.bench.bench import BenchProgress, BenchSummary
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from pipeline.check.values import CheckSummary
     from pipeline.cohort.table import Cohort
     from pipeline.conformalize import ConformalSummary
+    from pipeline.dry_run.outcome import DryRun
     from pipeline.model.slide_model import SlideModel
     from pipeline.predict import SlidePrediction
     from pipeline.run.books import RunSummary
     from pipeline.run.run import Progress
+    from pipeline.run.slide import RunSettings
     from stages.prior import Prior
     from stages.pyramid.plan import Wish
     from stages.slide.protocol import Slide
@@ -202,14 +205,19 @@ def run(
     limit: float | None = None,
     memory: int | str | None = None,
     scheduler: str | None = None,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
     encoder_weights: AnyPath | None = None,
     features: AnyPath | None = None,
+    verify: bool = False,
     progress: Progress | None = None,
+    within: Callable[[str], None] | None = None,
     command: Sequence[str] = ("saccade.run",),
 ) -> RunSummary:
     """Predict every slide of a cohort, with intervals, overlays and a report; a rerun does only what is missing.
 
-    A slide that cannot be predicted fails by itself: its row says why, and the others go on.
+    A slide that cannot be predicted fails by itself: its row says why, and the others go on. It has no result, so that
+    a rerun tries it again, whatever the reason was. What happened is also in ``run.log``.
 
     Args:
         target: a slide, a folder (searched for slides) or a cohort table, by its path; or what `read_cohort` gave.
@@ -239,11 +247,15 @@ def run(
         memory: bytes, or a size such as "4GB", that each process may take: a slide that needs more is refused; default:
             its share of 80 % of the machine's.
         scheduler: address of a dask scheduler, whose workers are used instead.
+        retry_failed: do only slides that failed when they were last tried into ``out``; others stay as they are.
+        fail_fast: begin no more slides once one has failed; those that are being worked on are finished.
         encoder_weights: see `load_model`.
         features: folder that keeps what a frozen encoder makes of patches; default: $SACCADE_CACHE, else the user's
             cache folder.
+        verify: read every byte of every slide: an earlier result stands only where its digest is the recorded one.
         progress: called with (slides finished, slides in all, a line about the last one).
-        command: what run.json records as the command.
+        within: called with a line about a slide that is being worked on, by any thread.
+        command: what run.json and run.log record as the command.
 
     Raises:
         UsageError: nothing was started, because the target, the model, the folder or the scheduler cannot be used.
@@ -258,33 +270,33 @@ def run(
         >>> saccade.run("slides", "model.safetensors", out="results", samples=24).reused
         3
     """
-    _check_reading(samples, tolerance, decide, risk, positive)
-    _check_refer(refer, by_class)
-    if workers is not None and not 0 <= workers <= MOST_WORKERS:
-        raise UsageError(f"workers must be from 0 to {MOST_WORKERS}, found {workers}")
-    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
-    from pipeline.run.run import run_cohort
-    from pipeline.run.slide import RunSettings
+    with uncollected():  # most of a rerun over finished slides are imports
+        cohort, settings = _to_run(
+            target,
+            model,
+            workers,
+            samples=samples,
+            tolerance=tolerance,
+            decide=decide,
+            risk=risk,
+            positive=positive,
+            scheme=scheme,
+            mpp=mpp,
+            strict=strict,
+            seed=seed,
+            prior=prior,
+            prior_mpp=prior_mpp,
+            prior_channel=prior_channel,
+            refer=refer,
+            by_class=by_class,
+            device=device,
+            encoder_weights=encoder_weights,
+            features=features,
+            verify=verify,
+            memory=memory,
+        )
+        from pipeline.run.run import run_cohort
 
-    settings = RunSettings(
-        model=Path(model),
-        samples=samples,
-        tolerance=tolerance,
-        decide=decide,
-        risk=risk,
-        positive=positive,
-        scheme=scheme,
-        mpp=mpp,
-        seed=seed,
-        device=device,
-        strict=strict,
-        encoder_weights=None if encoder_weights is None else Path(encoder_weights),
-        features=None if features is None else Path(features),
-        prior=_prior(prior, prior_mpp, prior_channel),
-        refer=refer,
-        by_class=by_class,
-        memory=_memory(memory),
-    )
     return run_cohort(
         cohort,
         Path(out),
@@ -292,8 +304,67 @@ def run(
         workers=workers,
         limit=limit,
         scheduler=scheduler,
+        retry_failed=retry_failed,
+        fail_fast=fail_fast,
         progress=progress,
+        within=within,
         command=command,
+    )
+
+
+@computing()
+def dry_run(
+    target: Cohort | AnyPath,
+    model: AnyPath,
+    *,
+    out: AnyPath,
+    workers: int | None = None,
+    limit: float | None = None,
+    scheduler: str | None = None,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> DryRun:
+    """What `run` would do with these arguments, and about what that takes; nothing is written.
+
+    Raises:
+        UsageError: `run` would not start.
+    """
+    cohort, chosen = _to_run(target, model, workers, **settings)
+    from pipeline.dry_run.dry_run import dry_run_cohort
+
+    how: dict[str, Any] = {"workers": workers, "limit": limit, "scheduler": scheduler, "retry_failed": retry_failed}
+    return dry_run_cohort(cohort, Path(out), chosen, **how, progress=progress)
+
+
+def _to_run(
+    target: Cohort | AnyPath,
+    model: AnyPath,
+    workers: int | None,
+    *,
+    prior: AnyPath | None = None,
+    prior_mpp: float | None = None,
+    prior_channel: int | None = None,
+    encoder_weights: AnyPath | None = None,
+    features: AnyPath | None = None,
+    memory: int | str | None = None,
+    **settings: Any,
+) -> tuple[Cohort, RunSettings]:
+    """The slides and how they are predicted, from what users give."""
+    _check_reading(*(settings.get(name) for name in ("samples", "tolerance", "decide", "risk", "positive")))
+    _check_refer(settings.get("refer"), settings.get("by_class", False))
+    if workers is not None and not 0 <= workers <= MOST_WORKERS:
+        raise UsageError(f"workers must be from 0 to {MOST_WORKERS}, found {workers}")
+    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
+    from pipeline.run.slide import RunSettings
+
+    return cohort, RunSettings(
+        model=Path(model),
+        encoder_weights=None if encoder_weights is None else Path(encoder_weights),
+        features=None if features is None else Path(features),
+        prior=_prior(prior, prior_mpp, prior_channel),
+        memory=_memory(memory),
+        **settings,
     )
 
 
@@ -363,7 +434,9 @@ def train(
     out: AnyPath,
     overrides: Sequence[str] = (),
     strict: bool = False,
+    verify: bool = False,
     say: Callable[[str], None] | None = None,
+    command: Sequence[str] = ("saccade.train",),
 ) -> TrainSummary:
     """Train on a cohort of slides with slide-level labels, and write `model.safetensors`, splits and metrics.
 
@@ -374,7 +447,9 @@ def train(
         out: the folder for what is written; made where it is missing.
         overrides: values of the configuration in place of the file's, such as "sampling.samples=64".
         strict: leave out slides whose objective or TIFF tags contradict their resolution, instead of a warning.
-        say: called with each line about how far it is, such as `print`.
+        verify: read every byte of every slide: an earlier model stands only where the digests are those it recorded.
+        say: called with each line about how far it is, such as `print`; train.log has them, too.
+        command: what train.log records as the command.
 
     Raises:
         UsageError: the configuration, the cohort table or the folder cannot be used.
@@ -392,7 +467,8 @@ def train(
     loaded = load_config(Path(config), overrides)
     from pipeline.train.train import train_cohort
 
-    metrics = train_cohort(loaded, Path(out), say=say or (lambda line: None), strict=strict)
+    quiet = say or (lambda line: None)
+    metrics = train_cohort(loaded, Path(out), say=quiet, strict=strict, verify=verify, command=command)
     parts = {
         name: told
         for name, told in metrics.items()
@@ -600,11 +676,15 @@ def cache(
     limit: float | None = None,
     memory: int | str | None = None,
     disk: int | str | None = None,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
     progress: CacheProgress | None = None,
+    command: Sequence[str] = ("saccade.cache",),
 ) -> CacheSummary:
     """Copy slides into chunked OME-Zarr pyramids, which everything here reads in their place.
 
-    A pyramid is whole or not there. A slide that cannot be copied fails by itself, and the others go on.
+    A pyramid is whole or not there. A slide that cannot be copied fails by itself, and the others go on; it is tried
+    again whenever this is called again. What happened is also in ``cache.log``.
 
     Args:
         target: a slide, a folder (searched for slides) or a cohort table, by its path; or what `read_cohort` gave.
@@ -613,14 +693,17 @@ def cache(
             native where a slide has nothing but JPEG tiles, and leaves a pyramid portable that is so already.
         everything: keep all of a portable pyramid; else its finest levels hold tissue only.
         ngff: "0.4" exports for QuPath and others; we read "0.5".
-        verify: write nothing; read every chunk that is in the folder.
+        verify: write nothing; read every chunk that is in the folder, and every byte of the slides.
         strict: see `run`.
         workers: see `run`.
         limit: see `run`; of a slide that tells how far it is, since it last did.
         memory: see `run`.
         disk: bytes, or a size such as "500GB", that the pyramids may take: one that may need more than is left of it is
             not begun; default: all that is free, but 5 % or 1 GB.
+        retry_failed: see `run`.
+        fail_fast: see `run`.
         progress: told of all that happens, see `pipeline.cache.CacheProgress`.
+        command: what cache.log records as the command.
 
     Raises:
         UsageError: the target or the folder cannot be used, or the arguments contradict each other.
@@ -637,15 +720,54 @@ def cache(
     cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
     from pipeline.cache import CacheSettings, cache_cohort, verify_cohort
 
-    work = verify_cohort if verify else cache_cohort
-    room = None if disk is None else _bytes(disk, "disk")
-    return work(
+    settings = CacheSettings(profile, everything, ngff, strict, _memory(memory), _disk(disk))
+    if verify:
+        if retry_failed or fail_fast:
+            raise UsageError("verifying looks at every pyramid and makes none: leave retry_failed and fail_fast out")
+        return verify_cohort(cohort, place(out), settings, workers=workers, limit=limit, progress=progress)
+    return cache_cohort(
         cohort,
         place(out),
-        CacheSettings(profile, everything, ngff, strict, _memory(memory), room),
+        settings,
         workers=workers,
         limit=limit,
+        retry_failed=retry_failed,
+        fail_fast=fail_fast,
         progress=progress,
+        command=command,
+    )
+
+
+def dry_cache(
+    target: Cohort | AnyPath,
+    *,
+    out: AnyPath,
+    profile: Wish = "auto",
+    everything: bool = False,
+    ngff: Ngff = "0.5",
+    strict: bool = False,
+    workers: int | None = None,
+    limit: float | None = None,
+    memory: int | str | None = None,
+    disk: int | str | None = None,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+) -> DryRun:
+    """What `cache` would do with these arguments, and about what that takes; nothing is written.
+
+    Raises:
+        UsageError: `cache` would not start.
+    """
+    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
+    from pipeline.cache import CacheSettings
+    from pipeline.dry_run.dry_run import dry_cache_cohort
+
+    how: dict[str, Any] = {"workers": workers, "limit": limit, "retry_failed": retry_failed, "progress": progress}
+    folder = place(out)
+    if isinstance(folder, Url):
+        raise UsageError(f"a dry run looks at folders, and --out is {folder}: leave --dry-run out")
+    return dry_cache_cohort(
+        cohort, folder, CacheSettings(profile, everything, ngff, strict, _memory(memory), _disk(disk)), **how
     )
 
 
@@ -789,3 +911,8 @@ def _memory(value: int | str | None) -> int | None:
             f"--memory {size(found)} is less than a process takes whatever the slide: give {size(OWN_BYTES)} or more"
         )
     return found
+
+
+def _disk(value: int | str | None) -> int | None:
+    """What pyramids may take."""
+    return None if value is None else _bytes(value, "disk")

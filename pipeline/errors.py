@@ -36,6 +36,8 @@ def computing() -> Iterator[None]:
 
 def printable(text: str) -> str:
     """A text with whatever a terminal would obey, or cannot show, written as an escape: names of files may hold it."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

@@ -13,7 +13,8 @@ from pipeline.commands import MOST_WORKERS
 from stages.amounts import amount
 from stages.prediction.stopping import RISK
 
-READING, CALLING, MACHINE, REST = "How much is read", "Calls and referrals", "Machine", "Seldom needed"
+READING, CALLING, BATCH = "How much is read", "Calls and referrals", "What is done"
+MACHINE, REST = "Machine", "Seldom needed"
 """Topics of the help, in order."""
 
 
@@ -223,6 +224,30 @@ Disk = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed",
+        help="Do only slides that failed here before; without it, these come last.",
+        rich_help_panel=BATCH,
+    ),
+]
+FailFast = Annotated[
+    bool,
+    typer.Option(
+        "--fail-fast",
+        help="Begin no more slides once one has failed; what is being worked on is finished.",
+        rich_help_panel=BATCH,
+    ),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Write nothing: say what would be done to each slide and why, and what it takes.",
+        rich_help_panel=BATCH,
+    ),
+]
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="What `saccade train` wrote: model.safetensors, or its folder.")
 ]
@@ -239,6 +264,15 @@ EncoderWeights = Annotated[
 Features = Annotated[
     Path | None,
     typer.Option(help="Where encoded patches are kept; default: the user's cache folder.", rich_help_panel=REST),
+]
+VerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Read every byte of every slide, and let only stand what was made of the same. Without it, files of the "
+        "same size and time of writing count as unchanged, once samples of them are found to be.",
+        rich_help_panel=REST,
+    ),
 ]
 Label = Annotated[str, typer.Option("--label", help="The table's column of labels.")]
 Split = Annotated[str | None, typer.Option("--split", help="Only slides of this split of the table: val or test.")]

@@ -152,7 +152,7 @@ class Room:
 
     def left(self, folder: Path) -> int:
         """Bytes that may still be taken."""
-        left = shutil.disk_usage(folder).free - self.keep_free
+        left = _disk_of(folder)[1] - self.keep_free
         return left if self.asked is None else min(left, self.asked)
 
     def refuse_over(self, folder: Path, need: int) -> None:
@@ -183,10 +183,16 @@ class Room:
 
 def room_on(folder: Path, asked: int | None = None) -> Room:
     """What may be taken of a folder's disk from now on: ``asked``, or all but `LEAST_FREE`."""
-    disk = shutil.disk_usage(folder)
+    total, free = _disk_of(folder)
     if asked is None:
-        return Room(int(min(LEAST_FREE[0], LEAST_FREE[1] * disk.total)))
-    return Room(disk.free - asked, asked)
+        return Room(int(min(LEAST_FREE[0], LEAST_FREE[1] * total)))
+    return Room(free - asked, asked)
+
+
+def _disk_of(folder: Path) -> tuple[int, int]:
+    """All and free bytes of the disk that a folder is on, or will be."""
+    found = shutil.disk_usage(next(there for there in (folder, *folder.absolute().parents) if there.is_dir()))
+    return found.total, found.free
 
 
 class Peaks:

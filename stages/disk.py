@@ -178,7 +178,7 @@ class _PatientFile(io.FileIO):
         return patiently(lambda: self._read_once(buffer))
 
     def readall(self) -> bytes:
-        found, piece = bytearray(), bytearray(2**20)
+        found, piece = bytearray(), bytearray(min(2**20, os.fstat(self.fileno()).st_size + 1))
         while count := self.readinto(piece):
             found += piece[:count]
         return bytes(found)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from dask.highlevelgraph import HighLevelGraph
 from dask.tokenize import tokenize
@@ -22,6 +21,9 @@ from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount, count_reads, render_many, source_pixels
 from stages.slide.tiles import DamagedTilesError
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 BLOCK = 32
 """Patches per dask task, at most: the graph grows with their number, not with the slide."""
@@ -100,6 +102,8 @@ class PatchReader:
         patches where they belong. Computing raises `SlideError` where the slide cannot be read; it says how many
         patches of a block are lost, and by which tiles.
         """
+        import dask.array as da  # brings xarray and pandas along where they are: half a second
+
         size, rasters = self.patch_px, self.rasters(cells)
         if not rasters:
             empty: da.Array = da.empty((0, size, size, 3), dtype=np.uint8)
@@ -151,6 +155,8 @@ def _read_block(corners: NDArray[np.int64], slide: Slide, scale: tuple[float, fl
 
 def _reordered(patches: da.Array, order: NDArray[np.int64], block: int) -> da.Array:
     """The patches that are ``order[i]``-th at ``i``, each block from those that hold its patches."""
+    import dask.array as da
+
     place = np.argsort(order)  # of each patch among those that were read
     name = f"patches-{tokenize(patches.name, order)}"
     tasks: dict[Any, Any] = {}

@@ -49,13 +49,13 @@ class BenchSettings:
     digest: str
     weights: Path | None = None
 
-    def key(self, fingerprint: str) -> str:
+    def key(self, content: str) -> str:
         """What a slide's record depends on."""
         told = {
             "version": BENCH_VERSION,
             "model": self.digest,
             "weights": self.weights and str(self.weights),
-            "slide": fingerprint,
+            "slide": content,
             "ways": [[way.name, way.setting] for way in self.ways],
             "draws": self.draws,
             "seed": self.seed,
@@ -93,7 +93,7 @@ def bench_slide(
     Raises:
         SlideError: it cannot be read whole.
     """
-    key = settings.key(found.slide.facts.fingerprint)
+    key = settings.key(found.slide.facts.content)
     earlier = read_json(record)
     if earlier is None or earlier.get("key") != key:
         known = read_whole(model, found.view, say=say)

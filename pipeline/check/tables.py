@@ -11,6 +11,7 @@ from pipeline.check.values import CheckSummary, Finding, SlideCheck
 from pipeline.cohort.files import folder_name, slide_stem
 from pipeline.cohort.table import Cohort
 from pipeline.output.table import write_table
+from stages.amounts import duration
 from stages.geometry import Mpp
 from stages.place import Place, true_name
 
@@ -170,15 +171,9 @@ def _estimate(summary: CheckSummary) -> list[str]:
     also = f" and {coarse} at the coarse scale" if coarse else ""
     return [
         f"the model would read about {in_bytes(about.bytes)} and encode {fine} patches{also}: about "
-        f"{_duration(about.seconds)}, {in_bytes(about.disk_bytes)} written",
+        f"{duration(about.seconds)}, {in_bytes(about.disk_bytes)} written",
         f"  ({about.how})",
     ]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _flat(found: SlideCheck) -> dict[str, Any]:

@@ -6,8 +6,10 @@ import hashlib
 import logging
 import os
 import re
+import time
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import UsageError, printable
@@ -28,6 +30,9 @@ _NOT_THERE = (
     "of what lies in a store OME-Zarr is read, and this is of another format: copy it to a disk, or put a pyramid of "
     "it there, `saccade cache SLIDE --out URL`"
 )
+
+QUIET_SECONDS = 5
+"""After which a search for slides says how far it is."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +84,8 @@ def find_slides(folder: Path, *, told: Callable[[str], None] = _log.warning) -> 
             elif suffix in SLIDE_SUFFIXES and (os.path.isfile(path) or not os.path.exists(path)):
                 files.append(path)
         for path in _without_copies(_one_per_series(files)):
-            slides.setdefault(os.path.realpath(path), path)
+            # of what is no link only the folder has to be looked at, which was
+            slides.setdefault(os.path.realpath(path) if path.is_symlink() else os.path.join(real, path.name), path)
     return sorted(slides.values())
 
 
@@ -229,24 +235,23 @@ def _without_copies(files: Sequence[Path]) -> list[Path]:
 
 
 def _one_per_series(files: Sequence[Path]) -> list[Path]:
-    """Keep the first file of every DICOM series; files that OpenSlide cannot open stay, to fail where they are run.
-
-    What is one slide is OpenSlide's own judgement, which looks at the series identifier, not at the folder.
-    """
+    """Keep the first file of every DICOM series; files that name none stay, to fail where they are run."""
     if sum(path.suffix.lower() == ".dcm" for path in files) < 2:
         return list(files)
-    import openslide  # only folders of DICOM files need it
+    from stages.slide.dicom_header import series_of  # pydicom: only folders of DICOM files need it
 
-    kept, seen = [], set()
-    for path in files:
-        series = None
+    kept: list[Path] = []
+    seen: set[str] = set()
+    told = time.monotonic()
+    for number, path in enumerate(files):
+        series = ""
         if path.suffix.lower() == ".dcm":
-            try:
-                with openslide.OpenSlide(path) as handle:
-                    series = handle.properties.get("dicom.SeriesInstanceUID")
-            except openslide.OpenSlideError:
-                series = None
-        if series is None or series not in seen:
+            with suppress(OSError, UnreadableError):
+                series = series_of(path)
+        if not series or series not in seen:
             kept.append(path)
             seen.add(series)
+        if time.monotonic() - told > QUIET_SECONDS:
+            told = time.monotonic()
+            _log.warning("%s: looked at %d of %d files", printable(str(path.parent)), number + 1, len(files))
     return kept

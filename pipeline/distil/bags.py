@@ -87,7 +87,7 @@ def _in_a_row(look: Look, centres: NDArray[np.float64]) -> View:
 
         def key(encoder: str, dim: int) -> FeatureKey:
             place = ("tiles", digest, mpp.x, mpp.y)
-            return FeatureKey(slide.facts.fingerprint, encoder, dim, patch_mpp, px, place)
+            return FeatureKey(slide.facts.content, encoder, dim, patch_mpp, px, place)
 
         return read, key
 

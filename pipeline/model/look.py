@@ -118,8 +118,7 @@ class Look:
 
     def _key(self, reader: PatchReader) -> Callable[[str, int], FeatureKey]:
         def key(encoder: str, dim: int) -> FeatureKey:
-            fingerprint = self.slide.facts.fingerprint
-            return FeatureKey(fingerprint, encoder, dim, reader.patch_mpp, reader.patch_px, reader.place)
+            return FeatureKey(self.slide.facts.content, encoder, dim, reader.patch_mpp, reader.patch_px, reader.place)
 
         return key
 
@@ -136,6 +135,7 @@ def look(
     mpp: float | None = None,
     cache: ChunkCache | None = None,
     prior: Prior | None = None,
+    verify: bool = False,
 ) -> Look:
     """Open a slide or a cached pyramid and `look_at` it; raises what that does.
 
@@ -145,8 +145,11 @@ def look(
         mpp: µm per level-0 pixel that replaces the file's own.
         cache: where pixels of slow levels are kept for the next time.
         prior: see `look_at`.
+        verify: read every byte of it, so that what is kept of it goes by them.
     """
     slide = open_pyramid(path, mpp=mpp)
+    if verify:
+        slide.facts = slide.facts.with_digest()
     return look_at(slide if cache is None else CachedSlide(slide, cache), model, prior=prior)
 
 

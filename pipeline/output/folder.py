@@ -50,18 +50,28 @@ def prepare_output(out: Path, *, names: Iterable[str] = (*RUN, *TRAINING)) -> No
     names = set(names)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        ours = _written(out)
-        foreign = sorted(name for name in names - (ours or set()) if os.path.lexists(out / name))
-        if ours is None and os.path.lexists(out / MARK):
-            foreign.insert(0, MARK)
-        if foreign:
-            raise UsageError(
-                f"{out} already has a {foreign[0]!r} that saccade did not write; choose an --out folder of its own"
-            )
+        ours = refuse_foreign(out, names=names)
         write_json(out / MARK, {"program": "saccade", "names": sorted(names | (ours or set()))})
     except OSError as exc:
         why = refusal(exc, Path(exc.filename or out), writing=True)
         raise UsageError(f"cannot write to {out}: {why}; or choose another --out") from exc
+
+
+def refuse_foreign(out: Path, *, names: Iterable[str]) -> set[str] | None:
+    """Refuse a folder that holds results of another program; returns what of it is ours, None where it is no output.
+
+    Raises:
+        UsageError: so it does.
+    """
+    ours = _written(out)
+    foreign = sorted(name for name in set(names) - (ours or set()) if os.path.lexists(out / name))
+    if ours is None and os.path.lexists(out / MARK):
+        foreign.insert(0, MARK)
+    if foreign:
+        raise UsageError(
+            f"{out} already has a {foreign[0]!r} that saccade did not write; choose an --out folder of its own"
+        )
+    return ours
 
 
 @contextmanager

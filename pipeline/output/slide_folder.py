@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.output.documents import read_json, write_json
+from pipeline.output.run_record import versions
 from stages.disk import flush, new_file
+from stages.slide.facts import SlideFacts
+from stages.slide.revision import Revision
 
 THUMBNAIL = "thumbnail.jpg"
 """The slide as attention saw it, but for what JPEG loses."""
@@ -22,6 +27,25 @@ COMMIT = "prediction.json"
 """A slide's commit mark: there, and whole, only when everything else of that slide is."""
 FORMER = ("thumbnail.png", "overlay.png", "evidence.png")
 """Files of a slide that are written no more."""
+
+
+READERS = ("saccade", "openslide-python", "openslide-bin", "zarr", "tifffile", "imagecodecs")
+"""Another version of these may read a slide otherwise: then it is opened to see whether its result stands."""
+
+
+def state_of(facts: SlideFacts, recorded: Revision | None = None) -> dict[str, Any]:
+    """What a commit mark says of the slide's files, so that a rerun need not open them: their state, with the digest
+    that was recorded of the same bytes; and what read them."""
+    now = facts.revision
+    if now is not None and now.digest is None and recorded is not None:
+        now = replace(now, digest=recorded.digest)
+    return {"revision": now and asdict(now), "doubt": facts.mpp_doubt, "read_by": readers()}
+
+
+@lru_cache
+def readers() -> dict[str, str | None]:
+    """Versions of what reads slides."""
+    return {name: version for name, version in versions().items() if name in READERS}
 
 
 def slide_key(fingerprint: str, parts: Mapping[str, Any]) -> str:

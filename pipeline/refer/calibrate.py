@@ -26,13 +26,14 @@ VERSION = 1
 class _Scored:
     slide: CohortSlide
     fingerprint: str
+    content: str
     appearance: Appearance
     scores: dict[int, Floats]
 
 
 def calibration_key(slides: Sequence[tuple[CohortSlide, str]], budgets: Sequence[int], *, seed: int) -> str:
-    """SHA-256 of what scores follow from beside the model: slides with their fingerprints, labels, patients; draws."""
-    told = sorted((fingerprint, str(slide.label), slide.patient) for slide, fingerprint in slides)
+    """SHA-256 of what scores follow from beside the model: slides with their contents, labels, patients; draws."""
+    told = sorted((content, str(slide.label), slide.patient) for slide, content in slides)
     return hashlib.sha256(json.dumps([VERSION, seed, list(budgets), told]).encode()).hexdigest()
 
 
@@ -76,7 +77,7 @@ def calibrate_labels(
         except SlideError as exc:  # what was not read before may be damaged
             leave_out(slide, f"when calibrating label sets: {reason_of(exc)}")
             continue
-        found[fingerprint] = _Scored(slide, fingerprint, one.appearance, scores)
+        found[fingerprint] = _Scored(slide, fingerprint, one.slide.facts.content, one.appearance, scores)
         if number % 10 == 0 or number == len(slides):
             say(f"calibrating label sets: drew {number}/{len(slides)} slides at {len(budgets)} budgets")
     if not found:
@@ -92,7 +93,7 @@ def calibrate_labels(
         source=source,
         doubt=doubt,
         slides=frozenset(found),
-        key=calibration_key([(one.slide, one.fingerprint) for one in kept], budgets, seed=seed),
+        key=calibration_key([(one.slide, one.content) for one in kept], budgets, seed=seed),
         appearance=cohort_appearance([one.appearance for one in kept]),
     )
 

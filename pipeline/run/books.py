@@ -14,19 +14,22 @@ import numpy as np
 
 from pipeline.cohort.metrics import evaluate
 from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.garbage import uncollected
 from pipeline.model.build import told_of_encoder
 from pipeline.model.checkpoint import MODEL, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
+from pipeline.output.failures import Failures
 from pipeline.output.folder import ABSTENTION
 from pipeline.output.run_record import versions, write_run
-from pipeline.output.slide_folder import GALLERY, read_commit
+from pipeline.output.slide_folder import GALLERY
 from pipeline.output.table import decision_in_words, write_predictions, write_table
 from pipeline.refer.label_set import UNLIKE
 from pipeline.refer.measure import coverage
 from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
-from pipeline.run.slide import RunSettings, referral_of, told_of, whole
+from pipeline.run.earlier import earlier_rows
+from pipeline.run.slide import WAITING, RunSettings, referral_of
 from stages.amounts import counted
 from stages.budget import Peaks, own_peak
 from stages.disk import new_file
@@ -34,8 +37,6 @@ from stages.html import table
 from stages.prediction.chance import with_interval
 from stages.prediction.intervals import stated
 
-WAITING = "waiting"
-"""Status of a slide that the run has not come to yet."""
 SHARE = 0.02
 """Of the time, what writing the books may take while slides are worked on."""
 OFTEN = 2.0
@@ -62,6 +63,7 @@ class RunSummary:
             are in the table as well.
         others: how many there are whose model or settings are not these; they stay, and are not in the table.
         memory: the most that its processes held: see `stages.budget.Peaks`.
+        waiting: how many were not tried: the run was stopped before, or was to do only others.
     """
 
     total: int
@@ -77,12 +79,19 @@ class RunSummary:
     kept: int = field(default=0, repr=False)
     others: int = field(default=0, repr=False)
     memory: dict[str, int] = field(default_factory=dict, repr=False)
+    waiting: int = field(default=0, repr=False)
+
+    @property
+    def line(self) -> str:
+        """How many became what."""
+        told = (
+            f"{self.ok} of {counted(self.total, 'slide')} predicted ({self.reused} already done), {self.failed} failed"
+        )
+        return told + (f", {self.waiting} not tried" if self.waiting else "")
 
     def _repr_html_(self) -> str:
         rows = [(row["slide_id"], in_words(row)) for row in self.rows]
-        counts = (
-            f"{self.ok} of {counted(self.total, 'slide')} predicted ({self.reused} already done), {self.failed} failed"
-        )
+        counts = self.line
         if self.quality is not None and self.quality.warning:
             counts += f"; warning: {self.quality.warning}"
         return table(rows, header=("slide", "prediction"), caption=counts)
@@ -110,27 +119,40 @@ class Books:
     ) -> None:
         self._out, self._cohort, self._model, self._settings, self._command = out, cohort, model, settings, command
         self._started = time.time()
+        self._digest, self._failures = digest, Failures(out, "run")
         self._effective = _effective(settings, model)
         self._rows: dict[str, dict[str, Any]] = {}
         self.reused = 0
         self._peaks = Peaks()
         self._due = 0.0
-        self._earlier, self._others = _earlier(
-            out, {slide.slide_id for slide in cohort.slides}, digest, model.spec.classes
-        )
+        self._look_back()
 
-    def add(self, slide: CohortSlide, row: Mapping[str, Any]) -> None:
-        """A slide has ended one way or the other."""
+    def add(self, slide: CohortSlide, row: Mapping[str, Any], *, write: bool = True) -> None:
+        """A slide has ended one way or the other; where it is time, and ``write``, that is written."""
         self.reused += bool(row.get("reused"))
+        if row["status"] == "failed":
+            self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest)
         self._peaks.add(row.get("peak"))
         self._rows[slide.slide_id] = {key: value for key, value in row.items() if key not in ("reused", "peak")}
-        if time.monotonic() >= self._due:
+        if write and time.monotonic() >= self._due:
             self.write()
+
+    def close(self) -> RunSummary:
+        """Write them for the last time, with what other runs did here meanwhile."""
+        self._look_back()
+        return self.write()
+
+    def _look_back(self) -> None:
+        wanted = {slide.slide_id for slide in self._cohort.slides}
+        self._earlier, self._others = earlier_rows(
+            self._out, wanted, self._digest, self._model.spec.classes, self._failures.every()
+        )
 
     def write(self) -> RunSummary:
         """Write them as they are now."""
         began = time.monotonic()
-        summary = self._write()
+        with uncollected():
+            summary = self._write()
         ended = time.monotonic()
         self._due = ended + max(OFTEN, (ended - began) / SHARE)
         return summary
@@ -140,7 +162,8 @@ class Books:
         rows = [dict(self._rows.get(slide.slide_id) or _waiting(slide)) for slide in self._cohort.slides]
         done = [(slide, row) for slide, row in zip(self._cohort.slides, rows, strict=True) if row["status"] == "ok"]
         earlier = [dict(row) for row in self._earlier]
-        galleries = {row["slide_id"]: row.pop("gallery") for row in (*(row for _, row in done), *earlier)}
+        shown_of = (*(row for _, row in done), *(row for row in earlier if row["status"] == "ok"))
+        galleries = {row["slide_id"]: row.pop("gallery") for row in shown_of}
         slide_bytes = sum(row.pop("slide_bytes") for _, row in done)
         trained = {slide.slide_id for slide, row in done if row.pop("trained_on")}
         labelled, not_counted = [], Counter[str]()
@@ -226,6 +249,7 @@ class Books:
             len(earlier),
             self._others,
             run["memory"],
+            counts[WAITING],
         )
 
 
@@ -253,26 +277,6 @@ def _effective(settings: RunSettings, model: SlideModel) -> dict[str, str]:
 
 def _waiting(slide: CohortSlide) -> dict[str, Any]:
     return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": ""}
-
-
-def _earlier(out: Path, wanted: set[str], digest: str, classes: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
-    """Rows of slides that earlier runs with the same model and settings predicted into the folder, and how many there
-    are of others."""
-    rows, others = [], 0
-    folder = out / "slides"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name in wanted:
-            continue
-        commit = read_commit(path)
-        if commit is None:
-            continue
-        if commit.get("run") != digest or not whole(path, commit, classes):
-            others += 1
-        else:
-            rows.append({"slide_id": path.name, "path": commit["path"], **commit["row"], **told_of(commit)})
-    for row in rows:
-        del row["slide_bytes"]
-    return rows, others
 
 
 def _referred(

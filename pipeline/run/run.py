@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.cohort.table import Cohort
+from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
+from pipeline.garbage import uncollected
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
+from pipeline.output.failures import Failures
 from pipeline.output.folder import RUN, prepare_output
+from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns
 from pipeline.predict import check_budget, check_prior, decision_of
 from pipeline.run.books import Books, RunSummary, in_words
+from pipeline.run.finished import finished
 from pipeline.run.interrupt import finishing
-from pipeline.run.slide import BUSY, RunSettings, process_slide, referral_of, run_digest
+from pipeline.run.process import telling
+from pipeline.run.slide import BUSY, WAITING, RunSettings, process_slide, referral_of, run_digest
 from pipeline.run.workers import each, suited
+from stages.amounts import counted
 from stages.budget import share_of_machine
 from stages.disk import PREFIX
 from stages.lease import holders, lease
@@ -36,16 +43,93 @@ def run_cohort(
     workers: int | None = 0,
     limit: float | None = None,
     scheduler: str | None = None,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
     progress: Progress | None = None,
+    within: Callable[[str], None] | None = None,
     command: Sequence[str] = (),
 ) -> RunSummary:
     """Predict every slide of a cohort into ``out`` and write its table and report, from the first slide on.
 
     Several runs with the same model and settings may work into one folder at a time: each slide is done by one of them.
+    A slide that failed has no result, so that every run tries it again, whatever its reason was: whether a reason is
+    gone shows only then. Those come last.
+
+    Args:
+        cohort, out, settings: the slides, where their results go, and how they are predicted.
+        workers, limit, scheduler: see `pipeline.run.workers.each`; None is as many as suit the machine.
+        retry_failed: do only slides that failed when they were last tried into ``out``.
+        fail_fast: begin no more slides once one has failed.
+        progress: called with (slides finished, slides in all, a line about the last one).
+        within: called with a line about a slide that is being worked on.
+        command: for the record and the log.
 
     Raises:
         UsageError: nothing was started, because the model, the output folder or the scheduler cannot be used, or a run
             with other settings works into the folder.
+    """
+    settings, model, workers = prepared(cohort, settings, workers=workers, scheduler=scheduler)
+    prepare_output(out, names=RUN)
+    digest = model_digest(settings.model)
+    run = run_digest(settings, model, digest)
+    failed = Failures(out, "run").among((slide.slide_id, slide.path) for slide in cohort.slides)
+    with (
+        logging_to(out / "run.log", command) as log,
+        _only_its_kind(out, run),
+        finishing() as stop,
+        telling(within) as said,
+    ):
+        books = Books(out, cohort, model, settings, run, command)
+        total, done, first = len(cohort.slides), 0, None
+
+        def tell(line: str | None) -> None:
+            if line is not None:
+                log(f"[{done}/{total}] {line}")
+            if progress:
+                progress(done, total, line)
+
+        if retry_failed and not failed:
+            tell("none of these slides failed here when it was last tried: there is nothing to try again")
+        # what failed before may hang again
+        slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
+        with uncollected():
+            rows = {s.slide_id: finished(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
+        known = [(s, row) for s in slides if (row := rows.get(s.slide_id)) is not None]
+        slides = [s for s in slides if rows.get(s.slide_id) is None]
+        jobs = [(s, out.resolve(), settings, digest, not retry_failed or s.slide_id in failed) for s in slides]
+        how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "limit": limit, "said": said}
+        try:
+            with uncollected():
+                for slide, row in known:
+                    books.add(slide, row, write=False)
+                    done += 1
+                    tell(_line(slide, row))
+            if jobs:
+                books.write()
+            for slide, row in _rows(jobs, stop, **how):
+                books.add(slide, row)
+                done += 1
+                tell(_line(slide, row))
+                if fail_fast and row["status"] == "failed" and not stop.is_set():
+                    first = f"{slide.slide_id}: {row['error']}"
+                    stop.set()
+        finally:
+            summary = books.close()
+        if first is not None:
+            tell(f"stopped at the first failure, {first} (--fail-fast: {counted(summary.waiting, 'slide')} not tried)")
+        elif stop.is_set():
+            raise KeyboardInterrupt
+        log.last = summary.line
+    return summary
+
+
+def prepared(
+    cohort: Cohort, settings: RunSettings, *, workers: int | None, scheduler: str | None
+) -> tuple[RunSettings, SlideModel, int]:
+    """The settings as all workers can use them, the model where it computes here, and how many workers there will be.
+
+    Raises:
+        UsageError: the model or the settings cannot be used.
     """
     _check_mpp(settings.mpp)
     # workers may have another working directory
@@ -62,34 +146,30 @@ def run_cohort(
         settings = replace(settings, memory=share_of_machine(workers if scheduler is None else 1))
     device = "cpu" if workers or scheduler else settings.device
     model = load_model(settings.model, device=device, encoder_weights=settings.encoder_weights)
-    settings = _checked(cohort, model, settings)
-    prepare_output(out, names=RUN)
-    digest = model_digest(settings.model)
-    run = run_digest(settings, model, digest)
-    with _only_its_kind(out, run), finishing() as stop:
-        books = Books(out, cohort, model, settings, run, command)
-        jobs: Sequence[tuple[Any, ...]] = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
-        done, busy = 0, []
-        how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "limit": limit, "stop": stop}
-        try:
-            books.write()
-            # what another run is working on comes last, when it may be done
-            for again in (False, True):
-                for slide, row in each(process_slide, [(*job, again) for job in jobs], **how):
-                    if row["status"] == BUSY:
-                        busy.append(slide)
-                        continue
-                    books.add(slide, row)
-                    done += 1
-                    if progress:
-                        words = f"{in_words(row)}{' (done earlier)' if row.get('reused') else ''}"
-                        progress(done, len(cohort.slides), f"{slide.slide_id}: {words}")
-                jobs = [(slide, out.resolve(), settings, digest) for slide in busy]
-        finally:
-            summary = books.write()
-    if stop.is_set():
-        raise KeyboardInterrupt
-    return summary
+    return _checked(cohort, model, settings), model, workers
+
+
+def _line(slide: CohortSlide, row: Mapping[str, Any]) -> str | None:
+    """What is said of a slide that has ended; None where nothing is."""
+    if row["status"] == WAITING:
+        return None
+    return f"{slide.slide_id}: {in_words(dict(row))}{' (done earlier)' if row.get('reused') else ''}"
+
+
+def _rows(
+    jobs: Sequence[tuple[Any, ...]], stop: threading.Event, **how: Any
+) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
+    """What became of each slide; what another run is working on comes last, when it may be done."""
+    for wait in (False, True) if jobs else ():
+        busy = set()
+        for slide, row in each(process_slide, [(*job, wait) for job in jobs], stop=stop, **how):
+            if row["status"] == BUSY:
+                busy.add(slide.slide_id)
+            else:
+                yield slide, row
+        jobs = [job for job in jobs if job[0].slide_id in busy]
+        if not jobs or stop.is_set():
+            return
 
 
 def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSettings:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -19,23 +19,31 @@ from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import plain
+from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
-from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, write_commit
+from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, state_of, write_commit
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
 from pipeline.run.artefacts import ARTEFACTS, evidence_of, told_class, write_artefacts
 from pipeline.run.pictures import draw_pictures, drawn_by, told_in_pictures
+from pipeline.run.process import alive
+from pipeline.run.stale import differing
 from pipeline.words import tell
-from stages.budget import need_of, own_peak
+from stages.budget import Need, need_of, own_peak
 from stages.disk import PREFIX
 from stages.lease import HeldError, lease
 from stages.passing import again
 from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
+from stages.slide.facts import SlideFacts
+from stages.slide.protocol import Slide
+from stages.slide.revision import Revision
 
 _RECORDED = {"slide_bytes": int, "words": dict, "evidence": dict, "pictures": dict, "path": str, "fingerprint": str}
 BUSY = "busy"
 """Status of a slide whose folder another process is writing."""
+WAITING = "waiting"
+"""Status of a slide that the run has not come to yet, or leaves as it is."""
 RESULTS_VERSION = 6
 """Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
 
@@ -58,6 +66,7 @@ class RunSettings:
         refer: the stated error of label sets; None: none are made.
         by_class: whether it is stated of the slides of each class.
         memory: bytes that a process may take: a slide that needs more is refused; None: any.
+        verify: let an earlier result stand only by a digest of every byte of the slide.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
         features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
@@ -80,15 +89,16 @@ class RunSettings:
     refer: float | None = None
     by_class: bool = False
     memory: int | None = None
+    verify: bool = False
 
 
 def process_slide(
-    slide: CohortSlide, out: Path, settings: RunSettings, digest: str, wait: bool = True
+    slide: CohortSlide, out: Path, settings: RunSettings, digest: str, begin: bool = True, wait: bool = True
 ) -> dict[str, Any]:
     """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
 
     Of one slide's folder there is one writer at a time. Where that is another process, its end is waited for, or the
-    status is `BUSY`.
+    status is `BUSY`. Where no valid result stands and none is to be begun, it is `WAITING`.
 
     Returns:
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
@@ -104,64 +114,140 @@ def process_slide(
         folders.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(slide.slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         with lease(folders / f"{PREFIX}slide-{name}", wait=wait):
-            row = again(lambda: _predict_slide(slide, out, settings, digest, started))
+            row = again(lambda: _predict_slide(slide, out, settings, digest, started, begin))
     except HeldError:
         row = {"status": BUSY}
     except Exception as exc:
         row = {"status": "failed", "error": reason_of(exc), "seconds": time.perf_counter() - started}
+        if not begin:  # it was not tried
+            row = {"status": WAITING, "error": ""}
     return {"slide_id": slide.slide_id, "path": str(slide.path), **row, "peak": own_peak()}
 
 
-def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float) -> dict[str, Any]:
+def _predict_slide(
+    slide: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float, begin: bool
+) -> dict[str, Any]:
     model = _worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
+    found = standing(slide, out, settings, model, digest)
+    facts, failures = found.slide.facts, Failures(out, "run")
+    known = known_of(settings, model, facts.fingerprint)
+    if found.commit is not None and _kept(out / "slides" / slide.slide_id, found.commit, facts):
+        failures.forget(slide.slide_id)
+        return {**found.commit["row"], **told_of(found.commit), "reused": True, **known}
+    if not begin:
+        return {"status": WAITING, "error": ""}
+    need_for(found.slide, model).refuse_over(settings.memory)
+    alive(f"{slide.slide_id}: at work")
+    predicted = predict_slide(
+        found.slide,
+        model,
+        samples=settings.samples,
+        tolerance=settings.tolerance,
+        decide=decision_of(model.spec, settings.decide, settings.risk, settings.positive),
+        scheme=settings.scheme,
+        seed=settings.seed,
+        prior=found.prior,
+        refer=referral_of(settings, model),
+    )
+    failures.forget(slide.slide_id)
+    run = run_digest(settings, model, digest)
+    return {**_write_slide(slide, out, found, run, predicted, started), **known}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a slide stands before a run does anything for it.
+
+    Attributes:
+        slide: opened.
+        key: of its result as it would be now.
+        made_of: what that follows from beside its content.
+        commit: of its result where that is valid; then nothing is to be done but drawing its pictures, see `drawn`.
+        stale: why one that is there is not; "" where there is none.
+        prior: of this slide, where the run has one.
+    """
+
+    slide: Slide
+    key: str
+    made_of: dict[str, Any]
+    commit: dict[str, Any] | None = None
+    stale: str = ""
+    prior: Prior | None = None
+
+
+def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: SlideModel, digest: str) -> Standing:
+    """Decide whether a run has anything to do for a slide: what `process_slide` and a dry run go by.
+
+    Raises:
+        SlideError, ValueError: it cannot be predicted, or its folder holds another slide.
+    """
     mpp = slide.mpp if slide.mpp is not None else settings.mpp
     folder = out / "slides" / slide.slide_id
     opened = open_pyramid(slide.path, mpp=mpp)
+    if settings.verify:
+        opened.facts = opened.facts.with_digest()
     facts = opened.facts
     if settings.strict:
         facts.refuse_doubt()
     prior = None if settings.prior is None else settings.prior.of(slide.slide_id)
-    decide = decision_of(model.spec, settings.decide, settings.risk, settings.positive)
-    parts = {
+    made_of = made_of_all(settings, model, digest, mpp=mpp, prior=prior, warnings=facts.warnings)
+    found = Standing(opened, slide_key(facts.fingerprint, made_of), made_of, prior=prior)
+    commit = read_commit(folder)
+    if commit is None:
+        return found
+    if commit["key"] == found.key:
+        if not whole(folder, commit, model.spec.classes):
+            return replace(found, stale="something of it is gone")
+        recorded = Revision.recorded(commit.get("revision"))
+        if facts.unchanged(recorded):
+            return replace(found, commit=commit)
+        if recorded is None or recorded.digest is None:
+            return replace(found, stale="no digest tells whether its file, which was written since, has changed")
+        return replace(found, stale="its file has changed")
+    if commit.get("fingerprint") != facts.fingerprint and commit.get("path") != str(slide.path):
+        raise ValueError(
+            f"{folder} already holds another slide of this name ({commit.get('path')}): "
+            "use another --out or rename the slide"
+        )
+    return replace(found, stale=differing(commit, facts.fingerprint, made_of))
+
+
+def need_for(slide: Slide, model: SlideModel) -> Need:
+    """What predicting a slide takes.
+
+    Raises:
+        SlideError: its resolution is unknown, or coarser than what is read.
+    """
+    spec = model.spec
+    scales = [mpp for mpp in (spec.patch_mpp, spec.inner_mpp, spec.coarse_mpp) if mpp is not None]
+    return need_of(slide.facts, thumbnail_mpp=spec.attention_mpp, mpps=scales)
+
+
+def made_of_all(
+    settings: RunSettings,
+    model: SlideModel,
+    digest: str,
+    *,
+    mpp: float | None,
+    prior: Prior | None,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """What a slide's results follow from beside its content."""
+    return {
         **_of_run(settings, model, digest),
         "mpp": mpp,
         **({} if prior is None else {"prior": prior.digest()}),
         # a slide that is read otherwise than its file claims is another slide
-        **({"warnings": facts.warnings} if facts.warnings else {}),
+        **({"warnings": warnings} if warnings else {}),
     }
-    key = slide_key(facts.fingerprint, parts)
-    known: dict[str, Any] = {"trained_on": facts.fingerprint in model.trained_on}
+
+
+def known_of(settings: RunSettings, model: SlideModel, fingerprint: str) -> dict[str, Any]:
+    """What the model knows of a slide."""
+    known: dict[str, Any] = {"trained_on": fingerprint in model.trained_on}
     if settings.refer is not None and model.label_calibration is not None:
-        known["calibrated_on"] = facts.fingerprint in model.label_calibration.slides
-    commit = read_commit(folder)
-    if (
-        commit is not None
-        and commit["key"] == key
-        and whole(folder, commit, model.spec.classes)
-        and _drawn(folder, commit)
-    ):
-        return {**commit["row"], **told_of(commit), "reused": True, **known}
-    if commit is not None and commit["fingerprint"] != facts.fingerprint and commit["path"] != str(slide.path):
-        raise ValueError(
-            f"{folder} already holds another slide of this name ({commit['path']}): "
-            "use another --out or rename the slide"
-        )
-    spec = model.spec
-    scales = [mpp for mpp in (spec.patch_mpp, spec.inner_mpp, spec.coarse_mpp) if mpp is not None]
-    need_of(facts, thumbnail_mpp=spec.attention_mpp, mpps=scales).refuse_over(settings.memory)
-    found = predict_slide(
-        opened,
-        model,
-        samples=settings.samples,
-        tolerance=settings.tolerance,
-        decide=decide,
-        scheme=settings.scheme,
-        seed=settings.seed,
-        prior=prior,
-        refer=referral_of(settings, model),
-    )
-    run = run_digest(settings, model, digest)
-    return {**_write_slide(slide, folder, key, run, found, started), **known}
+        known["calibrated_on"] = fingerprint in model.label_calibration.slides
+    return known
 
 
 def _of_run(settings: RunSettings, model: SlideModel, digest: str) -> dict[str, Any]:
@@ -206,19 +292,21 @@ def referral_of(settings: RunSettings, model: SlideModel) -> Referral | None:
 
 
 def _write_slide(
-    slide: CohortSlide, folder: Path, key: str, run: str, found: SlidePrediction, started: float
+    slide: CohortSlide, out: Path, stands: Standing, run: str, found: SlidePrediction, started: float
 ) -> dict[str, Any]:
-    facts = found.slide.facts
+    facts, folder = found.slide.facts, out / "slides" / slide.slide_id
     mpp = facts.require_mpp()
     seconds = time.perf_counter() - started
-    row: dict[str, Any] = {"status": "ok", "error": "", **found.columns(), "seconds": seconds, "key": key}
+    row: dict[str, Any] = {"status": "ok", "error": "", **found.columns(), "seconds": seconds, "key": stands.key}
     row["warnings"] = list(found.warnings)
     begin_slide(folder)
     gallery = write_artefacts(folder, slide.slide_id, found)
     commit = {
-        "key": key,
+        "key": stands.key,
+        "made_of": stands.made_of,
         "run": run,
         "fingerprint": facts.fingerprint,
+        **state_of(facts),
         "path": str(slide.path),
         "notice": NOTICE,
         "row": row,
@@ -242,18 +330,24 @@ def _write_slide(
     return {**row, **told_of(commit), "reused": False}
 
 
-def _drawn(folder: Path, commit: dict[str, Any]) -> bool:
-    """Draw a finished slide's pictures anew where they are drawn otherwise now; False where what they are drawn from is
-    damaged, so that the slide is to be read again."""
-    now = drawn_by()
-    if commit["pictures"].get("drawn_by") == now:
-        return True
-    try:
-        draw_pictures(folder, commit)
-    except (OSError, ValueError, LookupError, TypeError, UsageError):
-        return False
-    write_commit(folder, {**commit, "pictures": {**commit["pictures"], "drawn_by": now}})
+def _kept(folder: Path, commit: dict[str, Any], facts: SlideFacts) -> bool:
+    """Bring a valid result up to date without reading its slide: the state of the slide's files, and pictures that are
+    drawn otherwise now. False where what they are drawn from is damaged, so that the slide is to be read again."""
+    now = {**commit, **plain(state_of(facts, Revision.recorded(commit.get("revision"))))}
+    if not drawn(commit):
+        try:
+            draw_pictures(folder, commit)
+        except (OSError, ValueError, LookupError, TypeError, UsageError):
+            return False
+        now["pictures"] = {**commit["pictures"], "drawn_by": drawn_by()}
+    if now != commit:
+        write_commit(folder, now)
     return True
+
+
+def drawn(commit: Mapping[str, Any]) -> bool:
+    """Whether the pictures of a result are as they would be drawn now."""
+    return bool(commit["pictures"].get("drawn_by") == drawn_by())
 
 
 def whole(folder: Path, commit: Mapping[str, Any], classes: Sequence[str]) -> bool:

@@ -120,7 +120,7 @@ class Comparison:
         made = made_of(
             {"train": job.train, **job.held_out},
             calibrates=(),
-            fingerprints={name: print_ for name, print_ in looks.fingerprints.items() if name not in looks.excluded},
+            facts=looks.usable(),
             spec=spec,
             settings={**settings, "reads": [baseline.rule, baseline.cells], "comparison": COMPARE_VERSION},
             weights=self.weights,

@@ -26,7 +26,7 @@ from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.calibrate import calibrate
 from pipeline.train.held_out import out_of_bag_rows, scored
 from pipeline.train.job import Job, aside, begin, end, is_its_own, put
-from pipeline.train.key import differences, made_of
+from pipeline.train.key import compared, differences, made_of
 from pipeline.train.looks import Looks
 from pipeline.train.slides import TrainingSlides
 from pipeline.train.spec import encoder_of, fit_settings, prior_of
@@ -84,7 +84,7 @@ def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say:
     if missing and len(model.spec.classes) == 2:
         say(f"label sets: no slide of split val is labelled {missing[0]!r}, so none are calibrated")
         return
-    key = calibration_key([(s, looks.fingerprints[s.slide_id]) for s in val], budgets_of(model.spec), seed=seed)
+    key = calibration_key([(s, looks.facts[s.slide_id].content) for s in val], budgets_of(model.spec), seed=seed)
     if model.label_calibration is not None and model.label_calibration.key == key:
         return
     chosen = config.training.keep == "best" or config.training.patience
@@ -116,13 +116,14 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     made = made_of(
         {"train": job.train, **job.held_out},
         calibrates={slide.slide_id for slide in chosen},
-        fingerprints={name: print_ for name, print_ in looks.fingerprints.items() if name not in looks.excluded},
+        facts=looks.usable(),
         spec=spec,
         settings={**settings, "train_samples": samples, **prior_of(job, config), **encoder_of(spec, config)},
         weights=config.encoder.weights,
         chooses=chooses,
     )
     earlier = read_json(job.folder / "training.json") or {}
+    made = compared(earlier.get("made_of"), made, looks.facts)
     if job.model.exists():
         changes = differences(earlier.get("made_of"), made) or _readable_again(job, earlier, looks)
         stale = f"is of another training: {'; '.join(changes)}"

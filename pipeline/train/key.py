@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.cohort.table import CohortSlide
 from pipeline.model.values import ModelSpec
 from pipeline.output.documents import plain
+from stages.slide.facts import SlideFacts
 
 TRAINING_VERSION = 1
 """Raised when a change here or in the stages changes what is learnt, so that earlier models count as stale."""
@@ -31,7 +32,7 @@ def made_of(
     parts: Mapping[str, Sequence[CohortSlide]],
     *,
     calibrates: Collection[str],
-    fingerprints: Mapping[str, str],
+    facts: Mapping[str, SlideFacts],
     spec: ModelSpec,
     settings: Mapping[str, Any],
     weights: Path | None,
@@ -42,7 +43,7 @@ def made_of(
     Args:
         parts: the slides of "train" and of each held-out part.
         calibrates: names of those that its intervals are calibrated on.
-        fingerprints: of the slides that can be read, by name; one that cannot has None.
+        facts: of the slides that can be read, by name; of one that cannot the fingerprint is None.
         spec: the model's.
         settings: of the fit.
         weights: file or folder that the encoder starts from, by its content.
@@ -53,7 +54,7 @@ def made_of(
             "role": part,
             "calibrates": slide.slide_id in calibrates,
             "chooses": part == chooses,
-            "fingerprint": fingerprints.get(slide.slide_id),
+            **content_of(facts.get(slide.slide_id)),
             "label": slide.label,
             "mpp": slide.mpp,
             "site": slide.site,
@@ -71,6 +72,31 @@ def made_of(
         }
     )
     return made
+
+
+def content_of(facts: SlideFacts | None) -> dict[str, str | None]:
+    """A slide by its content, and the state of its files, which tells of changes that the fingerprint does not see."""
+    now = None if facts is None else facts.revision
+    return {
+        "fingerprint": None if facts is None else facts.fingerprint,
+        "written": None if now is None else now.written,
+        "digest": None if now is None else now.digest,
+    }
+
+
+def compared(earlier: Any, now: dict[str, Any], facts: Mapping[str, SlideFacts]) -> dict[str, Any]:
+    """What `made_of` gave now, with the digests, each of which reads all of a slide, that are needed to tell whether a
+    slide is as it was earlier: of those whose files were written since and have a digest there."""
+    slides = (earlier or {}).get("slides") if isinstance(earlier or {}, Mapping) else None
+    if not isinstance(slides, Mapping):
+        return now
+    for name, slide in now["slides"].items():
+        before = slides.get(name) or {}
+        written = before.get("written") != slide["written"] and before.get("fingerprint") == slide["fingerprint"]
+        if name in facts and written and before.get("digest") and not slide["digest"]:
+            told = facts[name].with_digest().revision
+            slide["digest"] = told and told.digest
+    return now
 
 
 def _content(path: Path) -> str:
@@ -149,10 +175,23 @@ def _of_slide(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None,
         found.remove(_OF_A_SLIDE["fingerprint"])
         if after["fingerprint"]:
             found.append("that can be read now")
+    if not found and (words := _of_bytes(before, after)):
+        found.append(words)
     # others take the place of one that cannot be read any more
     if not found and not gone and before.get("calibrates") != after["calibrates"]:
         found.append("to calibrate on or no longer")
     return found
+
+
+def _of_bytes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """What tells against a slide's bytes being the same, though its fingerprint is; None where nothing does."""
+    if "written" not in before:
+        return None  # an earlier version, which knew fingerprints only
+    if after["digest"] and before.get("digest"):
+        return _OF_A_SLIDE["fingerprint"] if after["digest"] != before["digest"] else None
+    if after["digest"]:
+        return "without a digest of every byte to verify by"
+    return "whose files were written since" if before["written"] != after["written"] else None
 
 
 def _matters(slide: Mapping[str, Any] | None) -> bool:

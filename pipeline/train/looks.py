@@ -18,7 +18,7 @@ from stages.prior import Prior
 from stages.pyramid.chunk_cache import ChunkCache
 from stages.pyramid.open import ZarrSlide
 from stages.pyramid.shards import OPEN_SHARDS
-from stages.slide.facts import SlideError
+from stages.slide.facts import SlideError, SlideFacts
 from stages.slide.protocol import Slide
 
 LOOKS_BYTES = 2**31
@@ -37,10 +37,12 @@ class Looks:
         say: told of each slide that is left out, and of what is wrong with the others.
         strict: leave out slides whose resolution something else in the file contradicts.
         prior: what says where to draw, beside the model; None: nothing does.
+        verify: go by every byte of the slides.
 
     Attributes:
         excluded: why slides were left out, by name.
         fingerprints: of those that were looked at, by name.
+        facts: of the same, as they were first looked at.
         appearances: of the same.
     """
 
@@ -52,7 +54,10 @@ class Looks:
         *,
         strict: bool = False,
         prior: Prior | None = None,
+        verify: bool = False,
     ) -> None:
+        self.facts: dict[str, SlideFacts] = {}
+        self._verify = verify
         self.excluded: dict[str, str] = {}
         self.fingerprints: dict[str, str] = {}
         self.appearances: dict[str, Appearance] = {}
@@ -100,6 +105,10 @@ class Looks:
             self._say(f"{at}left out: {slide.slide_id}: {reason}")
             self._drop(slide.slide_id)
 
+    def usable(self) -> dict[str, SlideFacts]:
+        """The facts of the slides that are not left out, by name."""
+        return {name: facts for name, facts in self.facts.items() if name not in self.excluded}
+
     def reads_whole(self, slide: CohortSlide) -> bool:
         """Whether every patch of a slide can be read now, as the model reads it; found out once."""
         if slide.slide_id not in self._whole:
@@ -120,7 +129,7 @@ class Looks:
             if slide.problem:
                 raise SlideError(slide.problem)
             prior = None if self._prior is None else self._prior.of(slide.slide_id)
-            found = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache, prior=prior)
+            found = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache, prior=prior, verify=self._verify)
             if self._strict:
                 found.slide.facts.refuse_doubt()
         except Exception as exc:
@@ -130,6 +139,7 @@ class Looks:
         fingerprint = found.slide.facts.fingerprint
         if self.fingerprints.setdefault(slide.slide_id, fingerprint) != fingerprint:
             raise SlideError(f"{slide.path} was replaced while training went on: start again with the new file")
+        self.facts.setdefault(slide.slide_id, found.slide.facts)
         if slide.slide_id not in self.appearances:
             self.appearances[slide.slide_id] = found.appearance
         return found

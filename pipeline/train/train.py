@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import write_json
 from pipeline.output.folder import TRAINING, fitting_alone, prepare_output
+from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.train.compare import Comparison
 from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
@@ -30,14 +31,17 @@ from stages.pyramid.chunk_cache import chunk_cache
 Say = Callable[[str], None]
 
 
-def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -> dict[str, Any]:
+def train_cohort(
+    config: Config, out: Path, *, say: Say, strict: bool = False, verify: bool = False, command: Sequence[str] = ()
+) -> dict[str, Any]:
     """Train on the configured cohort and write ``model.safetensors``, ``predictions.csv`` and ``metrics.json``.
 
     With a split column the model is fitted on "train" and judged on "val" and "test"; otherwise every fold is held out
     in turn, and the model that is kept is then fitted on all slides. A rerun goes on from the last finished epoch.
 
     A slide that cannot be read is left out from then on, wherever that shows, and named with its reason under
-    "excluded" of the metrics; the others go on; so is one whose resolution something contradicts, if ``strict``. A
+    "excluded" of the metrics; the others go on; so is one whose resolution something contradicts, if ``strict``.
+    With ``verify``, every byte of every slide is read and counts. A
     finished model that is not of this cohort and configuration any more is said to be so and why, and kept in a folder
     ``earlier-<digest>`` when the new one takes its place.
 
@@ -75,19 +79,24 @@ def train_cohort(config: Config, out: Path, *, say: Say, strict: bool = False) -
         for doubt in untrained.doubts:
             say(f"warning: {doubt}")
     prepare_output(out, names=TRAINING)
-    with fitting_alone(out):
-        return _train(config, out, cohort, untrained, say=say, strict=strict)
+    with logging_to(out / "train.log", command) as log, fitting_alone(out):
+
+        def tell(line: str) -> None:
+            log(line)
+            say(line)
+
+        return _train(config, out, cohort, untrained, say=tell, strict=strict, verify=verify)
 
 
 def _train(
-    config: Config, out: Path, cohort: Cohort, untrained: SlideModel, *, say: Say, strict: bool
+    config: Config, out: Path, cohort: Cohort, untrained: SlideModel, *, say: Say, strict: bool, verify: bool
 ) -> dict[str, Any]:
     """`train_cohort`, once everything is found to be usable."""
     spec = untrained.spec
     say(cohort.reading)
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
-    looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config))
+    looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config), verify=verify)
     looks.first(cohort.slides)
     jobs = plan_jobs(cohort.slides, config, out)
     twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]

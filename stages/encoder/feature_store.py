@@ -41,7 +41,7 @@ class FeatureKey:
     """All that decides what the feature of cell ``i`` is.
 
     Attributes:
-        fingerprint: the slide's, by its content.
+        content: the slide's, see `SlideFacts.content`.
         encoder: digest of the frozen network, its weights, its read-out and its preprocessing.
         dim: length of a feature.
         mpp: micrometres per pixel of a patch.
@@ -49,7 +49,7 @@ class FeatureKey:
         place: what decides which tissue cell ``i`` shows, in level-0 pixels: `PatchReader.place`.
     """
 
-    fingerprint: str
+    content: str
     encoder: str
     dim: int
     mpp: float
@@ -60,7 +60,7 @@ class FeatureKey:
     def digest(self) -> str:
         """32 hexadecimal digits that stand for the key."""
         place = tuple(part if isinstance(part, str) else float(part) for part in self.place)
-        told = (self.fingerprint, self.encoder, int(self.dim), float(self.mpp), int(self.px), place)
+        told = (self.content, self.encoder, int(self.dim), float(self.mpp), int(self.px), place)
         return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
 
 

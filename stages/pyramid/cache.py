@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from stages.pyramid.open import ZarrSlide, open_pyramid
 from stages.pyramid.plan import Plan, Wish, choose_profile, native_plan, portable_plan
 from stages.pyramid.record import Record, has_record, read_record, write_json, write_record
 from stages.pyramid.shards import ShardTiles, shard_damage, write_shard
+from stages.pyramid.task import Task
 from stages.pyramid.transaction import build
 from stages.pyramid.upload import upload_pyramid
 from stages.slide.facts import SlideError, SlideFacts, unreadable
@@ -76,21 +78,47 @@ def cache_pyramid(
         DiskBudgetError: it may take more than there is room for.
         SlideError: the slide cannot be read, or the pyramid not be written.
     """
-    source = open_pyramid(slide.facts.path)
     where = place(out)
-    earlier = _readable_record(where)
+    task = pyramid_task(slide, where, profile=profile, everything=everything)
+    how: dict[str, Any] = {"plan": task.plan, "is_current": task.is_current, "progress": progress, "writers": writers}
+    if isinstance(where, Url):
+        return upload_pyramid(task.source, where, **how)
+    return build(task.source, where, task.form, room=room, **how)
+
+
+def pyramid_task(slide: Slide, out: Place, *, profile: Wish = "auto", everything: bool = False) -> Task:
+    """What `cache_pyramid` has to do for these arguments; nothing is written.
+
+    Raises:
+        SlideError: the slide cannot be read.
+    """
+    source = open_pyramid(slide.facts.path)
+    earlier = _readable_record(out)
     # whoever once asked for a portable pyramid may rely on it
     kept = profile == "auto" and earlier is not None and earlier.profile == "portable"
     chosen = choose_profile(source, "portable" if kept else profile)
 
-    def is_current(folder: Place) -> bool:
+    def missing(folder: Place) -> str | None:
         found = _readable_record(folder)
-        if found is None or found.facts.fingerprint != source.facts.fingerprint:
-            return False
+        if found is None:
+            return (
+                "what is there is damaged, or no pyramid"
+                if not isinstance(folder, Url) and os.path.lexists(folder)
+                else ""
+            )
+        if found.facts.fingerprint != source.facts.fingerprint:
+            return "its slide has changed"
+        if true_name(folder) == true_name(source.facts.path):
+            return None
+        # earlier versions recorded no revision
+        if found.facts.revision is not None and not source.facts.unchanged(found.facts.revision):
+            return "its slide has changed"
         # what is left out of a slide was not always so
-        same = found.facts.warnings == source.facts.warnings
-        enough = same and found.profile == chosen and (found.kept == "all" or not everything)
-        return enough or true_name(folder) == true_name(source.facts.path)
+        if found.facts.warnings != source.facts.warnings:
+            return "what its slide's file claims is judged otherwise"
+        if found.profile != chosen:
+            return f"it is {found.profile}, and {chosen} is wanted"
+        return None if found.kept == "all" or not everything else "it holds tissue only, and all is wanted"
 
     def plan() -> Plan:
         if isinstance(source, ZarrSlide) and source.kept != "all":
@@ -99,18 +127,7 @@ def cache_pyramid(
             return native_plan(source)
         return portable_plan(source, seen=slide, everything=everything)
 
-    if isinstance(where, Url):
-        return upload_pyramid(source, where, plan=plan, is_current=is_current, progress=progress, writers=writers)
-    return build(
-        source,
-        where,
-        _Pyramid(),
-        plan=plan,
-        is_current=is_current,
-        progress=progress,
-        writers=writers,
-        room=room,
-    )
+    return Task(source, _Pyramid(), missing, plan)
 
 
 _IN_FOLDERS = "this pyramid is made in a folder"

@@ -30,7 +30,7 @@ FORMAT = 1
 
 
 class ChunkCache(FileCache):
-    """A `FileCache` of chunks, by the slide's fingerprint, level and place.
+    """A `FileCache` of chunks, by the slide's content, level and place.
 
     Use `chunk_cache`, which keeps one for each folder and process.
 
@@ -80,7 +80,7 @@ class CachedTiles(TileGrid):
     def _stored(self, row: int, column: int) -> bytes:
         box = self.box(row, column)
         place = f"{row}_{column}_{box.height}x{box.width}"  # chunks of another size are other chunks
-        name = f"{self._slide.facts.fingerprint}/{self._level}/{place}"
+        name = f"{self._slide.facts.content}/{self._level}/{place}"
         payload = self._cache.read(name)
         if payload is None:
             pixels = self._slide.read_level(self._level, box)

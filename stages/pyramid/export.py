@@ -11,8 +11,10 @@ Formats: https://ngff.openmicroscopy.org/0.4/ and https://zarr-specs.readthedocs
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 from stages.budget import Room
 from stages.disk import holds_only, new_file
-from stages.place import local
+from stages.place import Place, local
 from stages.pyramid.cache import WRITERS
 from stages.pyramid.format import Progress
 from stages.pyramid.layout import LevelLayout, fill_value, ome_metadata
@@ -29,9 +31,11 @@ from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Plan, portable_plan
 from stages.pyramid.record import FORMAT, write_json
 from stages.pyramid.scanned import scanned, scanned_box
+from stages.pyramid.task import Task
 from stages.pyramid.transaction import build
 from stages.slide.facts import SlideFacts
 from stages.slide.protocol import Slide
+from stages.slide.revision import Revision
 
 SUFFIX = ".ngff04.ome.zarr"
 
@@ -64,25 +68,44 @@ def export_ngff04(
         DiskBudgetError: it may take more than there is room for.
         SlideError: the slide cannot be read, or the image not be written.
     """
-    whole = open_pyramid(slide.facts.path)
-    source, size = scanned(whole), whole.facts.levels[0]
-
-    def is_current(folder: Path) -> bool:
-        # an export that does not say where it lies was made of all of the slide
-        record = {_FRAME: [0, 0, size.width, size.height], **_read_record(folder)}
-        wanted = {"format": FORMAT, "fingerprint": source.facts.fingerprint, _FRAME: _frame(whole.facts)}
-        return wanted.items() <= record.items() and (record["kept"] == "all" or not everything)
-
+    task = export_task(slide, everything=everything)
     return build(
-        source,
+        task.source,
         Path(out),
-        _Export(),
-        plan=lambda: portable_plan(source, seen=slide, everything=everything),
-        is_current=is_current,
+        task.form,
+        plan=task.plan,
+        is_current=task.is_current,
         progress=progress,
         writers=writers,
         room=room,
     )
+
+
+def export_task(slide: Slide, *, everything: bool = False) -> Task:
+    """What `export_ngff04` has to do for these arguments; nothing is written.
+
+    Raises:
+        SlideError: the slide cannot be read.
+    """
+    whole = open_pyramid(slide.facts.path)
+    source, size = scanned(whole), whole.facts.levels[0]
+
+    def missing(where: Place) -> str | None:
+        folder = local(where, "exports are written to disks")
+        # an export that does not say where it lies was made of all of the slide
+        record = {_FRAME: [0, 0, size.width, size.height], **_read_record(folder)}
+        if "format" not in record:
+            return "what is there is damaged, or no export" if os.path.lexists(folder) else ""
+        if record.get("fingerprint") != source.facts.fingerprint:
+            return "its slide has changed"
+        # earlier versions recorded no revision
+        if record.get("revision") and not source.facts.unchanged(Revision.recorded(record["revision"])):
+            return "its slide has changed"
+        if (record["format"], record[_FRAME]) != (FORMAT, _frame(whole.facts)):
+            return "an earlier version made it"
+        return None if record.get("kept") == "all" or not everything else "it holds tissue only, and all is wanted"
+
+    return Task(source, _Export(), missing, lambda: portable_plan(source, seen=slide, everything=everything))
 
 
 class _Export:
@@ -116,7 +139,13 @@ class _Export:
         return sum(len(chunk) for chunk in chunks if chunk is not None)
 
     def finish(self, plan: Plan, source: SlideFacts) -> None:
-        record = {"format": FORMAT, "fingerprint": source.fingerprint, "kept": plan.kept, _FRAME: _frame(source)}
+        record = {
+            "format": FORMAT,
+            "fingerprint": source.fingerprint,
+            "revision": source.revision and asdict(source.revision),
+            "kept": plan.kept,
+            _FRAME: _frame(source),
+        }
         write_json(plan.facts.path / ".zgroup", {"zarr_format": 2})
         write_json(plan.facts.path / ".zattrs", {**_attributes(plan.facts, source.path.name), "saccade": record})
 

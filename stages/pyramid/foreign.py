@@ -32,6 +32,7 @@ from stages.slide.levels import find_levels
 from stages.slide.ome import OmeImage, read_ome
 from stages.slide.protocol import Slide
 from stages.slide.resolution import MPP_REMEDY, check_mpp, doubt_mpp
+from stages.slide.revision import revision_of
 from stages.slide.tiles import DamagedTilesError
 
 ALIKE = 4
@@ -181,6 +182,7 @@ class _Image:
             path: of the slide.
             warnings: what is to be said of it.
         """
+        revision = None if isinstance(path, Url) else revision_of(path)
         first, finest = self.arrays[0]
         plane, size = choose_plane(finest, self.said, warnings), self._size(finest)
         kept: list[tuple[Dataset, Any]] = []
@@ -222,6 +224,7 @@ class _Image:
             file_bytes=sum(found.total for found in files),
             mpp_doubt=None if mpp is None else doubt_mpp(mpp, power=power, description="", tag=None),
             warnings=tuple(warnings),
+            revision=revision,
         )
         exact = all(found.complete for found in files)
         return _with_true_levels(ForeignSlide(facts, folders, plane, exact=exact), folders, plane)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -18,6 +19,7 @@ from stages.pyramid.record import REMEDY, Kept, has_record, read_record
 from stages.pyramid.shards import ShardTiles
 from stages.slide.facts import SlideError, SlideFacts, override_mpp, unreadable
 from stages.slide.protocol import Slide
+from stages.slide.revision import revision_of
 from stages.slide.tiles import DamagedTilesError
 
 
@@ -104,5 +106,7 @@ def open_pyramid(path: str | PathLike[str] | Place, *, mpp: float | None = None)
         slide = open_foreign(where)
         slide.facts = override_mpp(slide.facts, mpp)
         return slide
+    revision = None if isinstance(where, Url) else revision_of(where)
     record = read_record(where)
-    return ZarrSlide(override_mpp(record.facts, mpp), record.layouts, record.kept)
+    facts = replace(override_mpp(record.facts, mpp), revision=revision)
+    return ZarrSlide(facts, record.layouts, record.kept)

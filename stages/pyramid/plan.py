@@ -86,7 +86,7 @@ class Plan:
     def digest(self) -> str:
         """Of all that its bytes follow from."""
         parts = [array_metadata(layout, self.facts.background) for layout in self.layouts]
-        digest = hashlib.sha256(repr((FORMAT, self.facts.fingerprint, self.own, parts)).encode())
+        digest = hashlib.sha256(repr((FORMAT, self.facts.content, self.own, parts)).encode())
         for keep in self.keep:
             digest.update(b"all" if keep is None else np.packbits(keep).tobytes())
         return digest.hexdigest()[:24]

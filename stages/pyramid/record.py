@@ -14,6 +14,7 @@ from stages.place import Place, Url, file_sizes, read, reading, write
 from stages.pyramid.jpeg_metadata import jpeg_metadata, read_jpeg_metadata
 from stages.pyramid.layout import LevelLayout, array_metadata, ome_metadata
 from stages.slide.facts import SlideError, SlideFacts
+from stages.slide.revision import Revision
 
 FORMAT = 2
 """Version of the layout and of the record that we keep in the group's metadata."""
@@ -34,7 +35,7 @@ class Record:
     """What a pyramid of ours says of itself.
 
     Attributes:
-        facts: of the pyramid.
+        facts: of the pyramid; their revision is that of the slide that it was made of.
         layouts: of its levels.
         profile: how it was made.
         kept: whether the finest levels hold all of the slide or the surroundings of its tissue.
@@ -62,11 +63,11 @@ def write_record(record: Record, source: SlideFacts) -> None:
         source: the slide that it was made of.
     """
     kept = asdict(record.facts)
-    for name in ("path", "file_bytes", "associated"):
-        del kept[name]
     for field in fields(SlideFacts):  # earlier versions know nothing of what came later, and need not where it is usual
         if field.default is not MISSING and kept[field.name] == field.default:
             del kept[field.name]
+    for name in ("path", "file_bytes", "associated", "revision"):
+        kept.pop(name, None)
     levels = [
         {
             "chunk": layout.chunk,
@@ -82,7 +83,11 @@ def write_record(record: Record, source: SlideFacts) -> None:
         "kept": record.kept,
         "tissue": TISSUE,
         "facts": kept,
-        "source": {"name": source.path.name, "bytes": source.file_bytes},
+        "source": {
+            "name": source.path.name,
+            "bytes": source.file_bytes,
+            "revision": source.revision and asdict(source.revision),
+        },
         "levels": levels,
     }
     attributes = {"ome": ome_metadata(record.facts, source.path.name), "saccade": ours}
@@ -161,6 +166,7 @@ def _parsed(folder: Place, ours: dict[str, Any]) -> Record:
         "background": tuple(kept["background"]),
         "origin": tuple(kept.get("origin", (kept["bounds"]["x"], kept["bounds"]["y"]))),
         "warnings": tuple(kept.get("warnings", ())),
+        "revision": Revision.recorded(ours.get("source", {}).get("revision")),
         "associated": (),
         "file_bytes": sum(map(sum, sizes)),
     }

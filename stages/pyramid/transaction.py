@@ -63,13 +63,11 @@ def build(
     out = Path(os.path.abspath(out))
     if is_current(out):
         return out
-    if os.path.lexists(out) and not form.is_ours(out):
-        raise _foreign(out)
+    refuse_foreign(out, form)
     wanted = plan()
-    partial = resumable_folder(out, f"{form.name}-{wanted.digest()}")
+    partial = partial_of(out, form, wanted)
+    refuse_over(room, partial, wanted, source)
     wanted = wanted.at(partial)
-    if room is not None:
-        room.refuse_over(_above(out), wanted.most_bytes(source) - _held(partial))
 
     def copied(done: int, total: int, written: int) -> None:
         used_up = None if room is None else room.used_up(partial)
@@ -82,11 +80,14 @@ def build(
         partial.mkdir(parents=True, exist_ok=True)
         form.start(wanted)
         write_levels(source, wanted, form, progress=copied, writers=writers)
-        if open_pyramid(source.facts.path).facts.fingerprint != source.facts.fingerprint:
+        # nearly all of it has just been read
+        facts = source.facts.with_digest()
+        now = open_pyramid(source.facts.path).facts
+        if now.fingerprint != source.facts.fingerprint or not now.unchanged(source.facts.revision):
             shutil.rmtree(partial)
             raise SlideError("the file changed while it was being copied: run `saccade cache` again")
         flush_tree(partial, threads=writers)
-        form.finish(wanted, source.facts)  # once the disk holds all the rest
+        form.finish(wanted, facts)  # once the disk holds all the rest
         put_in_place(partial, out, ours=form.is_ours)
     except ForeignFolderError as exc:
         raise _foreign(out) from exc
@@ -100,6 +101,23 @@ def build(
     return out
 
 
+def refuse_foreign(out: Path, form: FolderFormat) -> None:
+    """Raise a `SlideError` where something is that would not be replaced."""
+    if os.path.lexists(out) and not form.is_ours(out):
+        raise _foreign(out)
+
+
+def partial_of(out: Path, form: FolderFormat, plan: Plan) -> Path:
+    """Where a pyramid is made before it is put in place."""
+    return resumable_folder(out, f"{form.name}-{plan.digest()}")
+
+
+def refuse_over(room: Room | None, partial: Path, plan: Plan, source: Slide) -> None:
+    """Raise a `DiskBudgetError` where what is not made yet of a pyramid may take more than there is room for."""
+    if room is not None:
+        room.refuse_over(partial, plan.most_bytes(source) - _held(partial))
+
+
 def _foreign(out: Path) -> SlideError:
     return SlideError(
         f"{out} exists and is not a pyramid of ours, or holds something else: move it away or choose another folder"
@@ -109,11 +127,6 @@ def _foreign(out: Path) -> SlideError:
 def _unwritten(out: Path, exc: OSError) -> SlideError:
     words = f"cannot write {out}: {refusal(exc, out, writing=True)}"
     return (FullDiskError if exc.errno in FULL else SlideError)(f"{words}; {AGAIN}")
-
-
-def _above(folder: Path) -> Path:
-    """The first folder above that is there."""
-    return next(parent for parent in folder.parents if parent.is_dir())
 
 
 def _held(folder: Path) -> int:

@@ -1,18 +1,19 @@
-"""The files that a slide is, and the fingerprint of what is in them."""
+"""The files that a slide is, the fingerprint of what is in them, and their state."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stages.disk import open_regular, reading
 from stages.passing import patiently
+from stages.slide.revision import Revision, revision_of
 
 _NAMES_A_FILE = re.compile(r"hamamatsu\.(ImageFile.*|MapFile|OptimisationFile)")
-_SAMPLES = 16
-"""Pieces of 64 KB that a fingerprint takes of a slide's files, and one of each end."""
+_SAMPLES, _SAMPLE = 16, 2**16
+"""Pieces that a fingerprint takes of a slide's files, and one of each end; bytes of a piece."""
 
 
 def companions(path: Path, properties: Mapping[str, str]) -> list[Path]:
@@ -34,15 +35,21 @@ def companions(path: Path, properties: Mapping[str, str]) -> list[Path]:
     return sorted(file for file in beside if file.is_file() and file != path)
 
 
-def fingerprint_of(path: Path, properties: Mapping[str, str]) -> str:
+def fingerprint_of(path: Path, properties: Mapping[str, str], others: Sequence[Path] | None = None) -> str:
     """SHA-256 over sizes, OpenSlide's quick hash and samples of the content: cheap however large the files are.
 
-    Files may have any name; whichever of a slide's files it is opened by, it is the same slide.
+    Files may have any name; whichever of a slide's files it is opened by, it is the same slide. Of a file beyond a
+    megabyte (of several files less, `_whole_below`) it misses what changes between samples; see `state_of`.
+
+    Args:
+        path: the slide's file.
+        properties: as OpenSlide has them.
+        others: its `companions`, where they are known already.
     """
-    files = [path, *companions(path, properties)]
+    files = [path, *(companions(path, properties) if others is None else others)]
     sizes = [patiently(file.stat).st_size for file in files]
     quickhash = properties.get("openslide.quickhash-1", "")
-    pieces = max(2, _SAMPLES // len(files))
+    pieces = _pieces(len(files))
     if len(files) == 1:
         digest = hashlib.sha256(repr(([("", sizes[0])], quickhash)).encode())
         for piece in _samples(path, sizes[0], pieces):
@@ -57,8 +64,30 @@ def fingerprint_of(path: Path, properties: Mapping[str, str]) -> str:
     return hashlib.sha256(repr((sorted(contents), quickhash)).encode()).hexdigest()
 
 
+def state_of(path: Path, properties: Mapping[str, str], others: Sequence[Path]) -> Revision:
+    """The state of a slide's files, which are its own and its `companions`."""
+    vendor = properties.get("openslide.vendor")
+    # a fingerprint does not tell which of several files has which name: of DICOM alone that says nothing
+    seen = (vendor == "dicom" or not others) and all(
+        patiently(file.stat).st_size <= _whole_below(1 + len(others)) for file in (path, *others)
+    )
+    # a file that is added to these folders may be of the slide as well
+    members = [path.with_suffix("")] if vendor == "mirax" and others else others
+    return revision_of(path, members, listed=vendor == "dicom", seen=seen)
+
+
+def _pieces(files: int) -> int:
+    """Samples of each file of a slide of so many, beside that of its end."""
+    return max(2, _SAMPLES // files)
+
+
+def _whole_below(files: int) -> int:
+    """Bytes up to which a file of a slide of so many is looked at whole."""
+    return _pieces(files) * _SAMPLE
+
+
 def _samples(path: Path, size: int, pieces: int) -> Iterator[bytes]:
     with reading(path), open_regular(path) as file:
-        for offset in sorted({*(int(size * k / pieces) for k in range(pieces)), max(0, size - 65536)}):
+        for offset in sorted({*(int(size * k / pieces) for k in range(pieces)), max(0, size - _SAMPLE)}):
             file.seek(offset)
-            yield file.read(65536)
+            yield file.read(_SAMPLE)

@@ -26,11 +26,8 @@ from pydicom.uid import JPEGBaseline8Bit
 
 from stages.disk import open_regular, read_at, reading
 from stages.passing import UnreadableError
-from stages.slide.dicom_header import MAX_HEADER, MAX_READS, Bounded, quiet
+from stages.slide.dicom_header import MAX_HEADER, MAX_READS, Bounded, quiet, series_files
 from stages.slide.tiff import TiffTiles
-
-MAX_FILES = 200
-"""A slide has some ten: a folder of more is an archive, which is not searched."""
 
 _COLOURS = {
     "RGB": tifffile.PHOTOMETRIC.RGB,
@@ -91,8 +88,7 @@ def find_dicom_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffT
 
     A level that two files could be (focus planes, say) has none: guessing would show the wrong one.
     """
-    files = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    read = {file: _read_header(file) for file in (files if len(files) <= MAX_FILES else [path]) if file.is_file()}
+    read = {file: _read_header(file) for file in series_files(path)}
     headers = {file: header for file, header in read.items() if header is not None}
     if path not in headers:
         return [None] * len(sizes)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
-from stages.disk import open_regular, reading, refusal
-from stages.passing import UnreadableError, is_passing
+from stages.disk import Version, open_regular, reading, version_of
+from stages.passing import UnreadableError, patiently
 
-SERIES_WITHIN = 2**18
-"""Bytes in which a file names its series: it stands before all that is long."""
+KEPT = 2**16
+"""Files whose series a process remembers, some 200 bytes each."""
+_PREAMBLE = 128
+_BEGINS = bytes(_PREAMBLE) + b"DICM"
 
 MAX_HEADER = 2**24
 """Bytes that are read of a file before its pixels: colour profiles take some millions."""
@@ -45,36 +49,57 @@ class Bounded:
 def series_files(path: Path) -> list[Path]:
     """The files in a DICOM file's folder that are of its series: a slide is all of them. None where it has no series.
 
-    Other files are parsed only where the series' identifier stands in their first bytes, so that an archive in one
-    folder costs little more than listing it.
+    Each file's header is read once in a process, and again once the file is another.
     """
-    series = _series_of(path)
+    series = series_of(path)
     if not series:
         return []
-    wanted = series.encode()
-    found = []
-    for file in sorted(entry for entry in path.parent.iterdir() if entry.is_file()):
-        try:
-            with open_regular(file) as opened:
-                near = wanted in opened.read(SERIES_WITHIN)
-        except OSError as exc:
-            if is_passing(exc):  # else a slide would lose a level, or its fingerprint change
-                raise UnreadableError(refusal(exc, file, writing=False), passing=True) from exc
-            continue
-        if near and (file == path or _series_of(file) == series):
-            found.append(file)
-    return found
+    listed = patiently(lambda: _versions(path.parent))
+    return [Path(file) for file, version in listed if _series_beside(file, version) == series]
 
 
-def _series_of(path: Path) -> str:
+def series_of(path: Path) -> str:
+    """The identifier of a DICOM file's series; none of what is no DICOM, or damaged before it says.
+
+    Raises:
+        UnreadableError: the file cannot be read.
+    """
+    with reading(path):
+        return _read_series(str(path), version_of(patiently(path.stat)))
+
+
+def _versions(folder: Path) -> list[tuple[str, Version]]:
+    """The files in a folder, by name."""
+    with os.scandir(folder) as listing:
+        return sorted((entry.path, version_of(entry.stat())) for entry in listing if entry.is_file())
+
+
+def _series_beside(file: str, version: Version) -> str:
+    """The series of a file that may lie beside a slide and be none of its own."""
     try:
-        with reading(path), open_regular(path) as file, quiet, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            bounded = cast(BinaryIO, Bounded(file, size=MAX_HEADER, reads=MAX_READS))
-            return str(read_partial(bounded, _after_series, specific_tags=[Tag("SeriesInstanceUID")]).SeriesInstanceUID)
+        return _read_series(file, version)
+    except UnreadableError as exc:
+        if exc.passing:  # else a slide would lose a level, or its fingerprint change
+            raise
+        return ""
+
+
+@lru_cache(maxsize=KEPT)
+def _read_series(name: str, version: Version) -> str:
+    path = Path(name)
+    try:
+        with reading(path), open_regular(path) as file:
+            if file.read(len(_BEGINS))[_PREAMBLE:] != _BEGINS[_PREAMBLE:]:
+                return ""
+            file.seek(0)
+            with quiet, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                bounded = cast(BinaryIO, Bounded(file, size=MAX_HEADER, reads=MAX_READS))
+                found = read_partial(bounded, _after_series, specific_tags=[Tag("SeriesInstanceUID")])
+                return str(found.SeriesInstanceUID)
     except UnreadableError:
         raise
-    except Exception:  # as in `_read_header`
+    except Exception:  # pydicom's own types, and whatever damage makes of values: it is not of any series
         return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING
 from stages.geometry import Box, Mpp, Raster, level_raster
 from stages.passing import UnreadableError, patiently
 from stages.place import NotLocalError, Place, local
-from stages.slide.companions import companions, fingerprint_of
+from stages.slide.companions import companions, fingerprint_of, state_of
 from stages.slide.levels import Levels
 from stages.slide.resolution import MOST_APART, MPP_REMEDY, check_mpp, description_in, doubt_mpp, read_mpp
+from stages.slide.revision import Revision, digest_of
 
 if TYPE_CHECKING:
     import openslide
@@ -79,6 +81,7 @@ class SlideFacts:
             given.
         warnings: what else is wrong with it, as levels that were left out and bounds that were cut, or was chosen in
             reading it.
+        revision: the state of its files when it was opened.
     """
 
     path: Place
@@ -97,6 +100,34 @@ class SlideFacts:
     origin: tuple[int, int] = (0, 0)
     mpp_doubt: str | None = None
     warnings: tuple[str, ...] = ()
+    revision: Revision | None = None
+
+    @property
+    def content(self) -> str:
+        """What is kept of it goes by: the fingerprint, and beyond that, where it looks at samples only, the digest of
+        every byte or else the state of the files. The same slide may have several, other bytes never the same."""
+        told = self.revision and (self.revision.digest or self.revision.written)
+        return hashlib.sha256(f"{self.fingerprint} {told}".encode()).hexdigest() if told else self.fingerprint
+
+    def with_digest(self) -> SlideFacts:
+        """The same facts with the digest of every byte, which is read for it."""
+        if self.revision is None or self.revision.digest is not None:
+            return self
+        digest = digest_of(self.path, self.revision.names, self.revision.touched)
+        return replace(self, revision=replace(self.revision, digest=digest))
+
+    def unchanged(self, recorded: Revision | None) -> bool:
+        """Whether every byte is as it was when a slide of this fingerprint was in a state that was recorded, as far as
+        that can be known: by both digests where this has one, else by the state of the files; where only that is
+        another and a digest was recorded, every byte is read."""
+        now = self.revision
+        if now is None or recorded is None:
+            return now is None or (now.written is None and now.digest is None)
+        if now.digest is None and now.written == recorded.written:
+            return True
+        if now.digest is None and recorded.digest is not None:
+            now = self.with_digest().revision
+        return now is not None and now.digest is not None and now.digest == recorded.digest
 
     @property
     def file(self) -> Path:
@@ -142,6 +173,7 @@ def read_facts(path: Path, handle: openslide.OpenSlide, pages: Sequence[Page] = 
     true_mpp, source, problem = read_mpp(properties, own)
     bounds, origin, cut = _bounds(properties, sizes[0])
     files, power = companions(path, properties), properties.get("openslide.objective-power")
+    revision = state_of(path, properties, files)  # before anything is read that it tells the state of
     return SlideFacts(
         path=path,
         vendor=properties.get("openslide.vendor", "unknown"),
@@ -154,13 +186,14 @@ def read_facts(path: Path, handle: openslide.OpenSlide, pages: Sequence[Page] = 
         background=_background(properties),
         objective_power=power,
         associated=associated,
-        fingerprint=fingerprint_of(path, properties),
+        fingerprint=fingerprint_of(path, properties, files),
         file_bytes=sum(patiently(file.stat).st_size for file in (path, *files)),
         origin=origin,
         mpp_doubt=None
         if true_mpp is None
         else doubt_mpp(true_mpp, power=power, description=description_in(properties), tag=own),
         warnings=() if cut is None else (cut,),
+        revision=revision,
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stages.geometry import Box, Mpp, level_raster
 from stages.passing import UnreadableError, patiently
-from stages.slide.companions import fingerprint_of
+from stages.slide.companions import fingerprint_of, state_of
 from stages.slide.facts import (
     MAX_PIXELS,
     MAX_SIDE,
@@ -159,6 +159,7 @@ def open_tiff(path: Path, *, mpp: float | None = None) -> TifffileSlide:
     Raises:
         SlideError: it holds no colour picture, is damaged, or claims absurd dimensions.
     """
+    revision = state_of(path, {}, ())
     picture = find_picture(path)
     turn = TURNS[picture.orientation]
     for number, grid in enumerate(picture.levels):
@@ -191,6 +192,7 @@ def open_tiff(path: Path, *, mpp: float | None = None) -> TifffileSlide:
         file_bytes=patiently(path.stat).st_size,
         mpp_doubt=doubt,
         warnings=picture.warnings,
+        revision=revision,
     )
 
     def read(level: int, box: Box) -> NDArray[np.uint8] | None:

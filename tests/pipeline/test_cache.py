@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 from makers import saccade, tissue_pixels, write_slide
 
+import stages.slide.companions
+from pipeline.cache import cache_cohort, verify_cohort
+from pipeline.cohort.table import find_target
 from stages.pyramid.record import read_record
 
 
@@ -107,3 +111,81 @@ def test_a_read_only_disk_is_refused_at_once(slides: Path, small_disk: Path) -> 
     done = saccade("cache", slides, "--out", small_disk)
     assert done.returncode == 2
     assert "its file system is read-only: have it mounted for writing; or choose another --out" in done.stderr
+
+
+def test_what_failed_is_tried_again_and_last_or_alone(slides: Path, slides_folder: Path, tmp_path: Path) -> None:
+    """And the log tells of it."""
+    out, lines = tmp_path / "out", Lines()
+    (slides / "bad.tif").write_text("no slide")
+    assert list(cache_cohort(find_target(slides), out, progress=lines).errors) == ["bad"]
+    assert lines.names() == ["bad", "odd", "plain"]
+    shutil.copy(slides_folder / "plain.tif", slides / "bad.tif")
+    summary = cache_cohort(find_target(slides), out, retry_failed=True, progress=lines)
+    assert (summary.total, summary.failed, lines.names()) == (1, 0, ["bad"])
+    assert cache_cohort(find_target(slides), out, retry_failed=True, progress=lines).total == 0
+    assert lines.told == ["none of these slides failed here when it was last tried: there is nothing to try again"]
+    log = (out / "cache.log").read_text().splitlines()
+    assert [line.partition("] ")[2].partition(": ")[0] for line in log] == [
+        *("started", "[1/3] bad", "[2/3] odd", "[3/3] plain", "ended"),
+        *("started", "[1/1] bad", "ended", "started", "[0/0] none of these slides failed here when it was last tried"),
+        "ended",
+    ]
+
+
+def test_the_first_failure_ends_the_work_where_that_is_asked_for(slides: Path, tmp_path: Path) -> None:
+    out, lines = tmp_path / "out", Lines()
+    (slides / "bad.tif").write_text("no slide")
+    errors = cache_cohort(find_target(slides), out, fail_fast=True, progress=lines).errors
+    assert (list(errors), errors["odd"]) == (["bad", "odd", "plain"], "not tried: bad failed (--fail-fast)")
+    why = "not a whole-slide image, but a text file: name the slide itself"
+    assert lines.told[-1] == f"stopped at the first failure, bad: {why} (--fail-fast: 2 slides not tried)"
+    assert not list(out.glob("*.zarr"))
+
+
+class Lines:
+    """What is told of slides that are finished, since it was last asked for."""
+
+    def __init__(self) -> None:
+        self._told: list[str] = []
+
+    def __call__(self, done: int, total: int, line: str | None) -> None:
+        self._told.append(line or "")
+
+    def within(self, line: str) -> None:
+        pass
+
+    @property
+    def told(self) -> list[str]:
+        told, self._told = self._told, []
+        return told
+
+    def names(self) -> list[str]:
+        return [line.partition(":")[0] for line in self.told]
+
+
+def test_a_pyramid_stands_where_the_bytes_of_its_slide_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for its time of writing, as caching has read it all; what hides behind its old time is found on request."""
+    monkeypatch.setattr(stages.slide.companions, "_SAMPLE", 64)  # as of a large slide, samples see little
+    slide = write_slide(tmp_path / "s.tif", tissue_pixels(600, 500), compression=None, levels=2)
+    record = tmp_path / "out" / "s.ome.zarr" / "zarr.json"
+
+    def made() -> int:
+        assert cache_cohort(find_target(slide), tmp_path / "out").failed == 0
+        return record.stat().st_mtime_ns
+
+    def change() -> None:
+        content = bytearray(slide.read_bytes())
+        content[len(content) // 2 + 1000] ^= 1
+        slide.write_bytes(content)
+
+    first = made()
+    os.utime(slide, (1, 1))
+    assert made() == first
+    change()
+    assert made() != first
+    assert verify_cohort(find_target(slide), tmp_path / "out").failed == 0
+    before = slide.stat()
+    change()
+    os.utime(slide, ns=(before.st_atime_ns, before.st_mtime_ns))
+    (error,) = verify_cohort(find_target(slide), tmp_path / "out").errors.values()
+    assert "was made of other content than" in error

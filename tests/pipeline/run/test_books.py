@@ -103,7 +103,7 @@ def test_two_runs_of_one_kind_share_the_work(slides_folder: Path, checkpoint: Pa
     ]
     lines = [process.communicate(timeout=200)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], lines
-    told = [line for text in lines for line in text.splitlines() if line.startswith("[")]
+    told = [line for text in lines for line in text.splitlines() if "/3] " in line]
     assert sum("(done earlier)" in line for line in told) == 3
     assert len(told) == 6
     assert {row["status"] for row in table(out).values()} == {"ok"}
@@ -118,7 +118,7 @@ def test_a_slide_that_another_process_writes_is_told_to_be_busy(
     settings = RunSettings(model=checkpoint)
     name = hashlib.sha256(slide.slide_id.encode()).hexdigest()[:16]
     with lease(out / "slides" / f"{PREFIX}slide-{name}"):
-        assert process_slide(slide, out, settings, model_digest(checkpoint), False)["status"] == "busy"
+        assert process_slide(slide, out, settings, model_digest(checkpoint), wait=False)["status"] == "busy"
 
 
 def test_the_command_names_a_pipe_and_does_not_wait_for_it(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from makers import tissue_pixels, write_config, write_slide
 from models import TINY
 from safetensors.torch import save_file
 
+import stages.slide.companions
 from pipeline.config import Config, load_config
 from pipeline.model.checkpoint import load_model
-from pipeline.train.key import made_of
+from pipeline.train.key import compared, content_of, differences, made_of
 from pipeline.train.train import train_cohort
+from stages.pyramid.cache import cache_pyramid
+from stages.pyramid.open import open_pyramid
+from stages.slide.facts import SlideFacts
 
 BASELINE = [
     *("view.attention_mpp=8", "view.patch_px=32", "encoder.dim=16", "sampling.samples=8"),
@@ -131,7 +137,7 @@ def test_what_the_encoder_starts_from_counts_by_its_content(trained: Path, tmp_p
 
 def test_a_folder_of_weights_counts_by_all_that_is_in_it(tmp_path: Path) -> None:
     def weights() -> str:
-        made = made_of({}, calibrates=(), fingerprints={}, spec=TINY, settings={}, weights=tmp_path)
+        made = made_of({}, calibrates=(), facts={}, spec=TINY, settings={}, weights=tmp_path)
         return str(made["weights"])
 
     (tmp_path / "config.json").write_text("{}")
@@ -158,3 +164,51 @@ def test_what_does_not_matter_trains_nothing(trained: Path, copied: Path) -> Non
     head, *rows = TABLE.splitlines()
     (trained / "cohort.csv").write_text("\n".join([head, *reversed(rows)]) + "\n")
     assert not trains_again(trained)
+
+
+def of_one_slide(**state: str | None) -> dict[str, Any]:
+    """What a training on one slide is made of, whose files are in a state."""
+    slide = {"role": "train", "calibrates": False, "fingerprint": "f", "label": "a", "mpp": None, "site": None}
+    return {"version": 1, "weights": None, "spec": {}, "settings": {}, "slides": {"s": {**slide, **state}}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ({}, {"written": "1", "digest": None}, None),  # an earlier version recorded fingerprints only
+        ({"written": "1", "digest": None}, {"written": "1", "digest": None}, None),
+        ({"written": "1", "digest": None}, {"written": "2", "digest": None}, "1 slide whose files were written since"),
+        ({"written": "1", "digest": "d"}, {"written": "2", "digest": "d"}, None),
+        ({"written": "1", "digest": "d"}, {"written": "1", "digest": "e"}, "1 slide with other content"),
+        ({"written": "1", "digest": None}, {"written": "1", "digest": "d"}, "1 slide without a digest of every byte"),
+    ],
+)
+def test_a_slide_is_the_same_by_its_digest_or_by_the_state_of_its_files(
+    before: dict[str, str | None], after: dict[str, str | None], words: str | None
+) -> None:
+    found = differences(of_one_slide(**before), of_one_slide(**after))
+    assert [words] == [line[: len(words)] for line in found] if words else found == []
+
+
+def test_a_slide_that_was_written_since_is_read_where_there_is_a_digest_to_compare_with(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And only then; a shard of a pyramid counts as its own."""
+    monkeypatch.setattr(stages.slide.companions, "_SAMPLE", 64)
+    pyramid = cache_pyramid(open_pyramid(trained / "s0.tif"), tmp_path / "s.ome.zarr")
+    shard = next(path for path in pyramid.rglob("0") if path.is_file())
+
+    def told(verify: bool = False) -> tuple[SlideFacts, dict[str, Any]]:
+        facts = open_pyramid(pyramid).facts
+        facts = facts.with_digest() if verify else facts
+        return facts, of_one_slide(**content_of(facts))
+
+    (_, plain), (_, verified) = told(), told(verify=True)
+    os.utime(shard, (1, 1))
+    facts, now = told()
+    assert differences(plain, compared(plain, now, {"s": facts})) == ["1 slide whose files were written since (s)"]
+    assert now["slides"]["s"]["digest"] is None
+    assert differences(verified, compared(verified, now, {"s": facts})) == []
+    shard.write_bytes(shard.read_bytes()[::-1])
+    facts, now = told()
+    assert differences(verified, compared(verified, now, {"s": facts})) == ["1 slide with other content (s)"]

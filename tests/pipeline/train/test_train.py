@@ -54,6 +54,9 @@ def test_it_learns_and_says_so(cohort: Path, tmp_path: Path) -> None:
     assert metrics["test"]["auroc"]["value"] == 1.0
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["auroc"]["value"] == 1.0
     assert sum("epoch" in line and "s left" in line for line in lines) == 20
+    logged = [line.partition("] ")[2] for line in (tmp_path / "train.log").read_text(encoding="utf-8").splitlines()]
+    assert logged[1:-1] == lines
+    assert (logged[0].split(":")[0], logged[-1]) == ("started", "ended: all is done")
     model = load_model(tmp_path / "model.safetensors")
     assert model.spec.classes == ("a", "b")
     assert model.appearance is not None

@@ -13,6 +13,7 @@ from ome_zarr_models.v05.image import Image
 
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Wish
+from stages.pyramid.record import read_record
 from stages.slide.facts import SlideError
 
 
@@ -20,8 +21,10 @@ from stages.slide.facts import SlideError
 def test_facts_are_the_slides(cached: Cached, name: str, profile: Wish) -> None:
     """All that a slide is survives but for where and how it lies on disk; the fingerprint above all."""
     slide, pyramid = cached(name, profile)
-    on_disk = {"path": pyramid.facts.path, "file_bytes": pyramid.facts.file_bytes, "associated": ()}
-    assert pyramid.facts == replace(slide.facts, **on_disk)
+    own = pyramid.facts
+    on_disk = {"path": own.path, "file_bytes": own.file_bytes, "associated": (), "revision": own.revision}
+    assert own == replace(slide.facts, **on_disk)
+    assert read_record(own.path).facts.revision == slide.facts.with_digest().revision
     files = [path for path in pyramid.facts.path.rglob("*") if path.is_file()]
     shards = sum(path.stat().st_size for path in files if path.name != "zarr.json")
     assert pyramid.facts.file_bytes == shards

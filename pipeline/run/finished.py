@@ -1,0 +1,56 @@
+"""Which slides of a run are done already, by their commit marks and the state of their files: no slide is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.cohort.table import CohortSlide
+from pipeline.model.slide_model import SlideModel
+from pipeline.output.slide_folder import read_commit, readers, slide_key
+from pipeline.run.slide import RunSettings, drawn, known_of, made_of_all, told_of, whole
+from stages.place import Url
+from stages.slide.revision import Revision, touched
+
+
+def finished(
+    slide: CohortSlide, out: Path, settings: RunSettings, model: SlideModel, digest: str
+) -> dict[str, Any] | None:
+    """The row of a slide that an earlier run predicted, as `process_slide` gives it; None where that has to look.
+
+    It is None of slides whose files were touched since, in whatever way; of all where ``settings`` ask to verify every
+    byte or have a prior, which may have changed; where what reads slides has another version by now; and where pictures
+    are drawn otherwise.
+    """
+    if slide.problem or settings.verify or settings.prior is not None:
+        return None
+    folder = out / "slides" / slide.slide_id
+    try:
+        commit = read_commit(folder)
+        if commit is None or not whole(folder, commit, model.spec.classes):
+            return None
+    except OSError:  # whoever works on the slide finds out, and tells
+        return None
+    recorded, earlier = Revision.recorded(commit.get("revision")), commit.get("made_of")
+    if (
+        recorded is None
+        or isinstance(slide.path, Url)
+        or not isinstance(earlier, dict)
+        or commit.get("read_by") != readers()
+    ):
+        return None
+    if (settings.strict and commit.get("doubt")) or not drawn(commit):
+        return None
+    mpp, warnings = slide.mpp if slide.mpp is not None else settings.mpp, earlier.get("warnings") or ()
+    key = slide_key(commit["fingerprint"], made_of_all(settings, model, digest, mpp=mpp, prior=None, warnings=warnings))
+    if commit["key"] != key or touched(slide.path, recorded.names) != recorded.touched:
+        return None
+    known = known_of(settings, model, commit["fingerprint"])
+    return {
+        "slide_id": slide.slide_id,
+        "path": str(slide.path),
+        **commit["row"],
+        **told_of(commit),
+        "reused": True,
+        **known,
+    }

@@ -1,0 +1,123 @@
+"""What a run does about slides that fail, or failed before: `--retry-failed`, `--fail-fast`, and the log of it."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cohort.table import find_target
+from pipeline.output.failures import FOLDER
+from pipeline.run.books import RunSummary
+from pipeline.run.run import run_cohort
+from pipeline.run.slide import RunSettings
+
+NOTHING = "none of these slides failed here when it was last tried: there is nothing to try again"
+
+
+def run(target: Path, out: Path, model: Path, **how: Any) -> tuple[RunSummary, list[str]]:
+    """The summary, and the lines that were told."""
+    lines: list[str] = []
+    settings = RunSettings(model=model, samples=4, seed=how.pop("seed", 0))
+    told = run_cohort(
+        find_target(target), out, settings, progress=lambda done, total, line: lines.append(line or ""), **how
+    )
+    return told, [line for line in lines if line]
+
+
+def statuses(out: Path) -> dict[str, str]:
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return {row["slide_id"]: row["status"] for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def slides(slides_folder: Path, tmp_path: Path) -> Path:
+    """A slide, and before it by name one that is none."""
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    shutil.copy(slides_folder / "plain.tif", folder / "good.tif")
+    (folder / "bad.tif").write_text("no slide")
+    return folder
+
+
+def test_only_what_failed_is_tried_again_where_that_is_asked_for(
+    slides: Path, slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """What is new or stale stays as it is and is said to wait; the table has all, as it is."""
+    out = tmp_path / "out"
+    assert run(slides, out, checkpoint)[0].failed == 1
+    shutil.copy(slides_folder / "plain.tif", slides / "new.tif")
+    summary, lines = run(slides, out, checkpoint, retry_failed=True)
+    assert (summary.ok, summary.reused, summary.failed, summary.waiting) == (1, 1, 1, 1)
+    assert statuses(out) == {"bad": "failed", "good": "ok", "new": "waiting"}
+    assert [line.partition(":")[0] for line in lines] == ["good", "bad"]
+    shutil.copy(slides_folder / "plain.tif", slides / "bad.tif")
+    summary, lines = run(slides, out, checkpoint, retry_failed=True)
+    assert (summary.ok, summary.reused, summary.failed, summary.waiting) == (2, 1, 0, 1)
+    assert not (out / FOLDER).exists()
+    summary, lines = run(slides, out, checkpoint, retry_failed=True)
+    assert lines[0] == NOTHING
+    assert (summary.reused, summary.waiting) == (2, 1)
+    assert (run(slides, out, checkpoint)[0].ok, statuses(out)["new"]) == (3, "ok")
+
+
+def test_a_rerun_tries_what_failed_again_and_does_it_last(
+    slides: Path, slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """However it failed: why it did may be gone."""
+    out = tmp_path / "out"
+    _, lines = run(slides, out, checkpoint)
+    assert [line.partition(":")[0] for line in lines] == ["bad", "good"]
+    shutil.copy(slides_folder / "plain.tif", slides / "bad.tif")
+    summary, lines = run(slides, out, checkpoint)
+    assert [line.partition(":")[0] for line in lines] == ["good", "bad"]
+    assert (summary.ok, summary.reused) == (2, 1)
+    assert list(statuses(out)) == ["bad", "good"]
+
+
+def test_the_first_failure_ends_the_run_where_that_is_asked_for(slides: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary, lines = run(slides, out, checkpoint, fail_fast=True, command=["saccade", "run"])
+    assert (summary.ok, summary.failed, summary.waiting) == (0, 1, 1)
+    why = "not a whole-slide image, but a text file: name the slide itself"
+    assert lines == [
+        f"bad: failed: {why}",
+        f"stopped at the first failure, bad: {why} (--fail-fast: 1 slide not tried)",
+    ]
+    assert statuses(out) == {"bad": "failed", "good": "waiting"}
+    assert (out / "report.html").exists()
+    log = (out / "run.log").read_text().splitlines()
+    assert [line.partition("] ")[2].partition(":")[0] for line in (log[0], log[-1])] == ["started", "ended"]
+    assert log[1].endswith(f"] [1/2] {lines[0]}")
+    assert log[-1].endswith("0 of 2 slides predicted (0 already done), 1 failed, 1 not tried")
+
+
+@pytest.mark.slow
+def test_the_first_failure_ends_the_work_of_processes_after_what_is_in_flight(
+    slides: Path, slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    for number in range(4):
+        shutil.copy(slides_folder / "plain.tif", slides / f"more{number}.tif")
+    summary, _ = run(slides, tmp_path / "out", checkpoint, fail_fast=True, workers=2)
+    assert summary.failed == 1
+    assert 1 <= summary.waiting <= 4
+    assert summary.ok + summary.waiting == 5
+
+
+def test_what_failed_stays_a_failure_in_the_table_of_runs_of_other_slides(
+    slides: Path, slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Also one that was predicted before its file was replaced: the prediction is of another file."""
+    out = tmp_path / "out"
+    run(slides / "good.tif", out, checkpoint)
+    (slides / "good.tif").write_text("no slide any more")
+    assert run(slides, out, checkpoint)[0].failed == 2
+    summary, _ = run(slides_folder / "odd.tif", out, checkpoint)
+    assert (summary.total, summary.failed, summary.kept) == (1, 0, 2)
+    assert statuses(out) == {"odd": "ok", "bad": "failed", "good": "failed"}
+    summary, _ = run(slides_folder / "odd.tif", out, checkpoint, seed=1)
+    assert (summary.kept, summary.others) == (0, 2)
+    assert statuses(out) == {"odd": "ok"}
