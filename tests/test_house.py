@@ -69,6 +69,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "attention": (),
         "patches": (),
+        "agreement": (),
         "given_map": (),
         "augmentation": (),
         "encoder": (

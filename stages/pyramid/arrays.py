@@ -5,6 +5,7 @@ A chunk that is not there is its array's fill value, as zarr has it.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import warnings
@@ -152,16 +153,25 @@ def open_array(folder: Path) -> Any:
         register_codecs(verbose=False)
     try:
         with warnings.catch_warnings(action="ignore"):  # of codecs that are in no specification yet
-            return zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=version)
+            array = zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=version)
+            sides = (*array.shape, *array.chunks, *(array.shards or ()))
     except FileNotFoundError as exc:
         raise SlideError(
             f"its level {folder.name} is not there: copy the folder again, with all that is in it"
         ) from exc
+    except (UnicodeDecodeError, json.JSONDecodeError, ZeroDivisionError) as exc:
+        raise SlideError(f"the metadata of its level {folder.name} are damaged ({exc}): copy the folder again") from exc
     except Exception as exc:  # of zarr's own types and of codecs'
         raise SlideError(
             f"its level {folder.name} cannot be opened by zarr ({' '.join(str(exc).split()) or repr(exc)}): "
             "copy it again, or write it with codecs that zarr has (zstd, blosc, gzip)"
         ) from exc
+    if min(sides, default=0) < 1:
+        raise SlideError(
+            f"its level {folder.name} claims {' x '.join(map(str, array.shape))} samples in chunks of "
+            f"{' x '.join(map(str, array.chunks))}: its metadata are damaged: copy the folder again"
+        )
+    return array
 
 
 def tile_of(array: Any, plane: Plane) -> tuple[int, int]:

@@ -140,7 +140,7 @@ def find_images(folder: Path) -> list[Path]:
             return images
     raise SlideError(
         "a zarr folder that holds no OME-Zarr image, as it says nothing of `multiscales`: "
-        "name the slide that it was made of"
+        "name the slide that it was made of, or copy the folder again where its metadata are missing"
     )
 
 

@@ -21,7 +21,7 @@ from stages.passing import PASSING, UnreadableError, patiently
 from stages.slide.beyond import beyond_openslide, misread
 from stages.slide.companions import fingerprint_of
 from stages.slide.facts import Page, SlideError, SlideFacts, keep_levels, override_mpp, read_facts, unreadable
-from stages.slide.kinds import first_bytes, is_tiff, why_no_slide
+from stages.slide.kinds import first_bytes, is_tiff, why_no_slide, why_unopened
 from stages.slide.levels import Levels, find_levels
 from stages.slide.protocol import Slide
 from stages.slide.tiff import TiffTiles, find_level_tiles, read_pages
@@ -279,7 +279,7 @@ def _open_handle(path: Path) -> openslide.OpenSlide:
     except openslide.OpenSlideUnsupportedFormatError as exc:
         raise SlideError(why_no_slide(path)) from exc
     except openslide.OpenSlideError as exc:
-        raise SlideError(f"cannot be opened: {exc}") from exc
+        raise SlideError(f"cannot be opened: {why_unopened(path, str(exc))}") from exc
 
 
 def _refuse_unreadable(path: Path) -> None:
@@ -335,6 +335,12 @@ def _find_levels(facts: SlideFacts, handle: openslide.OpenSlide, pages: Sequence
         return Levels(tuple(range(len(facts.levels))), facts.levels, ())
     sizes = [(level.width, level.height) for level in facts.levels]
     own = [[page for page in pages if page.size == size and page.tile is not None] for size in sizes]
+    for number, found in enumerate(own):
+        if len(found) == 1 and found[0].missing:
+            raise SlideError(
+                f"level {number} lists {found[0].missing} tiles less than its sizes make: the file is damaged: "
+                "copy it again"
+            )
     first, *_ = told = [found[0].mpp if len(found) == 1 else None for found in own]
     # writers that put level 0's tag on every level say nothing by it
     factors = [None if first is None or mpp is None or mpp == first else mpp.x / first.x for mpp in told]

@@ -208,9 +208,23 @@ def cut_off(path: Path) -> dict[tuple[int, int], tuple[int, int]]:
         return {}
 
 
+def describe_cut(path: Path) -> str | None:
+    """`cut_off` in words, with the remedy; None where nothing of a TIFF lies beyond its end."""
+    lost, words = cut_off(path), []
+    for (width, height), (count, total) in lost.items():
+        words.append(f"{count} of {total} tiles of its picture of {width} x {height} px")
+    if not words:
+        return None
+    return f"cut off: it ends after {path.stat().st_size} bytes, before {', '.join(words)}: copy it again"
+
+
 def _page(page: Any) -> Page:
     size, tile = (int(page.imagewidth), int(page.imagelength)), (int(page.tilewidth), int(page.tilelength))
-    return Page(size, tile if page.is_tiled else None, _density(page), int(max(page.databytecounts, default=0)))
+    most, needed = int(max(page.databytecounts, default=0)), 0
+    if page.is_tiled and min(tile) > 0:
+        needed = -(-size[0] // tile[0]) * -(-size[1] // tile[1])
+        needed *= int(page.samplesperpixel) if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
+    return Page(size, tile if page.is_tiled else None, _density(page), most, max(0, needed - len(page.dataoffsets)))
 
 
 def _density(page: Any) -> Mpp | None:

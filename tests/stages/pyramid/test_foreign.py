@@ -263,6 +263,24 @@ def test_damage_is_an_error_that_names_the_place(tmp_path: Path) -> None:
         open_pyramid(path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("zarr_format", "zarr\xff_format", "the metadata of its level 0 are damaged .*: copy the folder again"),
+        ('"shape": [', '"shape" [', "the metadata of its level 0 are damaged .*: copy the folder again"),
+        ("480", "0", "damaged.*: copy the folder again"),
+    ],
+    ids=["no text", "no JSON", "shards of nothing"],
+)
+def test_damaged_metadata_are_not_taken_for_another_codec(tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = write_image(tmp_path / "a.zarr", PALE, factors=(1,), shard=480)
+    said = path / "0/zarr.json"
+    assert old in said.read_text()
+    said.write_bytes(said.read_text().replace(old, new).encode("latin-1"))
+    with pytest.raises(SlideError, match=words):
+        open_pyramid(path)
+
+
 def test_what_zarr_cannot_decode_is_named(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.zarr", PALE)
     change_attributes(path / "0", '"zstd"', '"imagecodecs_jpeg2k"')

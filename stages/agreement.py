@@ -1,0 +1,106 @@
+"""Whether patches show what the thumbnail shows at their places.
+
+Much damage decodes without an error: of tiles that are stored as they are, of JPEG 2000 and WebP, of chunks without a
+checksum, of tiles in each other's places. But the thumbnail is made of a coarser level, which lies elsewhere in the
+file, and both were made of one picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stages.geometry import Raster
+from stages.patches import PatchReader
+from stages.tissue.thumbnail import Thumbnail
+
+PARTS = 4
+"""Squares along a side of a patch that are compared by their means, at most..."""
+FEWEST = 2.0
+"""... of at least so many thumbnail pixels a side: levels lie up to a pixel off each other."""
+LEAST = 7.0
+"""Grey levels by which squares differ in the mean from which a patch is doubted, at least: levels that were compressed
+hard, sharpened or made of every k-th pixel stay below."""
+TIMES = 6.0
+"""... and so many times what is usual on the slide, whose levels may differ in brightness."""
+MOST = 40.0
+"""... but no more than that."""
+
+
+class Agreement:
+    """How far the patches that are read of a slide are off its thumbnail.
+
+    Args:
+        thumbnail: of the slide.
+    """
+
+    def __init__(self, thumbnail: Thumbnail) -> None:
+        self._raster, self._rgb = thumbnail.raster, thumbnail.rgb
+        self._off: dict[tuple[float, ...], float] = {}
+
+    def watched(self, reader: PatchReader) -> Callable[[ArrayLike], da.Array]:
+        """`PatchReader.patches` of a reader, each of which is compared when it is computed in this process."""
+
+        def patches(cells: ArrayLike) -> da.Array:
+            found, rasters = reader.patches(cells), reader.rasters(cells)
+            if not rasters:
+                return found
+
+            def compare(pixels: NDArray[np.uint8], block_info: Any = None) -> NDArray[np.uint8]:
+                start, _ = block_info[0]["array-location"][0]
+                for i, patch in enumerate(pixels):
+                    self.add(patch, rasters[start + i])
+                return pixels
+
+            compared: da.Array = da.map_blocks(compare, found, dtype=np.uint8, meta=np.empty((0, 0, 0, 0), np.uint8))
+            return compared
+
+        return patches
+
+    def add(self, patch: NDArray[np.uint8], raster: Raster) -> None:
+        """Compare a patch (height, width, 3) at a raster; not where the thumbnail does not hold all of it."""
+        place = raster.within(self._raster)
+        box = (place.x, place.y, place.x + place.scale_x * place.width, place.y + place.scale_y * place.height)
+        (height, width), slack = self._rgb.shape[:2], 0.5
+        if min(box[:2]) < -slack or box[2] > width + slack or box[3] > height + slack:
+            return
+        parts = max(1, min(PARTS, int(min(box[2] - box[0], box[3] - box[1]) / FEWEST)))
+        theirs = _means(self._rgb, box, parts)
+        mine = _means(patch, (0.0, 0.0, float(place.width), float(place.height)), parts)
+        self._off[raster.x, raster.y, raster.scale_x] = float(np.abs(mine - theirs).mean())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be said of the patches so far, a line each; nothing where all of them agree."""
+        if not self._off:
+            return ()
+        limit = min(MOST, max(LEAST, TIMES * float(np.median(list(self._off.values())))))
+        doubted = sorted((place for place, off in self._off.items() if off > limit), key=lambda place: place[1::-1])
+        if not doubted:
+            return ()
+        x, y, _ = doubted[0]
+        return (
+            f"{len(doubted)} of {len(self._off)} patches that were read do not show what the thumbnail shows there, "
+            f"the first at ({x:.0f}, {y:.0f}): the file may be damaged: compare it with its original, or copy it again",
+        )
+
+
+def _means(pixels: NDArray[np.uint8], box: tuple[float, float, float, float], parts: int) -> NDArray[np.float64]:
+    """Means by area of (height, width, 3) pixels over ``parts x parts`` squares of a box (left, top, right, bottom)."""
+    left, top, right, bottom = box
+    x, y = max(0, int(left)), max(0, int(top))
+    cut = pixels[y : int(np.ceil(bottom)), x : int(np.ceil(right))]
+    down, across = _shares(top - y, bottom - y, parts, cut.shape[0]), _shares(left - x, right - x, parts, cut.shape[1])
+    return np.asarray(np.einsum("iy,yxc,jx->ijc", down, cut, across, optimize=True))
+
+
+def _shares(first: float, last: float, parts: int, count: int) -> NDArray[np.float64]:
+    """(parts, count), how much of each of so many pixels the parts from ``first`` to ``last`` are, in rows of sum 1."""
+    edges, at = np.linspace(first, last, parts + 1), np.arange(count)
+    held = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
+    held = np.maximum(held, 0.0)
+    return np.asarray(held / held.sum(1, keepdims=True))
