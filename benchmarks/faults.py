@@ -69,7 +69,7 @@ def make_model(path: Path) -> Path:
         encoder="small",
         dim=8,
         scheme="systematic",
-        samples=48,
+        samples=24,
     )
     save_model(AttentionSampler(spec), path)
     return path

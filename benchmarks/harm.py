@@ -1,6 +1,6 @@
 """Small valid slides of every format at hand, and what befalls files: seeded damage of stated kinds.
 
-Each slide is the same picture, 1024 x 768 px of stained tissue at 0.5 µm/px in tiles of 128 px.
+Each slide is the same picture, 768 x 512 px of stained tissue at 0.5 µm/px in tiles of 128 px.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TAGS: dict[str, Callable[[Any, np.random.Generator], Any]] = {
 
 def make_slides(folder: Path) -> dict[str, Path]:
     """A slide of each format, by a name for it."""
-    image = tissue_pixels(1024, 768, margin=0.1)
+    image = tissue_pixels(768, 512, margin=0.1)
     made = {
         "jpeg": write_slide(folder / "jpeg.tif", image, tile=TILE),
         "svs": write_slide(folder / "svs.svs", image, tile=TILE, description=APERIO),

@@ -24,6 +24,7 @@ from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, wr
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
 from pipeline.run.artefacts import ARTEFACTS, evidence_of, write_artefacts
+from pipeline.run.outage import outage_row
 from pipeline.words import tell
 from stages.disk import PREFIX
 from stages.lease import HeldError, lease
@@ -84,7 +85,7 @@ def process_slide(
     """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
 
     Of one slide's folder there is one writer at a time. Where that is another process, its end is waited for, or the
-    status is `BUSY`.
+    status is `BUSY`; where ``out`` can be written to no more, it is `OUTAGE`.
 
     Returns:
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
@@ -96,14 +97,15 @@ def process_slide(
         if slide.problem:
             raise ValueError(slide.problem)
         folders = out / "slides"
-        folders.mkdir(parents=True, exist_ok=True)
+        folders.mkdir(exist_ok=True)
         name = hashlib.sha256(slide.slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         with lease(folders / f"{PREFIX}slide-{name}", wait=wait):
             row = again(lambda: _predict_slide(slide, out, settings, digest, started))
     except HeldError:
         row = {"status": BUSY}
     except Exception as exc:
-        row = {"status": "failed", "error": reason_of(exc), "seconds": time.perf_counter() - started}
+        seconds = time.perf_counter() - started
+        row = outage_row(exc, out) or {"status": "failed", "error": reason_of(exc), "seconds": seconds}
     return {"slide_id": slide.slide_id, "path": str(slide.path), **row}
 
 
