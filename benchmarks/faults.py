@@ -45,7 +45,7 @@ from stages.slide.protocol import Slide
 from stages.slide.render import render_many
 from stages.tissue.thumbnail import read_thumbnail
 
-LIMIT = 30
+LIMIT = 300
 """Seconds for one slide."""
 GROSS = 10.0
 """Grey levels of mean absolute difference over a tile."""

@@ -22,6 +22,9 @@ TIMES_TYPICAL = 20.0
 """... and so many times what is typical of those that are done."""
 FIRST_SECONDS = 3600.0
 """... and so long while fewer than `KNOWN` are done."""
+START_SECONDS = 900.0
+"""A process may take so long until it has imported what a job needs: on a busy machine, or from a slow disk, that takes
+longer than many a job, and says nothing of it."""
 KNOWN = 3
 TRIES = 2
 """Times that a job is tried whose process dies: what happened once may have been another's doing."""
@@ -164,18 +167,23 @@ class _Hand(threading.Thread):
 
     def _try(self, job: tuple[Any, ...], *, last: bool) -> Ended | None:
         """How it ended; None: its process died, and it is worth another try."""
-        limit, started = self._limit.seconds, time.monotonic()
+        limit, started, waits = self._limit.seconds, time.monotonic(), START_SECONDS
         try:
             process = self._ready()
             assert process.stdin is not None
             put(process.stdin, (self._task, job))
             while True:
-                kind, answer = self._answers.get(timeout=limit)
-                if kind != "said":
+                kind, answer = self._answers.get(timeout=waits)
+                if kind == "began":
+                    started, waits = time.monotonic(), limit
+                elif kind == "said":
+                    self._said(answer)
+                else:
                     break
-                self._said(answer)
         except queue.Empty:
             self._buried()
+            if waits != limit:
+                return Ended(job, why=f"no process to work on it was ready within {_seconds(waits)}: try again later")
             return Ended(job, why=f"it took longer than {_seconds(limit)}, the limit for one slide, and was ended")
         except OSError:  # it died before the job reached it
             kind, answer = "died", None

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore  # zarr takes text for an address and cuts it at "#" and "?"
 
 import stages.pyramid.codec  # noqa: F401  (the JPEG codecs, wherever this runs uninstalled)
-from stages.disk import open_regular, reading
+from stages.disk import open_regular, reading, refuse_changed, version_of
 from stages.geometry import Box
 from stages.passing import UnreadableError, patiently
 from stages.slide.facts import SlideError
@@ -84,6 +84,9 @@ class ArrayTiles(TileGrid):
         self._folder, self._array, self._plane = folder, open_array(folder), plane
         self.size = (self._array.shape[plane.x], self._array.shape[plane.y])
         self.tile = tile_of(self._array, plane)
+        self._said = folder / (".zarray" if self._array.metadata.zarr_format == 2 else "zarr.json")
+        with reading(self._said):
+            self._opened = version_of(patiently(self._said.stat))
 
     @cached_property
     def byte_counts(self) -> NDArray[np.int64]:  # type: ignore[override]
@@ -124,11 +127,20 @@ class ArrayTiles(TileGrid):
         try:
             with reading(self._folder):
                 box = self._plane.selection(self.box(row, column))
-                return self._plane.rgb(np.asarray(patiently(lambda: self._array[box])))
+                found = np.asarray(patiently(lambda: self._array[box]))
+            self._refuse_changed()  # else chunks of a folder that was removed are its fill value
+            return self._plane.rgb(found)
         except UnreadableError:
             raise
         except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
             raise ValueError(f"cannot be read: {' '.join(str(exc).split()) or repr(exc)}") from exc
+
+    def _refuse_changed(self) -> None:
+        with reading(self._said):
+            try:
+                refuse_changed(patiently(self._said.stat), self._opened)
+            except FileNotFoundError as exc:
+                raise UnreadableError("it was removed while it was read: restore it", passing=False) from exc
 
     def stored(self, row: int, column: int) -> bytes:
         """As `TileGrid.stored`, but decoded: chunks are zarr's, and a tile may be several of them."""

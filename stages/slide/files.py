@@ -190,7 +190,9 @@ class OpenSlideSlide(Slide):
 
     def _read_region_now(self, level: int, box: Box) -> NDArray[np.uint8]:
         try:
-            return self._read_once(level, box)
+            pixels = self._read_once(level, box)
+            self._refuse_changed()  # it opens the file by its name again and again, whatever that is by then
+            return pixels
         except openslide.OpenSlideError:
             self._refuse_changed()  # its own reads are not patient, and do not say what the disk answered: ours do
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -62,6 +63,18 @@ def test_what_never_ends_is_ended_and_the_others_go_on(tmp_path: Path, name: str
     assert found[name].why == "it took longer than 3 s, the limit for one slide, and was ended"
     assert all(found[other].why is None for other in "abc")
     assert not [child for child in psutil.Process().children() if "pipeline.run.process" in " ".join(child.cmdline())]
+
+
+def test_the_limit_is_not_of_the_start_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else no slide would ever be done on a machine that is so busy that a process takes longer to start."""
+    (tmp_path / "slow_to_import.py").write_text(
+        "import os, time\ntime.sleep(1.5 * ('SLOW' in os.environ))\ndef work(name): return name\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    task = importlib.import_module("slow_to_import").work
+    monkeypatch.setenv("SLOW", "1")
+    (ended,) = each_in_processes(task, [("a",)], count=1, limit=1.0)
+    assert (ended.answer, ended.why) == ("a", None)
 
 
 def test_the_limit_follows_what_is_typical() -> None:

@@ -263,6 +263,20 @@ def test_damage_is_an_error_that_names_the_place(tmp_path: Path) -> None:
         open_pyramid(path)
 
 
+def test_an_image_that_is_removed_or_written_again_is_not_read_on(tmp_path: Path) -> None:
+    """Zarr takes chunks that are not there for ones of the fill value."""
+    path = write_image(tmp_path / "a.zarr", PALE, factors=(1,))
+    slide = open_pyramid(path)
+    assert slide.read_level(0, Box(0, 0, 9, 9)).min() == 200
+    shutil.rmtree(path / "0")
+    with pytest.raises(SlideError, match=r"^it was removed while it was read: restore it$"):
+        slide.read_level(0, Box(0, 0, 9, 9))
+    write_image(tmp_path / "b.zarr", PALE // 2, factors=(1,))
+    shutil.copytree(tmp_path / "b.zarr" / "0", path / "0")
+    with pytest.raises(SlideError, match="it was changed or replaced while it was read"):
+        slide.read_level(0, Box(0, 0, 9, 9))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

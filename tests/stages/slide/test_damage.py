@@ -10,7 +10,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
-from makers import change_bytes, page_of, small_slide, tissue_pixels, write_slide
+from makers import change_bytes, page_of, small_slide, tissue_pixels, write_rgba, write_slide
 
 from stages.geometry import Box
 from stages.slide.facts import SlideError
@@ -116,6 +116,18 @@ def test_a_slide_replaced_before_a_worker_opens_it_is_an_error(tmp_path: Path, c
     os.replace(tmp_path / "b.tif", path)
     with pytest.raises(SlideError, match="no longer the one that was opened"):
         pickle.loads(shipped).read_level(0, Box(0, 0, 256, 256))
+
+
+def test_a_slide_that_openslide_reads_is_not_read_on_once_another_is_in_its_place(tmp_path: Path) -> None:
+    """It opens the file again by its name: pixels of two slides would be mixed without an error."""
+    path = write_rgba(tmp_path / "a.tif", np.full((1024, 1024, 4), 200, np.uint8))
+    slide = open_slide(path)
+    assert not slide.direct(0)
+    slide.read_level(0, Box(0, 0, 256, 256))
+    write_rgba(tmp_path / "b.tif", np.full((1024, 1024, 4), 90, np.uint8))
+    os.replace(tmp_path / "b.tif", path)
+    with pytest.raises(SlideError, match="it was changed or replaced while it was read"):
+        slide.read_level(0, Box(512, 512, 256, 256))
 
 
 def test_a_slide_replaced_under_an_open_handle_stays_what_it_was(tmp_path: Path) -> None:
