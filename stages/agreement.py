@@ -1,4 +1,4 @@
-"""Whether patches show what the thumbnail shows at their places.
+"""Whether patches show what the thumbnail shows at their places, and are no noise.
 
 Much damage decodes without an error: of tiles that are stored as they are, of JPEG 2000 and WebP, of chunks without a
 checksum, of tiles in each other's places. But the thumbnail is made of a coarser level, which lies elsewhere in the
@@ -8,6 +8,7 @@ file, and both were made of one picture.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import dask.array as da
@@ -29,6 +30,11 @@ TIMES = 6.0
 """... and so many times what is usual on the slide, whose levels may differ in brightness."""
 MOST = 40.0
 """... but no more than that."""
+NOISE = 25.0
+"""Grey levels between neighbouring pixels in the mean, from which a patch is noise, at least: sharp scans of dense
+tissue stay below. What damage makes of JPEG 2000 may be noise about the right mean."""
+TIMES_SHARPEST = 2.5
+"""... and so many times what the sharpest tenth of the patches has."""
 
 
 class Agreement:
@@ -40,7 +46,7 @@ class Agreement:
 
     def __init__(self, thumbnail: Thumbnail) -> None:
         self._raster, self._rgb = thumbnail.raster, thumbnail.rgb
-        self._off: dict[tuple[float, ...], float] = {}
+        self._off: dict[tuple[float, ...], tuple[float, float]] = {}
 
     def watched(self, reader: PatchReader) -> Callable[[ArrayLike], da.Array]:
         """`PatchReader.patches` of a reader, each of which is compared when it is computed in this process."""
@@ -71,36 +77,43 @@ class Agreement:
         parts = max(1, min(PARTS, int(min(box[2] - box[0], box[3] - box[1]) / FEWEST)))
         theirs = _means(self._rgb, box, parts)
         mine = _means(patch, (0.0, 0.0, float(place.width), float(place.height)), parts)
-        self._off[raster.x, raster.y, raster.scale_x] = float(np.abs(mine - theirs).mean())
+        some = patch[::4].astype(np.int16)
+        steps = float(np.abs(np.diff(some, axis=1)).mean()) if place.width > 1 else 0.0
+        self._off[raster.x, raster.y, raster.scale_x] = (float(np.abs(mine - theirs).mean()), steps)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is to be said of the patches so far, a line each; nothing where all of them agree."""
         if not self._off:
             return ()
-        limit = min(MOST, max(LEAST, TIMES * float(np.median(list(self._off.values())))))
-        doubted = sorted((place for place, off in self._off.items() if off > limit), key=lambda place: place[1::-1])
+        off, steps = np.array(list(self._off.values())).T
+        wrong = off > min(MOST, max(LEAST, TIMES * float(np.median(off))))
+        wrong |= steps > max(NOISE, TIMES_SHARPEST * float(np.quantile(steps, 0.9)))
+        doubted = sorted((place for place, no in zip(self._off, wrong, strict=True) if no), key=lambda at: at[1::-1])
         if not doubted:
             return ()
         x, y, _ = doubted[0]
         return (
             f"{len(doubted)} of {len(self._off)} patches that were read do not show what the thumbnail shows there, "
-            f"the first at ({x:.0f}, {y:.0f}): the file may be damaged: compare it with its original, or copy it again",
+            f"or are noise, the first at ({x:.0f}, {y:.0f}): the file may be damaged: compare it with its original, or "
+            "copy it again",
         )
 
 
-def _means(pixels: NDArray[np.uint8], box: tuple[float, float, float, float], parts: int) -> NDArray[np.float64]:
+def _means(pixels: NDArray[np.uint8], box: tuple[float, float, float, float], parts: int) -> NDArray[np.float32]:
     """Means by area of (height, width, 3) pixels over ``parts x parts`` squares of a box (left, top, right, bottom)."""
     left, top, right, bottom = box
     x, y = max(0, int(left)), max(0, int(top))
-    cut = pixels[y : int(np.ceil(bottom)), x : int(np.ceil(right))]
-    down, across = _shares(top - y, bottom - y, parts, cut.shape[0]), _shares(left - x, right - x, parts, cut.shape[1])
-    return np.asarray(np.einsum("iy,yxc,jx->ijc", down, cut, across, optimize=True))
+    cut = pixels[y : int(np.ceil(bottom)), x : int(np.ceil(right))].astype(np.float32)
+    height, width = cut.shape[:2]
+    rows = _shares(top - y, bottom - y, parts, height) @ cut.reshape(height, width * 3)
+    return np.asarray(_shares(left - x, right - x, parts, width) @ rows.reshape(parts, width, 3))
 
 
-def _shares(first: float, last: float, parts: int, count: int) -> NDArray[np.float64]:
+@lru_cache(maxsize=256)
+def _shares(first: float, last: float, parts: int, count: int) -> NDArray[np.float32]:
     """(parts, count), how much of each of so many pixels the parts from ``first`` to ``last`` are, in rows of sum 1."""
     edges, at = np.linspace(first, last, parts + 1), np.arange(count)
     held = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
     held = np.maximum(held, 0.0)
-    return np.asarray(held / held.sum(1, keepdims=True))
+    return np.asarray(held / held.sum(1, keepdims=True), np.float32)

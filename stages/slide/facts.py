@@ -48,6 +48,7 @@ class Page:
         mpp: µm per pixel by its own resolution tags; None where they say none.
         most_bytes: of its largest tile or strip, as it claims.
         missing: how many of the tiles that its sizes make are not in its list of tiles.
+        torn: whether another picture is to follow where there is none.
     """
 
     size: tuple[int, int]
@@ -55,6 +56,7 @@ class Page:
     mpp: Mpp | None
     most_bytes: int
     missing: int = 0
+    torn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ PLAIN_TIFF = ("aperio", "generic-tiff", "trestle")
 VOUCHED = ("hamamatsu", "mirax")
 """Formats whose levels are not compared: each is said to be one by the scanner, with its lens (NDPI), or is built by
 OpenSlide from one index (MRXS). Their tiles are slow to decode, and comparing would make opening ten times as slow."""
+
+TORN = "its list of pictures breaks off after {}, so that levels may be missing: the file is damaged: copy it again"
 
 COMPARED = 3
 """Tiles of a level that are compared with OpenSlide before its own are used."""
@@ -321,6 +324,8 @@ def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide 
             return _open_tiff(path, mpp=mpp)
         plain = handle.properties.get("openslide.vendor") in PLAIN_TIFF
         facts = read_facts(path, handle, pages := read_pages(path) if plain else ())
+        if any(page.torn for page in pages):
+            facts = replace(facts, warnings=(*facts.warnings, TORN.format(len(pages))))
         levels = _find_levels(facts, handle, pages)
     return OpenSlideSlide(override_mpp(keep_levels(facts, levels), mpp), levels.numbers, opened=before)
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,12 +185,24 @@ def read_pages(path: Path) -> tuple[Page, ...]:
         with open_tiff_file(path) as tiff:
             pages = _all_pages(tiff)
             found = tuple(_page(page) for page in pages)
+            if found and _breaks_off(tiff):
+                found = (*found[:-1], replace(found[-1], torn=True))
             _release(pages)
             return found
     except UnreadableError:
         raise
     except Exception:  # as in `find_level_tiles`
         return ()
+
+
+def _breaks_off(tiff: tifffile.TiffFile) -> bool:
+    """Whether the last page that was found names another after it."""
+    form, file, at = tiff.tiff, tiff.filehandle, tiff.pages[len(tiff.pages) - 1].offset
+    file.seek(at)
+    (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    file.seek(at + form.tagnosize + tags * form.tagsize)
+    (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    return bool(following)
 
 
 def cut_off(path: Path) -> dict[tuple[int, int], tuple[int, int]]:

@@ -16,6 +16,7 @@ from stages.agreement import Agreement
 from stages.geometry import Raster
 from stages.patches import PatchReader
 from stages.pyramid.open import open_pyramid
+from stages.slide.render import render_many
 from stages.tissue.thumbnail import read_thumbnail
 
 IMAGE = tissue_pixels(1024, 768, margin=0)
@@ -61,8 +62,26 @@ def test_damage_that_decodes_is_told_of(tmp_path: Path, compression: str | None,
     assert warnings_of(path) == ()
     harm(path)
     (warning,) = warnings_of(path)
-    assert " of 192 patches that were read do not show what the thumbnail shows there, the first at (" in warning
+    assert (
+        " of 192 patches that were read do not show what the thumbnail shows there, or are noise, the first at ("
+        in warning
+    )
     assert warning.endswith("or copy it again")
+
+
+def test_noise_about_the_right_mean_is_told_of(tmp_path: Path) -> None:
+    """As damage makes of JPEG 2000, whose coarse wavelets it may leave as they are."""
+    slide = open_pyramid(write_slide(tmp_path / "a.tif", IMAGE))
+    agreement = Agreement(read_thumbnail(slide, 8.0))
+    places = [Raster(64.0 * i, 64.0, 1, 1, 64, 64) for i in range(16)]
+    patches = list(render_many(slide, places))
+    for patch, place in zip(patches, places, strict=True):
+        agreement.add(patch, place)
+    assert agreement.warnings == ()
+    signs = np.random.default_rng(0).choice([-1, 1], (64, 64, 1))
+    agreement.add((patches[3] // 2 + 64 + 50 * signs).astype(np.uint8), places[3])
+    (warning,) = agreement.warnings
+    assert warning.startswith("1 of 16 patches that were read do not show what the thumbnail shows there, or are noise")
 
 
 def averaged(factor: int) -> Pixels:
