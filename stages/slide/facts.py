@@ -48,7 +48,7 @@ class Page:
         mpp: µm per pixel by its own resolution tags; None where they say none.
         most_bytes: of its largest tile or strip, as it claims.
         missing: how many of the tiles that its sizes make are not in its list of tiles.
-        torn: whether another picture is to follow where there is none.
+        torn: whether another picture is to follow, and there is none.
     """
 
     size: tuple[int, int]

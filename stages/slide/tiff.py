@@ -184,8 +184,9 @@ def read_pages(path: Path) -> tuple[Page, ...]:
     try:
         with open_tiff_file(path) as tiff:
             pages = _all_pages(tiff)
-            found = tuple(_page(page) for page in pages)
-            if found and _breaks_off(tiff):
+            whole = [page for page in pages if page.tags]
+            found = tuple(_page(page) for page in whole)
+            if found and (len(whole) < len(pages) or _breaks_off(tiff)):
                 found = (*found[:-1], replace(found[-1], torn=True))
             _release(pages)
             return found
