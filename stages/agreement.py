@@ -15,8 +15,9 @@ import dask.array as da
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stages.geometry import Raster
+from stages.geometry import Raster, choose_level
 from stages.patches import PatchReader
+from stages.slide.protocol import Slide
 from stages.tissue.thumbnail import Thumbnail
 
 PARTS = 4
@@ -98,6 +99,33 @@ class Agreement:
             f"or are noise, the first at ({x:.0f}, {y:.0f}): the file may be damaged: compare it with its original, or "
             "copy it again",
         )
+
+
+def missing_tiles(slide: Slide, thumbnail: Thumbnail) -> tuple[str, ...]:
+    """What is to be said where a thumbnail is blank for want of tiles, and level 0 is not, a line each.
+
+    Which tiles hold something is told by their bytes: those of level 0 that have more than most.
+    """
+    facts = slide.facts
+    level = choose_level(facts.levels, thumbnail.raster)
+    own = slide.tile_bytes(level) if level else np.ones((1, 1))
+    if own.all():
+        return ()
+    finest, lost = slide.tile_bytes(0), 0
+    rich = finest > np.median(finest[finest > 0])
+    (width, height), (fine_width, fine_height) = facts.tile_sizes[level], facts.tile_sizes[0]
+    for row, column in np.argwhere(own == 0).tolist():
+        corners = [(column * width, row * height), ((column + 1) * width, (row + 1) * height)]
+        (left, top), (right, bottom) = facts.levels[level].to_level0(corners).tolist()
+        rows = slice(max(0, round(top / fine_height)), max(0, round(bottom / fine_height)))
+        columns = slice(max(0, round(left / fine_width)), max(0, round(right / fine_width)))
+        lost += bool(rich[rows, columns].any())
+    if not lost:
+        return ()
+    return (
+        f"{lost} of {own.size} tiles of level {level} are blank where level 0 is not, and so is the thumbnail: the "
+        "file may be damaged: compare it with its original, or copy it again",
+    )
 
 
 def _means(pixels: NDArray[np.uint8], box: tuple[float, float, float, float], parts: int) -> NDArray[np.float32]:

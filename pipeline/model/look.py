@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import View
+from stages.agreement import missing_tiles
 from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_means, tissue_cells
 from stages.encoder.feature_store import FeatureKey
@@ -202,7 +203,12 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
         surveyor=surveyor,
         prior=None if given is None else given.shares,
         cost=_cost(slide, thumbnail, given),
-        warnings=(*slide.facts.doubts, *tissue_warnings(found, thumbnail.mpp), *(given.notes if given else ())),
+        warnings=(
+            *slide.facts.doubts,
+            *missing_tiles(slide, thumbnail),
+            *tissue_warnings(found, thumbnail.mpp),
+            *(given.notes if given else ()),
+        ),
     )
 
 

@@ -111,6 +111,10 @@ class PlaneTiles(TileGrid):
         self._claims = _SIZES.get(int(page.compression))
         self.byte_counts = np.where(counts.all(0), counts.sum(0), 0)
 
+    def repeated(self) -> int:
+        """As `TiffTiles.repeated`, of the plane that has most of them."""
+        return max(plane.repeated() for plane in self._planes)
+
     def is_blank(self, row: int, column: int) -> bool:
         """As `TileGrid.is_blank`: never of strips, which writers leave out none of."""
         return self._tiled and super().is_blank(row, column)

@@ -129,6 +129,12 @@ class TiffTiles(TileGrid):
         whole = (box.width, box.height) == self.tile
         return self._plain and not whole and int(self.byte_counts[row, column]) == 3 * box.area
 
+    def repeated(self) -> int:
+        """How many tiles are at one place with another, though they are no blank ones: those are the smallest."""
+        filled = self.byte_counts > 2 * min(self.byte_counts[self.byte_counts > 0], default=0)
+        _, times = np.unique(self._offsets[filled], return_counts=True)
+        return int(times[times > 1].sum())
+
     def crops_edges(self) -> bool:
         """Whether JPEG tiles at the level's right and lower edge are stored without what lies beyond it."""
         last = tuple(n - 1 for n in self.byte_counts.shape)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from makers import change_bytes, change_tags, page_of, tissue_pixels, write_slide
+from makers import change_bytes, change_tags, empty_tile, page_of, tissue_pixels, write_slide
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from stages.agreement import Agreement
+from stages.agreement import Agreement, missing_tiles
 from stages.geometry import Raster
 from stages.patches import PatchReader
 from stages.pyramid.open import open_pyramid
@@ -82,6 +82,23 @@ def test_noise_about_the_right_mean_is_told_of(tmp_path: Path) -> None:
     agreement.add((patches[3] // 2 + 64 + 50 * signs).astype(np.uint8), places[3])
     (warning,) = agreement.warnings
     assert warning.startswith("1 of 16 patches that were read do not show what the thumbnail shows there, or are noise")
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "deflate"])
+def test_a_thumbnail_that_lacks_tiles_is_told_of(tmp_path: Path, compression: str) -> None:
+    """But not where what lacks is the glass: scanners store no tiles of that, and level 0 has next to nothing there."""
+    image = tissue_pixels(1024, 1024, margin=0)
+    image[:520] = 255
+    path = write_slide(tmp_path / "a.tif", image, compression=compression, levels=2)
+    slide = open_pyramid(path)
+    assert missing_tiles(slide, read_thumbnail(slide, 8.0)) == ()
+    empty_tile(path, 1, 0)
+    slide = open_pyramid(path)
+    assert missing_tiles(slide, read_thumbnail(slide, 8.0)) == ()
+    empty_tile(path, 1, 3)
+    slide = open_pyramid(path)
+    (warning,) = missing_tiles(slide, read_thumbnail(slide, 8.0))
+    assert warning.startswith("1 of 4 tiles of level 1 are blank where level 0 is not, and so is the thumbnail: ")
 
 
 def averaged(factor: int) -> Pixels:

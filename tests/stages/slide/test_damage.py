@@ -145,6 +145,21 @@ def test_a_strip_of_no_bytes_is_damage(tmp_path: Path) -> None:
     assert slide.read_level(0, Box(0, 0, 100, 60)).shape == (60, 100, 3)
 
 
+def test_a_strip_in_the_place_of_another_is_said(tmp_path: Path) -> None:
+    """Blank ones may well be at one place."""
+    path, image = tmp_path / "a.tif", tissue_pixels(600, 512, margin=0)
+    image[:128] = 255
+    tifffile.imwrite(path, image, photometric="rgb", rowsperstrip=64, compression="deflate")
+    page = page_of(path)
+    offsets, counts = list(page.dataoffsets), list(page.databytecounts)
+    change_tags(path, StripOffsets=[offsets[1], *offsets[1:]], StripByteCounts=[counts[1], *counts[1:]])
+    assert open_slide(path).facts.warnings == ()
+    change_tags(path, StripOffsets=[*offsets[:4], offsets[5], *offsets[5:]])
+    change_tags(path, StripByteCounts=[*counts[:4], counts[5], *counts[5:]])
+    (warning,) = open_slide(path).facts.warnings
+    assert warning.startswith("2 tiles of level 0 that are not blank are at one place in the file with another: ")
+
+
 def test_a_slide_that_openslide_reads_is_not_read_on_once_another_is_in_its_place(tmp_path: Path) -> None:
     """It opens the file again by its name: pixels of two slides would be mixed without an error."""
     path = write_rgba(tmp_path / "a.tif", np.full((1024, 1024, 4), 200, np.uint8))
