@@ -70,6 +70,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "attention": (),
         "patches": (),
+        "agreement": (),
         "given_map": (),
         "augmentation": (),
         "encoder": (
@@ -163,8 +164,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "report": ("cohort_gallery", "figures", "labels", "slides", "summary", "report"),
         "run": (
-            *("interrupt", "process", "pool", "scheduler", "workers", "pictures", "artefacts", "slide", "books"),
-            "run",
+            *("interrupt", "process", "pool", "scheduler", "workers", "pictures", "artefacts", "outage", "slide"),
+            *("books", "run"),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

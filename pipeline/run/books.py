@@ -26,6 +26,7 @@ from pipeline.refer.label_set import UNLIKE
 from pipeline.refer.measure import coverage
 from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
+from pipeline.run.outage import identity, stay
 from pipeline.run.slide import RunSettings, referral_of, told_of, whole
 from stages.amounts import counted
 from stages.budget import Peaks, own_peak
@@ -109,7 +110,7 @@ class Books:
         command: Sequence[str],
     ) -> None:
         self._out, self._cohort, self._model, self._settings, self._command = out, cohort, model, settings, command
-        self._started = time.time()
+        self._started, self._place = time.time(), identity(out)
         self._effective = _effective(settings, model)
         self._rows: dict[str, dict[str, Any]] = {}
         self.reused = 0
@@ -121,6 +122,7 @@ class Books:
 
     def add(self, slide: CohortSlide, row: Mapping[str, Any]) -> None:
         """A slide has ended one way or the other."""
+        stay(self._out, self._place)
         self.reused += bool(row.get("reused"))
         self._peaks.add(row.get("peak"))
         self._rows[slide.slide_id] = {key: value for key, value in row.items() if key not in ("reused", "peak")}
@@ -128,7 +130,12 @@ class Books:
             self.write()
 
     def write(self) -> RunSummary:
-        """Write them as they are now."""
+        """Write them as they are now.
+
+        Raises:
+            OSError: they cannot be written, or the folder is no longer the one that it was.
+        """
+        stay(self._out, self._place)
         began = time.monotonic()
         summary = self._write()
         ended = time.monotonic()

@@ -18,6 +18,7 @@ from pipeline.output.table import prediction_columns
 from pipeline.predict import check_budget, check_prior, decision_of
 from pipeline.run.books import Books, RunSummary, in_words
 from pipeline.run.interrupt import finishing
+from pipeline.run.outage import stop_at_outage
 from pipeline.run.slide import BUSY, RunSettings, process_slide, referral_of, run_digest
 from pipeline.run.workers import each, suited
 from stages.budget import share_of_machine
@@ -79,6 +80,7 @@ def run_cohort(
                     if row["status"] == BUSY:
                         busy.append(slide)
                         continue
+                    stop_at_outage(row)
                     books.add(slide, row)
                     done += 1
                     if progress:

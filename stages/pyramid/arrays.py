@@ -5,6 +5,7 @@ A chunk that is not there is its array's fill value, as zarr has it.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import warnings
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore  # zarr takes text for an address and cuts it at "#" and "?"
 
 import stages.pyramid.codec  # noqa: F401  (the JPEG codecs, wherever this runs uninstalled)
-from stages.disk import open_regular, reading
+from stages.disk import open_regular, reading, refuse_changed, version_of
 from stages.geometry import Box
 from stages.passing import UnreadableError, patiently
 from stages.slide.facts import SlideError
@@ -83,6 +84,9 @@ class ArrayTiles(TileGrid):
         self._folder, self._array, self._plane = folder, open_array(folder), plane
         self.size = (self._array.shape[plane.x], self._array.shape[plane.y])
         self.tile = tile_of(self._array, plane)
+        self._said = folder / (".zarray" if self._array.metadata.zarr_format == 2 else "zarr.json")
+        with reading(self._said):
+            self._opened = version_of(patiently(self._said.stat))
 
     @cached_property
     def byte_counts(self) -> NDArray[np.int64]:  # type: ignore[override]
@@ -123,11 +127,20 @@ class ArrayTiles(TileGrid):
         try:
             with reading(self._folder):
                 box = self._plane.selection(self.box(row, column))
-                return self._plane.rgb(np.asarray(patiently(lambda: self._array[box])))
+                found = np.asarray(patiently(lambda: self._array[box]))
+            self._refuse_changed()  # else chunks of a folder that was removed are its fill value
+            return self._plane.rgb(found)
         except UnreadableError:
             raise
         except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
             raise ValueError(f"cannot be read: {' '.join(str(exc).split()) or repr(exc)}") from exc
+
+    def _refuse_changed(self) -> None:
+        with reading(self._said):
+            try:
+                refuse_changed(patiently(self._said.stat), self._opened)
+            except FileNotFoundError as exc:
+                raise UnreadableError("it was removed while it was read: restore it", passing=False) from exc
 
     def stored(self, row: int, column: int) -> bytes:
         """As `TileGrid.stored`, but decoded: chunks are zarr's, and a tile may be several of them."""
@@ -152,16 +165,25 @@ def open_array(folder: Path) -> Any:
         register_codecs(verbose=False)
     try:
         with warnings.catch_warnings(action="ignore"):  # of codecs that are in no specification yet
-            return zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=version)
+            array = zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=version)
+            sides = (*array.shape, *array.chunks, *(array.shards or ()))
     except FileNotFoundError as exc:
         raise SlideError(
             f"its level {folder.name} is not there: copy the folder again, with all that is in it"
         ) from exc
+    except (UnicodeDecodeError, json.JSONDecodeError, ZeroDivisionError) as exc:
+        raise SlideError(f"the metadata of its level {folder.name} are damaged ({exc}): copy the folder again") from exc
     except Exception as exc:  # of zarr's own types and of codecs'
         raise SlideError(
             f"its level {folder.name} cannot be opened by zarr ({' '.join(str(exc).split()) or repr(exc)}): "
             "copy it again, or write it with codecs that zarr has (zstd, blosc, gzip)"
         ) from exc
+    if min(sides, default=0) < 1:
+        raise SlideError(
+            f"its level {folder.name} claims {' x '.join(map(str, array.shape))} samples in chunks of "
+            f"{' x '.join(map(str, array.chunks))}: its metadata are damaged: copy the folder again"
+        )
+    return array
 
 
 def tile_of(array: Any, plane: Plane) -> tuple[int, int]:

@@ -90,7 +90,7 @@ class PlaneTiles(TileGrid):
         self.samples = samples
         page = pages[0]
         self.size = (page.imagewidth, page.imagelength)
-        self.tile = self.tile_of(page)
+        self.tile, self._tiled = self.tile_of(page), bool(page.is_tiled)
         tiles = -(-self.size[0] // self.tile[0]) * -(-self.size[1] // self.tile[1])
         apart = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
         count = samples.colours + (samples.alpha > 0) if apart else 1  # planes of a page
@@ -110,6 +110,14 @@ class PlaneTiles(TileGrid):
         counts = np.stack([plane.byte_counts for plane in self._planes])
         self._claims = _SIZES.get(int(page.compression))
         self.byte_counts = np.where(counts.all(0), counts.sum(0), 0)
+
+    def repeated(self) -> int:
+        """As `TiffTiles.repeated`, of the plane that has most of them."""
+        return max(plane.repeated() for plane in self._planes)
+
+    def is_blank(self, row: int, column: int) -> bool:
+        """As `TileGrid.is_blank`: never of strips, which writers leave out none of."""
+        return self._tiled and super().is_blank(row, column)
 
     @staticmethod
     def tile_of(page: Any) -> tuple[int, int]:
