@@ -44,6 +44,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "channels",
                 "card",
                 "protocol",
+                "overlaps",
                 "tiff",
                 "dicom",
                 "kinds",

@@ -48,6 +48,7 @@ class Page:
         mpp: µm per pixel by its own resolution tags; None where they say none.
         most_bytes: of its largest tile or strip, as it claims.
         missing: how many of the tiles that its sizes make are not in its list of tiles.
+        overlap: (row, column) of a tile that lies in part upon another in the file, see `find_overlap`.
         torn: whether another picture is to follow, and there is none.
     """
 
@@ -56,6 +57,7 @@ class Page:
     mpp: Mpp | None
     most_bytes: int
     missing: int = 0
+    overlap: tuple[int, int] | None = None
     torn: bool = False
 
 

@@ -24,6 +24,7 @@ from stages.slide.companions import fingerprint_of
 from stages.slide.facts import Page, SlideError, SlideFacts, keep_levels, override_mpp, read_facts, unreadable
 from stages.slide.kinds import first_bytes, is_tiff, why_no_slide, why_unopened
 from stages.slide.levels import Levels, find_levels
+from stages.slide.overlaps import overlap_doubt
 from stages.slide.protocol import Slide
 from stages.slide.tiff import TiffTiles, find_level_tiles, read_pages
 from stages.slide.tiles import HUGE, DamagedTilesError, box_arrays
@@ -336,7 +337,8 @@ def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide 
         facts = read_facts(path, handle, pages := read_pages(path) if plain else ())
         if any(page.torn for page in pages):
             facts = replace(facts, warnings=(*facts.warnings, TORN.format(len(pages))))
-        levels = _find_levels(facts, handle, pages)
+        levels, doubts = _find_levels(facts, handle, pages)
+        facts = replace(facts, warnings=(*facts.warnings, *doubts))
     return OpenSlideSlide(override_mpp(keep_levels(facts, levels), mpp), levels.numbers, opened=before)
 
 
@@ -346,10 +348,12 @@ def _open_tiff(path: Path, *, mpp: float | None) -> TifffileSlide:
     return open_tiff(path, mpp=mpp)
 
 
-def _find_levels(facts: SlideFacts, handle: openslide.OpenSlide, pages: Sequence[Page]) -> Levels:
-    """Which of a file's levels are some, compared as OpenSlide shows them."""
+def _find_levels(
+    facts: SlideFacts, handle: openslide.OpenSlide, pages: Sequence[Page]
+) -> tuple[Levels, tuple[str, ...]]:
+    """Which of a file's levels are some, compared as OpenSlide shows them; and what is to be said of their tiles."""
     if facts.vendor in VOUCHED:
-        return Levels(tuple(range(len(facts.levels))), facts.levels, ())
+        return Levels(tuple(range(len(facts.levels))), facts.levels, ()), ()
     sizes = [(level.width, level.height) for level in facts.levels]
     own = [[page for page in pages if page.size == size and page.tile is not None] for size in sizes]
     for number, found in enumerate(own):
@@ -379,4 +383,11 @@ def _find_levels(facts: SlideFacts, handle: openslide.OpenSlide, pages: Sequence
             broken = True  # its errors latch
             return None
 
-    return find_levels(sizes, facts.tile_sizes, read, factors=factors, bounds=facts.bounds)
+    levels, doubts = find_levels(sizes, facts.tile_sizes, read, factors=factors, bounds=facts.bounds), []
+    for level, number in enumerate(levels.numbers):
+        place = own[number][0].overlap if len(own[number]) == 1 else None
+        if place is not None:
+            (row, column), (width, height), (right, bottom) = place, facts.tile_sizes[number], sizes[number]
+            tile = Box(column * width, row * height, width, height).intersect(Box(0, 0, right, bottom))
+            doubts.append(overlap_doubt(level, place, read(number, tile)))
+    return levels, tuple(doubt for doubt in doubts if doubt is not None)

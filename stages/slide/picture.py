@@ -186,11 +186,8 @@ def _levels(
             continue
         _check_page(page, number, samples.pixel_bytes)
         kept.append(PlaneTiles(path, planes, samples))
-        if repeated := kept[-1].repeated():
-            warnings.append(
-                f"{repeated} tiles of level {number} that are not blank are at one place in the file with another: it "
-                "may be damaged: compare it with its original, or copy it again"
-            )
+        if doubt := kept[-1].overlap_doubt(number):
+            warnings.append(doubt)
         used.append(planes)
     if samples.highest is None:
         seen = (int(values[..., : samples.colours].max(initial=0)) for values in _looked_at(kept[-1]))

@@ -13,6 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from stages.slide.jpeg import frame_size
+from stages.slide.overlaps import overlap_doubt
 from stages.slide.samples import Samples
 from stages.slide.tiff import TiffTiles
 from stages.slide.tiles import TileGrid
@@ -111,9 +112,20 @@ class PlaneTiles(TileGrid):
         self._claims = _SIZES.get(int(page.compression))
         self.byte_counts = np.where(counts.all(0), counts.sum(0), 0)
 
-    def repeated(self) -> int:
-        """As `TiffTiles.repeated`, of the plane that has most of them."""
-        return max(plane.repeated() for plane in self._planes)
+    def overlap_doubt(self, level: int) -> str | None:
+        """As `overlap_doubt`, of the first plane that has a tile to doubt."""
+        for number, plane in enumerate(self._planes):
+            place = plane.overlap()
+            if place is None:
+                continue
+            try:
+                pixels = self.samples_of(self.stored(*place), *place)
+            except (OSError, ValueError):  # damage: said where it is read
+                continue
+            own = pixels[..., number : number + 1] if len(self._planes) > 1 else pixels
+            if doubt := overlap_doubt(level, place, own):
+                return doubt
+        return None
 
     def is_blank(self, row: int, column: int) -> bool:
         """As `TileGrid.is_blank`: never of strips, which writers leave out none of."""

@@ -26,6 +26,7 @@ from stages.geometry import Mpp
 from stages.passing import UnreadableError, patiently
 from stages.slide import jpeg
 from stages.slide.facts import Page
+from stages.slide.overlaps import find_overlap
 from stages.slide.tiles import TileGrid
 
 # Only where a tile is simply the level's pixels; JPEG 2000 is as fast through OpenSlide.
@@ -129,11 +130,10 @@ class TiffTiles(TileGrid):
         whole = (box.width, box.height) == self.tile
         return self._plain and not whole and int(self.byte_counts[row, column]) == 3 * box.area
 
-    def repeated(self) -> int:
-        """How many tiles are at one place with another, though they are no blank ones: those are the smallest."""
-        filled = self.byte_counts > 2 * min(self.byte_counts[self.byte_counts > 0], default=0)
-        _, times = np.unique(self._offsets[filled], return_counts=True)
-        return int(times[times > 1].sum())
+    def overlap(self) -> tuple[int, int] | None:
+        """(row, column) of the tile that `find_overlap` finds."""
+        found = find_overlap(self._offsets, self.byte_counts)
+        return None if found is None else divmod(found, self.byte_counts.shape[1])
 
     def crops_edges(self) -> bool:
         """Whether JPEG tiles at the level's right and lower edge are stored without what lies beyond it."""
@@ -241,11 +241,17 @@ def describe_cut(path: Path) -> str | None:
 
 def _page(page: Any) -> Page:
     size, tile = (int(page.imagewidth), int(page.imagelength)), (int(page.tilewidth), int(page.tilelength))
-    most, needed = int(max(page.databytecounts, default=0)), 0
-    if page.is_tiled and min(tile) > 0:
-        needed = -(-size[0] // tile[0]) * -(-size[1] // tile[1])
-        needed *= int(page.samplesperpixel) if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
-    return Page(size, tile if page.is_tiled else None, _density(page), most, max(0, needed - len(page.dataoffsets)))
+    most, tiled = int(max(page.databytecounts, default=0)), page.is_tiled and min(tile) > 0
+    needed, overlap = 0, None
+    if tiled:
+        columns, rows = -(-size[0] // tile[0]), -(-size[1] // tile[1])
+        apart = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+        needed = columns * rows * (int(page.samplesperpixel) if apart else 1)
+        if len(page.dataoffsets) == len(page.databytecounts) == needed:
+            index = find_overlap(page.dataoffsets, page.databytecounts)
+            overlap = None if index is None else divmod(index % (columns * rows), columns)
+    missing = max(0, needed - len(page.dataoffsets))
+    return Page(size, tile if page.is_tiled else None, _density(page), most, missing, overlap)
 
 
 def _density(page: Any) -> Mpp | None:

@@ -145,19 +145,26 @@ def test_a_strip_of_no_bytes_is_damage(tmp_path: Path) -> None:
     assert slide.read_level(0, Box(0, 0, 100, 60)).shape == (60, 100, 3)
 
 
-def test_a_strip_in_the_place_of_another_is_said(tmp_path: Path) -> None:
-    """Blank ones may well be at one place."""
-    path, image = tmp_path / "a.tif", tissue_pixels(600, 512, margin=0)
+@pytest.mark.parametrize("how", ["strips", "planes", "tiles"])
+def test_a_tile_in_the_place_of_another_is_said(tmp_path: Path, how: str) -> None:
+    """All of it or a part; blank ones may well be at one place."""
+    path, image = tmp_path / "a.tif", tissue_pixels(512, 512, margin=0)
     image[:128] = 255
-    tifffile.imwrite(path, image, photometric="rgb", rowsperstrip=64, compression="deflate")
-    page = page_of(path)
+    if how == "tiles":  # as OpenSlide reads them
+        write_slide(path, image, tile=128, levels=1)
+    else:
+        part = {"rowsperstrip": 64} if how == "strips" else {"tile": (128, 128), "planarconfig": "separate"}
+        pixels = image if how == "strips" else np.ascontiguousarray(image.transpose(2, 0, 1))
+        tifffile.imwrite(path, pixels, photometric="rgb", compression="deflate", **part)
+    page, name = page_of(path), "Strip" if how == "strips" else "Tile"
     offsets, counts = list(page.dataoffsets), list(page.databytecounts)
-    change_tags(path, StripOffsets=[offsets[1], *offsets[1:]], StripByteCounts=[counts[1], *counts[1:]])
-    assert open_slide(path).facts.warnings == ()
-    change_tags(path, StripOffsets=[*offsets[:4], offsets[5], *offsets[5:]])
-    change_tags(path, StripByteCounts=[*counts[:4], counts[5], *counts[5:]])
-    (warning,) = open_slide(path).facts.warnings
-    assert warning.startswith("2 tiles of level 0 that are not blank are at one place in the file with another: ")
+    last = len(counts) - 1
+    for there, here, shift, said in ((1, 0, 0, False), (last, last - 1, 0, True), (last, last - 1, 90, True)):
+        where, sizes = offsets.copy(), counts.copy()
+        where[here], sizes[here] = offsets[there] + shift, counts[there] - shift
+        change_tags(path, **{f"{name}Offsets": where, f"{name}ByteCounts": sizes})
+        warnings = [line for line in open_slide(path).facts.warnings if "at one place in the file" in line]
+        assert len(warnings) == said
 
 
 def test_a_slide_that_openslide_reads_is_not_read_on_once_another_is_in_its_place(tmp_path: Path) -> None:
