@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from pipeline.errors import UsageError
 from pipeline.model.look import Look, look_at
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, Sampled
+from pipeline.model.values import ModelSpec, Sampled, View
 from pipeline.output.table import decision_in_words
 from pipeline.refer.label_set import LabelSet
 from pipeline.refer.referral import Referral
 from pipeline.refer.scores import fewest_samples
+from stages.agreement import Agreement
 from stages.geometry import Raster
 from stages.html import table
 from stages.prediction.attribution import Attribution, attribute
@@ -352,7 +353,8 @@ def predict_slide(
     seen = look_at(slide, model, prior=prior)
     generator = seen.generator(seed, model.drawing_device)
     how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
-    sampled = model.sample(seen.view, generator=generator, **how)
+    agreement = Agreement(seen.thumbnail)
+    sampled = model.sample(_watched(seen, agreement), generator=generator, **how)
     likeness = seen.likeness(model)
     classes, found, cells = model.spec.classes, sampled.prediction, sampled.cells
     decision = None
@@ -387,11 +389,17 @@ def predict_slide(
         attention_not_read=sampled.missed,
         cost=seen.count(cells, sampled.opened),
         out_of_distribution=likeness.score,
-        warnings=(*seen.warnings, *(doubt for doubt in doubts if doubt is not None)),
+        warnings=(*seen.warnings, *agreement.warnings, *(doubt for doubt in doubts if doubt is not None)),
         quality=model.quality,
         decision=decision,
         label_set=None if refer is None else refer.of(probabilities, fingerprint=slide.facts.fingerprint, doubt=doubt),
     )
+
+
+def _watched(seen: Look, agreement: Agreement) -> View:
+    """The model's part of a look, each of whose patches is compared when it is read."""
+    coarse = None if seen.surveyor is None else agreement.watched(seen.surveyor)
+    return replace(seen.view, patches=agreement.watched(seen.reader), coarse=coarse)
 
 
 def _attributed(sampled: Sampled, seen: Look, model: SlideModel) -> Attribution:

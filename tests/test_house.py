@@ -47,6 +47,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "channels",
                 "card",
                 "protocol",
+                "overlaps",
                 "tiff",
                 "dicom",
                 "kinds",
@@ -84,6 +85,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "attention": (),
         "patches": (),
+        "agreement": (),
         "given_map": (),
         "augmentation": (),
         "encoder": (
@@ -180,8 +182,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "report": ("cohort_gallery", "figures", "labels", "slides", "summary", "report"),
         "run": (
-            *("interrupt", "process", "pool", "scheduler", "workers", "pictures", "artefacts", "stale", "slide"),
-            *("finished", "earlier", "books"),
+            *("interrupt", "process", "pool", "scheduler", "workers", "pictures", "artefacts", "stale", "outage"),
+            *("slide", "finished", "earlier", "books"),
             "run",
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),

@@ -11,7 +11,7 @@ from stages.geometry import Box
 from stages.place import Url
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
-from stages.slide.tiff import cut_off
+from stages.slide.tiff import describe_cut
 
 TILES = 12
 """Of each level: all where it has no more, else the first, the last (what a broken copy lacks), and the others spread
@@ -44,14 +44,8 @@ def find_cut(slide: Slide) -> list[Finding]:
     path = slide.facts.path
     if isinstance(path, Url) or not path.is_file():
         return []
-    by_size, size = cut_off(path), path.stat().st_size
-    words = [
-        f"{lost} of {total} tiles of its picture of {width} x {height} px"
-        for (width, height), (lost, total) in by_size.items()
-    ]
-    if not words:
-        return []
-    return [Finding("truncated", f"cut off: it ends after {size} bytes, before {', '.join(words)}: copy it again")]
+    words = describe_cut(path)
+    return [] if words is None else [Finding("truncated", words)]
 
 
 def _boxes(slide: Slide, level: int) -> list[Box]:

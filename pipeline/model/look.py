@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import View
+from pipeline.model.values import ModelSpec, View
+from stages.agreement import missing_tiles
 from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_shares, tissue_cells
 from stages.encoder.feature_store import FeatureKey
@@ -23,7 +24,7 @@ from stages.place import Place
 from stages.prior import Prior, PriorMap
 from stages.pyramid.chunk_cache import CachedSlide, ChunkCache
 from stages.pyramid.open import open_pyramid
-from stages.slide.facts import SlideError
+from stages.slide.facts import SlideError, SlideFacts
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount, count_reads
 from stages.tissue.mask import find_tissue
@@ -167,15 +168,7 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
         NoTissueError: there is nothing on it.
     """
     spec = model.spec
-    true = slide.facts.require_mpp()
-    patch = Raster(0, 0, spec.patch_mpp / true.x, spec.patch_mpp / true.y, 1, 1)
-    try:
-        choose_level(slide.facts.levels, patch)
-    except ResolutionError as exc:
-        raise SlideError(
-            f"its finest level has {true} µm/px, coarser than the {spec.patch_mpp:g} µm/px that the model reads: "
-            "use a finer scan or a model for this scale, or give the true resolution with --mpp if the file's is wrong"
-        ) from exc
+    refuse_coarser(slide.facts, spec)
     thumbnail = read_thumbnail(slide, spec.attention_mpp)
     found = find_tissue(thumbnail)
     mask = found.mask
@@ -205,8 +198,29 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
         surveyor=surveyor,
         prior=None if given is None else given.shares,
         cost=_cost(slide, thumbnail, given),
-        warnings=(*slide.facts.doubts, *tissue_warnings(found, thumbnail.mpp), *(given.notes if given else ())),
+        warnings=(
+            *slide.facts.doubts,
+            *missing_tiles(slide, thumbnail),
+            *tissue_warnings(found, thumbnail.mpp),
+            *(given.notes if given else ()),
+        ),
     )
+
+
+def refuse_coarser(facts: SlideFacts, spec: ModelSpec) -> None:
+    """Go on only with a slide that is as fine as the patches that a model reads.
+
+    Raises:
+        SlideError: it is coarser, or its resolution is unknown.
+    """
+    true = facts.require_mpp()
+    try:
+        choose_level(facts.levels, Raster(0, 0, spec.patch_mpp / true.x, spec.patch_mpp / true.y, 1, 1))
+    except ResolutionError as exc:
+        raise SlideError(
+            f"its finest level has {true} µm/px, coarser than the {spec.patch_mpp:g} µm/px that the model reads: "
+            "use a finer scan or a model for this scale, or give the true resolution with --mpp if the file's is wrong"
+        ) from exc
 
 
 def _cost(slide: Slide, thumbnail: Thumbnail, given: PriorMap | None) -> ReadCount:

@@ -29,6 +29,7 @@ from pipeline.refer.measure import coverage
 from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
 from pipeline.run.earlier import earlier_rows
+from pipeline.run.outage import identity, stay
 from pipeline.run.slide import WAITING, RunSettings, referral_of
 from stages.amounts import counted
 from stages.budget import Peaks, own_peak
@@ -118,7 +119,7 @@ class Books:
         command: Sequence[str],
     ) -> None:
         self._out, self._cohort, self._model, self._settings, self._command = out, cohort, model, settings, command
-        self._started = time.time()
+        self._started, self._place = time.time(), identity(out)
         self._digest, self._failures = digest, Failures(out, "run")
         self._effective = _effective(settings, model)
         self._rows: dict[str, dict[str, Any]] = {}
@@ -129,6 +130,7 @@ class Books:
 
     def add(self, slide: CohortSlide, row: Mapping[str, Any], *, write: bool = True) -> None:
         """A slide has ended one way or the other; where it is time, and ``write``, that is written."""
+        stay(self._out, self._place)
         self.reused += bool(row.get("reused"))
         if row["status"] == "failed":
             self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest)
@@ -149,7 +151,12 @@ class Books:
         )
 
     def write(self) -> RunSummary:
-        """Write them as they are now."""
+        """Write them as they are now.
+
+        Raises:
+            OSError: they cannot be written, or the folder is no longer the one that it was.
+        """
+        stay(self._out, self._place)
         began = time.monotonic()
         with uncollected():
             summary = self._write()

@@ -23,6 +23,7 @@ from pipeline.predict import check_budget, check_prior, decision_of
 from pipeline.run.books import Books, RunSummary, in_words
 from pipeline.run.finished import finished
 from pipeline.run.interrupt import finishing
+from pipeline.run.outage import stop_at_outage
 from pipeline.run.process import telling
 from pipeline.run.slide import BUSY, WAITING, RunSettings, process_slide, referral_of, run_digest
 from pipeline.run.workers import each, suited
@@ -107,6 +108,7 @@ def run_cohort(
             if jobs:
                 books.write()
             for slide, row in _rows(jobs, stop, **how):
+                stop_at_outage(row)
                 books.add(slide, row)
                 done += 1
                 tell(_line(slide, row))

@@ -17,6 +17,7 @@ from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.model.look import refuse_coarser
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import plain
 from pipeline.output.failures import Failures
@@ -25,6 +26,7 @@ from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, st
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
 from pipeline.run.artefacts import ARTEFACTS, evidence_of, told_class, write_artefacts
+from pipeline.run.outage import outage_row
 from pipeline.run.pictures import draw_pictures, drawn_by, told_in_pictures
 from pipeline.run.process import alive
 from pipeline.run.stale import differing
@@ -98,7 +100,8 @@ def process_slide(
     """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
 
     Of one slide's folder there is one writer at a time. Where that is another process, its end is waited for, or the
-    status is `BUSY`. Where no valid result stands and none is to be begun, it is `WAITING`.
+    status is `BUSY`; where ``out`` can be written to no more, it is `OUTAGE`. Where no valid result stands and none is
+    to be begun, it is `WAITING`.
 
     Returns:
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
@@ -111,15 +114,16 @@ def process_slide(
         if slide.problem:
             raise ValueError(slide.problem)
         folders = out / "slides"
-        folders.mkdir(parents=True, exist_ok=True)
+        folders.mkdir(exist_ok=True)
         name = hashlib.sha256(slide.slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         with lease(folders / f"{PREFIX}slide-{name}", wait=wait):
             row = again(lambda: _predict_slide(slide, out, settings, digest, started, begin))
     except HeldError:
         row = {"status": BUSY}
     except Exception as exc:
-        row = {"status": "failed", "error": reason_of(exc), "seconds": time.perf_counter() - started}
-        if not begin:  # it was not tried
+        seconds = time.perf_counter() - started
+        row = outage_row(exc, out) or {"status": "failed", "error": reason_of(exc), "seconds": seconds}
+        if not begin and row["status"] == "failed":  # it was not tried
             row = {"status": WAITING, "error": ""}
     return {"slide_id": slide.slide_id, "path": str(slide.path), **row, "peak": own_peak()}
 
@@ -219,6 +223,7 @@ def need_for(slide: Slide, model: SlideModel) -> Need:
         SlideError: its resolution is unknown, or coarser than what is read.
     """
     spec = model.spec
+    refuse_coarser(slide.facts, spec)
     scales = [mpp for mpp in (spec.patch_mpp, spec.inner_mpp, spec.coarse_mpp) if mpp is not None]
     return need_of(slide.facts, thumbnail_mpp=spec.attention_mpp, mpps=scales)
 

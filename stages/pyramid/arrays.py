@@ -5,7 +5,9 @@ A chunk that is not there is its array's fill value, as zarr has it.
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from zarr.storage import LocalStore  # zarr takes text for an address and cuts i
 
 import stages.pyramid.codec  # noqa: F401  (the JPEG codecs, wherever this runs uninstalled)
 from stages import object_store
+from stages.disk import refuse_changed, version_of
 from stages.geometry import Box
 from stages.passing import UnreadableError, patiently
 from stages.place import Opened, Place, Url, each, exists, file_sizes, read, reading
@@ -87,6 +90,9 @@ class ArrayTiles(TileGrid):
         self._ahead = Ahead(self._pixels) if isinstance(folder, Url) else None
         self.size = (self._array.shape[plane.x], self._array.shape[plane.y])
         self.tile = tile_of(self._array, plane)
+        self._said = folder / (".zarray" if self._array.metadata.zarr_format == 2 else "zarr.json")
+        opened = self._status()
+        self._opened = None if opened is None else version_of(opened)
 
     @cached_property
     def byte_counts(self) -> NDArray[np.int64]:  # type: ignore[override]
@@ -138,11 +144,30 @@ class ArrayTiles(TileGrid):
         try:
             with reading(self._folder):
                 box = self._plane.selection(self.box(row, column))
-                return self._plane.rgb(np.asarray(patiently(lambda: self._array[box])))
+                found = np.asarray(patiently(lambda: self._array[box]))
+            self._refuse_changed()  # else chunks of a folder that was removed are its fill value
+            return self._plane.rgb(found)
         except UnreadableError:
             raise
         except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
             raise ValueError(f"cannot be read: {' '.join(str(exc).split()) or repr(exc)}") from exc
+
+    def _status(self) -> os.stat_result | None:
+        """Of the metadata's file; None in a store."""
+        if isinstance(self._said, Url):
+            return None
+        with reading(self._said):
+            return patiently(self._said.stat)
+
+    def _refuse_changed(self) -> None:
+        if self._opened is None:
+            return
+        try:
+            now = self._status()
+        except FileNotFoundError as exc:
+            raise UnreadableError("it was removed while it was read: restore it", passing=False) from exc
+        assert now is not None
+        refuse_changed(now, self._opened)
 
     def stored(self, row: int, column: int) -> bytes:
         """As `TileGrid.stored`, but decoded: chunks are zarr's, and a tile may be several of them."""
@@ -168,18 +193,27 @@ def open_array(folder: Place) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):  # of codecs that are in no specification yet
             store = ObjectStore(folder) if isinstance(folder, Url) else LocalStore(folder, read_only=True)
-            return zarr.open_array(store, mode="r", zarr_format=version)
+            array = zarr.open_array(store, mode="r", zarr_format=version)
+            sides = (*array.shape, *array.chunks, *(array.shards or ()))
     except UnreadableError:
         raise
     except FileNotFoundError as exc:
         raise SlideError(
             f"its level {folder.name} is not there: copy the folder again, with all that is in it"
         ) from exc
+    except (UnicodeDecodeError, json.JSONDecodeError, ZeroDivisionError) as exc:
+        raise SlideError(f"the metadata of its level {folder.name} are damaged ({exc}): copy the folder again") from exc
     except Exception as exc:  # of zarr's own types and of codecs'
         raise SlideError(
             f"its level {folder.name} cannot be opened by zarr ({' '.join(str(exc).split()) or repr(exc)}): "
             "copy it again, or write it with codecs that zarr has (zstd, blosc, gzip)"
         ) from exc
+    if min(sides, default=0) < 1:
+        raise SlideError(
+            f"its level {folder.name} claims {' x '.join(map(str, array.shape))} samples in chunks of "
+            f"{' x '.join(map(str, array.chunks))}: its metadata are damaged: copy the folder again"
+        )
+    return array
 
 
 def tile_of(array: Any, plane: Plane) -> tuple[int, int]:

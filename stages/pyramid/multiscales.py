@@ -107,7 +107,7 @@ def read_attributes(folder: Place) -> dict[str, Any]:
             raise SlideError(f"its {name} cannot be read: {refusal(exc, folder / name, writing=False)}") from exc
         except (ValueError, TypeError, AttributeError) as exc:
             raise SlideError(
-                f"its {name} is damaged ({exc!r}): copy the folder again, or delete it and make it anew with "
+                f"its {name} is damaged ({exc}): copy the folder again, or delete it and make it anew with "
                 "`saccade cache`"
             ) from exc
     if shut is not None:
@@ -166,7 +166,7 @@ def find_images(folder: Place) -> list[Place]:
             return images
     raise SlideError(
         "a zarr folder that holds no OME-Zarr image, as it says nothing of `multiscales`: "
-        "name the slide that it was made of"
+        "name the slide that it was made of, or copy the folder again where its metadata are missing"
     )
 
 

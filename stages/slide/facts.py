@@ -50,12 +50,18 @@ class Page:
         tile: (width, height) of its tiles; None where it is stored in strips.
         mpp: µm per pixel by its own resolution tags; None where they say none.
         most_bytes: of its largest tile or strip, as it claims.
+        missing: how many of the tiles that its sizes make are not in its list of tiles.
+        overlap: (row, column) of a tile that lies in part upon another in the file, see `find_overlap`.
+        torn: whether another picture is to follow, and there is none.
     """
 
     size: tuple[int, int]
     tile: tuple[int, int] | None
     mpp: Mpp | None
     most_bytes: int
+    missing: int = 0
+    overlap: tuple[int, int] | None = None
+    torn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +240,10 @@ def _refuse_absurd(sizes: list[tuple[int, int]], properties: dict[str, str]) -> 
         if -(-width // tile_width) * -(-height // tile_height) > MAX_TILES:
             raise SlideError(f"level {i} claims more than {MAX_TILES} tiles: refused, the file is damaged or hostile")
         tile_width, tile_height = _claimed_tile_size(properties, i)
+        if max(tile_width, tile_height) > MAX_SIDE:
+            raise SlideError(
+                f"level {i} claims tiles of {tile_width} x {tile_height} pixels: refused, the file is damaged"
+            )
         if tile_width * tile_height > MAX_TILE_PIXELS:
             raise SlideError(
                 f"level {i} has tiles of {tile_width} x {tile_height} pixels, each of which must be decoded whole: "

@@ -8,6 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,9 @@ from stages.passing import PASSING, UnreadableError, patiently
 from stages.slide.beyond import beyond_openslide, misread
 from stages.slide.companions import fingerprint_of
 from stages.slide.facts import Page, SlideError, SlideFacts, keep_levels, override_mpp, read_facts, unreadable
-from stages.slide.kinds import first_bytes, is_tiff, why_no_slide
+from stages.slide.kinds import first_bytes, is_tiff, why_no_slide, why_unopened
 from stages.slide.levels import Levels, find_levels
+from stages.slide.overlaps import overlap_doubt
 from stages.slide.protocol import Slide
 from stages.slide.tiff import TiffTiles, find_level_tiles, read_pages
 from stages.slide.tiles import HUGE, DamagedTilesError, box_arrays
@@ -39,6 +41,8 @@ PLAIN_TIFF = ("aperio", "generic-tiff", "trestle")
 VOUCHED = ("hamamatsu", "mirax")
 """Formats whose levels are not compared: each is said to be one by the scanner, with its lens (NDPI), or is built by
 OpenSlide from one index (MRXS). Their tiles are slow to decode, and comparing would make opening ten times as slow."""
+
+TORN = "its list of pictures breaks off after {}, so that levels may be missing: the file is damaged: copy it again"
 
 COMPARED = 3
 """Tiles of a level that are compared with OpenSlide before its own are used."""
@@ -194,7 +198,9 @@ class OpenSlideSlide(Slide):
 
     def _read_region_now(self, level: int, box: Box) -> NDArray[np.uint8]:
         try:
-            return self._read_once(level, box)
+            pixels = self._read_once(level, box)
+            self._refuse_changed()  # it opens the file by its name again and again, whatever that is by then
+            return pixels
         except openslide.OpenSlideError:
             self._refuse_changed()  # its own reads are not patient, and do not say what the disk answered: ours do
         try:
@@ -289,7 +295,7 @@ def _open_handle(path: Path) -> openslide.OpenSlide:
     except openslide.OpenSlideUnsupportedFormatError as exc:
         raise SlideError(why_no_slide(path)) from exc
     except openslide.OpenSlideError as exc:
-        raise SlideError(f"cannot be opened: {exc}") from exc
+        raise SlideError(f"cannot be opened: {why_unopened(path, str(exc))}") from exc
 
 
 def _refuse_unreadable(path: Path) -> None:
@@ -329,7 +335,10 @@ def open_slide(path: Path | str, *, mpp: float | None = None) -> OpenSlideSlide 
             return _open_tiff(path, mpp=mpp)
         plain = handle.properties.get("openslide.vendor") in PLAIN_TIFF
         facts = read_facts(path, handle, pages := read_pages(path) if plain else ())
-        levels = _find_levels(facts, handle, pages)
+        if any(page.torn for page in pages):
+            facts = replace(facts, warnings=(*facts.warnings, TORN.format(len(pages))))
+        levels, doubts = _find_levels(facts, handle, pages)
+        facts = replace(facts, warnings=(*facts.warnings, *doubts))
     return OpenSlideSlide(override_mpp(keep_levels(facts, levels), mpp), levels.numbers, opened=before)
 
 
@@ -339,12 +348,20 @@ def _open_tiff(path: Path, *, mpp: float | None) -> TifffileSlide:
     return open_tiff(path, mpp=mpp)
 
 
-def _find_levels(facts: SlideFacts, handle: openslide.OpenSlide, pages: Sequence[Page]) -> Levels:
-    """Which of a file's levels are some, compared as OpenSlide shows them."""
+def _find_levels(
+    facts: SlideFacts, handle: openslide.OpenSlide, pages: Sequence[Page]
+) -> tuple[Levels, tuple[str, ...]]:
+    """Which of a file's levels are some, compared as OpenSlide shows them; and what is to be said of their tiles."""
     if facts.vendor in VOUCHED:
-        return Levels(tuple(range(len(facts.levels))), facts.levels, ())
+        return Levels(tuple(range(len(facts.levels))), facts.levels, ()), ()
     sizes = [(level.width, level.height) for level in facts.levels]
     own = [[page for page in pages if page.size == size and page.tile is not None] for size in sizes]
+    for number, found in enumerate(own):
+        if len(found) == 1 and found[0].missing:
+            raise SlideError(
+                f"level {number} lists {found[0].missing} tiles less than its sizes make: the file is damaged: "
+                "copy it again"
+            )
     first, *_ = told = [found[0].mpp if len(found) == 1 else None for found in own]
     # writers that put level 0's tag on every level say nothing by it
     factors = [None if first is None or mpp is None or mpp == first else mpp.x / first.x for mpp in told]
@@ -366,4 +383,11 @@ def _find_levels(facts: SlideFacts, handle: openslide.OpenSlide, pages: Sequence
             broken = True  # its errors latch
             return None
 
-    return find_levels(sizes, facts.tile_sizes, read, factors=factors, bounds=facts.bounds)
+    levels, doubts = find_levels(sizes, facts.tile_sizes, read, factors=factors, bounds=facts.bounds), []
+    for level, number in enumerate(levels.numbers):
+        place = own[number][0].overlap if len(own[number]) == 1 else None
+        if place is not None:
+            (row, column), (width, height), (right, bottom) = place, facts.tile_sizes[number], sizes[number]
+            tile = Box(column * width, row * height, width, height).intersect(Box(0, 0, right, bottom))
+            doubts.append(overlap_doubt(level, place, read(number, tile)))
+    return levels, tuple(doubt for doubt in doubts if doubt is not None)

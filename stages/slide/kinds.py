@@ -9,7 +9,7 @@ from pathlib import Path
 from stages.disk import SpecialFileError, open_regular, reading
 from stages.passing import UnreadableError
 from stages.slide.facts import SlideError
-from stages.slide.tiff import MAX_PAGES, open_tiff_file, quiet
+from stages.slide.tiff import MAX_PAGES, describe_cut, open_tiff_file, quiet
 
 _PICTURE = "a {} picture: convert it to a tiled TIFF that says its resolution"
 _WEB_PAGE = "a web page, as a download that failed leaves: download it again"
@@ -73,6 +73,13 @@ def why_no_slide(path: Path) -> str:
     if what is None:
         return "not a whole-slide image in any format that is read: convert it to OME-TIFF, or copy it again"
     return f"{_NO_SLIDE}{what}"
+
+
+def why_unopened(path: Path, said: str) -> str:
+    """Why a slide of a known format cannot be opened, where OpenSlide says so much, and what to do."""
+    if said.startswith("Unsupported"):
+        return f"{said}; export it from the scanner's program as OME-TIFF, or copy it again"
+    return describe_cut(path) or f"{said}; the file is damaged: copy it again"
 
 
 def _what(path: Path, data: bytes) -> str | None:

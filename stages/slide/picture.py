@@ -22,7 +22,7 @@ from stages.slide.facts import MAX_TILE_PIXELS, SlideError
 from stages.slide.ome import read_ome
 from stages.slide.planes import READ, PlaneTiles
 from stages.slide.samples import Samples, read_samples
-from stages.slide.tiff import MAX_PAGES, TiffTiles, open_tiff_file, quiet
+from stages.slide.tiff import MAX_PAGES, TiffTiles, describe_cut, open_tiff_file, quiet
 from stages.slide.tiles import TileGrid
 from stages.slide.units import micrometres
 
@@ -97,7 +97,11 @@ def _choose(path: Path, tiff: tifffile.TiffFile) -> Picture:
         raise SlideError("a TIFF without a picture")
     chosen = max(series, key=_area)
     if chosen.kind not in VENDORS:
-        raise SlideError(f"a TIFF of the kind {chosen.kind!r} that OpenSlide does not read: export it as OME-TIFF")
+        raise SlideError(
+            describe_cut(path)
+            or f"a TIFF of the kind {chosen.kind!r} that OpenSlide does not read, or that is damaged: copy it again, "
+            "or export it as OME-TIFF"
+        )
     if any(page is not None and page.parent is not tiff for page in chosen.pages):
         raise SlideError("parts of its picture are in other files: gather them in one file, such as with bfconvert")
     images = read_ome(tiff.ome_metadata or "") if chosen.kind == "ome" else []
@@ -182,6 +186,8 @@ def _levels(
             continue
         _check_page(page, number, samples.pixel_bytes)
         kept.append(PlaneTiles(path, planes, samples))
+        if doubt := kept[-1].overlap_doubt(number):
+            warnings.append(doubt)
         used.append(planes)
     if samples.highest is None:
         seen = (int(values[..., : samples.colours].max(initial=0)) for values in _looked_at(kept[-1]))

@@ -13,6 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from stages.slide.jpeg import frame_size
+from stages.slide.overlaps import overlap_doubt
 from stages.slide.samples import Samples
 from stages.slide.tiff import TiffTiles
 from stages.slide.tiles import TileGrid
@@ -90,7 +91,7 @@ class PlaneTiles(TileGrid):
         self.samples = samples
         page = pages[0]
         self.size = (page.imagewidth, page.imagelength)
-        self.tile = self.tile_of(page)
+        self.tile, self._tiled = self.tile_of(page), bool(page.is_tiled)
         tiles = -(-self.size[0] // self.tile[0]) * -(-self.size[1] // self.tile[1])
         apart = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
         count = samples.colours + (samples.alpha > 0) if apart else 1  # planes of a page
@@ -110,6 +111,25 @@ class PlaneTiles(TileGrid):
         counts = np.stack([plane.byte_counts for plane in self._planes])
         self._claims = _SIZES.get(int(page.compression))
         self.byte_counts = np.where(counts.all(0), counts.sum(0), 0)
+
+    def overlap_doubt(self, level: int) -> str | None:
+        """As `overlap_doubt`, of the first plane that has a tile to doubt."""
+        for number, plane in enumerate(self._planes):
+            place = plane.overlap()
+            if place is None:
+                continue
+            try:
+                pixels = self.samples_of(self.stored(*place), *place)
+            except (OSError, ValueError):  # damage: said where it is read
+                continue
+            own = pixels[..., number : number + 1] if len(self._planes) > 1 else pixels
+            if doubt := overlap_doubt(level, place, own):
+                return doubt
+        return None
+
+    def is_blank(self, row: int, column: int) -> bool:
+        """As `TileGrid.is_blank`: never of strips, which writers leave out none of."""
+        return self._tiled and super().is_blank(row, column)
 
     @staticmethod
     def tile_of(page: Any) -> tuple[int, int]:

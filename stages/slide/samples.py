@@ -26,6 +26,8 @@ _NO_COLOURS = {
 _KINDS = {2: "signed whole numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
 _JPEG = {tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG, 33007, 34892}  # decoded as RGB
 _CONVERT = "convert it to 8-bit RGB, such as `vips cast`, `vips colourspace` and `vips tiffsave --tile --pyramid`"
+MOST_BITS = 128
+"""Bits of a sample beyond which a tag is damaged: a complex number of doubles has so many."""
 HALF = 2**15
 
 
@@ -98,6 +100,10 @@ def read_samples(page: Any, *, bits: int | None, channels: int) -> Samples:
     """
     photometric, stored = page.photometric, page.bitspersample
     kind = _KINDS.get(page.sampleformat)
+    if isinstance(stored, tuple) and max(stored) > MOST_BITS:
+        raise SlideError(
+            f"its tag BitsPerSample, {'/'.join(map(str, stored))}, cannot be: the file is damaged: copy it again"
+        )
     if kind is not None or not isinstance(stored, int) or stored not in range(8, 17):
         what = f"{'/'.join(map(str, stored)) if isinstance(stored, tuple) else stored}-bit {kind or 'numbers'}"
         raise SlideError(f"its samples are {what}, no colours of 8 to 16 bits: {_CONVERT}")

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from stages.geometry import Mpp
 from stages.passing import UnreadableError, patiently
 from stages.slide import jpeg
 from stages.slide.facts import Page
+from stages.slide.overlaps import find_overlap
 from stages.slide.tiles import TileGrid
 
 # Only where a tile is simply the level's pixels; JPEG 2000 is as fast through OpenSlide.
@@ -127,6 +130,11 @@ class TiffTiles(TileGrid):
         whole = (box.width, box.height) == self.tile
         return self._plain and not whole and int(self.byte_counts[row, column]) == 3 * box.area
 
+    def overlap(self) -> tuple[int, int] | None:
+        """(row, column) of the tile that `find_overlap` finds."""
+        found = find_overlap(self._offsets, self.byte_counts)
+        return None if found is None else divmod(found, self.byte_counts.shape[1])
+
     def crops_edges(self) -> bool:
         """Whether JPEG tiles at the level's right and lower edge are stored without what lies beyond it."""
         last = tuple(n - 1 for n in self.byte_counts.shape)
@@ -182,13 +190,26 @@ def read_pages(path: Path) -> tuple[Page, ...]:
     try:
         with open_tiff_file(path) as tiff:
             pages = _all_pages(tiff)
-            found = tuple(_page(page) for page in pages)
+            whole = [page for page in pages if page.tags]
+            found = tuple(_page(page) for page in whole)
+            if found and (len(whole) < len(pages) or _breaks_off(tiff)):
+                found = (*found[:-1], replace(found[-1], torn=True))
             _release(pages)
             return found
     except UnreadableError:
         raise
     except Exception:  # as in `find_level_tiles`
         return ()
+
+
+def _breaks_off(tiff: tifffile.TiffFile) -> bool:
+    """Whether the last page that was found names another after it."""
+    form, file, at = tiff.tiff, tiff.filehandle, tiff.pages[len(tiff.pages) - 1].offset
+    file.seek(at)
+    (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    file.seek(at + form.tagnosize + tags * form.tagsize)
+    (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    return bool(following)
 
 
 def cut_off(path: Path) -> dict[tuple[int, int], tuple[int, int]]:
@@ -208,9 +229,29 @@ def cut_off(path: Path) -> dict[tuple[int, int], tuple[int, int]]:
         return {}
 
 
+def describe_cut(path: Path) -> str | None:
+    """`cut_off` in words, with the remedy; None where nothing of a TIFF lies beyond its end."""
+    lost, words = cut_off(path), []
+    for (width, height), (count, total) in lost.items():
+        words.append(f"{count} of {total} tiles of its picture of {width} x {height} px")
+    if not words:
+        return None
+    return f"cut off: it ends after {path.stat().st_size} bytes, before {', '.join(words)}: copy it again"
+
+
 def _page(page: Any) -> Page:
     size, tile = (int(page.imagewidth), int(page.imagelength)), (int(page.tilewidth), int(page.tilelength))
-    return Page(size, tile if page.is_tiled else None, _density(page), int(max(page.databytecounts, default=0)))
+    most, tiled = int(max(page.databytecounts, default=0)), page.is_tiled and min(tile) > 0
+    needed, overlap = 0, None
+    if tiled:
+        columns, rows = -(-size[0] // tile[0]), -(-size[1] // tile[1])
+        apart = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+        needed = columns * rows * (int(page.samplesperpixel) if apart else 1)
+        if len(page.dataoffsets) == len(page.databytecounts) == needed:
+            index = find_overlap(page.dataoffsets, page.databytecounts)
+            overlap = None if index is None else divmod(index % (columns * rows), columns)
+    missing = max(0, needed - len(page.dataoffsets))
+    return Page(size, tile if page.is_tiled else None, _density(page), most, missing, overlap)
 
 
 def _density(page: Any) -> Mpp | None:

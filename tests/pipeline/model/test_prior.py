@@ -63,6 +63,7 @@ def test_a_run_looks_where_the_map_says(slide: Path, checkpoint: Path, tmp_path:
     corner = np.zeros((20, 20))
     corner[3:8, 3:8] = 1
     (tmp_path / "maps").mkdir()
+    (tmp_path / "out").mkdir()
     np.save(tmp_path / "maps" / "s.npy", corner)
     model = load_model(checkpoint)
     seen = look(slide, model, prior=Prior(tmp_path / "maps" / "s.npy"))
@@ -94,6 +95,7 @@ def test_a_network_makes_the_map(slide: Path, checkpoint: Path, tmp_path: Path) 
     """In a run and by itself alike; with another channel it is another result; a misfit starts nothing."""
     path = write_onnx(tmp_path / "net.onnx", ("n", 3, "h", "w"), pool=None)
     (tmp_path / "net.onnx.json").write_text('{"mean": [1, 1, 1], "std": [-1, -1, -1]}')  # darkness
+    (tmp_path / "out").mkdir()
     model, digest = load_model(checkpoint), model_digest(checkpoint)
     seen, plain = look(slide, model, prior=Prior(path, 4.0, 0)), look(slide, model)
     assert seen.prior is not None

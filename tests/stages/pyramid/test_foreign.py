@@ -263,6 +263,38 @@ def test_damage_is_an_error_that_names_the_place(tmp_path: Path) -> None:
         open_pyramid(path)
 
 
+def test_an_image_that_is_removed_or_written_again_is_not_read_on(tmp_path: Path) -> None:
+    """Zarr takes chunks that are not there for ones of the fill value."""
+    path = write_image(tmp_path / "a.zarr", PALE, factors=(1,))
+    slide = open_pyramid(path)
+    assert slide.read_level(0, Box(0, 0, 9, 9)).min() == 200
+    shutil.rmtree(path / "0")
+    with pytest.raises(SlideError, match=r"^it was removed while it was read: restore it$"):
+        slide.read_level(0, Box(0, 0, 9, 9))
+    write_image(tmp_path / "b.zarr", PALE // 2, factors=(1,))
+    shutil.copytree(tmp_path / "b.zarr" / "0", path / "0")
+    with pytest.raises(SlideError, match="it was changed or replaced while it was read"):
+        slide.read_level(0, Box(0, 0, 9, 9))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("zarr_format", "zarr\xff_format", "the metadata of its level 0 are damaged .*: copy the folder again"),
+        ('"shape": [', '"shape" [', "the metadata of its level 0 are damaged .*: copy the folder again"),
+        ("480", "0", "damaged.*: copy the folder again"),
+    ],
+    ids=["no text", "no JSON", "shards of nothing"],
+)
+def test_damaged_metadata_are_not_taken_for_another_codec(tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = write_image(tmp_path / "a.zarr", PALE, factors=(1,), shard=480)
+    said = path / "0/zarr.json"
+    assert old in said.read_text()
+    said.write_bytes(said.read_text().replace(old, new).encode("latin-1"))
+    with pytest.raises(SlideError, match=words):
+        open_pyramid(path)
+
+
 def test_what_zarr_cannot_decode_is_named(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.zarr", PALE)
     change_attributes(path / "0", '"zstd"', '"imagecodecs_jpeg2k"')

@@ -10,7 +10,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
-from makers import change_bytes, page_of, small_slide, tissue_pixels, write_slide
+from makers import change_bytes, change_tags, page_of, small_slide, tissue_pixels, write_rgba, write_slide
 
 from stages.geometry import Box
 from stages.slide.facts import SlideError
@@ -116,6 +116,67 @@ def test_a_slide_replaced_before_a_worker_opens_it_is_an_error(tmp_path: Path, c
     os.replace(tmp_path / "b.tif", path)
     with pytest.raises(SlideError, match="no longer the one that was opened"):
         pickle.loads(shipped).read_level(0, Box(0, 0, 256, 256))
+
+
+def test_a_chain_of_pages_that_breaks_off_is_said(tmp_path: Path) -> None:
+    """OpenSlide and tifffile take what comes before for all there is: a slide of fewer levels."""
+    path = write_slide(tmp_path / "a.tif", tissue_pixels(600, 500, margin=0), compression=None)
+    assert open_slide(path).facts.warnings == ()
+    page = page_of(path, 1)
+    change_bytes(path, page.offset, bytes(20 * len(page.tags)))
+    facts = open_slide(path).facts
+    assert len(facts.levels) == 1
+    assert facts.warnings == (
+        "its list of pictures breaks off after 1, so that levels may be missing: the file is damaged: copy it again",
+    )
+
+
+def test_a_strip_of_no_bytes_is_damage(tmp_path: Path) -> None:
+    """A tile of none was never scanned; writers leave out no strip."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, tissue_pixels(600, 500, margin=0), photometric="rgb", rowsperstrip=64, compression="packbits"
+    )
+    counts = list(page_of(path).databytecounts)
+    change_tags(path, StripByteCounts=[counts[0], 0, *counts[2:]])
+    slide = open_slide(path)
+    with pytest.raises(SlideError, match=r"tile \(1, 0\) claims 0 bytes at \d+, which cannot be"):
+        slide.read_level(0, Box(0, 60, 100, 100))
+    assert slide.read_level(0, Box(0, 0, 100, 60)).shape == (60, 100, 3)
+
+
+@pytest.mark.parametrize("how", ["strips", "planes", "tiles"])
+def test_a_tile_in_the_place_of_another_is_said(tmp_path: Path, how: str) -> None:
+    """All of it or a part; blank ones may well be at one place."""
+    path, image = tmp_path / "a.tif", tissue_pixels(512, 512, margin=0)
+    image[:128] = 255
+    if how == "tiles":  # as OpenSlide reads them
+        write_slide(path, image, tile=128, levels=1)
+    else:
+        part = {"rowsperstrip": 64} if how == "strips" else {"tile": (128, 128), "planarconfig": "separate"}
+        pixels = image if how == "strips" else np.ascontiguousarray(image.transpose(2, 0, 1))
+        tifffile.imwrite(path, pixels, photometric="rgb", compression="deflate", **part)
+    page, name = page_of(path), "Strip" if how == "strips" else "Tile"
+    offsets, counts = list(page.dataoffsets), list(page.databytecounts)
+    last = len(counts) - 1
+    for there, here, shift, said in ((1, 0, 0, False), (last, last - 1, 0, True), (last, last - 1, 90, True)):
+        where, sizes = offsets.copy(), counts.copy()
+        where[here], sizes[here] = offsets[there] + shift, counts[there] - shift
+        change_tags(path, **{f"{name}Offsets": where, f"{name}ByteCounts": sizes})
+        warnings = [line for line in open_slide(path).facts.warnings if "at one place in the file" in line]
+        assert len(warnings) == said
+
+
+def test_a_slide_that_openslide_reads_is_not_read_on_once_another_is_in_its_place(tmp_path: Path) -> None:
+    """It opens the file again by its name: pixels of two slides would be mixed without an error."""
+    path = write_rgba(tmp_path / "a.tif", np.full((1024, 1024, 4), 200, np.uint8))
+    slide = open_slide(path)
+    assert not slide.direct(0)
+    slide.read_level(0, Box(0, 0, 256, 256))
+    write_rgba(tmp_path / "b.tif", np.full((1024, 1024, 4), 90, np.uint8))
+    os.replace(tmp_path / "b.tif", path)
+    with pytest.raises(SlideError, match="it was changed or replaced while it was read"):
+        slide.read_level(0, Box(512, 512, 256, 256))
 
 
 def test_a_slide_replaced_under_an_open_handle_stays_what_it_was(tmp_path: Path) -> None:

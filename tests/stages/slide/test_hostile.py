@@ -175,7 +175,10 @@ def header_gone(path: Path) -> None:
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut in the header": (lambda path: os.truncate(path, 12), "not a whole-slide image"),
     "cut in half": (lambda path: cut(path, 0.5), "not a whole-slide image"),
-    "a byte short": (lambda path: os.truncate(path, path.stat().st_size - 1), "cannot be opened: .*Short read"),
+    "a byte short": (
+        lambda path: os.truncate(path, path.stat().st_size - 1),
+        r"cut off: it ends after \d+ bytes, before 1 of 1 tiles of its picture of 256 x 192 px: copy it again",
+    ),
     "header gone": (header_gone, "not a whole-slide image"),
     "huge byte count": (huge_count, r"tile \(0, 0\) claims 2147483647 bytes"),
     "short byte count": (short_count, r"tile \(0, 0\) does not decode: Premature end"),
@@ -187,6 +190,14 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "page that is its own child": (own_child, ""),
     "endless page chain": (endless_chain, ""),
     "absurd width": (absurd_width, "cannot be opened"),
+    "twice as high": (
+        lambda path: change_tags(path, ImageLength=1536),
+        "level 0 lists 12 tiles less than its sizes make: the file is damaged: copy it again",
+    ),
+    "samples of absurd bits": (
+        lambda path: change_tags(path, BitsPerSample=(8, 8, 17160)),
+        "17160",
+    ),
     "tiny tiles without number": (many_tiny_tiles, "cannot be opened"),
     "one giant tile": (giant_tile, "tiles of 16384 x 16384 pixels.*convert it"),
     "bombs": (bomb, "it holds 65500 x 65500 pixels, not the file's 256 x 256"),

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from makers import small_slide
+from makers import APERIO, small_slide, tissue_pixels, write_slide
 from PIL import Image
 
 from stages.slide.facts import SlideError
@@ -72,6 +72,16 @@ def test_a_tiff_that_is_cut_off_says_so(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match=rf"a TIFF that is cut off: it ends after {whole // 2} bytes, its tiles after"):
         open_slide(path)
     assert is_tiff(path)
+
+
+@pytest.mark.parametrize("left", [0.5, 0.9])
+def test_a_scanners_slide_that_is_cut_off_is_no_unknown_kind(tmp_path: Path, left: float) -> None:
+    """Whether OpenSlide refuses it at once, or tifffile is asked what else it might be."""
+    options = {"compression": "aperio_jp2000_rgb", "description": APERIO}
+    path = write_slide(tmp_path / "a.svs", tissue_pixels(600, 500, margin=0), **options)
+    os.truncate(path, int(path.stat().st_size * left))
+    with pytest.raises(SlideError, match=r"cut off: it ends after \d+ bytes, .*copy it again"):
+        open_slide(path)
 
 
 def test_permission_is_the_reason_where_it_is(ordinary_user: Path) -> None:
