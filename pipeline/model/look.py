@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import View
+from pipeline.model.values import ModelSpec, View
 from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_shares, tissue_cells
 from stages.encoder.feature_store import FeatureKey
@@ -23,7 +23,7 @@ from stages.patches import PatchReader
 from stages.prior import Prior, PriorMap
 from stages.pyramid.chunk_cache import CachedSlide, ChunkCache
 from stages.pyramid.open import open_pyramid
-from stages.slide.facts import SlideError
+from stages.slide.facts import SlideError, SlideFacts
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount, count_reads
 from stages.tissue.mask import find_tissue
@@ -153,6 +153,23 @@ def look(
     return look_at(slide if cache is None else CachedSlide(slide, cache), model, prior=prior)
 
 
+def refuse_coarse(facts: SlideFacts, spec: ModelSpec) -> None:
+    """Refuse a slide that does not show what a model's patches would.
+
+    Raises:
+        SlideError: its resolution is unknown, or it is coarser than the patches.
+    """
+    true = facts.require_mpp()
+    patch = Raster(0, 0, spec.patch_mpp / true.x, spec.patch_mpp / true.y, 1, 1)
+    try:
+        choose_level(facts.levels, patch)
+    except ResolutionError as exc:
+        raise SlideError(
+            f"its finest level has {true} µm/px, coarser than the {spec.patch_mpp:g} µm/px that the model reads: "
+            "use a finer scan or a model for this scale, or give the true resolution with --mpp if the file's is wrong"
+        ) from exc
+
+
 def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> Look:
     """Prepare an opened slide for a model's scales.
 
@@ -167,15 +184,7 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
         NoTissueError: there is nothing on it.
     """
     spec = model.spec
-    true = slide.facts.require_mpp()
-    patch = Raster(0, 0, spec.patch_mpp / true.x, spec.patch_mpp / true.y, 1, 1)
-    try:
-        choose_level(slide.facts.levels, patch)
-    except ResolutionError as exc:
-        raise SlideError(
-            f"its finest level has {true} µm/px, coarser than the {spec.patch_mpp:g} µm/px that the model reads: "
-            "use a finer scan or a model for this scale, or give the true resolution with --mpp if the file's is wrong"
-        ) from exc
+    refuse_coarse(slide.facts, spec)
     thumbnail = read_thumbnail(slide, spec.attention_mpp)
     found = find_tissue(thumbnail)
     mask = found.mask

@@ -17,6 +17,7 @@ from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.model.look import refuse_coarse
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import plain
 from pipeline.output.failures import Failures
@@ -219,6 +220,7 @@ def need_for(slide: Slide, model: SlideModel) -> Need:
         SlideError: its resolution is unknown, or coarser than what is read.
     """
     spec = model.spec
+    refuse_coarse(slide.facts, spec)
     scales = [mpp for mpp in (spec.patch_mpp, spec.inner_mpp, spec.coarse_mpp) if mpp is not None]
     return need_of(slide.facts, thumbnail_mpp=spec.attention_mpp, mpps=scales)
 
