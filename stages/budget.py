@@ -106,7 +106,7 @@ class Need:
         cause, remedy = f"its thumbnail of {self.thumbnail[0]} x {self.thumbnail[1]} px", ""
         if tiles > picture:
             cause = f"its tiles of {self.tile[0]} x {self.tile[1]} px, each decoded whole"
-            remedy = ", or convert it to a tiled pyramid (256 to 1024 px tiles)"
+            remedy = ", or convert it to a tiled pyramid (256 to 1024 px tiles)" if max(self.tile) > 1024 else ""
         raise MemoryBudgetError(
             f"it needs about {size(self.nbytes)} of memory at once, {size(max(tiles, picture))} of it for {cause}; a "
             f"process may take {size(budget)}: give --memory {math.ceil(self.nbytes / 1e8) / 10:g}GB{remedy}"

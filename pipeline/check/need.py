@@ -17,14 +17,15 @@ from pipeline.model.frozen import frozen_features
 from pipeline.model.look import Look, look_at
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
+from stages.amounts import size
 from stages.attention import Attention, ThumbnailAttention
 from stages.pyramid.open import open_pyramid
 from stages.slide.protocol import Slide
 
 TIMED = 8
 """Patches whose reading and encoding are timed."""
-PICTURE_BYTES = 3.0
-"""That a run keeps for each thumbnail pixel: the thumbnail and the overlay, as PNG."""
+SLIDE_BYTES, PICTURE_BYTES = 300_000, 0.2
+"""That a run keeps of each slide whatever its size, and for each pixel of its thumbnail: pictures and maps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +97,15 @@ def estimate(slides: Sequence[SlideCheck], model: SlideModel, *, workers: int) -
     patches, surveyed = sum(need.patches for need in needs), sum(need.coarse for need in needs)
     seconds = sum(need.look_seconds for need in needs) + patches * fine + surveyed * coarse
     kept = 2 * model.feature_dim * (patches + surveyed) if model.spec.frozen else 0
-    pictures = round(PICTURE_BYTES * sum(need.thumbnail_pixels for need in needs))
+    pictures = round(sum(SLIDE_BYTES + PICTURE_BYTES * need.thumbnail_pixels for need in needs))
     by = f"{workers} processes" if workers > 1 else "one process"
     also = f" and {1000 * coarse:.1f} ms at its coarse scale" if coarse else ""
     how = (
         f"bytes: of the tiles that the thumbnail{', all tissue at the coarse scale' if coarse else ''} and "
         f"{model.spec.samples or 'all'} patches a slide, spread over its tissue, touch; time: the thumbnails' own, and "
         f"{1000 * fine:.1f} ms a patch{also}, measured on {typical.slide.slide_id!r} on {model.device}, by "
-        f"{by}; disk: features that are kept and {PICTURE_BYTES:g} bytes a thumbnail pixel"
+        f"{by}; disk: features that are kept and, of each slide, {size(SLIDE_BYTES)} and "
+        f"{PICTURE_BYTES:g} bytes a thumbnail pixel"
     )
     return Estimate(
         bytes=sum(need.bytes for need in needs),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +26,7 @@ from pipeline.train.checkpoints import remove
 from pipeline.train.comparison import in_words, judged
 from pipeline.train.fit import fit
 from pipeline.train.job import Job
-from pipeline.train.key import made_of
+from pipeline.train.key import compared, key_of, made_of
 from pipeline.train.looks import Looks
 from pipeline.train.rates import default_rate
 from pipeline.train.slides import TrainingSlides
@@ -127,20 +125,23 @@ class Comparison:
         )
         if baseline.rule == "attention":
             made["attention"] = model_digest(job.model)
-        key = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
         folder = job.folder / "compare"
         folder.mkdir(exist_ok=True)
         path = folder / f"{baseline.head}-{baseline.rule}.json"
         earlier = read_json(path) or {}
+        made = compared(earlier.get("made_of"), made, looks.facts)
+        key = key_of(made, every=True)
         if earlier.get("key") == key:
             self.say(f"comparison: {baseline.name}: {path} is up to date")
+            if earlier.get("made_of") != made:
+                write_json(path, {**earlier, "made_of": made})
             return earlier
         started = time.perf_counter()
         reading = Reading(baseline, model, looks, self.seed)
         fitted = self._fitted(reading, job, spec, settings, path.with_suffix(".ckpt"))
         seconds = time.perf_counter() - started
         rows = self._predicted(baseline.name, fitted, job, lambda slide: (reading.look(slide), reading.view(slide)))
-        done = {"key": key, "seconds": seconds, "rows": rows}
+        done = {"key": key, "made_of": made, "seconds": seconds, "rows": rows}
         write_json(path, done)
         return done
 

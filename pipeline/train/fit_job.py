@@ -26,7 +26,7 @@ from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.calibrate import calibrate
 from pipeline.train.held_out import out_of_bag_rows, scored
 from pipeline.train.job import Job, aside, begin, end, is_its_own, put
-from pipeline.train.key import compared, differences, made_of
+from pipeline.train.key import compared, differences, made_of, restated
 from pipeline.train.looks import Looks
 from pipeline.train.slides import TrainingSlides
 from pipeline.train.spec import encoder_of, fit_settings, prior_of
@@ -135,13 +135,16 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
                 stale = f"is fitted again: {exc}"
         if model is not None:
             say(f"{job.model} is up to date")
-            end(job, made)
+            told = {**earlier, "made_of": restated(earlier["made_of"], made)}
+            if told != earlier:
+                write_json(job.folder / "training.json", told)
+            end(job, made, looks.facts)
             for slide in job.train + chosen + val:
                 if slide.slide_id in earlier["left_out"]:
                     looks.leave_out(slide, earlier["left_out"][slide.slide_id])
             losses = earlier.get("losses")
             return Fitted(model, earlier.get("out_of_bag", {}), Losses(**losses) if losses else None)
-    begun, key = begin(job, made)
+    begun, key = begin(job, made, looks.facts)
     replaces = job.model.exists() and not is_its_own(job, begun)
     if replaces:
         say(f"{job.model} {stale}; it moves to {aside(job)} when the new one is there")
@@ -243,7 +246,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         "made_of": made,
     }
     write_json(job.folder / "training.json", done)
-    end(job, made)
+    end(job, made, looks.facts)
     count = sum(slide.slide_id not in looks.excluded for slide in job.train)
     say(f"fitted on {counted(count, 'slide')} in {done['seconds']:.0f} s: {job.model}")
     return Fitted(model, out_of_bag, losses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from pipeline.model.checkpoint import model_digest, save_model
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import read_json, write_json
 from pipeline.train.checkpoints import remove
-from pipeline.train.key import differences, key_of, smaller_steps
+from pipeline.train.key import compared, differences, key_of, smaller_steps
 from stages.disk import holds_only, new_file, new_folder
+from stages.slide.facts import SlideFacts
 
 WRITTEN = ("model.safetensors", "training.json", "curve.csv", "metrics.json", "predictions.csv", "comparison.csv")
 TELLING = ("training.json", "metrics.json", "predictions.csv", "comparison.csv")
@@ -64,18 +66,19 @@ def plan_jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> lis
     return [*jobs, Job(out, ordered, {})]
 
 
-def begin(job: Job, made: dict[str, Any]) -> tuple[Path, str]:
+def begin(job: Job, made: dict[str, Any], facts: Mapping[str, SlideFacts]) -> tuple[Path, str]:
     """The file that says what a training is made of while it goes on, and its key: of one that was interrupted and is
     the same, or that diverged and is the same but for smaller steps; or a new one."""
     for path in sorted(job.folder.glob("training-*.json")):
         earlier = read_json(path) or {}
+        now = compared(earlier.get("made_of"), made, facts)
         # the order in which an epoch takes slides follows from all that there are, readable or not
         if (
-            not differences(earlier.get("made_of"), made)
+            not differences(earlier.get("made_of"), now)
             and earlier["made_of"]["slides"].keys() == made["slides"].keys()
         ):
             return path, str(earlier["key"])
-        if earlier.get("diverged") and smaller_steps(earlier.get("made_of"), made):
+        if earlier.get("diverged") and smaller_steps(earlier.get("made_of"), now):
             write_json(path, {"key": key_of(made), "made_of": made})
             return path, key_of(made)
     key = key_of(made)
@@ -84,10 +87,11 @@ def begin(job: Job, made: dict[str, Any]) -> tuple[Path, str]:
     return path, key
 
 
-def end(job: Job, made: dict[str, Any]) -> None:
+def end(job: Job, made: dict[str, Any], facts: Mapping[str, SlideFacts]) -> None:
     """Take away what a training needed while it went on: its model is there."""
     for path in sorted(job.folder.glob("training-*.json")):
-        if not differences((read_json(path) or {}).get("made_of"), made):
+        earlier = (read_json(path) or {}).get("made_of")
+        if not differences(earlier, compared(earlier, made, facts)):
             remove(path.with_suffix(".ckpt"))
             path.with_suffix(".csv").unlink(missing_ok=True)
             path.unlink()

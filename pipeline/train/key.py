@@ -12,7 +12,8 @@ from typing import Any
 from pipeline.cohort.table import CohortSlide
 from pipeline.model.values import ModelSpec
 from pipeline.output.documents import plain
-from stages.slide.facts import SlideFacts
+from stages.slide.facts import SlideError, SlideFacts
+from stages.slide.revision import Revision
 
 TRAINING_VERSION = 1
 """Raised when a change here or in the stages changes what is learnt, so that earlier models count as stale."""
@@ -85,18 +86,41 @@ def content_of(facts: SlideFacts | None) -> dict[str, str | None]:
 
 
 def compared(earlier: Any, now: dict[str, Any], facts: Mapping[str, SlideFacts]) -> dict[str, Any]:
-    """What `made_of` gave now, with the digests, each of which reads all of a slide, that are needed to tell whether a
-    slide is as it was earlier: of those whose files were written since and have a digest there."""
-    slides = (earlier or {}).get("slides") if isinstance(earlier or {}, Mapping) else None
+    """What `made_of` gave now, to be compared with what it gave earlier: a slide whose bytes are as they were then has
+    the digest that was recorded then; of one that was written since every byte is read, if there is such a digest."""
+    slides = earlier.get("slides") if isinstance(earlier, Mapping) else None
     if not isinstance(slides, Mapping):
         return now
-    for name, slide in now["slides"].items():
-        before = slides.get(name) or {}
-        written = before.get("written") != slide["written"] and before.get("fingerprint") == slide["fingerprint"]
-        if name in facts and written and before.get("digest") and not slide["digest"]:
-            told = facts[name].with_digest().revision
-            slide["digest"] = told and told.digest
-    return now
+    told = {name: _compared(slides.get(name), slide, facts.get(name)) for name, slide in now["slides"].items()}
+    return {**now, "slides": told}
+
+
+def _compared(before: Any, slide: dict[str, Any], facts: SlideFacts | None) -> dict[str, Any]:
+    if facts is None or not _recorded(before) or before["fingerprint"] != slide["fingerprint"]:
+        return slide
+    try:
+        if facts.unchanged(Revision((), "", before["written"], before["digest"])):
+            return {**slide, "digest": before["digest"]}
+        return {**slide, **content_of(facts.with_digest() if before["digest"] else facts)}
+    except (SlideError, OSError):  # whoever reads it for the training finds out, and tells
+        return slide
+
+
+def restated(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finished training recorded, with the state in which its slides are now, by `compared`: they are the same
+    bytes, and need not be read for it again."""
+    slides = {
+        name: {**before, "written": now["slides"][name]["written"]}
+        if _recorded(before) and now["slides"].get(name, {}).get("fingerprint") == before["fingerprint"]
+        else before
+        for name, before in earlier["slides"].items()
+    }
+    return {**earlier, "slides": slides}
+
+
+def _recorded(slide: Any) -> bool:
+    """Whether the state of a slide's files is recorded: earlier versions knew fingerprints only."""
+    return isinstance(slide, Mapping) and slide.keys() >= {"fingerprint", "written", "digest"}
 
 
 def _content(path: Path) -> str:
@@ -109,9 +133,14 @@ def _content(path: Path) -> str:
     return digest.hexdigest()
 
 
-def key_of(made: Mapping[str, Any]) -> str:
-    """SHA-256 of what `made_of` gave, without the slides that the model does not depend on."""
-    slides = {name: slide for name, slide in made["slides"].items() if _matters(slide)}
+def key_of(made: Mapping[str, Any], *, every: bool = False) -> str:
+    """SHA-256 of what `made_of` gave, without the slides that the model does not depend on unless ``every`` one counts;
+    when they were written says nothing where a digest tells of their bytes."""
+    slides = {
+        name: {**slide, "written": None} if slide.get("digest") else slide
+        for name, slide in made["slides"].items()
+        if every or _matters(slide)
+    }
     return hashlib.sha256(json.dumps({**made, "slides": slides}, sort_keys=True).encode()).hexdigest()
 
 
@@ -145,7 +174,7 @@ def smaller_steps(earlier: Any, now: Mapping[str, Any]) -> bool:
     if not isinstance(earlier, Mapping) or not earlier.get("settings", {}).get(rate, 0) > now["settings"][rate]:
         return False
     settings = {**earlier["settings"], rate: now["settings"][rate]}
-    return {**earlier, "settings": settings} == now
+    return key_of({**earlier, "settings": settings}, every=True) == key_of(now, every=True)
 
 
 def _of_slides(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -185,8 +214,8 @@ def _of_slide(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None,
 
 def _of_bytes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     """What tells against a slide's bytes being the same, though its fingerprint is; None where nothing does."""
-    if "written" not in before:
-        return None  # an earlier version, which knew fingerprints only
+    if not _recorded(before):
+        return None
     if after["digest"] and before.get("digest"):
         return _OF_A_SLIDE["fingerprint"] if after["digest"] != before["digest"] else None
     if after["digest"]:

@@ -137,9 +137,11 @@ class Looks:
                 raise
             raise SlideError(reason_of(exc)) from exc
         fingerprint = found.slide.facts.fingerprint
-        if self.fingerprints.setdefault(slide.slide_id, fingerprint) != fingerprint:
+        first = self.facts.setdefault(slide.slide_id, found.slide.facts)
+        if self.fingerprints.setdefault(slide.slide_id, fingerprint) != fingerprint or not (
+            found.slide.facts.unchanged(first.revision)
+        ):
             raise SlideError(f"{slide.path} was replaced while training went on: start again with the new file")
-        self.facts.setdefault(slide.slide_id, found.slide.facts)
         if slide.slide_id not in self.appearances:
             self.appearances[slide.slide_id] = found.appearance
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from pipeline.dry_run.outcome import DryRun
 from pipeline.errors import UsageError
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings
+from stages.budget import OWN_BYTES
+from stages.overlay import evidence_picture
 
 
 def everything(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -140,6 +143,31 @@ def test_what_a_run_would_refuse_is_refused(slides_folder: Path, checkpoint: Pat
     (out / "run.json").write_text("{}")
     with pytest.raises(UsageError, match=r"already has a 'run.json' that saccade did not write"):
         dry_run_cohort(find_target(slides_folder / "plain.tif"), out, settings)
+
+
+def test_what_a_budget_refuses_is_foretold(slides_folder: Path, checkpoint: Path, result: Path, tmp_path: Path) -> None:
+    """Of memory and of disk, in the words of the command; what is done already needs nothing."""
+    cohort, settings = find_target(slides_folder / "plain.tif"), RunSettings(model=checkpoint, memory=OWN_BYTES)
+    (row,) = dry_run_cohort(cohort, tmp_path / "out", settings).rows
+    assert row["status"] == "would fail"
+    assert row["why"] == run_cohort(cohort, tmp_path / "out", settings).rows[0]["error"]
+    assert row["why"].endswith("a process may take 600 MB: give --memory 0.7GB")
+    assert told(dry_run_cohort(cohort, result, replace(settings, samples=4))) == {"plain": "done"}
+    (row,) = dry_cache_cohort(cohort, tmp_path / "pyramids", CacheSettings(disk=1000)).rows
+    error = cache_cohort(cohort, tmp_path / "pyramids", CacheSettings(disk=1000)).errors["plain"]
+    assert row["status"] == "would fail"
+    assert row["why"].split(",")[0] == error.split(",")[0]
+    assert error.startswith("its pyramid may take up to")
+
+
+def test_pictures_that_would_be_drawn_otherwise_are_told(
+    slides_folder: Path, checkpoint: Path, result: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence_picture, "FOR", (0, 150, 0))
+    before = everything(result)
+    found = dry_run_cohort(find_target(slides_folder / "plain.tif"), result, RunSettings(model=checkpoint, samples=4))
+    assert told(found) == {"plain": "done: its pictures are drawn anew"}
+    assert everything(result) == before
 
 
 @pytest.mark.parametrize("settings", [CacheSettings(), CacheSettings("portable"), CacheSettings(ngff="0.4")])

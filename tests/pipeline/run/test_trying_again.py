@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import cli
 from pipeline.cohort.table import find_target
 from pipeline.output.failures import FOLDER
 from pipeline.run.books import RunSummary
@@ -121,3 +123,28 @@ def test_what_failed_stays_a_failure_in_the_table_of_runs_of_other_slides(
     summary, _ = run(slides_folder / "odd.tif", out, checkpoint, seed=1)
     assert (summary.kept, summary.others) == (0, 2)
     assert statuses(out) == {"odd": "ok"}
+
+
+def test_the_command_has_it_all(
+    slides: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options reach the work, and what came of it is told in words and by the exit code."""
+
+    def saccade(*options: str) -> tuple[object, list[str]]:
+        given = ["--model", str(checkpoint), "--out", str(tmp_path / "out"), "--samples", "4", "--workers", "0"]
+        monkeypatch.setattr(sys, "argv", ["saccade", "run", str(slides), *given, *options])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, capsys.readouterr().out.splitlines()
+
+    code, lines = saccade("--dry-run", "--memory", "600MB")
+    assert (code, lines[-2], (tmp_path / "out").exists()) == (0, "2 slides: 2 would fail", False)
+    code, lines = saccade("--fail-fast")
+    assert (code, lines[0]) == (1, "0 of 2 slides predicted (0 already done), 1 failed, 1 not tried")
+    code, lines = saccade("--retry-failed")
+    assert (code, lines[0]) == (1, "0 of 2 slides predicted (0 already done), 1 failed, 1 not tried")
+    (slides / "bad.tif").unlink()
+    code, lines = saccade("--verify")
+    assert (code, lines[0]) == (0, "1 of 1 slide predicted (0 already done), 0 failed")
+    code, lines = saccade("--verify")
+    assert (code, lines[0]) == (0, "1 of 1 slide predicted (1 already done), 0 failed")

@@ -14,8 +14,10 @@ from models import TINY
 from safetensors.torch import save_file
 
 import stages.slide.companions
+import stages.slide.facts
 from pipeline.config import Config, load_config
 from pipeline.model.checkpoint import load_model
+from pipeline.train.job import Job, begin
 from pipeline.train.key import compared, content_of, differences, made_of
 from pipeline.train.train import train_cohort
 from stages.pyramid.cache import cache_pyramid
@@ -48,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def trains_again(folder: Path, *changes: str, told: list[str] | None = None) -> bool:
+def trains_again(folder: Path, *changes: str, told: list[str] | None = None, verify: bool = False) -> bool:
     """Whether training would begin; it is stopped as soon as it says so, so that the baseline stays."""
 
     class SaidError(Exception):
@@ -61,7 +63,7 @@ def trains_again(folder: Path, *changes: str, told: list[str] | None = None) -> 
 
     lines: list[str] = [] if told is None else told
     try:
-        train_cohort(config(folder, *changes), folder / "out", say=say)
+        train_cohort(config(folder, *changes), folder / "out", say=say, verify=verify)
     except SaidError:
         return True
     assert any("up to date" in line for line in lines)
@@ -210,5 +212,33 @@ def test_a_slide_that_was_written_since_is_read_where_there_is_a_digest_to_compa
     assert now["slides"]["s"]["digest"] is None
     assert differences(verified, compared(verified, now, {"s": facts})) == []
     shard.write_bytes(shard.read_bytes()[::-1])
+    job = Job(tmp_path, (), {})
+    begun = begin(job, verified, {"s": facts})
+    assert begin(job, now, {"s": facts}) == begun  # one that was interrupted goes on
     facts, now = told()
     assert differences(verified, compared(verified, now, {"s": facts})) == ["1 slide with other content (s)"]
+    assert begin(job, now, {"s": facts}) != begun
+
+
+def test_a_verified_training_stands_by_every_byte_of_its_slides(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was written since is read once, and then its state is known; another byte is told from samples' own."""
+    monkeypatch.setattr(stages.slide.companions, "_SAMPLE", 64)
+    folder = shutil.copytree(trained, tmp_path / "cohort")
+    shutil.rmtree(folder / "out")
+    train_cohort(config(folder), folder / "out", say=lambda line: None, verify=True)
+    slide = folder / "s0.tif"
+    os.utime(slide, (1, 1))
+    assert not trains_again(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.slide.facts, "digest_of", None)
+        assert not trains_again(folder)
+    content = bytearray(slide.read_bytes())
+    content[len(content) // 2 + 100] ^= 1
+    slide.write_bytes(content)
+    os.utime(slide, (1, 1))
+    told: list[str] = []
+    assert not trains_again(folder)  # as is stated
+    assert trains_again(folder, told=told, verify=True)
+    assert any("is of another training: 1 slide with other content (s0)" in line for line in told), told

@@ -57,9 +57,9 @@ def damage(path: Path) -> None:
 
 @pytest.fixture
 def unsampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Damage that fingerprints do not tell, as in large files, which they take samples of."""
+    """Damage that nothing tells, as that of a disk: fingerprints of large files take samples, and no time is set."""
     for module in (facts, files):
-        monkeypatch.setattr(module, "fingerprint_of", lambda path, properties: path.stem)
+        monkeypatch.setattr(module, "fingerprint_of", lambda path, *_: path.stem)
 
 
 def trained(folder: Path, *more: str) -> tuple[dict[str, Any], list[str]]:

@@ -10,6 +10,7 @@ import pytest
 from makers import tissue_pixels, write_slide
 from models import TINY
 
+import stages.slide.companions
 from pipeline.cohort.table import Cohort, find_target
 from pipeline.model.sampler import AttentionSampler
 from pipeline.train import looks
@@ -71,12 +72,21 @@ def test_a_slide_that_is_kept_is_looked_at_once(cohort: Cohort, monkeypatch: pyt
     assert sorted(looked) == sorted(slide.path for slide in cohort.slides)
 
 
-def test_a_slide_that_is_replaced_meanwhile_is_refused(cohort: Cohort, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seen", [True, False], ids=["by its fingerprint", "where no sample looks"])
+def test_a_slide_that_is_replaced_meanwhile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    monkeypatch.setattr(stages.slide.companions, "_SAMPLE", 64)
     path = write_slide(tmp_path / "s.tif", tissue_pixels(640, 600), levels=2, factor=4)
     (slide,) = find_target(path).slides
     kept = Looks(AttentionSampler(TINY), None, print)
     kept(slide)
     kept._drop(slide.slide_id)
-    write_slide(path, tissue_pixels(600, 640), levels=2, factor=4)
+    if seen:
+        write_slide(path, tissue_pixels(600, 640), levels=2, factor=4)
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2 + 100] ^= 1
+        path.write_bytes(content)
     with pytest.raises(looks.SlideError, match="was replaced while training went on"):
         kept(slide)
