@@ -330,7 +330,13 @@ def run(
     device: Device = "auto",
     workers: Workers = None,
     limit: LimitOption = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler.", rich_help_panel=MACHINE)] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a dask scheduler, or its scheduler file.", rich_help_panel=MACHINE)
+    ] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds to wait for its workers; default: 30.", rich_help_panel=MACHINE),
+    ] = None,
     scheme: Annotated[
         Scheme | None,
         typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.", rich_help_panel=REST),
@@ -388,6 +394,7 @@ def run(
             workers=workers,
             limit=limit,
             scheduler=scheduler,
+            wait=wait,
             encoder_weights=encoder_weights,
             features=features,
             progress=progress,

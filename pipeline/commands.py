@@ -199,6 +199,7 @@ def run(
     workers: int | None = None,
     limit: float | None = None,
     scheduler: str | None = None,
+    wait: float | None = None,
     encoder_weights: AnyPath | None = None,
     features: AnyPath | None = None,
     progress: Progress | None = None,
@@ -233,7 +234,8 @@ def run(
         workers: worker processes; 0 works in this one; default: as many as suit the machine, none for a single slide.
         limit: seconds that one slide may take on a worker before it is ended and fails; default: 20 times what is
             typical of the others, 10 minutes at least.
-        scheduler: address of a dask scheduler, whose workers are used instead.
+        scheduler: address of a dask scheduler, or its scheduler file; its workers are used instead.
+        wait: seconds to wait for its file, for a first worker, and for another where none is left; default: 30.
         encoder_weights: see `load_model`.
         features: folder that keeps what a frozen encoder makes of patches; default: $SACCADE_CACHE, else the user's
             cache folder.
@@ -286,6 +288,7 @@ def run(
         workers=workers,
         limit=limit,
         scheduler=scheduler,
+        wait=wait,
         progress=progress,
         command=command,
     )

@@ -158,7 +158,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "distil": ("bags", "teacher", "student", "fidelity", "distil"),
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "report": ("cohort_gallery", "figures", "labels", "slides", "summary", "report"),
-        "run": ("interrupt", "process", "pool", "scheduler", "workers", "artefacts", "slide", "books", "run"),
+        "run": (
+            *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
+            *("workers", "ready", "artefacts", "slide", "books", "run"),
+        ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "check": ("values", "sample", "need", "slide", "cohort", "tables", "check"),

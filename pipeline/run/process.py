@@ -81,7 +81,8 @@ def main() -> None:
     while True:
         try:
             task, job = take(jobs)
-        except EOFError:
+            put(answers, ("begun", None))  # what it imports is not its slide's time
+        except (EOFError, OSError):
             return
         try:
             answer = ("done", task(*job))
