@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.run.process import START, put, take
+from pipeline.run.process import START, send, take
 
 TRIES = 2
 """Times that a job is tried whose process dies: what happened once may have been another's doing."""
@@ -23,18 +23,16 @@ BURIAL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Outcome:
     """How a job ended.
 
     Attributes:
-        job: which.
         answer: what its task returned; None where it did not.
         why: in words, where it did not: a crash with its signal, the time limit, an error.
         died: whether its process died, so that another try may do.
         seconds: that it took.
     """
 
-    job: tuple[Any, ...]
     answer: Any = None
     why: str | None = None
     died: bool = False
@@ -53,13 +51,14 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def do(self, task: Callable[..., Any], job: tuple[Any, ...], *, limit: float) -> Ended:
-        """Run ``task(*job)`` there, for so many seconds at most since it began or last told how far it is."""
+    def do(self, job: bytes, *, limit: float) -> Outcome:
+        """Do a job, as `pipeline.run.process.packed`, for so many seconds at most since it began or last told how far
+        it is."""
         started = time.monotonic()
         try:
             process = self._ready()
             assert process.stdin is not None
-            put(process.stdin, (task, job))
+            send(process.stdin, job)
             while True:
                 kind, answer = self._answers.get(timeout=limit)
                 if kind == "said":
@@ -68,15 +67,15 @@ class Child:
                     break
         except queue.Empty:
             self.close()
-            return Ended(job, why=f"it took longer than {_seconds(limit)}, the limit for one slide, and was ended")
+            return Outcome(why=f"it took longer than {_seconds(limit)}, the limit for one slide, and was ended")
         except OSError:  # it died before the job reached it
             kind, answer = "died", None
         if kind == "done":
-            return Ended(job, answer, seconds=time.monotonic() - started)
+            return Outcome(answer, seconds=time.monotonic() - started)
         if kind == "raised":
             name, words, _ = answer
-            return Ended(job, why=f"unexpected {name}: {words}")
-        return Ended(job, why=f"its process died ({_death(self.close())})", died=True)
+            return Outcome(why=f"unexpected {name}: {words}")
+        return Outcome(why=f"its process died ({_death(self.close())})", died=True)
 
     def kill(self) -> None:
         """End it in the middle of its job; by another thread, and the one that waits for the job hears of it."""

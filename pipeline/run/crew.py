@@ -14,7 +14,8 @@ from uuid import uuid4
 
 from pipeline.errors import UsageError
 from pipeline.run.handshake import ANSWER_SECONDS, strangers
-from pipeline.run.remote import do, packed
+from pipeline.run.process import packed
+from pipeline.run.remote import do
 
 RESOURCE = "GPU"
 """What a worker has of it is how many jobs at a time may take a GPU there: ``dask worker --resources GPU=1``."""

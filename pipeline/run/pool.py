@@ -5,10 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline.run.child import TRIES, Child, Ended
+from pipeline.run.child import TRIES, Child
+from pipeline.run.process import packed
 
 SURE_SECONDS = 600.0
 """A job may take so long at least, whatever the others took."""
@@ -17,6 +18,21 @@ TIMES_TYPICAL = 20.0
 FIRST_SECONDS = 3600.0
 """... and so long while fewer than `KNOWN` are done."""
 KNOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended.
+
+    Attributes:
+        job: which.
+        answer: what its task returned; None where it did not.
+        why: in words, where it did not: a crash with its signal, the time limit, an error.
+    """
+
+    job: tuple[Any, ...]
+    answer: Any = None
+    why: str | None = None
 
 
 class Limit:
@@ -114,17 +130,18 @@ class _Hand(threading.Thread):
                     job, tries = self._waiting.get_nowait()
                 except queue.Empty:
                     break
-                ended = self._child.do(self._task, job, limit=self._limit.seconds)
-                if ended.why is None:
-                    self._limit.told(ended.seconds)
-                elif ended.died and self._stopped():
-                    ended = replace(ended, why="the run was stopped")
-                elif ended.died and tries < TRIES:
+                outcome = self._child.do(packed(self._task, job), limit=self._limit.seconds)
+                why = outcome.why
+                if why is None:
+                    self._limit.told(outcome.seconds)
+                elif outcome.died and self._stopped():
+                    why = "the run was stopped"
+                elif outcome.died and tries < TRIES:
                     self._waiting.put((job, tries + 1))
                     continue
-                elif ended.died:
-                    ended = replace(ended, why=f"{ended.why}, twice")
-                self._finished.put(ended)
+                elif outcome.died:
+                    why = f"{why}, twice"
+                self._finished.put(Ended(job, outcome.answer, why))
         finally:
             self._child.close()
             self._finished.put(None)

@@ -24,9 +24,18 @@ LENGTH = struct.Struct("<Q")
 START = "import sys; sys.path[:] = {path!r}; from pipeline.run.process import main; main()"
 
 
+def packed(task: Callable[..., Any], job: tuple[Any, ...]) -> bytes:
+    """A job as it travels: who only hands it on has not to import what it is about."""
+    return pickle.dumps((task, job))
+
+
 def put(stream: IO[bytes], message: Any) -> None:
     """Send a message."""
-    frame = pickle.dumps(message)
+    send(stream, pickle.dumps(message))
+
+
+def send(stream: IO[bytes], frame: bytes) -> None:
+    """Send a message that is pickled already, such as a job."""
     stream.write(LENGTH.pack(len(frame)) + frame)
     stream.flush()
 

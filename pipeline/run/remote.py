@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from pipeline.run.child import TRIES, Child
@@ -16,16 +14,11 @@ _resting: dict[Child, threading.Timer] = {}
 _lock = threading.Lock()
 
 
-def packed(task: Callable[..., Any], job: tuple[Any, ...]) -> bytes:
-    """A job as it travels: neither the scheduler nor the worker has to import what it is about."""
-    return pickle.dumps((task, job))
-
-
 def do(job: bytes, limit: float, *, topic: str, name: str) -> tuple[Any, str | None, float]:
     """Do a job in a process of its own and return its answer, else why there is none, and the seconds that it took.
 
     Args:
-        job: as `packed`.
+        job: as `pipeline.run.process.packed`.
         limit: seconds that it may take.
         topic: of the scheduler's events, where it is told that the job has begun.
         name: of the job, for that.
@@ -37,17 +30,12 @@ def do(job: bytes, limit: float, *, topic: str, name: str) -> tuple[Any, str | N
     child = _woken() or Child(share=worker.state.nthreads)
     try:
         for _ in range(TRIES):
-            ended = child.do(_unpacked, (job,), limit=limit)
-            if not ended.died:
+            outcome = child.do(job, limit=limit)
+            if not outcome.died:
                 break
     finally:
         _rest(child)
-    return ended.answer, f"{ended.why}, twice" if ended.died else ended.why, ended.seconds
-
-
-def _unpacked(job: bytes) -> Any:
-    task, arguments = pickle.loads(job)  # of our own run
-    return task(*arguments)
+    return outcome.answer, f"{outcome.why}, twice" if outcome.died else outcome.why, outcome.seconds
 
 
 def _woken() -> Child | None:

@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.run.address import BACK_SECONDS, come_back, connected, find_scheduler
 from pipeline.run.crew import Crew, SchedulerGoneError
 from pipeline.run.pool import Limit
-from pipeline.run.remote import packed
+from pipeline.run.process import packed
 
 WAIT_SECONDS = 30.0
 """For a first worker, and for another one where none is left, where nobody says how long."""

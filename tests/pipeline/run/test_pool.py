@@ -15,8 +15,7 @@ import psutil
 import pytest
 from makers import ROOT
 
-from pipeline.run.child import Ended
-from pipeline.run.pool import FIRST_SECONDS, SURE_SECONDS, Limit, each_in_processes
+from pipeline.run.pool import FIRST_SECONDS, SURE_SECONDS, Ended, Limit, each_in_processes
 
 
 def work(name: str, folder: str = "") -> str:
