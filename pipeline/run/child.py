@@ -42,12 +42,12 @@ class Outcome:
 class Child:
     """The process; it is started for the first job, and anew for the one after a death."""
 
-    def __init__(self, said: Callable[[str], None] = lambda line: None, *, share: int = 1) -> None:
+    def __init__(self, said: Callable[[str], None] = lambda line: None, *, cores: int = 1) -> None:
         """Args:
         said: told how far jobs are, by the thread that gave them.
-        share: of how many processes this is one, on the cores that there are.
+        cores: that are its own, where OMP_NUM_THREADS says nothing else.
         """
-        self._said, self._share = said, share
+        self._said, self._cores = said, cores
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -102,7 +102,7 @@ class Child:
         if self._process is None:
             environment = dict(os.environ)
             # only torch would take all of them
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self._share)))
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, self._cores)))
             environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             command = [sys.executable, "-c", START.format(path=sys.path)]
             self._process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -86,9 +87,10 @@ def each_in_processes(
         total += 1
     finished: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
     allowed, over = Limit(limit), threading.Event()
+    cores = (os.cpu_count() or 1) // count
     enough = (over,) if stop is None else (over, stop)
     hands = [
-        _Hand(task, waiting, finished, allowed, enough, Child(said or (lambda line: None), share=count))
+        _Hand(task, waiting, finished, allowed, enough, Child(said or (lambda line: None), cores=cores))
         for _ in range(min(count, total))
     ]
     try:

@@ -23,11 +23,12 @@ def do(job: bytes, limit: float, *, topic: str, name: str) -> tuple[Any, str | N
         topic: of the scheduler's events, where it is told that the job has begun.
         name: of the job, for that.
     """
+    from dask.system import CPU_COUNT
     from distributed import get_worker
 
     worker = get_worker()
     worker.log_event(topic, name)
-    child = _woken() or Child(share=worker.state.nthreads)
+    child = _woken() or Child(cores=CPU_COUNT // worker.state.nthreads)
     try:
         for _ in range(TRIES):
             outcome = child.do(job, limit=limit)

@@ -72,9 +72,7 @@ def test_another_version_is_named(farm: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_other_files_of_the_same_version_are_named(farm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tested, "code_digest", lambda: "another")
-    assert re.match(
-        r"the scheduler \S+ has other files of saccade \S+, in /\S+, than are run here", refusal(farm)
-    )
+    assert re.match(r"the scheduler \S+ has other files of saccade \S+, in /\S+, than are run here", refusal(farm))
 
 
 def test_a_worker_without_saccade_is_told_what_to_install() -> None:

@@ -24,7 +24,7 @@ from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.slide_folder import read_commit
-from pipeline.run import scheduler
+from pipeline.run import address
 from pipeline.run.run import RunSummary, run_cohort
 from pipeline.run.slide import RunSettings
 from pipeline.run.workers import each
@@ -202,7 +202,7 @@ def test_a_scheduler_by_address(mixed: Path, checkpoint: Path, tmp_path: Path, m
             cohort, tmp_path / "out", RunSettings(model=checkpoint), scheduler=cluster.scheduler_address
         )
     assert summary.ok == 1
-    monkeypatch.setattr(scheduler, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(address, "CONNECT_SECONDS", 0.5)
     with pytest.raises(UsageError, match="no dask scheduler answers"):
         run_cohort(cohort, tmp_path / "other", RunSettings(model=checkpoint), scheduler="tcp://127.0.0.1:1")
     assert dask.array.ones(3).sum().compute() == 3  # what a script computes afterwards does not wait for it
