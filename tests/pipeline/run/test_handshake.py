@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dasks import scheduler_in, worker
+from distributed import Client
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
@@ -25,13 +26,6 @@ def answer_with(slide: CohortSlide, folder: Path) -> dict[str, Any]:
     while not os.path.exists(folder / "go"):
         time.sleep(0.05)
     return {"slide_id": slide.slide_id, "status": "ok"}
-
-
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("farm")
-    with scheduler_in(folder) as address, worker(address, folder):
-        yield address
 
 
 def shadow(folder: Path, name: str) -> Path:
@@ -83,19 +77,22 @@ def test_a_worker_without_saccade_is_told_what_to_install() -> None:
         refuse_strangers("it", half)
 
 
+@pytest.mark.slow
 def test_a_stranger_that_joins_later_is_told_of_and_left_out(farm: str, tmp_path: Path) -> None:
     lines: list[str] = []
-    jobs = [(slide, tmp_path) for (slide,) in JOBS]
-    rows = each(answer_with, jobs, workers=0, scheduler=farm, warn=lambda line: (lines.append(line), go.touch()))
-    go = tmp_path / "go"
-    starting = iter(rows)
-    from concurrent.futures import ThreadPoolExecutor
 
+    def tell(line: str) -> None:
+        lines.append(line)
+        (tmp_path / "go").touch()
+
+    jobs = [(slide, tmp_path) for (slide,) in JOBS]
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(next, starting)
-        time.sleep(2.0)
+        found = pool.submit(list, each(answer_with, jobs, workers=0, scheduler=farm, warn=tell))
+        with Client(farm, set_as_default=False) as client:
+            while not any(client.processing().values()):
+                time.sleep(0.05)
         with worker(farm, shadow(tmp_path / "elsewhere", "pipeline")):
-            found = [first.result(60), *starting]
-    assert [row["status"] for _, row in found] == ["ok"] * 3
+            rows = found.result(60)
+    assert [row["status"] for _, row in rows] == ["ok"] * 3
     assert len(lines) == 1
     assert lines[0].endswith("rename that, or start it in another folder; it is not used")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,13 @@ def rows(scheduler: str, *names: str, **how: Any) -> dict[str, dict[str, Any]]:
     return {os.path.basename(slide.slide_id): row for slide, row in found}
 
 
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A scheduler with a worker of one thread."""
-    folder = tmp_path_factory.mktemp("farm")
-    (folder / "pipeline").mkdir()  # without __init__.py it hides nothing
-    with scheduler_in(folder) as address, worker(address, folder):
-        yield address
+def in_flight(address: str, pool: ThreadPoolExecutor, *names: str, by: str | None = None) -> Any:
+    """A run whose first job is at work."""
+    found = pool.submit(rows, by or address, *names)
+    with Client(address, set_as_default=False) as client:
+        while not any(client.processing().values()):
+            time.sleep(0.05)
+    return found
 
 
 def test_every_job_is_done_beside_the_worker_and_each_is_told_its_own_end(farm: str) -> None:
@@ -51,10 +50,7 @@ def test_every_job_is_done_beside_the_worker_and_each_is_told_its_own_end(farm: 
 def test_time_that_a_job_waits_for_another_run_is_none_of_its_limit(farm: str, tmp_path: Path) -> None:
     """Two runs share a worker of one thread."""
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(rows, farm, f"{tmp_path}/wait", limit=60.0)
-        with Client(farm, set_as_default=False) as client:
-            while not any(client.processing().values()):
-                time.sleep(0.05)
+        first = in_flight(farm, pool, f"{tmp_path}/wait")
         second = pool.submit(rows, farm, "a", limit=3.0)
         time.sleep(4.0)
         (tmp_path / "go").touch()
@@ -124,15 +120,6 @@ def test_slides_fail_when_no_worker_is_left(tmp_path: Path) -> None:
     assert all("no worker is left" in row["error"] for row in found.values())
 
 
-def in_flight(address: str, pool: ThreadPoolExecutor, *names: str) -> Any:
-    """A run whose first job is at work."""
-    found = pool.submit(rows, address, *names)
-    with Client(address, set_as_default=False) as client:
-        while not any(client.processing().values()):
-            time.sleep(0.05)
-    return found
-
-
 @pytest.mark.slow
 def test_a_scheduler_that_restarts_costs_no_slide(tmp_path: Path) -> None:
     (tmp_path / "cwd").mkdir()
@@ -151,10 +138,7 @@ def test_a_scheduler_that_restarts_elsewhere_is_found_by_its_file(tmp_path: Path
     file = str(tmp_path / "scheduler.json")
     with ThreadPoolExecutor(1) as pool:
         with scheduler_in(tmp_path) as address, worker(address, tmp_path / "cwd"):
-            found = pool.submit(rows, file, f"{tmp_path}/wait", "a")
-            with Client(address, set_as_default=False) as client:
-                while not any(client.processing().values()):
-                    time.sleep(0.05)
+            found = in_flight(address, pool, f"{tmp_path}/wait", "a", by=file)
         with scheduler_in(tmp_path) as again, worker(again, tmp_path / "cwd"):
             assert again != address
             (tmp_path / "go").touch()
