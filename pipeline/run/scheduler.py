@@ -186,11 +186,13 @@ class _Desk:
         for worker in self._crew.free([job.worker for job in self.at_work.values()]):
             if not self.waiting or self.order.stop.is_set():
                 return
-            job = self.waiting[0]
-            future = self._crew.submit(worker, packed(self.order.task, job.arguments), self.order.limit.seconds)
+            self._give(self.waiting[0], worker)
             self.waiting.popleft()
-            job.future, job.worker, job.since, job.begun = future, worker, time.monotonic(), False
-            self.at_work[future.key] = job
+
+    def _give(self, job: _Job, worker: str) -> None:
+        future = self._crew.submit(worker, packed(self.order.task, job.arguments), self.order.limit.seconds)
+        job.future, job.worker, job.since, job.begun = future, worker, time.monotonic(), False
+        self.at_work[future.key] = job
 
     def _ended(self, job: _Job, future: Any) -> Rows:
         """Its row; none where it is tried again."""
@@ -231,13 +233,15 @@ class _Desk:
                 self.waiting.appendleft(job)
 
     def _move(self) -> None:
-        """Take back what waits at a worker where another has nothing to do."""
+        """Give what waits at a worker to one that has nothing to do."""
         late = [(k, job) for k, job in self._at_work() if not job.begun and time.monotonic() - job.since > MOVE_SECONDS]
         if not late or self.waiting or self.order.stop.is_set():
             return
-        for (key, job), _ in zip(late, self._crew.idle(), strict=False):
+        for (key, job), worker in zip(late, self._crew.idle(), strict=False):
             self._give_up(key, job)
-            self.waiting.append(job)
+            self.waiting.append(job)  # it is not lost where it cannot be handed on
+            self._give(job, worker)
+            self.waiting.pop()
 
     def _at_work(self) -> list[tuple[str, _Job]]:
         for key, job in self.at_work.items():
