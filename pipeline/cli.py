@@ -17,7 +17,6 @@ from pipeline.errors import UsageError, printable
 from pipeline.exits import INTERRUPTED, ending
 from pipeline.help import HelpByTopic
 from pipeline.options import (
-    MACHINE,
     REST,
     ByClass,
     DecideOption,
@@ -36,12 +35,14 @@ from pipeline.options import (
     Refer,
     RiskOption,
     Samples,
+    Scheduler,
     Seed,
     Split,
     StatedError,
     StrictOption,
     Target,
     Tolerance,
+    Wait,
     Workers,
     number,
     several,
@@ -339,7 +340,8 @@ def run(
     workers: Workers = None,
     limit: LimitOption = None,
     memory: Memory = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler.", rich_help_panel=MACHINE)] = None,
+    scheduler: Scheduler = None,
+    wait: Wait = None,
     scheme: Annotated[
         Scheme | None,
         typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.", rich_help_panel=REST),
@@ -398,6 +400,7 @@ def run(
             limit=limit,
             memory=memory,
             scheduler=scheduler,
+            wait=wait,
             encoder_weights=encoder_weights,
             features=features,
             progress=progress,

@@ -201,6 +201,7 @@ def run(
     limit: float | None = None,
     memory: int | str | None = None,
     scheduler: str | None = None,
+    wait: float | None = None,
     encoder_weights: AnyPath | None = None,
     features: AnyPath | None = None,
     progress: Progress | None = None,
@@ -236,8 +237,9 @@ def run(
         limit: seconds that one slide may take on a worker before it is ended and fails; default: 20 times what is
             typical of the others, 10 minutes at least.
         memory: bytes, or a size such as "4GB", that each process may take: a slide that needs more is refused; default:
-            its share of 80 % of the machine's.
-        scheduler: address of a dask scheduler, whose workers are used instead.
+            its share of 80 % of the machine's, or of its dask worker's limit.
+        scheduler: address of a dask scheduler, or its scheduler file; its workers are used instead.
+        wait: seconds to wait for its file, for a first worker, and for another where none is left; default: 30.
         encoder_weights: see `load_model`.
         features: folder that keeps what a frozen encoder makes of patches; default: $SACCADE_CACHE, else the user's
             cache folder.
@@ -291,6 +293,7 @@ def run(
         workers=workers,
         limit=limit,
         scheduler=scheduler,
+        wait=wait,
         progress=progress,
         command=command,
     )

@@ -163,8 +163,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "report": ("cohort_gallery", "figures", "labels", "slides", "summary", "report"),
         "run": (
-            *("interrupt", "process", "pool", "scheduler", "workers", "pictures", "artefacts", "slide", "books"),
-            "run",
+            *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
+            *("workers", "ready", "pictures", "artefacts", "slide", "books", "run"),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

@@ -18,6 +18,7 @@ from pipeline.output.table import prediction_columns
 from pipeline.predict import check_budget, check_prior, decision_of
 from pipeline.run.books import Books, RunSummary, in_words
 from pipeline.run.interrupt import finishing
+from pipeline.run.ready import lacks
 from pipeline.run.slide import BUSY, RunSettings, process_slide, referral_of, run_digest
 from pipeline.run.workers import each, suited
 from stages.budget import share_of_machine
@@ -36,6 +37,7 @@ def run_cohort(
     workers: int | None = 0,
     limit: float | None = None,
     scheduler: str | None = None,
+    wait: float | None = None,
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> RunSummary:
@@ -49,7 +51,12 @@ def run_cohort(
     """
     _check_mpp(settings.mpp)
     # workers may have another working directory
-    settings = replace(settings, model=find_model(settings.model).resolve())
+    settings = replace(
+        settings,
+        model=find_model(settings.model).resolve(),
+        encoder_weights=settings.encoder_weights and settings.encoder_weights.absolute(),
+        features=settings.features and settings.features.absolute(),
+    )
     check_device(settings.device)
     # a device that is not here may be where the scheduler's workers are; ours load the model themselves
     if scheduler is None:
@@ -57,9 +64,8 @@ def run_cohort(
     if workers is None:
         kind = find_device(settings.device).type if scheduler is None else "cpu"
         workers = suited(len(cohort.slides), device=kind, memory=settings.memory)
-    if settings.memory is None:
-        # of a scheduler's workers it is not known how many share a machine
-        settings = replace(settings, memory=share_of_machine(workers if scheduler is None else 1))
+    if settings.memory is None and scheduler is None:  # each of a scheduler's workers knows its own
+        settings = replace(settings, memory=share_of_machine(workers))
     device = "cpu" if workers or scheduler else settings.device
     model = load_model(settings.model, device=device, encoder_weights=settings.encoder_weights)
     settings = _checked(cohort, model, settings)
@@ -71,6 +77,9 @@ def run_cohort(
         jobs: Sequence[tuple[Any, ...]] = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
         done, busy = 0, []
         how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "limit": limit, "stop": stop}
+        if scheduler is not None:
+            how |= {"wait": wait, "device": settings.device, "trial": (lacks, _needed(cohort, out, settings, digest))}
+            how["warn"] = lambda line: progress(done, len(cohort.slides), line) if progress else None
         try:
             books.write()
             # what another run is working on comes last, when it may be done
@@ -106,6 +115,14 @@ def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSet
     referral_of(settings, model)
     prediction_columns(spec.classes)  # names that collide
     return settings
+
+
+def _needed(cohort: Cohort, out: Path, settings: RunSettings, digest: str) -> tuple[Any, ...]:
+    """What `lacks` is asked of workers elsewhere; of the slides, the first that is here."""
+    others = (settings.encoder_weights, None if settings.prior is None else settings.prior.place)
+    first = next((slide.path for slide in cohort.slides if slide.path.exists()), None)
+    files = [path for path in (*others, first) if path is not None]
+    return out.resolve(), settings.model, digest, files, settings.device
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
 from pipeline.run.artefacts import ARTEFACTS, evidence_of, told_class, write_artefacts
 from pipeline.run.pictures import draw_pictures, drawn_by, told_in_pictures
+from pipeline.run.process import memory_share
 from pipeline.words import tell
 from stages.budget import need_of, own_peak
 from stages.disk import PREFIX
@@ -57,7 +58,8 @@ class RunSettings:
         prior: what half of each draw goes by: a folder of maps, one a slide, or a network that makes them.
         refer: the stated error of label sets; None: none are made.
         by_class: whether it is stated of the slides of each class.
-        memory: bytes that a process may take: a slide that needs more is refused; None: any.
+        memory: bytes that a process may take: a slide that needs more is refused; None: what whoever started the
+            process allows it.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
         features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
@@ -148,7 +150,8 @@ def _predict_slide(slide: CohortSlide, out: Path, settings: RunSettings, digest:
         )
     spec = model.spec
     scales = [mpp for mpp in (spec.patch_mpp, spec.inner_mpp, spec.coarse_mpp) if mpp is not None]
-    need_of(facts, thumbnail_mpp=spec.attention_mpp, mpps=scales).refuse_over(settings.memory)
+    memory = memory_share() if settings.memory is None else settings.memory
+    need_of(facts, thumbnail_mpp=spec.attention_mpp, mpps=scales).refuse_over(memory)
     found = predict_slide(
         opened,
         model,
