@@ -16,7 +16,6 @@ from pipeline.errors import UsageError, printable
 from pipeline.exits import INTERRUPTED, ending
 from pipeline.help import HelpByTopic
 from pipeline.options import (
-    MACHINE,
     REST,
     ByClass,
     DecideOption,
@@ -38,6 +37,7 @@ from pipeline.options import (
     RetryFailed,
     RiskOption,
     Samples,
+    Scheduler,
     Seed,
     Split,
     StatedError,
@@ -45,6 +45,7 @@ from pipeline.options import (
     Target,
     Tolerance,
     VerifyOption,
+    Wait,
     Workers,
     number,
     several,
@@ -351,7 +352,8 @@ def run(
     workers: Workers = None,
     limit: LimitOption = None,
     memory: Memory = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler.", rich_help_panel=MACHINE)] = None,
+    scheduler: Scheduler = None,
+    wait: Wait = None,
     scheme: Annotated[
         Scheme | None,
         typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.", rich_help_panel=REST),
@@ -418,7 +420,7 @@ def run(
         _echo("\n".join(found.lines))
         return
     with Progress("predicting") as progress:
-        also: dict[str, Any] = {"progress": progress, "within": progress.within, "command": sys.argv}
+        also: dict[str, Any] = {"wait": wait, "progress": progress, "within": progress.within, "command": sys.argv}
         summary = commands.run(cohort, model, out=out, **how, fail_fast=fail_fast, **also)
     _echo(summary.line)
     if summary.others:

@@ -207,6 +207,7 @@ def run(
     scheduler: str | None = None,
     retry_failed: bool = False,
     fail_fast: bool = False,
+    wait: float | None = None,
     encoder_weights: AnyPath | None = None,
     features: AnyPath | None = None,
     verify: bool = False,
@@ -245,8 +246,9 @@ def run(
         limit: seconds that one slide may take on a worker before it is ended and fails; default: 20 times what is
             typical of the others, 10 minutes at least.
         memory: bytes, or a size such as "4GB", that each process may take: a slide that needs more is refused; default:
-            its share of 80 % of the machine's.
-        scheduler: address of a dask scheduler, whose workers are used instead.
+            its share of 80 % of the machine's, or of its dask worker's limit.
+        scheduler: address of a dask scheduler, or its scheduler file; its workers are used instead.
+        wait: seconds to wait for its file, for a first worker, and for another where none is left; default: 30.
         retry_failed: do only slides that failed when they were last tried into ``out``; others stay as they are.
         fail_fast: begin no more slides once one has failed; those that are being worked on are finished.
         encoder_weights: see `load_model`.
@@ -306,6 +308,7 @@ def run(
         scheduler=scheduler,
         retry_failed=retry_failed,
         fail_fast=fail_fast,
+        wait=wait,
         progress=progress,
         within=within,
         command=command,

@@ -248,6 +248,16 @@ DryRunOption = Annotated[
         rich_help_panel=BATCH,
     ),
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", help="Address of a dask scheduler, or its scheduler file.", rich_help_panel=MACHINE),
+]
+Wait = Annotated[
+    float | None,
+    _number(
+        "Seconds to wait for the scheduler's workers; default: 30.", number(0, such_as="600"), "--wait", topic=MACHINE
+    ),
+]
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="What `saccade train` wrote: model.safetensors, or its folder.")
 ]

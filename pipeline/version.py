@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,3 +28,12 @@ def saccade_version() -> str:
         return "unknown"
     ours = str(project.get("name")).startswith("saccade")
     return str(project["version"]) if ours and "version" in project else "unknown"
+
+
+def code_digest() -> str:
+    """SHA-256 of the source of our packages as it lies here: checkouts of one version may differ."""
+    home, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for package in ("saccade", "pipeline", "stages"):
+        for path in sorted((home / package).rglob("*.py")):
+            digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

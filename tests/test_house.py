@@ -182,8 +182,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "report": ("cohort_gallery", "figures", "labels", "slides", "summary", "report"),
         "run": (
-            *("interrupt", "process", "pool", "scheduler", "workers", "pictures", "artefacts", "stale", "outage"),
-            *("slide", "finished", "earlier", "books"),
+            *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
+            *("workers", "ready", "pictures", "artefacts", "stale", "outage", "slide", "finished", "earlier", "books"),
             "run",
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),

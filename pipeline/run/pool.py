@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.run.process import START, put, take
+from pipeline.run.child import TRIES, Child
+from pipeline.run.process import packed
 
 SURE_SECONDS = 600.0
 """A job may take so long at least, whatever the others took."""
@@ -22,12 +18,7 @@ TIMES_TYPICAL = 20.0
 """... and so many times what is typical of those that are done."""
 FIRST_SECONDS = 3600.0
 """... and so long while fewer than `KNOWN` are done."""
-START_SECONDS = 900.0
-"""A process may take so long until it has imported what a job needs: on a busy machine, or from a slow disk, that takes
-longer than many a job, and says nothing of it."""
 KNOWN = 3
-TRIES = 2
-"""Times that a job is tried whose process dies: what happened once may have been another's doing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +87,10 @@ def each_in_processes(
         total += 1
     finished: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
     allowed, over = Limit(limit), threading.Event()
+    cores = (os.cpu_count() or 1) // count
     enough = (over,) if stop is None else (over, stop)
     hands = [
-        _Hand(task, waiting, finished, allowed, enough, said or (lambda line: None), share=count)
+        _Hand(task, waiting, finished, allowed, enough, Child(said or (lambda line: None), cores=cores))
         for _ in range(min(count, total))
     ]
     try:
@@ -118,7 +110,7 @@ def each_in_processes(
 
 
 class _Hand(threading.Thread):
-    """One process and who gives it jobs."""
+    """Who gives jobs to one process."""
 
     def __init__(
         self,
@@ -127,16 +119,11 @@ class _Hand(threading.Thread):
         finished: queue.SimpleQueue[Ended | None],
         limit: Limit,
         enough: Sequence[threading.Event],
-        said: Callable[[str], None],
-        *,
-        share: int,
+        child: Child,
     ) -> None:
         super().__init__(daemon=True)
         self._task, self._waiting, self._finished = task, waiting, finished
-        self._limit, self._enough, self._said = limit, enough, said
-        self._share = share
-        self._process: subprocess.Popen[bytes] | None = None
-        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._limit, self._enough, self._child = limit, enough, child
 
     def run(self) -> None:
         try:
@@ -145,14 +132,20 @@ class _Hand(threading.Thread):
                     job, tries = self._waiting.get_nowait()
                 except queue.Empty:
                     break
-                ended = self._try(job, last=tries == TRIES)
-                if ended is None:
+                outcome = self._child.do(packed(self._task, job), limit=self._limit.seconds)
+                why = outcome.why
+                if why is None:
+                    self._limit.told(outcome.seconds)
+                elif outcome.died and self._stopped():
+                    why = "the run was stopped"
+                elif outcome.died and tries < TRIES:
                     self._waiting.put((job, tries + 1))
-                else:
-                    self._finished.put(ended)
+                    continue
+                elif outcome.died:
+                    why = f"{why}, twice"
+                self._finished.put(Ended(job, outcome.answer, why))
         finally:
-            if self._process is not None:
-                self._buried()
+            self._child.close()
             self._finished.put(None)
 
     def _stopped(self) -> bool:
@@ -160,96 +153,5 @@ class _Hand(threading.Thread):
 
     def end(self) -> None:
         """End the process, whatever it is doing; by another thread."""
-        process = self._process
-        if process is not None:
-            process.kill()  # and the thread hears of it
+        self._child.kill()
         self.join()
-
-    def _try(self, job: tuple[Any, ...], *, last: bool) -> Ended | None:
-        """How it ended; None: its process died, and it is worth another try."""
-        limit, started, began = self._limit.seconds, time.monotonic(), False
-        try:
-            process = self._ready()
-            assert process.stdin is not None
-            put(process.stdin, (self._task, job))
-            while True:
-                kind, answer = self._answers.get(timeout=limit if began else START_SECONDS)
-                if kind == "began":
-                    started, began = time.monotonic(), True
-                elif kind == "said":
-                    self._said(answer)
-                else:
-                    break
-        except queue.Empty:
-            self._buried()
-            if not began:
-                why = f"no process to work on it was ready within {_seconds(START_SECONDS)}: try again later"
-                return Ended(job, why=why)
-            return Ended(job, why=f"it took longer than {_seconds(limit)}, the limit for one slide, and was ended")
-        except OSError:  # it died before the job reached it
-            kind, answer = "died", None
-        if kind == "done":
-            self._limit.told(time.monotonic() - started)
-            return Ended(job, answer)
-        if kind == "raised":
-            name, words, _ = answer
-            return Ended(job, why=f"unexpected {name}: {words}")
-        code = self._buried()
-        if self._stopped():
-            return Ended(job, why="the run was stopped")
-        return Ended(job, why=f"its process died ({_death(code)}), twice") if last else None
-
-    def _ready(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            environment = dict(os.environ)
-            cores = str(max(1, (os.cpu_count() or 1) // self._share))
-            environment.setdefault("OMP_NUM_THREADS", cores)  # only torch would take all of them
-            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            command = [sys.executable, "-c", START.format(path=sys.path)]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, close_fds=True
-            )
-            self._answers = queue.SimpleQueue()
-            self._listener = threading.Thread(target=_listen, args=(self._process, self._answers), daemon=True)
-            self._listener.start()
-        return self._process
-
-    def _buried(self) -> int:
-        process, self._process = self._process, None
-        assert process is not None
-        process.kill()
-        code = process.wait()
-        self._listener.join()
-        with suppress(OSError):  # what was not sent is of no use any more
-            assert process.stdin is not None
-            process.stdin.close()
-        return code
-
-
-def _listen(process: subprocess.Popen[bytes], answers: queue.SimpleQueue[Any]) -> None:
-    assert process.stdout is not None
-    with process.stdout:
-        try:
-            while True:
-                answers.put(take(process.stdout))
-        except (EOFError, OSError):
-            answers.put(("died", None))
-
-
-def _death(code: int) -> str:
-    """What an exit code says."""
-    if code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name if -code in {one.value for one in signal.Signals} else f"signal {-code}"
-    crash = {
-        "SIGSEGV": "a crash in the file's decoder",
-        "SIGABRT": "a crash in a library",
-        "SIGBUS": "a crash, or the file was cut short while it was read",
-    }
-    killed = {"SIGKILL": "killed, as the system does where memory is short"}
-    said = crash.get(name) or killed.get(name)
-    return f"{name}: {said}" if said else name
-
-
-def _seconds(value: float) -> str:
-    return f"{value:g} s" if value < 120 else f"{value / 60:.3g} minutes"

@@ -21,12 +21,21 @@ from typing import IO, Any
 from stages.disk import FULL
 
 LENGTH = struct.Struct("<Q")
-START = "import sys; sys.path[:] = {path!r}; from pipeline.run.process import main; main()"
+START = "import sys; sys.path[:] = {path!r}; from pipeline.run.process import main; main({memory!r})"
+
+
+def packed(task: Callable[..., Any], job: tuple[Any, ...]) -> bytes:
+    """A job as it travels: who only hands it on has not to import what it is about."""
+    return pickle.dumps((task, job))
 
 
 def put(stream: IO[bytes], message: Any) -> None:
     """Send a message."""
-    frame = pickle.dumps(message)
+    send(stream, pickle.dumps(message))
+
+
+def send(stream: IO[bytes], frame: bytes) -> None:
+    """Send a message that is pickled already, such as a job."""
     stream.write(LENGTH.pack(len(frame)) + frame)
     stream.flush()
 
@@ -67,9 +76,18 @@ def telling(listener: Callable[[str], None] | None) -> Iterator[Callable[[str], 
         _tell = before
 
 
-def main() -> None:
-    """Work until nobody gives jobs any more."""
-    global _tell
+_memory: int | None = None
+
+
+def memory_share() -> int | None:
+    """Bytes that this process may take by whoever started it; None: nobody said."""
+    return _memory
+
+
+def main(memory: int | None) -> None:
+    """Work until nobody gives jobs any more; ``memory`` is for `memory_share`."""
+    global _memory, _tell
+    _memory = memory
     answers = os.fdopen(os.dup(1), "wb")
     _tell = partial(_say, answers)
     os.dup2(2, 1)  # whatever prints must not disturb the answers
@@ -81,10 +99,9 @@ def main() -> None:
     while True:
         try:
             task, job = take(jobs)
-        except EOFError:
-            return
-        with suppress(OSError):  # nobody listens any more: told below
             put(answers, ("began", None))  # all that the job needs is imported, which is no part of it
+        except (EOFError, OSError):
+            return
         try:
             answer = ("done", task(*job))
         except BaseException as exc:  # what it was is told; the next job may do

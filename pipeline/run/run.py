@@ -25,6 +25,7 @@ from pipeline.run.finished import finished
 from pipeline.run.interrupt import finishing
 from pipeline.run.outage import stop_at_outage
 from pipeline.run.process import telling
+from pipeline.run.ready import lacks
 from pipeline.run.slide import BUSY, WAITING, RunSettings, process_slide, referral_of, run_digest
 from pipeline.run.workers import each, suited
 from stages.amounts import counted
@@ -44,6 +45,7 @@ def run_cohort(
     workers: int | None = 0,
     limit: float | None = None,
     scheduler: str | None = None,
+    wait: float | None = None,
     retry_failed: bool = False,
     fail_fast: bool = False,
     progress: Progress | None = None,
@@ -99,6 +101,9 @@ def run_cohort(
         slides = [s for s in slides if rows.get(s.slide_id) is None]
         jobs = [(s, out.resolve(), settings, digest, not retry_failed or s.slide_id in failed) for s in slides]
         how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "limit": limit, "said": said}
+        if scheduler is not None:
+            how |= {"wait": wait, "device": settings.device, "trial": (lacks, _needed(cohort, out, settings, digest))}
+            how["warn"] = tell
         try:
             with uncollected():
                 for slide, row in known:
@@ -135,7 +140,12 @@ def prepared(
     """
     _check_mpp(settings.mpp)
     # workers may have another working directory
-    settings = replace(settings, model=find_model(settings.model).resolve())
+    settings = replace(
+        settings,
+        model=find_model(settings.model).resolve(),
+        encoder_weights=settings.encoder_weights and settings.encoder_weights.absolute(),
+        features=settings.features and settings.features.absolute(),
+    )
     check_device(settings.device)
     # a device that is not here may be where the scheduler's workers are; ours load the model themselves
     if scheduler is None:
@@ -143,9 +153,8 @@ def prepared(
     if workers is None:
         kind = find_device(settings.device).type if scheduler is None else "cpu"
         workers = suited(len(cohort.slides), device=kind, memory=settings.memory)
-    if settings.memory is None:
-        # of a scheduler's workers it is not known how many share a machine
-        settings = replace(settings, memory=share_of_machine(workers if scheduler is None else 1))
+    if settings.memory is None and scheduler is None:  # each of a scheduler's workers knows its own
+        settings = replace(settings, memory=share_of_machine(workers))
     device = "cpu" if workers or scheduler else settings.device
     model = load_model(settings.model, device=device, encoder_weights=settings.encoder_weights)
     return _checked(cohort, model, settings), model, workers
@@ -188,6 +197,14 @@ def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSet
     referral_of(settings, model)
     prediction_columns(spec.classes)  # names that collide
     return settings
+
+
+def _needed(cohort: Cohort, out: Path, settings: RunSettings, digest: str) -> tuple[Any, ...]:
+    """What `lacks` is asked of workers elsewhere; of the slides, the first that is here."""
+    others = (settings.encoder_weights, None if settings.prior is None else settings.prior.place)
+    first = next((at for slide in cohort.slides if isinstance(at := slide.path, Path) and at.exists()), None)
+    files = [path for path in (*others, first) if path is not None]
+    return out.resolve(), settings.model, digest, files, settings.device
 
 
 @contextmanager

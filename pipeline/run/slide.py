@@ -28,7 +28,7 @@ from pipeline.refer.referral import Referral, referral
 from pipeline.run.artefacts import ARTEFACTS, evidence_of, told_class, write_artefacts
 from pipeline.run.outage import outage_row
 from pipeline.run.pictures import draw_pictures, drawn_by, told_in_pictures
-from pipeline.run.process import alive
+from pipeline.run.process import alive, memory_share
 from pipeline.run.stale import differing
 from pipeline.words import tell
 from stages.budget import Need, need_of, own_peak
@@ -67,7 +67,8 @@ class RunSettings:
         prior: what half of each draw goes by: a folder of maps, one a slide, or a network that makes them.
         refer: the stated error of label sets; None: none are made.
         by_class: whether it is stated of the slides of each class.
-        memory: bytes that a process may take: a slide that needs more is refused; None: any.
+        memory: bytes that a process may take: a slide that needs more is refused; None: what whoever started the
+            process allows it.
         verify: let an earlier result stand only by a digest of every byte of the slide.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
@@ -140,7 +141,7 @@ def _predict_slide(
         return {**found.commit["row"], **told_of(found.commit), "reused": True, **known}
     if not begin:
         return {"status": WAITING, "error": ""}
-    need_for(found.slide, model).refuse_over(settings.memory)
+    need_for(found.slide, model).refuse_over(memory_share() if settings.memory is None else settings.memory)
     alive(f"{slide.slide_id}: at work")
     predicted = predict_slide(
         found.slide,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pipeline.cohort.table import CohortSlide
-from pipeline.run.pool import each_in_processes
-from pipeline.run.scheduler import each_on_scheduler, failed
+from pipeline.run.pool import Limit, each_in_processes
+from pipeline.run.scheduler import WAIT_SECONDS, Order, each_on_scheduler, failed
 from stages.budget import available_bytes
 
 MOST_SUITED, WORKER_BYTES = 8, 3 * 2**29
@@ -37,22 +37,34 @@ def each(
     limit: float | None = None,
     stop: threading.Event | None = None,
     said: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+    wait: float | None = None,
+    device: str = "cpu",
+    trial: tuple[Callable[..., str | None], tuple[Any, ...]] | None = None,
 ) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
     """Run ``task(*job)`` for every job and yield (job's slide, its row) as each finishes.
 
     In this process one by one (``workers`` of 0); on processes of this machine (`pipeline.run.pool`), where what
     crashes or takes longer than the ``limit`` takes only its own slide with it; or on a dask scheduler's workers
-    (`pipeline.run.scheduler`).
+    (`pipeline.run.scheduler`), for which ``warn``, ``wait``, ``device`` and ``trial`` are: see `Order`.
 
     Raises:
-        UsageError: no scheduler answers, it has no worker, or one that cannot run our code; also while the jobs run,
-            where such a worker joins: nothing else would ever be heard of a job that it gets.
+        UsageError: no scheduler answers, it has no worker, or one that cannot do the work.
     """
     stop = stop or threading.Event()
     if scheduler is None:
         yield from _here(task, jobs, workers, limit, stop, said)
-    else:
-        yield from each_on_scheduler(task, jobs, scheduler, limit=limit, stop=stop)
+        return
+    order = Order(
+        task,
+        Limit(limit),
+        stop,
+        warn=warn or (lambda line: None),
+        wait=WAIT_SECONDS if wait is None else wait,
+        device=device,
+        trial=trial,
+    )
+    yield from each_on_scheduler(order, jobs, scheduler)
 
 
 def _here(

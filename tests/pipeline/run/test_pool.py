@@ -132,3 +132,16 @@ def test_a_script_without_a_guard_and_a_folder_of_our_name_hinder_nothing(tmp_pa
     )
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout == "['a done']\n", done.stderr
+
+
+def listening(_: str) -> set[tuple[str, int]]:
+    """Where this process and the one that started it listen."""
+    both = (psutil.Process(), psutil.Process(os.getppid()))
+    return {tuple(c.laddr) for one in both for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+
+
+def test_worker_processes_listen_nowhere() -> None:
+    """Nor does what starts them begin to."""
+    ours = listening("")
+    (ended,) = each_in_processes(listening, [("",)], count=1)
+    assert ended.answer <= ours

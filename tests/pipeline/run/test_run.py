@@ -21,12 +21,13 @@ from makers import tissue_pixels, write_slide
 from pipeline.cache import cache_cohort
 from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import load_model, save_model
+from pipeline.model.checkpoint import load_model, model_digest, save_model
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.slide_folder import read_commit
-from pipeline.run import scheduler
+from pipeline.run import address
+from pipeline.run import slide as slide_of_run
 from pipeline.run.run import RunSummary, run_cohort
-from pipeline.run.slide import RunSettings
+from pipeline.run.slide import RunSettings, process_slide
 from pipeline.run.workers import each
 from stages.prediction.attribution import READ
 from stages.slide.files import open_slide
@@ -202,7 +203,8 @@ def test_a_scheduler_by_address(mixed: Path, checkpoint: Path, tmp_path: Path, m
             cohort, tmp_path / "out", RunSettings(model=checkpoint), scheduler=cluster.scheduler_address
         )
     assert summary.ok == 1
-    monkeypatch.setattr(scheduler, "CONNECT_SECONDS", 0.5)
+    assert summary.memory["processes"] == 2  # this one, and that of the slide
+    monkeypatch.setattr(address, "CONNECT_SECONDS", 0.5)
     with pytest.raises(UsageError, match="no dask scheduler answers"):
         run_cohort(cohort, tmp_path / "other", RunSettings(model=checkpoint), scheduler="tcp://127.0.0.1:1")
     assert dask.array.ones(3).sum().compute() == 3  # what a script computes afterwards does not wait for it
@@ -326,13 +328,16 @@ def test_what_no_slide_could_be_read_with_is_said_once(
 
 
 def test_a_slide_over_the_budget_is_refused_and_the_peak_is_told(
-    slides_folder: Path, checkpoint: Path, tmp_path: Path
+    slides_folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before it is read; what was done earlier needs nothing, and stands."""
     slide, out = slides_folder / "even.tif", tmp_path / "out"
     (row,) = run(slide, out, checkpoint, memory=10**6).rows
     assert row["status"] == "failed"
     assert "it needs about 601 MB of memory at once" in row["error"]
+    monkeypatch.setattr(slide_of_run, "memory_share", lambda: 10**6)  # as of a dask worker's process
+    (job,) = find_target(slide).slides
+    assert process_slide(job, out, RunSettings(checkpoint), model_digest(checkpoint))["error"] == row["error"]
     told = run(slide, out, checkpoint)
     assert told.ok == 1
     assert told.memory["processes"] == 1

@@ -1,269 +1,187 @@
-"""Workers that others started: asked before they get work, and refused in one line; real schedulers and processes."""
+"""Jobs on workers that others started: what crashes, hangs or is lost costs no other job; real dask, real deaths."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from dasks import LIMIT, scheduler_in, worker
 from distributed import Client
-from makers import ROOT
+from jobs import lacks, pause_above, work
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
-from pipeline.run import scheduler as tested
-from pipeline.run.scheduler import refuse_strangers
+from pipeline.run import address as tested
+from pipeline.run import handshake
 from pipeline.run.workers import each
-
-SLIDES = [CohortSlide(slide_id=name, path=Path(name), patient=name) for name in "abc"]
-JOBS = [(slide,) for slide in SLIDES]
+from stages.budget import LEAST_SHARE, share_of_machine
 
 
-def answer(slide: CohortSlide) -> dict[str, Any]:
-    return {"slide_id": slide.slide_id, "status": "ok", "pid": os.getpid()}
+def slides(*names: str) -> list[tuple[CohortSlide]]:
+    return [(CohortSlide(slide_id=name, path=Path(name), patient=name),) for name in names]
 
 
-def die_after_the_first(slide: CohortSlide) -> dict[str, Any]:
-    if slide.slide_id != "a":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return answer(slide)
+def rows(scheduler: str, *names: str, **how: Any) -> dict[str, dict[str, Any]]:
+    found = each(work, slides(*names), workers=0, scheduler=scheduler, **how)
+    return {os.path.basename(slide.slide_id): row for slide, row in found}
 
 
-class AnswerOnceThereIs:
-    """A task that waits for a file."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def __call__(self, slide: CohortSlide) -> dict[str, Any]:
-        while not self._file.exists():
+def in_flight(address: str, pool: ThreadPoolExecutor, *names: str, by: str | None = None) -> Any:
+    """A run whose first job is at work."""
+    found = pool.submit(rows, by or address, *names)
+    with Client(address, set_as_default=False) as client:
+        while not any(client.processing().values()):
             time.sleep(0.05)
-        return answer(slide)
+    return found
 
 
-@contextmanager
-def dask(*command: str, cwd: Path) -> Iterator[None]:
-    """A dask command in a folder that is first on its path, as `python -m` and notebooks have it."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    with (cwd / "log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "dask", *command], cwd=cwd, env=environment, stderr=log)
+def test_every_job_is_done_beside_the_worker_and_each_is_told_its_own_end(farm: str) -> None:
+    found = rows(farm, "a", "crash", "raise", "hang", "b", limit=1.0)
+    assert [found[name]["status"] for name in "ab"] == ["ok"] * 2
+    assert found["a"]["worker"] == found["b"]["worker"] != os.getpid()
+    assert found["a"]["may"] == min(LIMIT, share_of_machine(1) or LIMIT)
+    assert found["crash"]["error"] == "its process died (SIGSEGV: a crash in the file's decoder), twice"
+    assert found["raise"]["error"] == "unexpected RuntimeError: of its own"
+    assert found["hang"]["error"] == "it took longer than 1 s, the limit for one slide, and was ended"
+
+
+def test_time_that_a_job_waits_for_another_run_is_none_of_its_limit(farm: str, tmp_path: Path) -> None:
+    """Two runs share a worker of one thread."""
+    with ThreadPoolExecutor(2) as pool:
+        first = in_flight(farm, pool, f"{tmp_path}/wait")
+        second = pool.submit(rows, farm, "a", limit=1.0)
+        time.sleep(1.5)
+        (tmp_path / "go").touch()
+        assert first.result(60)["wait"]["status"] == "ok"
+        assert second.result(60)["a"]["status"] == "ok"
+
+
+def test_once_stopped_what_is_in_flight_is_finished_and_no_more_is_begun(farm: str) -> None:
+    stop, found = threading.Event(), []
+    for slide, row in each(work, slides(*"abcdef"), workers=0, scheduler=farm, stop=stop):
+        found.append((slide.slide_id, row["status"]))
+        stop.set()
+    assert ("a", "ok") in found
+    assert len(found) <= 2
+
+
+def test_a_worker_that_cannot_do_the_work_is_named_before_it_gets_a_slide(farm: str) -> None:
+    with pytest.raises(UsageError, match=r"^the worker tcp://127\.0\.0\.1:\d+ lacks everything$"):
+        rows(farm, "a", trial=(lacks, ("lacks everything",)))
+    raises = (work, (slides("raise")[0][0],))
+    with pytest.raises(UsageError, match=r"has not shown that it can do the work: unexpected RuntimeError: of its own"):
+        rows(farm, "a", trial=raises)
+    assert rows(farm, "a", trial=(lacks, ("",)))["a"]["status"] == "ok"
+
+
+def test_workers_that_are_busy_or_paused_are_waited_for_and_that_is_told(farm: str) -> None:
+    lines: list[str] = []
+    with Client(farm, set_as_default=False) as client, ThreadPoolExecutor(1) as pool:
+        busy = client.submit(time.sleep, 1.5)
+        assert rows(farm, "a", trial=(lacks, ("",)), wait=0.3, warn=lines.append)["a"]["status"] == "ok"
+        assert [line.startswith("no worker has shown within 0.3 s that it can do the work") for line in lines] == [True]
+        busy.release()
+        client.run(pause_above, 1e-6)
+        time.sleep(0.5)
+        found = pool.submit(rows, farm, "a", wait=0.3)
+        time.sleep(1.0)
+        assert not found.done()
+        client.run(pause_above, 0.8)
+        assert found.result(30)["a"]["status"] == "ok"
+
+
+def test_a_worker_that_does_not_answer_counts_as_none(farm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake, "ANSWER_SECONDS", 0.5)
+    with Client(farm, set_as_default=False) as client:
+        (pid,) = client.run(os.getpid).values()
+    os.kill(pid, signal.SIGSTOP)
     try:
-        yield
+        with pytest.raises(UsageError, match=r"^the workers at \S+ do not answer within 0.3 s: restart them$"):
+            rows(farm, "a", wait=0.3)
     finally:
-        process.terminate()  # a nanny ends its worker
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        os.kill(pid, signal.SIGCONT)
+    assert rows(farm, "a")["a"]["status"] == "ok"
 
 
-@contextmanager
-def scheduler_in(cwd: Path, port: int = 0) -> Iterator[str]:
-    """A scheduler's address."""
-    file = cwd / "scheduler.json"
-    file.unlink(missing_ok=True)
-    options = ("--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0", "--no-dashboard")
-    with dask("scheduler", *options, "--scheduler-file", str(file), cwd=cwd):
-        for _ in range(600):
-            if file.exists() and file.read_text().endswith("}"):
-                yield str(json.loads(file.read_text())["address"])
-                return
-            time.sleep(0.1)
-        raise TimeoutError((cwd / "log").read_text())
+def test_slides_that_need_a_gpu_go_one_at_a_time_to_workers_that_have_one_to_give(farm: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has a GPU to give: start those that have one with `dask worker .*GPU=1`"):
+        rows(farm, "a", device="cuda", wait=0.5)
+    with worker(farm, tmp_path, "--resources", "GPU=1", "--nthreads", "4", "--memory-limit", "4GB"):
+        on_gpu = rows(farm, *"abcd", device="cuda")
+        anywhere = rows(farm, *"abcdefgh", device="auto")
+    assert len({row["worker"] for row in on_gpu.values()}) == 1
+    assert len({row["pid"] for row in on_gpu.values()}) == 1
+    assert {row["may"] for row in on_gpu.values()} == {LEAST_SHARE}  # of four, however much they have together
+    assert len({row["worker"] for row in anywhere.values()}) == 2
+    assert len({row["pid"] for row in anywhere.values()}) == 2
 
 
-@contextmanager
-def worker(scheduler: str, cwd: Path, nanny: str = "--no-nanny") -> Iterator[None]:
-    """A worker that joins a scheduler; gone from it afterwards."""
-    options = ("--host", "127.0.0.1", "--nthreads", "1", nanny, "--no-dashboard")
-    with Client(scheduler) as client:
-        others = set(client.nthreads())
-        with dask("worker", scheduler, *options, cwd=cwd):
-            yield
-        while set(client.nthreads()) - others:
-            time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with scheduler_in(tmp_path_factory.mktemp("scheduler")) as address:
-        yield address
-
-
-def shadow(folder: Path, name: str) -> Path:
-    (folder / name).mkdir(parents=True)
-    (folder / name / "__init__.py").touch()
-    return folder
-
-
-def refusal(scheduler: str) -> str:
-    with pytest.raises(UsageError) as caught:
-        list(each(answer, JOBS, workers=0, scheduler=scheduler))
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
-
-
-def test_workers_elsewhere_do_the_jobs(scheduler: str, tmp_path: Path) -> None:
-    (tmp_path / "pipeline").mkdir()  # without __init__.py it hides nothing
-    with worker(scheduler, tmp_path):
-        rows = dict(each(answer, JOBS, workers=0, scheduler=scheduler))
-    assert [rows[slide]["status"] for slide in SLIDES] == ["ok"] * 3
-    assert os.getpid() not in {row["pid"] for row in rows.values()}
-
-
-@pytest.mark.parametrize("name", ["pipeline", "stages"])
-def test_a_worker_in_a_folder_with_a_package_of_our_name_is_named(scheduler: str, tmp_path: Path, name: str) -> None:
-    elsewhere = shadow(tmp_path / "else where", name)
-    with worker(scheduler, elsewhere):
-        text = refusal(scheduler)
-    assert re.match(r"the worker tcp://127\.0\.0\.1:\d+ would import ", text)
-    assert str(elsewhere / name / "__init__.py") in text
-    assert text.endswith("rename that, or start it in another folder")
-
-
-def test_a_scheduler_in_such_a_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "cwd").mkdir()
-    with scheduler_in(shadow(tmp_path, "pipeline")) as address, worker(address, tmp_path / "cwd"):
-        assert refusal(address).startswith(f"the scheduler {address} would import {tmp_path / 'pipeline'}")
-
-
-def test_a_worker_of_another_version_is_named(scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tested, "saccade_version", lambda: "99.0")
-    with worker(scheduler, tmp_path):
-        text = refusal(scheduler)
-    assert re.match(r"the worker tcp://\S+ has saccade \S+ and this is 99\.0: install the same", text)
-
-
-def test_a_worker_without_saccade_is_told_what_to_install() -> None:
-    with pytest.raises(UsageError, match=r"^it cannot import saccade: install saccade-wsi \S+ there"):
-        refuse_strangers("it", {"saccade": None, "pipeline": None, "stages": None})
-    half = {"saccade": "/there/saccade/__init__.py", "pipeline": "/there/pipeline/__init__.py", "stages": None}
-    with pytest.raises(UsageError, match=r"^it has no /there/stages: install saccade-wsi again"):
-        refuse_strangers("it", half)
-
-
-def test_a_scheduler_without_workers_is_not_waited_for_in_silence(
-    scheduler: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tested, "WAIT_SECONDS", 0.5)
-    assert refusal(scheduler) == (
-        f"no worker has joined the scheduler {scheduler} within 0.5 s: start one with `dask worker {scheduler}`"
-    )
-
-
-def test_a_worker_that_joins_later_is_asked_too(scheduler: str, tmp_path: Path) -> None:
-    (tmp_path / "cwd").mkdir()
-    rows = each(AnswerOnceThereIs(tmp_path / "go"), JOBS, workers=0, scheduler=scheduler)
-    with worker(scheduler, tmp_path / "cwd"):
-        with Client(scheduler) as client:
-            client.wait_for_workers(1, timeout=60)
-        with ThreadPoolExecutor(1) as pool:
-            first = pool.submit(next, rows)
-            time.sleep(2)
-            with worker(scheduler, shadow(tmp_path / "elsewhere", "pipeline")):
-                with pytest.raises(UsageError, match="would import"):
-                    first.result(timeout=60)
-                (tmp_path / "go").touch()
-
-
-def test_slides_fail_when_no_worker_is_left(scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with worker(scheduler, tmp_path):
-        rows = each(die_after_the_first, JOBS, workers=0, scheduler=scheduler)
-        found = dict([next(rows)])
-        monkeypatch.setattr(tested, "WAIT_SECONDS", 1.0)
-        found |= dict(rows)
-    assert [found[slide]["status"] for slide in SLIDES] == ["ok", "failed", "failed"]
-    assert all("no worker is left" in found[slide]["error"] for slide in SLIDES[1:])
-
-
-def listen(slide: CohortSlide) -> dict[str, Any]:
-    """Where this process and the one that started it listen."""
-    listening = [
-        (connection.laddr.ip, connection.laddr.port)
-        for process in (psutil.Process(), psutil.Process(os.getppid()))
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    return {"slide_id": slide.slide_id, "status": "ok", "listening": listening}
-
-
-def test_our_own_workers_listen_nowhere() -> None:
-    """Nor does what starts them begin to."""
-    ours = [c.laddr for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    rows = dict(each(listen, JOBS[:1], workers=1, scheduler=None))
-    assert set(rows[SLIDES[0]]["listening"]) == set(ours)
-
-
-def test_an_encrypted_scheduler_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no dask scheduler answers at tls://"):
-        list(each(print, [("job",)], workers=0, scheduler="tls://127.0.0.1:1"))
-
-
-class DieOnce:
-    """A task whose worker dies the first time that it comes to the slide b."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def __call__(self, slide: CohortSlide) -> dict[str, Any]:
-        if slide.slide_id == "b" and not self._file.exists():
-            self._file.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return answer(slide)
-
-
-def never_end_with_b(slide: CohortSlide) -> dict[str, Any]:
-    while slide.slide_id == "b":
-        time.sleep(0.1)
-    return answer(slide)
-
-
-def test_a_slide_whose_worker_died_is_tried_on_another(scheduler: str, tmp_path: Path) -> None:
-    """Which may have come while the others were at work."""
-    with worker(scheduler, tmp_path, "--nanny"):
-        rows = dict(each(DieOnce(tmp_path / "died"), JOBS, workers=0, scheduler=scheduler))
-    assert (tmp_path / "died").exists()
-    assert [rows[slide]["status"] for slide in SLIDES] == ["ok"] * 3
+def test_a_slide_whose_worker_is_lost_is_done_by_one_that_comes_late(farm: str, tmp_path: Path) -> None:
+    with scheduler_in(tmp_path) as address, worker(address, tmp_path, nanny=True):
+        found = rows(address, f"{tmp_path}/end worker once", *"ab")
+    assert (tmp_path / "ended").exists()
+    assert {name: row["status"] for name, row in found.items()} == dict.fromkeys(("end worker once", "a", "b"), "ok")
+    assert len({row["worker"] for row in found.values()}) == 1
 
 
 @pytest.mark.slow
-def test_a_slide_that_never_ends_takes_its_worker_and_no_other_slide(scheduler: str, tmp_path: Path) -> None:
-    with worker(scheduler, tmp_path, "--nanny"):
-        rows = dict(each(never_end_with_b, JOBS, workers=0, scheduler=scheduler, limit=15.0))
-    assert [rows[slide]["status"] for slide in SLIDES] == ["ok", "failed", "ok"]
-    assert rows[SLIDES[1]]["error"] == "it took longer than 15 s, the limit for one slide, and was ended"
+def test_a_job_that_waits_goes_to_a_worker_that_has_nothing_to_do(tmp_path: Path) -> None:
+    """The one it waits for is busy with something that is no slide."""
+    with (
+        scheduler_in(tmp_path) as address,
+        worker(address, tmp_path),
+        Client(address, set_as_default=False) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        (busy,) = client.nthreads()
+        other = client.submit(time.sleep, 60, workers=[busy])
+        while not client.processing()[busy]:
+            time.sleep(0.05)
+        found = pool.submit(rows, address, "a")
+        while len(client.processing()[busy]) < 2:
+            time.sleep(0.05)
+        with worker(address, tmp_path):
+            assert found.result(40)["a"]["status"] == "ok"
+        assert other.status == "pending"
+
+
+@pytest.mark.slow
+def test_slides_fail_when_no_worker_is_left(tmp_path: Path) -> None:
+    with scheduler_in(tmp_path) as address, worker(address, tmp_path):
+        found = rows(address, f"{tmp_path}/end worker once", "a", wait=2.0)
+    assert {row["status"] for row in found.values()} == {"failed"}
+    assert all("no worker is left" in row["error"] for row in found.values())
 
 
 @pytest.mark.slow
 def test_a_scheduler_that_restarts_costs_no_slide(tmp_path: Path) -> None:
     (tmp_path / "cwd").mkdir()
+    names = (f"{tmp_path}/wait", "a", "b")
     with ThreadPoolExecutor(1) as pool:
         with scheduler_in(tmp_path) as address, worker(address, tmp_path / "cwd"):
-            task = AnswerOnceThereIs(tmp_path / "go")
-            found = pool.submit(lambda: dict(each(task, JOBS, workers=0, scheduler=address)))
-            with Client(address) as client:
-                while not any(client.processing().values()):
-                    time.sleep(0.05)
-        port = int(address.rpartition(":")[2])
-        with scheduler_in(tmp_path, port) as again, worker(again, tmp_path / "cwd"):
+            found = in_flight(address, pool, *names)
+        with scheduler_in(tmp_path, int(address.rpartition(":")[2])) as again, worker(again, tmp_path / "cwd"):
             (tmp_path / "go").touch()
-            rows = found.result(timeout=100)
-    assert [rows[slide]["status"] for slide in SLIDES] == ["ok"] * 3
+            assert [row["status"] for row in found.result(100).values()] == ["ok"] * 3
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_restarts_elsewhere_is_found_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "cwd").mkdir()
+    file = str(tmp_path / "scheduler.json")
+    with ThreadPoolExecutor(1) as pool:
+        with scheduler_in(tmp_path) as address, worker(address, tmp_path / "cwd"):
+            found = in_flight(address, pool, f"{tmp_path}/wait", "a", by=file)
+        with scheduler_in(tmp_path) as again, worker(again, tmp_path / "cwd"):
+            assert again != address
+            (tmp_path / "go").touch()
+            assert [row["status"] for row in found.result(100).values()] == ["ok"] * 2
 
 
 @pytest.mark.slow
@@ -272,34 +190,7 @@ def test_a_scheduler_that_stays_away_fails_what_is_not_done(tmp_path: Path, monk
     (tmp_path / "cwd").mkdir()
     with ThreadPoolExecutor(1) as pool:
         with scheduler_in(tmp_path) as address, worker(address, tmp_path / "cwd"):
-            task = AnswerOnceThereIs(tmp_path / "go")
-            found = pool.submit(lambda: dict(each(task, JOBS, workers=0, scheduler=address)))
-            with Client(address) as client:
-                while not any(client.processing().values()):
-                    time.sleep(0.05)
-            (tmp_path / "go").touch()
-        rows = found.result(timeout=100)
-    failed = [row["error"] for row in rows.values() if row["status"] == "failed"]
-    assert failed
-    assert all(error.startswith(f"the scheduler {address} is gone") for error in failed)
-
-
-@pytest.mark.parametrize("banner", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n", b""])
-def test_a_port_that_is_no_dask_is_one_line(banner: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tested, "CONNECT_SECONDS", 2.0)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def answer_all() -> None:
-            while True:
-                try:
-                    connection = server.accept()[0]
-                except OSError:
-                    return
-                with connection:
-                    connection.sendall(banner)
-                    connection.recv(4096)
-
-        threading.Thread(target=answer_all, daemon=True).start()
-        text = refusal(f"tcp://127.0.0.1:{server.getsockname()[1]}")
-    assert "no dask scheduler" in text
-    assert "EiB" not in text
+            found = in_flight(address, pool, f"{tmp_path}/wait", "a", "b")
+        errors = [row["error"] for row in found.result(100).values()]
+    assert len(errors) == 3
+    assert all(error.startswith(f"the scheduler {address} is gone") for error in errors)
