@@ -67,8 +67,9 @@ def another(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def results(out: Path) -> dict[str, bytes]:
-    """What lies there, but for times."""
-    found = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    """What lies there, but for times, and the log, which tells of every run."""
+    files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != "train.log"]
+    found = {str(path.relative_to(out)): path.read_bytes() for path in files}
     return {
         name: re.sub(rb'"seconds": .*', b"", data) if name.endswith("training.json") else data
         for name, data in found.items()
@@ -166,7 +167,7 @@ def test_what_a_killed_training_left_unfinished_goes(cohort: Path, whole: dict[s
     (tmp_path / f"{PREFIX}{'0' * 32}.ckpt").write_bytes(b"half")
     (tmp_path / f"{PREFIX}training").touch()
     train_cohort(config(cohort), tmp_path, say=lambda line: None)
-    assert names(tmp_path) == set(whole)
+    assert names(tmp_path) == {*whole, "train.log"}
 
 
 def test_a_full_disk_ends_a_training_that_goes_on_with_room(
