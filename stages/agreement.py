@@ -31,6 +31,10 @@ TIMES = 6.0
 """... and so many times what is usual on the slide, whose levels may differ in brightness."""
 MOST = 40.0
 """... but no more than that."""
+MOST_OF_ONE = 10.0
+"""Grey levels by which one square differs, from which its patch is doubted, at least: damage may be of a part..."""
+TIMES_USUAL = 8.0
+"""... and so many times what nine in ten patches stay below."""
 NOISE = 25.0
 """Grey levels between neighbouring pixels in the mean, from which a patch is noise, at least: sharp scans of dense
 tissue stay below. What damage makes of JPEG 2000 may be noise about the right mean."""
@@ -47,7 +51,7 @@ class Agreement:
 
     def __init__(self, thumbnail: Thumbnail) -> None:
         self._raster, self._rgb = thumbnail.raster, thumbnail.rgb
-        self._off: dict[tuple[float, ...], tuple[float, float]] = {}
+        self._off: dict[tuple[float, ...], tuple[float, float, float]] = {}
 
     def watched(self, reader: PatchReader) -> Callable[[ArrayLike], da.Array]:
         """`PatchReader.patches` of a reader, each of which is compared when it is computed in this process."""
@@ -80,15 +84,17 @@ class Agreement:
         mine = _means(patch, (0.0, 0.0, float(place.width), float(place.height)), parts)
         some = patch[::4].astype(np.int16)
         steps = float(np.abs(np.diff(some, axis=1)).mean()) if place.width > 1 else 0.0
-        self._off[raster.x, raster.y, raster.scale_x] = (float(np.abs(mine - theirs).mean()), steps)
+        off = np.abs(mine - theirs).mean(2)
+        self._off[raster.x, raster.y, raster.scale_x] = (float(off.mean()), float(off.max()), steps)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is to be said of the patches so far, a line each; nothing where all of them agree."""
         if not self._off:
             return ()
-        off, steps = np.array(list(self._off.values())).T
+        off, most, steps = np.array(list(self._off.values())).T
         wrong = off > min(MOST, max(LEAST, TIMES * float(np.median(off))))
+        wrong |= most > max(MOST_OF_ONE, TIMES_USUAL * float(np.quantile(most, 0.9)))
         wrong |= steps > max(NOISE, TIMES_SHARPEST * float(np.quantile(steps, 0.9)))
         doubted = sorted((place for place, no in zip(self._off, wrong, strict=True) if no), key=lambda at: at[1::-1])
         if not doubted:

@@ -50,7 +50,7 @@ class Page:
         tile: (width, height) of its tiles; None where it is stored in strips.
         mpp: µm per pixel by its own resolution tags; None where they say none.
         most_bytes: of its largest tile or strip, as it claims.
-        missing: how many of the tiles that its sizes make are not in its list of tiles.
+        missing: how many of the tiles that its sizes make are not in its list of tiles; below 0, it lists more.
         overlap: (row, column) of a tile that lies in part upon another in the file, see `find_overlap`.
         torn: whether another picture is to follow, and there is none.
     """

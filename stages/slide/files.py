@@ -24,9 +24,9 @@ from stages.slide.companions import fingerprint_of
 from stages.slide.facts import Page, SlideError, SlideFacts, keep_levels, override_mpp, read_facts, unreadable
 from stages.slide.kinds import first_bytes, is_tiff, why_no_slide, why_unopened
 from stages.slide.levels import Levels, find_levels
-from stages.slide.overlaps import overlap_doubt
+from stages.slide.overlaps import more_doubt, overlap_doubt
 from stages.slide.protocol import Slide
-from stages.slide.tiff import TiffTiles, find_level_tiles, read_pages
+from stages.slide.tiff import TiffTiles, find_level_tiles, read_pages, stored_bytes
 from stages.slide.tiles import HUGE, DamagedTilesError, box_arrays
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class OpenSlideSlide(Slide):
         self._handle: openslide.OpenSlide | None = None
         self._grids: list[TiffTiles | None] | None = None
         self._verdicts: dict[int, bool | None] = {}
+        self._counts: dict[int, NDArray[np.int64] | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"facts": self.facts, "numbers": self._numbers, "opened": self._opened}
@@ -248,6 +249,13 @@ class OpenSlideSlide(Slide):
         tiles = self.tiles(level)
         if tiles is not None:
             return tiles.byte_counts
+        if self.facts.vendor == "generic-tiff":  # of the others OpenSlide shows a missing tile by the finer level's
+            if level not in self._counts:
+                self._counts[level] = stored_bytes(
+                    self.facts.file, (self.facts.levels[level].width, self.facts.levels[level].height)
+                )
+            if (counts := self._counts[level]) is not None:
+                return counts
         raster, (width, height) = self.facts.levels[level], self.facts.tile_sizes[level]
         pixels = sum(r.width * r.height for r in self.facts.levels)
         shape = (-(-raster.height // height), -(-raster.width // width))
@@ -357,7 +365,7 @@ def _find_levels(
     sizes = [(level.width, level.height) for level in facts.levels]
     own = [[page for page in pages if page.size == size and page.tile is not None] for size in sizes]
     for number, found in enumerate(own):
-        if len(found) == 1 and found[0].missing:
+        if len(found) == 1 and found[0].missing > 0:
             raise SlideError(
                 f"level {number} lists {found[0].missing} tiles less than its sizes make: the file is damaged: "
                 "copy it again"
@@ -383,8 +391,11 @@ def _find_levels(
             broken = True  # its errors latch
             return None
 
-    levels, doubts = find_levels(sizes, facts.tile_sizes, read, factors=factors, bounds=facts.bounds), []
+    levels = find_levels(sizes, facts.tile_sizes, read, factors=factors, bounds=facts.bounds)
+    doubts: list[str | None] = []
     for level, number in enumerate(levels.numbers):
+        if len(own[number]) == 1 and own[number][0].missing < 0:
+            doubts.append(more_doubt(level, -own[number][0].missing))
         place = own[number][0].overlap if len(own[number]) == 1 else None
         if place is not None:
             (row, column), (width, height), (right, bottom) = place, facts.tile_sizes[number], sizes[number]

@@ -45,3 +45,11 @@ def overlap_doubt(level: int, tile: tuple[int, int], pixels: NDArray[np.generic]
         f"tile {tile} of level {level}, which is not blank, and another are at one place in the file: it may be "
         "damaged: compare it with its original, or copy it again"
     )
+
+
+def more_doubt(level: int, more: int) -> str:
+    """What is to be said of a level whose list of tiles or strips has so many more than its sizes make."""
+    return (
+        f"level {level} lists {more} tiles or strips more than its sizes make, so that a part may be missing: the file "
+        "may be damaged: compare it with its original, or copy it again"
+    )

@@ -20,6 +20,7 @@ from stages.geometry import Mpp
 from stages.slide.axes import choose_pages
 from stages.slide.facts import MAX_TILE_PIXELS, SlideError
 from stages.slide.ome import read_ome
+from stages.slide.overlaps import more_doubt
 from stages.slide.planes import READ, PlaneTiles
 from stages.slide.samples import Samples, read_samples
 from stages.slide.tiff import MAX_PAGES, TiffTiles, describe_cut, open_tiff_file, quiet
@@ -186,6 +187,8 @@ def _levels(
             continue
         _check_page(page, number, samples.pixel_bytes)
         kept.append(PlaneTiles(path, planes, samples))
+        if kept[-1].more > 0:
+            warnings.append(more_doubt(number, kept[-1].more))
         if doubt := kept[-1].overlap_doubt(number):
             warnings.append(doubt)
         used.append(planes)

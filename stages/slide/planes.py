@@ -85,6 +85,7 @@ class PlaneTiles(TileGrid):
 
     Attributes:
         samples: the same, where looking at the tiles had more to say of it.
+        more: how many tiles are listed beyond those that its sizes make.
     """
 
     def __init__(self, path: Path, pages: Sequence[Any], samples: Samples) -> None:
@@ -95,6 +96,8 @@ class PlaneTiles(TileGrid):
         tiles = -(-self.size[0] // self.tile[0]) * -(-self.size[1] // self.tile[1])
         apart = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
         count = samples.colours + (samples.alpha > 0) if apart else 1  # planes of a page
+        listed = page.tags.get("TileOffsets" if self._tiled else "StripOffsets")  # of strips tifffile cuts the list
+        self.more = (listed.count if listed else 0) - tiles * (int(page.samplesperpixel) if apart else 1)
         self._planes: list[TiffTiles] = []
         self._decoders: list[tuple[Any, dict[str, Any], int]] = []
         for one in pages:

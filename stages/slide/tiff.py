@@ -185,6 +185,23 @@ def find_level_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiffT
         return [None] * len(sizes)
 
 
+def stored_bytes(path: Path, size: tuple[int, int]) -> NDArray[np.int64] | None:
+    """Compressed bytes of each tile (rows, columns) of the one picture of a size (width, height), whatever its codec;
+    None where there is none, or two."""
+    try:
+        with open_tiff_file(path) as tiff:
+            pages = _all_pages(tiff)
+            same = [page for page in pages if (page.imagewidth, page.imagelength) == size and page.is_tiled]
+            counts = [np.array(page.databytecounts, np.int64) for page in same]
+            shapes = [(-(-size[1] // page.tilelength), -(-size[0] // page.tilewidth)) for page in same]
+            _release(pages)
+        return counts[0].reshape(shapes[0]) if len(same) == 1 else None
+    except UnreadableError:
+        raise
+    except Exception:  # as in `find_level_tiles`, or colours apart
+        return None
+
+
 def read_pages(path: Path) -> tuple[Page, ...]:
     """What each picture in a TIFF file says of itself, in the file's order; none of what is no TIFF."""
     try:
@@ -250,7 +267,7 @@ def _page(page: Any) -> Page:
         if len(page.dataoffsets) == len(page.databytecounts) == needed:
             index = find_overlap(page.dataoffsets, page.databytecounts)
             overlap = None if index is None else divmod(index % (columns * rows), columns)
-    missing = max(0, needed - len(page.dataoffsets))
+    missing = needed - len(page.dataoffsets) if tiled else 0
     return Page(size, tile if page.is_tiled else None, _density(page), most, missing, overlap)
 
 

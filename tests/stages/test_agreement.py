@@ -84,7 +84,21 @@ def test_noise_about_the_right_mean_is_told_of(tmp_path: Path) -> None:
     assert warning.startswith("1 of 16 patches that were read do not show what the thumbnail shows there, or are noise")
 
 
-@pytest.mark.parametrize("compression", ["jpeg", "deflate"])
+def test_damage_of_a_part_of_a_patch_is_told_of(tmp_path: Path) -> None:
+    """Small in the mean of the patch, and far beyond what any other is off."""
+    slide = open_pyramid(write_slide(tmp_path / "a.tif", IMAGE, compression="lzw"))
+    agreement = Agreement(read_thumbnail(slide, 8.0))
+    for number in range(24):
+        raster = Raster(128 * (number % 8), 128 * (number // 8), 1, 1, 128, 128)
+        (patch,) = render_many(slide, [raster])
+        if number == 13:
+            patch[:32, :32] = 255 - patch[:32, :32]
+        agreement.add(patch, raster)
+    (warning,) = agreement.warnings
+    assert warning.startswith("1 of 24 patches")
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "deflate", "zstd"])
 def test_a_thumbnail_that_lacks_tiles_is_told_of(tmp_path: Path, compression: str) -> None:
     """But not where what lacks is the glass: scanners store no tiles of that, and level 0 has next to nothing there."""
     image = tissue_pixels(1024, 1024, margin=0)

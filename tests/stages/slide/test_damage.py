@@ -167,6 +167,18 @@ def test_a_tile_in_the_place_of_another_is_said(tmp_path: Path, how: str) -> Non
         assert len(warnings) == said
 
 
+@pytest.mark.parametrize("tiled", [True, False])
+def test_a_height_that_leaves_tiles_over_is_said(tmp_path: Path, tiled: bool) -> None:
+    """The picture would be cut in two without an error."""
+    path, image = tmp_path / "a.tif", tissue_pixels(512, 512, margin=0)
+    part = {"tile": (128, 128)} if tiled else {"rowsperstrip": 64}
+    tifffile.imwrite(path, image, photometric="rgb", compression="deflate", **part)
+    assert not [line for line in open_slide(path).facts.warnings if "more than its sizes make" in line]
+    change_tags(path, ImageLength=256)
+    (warning,) = (line for line in open_slide(path).facts.warnings if "more than its sizes make" in line)
+    assert warning.startswith(f"level 0 lists {8 if tiled else 4} tiles or strips more than its sizes make")
+
+
 def test_a_slide_that_openslide_reads_is_not_read_on_once_another_is_in_its_place(tmp_path: Path) -> None:
     """It opens the file again by its name: pixels of two slides would be mixed without an error."""
     path = write_rgba(tmp_path / "a.tif", np.full((1024, 1024, 4), 200, np.uint8))
