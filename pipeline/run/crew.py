@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -10,7 +11,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
-from uuid import uuid4
 
 from pipeline.errors import UsageError
 from pipeline.run.handshake import ANSWER_SECONDS, strangers
@@ -73,7 +73,7 @@ class Crew:
         self._trials: dict[str, str] = {}  # of jobs' keys, the worker
         self._futures: dict[str, Any] = {}  # which would be forgotten if nobody held them
         self._finished: SimpleQueue[Any] = SimpleQueue()
-        self._topic = f"saccade-{uuid4().hex}"
+        self._topic = f"saccade-{os.urandom(16).hex()}"
         client.subscribe_topic(self._topic, lambda event: self.taken.add(event[1]))
 
     @property
@@ -225,7 +225,7 @@ class Crew:
         Raises:
             SchedulerGoneError: it cannot be handed on.
         """
-        name = f"saccade-{uuid4().hex}"
+        name = f"saccade-{os.urandom(16).hex()}"
         what = self.there[worker]
         gpu = what.gpus and self._device != "cpu"
         try:

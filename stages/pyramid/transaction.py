@@ -22,7 +22,7 @@ from stages.pyramid.copying import write_levels
 from stages.pyramid.format import FolderFormat, Progress
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Plan
-from stages.slide.facts import SlideError
+from stages.slide.facts import SlideError, SlideFacts
 from stages.slide.protocol import Slide
 
 AGAIN = "then run `saccade cache` again: it goes on where it stopped"
@@ -80,12 +80,11 @@ def build(
         partial.mkdir(parents=True, exist_ok=True)
         form.start(wanted)
         write_levels(source, wanted, form, progress=copied, writers=writers)
-        # nearly all of it has just been read
-        facts = source.facts.with_digest()
-        now = open_pyramid(source.facts.path).facts
-        if now.fingerprint != source.facts.fingerprint or not now.unchanged(source.facts.revision):
+        try:
+            facts = copied_facts(source)
+        except SlideError:
             shutil.rmtree(partial)
-            raise SlideError("the file changed while it was being copied: run `saccade cache` again")
+            raise
         flush_tree(partial, threads=writers)
         form.finish(wanted, facts)  # once the disk holds all the rest
         put_in_place(partial, out, ours=form.is_ours)
@@ -99,6 +98,19 @@ def build(
         if is_temporary(path.name):  # half a file, of a run that was killed
             path.unlink(missing_ok=True)
     return out
+
+
+def copied_facts(source: Slide) -> SlideFacts:
+    """The facts of a slide that was copied, with the digest of every byte, nearly all of which has just been read.
+
+    Raises:
+        SlideError: it changed meanwhile.
+    """
+    facts = source.facts.with_digest()
+    now = open_pyramid(facts.path).facts
+    if now.fingerprint != facts.fingerprint or not now.unchanged(source.facts.revision):
+        raise SlideError("the file changed while it was being copied: run `saccade cache` again")
+    return facts
 
 
 def refuse_foreign(out: Path, form: FolderFormat) -> None:

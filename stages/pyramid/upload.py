@@ -21,10 +21,10 @@ from stages.pyramid.chunks import zstd_chunk
 from stages.pyramid.copying import write_levels
 from stages.pyramid.format import Progress
 from stages.pyramid.layout import LevelLayout, array_metadata
-from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Plan
 from stages.pyramid.record import Record, has_record, write_json, write_record
 from stages.pyramid.shards import write_shard
+from stages.pyramid.transaction import copied_facts
 from stages.slide.facts import SlideError, SlideFacts
 from stages.slide.protocol import Slide
 
@@ -64,9 +64,7 @@ def upload_pyramid(
         form = _Upload(out, wanted.digest(), there)
         form.start(wanted)
         write_levels(source, wanted, form, progress=progress, writers=writers)
-        if open_pyramid(source.facts.path).facts.fingerprint != source.facts.fingerprint:
-            raise SlideError(f"the file changed while it was being copied: {AGAIN}")
-        form.finish(wanted, source.facts)
+        form.finish(wanted, copied_facts(source))
     except UnreadableError as exc:
         raise SlideError(f"cannot write {out}: {exc}; {AGAIN}") from exc
     return out

@@ -216,7 +216,7 @@ def test_what_makes_another_feature_is_encoded_anew(tmp_path: Path, change: str)
 
     def other(encoder: str, dim: int) -> FeatureKey:
         assert view.key is not None
-        changed = {"slide": {"fingerprint": "b"}, "µm/px": {"mpp": 9.0}, "pixels": {"px": 9}, "grid": {"place": (1,)}}
+        changed = {"slide": {"content": "b"}, "µm/px": {"mpp": 9.0}, "pixels": {"px": 9}, "grid": {"place": (1,)}}
         return replace(view.key(encoder, dim), **changed.get(change, {}))  # type: ignore[arg-type]
 
     backbone = tiny_backbone(seed=int(change == "network"))

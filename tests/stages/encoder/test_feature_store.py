@@ -23,14 +23,14 @@ from stages.encoder.feature_store import FeatureKey, FeatureStore, default_featu
 from stages.encoder.feature_table import narrowed, widened
 
 KEY = FeatureKey("slide", "network", 6, 0.5, 224, (0.0, 0.0, 224.0, 224.0, 30, 20))
-OTHER = replace(KEY, fingerprint="another")
+OTHER = replace(KEY, content="another")
 
 
 def truth(key: FeatureKey, cells: NDArray[np.int64]) -> NDArray[np.float32]:
     """What the made-up encoder gives; some of it beyond float16."""
     cells = np.asarray(cells, np.int64)
     scale = np.where(cells % 10 == 9, 1e6, 1.0)
-    return (np.sin(np.outer(cells + len(key.fingerprint), 1 + np.arange(key.dim))) * scale[:, None]).astype(np.float32)
+    return (np.sin(np.outer(cells + len(key.content), 1 + np.arange(key.dim))) * scale[:, None]).astype(np.float32)
 
 
 def kept(key: FeatureKey, cells: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -111,7 +111,7 @@ def test_only_what_is_not_known_is_encoded(store: FeatureStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"fingerprint": "b"}, {"encoder": "b"}, {"dim": 7}, {"mpp": 0.25}, {"px": 128}, {"place": (0.5,)}]
+    "change", [{"content": "b"}, {"encoder": "b"}, {"dim": 7}, {"mpp": 0.25}, {"px": 128}, {"place": (0.5,)}]
 )
 def test_another_slide_encoder_scale_or_place_is_unknown(store: FeatureStore, change: dict[str, Any]) -> None:
     put(store, [1])
@@ -243,7 +243,7 @@ def test_a_damaged_file_is_told_of_and_encoded_again(
 
 def test_the_slides_used_least_recently_go_at_the_limit(tmp_path: Path) -> None:
     """One that is in memory all the time counts as used, for other processes need it, too."""
-    keys = [replace(KEY, fingerprint=str(i), dim=500) for i in range(30)]
+    keys = [replace(KEY, content=str(i), dim=500) for i in range(30)]
     store = FeatureStore(tmp_path, gigabytes=1e-4)
     (tmp_path / "thesis.txt").write_bytes(bytes(10**6))
     (tmp_path / "saccade-features-1").mkdir()
@@ -294,7 +294,7 @@ def test_a_full_disk_loses_nothing(store: FeatureStore, caplog: pytest.LogCaptur
 def test_memory_holds_the_slides_used_last(store: FeatureStore) -> None:
     """Others come from the disk again."""
     small = FeatureStore(store.folder, memory_gigabytes=1e-5)
-    keys = [replace(KEY, fingerprint=str(i)) for i in range(20)]
+    keys = [replace(KEY, content=str(i)) for i in range(20)]
     for key in keys:
         small.put(key, np.arange(100), truth(key, np.arange(100)))
     assert len(small._memory) < 12
