@@ -193,7 +193,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "cache": (),
         "dry_run": ("outcome", "cost", "dry_run"),
         "conformalize": (),
-        "commands": (),
+        "commands": (
+            *("arguments", "slides", "models", "runs", "training", "distillation", "calibration", "benchmark"),
+            *("pyramids", "checking"),
+        ),
         "exits": (),
         "help": (),
         "progress": (),
