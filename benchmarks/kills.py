@@ -74,7 +74,7 @@ class Forked:
 
     def __init__(self, arguments: list[str], env: dict[str, str], said: Path) -> None:
         for module in (
-            *("cli", "commands.runs", "commands.training", "commands.pyramids"),
+            *("cli.entry", "commands.runs", "commands.training", "commands.pyramids"),
             *("train.train", "train.fit", "run.run", "report.report", "cache"),
         ):
             importlib.import_module(f"pipeline.{module}")  # once, before there are copies

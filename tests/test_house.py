@@ -201,7 +201,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "help": (),
         "progress": (),
         "options": (),
-        "cli": (),
+        "cli": ("lines", "demonstration", "slides", "models", "runs", "assembly", "entry", "__main__"),
     },
     "saccade": {
         "shadows": (),
