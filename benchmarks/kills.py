@@ -73,7 +73,10 @@ class Forked:
     """A command in a copy of this process, as `subprocess.Popen` has others."""
 
     def __init__(self, arguments: list[str], env: dict[str, str], said: Path) -> None:
-        for module in ("cli", "commands", "train.train", "train.fit", "run.run", "report.report", "cache"):
+        for module in (
+            *("cli.entry", "commands.runs", "commands.training", "commands.pyramids"),
+            *("train.train", "train.fit", "run.run", "report.report", "cache"),
+        ):
             importlib.import_module(f"pipeline.{module}")  # once, before there are copies
         self.pid = os.fork()
         if not self.pid:

@@ -31,6 +31,7 @@ def page() -> str:
             "docstring_options": {"warn_unknown_params": False},
             "filters": ["!^_", "!^(moved|shadows)$", f"!^({ZARRS})$"],
             "heading_level": 1,
+            "members": [name for name in saccade.__all__ if name != "__version__"],
             "members_order": "source",
             "show_root_full_path": False,
             "show_object_full_path": False,

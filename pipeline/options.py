@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands import MOST_WORKERS
+from pipeline.commands.arguments import MOST_WORKERS
 from stages.amounts import amount
 from stages.prediction.stopping import RISK
 

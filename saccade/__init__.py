@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from pipeline.cache import CacheSummary as CacheSummary
     from pipeline.check.values import CheckSummary as CheckSummary
     from pipeline.cohort.table import Cohort as Cohort
-    from pipeline.commands import DistilSummary as DistilSummary
-    from pipeline.commands import TrainSummary as TrainSummary
-    from pipeline.commands import bench as bench
-    from pipeline.commands import cache as cache
-    from pipeline.commands import check as check
-    from pipeline.commands import conformalize as conformalize
-    from pipeline.commands import distil as distil
-    from pipeline.commands import load_model as load_model
-    from pipeline.commands import open_slide as open_slide
-    from pipeline.commands import predict as predict
-    from pipeline.commands import read_cohort as read_cohort
-    from pipeline.commands import run as run
-    from pipeline.commands import train as train
+    from pipeline.commands.benchmark import bench as bench
+    from pipeline.commands.calibration import conformalize as conformalize
+    from pipeline.commands.checking import check as check
+    from pipeline.commands.distillation import DistilSummary as DistilSummary
+    from pipeline.commands.distillation import distil as distil
+    from pipeline.commands.models import load_model as load_model
+    from pipeline.commands.models import predict as predict
+    from pipeline.commands.pyramids import cache as cache
+    from pipeline.commands.runs import run as run
+    from pipeline.commands.slides import open_slide as open_slide
+    from pipeline.commands.slides import read_cohort as read_cohort
+    from pipeline.commands.training import TrainSummary as TrainSummary
+    from pipeline.commands.training import train as train
     from pipeline.conformalize import ConformalSummary as ConformalSummary
     from pipeline.errors import UsageError as UsageError
     from pipeline.predict import SlidePrediction as SlidePrediction
@@ -49,23 +49,15 @@ _PLACES = {
     "pipeline.cache": ("CacheSummary",),
     "pipeline.check.values": ("CheckSummary",),
     "pipeline.cohort.table": ("Cohort",),
-    "pipeline.commands": (
-        *(
-            "DistilSummary",
-            "TrainSummary",
-            "bench",
-            "cache",
-            "check",
-            "conformalize",
-            "distil",
-            "load_model",
-            "open_slide",
-            "predict",
-            "read_cohort",
-            "run",
-        ),
-        "train",
-    ),
+    "pipeline.commands.benchmark": ("bench",),
+    "pipeline.commands.calibration": ("conformalize",),
+    "pipeline.commands.checking": ("check",),
+    "pipeline.commands.distillation": ("DistilSummary", "distil"),
+    "pipeline.commands.models": ("load_model", "predict"),
+    "pipeline.commands.pyramids": ("cache",),
+    "pipeline.commands.runs": ("run",),
+    "pipeline.commands.slides": ("open_slide", "read_cohort"),
+    "pipeline.commands.training": ("TrainSummary", "train"),
     "pipeline.conformalize": ("ConformalSummary",),
     "pipeline.errors": ("UsageError",),
     "pipeline.predict": ("SlidePrediction",),

@@ -15,7 +15,7 @@ def main() -> None:
     except ImportError as exc:
         print(f"saccade: error: {exc}", file=sys.stderr)
         sys.exit(2)
-    from pipeline.cli import main as command
+    from pipeline.cli.entry import main as command
 
     command()
 

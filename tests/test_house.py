@@ -193,12 +193,15 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "cache": (),
         "dry_run": ("outcome", "cost", "dry_run"),
         "conformalize": (),
-        "commands": (),
+        "commands": (
+            *("arguments", "slides", "models", "runs", "training", "distillation", "calibration", "benchmark"),
+            *("pyramids", "checking"),
+        ),
         "exits": (),
         "help": (),
         "progress": (),
         "options": (),
-        "cli": (),
+        "cli": ("lines", "demonstration", "slides", "models", "runs", "assembly", "entry", "__main__"),
     },
     "saccade": {
         "shadows": (),

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from pipeline import commands
-from pipeline.cli import app, main
+from pipeline.cli.assembly import app
+from pipeline.cli.entry import main
 
 Command = Callable[..., tuple[int, str]]
 

@@ -20,7 +20,7 @@ from models import save_untrained
 from safetensors import safe_open
 
 import pipeline.commands
-from pipeline.cli import app
+from pipeline.cli.assembly import app
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.refer.label_set import BETWEEN, REFER, UNLIKE

@@ -20,7 +20,7 @@ from pipeline.run.slide import RunSettings
 
 KILLED = """
 import itertools, os, shutil, signal, sys
-import pipeline.cli, pipeline.report.report, pipeline.run.run
+import pipeline.cli.entry, pipeline.commands.runs, pipeline.report.report, pipeline.run.run
 
 earlier, outs, *command = sys.argv[1:]
 
@@ -36,7 +36,7 @@ def run_until(renames, out):
         return wrapped
     os.replace, os.rename = counted(os.replace), counted(os.rename)
     sys.argv = ["saccade", *command, "--out", out]
-    pipeline.cli.main()
+    pipeline.cli.entry.main()
 
 for renames in itertools.count(1):
     out = os.path.join(outs, str(renames))

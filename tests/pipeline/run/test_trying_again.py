@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli
+from pipeline.cli.entry import main
 from pipeline.cohort.table import find_target
 from pipeline.output.failures import FOLDER
 from pipeline.run.books import RunSummary
@@ -134,7 +134,7 @@ def test_the_command_has_it_all(
         given = ["--model", str(checkpoint), "--out", str(tmp_path / "out"), "--samples", "4", "--workers", "0"]
         monkeypatch.setattr(sys, "argv", ["saccade", "run", str(slides), *given, *options])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main()
         return ended.value.code, capsys.readouterr().out.splitlines()
 
     code, lines = saccade("--dry-run", "--memory", "600MB")

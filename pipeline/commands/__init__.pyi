@@ -1,0 +1,15 @@
+from .benchmark import bench as bench
+from .calibration import conformalize as conformalize
+from .checking import check as check
+from .distillation import DistilSummary as DistilSummary
+from .distillation import distil as distil
+from .models import load_model as load_model
+from .models import predict as predict
+from .pyramids import cache as cache
+from .pyramids import dry_cache as dry_cache
+from .runs import dry_run as dry_run
+from .runs import run as run
+from .slides import open_slide as open_slide
+from .slides import read_cohort as read_cohort
+from .training import TrainSummary as TrainSummary
+from .training import train as train
