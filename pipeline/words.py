@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.refer.label_set import REFER, percent
+from stages.amounts import as_given
 from stages.appearance import score_in_words
 from stages.prediction.chance import chance
 
@@ -75,11 +76,11 @@ def _decided(found: SlidePrediction) -> dict[str, str]:
         return {}
     of = f"the probability of {own.positive}"
     if own.side == "undecided":
-        told = f"Not settled: reading ended before it was known on which side of {own.at:g} {of} lies."
+        told = f"Not settled: reading ended before it was known on which side of {as_given(own.at)} {of} lies."
     else:
         told = (
-            f"Settled: had all the tissue been read, {of} would lie {own.side} {own.at:g}, with a risk of {own.risk:g} "
-            "of the other side."
+            f"Settled: had all the tissue been read, {of} would lie {own.side} {as_given(own.at)}, with a risk of "
+            f"{as_given(own.risk)} of the other side."
         )
     return {"decided": told}
 

@@ -10,6 +10,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def as_given(value: float) -> str:
+    """A number that somebody gave, in the fewest digits that are it: "0.5", "0.9999999999", "1e-300"."""
+    return repr(float(value)).removesuffix(".0")
+
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {f"{unit}i": 1024**power for power, unit in enumerate("kmgt", 1)}
 

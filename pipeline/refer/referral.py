@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.slide_model import SlideModel
 from pipeline.refer.label_set import BETWEEN, OWN, REFER, UNLIKE, LabelSet, percent
+from stages.amounts import as_given, counted
 from stages.appearance import Appearance
 from stages.prediction.conformal import ERRORS, WHOLE, Floats, least_error, patients_needed
 
@@ -149,7 +150,7 @@ def referral(
         UsageError: the model has no calibration, or one that cannot be the ground for this error or these settings.
     """
     if not 0 < error < 1:
-        raise UsageError(f"the stated error must lie between 0 and 1, found {error:g}; such as 0.1")
+        raise UsageError(f"the stated error must lie between 0 and 1, found {as_given(error)}; such as 0.1")
     spec, known = model.spec, model.label_calibration
     check_names(spec.classes)
     if known is None:
@@ -166,8 +167,8 @@ def referral(
         if count < patients_needed(error):
             remedy = f"state {rounded_up(least_error(count))} or more, or " if count else ""
             raise UsageError(
-                f"a stated error of {error:.4g} needs {patients_needed(error)} patients{who} to calibrate on, the "
-                f"model has {count}: {remedy}`saccade conformalize` with more patients"
+                f"a stated error of {as_given(error)} needs {counted(patients_needed(error), 'patient')}{who} to "
+                f"calibrate on, the model has {count}: {remedy}`saccade conformalize` with more patients"
             )
     asked = samples or spec.samples
     budgets = conformal.at(min(spec.samples, asked), samples or NO_END) if reads_on else conformal.at(asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.amounts import amount, counted, size
+from stages.amounts import amount, as_given, counted, size
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,11 @@ def test_a_size_is_in_the_unit_that_shows_three_digits(count: float, words: str)
 
 def test_one_is_singular() -> None:
     assert [counted(n, "slide") for n in (0, 1, 2, 1000)] == ["0 slides", "1 slide", "2 slides", "1,000 slides"]
+
+
+@pytest.mark.parametrize("text", ["0.5", "0.9999999999", "1e-300", "0.123456789", "1", "1e-05"])
+def test_what_was_given_keeps_its_digits(text: str) -> None:
+    assert as_given(float(text)) == text
 
 
 @pytest.mark.parametrize(

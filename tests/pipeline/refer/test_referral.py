@@ -23,7 +23,7 @@ import pipeline.commands
 from pipeline.cli import app
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
-from pipeline.refer.label_set import BETWEEN, REFER, UNLIKE
+from pipeline.refer.label_set import BETWEEN, REFER, UNLIKE, percent
 from pipeline.refer.measure import run_in_lines
 from pipeline.refer.referral import Referral, referral
 from stages.appearance import CohortAppearance, appearance
@@ -205,6 +205,13 @@ def test_of_a_slide_that_it_was_fitted_to_nothing_is_stated_and_one_unlike_the_c
     found = strange.of(seen, fingerprint="new", doubt=doubt)
     assert (found.call, found.classes) == (REFER, new.classes)
     assert found.why.startswith(UNLIKE)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.1, "10 %"), (1 / 3, "33.3 %"), (0.9999999, "99.99999 %"), (1, "100 %")]
+)
+def test_a_share_is_not_rounded_to_nothing_or_all(share: float, words: str) -> None:
+    assert percent(share) == words
 
 
 def test_by_class_a_referral_says_whose_patients_each_class_fell_short_of(calibrated: Calibrated) -> None:
