@@ -18,7 +18,8 @@ GIVEN = ("decided_at", "risk", "stated_error")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Write a CSV (UTF-8, one header): numbers to six digits, or as `GIVEN`; None, NaN and missing values as empty cells.
+    """Write a CSV (UTF-8, one header): numbers to six digits, but those of `GIVEN`; None, NaN and missing values as
+    empty cells.
 
     Args:
         path: the file.

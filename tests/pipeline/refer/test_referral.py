@@ -207,9 +207,7 @@ def test_of_a_slide_that_it_was_fitted_to_nothing_is_stated_and_one_unlike_the_c
     assert found.why.startswith(UNLIKE)
 
 
-@pytest.mark.parametrize(
-    ("share", "words"), [(0.1, "10 %"), (1 / 3, "33.3 %"), (0.9999999, "99.99999 %"), (1, "100 %")]
-)
+@pytest.mark.parametrize(("share", "words"), [(0.1, "10 %"), (1 / 3, "33.3 %"), (0.999999, "99.9999 %"), (1, "100 %")])
 def test_a_share_is_not_rounded_to_nothing_or_all(share: float, words: str) -> None:
     assert percent(share) == words
 
