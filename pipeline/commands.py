@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError, computing
 from pipeline.garbage import uncollected
-from stages.amounts import amount, as_given, size
+from stages.amounts import amount, apart, as_given, size
 from stages.disk import refusal
 from stages.place import Url, place
 
@@ -413,7 +413,7 @@ class TrainSummary:
             if not isinstance(value, dict):
                 return f"{value:.3f}" if isinstance(value, float) else str(value)
             if set(value) != {"value", "low", "high"}:  # slides of each class, whatever it is called
-                return ", ".join(f"{count} {name}" for name, count in value.items())
+                return ", ".join(f"{count} {apart(name)}" for name, count in value.items())
             if value.get("low") is None:
                 return str(value.get("value"))
             return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stages.amounts import counted
+from stages.amounts import apart, counted
 from stages.torchvision import admit_torchvision
 
 METRICS = ("auroc", "auprc", "f1", "balanced_accuracy")
@@ -90,7 +90,7 @@ def in_words(metrics: dict[str, Any]) -> str:
     """What `evaluate` found, in one line; a site has one more, which `evaluate` gives under "sites"."""
     per_class = metrics["slides_per_class"]
     told = [f"{counted(metrics['slides'], 'slide')} of {counted(metrics['patients'], 'patient')}"]
-    told.append("(" + ", ".join(f"{count} {name}" for name, count in per_class.items()) + ")")
+    told.append("(" + ", ".join(f"{count} {apart(name)}" for name, count in per_class.items()) + ")")
     scores = [
         f"{name} {score['value']:.3f}" + ("" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]")
         for name, score in ((name, metrics[name]) for name in METRICS)

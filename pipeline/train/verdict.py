@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.model.quality import CHANCE, USEFUL, Learned, Quality
-from stages.amounts import counted
+from stages.amounts import apart, counted
 
 PARTS = ("val", "cross-validation", "test", "out-of-bag")
 """What a verdict is taken from: the first of these that has patients enough to tell, else the first that there is."""
@@ -142,8 +142,8 @@ def closing(
 ) -> list[str]:
     """The last words of a training: what was fitted to what, how good it is, whether it has learned, what to try."""
     lines = [
-        f"model: {model}: {', '.join(classes)}, fitted to {counted(slides, 'slide')} of {counted(patients, 'patient')} "
-        f"on {encoder}",
+        f"model: {model}: {', '.join(map(apart, classes))}, fitted to {counted(slides, 'slide')} of "
+        f"{counted(patients, 'patient')} on {encoder}",
         quality.in_words(),
     ]
     if quality.warning is None:

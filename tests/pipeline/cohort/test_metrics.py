@@ -146,6 +146,7 @@ def test_each_site_is_scored_by_itself_and_one_class_is_said():
     alone = evaluate(["b", "b"], [[0.4, 0.6], [0.7, 0.3]], ["1", "2"], ["a", "b"])
     assert "one class only, so no auroc" in in_words(alone)
     assert in_words(found).startswith("30 slides of 15 patients (15 c0, 15 c1): auroc 0.")
+    assert "(2 '0', 1 '1')" in in_words(evaluate(["0", "0", "1"], np.eye(2)[[0, 0, 1]], list("abc"), ["0", "1"]))
 
 
 def test_of_two_classes_the_last_is_the_positive():
