@@ -42,7 +42,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from makers import striped_cohort
 
 COMMANDS = ("run", "cache", "train")
-TIMES = re.compile(r"seconds|time|date|started|ended|written|finished|command|host|created|peak", re.IGNORECASE)
+TIMES = re.compile(r"seconds|time|date|started|ended|written|finished|command|host|created|peak|memory", re.IGNORECASE)
 """Names of values that are other in each run."""
 
 HOOKED = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -17,9 +17,11 @@ from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import MODEL, find_model, load_model, save_model
 from pipeline.model.slide_model import SlideModel
 from pipeline.predict import check_budget
+from pipeline.refer.agreement import contradiction, score, told_of_labels
 from pipeline.refer.calibrate import calibrate_labels, in_lines
 from pipeline.refer.referral import check_names
 from pipeline.train.looks import Looks
+from stages.amounts import counted
 from stages.prediction.conformal import least_error
 
 Say = Callable[[str], None]
@@ -106,6 +108,9 @@ def conformalize_model(
     )
     _refuse_lost_class(slides, looks, model.spec.classes)  # drawing meets what the first look does not
     assert found is not None
+    scored = score(found.conformal, model.spec)
+    say(f"label sets: {told_of_labels(scored)}")
+    found = replace(found, doubt=contradiction(scored, model.quality))
     for line in in_lines(found, model.spec.classes):
         say(line)
     model.label_calibration = found
@@ -152,7 +157,8 @@ def _chosen(cohort: Cohort, classes: Sequence[str], path: Path, split: str | Non
             "use the model of this task"
         )
     if len(labelled) < len(slides):
-        say(f"{len(slides) - len(labelled)} slides have no label and are left aside")
+        aside = len(slides) - len(labelled)
+        say(f"{counted(aside, 'slide')} without a label {'is' if aside == 1 else 'are'} left aside")
     return labelled
 
 
@@ -164,8 +170,8 @@ def _refuse_known(slides: Sequence[CohortSlide], looks: Looks, model: SlideModel
         held = sorted({s.split for s in slides if s.split in ("val", "test") and s not in known} - {None})
         remedy = f"give --split {held[-1]}, or remove them" if held else "remove them and give others"
         raise UsageError(
-            f"{cohort.source}: the model was trained on {len(known)} of the {len(slides)} labelled slides (by content; "
-            f"the first is {known[0].slide_id!r}), of which it is too sure: {remedy}"
+            f"{cohort.source}: the model was trained on {len(known)} of {counted(len(slides), 'labelled slide')} (by "
+            f"content; the first is {known[0].slide_id!r}), of which it is too sure: {remedy}"
         )
     refuse_twins({"the calibration": slides}, prints)
 
@@ -175,7 +181,7 @@ def _refuse_lost_class(slides: Sequence[CohortSlide], looks: Looks, classes: Seq
     if len(there) < 2:
         lost = next(name for name in classes if name not in there)
         gone = [slide.slide_id for slide in slides if slide.label == lost]
-        why = f"; all {len(gone)} are left out, {gone[0]}: {looks.excluded[gone[0]]}" if gone else ""
+        why = f"; {counted(len(gone), 'slide')} of it left out, {gone[0]}: {looks.excluded[gone[0]]}" if gone else ""
         raise UsageError(
             f"there is no slide labelled {lost!r} to calibrate on, so how often that label is missed cannot be told: "
             f"add slides of it{why}"

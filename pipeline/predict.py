@@ -18,6 +18,7 @@ from pipeline.refer.label_set import LabelSet
 from pipeline.refer.referral import Referral
 from pipeline.refer.scores import fewest_samples
 from stages.agreement import Agreement
+from stages.amounts import apart, as_given
 from stages.geometry import Raster
 from stages.html import table
 from stages.prediction.attribution import Attribution, attribute
@@ -164,7 +165,9 @@ class SlidePrediction:
             else with_interval(p, *self.intervals[told_of])
         )
         told = (
-            f"{name}: {told_of} {chances}" if of is None else f"{name}: P({of}) {chances}, predicted {self.predicted}"
+            f"{name}: {apart(told_of)} {chances}"
+            if of is None
+            else f"{name}: P({of}) {chances}, predicted {self.predicted}"
         )
         return told + (decision_in_words(self.decision.columns(), before="; ") if self.decision else "")
 
@@ -364,7 +367,7 @@ def predict_slide(
     doubts = [likeness.warning, doubt]
     if tolerance is not None and found.reach > tolerance:
         doubts.append(
-            f"the tolerance of {tolerance:g} was not reached: after {len(cells)} patches an interval reaches "
+            f"the tolerance of {as_given(tolerance)} was not reached: after {len(cells)} patches an interval reaches "
             f"{found.reach:.2g} from its probability"
         )
     probabilities = dict(zip(classes, found.probabilities.tolist(), strict=True))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.refer.label_set import REFER, percent
+from stages.amounts import apart, as_given, counted
 from stages.appearance import score_in_words
 from stages.prediction.chance import chance
 
@@ -37,7 +38,7 @@ def tell(found: SlidePrediction) -> dict[str, str]:
     quality = found.quality
     good = "How good the model is is not known." if quality is None else (quality.warning or quality.in_words())
     return {
-        "what": f"{name}, probability {chance(p)}, from {share}.",
+        "what": f"{apart(name)}, probability {chance(p)}, from {share}.",
         "how_sure": sure,
         **_called(found),
         **_decided(found),
@@ -66,20 +67,20 @@ def _called(found: SlidePrediction) -> dict[str, str]:
     error = f"at a stated error of {percent(own.error)} of {whose}"
     if own.call == REFER:
         return {"called": f"Not called but referred, {error}: {own.why}."}
-    return {"called": f"Called {own.call}: the only class that may be the label, {error}."}
+    return {"called": f"Called {apart(own.call)}: the only class that may be the label, {error}."}
 
 
 def _decided(found: SlidePrediction) -> dict[str, str]:
     own = found.decision
     if own is None:
         return {}
-    of = f"the probability of {own.positive}"
+    of = f"the probability of {apart(own.positive)}"
     if own.side == "undecided":
-        told = f"Not settled: reading ended before it was known on which side of {own.at:g} {of} lies."
+        told = f"Not settled: reading ended before it was known on which side of {as_given(own.at)} {of} lies."
     else:
         told = (
-            f"Settled: had all the tissue been read, {of} would lie {own.side} {own.at:g}, with a risk of {own.risk:g} "
-            "of the other side."
+            f"Settled: had all the tissue been read, {of} would lie {own.side} {as_given(own.at)}, with a risk of "
+            f"{as_given(own.risk)} of the other side."
         )
     return {"decided": told}
 
@@ -95,10 +96,11 @@ def _evidence(found: SlidePrediction, name: str) -> str:
         if said.unread.any()
         else ""
     )
+    read = "was read adds" if len(patches) == 1 else "were read add"
     sums = [_signed(value) for value in (said.log_odds[column], said.constant[column], patches.sum())]
     return (
-        f"In log-odds (0 is an even chance, plus speaks for {name}) the prediction is {sums[0]}: it starts from "
-        f"{sums[1]} without any evidence; the {len(patches)} patches that were read add {sums[2]}{alone}{unread}."
+        f"In log-odds (0 is an even chance, plus speaks for {apart(name)}) the prediction is {sums[0]}: it starts from "
+        f"{sums[1]} without any evidence; the {counted(len(patches), 'patch')} that {read} {sums[2]}{alone}{unread}."
     )
 
 

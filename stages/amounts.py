@@ -6,8 +6,18 @@ import re
 
 
 def counted(count: int, noun: str) -> str:
-    """So many of something: "1 slide", "2 slides"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """So many of something: "1 slide", "2 slides", "3 patches"."""
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('ch') else 's'}"
+
+
+def apart(name: str) -> str:
+    """A name as it stands beside a number: one that may be taken for a part of it, such as a class 1, is quoted."""
+    return name if name[:1].isalpha() else repr(name)
+
+
+def as_given(value: float) -> str:
+    """A number that somebody gave, in the fewest digits that are it: "0.5", "0.9999999999", "1e-300"."""
+    return repr(float(value)).removesuffix(".0")
 
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}

@@ -147,7 +147,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "look",
             "checkpoint",
         ),
-        "refer": ("label_set", "measure", "scores", "referral", "calibrate"),
+        "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),
         "predict": (),
         "words": (),
         "train": (

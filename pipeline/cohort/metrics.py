@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stages.amounts import counted
+from stages.amounts import apart, counted
 from stages.torchvision import admit_torchvision
 
 METRICS = ("auroc", "auprc", "f1", "balanced_accuracy")
@@ -51,8 +51,9 @@ def evaluate(
 
     Returns:
         ``{"slides", "patients", "slides_per_class", "right_per_class", "positive", "auroc", "auprc", "f1",
-        "balanced_accuracy"}``, with sites also ``"sites"``: the same for each; ``"positive"`` is None of more than two
-        classes, ``"right_per_class"`` counts the slides of each class that are predicted to be of it. Each metric is
+        "balanced_accuracy", "auroc_by_chance"}``, with sites also ``"sites"``: the same for each; ``"positive"`` is
+        None of more than two classes, ``"right_per_class"`` counts the slides of each class that are predicted to be of
+        it, ``"auroc_by_chance"`` is what `auroc_by_chance` says of so many patients. Each metric is
         ``{"value", "low", "high"}``, None where it is undefined: intervals of fewer than two patients, and, where the
         labels have a single class, all but balanced accuracy (the recall).
 
@@ -89,7 +90,7 @@ def in_words(metrics: dict[str, Any]) -> str:
     """What `evaluate` found, in one line; a site has one more, which `evaluate` gives under "sites"."""
     per_class = metrics["slides_per_class"]
     told = [f"{counted(metrics['slides'], 'slide')} of {counted(metrics['patients'], 'patient')}"]
-    told.append("(" + ", ".join(f"{count} {name}" for name, count in per_class.items()) + ")")
+    told.append("(" + ", ".join(f"{count} {apart(name)}" for name, count in per_class.items()) + ")")
     scores = [
         f"{name} {score['value']:.3f}" + ("" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]")
         for name, score in ((name, metrics[name]) for name in METRICS)
@@ -116,6 +117,16 @@ def auroc_interval(auroc: float, positives: float, negatives: float) -> Interval
         return (a * (1 - a) + more * max(one, other) + fewer * min(one, other)) / (m * n)
 
     return _score_interval(auroc, variance)
+
+
+def auroc_by_chance(positives: float, negatives: float) -> float:
+    """The AUROC that ranking so many patients by lot exceeds in at most 2.5 % of cases; above 1: none is beyond it.
+
+    ``1/2 + 1 / (2 m n) + 1.96 sqrt((m + n + 1) / (12 m n))``: Mann & Whitney's (1947) with the continuity correction,
+    without which three patients against three, of whom lot ranks one order in 20 perfectly, would seem to be enough.
+    """
+    m, n = positives, negatives
+    return 0.5 + 0.5 / (m * n) + _Z * math.sqrt((m + n + 1) / (12 * m * n))
 
 
 def share_interval(share: float, count: float) -> Interval:
@@ -145,7 +156,7 @@ def _scores(y: NDArray[np.int64], p: NDArray[np.float64], owner: NDArray[np.int6
 
     present = np.unique(y).tolist()
     chosen = p.argmax(1)
-    recalls, rest = [], []
+    recalls, rest, by_chance = [], [], []
     for c in present:
         recall = float((chosen[y == c] == c).mean())
         recalls.append((recall, *share_interval(recall, _independent(owner[y == c]))))
@@ -155,6 +166,7 @@ def _scores(y: NDArray[np.int64], p: NDArray[np.float64], owner: NDArray[np.int6
         truth, score = torch.from_numpy(y == c).long(), torch.from_numpy(p[:, c])
         positives, negatives = _independent(owner[y == c]), _independent(owner[y != c])
         auroc = float(binary_auroc(score, truth, validate_args=False))
+        by_chance.append(auroc_by_chance(positives, negatives))
         auprc = float(binary_average_precision(score, truth, validate_args=False))
         either = (y == c) | (chosen == c)
         hits = float((y == chosen)[either].mean())  # Jaccard index J; F1 = 2 J / (1 + J)
@@ -166,7 +178,7 @@ def _scores(y: NDArray[np.int64], p: NDArray[np.float64], owner: NDArray[np.int6
     return {
         name: _named(None if one is None else one, intervals=len(np.unique(owner)) > 1)
         for name, one in zip(METRICS, told, strict=True)
-    }
+    } | {"auroc_by_chance": float(np.mean(by_chance)) if by_chance else None}
 
 
 def _independent(owner: NDArray[np.int64]) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
-from stages.amounts import amount, size
+from stages.amounts import amount, as_given, size
 
 if TYPE_CHECKING:
     from stages.prior import Prior
@@ -27,7 +27,7 @@ def check_reading(
     if samples is not None and samples < 1:
         raise UsageError(f"samples must be at least 1, found {samples}")
     if tolerance is not None and not 0 < tolerance <= 1:
-        raise UsageError(f"tolerance must lie above 0 and be at most 1, found {tolerance:g}; such as 0.02")
+        raise UsageError(f"tolerance must lie above 0 and be at most 1, found {as_given(tolerance)}; such as 0.02")
     if decide is None:
         for name, value in (("risk", risk), ("positive", positive)):
             if value is not None:
@@ -38,9 +38,9 @@ def check_reading(
     if tolerance is not None:
         raise UsageError("tolerance and decide each say when to stop reading: give one of them")
     if not 0 < decide < 1:
-        raise UsageError(f"decide must lie between 0 and 1, found {decide:g}; such as 0.5")
+        raise UsageError(f"decide must lie between 0 and 1, found {as_given(decide)}; such as 0.5")
     if risk is not None and not 0 < risk < 0.5:
-        raise UsageError(f"risk must lie between 0 and 0.5, found {risk:g}; such as 0.01")
+        raise UsageError(f"risk must lie between 0 and 0.5, found {as_given(risk)}; such as 0.01")
 
 
 def check_refer(refer: float | None, by_class: bool) -> None:
@@ -48,7 +48,7 @@ def check_refer(refer: float | None, by_class: bool) -> None:
     if refer is None and by_class:
         raise UsageError("by_class says how an error is stated: give refer, too, such as 0.1")
     if refer is not None and not 0 < refer < 1:
-        raise UsageError(f"refer must lie between 0 and 1, found {refer:g}; such as 0.1")
+        raise UsageError(f"refer must lie between 0 and 1, found {as_given(refer)}; such as 0.1")
 
 
 def given_prior(place: AnyPath | None, mpp: float | None, channel: int | None) -> Prior | None:

@@ -120,5 +120,7 @@ def predict(
         from pipeline.refer.referral import referral
 
         reads_on = tolerance is not None or chosen is not None
-        rule = referral(model, refer, by_class=by_class, samples=samples, reads_on=reads_on, scheme=scheme)
+        rule = referral(
+            model, refer, by_class=by_class, samples=samples, reads_on=reads_on, scheme=scheme, prior=given is not None
+        )
     return predict_slide(slide, model, **how, seed=seed, prior=given, refer=rule)

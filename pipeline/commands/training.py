@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.commands.arguments import AnyPath
 from pipeline.errors import computing
+from stages.amounts import apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class TrainSummary:
             if not isinstance(value, dict):
                 return f"{value:.3f}" if isinstance(value, float) else str(value)
             if set(value) != {"value", "low", "high"}:  # slides of each class, whatever it is called
-                return ", ".join(f"{count} {name}" for name, count in value.items())
+                return ", ".join(f"{count} {apart(name)}" for name, count in value.items())
             if value.get("low") is None:
                 return str(value.get("value"))
             return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"

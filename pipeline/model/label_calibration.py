@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from stages.amounts import counted
+from stages.amounts import apart, counted
 from stages.appearance import VERSION, CohortAppearance, Distribution
 from stages.prediction.conformal import Conformal, conformalize
 
@@ -37,7 +37,7 @@ class LabelCalibration:
 
     def in_words(self, classes: Sequence[str]) -> str:
         """How many patients of each class there are, and from where."""
-        of = ", ".join(f"{self.conformal.patients_of(i)} {name}" for i, name in enumerate(classes))
+        of = ", ".join(f"{self.conformal.patients_of(i)} {apart(name)}" for i, name in enumerate(classes))
         slides, patients = len(self.conformal.labels), self.conformal.patients_of()
         return f"{counted(slides, 'slide')} of {counted(patients, 'patient')} ({of}), {self.source}"
 

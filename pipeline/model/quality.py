@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from stages.amounts import apart, counted
+
 Learned = Literal["yes", "no", "unclear"]
 ABOUT_READING = (
     "Intervals are about tissue that was not read: where the same model would put the probability, had it read all of "
@@ -61,9 +63,8 @@ class Quality:
         """What was seen, in a phrase."""
         if self.auroc is None or self.part is None:
             return "it was judged on no patients that it had not seen"
-        ends = [_told(end) for end in (self.low, self.high) if end is not None]
-        interval = f" [{', '.join(ends)}]" if ends else ""
-        return f"AUROC {_told(self.auroc)}{interval} on {self.patients} patients {_PARTS.get(self.part, self.part)}"
+        who = f"{counted(self.patients, 'patient')} {_PARTS.get(self.part, self.part)}"
+        return f"{auroc_in_words(self.auroc, self.low, self.high)} on {who}"
 
     @property
     def warning(self) -> str | None:
@@ -86,7 +87,7 @@ class Quality:
         """How often its most probable class is right: a ranking may be perfect, and its middle not at one half."""
         if self.right is None or self.of is None or self.balanced is None:
             return ""
-        counts = ", ".join(f"{self.right[name]} of {count} {name}" for name, count in self.of.items() if count)
+        counts = right_in_words(self.right, self.of)
         interval = "" if self.balanced_low is None else f" [{self.balanced_low:.2f}, {self.balanced_high:.2f}]"
         told = f" Its most probable class is right for {counts} (balanced accuracy {self.balanced:.2f}{interval})."
         if self.auroc is not None and self.auroc - self.balanced > APART:
@@ -108,6 +109,17 @@ class Quality:
             TypeError: they are not such a record's.
         """
         return cls(**told)
+
+
+def auroc_in_words(auroc: float, low: float | None, high: float | None) -> str:
+    """An AUROC with the ends of its interval, where there is one."""
+    ends = [_told(end) for end in (low, high) if end is not None]
+    return f"AUROC {_told(auroc)}" + (f" [{', '.join(ends)}]" if ends else "")
+
+
+def right_in_words(right: Mapping[str, int], of: Mapping[str, int]) -> str:
+    """Of how many slides of each class the most probable class is right."""
+    return ", ".join(f"{right[name]} of {count} {apart(name)}" for name, count in of.items() if count)
 
 
 def _told(value: float) -> str:

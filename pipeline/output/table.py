@@ -10,11 +10,16 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.output.documents import plain
+from stages.amounts import as_given
 from stages.disk import new_file
+
+GIVEN = ("decided_at", "risk", "stated_error")
+"""Columns of what the user said, which are written as that, in all its digits."""
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Write a CSV (UTF-8, one header): numbers to six digits, None, NaN and missing values as empty cells.
+    """Write a CSV (UTF-8, one header): numbers to six digits, but those of `GIVEN`; None, NaN and missing values as
+    empty cells.
 
     Args:
         path: the file.
@@ -29,7 +34,10 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
     ):
         writer = csv.writer(file, lineterminator="\n")
         careful = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # the other leaves "\r" unquoted
-        for cells in [list(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]:
+        for cells in [
+            list(columns),
+            *([_cell(row.get(column), given=column in GIVEN) for column in columns] for row in rows),
+        ]:
             (careful if any("\r" in cell for cell in cells) else writer).writerow(cells)
 
 
@@ -81,17 +89,17 @@ def decision_in_words(row: Mapping[str, Any], *, before: str = "") -> str:
     """What a row of predictions.csv says was decided, as ``settled: P(tumour) above 0.5 (risk 0.01)``; else nothing."""
     if "decision" not in row:
         return ""
-    risk = f"(risk {row['risk']:g})"
+    at, risk = as_given(row["decided_at"]), f"(risk {as_given(row['risk'])})"
     if row["decision"] == "undecided":
-        return f"{before}undecided at {row['decided_at']:g} {risk}"
+        return f"{before}undecided at {at} {risk}"
     name, side = row["decision"].rsplit(" ", 1)
-    return f"{before}settled: P({name}) {side} {row['decided_at']:g} {risk}"
+    return f"{before}settled: P({name}) {side} {at} {risk}"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, *, given: bool) -> str:
     value = plain(value)
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return as_given(value) if given else f"{value:.6g}"
     text = "" if value is None else str(value)
     # names of slides are harmless already (see `folder_name`), and stay what they are for whoever joins tables by them
     return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text

@@ -14,6 +14,7 @@ from pipeline.model.look import Look
 from pipeline.model.slide_model import SlideModel
 from pipeline.refer.referral import rounded_up
 from pipeline.refer.scores import budgets_of, slide_scores
+from stages.amounts import apart
 from stages.appearance import Appearance, cohort_appearance
 from stages.prediction.conformal import Floats, conformalize, least_error
 from stages.slide.facts import SlideError
@@ -102,7 +103,7 @@ def in_lines(found: LabelCalibration, classes: Sequence[str]) -> list[str]:
     """What is said of a calibration: of whom it is, and which errors it can be the ground for."""
     conformal = found.conformal
     per_class = [(name, conformal.patients_of(i)) for i, name in enumerate(classes)]
-    each = ", ".join(f"{rounded_up(least_error(count))} for {name}" for name, count in per_class if count)
+    each = ", ".join(f"{rounded_up(least_error(count))} for {apart(name)}" for name, count in per_class if count)
     lines = [
         f"label sets: calibrated on {found.in_words(classes)}",
         f"label sets: smallest error to state {rounded_up(least_error(conformal.patients_of()))}; by class {each}",

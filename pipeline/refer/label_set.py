@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from stages.amounts import as_given
+
 REFER = "refer"
 """What is said of a slide that is not called."""
 BETWEEN = " | "
@@ -49,5 +51,6 @@ class LabelSet:
 
 
 def percent(share: float) -> str:
-    """A share for a person."""
-    return f"{100 * share:.3g} %"
+    """A share for a person, in three digits, or as many as tell it from nothing and from all."""
+    told = (f"{100 * share:.{digits}g}" for digits in range(3, 18))
+    return next((one for one in told if share in (0, 1) or 0 < float(one) < 100), as_given(100 * share)) + " %"

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.cohort.metrics import NO_SITE, share_interval
 from pipeline.refer.label_set import BETWEEN, REFER, percent
-from stages.amounts import counted
+from stages.amounts import apart, counted
 
 
 def coverage(
@@ -80,10 +80,10 @@ def in_lines(found: dict[str, Any]) -> list[str]:
         of_called = "none called" if error is None else f"{error['value']:.1%} of the called wrong"
         return (
             f"{name}: sets hold the label of {held['value']:.1%} [{held['low']:.1%}, {held['high']:.1%}] of "
-            f"{one['patients']} patients, {one['referred']['value']:.1%} referred, {of_called}"
+            f"{counted(one['patients'], 'patient')}, {one['referred']['value']:.1%} referred, {of_called}"
         )
 
-    return [line("label sets", found), *(line(f"  {name}", one) for name, one in parts_of(found))]
+    return [line("label sets", found), *(line(f"  {apart(name)}", one) for name, one in parts_of(found))]
 
 
 def parts_of(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -94,7 +94,7 @@ def parts_of(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 def run_in_lines(told: dict[str, Any], *, held: bool = True) -> list[str]:
     """What a run says of its calls, in lines; ``held``: also how often sets held the label, where that is known."""
     counts = sorted(told["calls"].items(), key=lambda item: (item[0] == REFER, item[0]))
-    calls = ", ".join(f"{count} {name}" for name, count in counts)
+    calls = ", ".join(f"{count} {apart(name)}" for name, count in counts)
     lines = [told["about"], f"Calls: {calls or 'none'}."]
     own = next((row for row in told["abstention"] if row["stated_error"] == told["stated_error"]), None)
     if own is not None:
@@ -109,7 +109,8 @@ def run_in_lines(told: dict[str, Any], *, held: bool = True) -> list[str]:
             f"label sets: not counted, since calls were calibrated on them: {counted(told['not_counted'], 'slide')}"
         )
     if told["too_sure"]:
-        lines.append(f"No error is stated of {told['too_sure']} slides that the model, or its calls, were fitted to.")
+        slides = counted(told["too_sure"], "slide")
+        lines.append(f"No error is stated of {slides} that the model, or its calls, were fitted to.")
     if told["unlike"]:
         looks = f"{counted(told['unlike'], 'slide')} look{'s' if told['unlike'] == 1 else ''}"
         lines.append(

@@ -13,8 +13,9 @@ from pipeline.errors import UsageError
 from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.slide_model import SlideModel
 from pipeline.refer.label_set import BETWEEN, OWN, REFER, UNLIKE, LabelSet, percent
+from stages.amounts import as_given, counted
 from stages.appearance import Appearance
-from stages.prediction.conformal import ERRORS, Floats, least_error, patients_needed
+from stages.prediction.conformal import ERRORS, WHOLE, Floats, least_error, patients_needed
 
 NO_END = 2**31
 """The budget of reading on until it is sure enough."""
@@ -67,10 +68,17 @@ class Referral:
         if classes:
             why = f"{'both' if len(classes) == 2 else len(classes)} are possible: {BETWEEN.join(classes)}"
         else:
-            why = (
-                f"no class is as probable as the label was for {percent(1 - self.error)} of the calibration's patients"
-            )
+            why = f"no class is as probable as {self._calibrated_by(tuple(probabilities))}"
         return LabelSet(classes, REFER, why, self.error, self.by_class)
+
+    def _calibrated_by(self, classes: Sequence[str]) -> str:
+        """What a class has to be as probable as, to be in a set."""
+        whose = f"for {percent(1 - self.error)} of the calibration's patients"
+        if not self.by_class:
+            return f"the label was {whose}"
+        conformal = self.calibration.conformal
+        each = ", ".join(f"{name!r} ({conformal.patients_of(i)})" for i, name in enumerate(classes))
+        return f"it was itself {whose} of that class: {each}"
 
     def doubt(self, looks: Appearance) -> str | None:
         """Why the stated error may not hold for a slide that looks so, or None."""
@@ -135,13 +143,14 @@ def referral(
     """How a model makes sets at a stated error, when it predicts with these settings.
 
     Where it ``reads_on`` until it is sure enough, up to ``samples`` or to all, the number of patches is not known
-    before: the thresholds are then the widest of all budgets that it may stop at.
+    before: the thresholds are then the widest of all budgets that it may stop at, which is no theorem, and a doubt of
+    the calibration; so are those of a number that was not calibrated, the wider of its neighbours'.
 
     Raises:
         UsageError: the model has no calibration, or one that cannot be the ground for this error or these settings.
     """
     if not 0 < error < 1:
-        raise UsageError(f"the stated error must lie between 0 and 1, found {error:g}; such as 0.1")
+        raise UsageError(f"the stated error must lie between 0 and 1, found {as_given(error)}; such as 0.1")
     spec, known = model.spec, model.label_calibration
     check_names(spec.classes)
     if known is None:
@@ -158,15 +167,35 @@ def referral(
         if count < patients_needed(error):
             remedy = f"state {rounded_up(least_error(count))} or more, or " if count else ""
             raise UsageError(
-                f"a stated error of {error:.4g} needs {patients_needed(error)} patients{who} to calibrate on, the "
-                f"model has {count}: {remedy}`saccade conformalize` with more patients"
+                f"a stated error of {as_given(error)} needs {counted(patients_needed(error), 'patient')}{who} to "
+                f"calibrate on, the model has {count}: {remedy}`saccade conformalize` with more patients"
             )
     asked = samples or spec.samples
     budgets = conformal.at(min(spec.samples, asked), samples or NO_END) if reads_on else conformal.at(asked)
     thresholds = conformal.thresholds(error, budgets=budgets, by_class=by_class)
     assert np.isfinite(thresholds).all()
     own = frozenset(model.trained_on) | frozenset(known.slides)
+    doubts = [one for one in (known.doubt, _doubt_of(budgets, asked, reads_on=reads_on)) if one is not None]
+    known = replace(known, doubt="; ".join(doubts) or None)
     return Referral(error, by_class, budgets, thresholds, known, own)
+
+
+def _doubt_of(budgets: tuple[int, ...], asked: int, *, reads_on: bool) -> str | None:
+    """Why the stated error need not hold for what is drawn, where that is not what was calibrated."""
+    if budgets == (WHOLE,) or (budgets == (asked,) and not reads_on):
+        return None
+    named = [f"{n:,}" for n in budgets]
+    drawn = " and ".join(named) if len(named) < 3 else f"{named[0]} to {named[-1]}"
+    if reads_on:
+        return (
+            f"each slide is read on until it is sure enough, so how many patches that takes is not fixed: calls go by "
+            f"the widest thresholds of all that were calibrated for that, {drawn}, and that the stated error then "
+            "holds is no theorem"
+        )
+    return (
+        f"calls were not calibrated for {asked:,} patches and go by {drawn}: that the stated error then holds is no "
+        f"theorem; `saccade conformalize --samples {asked}` makes it one"
+    )
 
 
 def check_names(classes: Sequence[str]) -> None:

@@ -26,11 +26,6 @@ def show(value: Any, form: str) -> str:
     return MISSING if found is None else format(found, form)
 
 
-def counted(n: int, noun: str) -> str:
-    """So many of a noun."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def bytes_in_words(value: Any) -> str:
     """A number of bytes with its unit."""
     found = number(value)

@@ -8,7 +8,8 @@ from html import escape
 from typing import Any
 
 from pipeline.cohort.metrics import METRICS
-from pipeline.report.figures import MISSING, counted, estimate, number
+from pipeline.report.figures import MISSING, estimate, number
+from stages.amounts import apart, counted
 
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
 HEADS = '<th scope="col" class="number">95 % interval</th><th scope="col">0 to 1</th></tr></thead>'
@@ -58,7 +59,7 @@ def _mistakes(rows: Sequence[Mapping[str, Any]]) -> str:
     wrong = Counter((str(row["label"]), str(row.get("predicted"))) for row in rows if is_wrong(row))
     of_class = Counter(str(row["label"]) for row in rows)
     told = "; ".join(
-        f"{many:,} of {of_class[label]:,} {label} predicted {predicted}"
+        f"{many:,} of {of_class[label]:,} {apart(label)} predicted {apart(predicted)}"
         for (label, predicted), many in wrong.most_common()
     )
     right = len(rows) - wrong.total()
@@ -73,7 +74,7 @@ def _sites(sites: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
     for site, metrics in sites.items():
         auroc = metrics["auroc"]
-        classes = ", ".join(f"{many:,} {name}" for name, many in metrics["slides_per_class"].items())
+        classes = ", ".join(f"{many:,} {apart(name)}" for name, many in metrics["slides_per_class"].items())
         parts = estimate(auroc["value"], auroc["low"], auroc["high"], str(site))
         if auroc["value"] is None:
             parts = f'<td class="number">{MISSING}</td><td class="number">{MISSING}</td><td>one class only</td>'

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.output.run_record import NOTICE
-from pipeline.report.figures import counted, moment
+from pipeline.report.figures import moment
 from pipeline.report.labels import against_labels
 from pipeline.report.slides import slides_table
 from pipeline.report.summary import cards, failures, gallery_section, origin, trust, unlike
+from stages.amounts import counted
 
 STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from pipeline.refer.label_set import REFER
 from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show
 from pipeline.report.labels import is_wrong
+from stages.amounts import as_given
 from stages.prediction.chance import brief_chance, with_interval
 
 SCORED = " Unlike the training: 0 is like the middle of its slides; about one in a hundred of those passes 1."
@@ -178,11 +179,11 @@ def _label(row: Mapping[str, Any]) -> str:
 def _decision(row: Mapping[str, Any]) -> str:
     if "decision" not in row:
         return _cell("decision", "", MISSING, "text")
-    risk = f"<small>risk {show(row.get('risk'), 'g')}</small>"
+    at, risk = as_given(row["decided_at"]), f"<small>risk {as_given(row['risk'])}</small>"
     if row["decision"] == "undecided":
-        return _cell("decision", "undecided", f"not settled at {show(row.get('decided_at'), 'g')}{risk}", "text")
+        return _cell("decision", "undecided", f"not settled at {at}{risk}", "text")
     name, side = str(row["decision"]).rsplit(" ", 1)
-    words = escape(f"settled: P({name}) {side} {show(row.get('decided_at'), 'g')}")
+    words = escape(f"settled: P({name}) {side} {at}")
     return _cell("decision", str(row["decision"]), words + risk, "text")
 
 

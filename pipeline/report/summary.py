@@ -12,8 +12,9 @@ from typing import Any
 from pipeline.model.quality import ABOUT_READING, UNKNOWN, Quality
 from pipeline.output.table import decision_in_words
 from pipeline.refer.measure import parts_of, run_in_lines
-from pipeline.report.figures import MISSING, bytes_in_words, counted, duration, moment, number, total
+from pipeline.report.figures import MISSING, bytes_in_words, duration, moment, number, total
 from pipeline.report.slides import is_unlike
+from stages.amounts import counted
 from stages.appearance import score_in_words
 
 NARROW = "However narrow an interval is here, what lies in it may be no better than a guess."

@@ -31,7 +31,7 @@ from pipeline.report.report import write_report
 from pipeline.run.earlier import earlier_rows
 from pipeline.run.outage import identity, stay
 from pipeline.run.slide import WAITING, RunSettings, referral_of
-from stages.amounts import counted
+from stages.amounts import apart, counted
 from stages.budget import Peaks, own_peak
 from stages.disk import new_file
 from stages.html import table
@@ -323,7 +323,7 @@ def in_words(row: dict[str, Any]) -> str:
     called = f"; call: {row['call']}" if "call" in row else ""
     called += f" ({row['call_why']})" if row.get("call_why") else ""
     return (
-        f"{name} {with_interval(*(row[f'prob_{name}{end}'] for end in ('', '_low', '_high')))}, "
+        f"{apart(name)} {with_interval(*(row[f'prob_{name}{end}'] for end in ('', '_low', '_high')))}, "
         f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue's area), "
         f"{row['seconds']:.1f} s{decision_in_words(row, before='; ')}{called}"
         + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.model.quality import CHANCE, USEFUL, Learned, Quality
-from stages.amounts import counted
+from stages.amounts import apart, counted
 
 PARTS = ("val", "cross-validation", "test", "out-of-bag")
 """What a verdict is taken from: the first of these that has patients enough to tell, else the first that there is."""
@@ -45,9 +45,10 @@ class Losses:
 def judge_quality(metrics: Mapping[str, Any], losses: Losses | None) -> Quality:
     """What is to be said of a model.
 
-    It has learned where the 95 % interval of its AUROC lies above .5. Where it holds .5, it has not learned if the
-    interval does not reach `USEFUL` either; else there are too few slides to tell. A loss that ends at the base rate is
-    no learning, whatever the AUROC of a few slides.
+    It has learned where the 95 % interval of its AUROC lies above .5, and chance ranks so many patients as well in
+    at most 2.5 % of cases (`auroc_by_chance`). Where the interval holds .5, it has not learned if that does not reach
+    `USEFUL` either; else there are too few slides to tell. A loss that ends at the base rate is no learning, whatever
+    the AUROC of a few slides.
 
     Args:
         metrics: of parts of the cohort, as `pipeline.cohort.metrics.evaluate` gives them, by their names.
@@ -60,7 +61,7 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None) -> Quality:
         if losses is None:
             return Quality("unclear", why)
         return Quality("no" if stuck else "unclear", f"{why}, and {losses.in_words()}")
-    told = {part: _of_interval(metrics[part]["auroc"]) for part in known}
+    told = {part: _learned(metrics[part]) for part in known}
     part = next((part for part in known if told[part] != "unclear"), known[0])
     learned, scored = told[part], metrics[part]
     score = scored["auroc"]
@@ -80,30 +81,34 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None) -> Quality:
         balanced["low"],
         balanced["high"],
     )
-    reason = f"{found.found} {_why(learned, score)}"
+    reason = f"{found.found} {_why(learned, score, scored['auroc_by_chance'])}"
     if stuck and losses is not None:
         reason += f"{'; but ' if learned == 'yes' else '; and '}{losses.in_words()}"
         learned = "unclear" if learned == "yes" else "no"
     return replace(found, learned=learned, reason=reason)
 
 
-def _of_interval(score: Mapping[str, float | None]) -> Learned:
-    low, high = score["low"], score["high"]
+def _learned(scored: Mapping[str, Any]) -> Learned:
+    auroc, low, high = (scored["auroc"][name] for name in ("value", "low", "high"))
     if low is None or high is None:
         return "unclear"
-    if low > CHANCE:
+    if low > CHANCE and auroc > scored["auroc_by_chance"]:
         return "yes"
     return "no" if high < USEFUL else "unclear"
 
 
-def _why(learned: Learned, score: Mapping[str, float | None]) -> str:
+def _why(learned: Learned, score: Mapping[str, Any], by_chance: float) -> str:
     low, high = score["low"], score["high"]
     if low is None or high is None:
         return "is of a single patient: too few to tell"
     if learned == "yes":
         return f"is above chance, {CHANCE:g}"
-    if high < CHANCE:
+    if low > CHANCE:
+        return "is what chance alone gives so few patients in more than 2.5 % of cases: too few to tell"
+    if 1 - score["value"] > by_chance:
         return f"is below chance, {CHANCE:g}: what goes with the labels there is not what it was fitted to"
+    if high < CHANCE:
+        return f"is no better than chance: nothing as good as {USEFUL:g} is in the interval"
     if learned == "no":
         return f"is no better than chance: the interval holds {CHANCE:g}, and nothing as good as {USEFUL:g}"
     return f"holds chance, {CHANCE:g}, as well as {USEFUL:g}: too few slides to tell"
@@ -137,8 +142,8 @@ def closing(
 ) -> list[str]:
     """The last words of a training: what was fitted to what, how good it is, whether it has learned, what to try."""
     lines = [
-        f"model: {model}: {', '.join(classes)}, fitted to {counted(slides, 'slide')} of {counted(patients, 'patient')} "
-        f"on {encoder}",
+        f"model: {model}: {', '.join(map(apart, classes))}, fitted to {counted(slides, 'slide')} of "
+        f"{counted(patients, 'patient')} on {encoder}",
         quality.in_words(),
     ]
     if quality.warning is None:

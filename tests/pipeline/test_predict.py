@@ -39,26 +39,27 @@ def test_console_record_report_and_notebook_say_what_intervals_hold(
 
 
 def test_table_record_report_and_notebook_say_what_was_decided(tmp_path: Path) -> None:
-    """Of two classes the second, unless another is named; all of the tissue may be read, so that none is undecided."""
+    """Of two classes the second, unless another is named; all of the tissue may be read, so that none is undecided;
+    what was given keeps its digits."""
     slide = small_slide(tmp_path / "slide.tif")
     model = save_untrained(tmp_path / "model.safetensors")
     out = tmp_path / "out"
-    done = saccade("run", slide, "--model", model, "--out", out, "--decide", 0.001, "--risk", 0.02)
+    done = saccade("run", slide, "--model", model, "--out", out, "--decide", "1.23456789e-05", "--risk", "0.02345678")
     assert done.returncode == 0, done.stderr
-    words = "settled: P(tumour) above 0.001 (risk 0.02)"
+    words = "settled: P(tumour) above 1.23456789e-05 (risk 0.02345678)"
     assert f"; {words}" in done.stderr
     with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
-    assert (row["decision"], row["decided_at"], row["risk"]) == ("tumour above", "0.001", "0.02")
+    assert (row["decision"], row["decided_at"], row["risk"]) == ("tumour above", "1.23456789e-05", "0.02345678")
     assert json.loads((out / "slides/slide/prediction.json").read_text())["row"]["decision"] == "tumour above"
     report = (out / "report.html").read_text(encoding="utf-8")
-    assert "settled: P(tumour) above 0.001<small>risk 0.02</small>" in report
+    assert "settled: P(tumour) above 1.23456789e-05<small>risk 0.02345678</small>" in report
     assert f"1 {words}" in report  # of all slides
-    found = pipeline.commands.predict(slide, model, decide=0.999, positive="normal")
+    found = pipeline.commands.predict(slide, model, decide=0.9999999999, positive="normal")
     assert found.decision is not None
     assert (found.decision.positive, found.decision.side, found.decision.risk) == ("normal", "below", 0.01)
     assert found.patches_read <= 16
-    assert "; settled: P(normal) below 0.999 (risk 0.01)" in repr(found)
+    assert "; settled: P(normal) below 0.9999999999 (risk 0.01)" in repr(found)
 
 
 def test_of_more_than_two_classes_the_one_to_decide_about_is_named() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.amounts import amount, counted, size
+from stages.amounts import amount, apart, as_given, counted, size
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,22 @@ def test_a_size_is_in_the_unit_that_shows_three_digits(count: float, words: str)
 
 def test_one_is_singular() -> None:
     assert [counted(n, "slide") for n in (0, 1, 2, 1000)] == ["0 slides", "1 slide", "2 slides", "1,000 slides"]
+
+
+def test_plurals_are_english() -> None:
+    assert [counted(n, "patch") for n in (1, 3)] == ["1 patch", "3 patches"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("tumour", "tumour"), ("1", "'1'"), ("3+4", "'3+4'"), ("-1", "'-1'"), ("énorme", "énorme")]
+)
+def test_a_name_that_runs_into_a_number_is_quoted(name: str, told: str) -> None:
+    assert apart(name) == told
+
+
+@pytest.mark.parametrize("text", ["0.5", "0.9999999999", "1e-300", "0.123456789", "1", "1e-05"])
+def test_what_was_given_keeps_its_digits(text: str) -> None:
+    assert as_given(float(text)) == text
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,7 +13,15 @@ import scipy.stats
 import sklearn.metrics as sk
 
 from pipeline.cohort import metrics
-from pipeline.cohort.metrics import METRICS, NO_SITE, auroc_interval, evaluate, in_words, share_interval
+from pipeline.cohort.metrics import (
+    METRICS,
+    NO_SITE,
+    auroc_by_chance,
+    auroc_interval,
+    evaluate,
+    in_words,
+    share_interval,
+)
 
 
 def cohort(n: int, classes: int, *, seed: int, slides_per_patient: int = 2, strength: float = 1.0):
@@ -81,6 +92,22 @@ def test_an_auroc_interval_ends_where_its_own_standard_error_reaches_what_was_se
     assert auroc_interval(1 - seen, n, m) == pytest.approx([1 - x for x in reversed(auroc_interval(seen, m, n))])
 
 
+def test_chance_ranks_beyond_what_is_said_to_be_beyond_it_in_at_most_2_5_percent():
+    """By the exact distribution of every pair of sizes up to 12 and 16."""
+
+    @cache
+    def orders(m, n, pairs):
+        if min(m, n) == 0 or pairs < 0:
+            return int(pairs == 0)
+        return orders(m - 1, n, pairs - n) + orders(m, n - 1, pairs)
+
+    for m, n in itertools.product(range(1, 13), range(1, 17)):
+        limit = auroc_by_chance(m, n)
+        beyond = sum(orders(m, n, pairs) for pairs in range(m * n + 1) if pairs / (m * n) > limit)
+        assert beyond <= 0.025 * math.comb(m + n, m), (m, n)
+    assert auroc_by_chance(4, 4) < 1 < auroc_by_chance(3, 4)
+
+
 def test_a_share_interval_is_wilsons():
     for hits in (0, 3, 20):
         wilson = scipy.stats.binomtest(hits, 20).proportion_ci(method="wilson")
@@ -119,6 +146,7 @@ def test_each_site_is_scored_by_itself_and_one_class_is_said():
     alone = evaluate(["b", "b"], [[0.4, 0.6], [0.7, 0.3]], ["1", "2"], ["a", "b"])
     assert "one class only, so no auroc" in in_words(alone)
     assert in_words(found).startswith("30 slides of 15 patients (15 c0, 15 c1): auroc 0.")
+    assert "(2 '0', 1 '1')" in in_words(evaluate(["0", "0", "1"], np.eye(2)[[0, 0, 1]], list("abc"), ["0", "1"]))
 
 
 def test_of_two_classes_the_last_is_the_positive():

@@ -23,7 +23,7 @@ import pipeline.commands
 from pipeline.cli.assembly import app
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
-from pipeline.refer.label_set import BETWEEN, REFER, UNLIKE
+from pipeline.refer.label_set import BETWEEN, REFER, UNLIKE, percent
 from pipeline.refer.measure import run_in_lines
 from pipeline.refer.referral import Referral, referral
 from stages.appearance import CohortAppearance, appearance
@@ -207,9 +207,30 @@ def test_of_a_slide_that_it_was_fitted_to_nothing_is_stated_and_one_unlike_the_c
     assert found.why.startswith(UNLIKE)
 
 
-def referral_with(known: Any) -> Referral:
-    limits = known.conformal.thresholds(0.1, budgets=(16,))
-    return Referral(0.1, False, (16,), limits, known)
+@pytest.mark.parametrize(("share", "words"), [(0.1, "10 %"), (1 / 3, "33.3 %"), (0.999999, "99.9999 %"), (1, "100 %")])
+def test_a_share_is_not_rounded_to_nothing_or_all(share: float, words: str) -> None:
+    assert percent(share) == words
+
+
+def test_by_class_a_referral_says_whose_patients_each_class_fell_short_of(calibrated: Calibrated) -> None:
+    """All labels together would have let it pass: the threshold of a class is of that class's patients alone."""
+    known = load_model(calibrated.model).label_calibration
+    assert known is not None
+    scores = np.array([0.4] * 20 + [0.1] * 12)[:, None, None].repeat(2, 2)
+    found = replace(known, conformal=conformalize({16: scores}, [0] * 20 + [1] * 12, list(range(32))))
+    seen = {"normal": 0.3, "tumour": 0.7}
+    assert referral_with(found).of(seen, fingerprint="new").call == "tumour"
+    own = referral_with(found, by_class=True).of(seen, fingerprint="new")
+    assert (own.classes, own.call) == ((), REFER)
+    assert own.why == (
+        "no class is as probable as it was itself for 90 % of the calibration's patients of that class: 'normal' (20), "
+        "'tumour' (12)"
+    )
+
+
+def referral_with(known: Any, *, by_class: bool = False) -> Referral:
+    limits = known.conformal.thresholds(0.1, budgets=(16,), by_class=by_class)
+    return Referral(0.1, by_class, (16,), limits, known)
 
 
 def test_reading_on_takes_the_widest_of_all_budgets_on_the_way(calibrated: Calibrated) -> None:
@@ -221,6 +242,32 @@ def test_reading_on_takes_the_widest_of_all_budgets_on_the_way(calibrated: Calib
     assert on.thresholds.tolist() == np.max([one.thresholds for one in fixed.values()], axis=0).tolist()
     assert referral(model, 0.3, samples=40, reads_on=True).budgets == (16, 32, 64)
     assert referral(model, 0.3, samples=40).budgets == (32, 64)
+
+
+@pytest.mark.parametrize(
+    ("how", "doubt"),
+    [
+        ({}, None),
+        ({"samples": 32}, None),
+        ({"reads_on": True}, "how many patches that takes is not fixed: .*, 16 to 256, .* is no theorem"),
+        ({"reads_on": True, "samples": 16}, "is no theorem"),
+        ({"samples": 40}, "not calibrated for 40 patches and go by 32 and 64: .*conformalize --samples 40` makes it"),
+        ({"samples": 1000}, "not calibrated for 1,000 patches and go by 256"),
+    ],
+)
+def test_what_no_theorem_covers_is_doubted_wherever_it_is_stated(
+    calibrated: Calibrated, how: dict[str, Any], doubt: str | None
+) -> None:
+    model = load_model(calibrated.model)
+    told = referral(model, 0.3, **how).to_json(model.spec.classes)
+    if doubt is None:
+        assert told["calibration"]["doubt"] is None
+        assert "theorem" not in told["about"]
+        return
+    assert re.search(doubt, told["calibration"]["doubt"])
+    assert told["about"].endswith(f"; {told['calibration']['doubt']}.")
+    model.label_calibration = replace(model.label_calibration, doubt="it was so before")
+    assert "; it was so before; " in referral(model, 0.3, **how).in_words()
 
 
 @pytest.mark.parametrize(
@@ -239,6 +286,12 @@ def test_reading_on_takes_the_widest_of_all_budgets_on_the_way(calibrated: Calib
 def test_what_cannot_be_stated_is_refused(calibrated: Calibrated, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         referral(load_model(calibrated.model), **options)
+
+
+def test_a_prediction_by_a_given_map_is_not_called(calibrated: Calibrated, tmp_path: Path) -> None:
+    np.save(tmp_path / "map.npy", np.ones((4, 4)))
+    with pytest.raises(UsageError, match="leave --prior out, or --refer"):
+        pipeline.commands.predict(calibrated.folder / "s9.tif", calibrated.model, refer=0.3, prior=tmp_path / "map.npy")
 
 
 @pytest.mark.parametrize(

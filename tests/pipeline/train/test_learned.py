@@ -100,14 +100,17 @@ def test_labels_by_lot_are_not_learned_which_every_run_says_again(cohort: Path, 
     assert page.index("Warning: this model") < page.index("slides predicted")
 
 
-def part(auroc: float | None, low: float | None, high: float | None, patients: int = 30) -> dict[str, Any]:
+def part(
+    auroc: float | None, low: float | None, high: float | None, patients: int = 30, by_chance: float = 0.7
+) -> dict[str, Any]:
     score = {"value": auroc, "low": low, "high": high}
     counts = {"a": patients // 2, "b": patients - patients // 2}
     told = {"slides_per_class": counts, "right_per_class": counts, "balanced_accuracy": score}
-    return {"slides": patients, "patients": patients, "auroc": score, **told}
+    return {"slides": patients, "patients": patients, "auroc": score, "auroc_by_chance": by_chance, **told}
 
 
 FITTED, GUESSING = Losses(0.3, 0.05, 0.69), Losses(0.68, 0.05, 0.69)
+LUCKY = part(1.0, 0.501, 1.0, 6, 1.05)
 GOOD, CHANCE, FEW = part(0.9, 0.8, 0.95), part(0.52, 0.4, 0.64), part(0.7, 0.3, 0.95, 6)
 
 
@@ -120,6 +123,9 @@ GOOD, CHANCE, FEW = part(0.9, 0.8, 0.95), part(0.52, 0.4, 0.64), part(0.7, 0.3, 
         ({"val": FEW}, FITTED, "unclear", "val"),
         ({"val": FEW, "out-of-bag": GOOD}, FITTED, "yes", "out-of-bag"),
         ({"val": FEW, "out-of-bag": CHANCE}, FITTED, "no", "out-of-bag"),
+        ({"test": LUCKY}, FITTED, "unclear", "test"),
+        ({"test": LUCKY, "out-of-bag": GOOD}, FITTED, "yes", "out-of-bag"),
+        ({"test": LUCKY, "out-of-bag": CHANCE}, FITTED, "no", "out-of-bag"),
         ({"test": part(0.2, 0.1, 0.4)}, FITTED, "no", "test"),
         ({"val": part(1.0, None, None, 1)}, FITTED, "unclear", "val"),
         ({"val": FEW}, GUESSING, "no", "val"),
@@ -134,6 +140,17 @@ def test_the_verdict(metrics: dict[str, Any], losses: Losses | None, learned: st
     assert (found.learned, found.part) == (learned, of)
     assert (found.warning is None) == (learned == "yes")
     assert Quality.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_six_patients_are_too_few_however_well_they_are_ranked() -> None:
+    """Chance alone hits on the perfect order of three and three once in 20 times, of four and four once in 70."""
+    for each, learned in ((3, "unclear"), (4, "yes")):
+        labels, patients = ["a"] * each + ["b"] * each, [str(i) for i in range(2 * each)]
+        sure = np.array([[0.9, 0.1]] * each + [[0.1, 0.9]] * each)
+        assert judge_quality({"test": evaluate(labels, sure, patients, ["a", "b"])}, FITTED).learned == learned
+        wrong = judge_quality({"test": evaluate(labels, 1 - sure, patients, ["a", "b"])}, FITTED)
+        assert wrong.learned == "no"
+        assert ("below chance" in wrong.reason) == (learned == "yes"), wrong.reason
 
 
 @pytest.mark.parametrize(
