@@ -103,7 +103,7 @@ class CacheSummary:
         return len(self.errors)
 
     def _repr_html_(self) -> str:
-        caption = f"{self.total - self.failed} of {self.total} pyramids are there and whole"
+        caption = f"{self.total - self.failed} of {counted(self.total, 'pyramid')} there and whole"
         return table(self.errors.items(), header=("slide", "error") if self.errors else (), caption=caption)
 
 
@@ -335,7 +335,7 @@ def _each(
                 first = f"{slide.slide_id}: {row['error']}"
                 stop.set()
                 if len(done) < total and row.get("full"):
-                    line += f"; the other {total - len(done)} slides were not tried"
+                    line += f"; {counted(total - len(done), 'other slide')} not tried"
             tell(len(done), line)
         left = [slide.slide_id for slide in slides if slide.slide_id not in done]
         if enough is not None and fail_fast:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.bench.ways import ATTENTION, DECIDE, EVERYTHING, NOTHING, TOLERANCE
+from stages.amounts import counted
 
 FEW_SLIDES = 20
 """Slides below which a recommendation is said to rest on few."""
@@ -83,7 +84,8 @@ def recommend(rows: Sequence[Mapping[str, Any]], *, own: int) -> Recommendation:
         for one in without
         if alike(one)
     )
-    few = f" That is of {whole['slides']} slides only: try it on more." if whole["slides"] < FEW_SLIDES else ""
+    only = f" That is of {counted(whole['slides'], 'slide')} only: try it on more."
+    few = only if whole["slides"] < FEW_SLIDES else ""
     share = f"{row['patches'] / whole['patches']:.1%} of all"
     return Recommendation(
         samples,

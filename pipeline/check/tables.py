@@ -11,7 +11,7 @@ from pipeline.check.values import CheckSummary, Finding, SlideCheck
 from pipeline.cohort.files import folder_name, slide_stem
 from pipeline.cohort.table import Cohort
 from pipeline.output.table import write_table
-from stages.amounts import duration
+from stages.amounts import counted, duration
 from stages.geometry import Mpp
 from stages.place import Place, true_name
 
@@ -170,7 +170,7 @@ def _estimate(summary: CheckSummary) -> list[str]:
     fine, coarse = about.patches
     also = f" and {coarse} at the coarse scale" if coarse else ""
     return [
-        f"the model would read about {in_bytes(about.bytes)} and encode {fine} patches{also}: about "
+        f"the model would read about {in_bytes(about.bytes)} and encode {counted(fine, 'patch')}{also}: about "
         f"{duration(about.seconds)}, {in_bytes(about.disk_bytes)} written",
         f"  ({about.how})",
     ]

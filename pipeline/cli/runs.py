@@ -144,8 +144,8 @@ def run(
         summary = commands.run(cohort, model, out=out, **how, fail_fast=fail_fast, **also)
     echo(summary.line)
     if summary.others:
-        told = "were done with another model or other settings: they stay there, and are not in this table"
-        echo(f"{counted(summary.others, 'other slide')} in {out} {told}")
+        told = f"{counted(summary.others, 'result')} of other slides with another model or other settings"
+        echo(f"{out} also holds {told}: not in this table, and kept")
     if summary.not_counted:
         told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
         echo(f"labelled slides that the metrics do not count: {told}")

@@ -30,6 +30,7 @@ from pipeline.output.table import write_table
 from pipeline.train.calibrate import calibrate
 from pipeline.train.looks import Looks
 from pipeline.train.spec import configured_cohort
+from stages.amounts import counted
 from stages.appearance import cohort_appearance
 from stages.bags.bag import Bag, BagError, read_bag
 from stages.mil.teacher import AttentionTeacher, TeacherSizes
@@ -203,7 +204,8 @@ class _Distilling:
         fold = _dealt(train, model.spec.members, seed)
         if len(set(fold.values())) < model.spec.members:
             raise UsageError(
-                f"{len(train)} slides of {len(fold)} patients are too few for student.members: {model.spec.members}"
+                f"too few for student.members: {model.spec.members}: {counted(len(train), 'slide')} of "
+                f"{counted(len(fold), 'patient')}; lower it, or add slides of others"
             )
         options: dict[str, Any] = {"uniform": model.spec.uniform, "epochs": self.config.student.epochs, "seed": seed}
         for member in range(model.spec.members):
@@ -270,7 +272,8 @@ class _Distilling:
         if not any(name in ("val", "test") for name in split.values()):
             fold = _dealt(usable, HELD_OUT, self.config.student.seed)
             split = {slide.slide_id: "train" if fold[slide.patient] else "test" for slide in usable}
-            self.say(f"held out: {sum(name == 'test' for name in split.values())} slides, of every fourth patient")
+            held_out = sum(name == "test" for name in split.values())
+            self.say(f"held out: {counted(held_out, 'slide')}, of every fourth patient")
         train, val, test = (
             [slide for slide in usable if split[slide.slide_id] == name] for name in ("train", "val", "test")
         )

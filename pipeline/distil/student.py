@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stages.amounts import counted
 from stages.mil.student import Foretold, Student, log_proposal
 from stages.mil.teacher import AttentionTeacher
 
@@ -90,9 +91,10 @@ def fit_member(
     student.eval()
     even = torch.stack([(len(one.moved) * one.moved.square().sum() + FLOOR).log() for one in guides]).mean()
     worth = float((even - best).exp())
+    others = counted(len(guides), "other")
     say(
-        f"student, member {member + 1}: fitted to {len(lessons)} slides; on {len(guides)} others a patch "
-        f"that it draws tells as much as {worth:.3g} drawn evenly"
+        f"student, member {member + 1}: fitted to {counted(len(lessons), 'slide')}; on {others} a patch that it draws "
+        f"tells as much as {worth:.3g} drawn evenly"
     )
 
 

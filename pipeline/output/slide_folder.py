@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.output.documents import read_json, write_json
 from pipeline.output.run_record import versions
-from stages.disk import flush, new_file
+from stages.disk import flush, new_file, remove_unfinished
 from stages.slide.facts import SlideFacts
 from stages.slide.revision import Revision
 
@@ -61,14 +61,15 @@ def slide_key(fingerprint: str, parts: Mapping[str, Any]) -> str:
 
 def begin_slide(folder: Path) -> None:
     """Make a slide's folder and take back its commit mark, before any artefact in it is replaced; what only earlier
-    versions wrote goes, too.
+    versions wrote, and what killed processes left unfinished, goes, too.
 
     With the mark still there, a crash between two artefacts would leave a mixture that counts as done by its old key.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     (folder / COMMIT).unlink(missing_ok=True)
     for name in FORMER:
         (folder / name).unlink(missing_ok=True)
+    remove_unfinished(folder)
     flush(folder)
 
 

@@ -119,6 +119,7 @@ class Books:
         command: Sequence[str],
     ) -> None:
         self._out, self._cohort, self._model, self._settings, self._command = out, cohort, model, settings, command
+        (out / "slides").mkdir(exist_ok=True)
         self._started, self._place = time.time(), identity(out)
         self._digest, self._failures = digest, Failures(out, "run")
         self._effective = _effective(settings, model)

@@ -9,28 +9,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.output.folder import MARK
 from stages.disk import FULL
 
 OUTAGE = "outage"
 """Status of a slide whose results had nowhere to go; the work stops there, and the slide is not done."""
 _GONE = (errno.EROFS, errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ENOTCONN)
-_AWAY = "it is gone, or another folder is in its place: bring back the disk that it is on"
+_AWAY = (
+    "it is gone, was emptied, or another folder is in its place: bring back the disk that it is on, or what was in it"
+)
+_STOPS = (*FULL, errno.EFBIG)
 _HDF5 = re.compile(r"errno = (\d+)")
 """How HDF5 passes on what the system answered, where it is no `OSError`."""
 
 
-def identity(out: Path) -> tuple[int, int]:
-    """What tells a folder from another in its place, as under a disk that went away; raises `OSError` without one."""
+def identity(out: Path) -> tuple[int, ...]:
+    """What tells an output folder and its slides' from others in their place, as under a disk that went away; raises
+    `OSError` without one."""
     try:
-        found = out.stat()
+        (out / MARK).stat()  # each run writes it anew: that it is there is all that is asked
+        found, slides = out.stat(), (out / "slides").stat()
     except FileNotFoundError as exc:
         raise OSError(errno.ENODEV, _AWAY, str(out)) from exc
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, slides.st_ino
 
 
 def outage_row(error: BaseException, out: Path) -> dict[str, Any] | None:
     """The row of a slide whose error, or what caused it, is that nothing can be written to ``out``; None if not."""
-    if not out.is_dir():
+    if not (out / "slides").is_dir():
         return {"status": OUTAGE, "error": (errno.ENODEV, _AWAY, str(out))}
     cause: BaseException | None = error
     while cause is not None:
@@ -39,7 +45,7 @@ def outage_row(error: BaseException, out: Path) -> dict[str, Any] | None:
         code = int(said[1]) if code is None and said else code
         # an error without a name is met in an open file: where it says that there is no room, in one of ours
         there = name is not None and Path(os.fsdecode(name)).is_relative_to(out)
-        if (code in FULL and (name is None or there)) or (code in _GONE and there):
+        if (code in _STOPS and (name is None or there)) or (code in _GONE and there):
             return {"status": OUTAGE, "error": (code, os.strerror(code), str(name or out))}
         cause = cause.__cause__ or cause.__context__
     return None
@@ -55,7 +61,7 @@ def stop_at_outage(row: Mapping[str, Any]) -> None:
         raise OSError(*row["error"])
 
 
-def stay(out: Path, before: tuple[int, int]) -> None:
+def stay(out: Path, before: tuple[int, ...]) -> None:
     """Go on only where a folder is the one that it was, by its `identity`; raises `OSError` where it is another."""
     if identity(out) != before:
         raise OSError(errno.ENODEV, _AWAY, str(out))

@@ -100,7 +100,7 @@ def process_slide(
 ) -> dict[str, Any]:
     """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
 
-    Of one slide's folder there is one writer at a time. Where that is another process, its end is waited for, or the
+    Slides have folders in ``out / "slides"``, which is there. Of one slide's folder there is one writer at a time. Where that is another process, its end is waited for, or the
     status is `BUSY`; where ``out`` can be written to no more, it is `OUTAGE`. Where no valid result stands and none is
     to be begun, it is `WAITING`.
 
@@ -115,7 +115,6 @@ def process_slide(
         if slide.problem:
             raise ValueError(slide.problem)
         folders = out / "slides"
-        folders.mkdir(exist_ok=True)
         name = hashlib.sha256(slide.slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         with lease(folders / f"{PREFIX}slide-{name}", wait=wait):
             row = again(lambda: _predict_slide(slide, out, settings, digest, started, begin))

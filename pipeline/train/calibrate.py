@@ -17,6 +17,7 @@ from torch import Tensor
 from pipeline.errors import reason_of
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import View
+from stages.amounts import counted
 from stages.prediction.intervals import Calibration, Evidence, fit_calibration, joined
 from stages.prediction.stopping import FIRST_LOOK
 from stages.sampling.schemes import SCHEMES
@@ -40,7 +41,7 @@ def calibrate(
     say: Callable[[str], None],
     leave_out: Callable[[int, str], None] | None = None,
 ) -> Calibration | None:
-    """Fit the interval's rule to draws of slides that are read whole; None where no slide is large enough to draw from.
+    """Fit the interval's rule to draws of slides that are read whole; None, and why is said, where draws tell nothing.
 
     Args:
         model: trained.
@@ -56,10 +57,13 @@ def calibrate(
     budgets = [n for n in budgets if n >= 2 * model.spec.block**2]
     generator = torch.Generator(model.drawing_device).manual_seed(seed)
     found: dict[int, list[tuple[Evidence, Tensor]]] = {n: [] for n in budgets}
+    cells: list[int] = []
     for number, view in enumerate(views, 1):
         before, one = generator.get_state(), {}
         try:
-            one = drawn_errors(model, view(), budgets, draws=DRAWS, generator=generator)
+            looked = view()
+            one = drawn_errors(model, looked, budgets, draws=DRAWS, generator=generator)
+            cells.append(int(looked.tissue.sum()))
         except SlideError as exc:  # reading all of a slide meets what training never touched
             generator.set_state(before)  # what the others draw does not depend on it
             if leave_out is None:
@@ -69,10 +73,24 @@ def calibrate(
         for n, drawn in one.items():
             found[n].append(drawn)
         if number % 4 == 0 or number == len(views):
-            say(f"calibrating intervals: read {number}/{len(views)} slides whole")
-    if not any(found.values()):
-        say("calibrating intervals: no slide could be read whole or is large enough: each draw tells for itself")
-    return fit_calibration({n: parts for n, parts in found.items() if parts})
+            say(f"calibrating intervals: read {len(cells)}/{len(views)} slides whole")
+    fitted = fit_calibration({n: parts for n, parts in found.items() if parts})
+    if fitted is None:
+        why = _nothing_drawn(cells, budgets[0], model.spec.patch_px * model.spec.patch_mpp)
+        say(f"calibrating intervals: {why}, so they are not calibrated: each draw tells for itself")
+    return fitted
+
+
+def _nothing_drawn(cells: Sequence[int], fewest: int, side_um: float) -> str:
+    """Why slides of so many cells tell nothing of draws."""
+    if not cells:
+        return "no slide could be read whole"
+    if max(cells) > fewest:
+        return "draws left nothing to chance"
+    return (
+        f"the largest slide has {counted(max(cells), 'patch')} with tissue, {side_um:.4g} µm wide, and drawing takes "
+        f"one of more than {fewest}"
+    )
 
 
 def drawn_errors(

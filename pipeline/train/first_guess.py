@@ -15,6 +15,7 @@ from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.values import View
 from pipeline.train.slides import TrainingSlides
+from stages.amounts import counted
 from stages.mil.contextual import EvidencePooling
 
 FINE_CELLS = 32
@@ -70,7 +71,8 @@ def first_guess(
             contexts.append(found[1])
             known.append(i)
     model.heads.start(contexts, [labels[i] for i in known], bags[known], generator=torch.Generator().manual_seed(seed))
-    fresh = "" if model.store is None else f", {model.store.encoded - encoded} patches encoded, the others were known"
+    new = 0 if model.store is None else model.store.encoded - encoded
+    fresh = "" if model.store is None else f", {counted(new, 'patch')} encoded, the others were known"
     say(f"first guess: coarse features foretell {1 - float(left):.0%} of the fine ones' variance{fresh}")
 
 
@@ -97,7 +99,7 @@ def first_guess_of_all(
         generator = torch.Generator().manual_seed(seed)
         model.heads.start(starts, [labels[i] for i in known], bags[known], generator=generator)
     if model.store is not None:
-        say(f"first guess: {model.store.encoded - encoded} patches encoded, the others were known")
+        say(f"first guess: {counted(model.store.encoded - encoded, 'patch')} encoded, the others were known")
 
 
 def _of_all(model: ExhaustiveModel, view: View) -> tuple[Tensor, Tensor]:

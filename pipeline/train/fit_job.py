@@ -220,8 +220,8 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
     if not model.appearance.known:
         say(
-            f"{len(fitted)} slides to train on are too few to tell later whether another looks like them; "
-            f"that takes {FEWEST} of one field"
+            f"too few to tell later whether another slide looks like them: {counted(len(fitted), 'slide')} to train "
+            f"on; that takes {FEWEST} of one field"
         )
     if chosen:
         # of those that were chosen at first, so that a rerun chooses the same

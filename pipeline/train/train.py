@@ -26,6 +26,7 @@ from pipeline.train.job import plan_jobs
 from pipeline.train.looks import Looks
 from pipeline.train.spec import configured_cohort, fit_settings, model_spec, prior_in
 from pipeline.train.verdict import closing, judge_quality
+from stages.amounts import counted
 from stages.pyramid.chunk_cache import chunk_cache
 
 Say = Callable[[str], None]
@@ -160,5 +161,7 @@ def _train(
     ):
         say(line)
     if looks.excluded:
-        say(f"{len(looks.excluded)} of {len(cohort.slides)} slides were left out; {out / 'metrics.json'} says why")
+        say(
+            f"{len(looks.excluded)} of {counted(len(cohort.slides), 'slide')} left out; {out / 'metrics.json'} says why"
+        )
     return metrics

@@ -129,6 +129,7 @@ def test_what_does_not_go_with_it_is_refused(override: str, said: str, cohort: P
 def test_a_run_writes_all_that_belongs_to_a_slide(slide: Path, tmp_path: Path, tiny: object) -> None:
     save_model(exhaustive_model("gated"), tmp_path / "model.safetensors")
     settings = RunSettings(model=tmp_path / "model.safetensors", device="cpu")
+    (tmp_path / "slides").mkdir()
     row = process_slide(CohortSlide("s", slide, patient="p"), tmp_path, settings, model_digest(settings.model))
     assert row["status"] == "ok", row["error"]
     assert row["patches_read"] == row["cells"]

@@ -75,6 +75,7 @@ def test_a_run_looks_where_the_map_says(slide: Path, checkpoint: Path, tmp_path:
     assert np.isin(drawn.cells, marked).sum() >= 14 > np.isin(plain.cells, marked).sum()
     torch.testing.assert_close(drawn.log_attention, plain.log_attention)
 
+    (tmp_path / "out/slides").mkdir(parents=True)
     rows = [
         process_slide(
             CohortSlide("s", slide, patient="p"),
@@ -103,6 +104,7 @@ def test_a_network_makes_the_map(slide: Path, checkpoint: Path, tmp_path: Path) 
     assert seen.cost.bytes > plain.cost.bytes, "what the network was shown is read, too"
     own = look(slide, model, prior=Prior(path, None, 0)).cost
     assert own.bytes == plain.cost.bytes, "the attention's thumbnail is read once"
+    (tmp_path / "out/slides").mkdir(parents=True)
     rows = [
         process_slide(
             CohortSlide("s", slide, patient="p"),

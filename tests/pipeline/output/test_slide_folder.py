@@ -12,6 +12,7 @@ from pipeline.cohort.table import find_target
 from pipeline.output.slide_folder import COMMIT, begin_slide, read_commit, slide_key, write_commit, write_thumbnail
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings
+from stages.disk import new_file
 
 
 def test_keys_change_with_every_part_and_not_with_order():
@@ -107,3 +108,12 @@ def test_a_power_cut_never_leaves_a_mark_beside_what_is_not_whole(
         assert disk.lost(slide) == set()
     assert marks == [set(), set()]
     assert names(slides) == {"plain"}
+
+
+def test_what_a_killed_process_left_unfinished_goes_when_its_slide_is_begun_anew(tmp_path: Path) -> None:
+    with new_file(tmp_path / "samples.h5") as left:
+        left.touch()
+    left.touch()
+    (tmp_path / "notes.txt").touch()
+    begin_slide(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "samples.h5"]

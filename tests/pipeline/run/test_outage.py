@@ -54,8 +54,8 @@ def bring_back(out: Path) -> None:
     ("befalls", "amends", "words"),
     [
         (fill, empty, "the disk is full: make room on it"),
-        (take_away, bring_back, "it is gone, or another folder is in its place: bring back the disk"),
-        (put_another, bring_back, "it is gone, or another folder is in its place: bring back the disk"),
+        (take_away, bring_back, "or another folder is in its place: bring back the disk"),
+        (put_another, bring_back, "or another folder is in its place: bring back the disk"),
     ],
     ids=["full", "gone", "another"],
 )
@@ -92,8 +92,27 @@ def test_an_output_that_can_be_written_no_more_ends_the_run(
     assert (summary.ok, summary.failed, summary.reused) == (2, 0, 1)
 
 
+@pytest.mark.parametrize("what", [".", "slides"])
+def test_results_that_are_deleted_meanwhile_end_the_run(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path, what: str
+) -> None:
+    """Else the table would go on telling of what is nowhere."""
+    found, out = find_target(slides_folder), tmp_path / "out"
+    cohort = replace(found, slides=found.slides[:2])
+
+    def delete(done: int, total: int, line: str | None) -> None:
+        for path in [out / what] if what != "." else out.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    with pytest.raises(OSError, match="was emptied"):
+        run_cohort(cohort, out, RunSettings(model=checkpoint), progress=delete)
+    summary = run_cohort(cohort, out, RunSettings(model=checkpoint))
+    assert (summary.ok, summary.reused) == (2, 0)
+
+
 def test_other_faults_are_the_slides(tmp_path: Path) -> None:
     """A full disk elsewhere, a name that is too long, a slide that cannot be read."""
+    (tmp_path / "slides").mkdir()
     elsewhere = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/elsewhere/a")
     long = OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(tmp_path / "a"))
     unread = OSError(errno.EIO, os.strerror(errno.EIO))

@@ -74,7 +74,13 @@ def test_slides_too_small_to_draw_from_tell_nothing(model: AttentionSampler) -> 
     tissue = np.zeros((15, 15), bool)
     tissue[0, :3] = True
     small = View(slide(0).rgb, tissue, slide(0).patches)
-    assert calibrate(model, [lambda: small], seed=0, say=lambda line: None) is None
+    told: list[str] = []
+    assert calibrate(model, [lambda: small], seed=0, say=told.append) is None
+    assert told == [
+        "calibrating intervals: read 1/1 slides whole",
+        "calibrating intervals: the largest slide has 3 patches with tissue, 32 µm wide, and drawing takes one of more "
+        "than 8, so they are not calibrated: each draw tells for itself",
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["iid", "gumbel"])
@@ -97,6 +103,7 @@ def test_draws_that_leave_nothing_to_chance_calibrate_nothing(model: AttentionSa
     torch.nn.init.constant_(certain.attention.logit.weight, 1e6)
     told: list[str] = []
     assert calibrate(certain, [lambda: slide(0)], seed=0, say=told.append) is None
+    assert "draws left nothing to chance, so they are not calibrated" in told[-1]
 
 
 def test_a_slide_that_cannot_be_read_whole_changes_nothing_for_the_others(model: AttentionSampler) -> None:
@@ -119,6 +126,10 @@ def test_a_slide_that_cannot_be_read_whole_is_left_out_and_said(model: Attention
     views = [lambda: slide(0), lambda: View(slide(1).rgb, slide(1).tissue, broken)]
     assert calibrate(model, views, seed=0, say=said.append) is not None
     assert "calibrating intervals: left out: s1.svs: a tile is damaged" in said
+    assert said[-1] == "calibrating intervals: read 1/2 slides whole"
+    assert calibrate(model, views[1:], seed=0, say=said.append) is None
+    assert said[-2] == "calibrating intervals: read 0/1 slides whole"
+    assert said[-1].startswith("calibrating intervals: no slide could be read whole, so they are not calibrated")
 
 
 def test_a_budgets_factor_makes_95_in_100_of_the_fitted_draws_hold(model: AttentionSampler) -> None:
