@@ -147,9 +147,9 @@ class Books:
 
     def _look_back(self) -> None:
         wanted = {slide.slide_id for slide in self._cohort.slides}
-        self._earlier, self._others = earlier_rows(
-            self._out, wanted, self._digest, self._model.spec.classes, self._failures.every()
-        )
+        notes = self._failures.every()
+        self._noted = {(note["slide_id"], note["path"]): note["error"] for note in notes}
+        self._earlier, self._others = earlier_rows(self._out, wanted, self._digest, self._model.spec.classes, notes)
 
     def write(self) -> RunSummary:
         """Write them as they are now.
@@ -165,9 +165,15 @@ class Books:
         self._due = ended + max(OFTEN, (ended - began) / SHARE)
         return summary
 
+    def _waiting(self, slide: CohortSlide) -> dict[str, Any]:
+        """The row of a slide that was not tried; why it failed in an earlier run is not forgotten for that."""
+        why = self._noted.get((slide.slide_id, str(slide.path)))
+        error = "" if why is None else f"failed when it was last tried: {why}"
+        return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": error}
+
     def _write(self) -> RunSummary:
         out, model, classes = self._out, self._model, self._model.spec.classes
-        rows = [dict(self._rows.get(slide.slide_id) or _waiting(slide)) for slide in self._cohort.slides]
+        rows = [dict(self._rows.get(slide.slide_id) or self._waiting(slide)) for slide in self._cohort.slides]
         done = [(slide, row) for slide, row in zip(self._cohort.slides, rows, strict=True) if row["status"] == "ok"]
         earlier = [dict(row) for row in self._earlier]
         shown_of = (*(row for _, row in done), *(row for row in earlier if row["status"] == "ok"))
@@ -281,10 +287,6 @@ def _effective(settings: RunSettings, model: SlideModel) -> dict[str, str]:
         "patch": f"{spec.patch_px} px at {spec.patch_mpp:g} µm/px, {spec.patch_px * spec.patch_mpp:g} µm wide",
         "drawn by": "none: every patch is read" if spec.exhaustive else settings.scheme or spec.scheme,
     }
-
-
-def _waiting(slide: CohortSlide) -> dict[str, Any]:
-    return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": ""}
 
 
 def _referred(

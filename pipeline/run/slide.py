@@ -100,9 +100,9 @@ def process_slide(
 ) -> dict[str, Any]:
     """Predict one slide and write its artefacts, or say why not: the one place where a slide's exceptions end.
 
-    Slides have folders in ``out / "slides"``, which is there. Of one slide's folder there is one writer at a time. Where that is another process, its end is waited for, or the
-    status is `BUSY`; where ``out`` can be written to no more, it is `OUTAGE`. Where no valid result stands and none is
-    to be begun, it is `WAITING`.
+    Slides have folders in ``out / "slides"``, which is there. Of one slide's folder there is one writer at a time.
+    Where that is another process, its end is waited for, or the status is `BUSY`; where ``out`` can be written to no
+    more, it is `OUTAGE`. Where no valid result stands and none is to be begun, it is `WAITING`.
 
     Returns:
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of

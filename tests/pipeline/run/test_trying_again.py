@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.cli.entry import main
 from pipeline.cohort.table import find_target
+from pipeline.errors import UsageError
 from pipeline.output.failures import FOLDER
 from pipeline.run.books import RunSummary
 from pipeline.run.run import run_cohort
@@ -148,3 +149,17 @@ def test_the_command_has_it_all(
     assert (code, lines[0]) == (0, "1 of 1 slide predicted (0 already done), 0 failed")
     code, lines = saccade("--verify")
     assert (code, lines[0]) == (0, "1 of 1 slide predicted (1 already done), 0 failed")
+
+
+def test_why_a_slide_failed_is_not_forgotten_where_a_later_run_does_not_come_to_it(
+    slides: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """As one whose dask scheduler does not answer, which rewrites the table and begins nothing."""
+    out = tmp_path / "out"
+    run(slides, out, checkpoint)
+    with pytest.raises(UsageError):
+        run(slides, out, checkpoint, scheduler="tcp://127.0.0.1:1", wait=0)
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["slide_id"] == "bad")
+    assert row["status"] == "waiting"
+    assert row["error"].startswith("failed when it was last tried: not a whole-slide image")
