@@ -77,6 +77,8 @@ def _decided(found: SlidePrediction) -> dict[str, str]:
     of = f"the probability of {apart(own.positive)}"
     if own.side == "undecided":
         told = f"Not settled: reading ended before it was known on which side of {as_given(own.at)} {of} lies."
+    elif found.exact:
+        told = f"Settled: all the tissue was read, and {of} lies {own.side} {as_given(own.at)}."
     else:
         told = (
             f"Settled: had all the tissue been read, {of} would lie {own.side} {as_given(own.at)}, with a risk of "

@@ -19,6 +19,7 @@ from pipeline.output.documents import write_json
 from pipeline.output.folder import TRAINING, fitting_alone, prepare_output
 from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns, write_table
+from pipeline.refer.referral import check_names
 from pipeline.train.compare import Comparison
 from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
@@ -95,6 +96,10 @@ def _train(
     """`train_cohort`, once everything is found to be usable."""
     spec = untrained.spec
     say(cohort.reading)
+    try:
+        check_names(spec.classes)
+    except UsageError as exc:
+        say(f"warning: label sets: `saccade run --refer` will not be possible with this model: {exc}")
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
     looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config), verify=verify)

@@ -81,7 +81,7 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None) -> Quality:
         balanced["low"],
         balanced["high"],
     )
-    reason = f"{found.found} {_why(learned, score, scored['auroc_by_chance'])}"
+    reason = f"{found.found} {_why(learned, part, score, scored['auroc_by_chance'])}"
     if stuck and losses is not None:
         reason += f"{'; but ' if learned == 'yes' else '; and '}{losses.in_words()}"
         learned = "unclear" if learned == "yes" else "no"
@@ -97,7 +97,7 @@ def _learned(scored: Mapping[str, Any]) -> Learned:
     return "no" if high < USEFUL else "unclear"
 
 
-def _why(learned: Learned, score: Mapping[str, Any], by_chance: float) -> str:
+def _why(learned: Learned, part: str, score: Mapping[str, Any], by_chance: float) -> str:
     low, high = score["low"], score["high"]
     if low is None or high is None:
         return "is of a single patient: too few to tell"
@@ -105,6 +105,11 @@ def _why(learned: Learned, score: Mapping[str, Any], by_chance: float) -> str:
         return f"is above chance, {CHANCE:g}"
     if low > CHANCE:
         return "is what chance alone gives so few patients in more than 2.5 % of cases: too few to tell"
+    if 1 - score["value"] > by_chance and part in ("cross-validation", "out-of-bag"):
+        return (
+            f"is below chance, {CHANCE:g}, as it may be where there is nothing to learn: a patient is judged by what "
+            "was fitted to others, among whom its class is rarer"
+        )
     if 1 - score["value"] > by_chance:
         return f"is below chance, {CHANCE:g}: what goes with the labels there is not what it was fitted to"
     if high < CHANCE:

@@ -60,3 +60,5 @@ def test_reading_everything_leaves_nothing_open(slides_folder: Path, checkpoint:
     words = tell(found)
     assert "does not mean that the model is right" in words["how_sure"]
     assert words["not_read"] == "All tissue was read at the patches' resolution."
+    decided = tell(replace(found, decision=Decision("1", "below", 0.9999999999, 0.01)))["decided"]
+    assert decided == "Settled: all the tissue was read, and the probability of '1' lies below 0.9999999999."

@@ -27,10 +27,10 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(slides: Path, out: Path, splits: str, *, patients: str = "01234567") -> list[str]:
+def train(slides: Path, out: Path, splits: str, *, patients: str = "01234567", classes: str = "a b") -> list[str]:
     """Lines of a training; ``splits`` has a letter for each slide."""
     whole = {"r": "train", "v": "val", "t": "test"}
-    rows = [f"{slides}/s{i}.tif,p{patients[i]},{'ab'[i % 2]},{whole[splits[i]]}\n" for i in range(8)]
+    rows = [f"{slides}/s{i}.tif,p{patients[i]},{classes.split()[i % 2]},{whole[splits[i]]}\n" for i in range(8)]
     out.mkdir(exist_ok=True)
     (out / "cohort.csv").write_text("slide,patient,label,split\n" + "".join(rows))
     config, lines = load_config(write_config(out), FAST), list[str]()
@@ -53,6 +53,14 @@ def test_the_val_part_calibrates_calls_once(slides: Path, tmp_path: Path) -> Non
     again = load_model(path).label_calibration
     assert again is not None
     assert again.conformal.patients_of() == 2
+
+
+def test_a_class_that_calls_could_not_be_told_from_is_said_before_hours_of_work(slides: Path, tmp_path: Path) -> None:
+    lines = train(slides, tmp_path, "rrrrrrtt", classes="refer b")
+    assert lines == [
+        "warning: label sets: `saccade run --refer` will not be possible with this model: a class is called 'refer', "
+        "which is what is said of slides that are not called: rename it"
+    ]
 
 
 @pytest.mark.parametrize(("splits", "words"), [("rrrrrrtt", None), ("rrrrvrvr", "is labelled 'b', so none")])

@@ -153,6 +153,13 @@ def test_six_patients_are_too_few_however_well_they_are_ranked() -> None:
         assert ("below chance" in wrong.reason) == (learned == "yes"), wrong.reason
 
 
+def test_below_chance_is_laid_to_other_slides_only_where_others_were_judged() -> None:
+    """Where patients are judged by the others, among whom their class is rarer, lot comes out below chance."""
+    told = {name: judge_quality({name: part(0.1, 0.02, 0.37)}, FITTED).reason for name in ("test", "out-of-bag")}
+    assert "is not what it was fitted to" in told["test"]
+    assert "where there is nothing to learn" in told["out-of-bag"]
+
+
 @pytest.mark.parametrize(
     ("losses", "stuck"),
     [
