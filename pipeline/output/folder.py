@@ -68,8 +68,9 @@ def refuse_foreign(out: Path, *, names: Iterable[str]) -> set[str] | None:
     if ours is None and os.path.lexists(out / MARK):
         foreign.insert(0, MARK)
     if foreign:
+        deleted = "" if os.path.lexists(out / MARK) else f", or whose folder's mark {MARK} was deleted"
         raise UsageError(
-            f"{out} already has a {foreign[0]!r} that saccade did not write; choose an --out folder of its own"
+            f"{out} already has a {foreign[0]!r} that saccade did not write{deleted}; choose an --out folder of its own"
         )
     return ours
 

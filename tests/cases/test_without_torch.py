@@ -20,6 +20,7 @@ NEEDS_TORCH = (
     *(
         "pipeline.model",
         "pipeline.predict",
+        "pipeline.refer.agreement",
         "pipeline.refer.scores",
         "pipeline.refer.referral",
         "pipeline.refer.calibrate",

@@ -25,7 +25,10 @@ def test_an_output_folder_is_made_marked_and_used_again(folder):
 @pytest.mark.parametrize("name", ["predictions.csv", "run.json", "slides", "model.safetensors"])
 def test_what_another_program_wrote_is_never_written_over(tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(UsageError, match=f"already has a '{name}' that saccade did not write; choose an --out"):
+    with pytest.raises(
+        UsageError,
+        match=f"already has a '{name}' that saccade did not write, or whose folder's mark .* deleted; choose an --out",
+    ):
         prepare_output(tmp_path)
     assert names(tmp_path) == {name}
 
