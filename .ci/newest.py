@@ -38,8 +38,9 @@ def newest_python() -> tuple[int, str] | None:
 def requirements() -> list[str]:
     """What the package and its tests need, but for `LEFT_OUT`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    return [line for line in needed if re.match(r"[\w-]+", line)[0] not in LEFT_OUT]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["cloud"], *extras["test"]]
+    return [line for line in needed if re.match(r"[\w-]+", line)[0] not in (*LEFT_OUT, project["name"])]
 
 
 def main() -> int:
