@@ -6,9 +6,9 @@ A small cohort; of each command's tries every other one has its temporary folder
 mounted where this process may, else /dev/shm). A try is the real command, killed with SIGKILL either some time after it
 began, evenly over as long as the undisturbed command took, or right before or after one of its renames, which a hook
 counts; one time in two with its workers; killed again in the rerun one time in four; and then run to its end. It is
-"identical" where all files of the output are those of a command that nothing befell, byte for byte but for times, there
-are no others, and the temporary folder is empty. What differs is printed. Ends with one JSON line: of each command and
-layout, how many tries were identical, and of how many.
+"identical" where all files of the output are those of a command that nothing befell, byte for byte but for times and
+how many slides were done before, there are no others, and the temporary folder is empty. What differs is printed. Ends
+with one JSON line: of each command and layout, how many tries were identical, and of how many.
 
 With --forks the commands are copies of this process that has imported everything, and work without workers: four times
 as many tries in the same time, each of them past its imports.
@@ -42,7 +42,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 from makers import striped_cohort
 
 COMMANDS = ("run", "cache", "train")
-TIMES = re.compile(r"seconds|time|date|started|ended|written|finished|command|host|created|peak|memory", re.IGNORECASE)
+TIMES = re.compile(
+    r"seconds|time|date|started|ended|written|finished|command|host|created|peak|memory|reused", re.IGNORECASE
+)
 """Names of values that are other in each run."""
 
 HOOKED = """
@@ -198,7 +200,7 @@ def content(path: Path) -> Any:
     if path.suffix == ".csv":
         return timeless(list(csv.DictReader(io.StringIO(data.decode()))))
     if path.suffix == ".html":
-        return re.sub(rb"[\d.]+", b"", data)  # its numbers are in run.json, too
+        return re.sub(rb"[\d.]+( reused)?", b"", data)  # its numbers are in run.json, too
     return data
 
 

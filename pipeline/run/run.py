@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from pipeline.run.slide import BUSY, WAITING, RunSettings, process_slide, referr
 from pipeline.run.workers import each, suited
 from stages.amounts import counted
 from stages.budget import share_of_machine
-from stages.disk import PREFIX
+from stages.disk import PREFIX, remove_unfinished
 from stages.lease import holders, lease
 from stages.slide.resolution import check_mpp
 
@@ -209,13 +209,19 @@ def _needed(cohort: Cohort, out: Path, settings: RunSettings, digest: str) -> tu
 
 @contextmanager
 def _only_its_kind(out: Path, run: str) -> Iterator[None]:
-    """Keep out runs with another model or other settings, for as long as this one works.
+    """Keep out runs with another model or other settings, for as long as this one works; what killed ones left
+    unfinished goes, unless somebody works here.
 
     Raises:
         UsageError: one is at work already.
     """
     prefix, own = f"{PREFIX}run-", run[:16]
-    with lease(out / f"{prefix}{own}", shared=True):
+    with ExitStack() as held:
+        # one at a time, so that nobody has begun whom another does not see
+        with lease(out / f"{PREFIX}beginning", wait=True):
+            if not holders(out, prefix) and not holders(out, f"{PREFIX}training"):
+                remove_unfinished(out)
+            held.enter_context(lease(out / f"{prefix}{own}", shared=True))
         # each looks after it has its own, so that of two at once one sees the other at least
         others = [name for name in holders(out, prefix) if name != f"{prefix}{own}"]
         if others:

@@ -23,7 +23,7 @@ from pipeline.run import books
 from pipeline.run.artefacts import ARTEFACTS
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings, process_slide, run_digest
-from stages.disk import PREFIX
+from stages.disk import PREFIX, new_file
 from stages.lease import lease
 
 
@@ -192,3 +192,18 @@ def test_a_tolerance_that_was_not_reached_is_told(slides_folder: Path, checkpoin
     summary = run(slides_folder / "plain.tif", tmp_path / "out", checkpoint, tolerance=1e-6, samples=20)
     (row,) = summary.rows
     assert "the tolerance of 1e-06 was not reached: after 20 patches" in " ".join(row["warnings"])
+
+
+def test_what_a_killed_run_left_unfinished_goes_unless_another_works_there(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(slides_folder / "plain.tif", out, checkpoint)
+    with new_file(out / "report.html") as left:
+        left.touch()
+    left.touch()
+    with lease(out / f"{PREFIX}training"):
+        run(slides_folder / "plain.tif", out, checkpoint)
+        assert left.exists()
+    run(slides_folder / "plain.tif", out, checkpoint)
+    assert not left.exists()
