@@ -221,6 +221,7 @@ def _only_its_kind(out: Path, run: str) -> Iterator[None]:
         with lease(out / f"{PREFIX}beginning", wait=True):
             if not holders(out, prefix) and not holders(out, f"{PREFIX}training"):
                 remove_unfinished(out)
+                holders(out / "slides", f"{PREFIX}slide-")  # looking takes away what no writer holds any more
             held.enter_context(lease(out / f"{prefix}{own}", shared=True))
         # each looks after it has its own, so that of two at once one sees the other at least
         others = [name for name in holders(out, prefix) if name != f"{prefix}{own}"]

@@ -201,9 +201,12 @@ def test_what_a_killed_run_left_unfinished_goes_unless_another_works_there(
     run(slides_folder / "plain.tif", out, checkpoint)
     with new_file(out / "report.html") as left:
         left.touch()
-    left.touch()
+    held = out / "slides" / f"{PREFIX}slide-{'0' * 16}"
+    for path in (left, held):
+        path.touch()
     with lease(out / f"{PREFIX}training"):
         run(slides_folder / "plain.tif", out, checkpoint)
         assert left.exists()
     run(slides_folder / "plain.tif", out, checkpoint)
     assert not left.exists()
+    assert not held.exists()
