@@ -191,7 +191,8 @@ def open_array(folder: Place) -> Any:
 
         register_codecs(verbose=False)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of codecs that are in no specification yet
+        # of codecs that are in no specification yet; and newer versions of zarr read impossible chunks as others
+        with warnings.catch_warnings(record=True, action="always") as told:
             store = ObjectStore(folder) if isinstance(folder, Url) else LocalStore(folder, read_only=True)
             array = zarr.open_array(store, mode="r", zarr_format=version)
             sides = (*array.shape, *array.chunks, *(array.shards or ()))
@@ -208,6 +209,9 @@ def open_array(folder: Place) -> Any:
             f"its level {folder.name} cannot be opened by zarr ({' '.join(str(exc).split()) or repr(exc)}): "
             "copy it again, or write it with codecs that zarr has (zstd, blosc, gzip)"
         ) from exc
+    amended = next((str(one.message) for one in told if "invalid" in str(one.message)), None)
+    if amended is not None:
+        raise SlideError(f"the metadata of its level {folder.name} are damaged ({amended}): copy the folder again")
     if min(sides, default=0) < 1:
         raise SlideError(
             f"its level {folder.name} claims {' x '.join(map(str, array.shape))} samples in chunks of "
