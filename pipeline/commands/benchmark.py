@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands.arguments import AnyPath
-from pipeline.commands.slides import read_cohort
+from pipeline.commands.slides import given_cohort
 from pipeline.errors import computing
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def bench(
         >>> [row["way"] for row in summary.rows][:3], summary.slides
         (['everything', 'attention', 'attention'], 3)
     """
-    cohort = read_cohort(target, label=label) if isinstance(target, str | PathLike) else target
+    cohort = given_cohort(target, label=label)
     from pipeline.bench.bench import bench_cohort
 
     return bench_cohort(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands.arguments import AnyPath, check_reading
-from pipeline.commands.slides import read_cohort
+from pipeline.commands.slides import given_cohort
 from pipeline.errors import computing
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def conformalize(
         True
     """
     check_reading(samples, None, None, None, None)
-    cohort = read_cohort(target, label=label) if isinstance(target, str | PathLike) else target
+    cohort = given_cohort(target, label=label)
     from pipeline.conformalize import conformalize_model
 
     return conformalize_model(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.arguments import AnyPath, disk_bytes, memory_bytes
-from pipeline.commands.slides import read_cohort
+from pipeline.commands.slides import given_cohort
 from pipeline.errors import UsageError
 from stages.place import Url, place
 
@@ -73,7 +72,7 @@ def cache(
         >>> saccade.cache("slides", out="pyramids", verify=True).failed
         0
     """
-    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
+    cohort = given_cohort(target)
     from pipeline.cache import CacheSettings, cache_cohort, verify_cohort
 
     settings = CacheSettings(profile, everything, ngff, strict, memory_bytes(memory), disk_bytes(disk))
@@ -114,7 +113,7 @@ def dry_cache(
     Raises:
         UsageError: `cache` would not start.
     """
-    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
+    cohort = given_cohort(target)
     from pipeline.cache import CacheSettings
     from pipeline.dry_run.dry_run import dry_cache_cohort
 

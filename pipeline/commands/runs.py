@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from pipeline.commands.arguments import (
     given_prior,
     memory_bytes,
 )
-from pipeline.commands.slides import read_cohort
+from pipeline.commands.slides import given_cohort
 from pipeline.errors import UsageError, computing
 from pipeline.garbage import uncollected
 
@@ -205,7 +204,7 @@ def _to_run(
     check_refer(settings.get("refer"), settings.get("by_class", False))
     if workers is not None and not 0 <= workers <= MOST_WORKERS:
         raise UsageError(f"workers must be from 0 to {MOST_WORKERS}, found {workers}")
-    cohort = read_cohort(target) if isinstance(target, str | PathLike) else target
+    cohort = given_cohort(target)
     from pipeline.run.slide import RunSettings
 
     return cohort, RunSettings(

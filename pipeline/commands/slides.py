@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,3 +66,8 @@ def read_cohort(target: AnyPath, *, label: str = "label", root: AnyPath | None =
     from pipeline.cohort.table import find_target
 
     return find_target(place(target), label=label, root=None if root is None else Path(root))
+
+
+def given_cohort(target: Cohort | AnyPath, *, label: str = "label") -> Cohort:
+    """The slides of a command: those of a path, or what `read_cohort` gave."""
+    return read_cohort(target, label=label) if isinstance(target, str | PathLike) else target
