@@ -25,11 +25,6 @@ def printable(text: str) -> str:
     return "".join(c if ord(c) in known else "?" for c in composed)
 
 
-def text_width(text: str, size: float) -> float:
-    """How wide a line of printable text is, in pixels, at a font size of ``size`` pixels."""
-    return float(pen_font(size).getlength(text))
-
-
 def wrapped(text: str, width: float, size: float) -> list[str]:
     """Printable text in lines at most ``width`` pixels wide, broken between words, or within one that is wider.
 

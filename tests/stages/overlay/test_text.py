@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from stages.overlay.text import pen_font, printable, shortened, signed, text_width, wrapped
+from stages.overlay.text import pen_font, printable, shortened, signed, wrapped
 
 
 def ink(text: str) -> bytes:
@@ -28,9 +28,9 @@ def test_letters_without_a_glyph_become_question_marks() -> None:
 @pytest.mark.parametrize("text", ["W" * 300, "word " * 60, "i" * 300, "a " + "MW" * 90 + " b", "", "組" * 200])
 def test_lines_are_no_wider_than_the_page_and_lose_nothing(text: str) -> None:
     lines = wrapped(text, 640, 15.3)
-    assert all(text_width(line, 15.3) <= 640 for line in lines)
+    assert all(pen_font(15.3).getlength(line) <= 640 for line in lines)
     assert "".join("".join(lines).split()) == "".join(printable(text).split())
-    assert text_width(shortened(text, 200, 13), 13) <= 200
+    assert pen_font(13).getlength(shortened(text, 200, 13)) <= 200
 
 
 def test_numbers_have_a_minus_sign_and_the_same_digits() -> None:
