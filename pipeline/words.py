@@ -99,7 +99,7 @@ def _evidence(found: SlidePrediction, name: str) -> str:
         else ""
     )
     read = "was read adds" if len(patches) == 1 else "were read add"
-    sums = [_signed(value) for value in (said.log_odds[column], said.constant[column], patches.sum())]
+    sums = [_signed(value) for value in (said.statistics[column], said.constant[column], patches.sum())]
     return (
         f"In log-odds (0 is an even chance, plus speaks for {apart(name)}) the prediction is {sums[0]}: it starts from "
         f"{sums[1]} without any evidence; the {counted(len(patches), 'patch')} that {read} {sums[2]}{alone}{unread}."

@@ -118,7 +118,7 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
         spec = json.loads(metadata["spec"])
         spec["classes"] = tuple(spec["classes"])
         spec.setdefault("region_margin", False)  # not in checkpoints of before there was one
-        for name in ("context", "against"):
+        for name in ("context", "against", "labels", "times"):
             if name in spec:
                 spec[name] = tuple(spec[name])
         if spec.get("teacher"):

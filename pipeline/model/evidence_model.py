@@ -71,7 +71,7 @@ class EvidenceModel(SurveyedModel):
         self.register_buffer("control", torch.zeros(2 * r + 1, q))
         self.heads = EvidenceHeads(
             members=spec.members,
-            classes=len(spec.classes),
+            classes=self.readout.outputs,
             components=r,
             fine=q,
             scales=len(spec.context) * len(spec.against),

@@ -50,7 +50,7 @@ class ExhaustiveModel(SlideModel):
         self.heads = build_pooling(
             spec.head,
             members=spec.members,
-            classes=len(spec.classes),
+            classes=self.readout.outputs,
             components=len(self.whitening.basis),
             sides=spec.context,
         )
@@ -166,7 +166,7 @@ class ExhaustiveModel(SlideModel):
         features = self.encode_all(view)
         found = self.ask(view, features, each=False)
         logits = found.known[0].cpu().double()
-        p = logits.softmax(0)
+        values = self.readout.told(logits)
         cells = np.flatnonzero(view.tissue)
         return Sampled(
             found.log_attention,
@@ -174,11 +174,11 @@ class ExhaustiveModel(SlideModel):
             np.ones(len(cells)),
             features.float().cpu().numpy(),
             np.empty(0, np.int64),
-            Prediction(p, p, p, logits, torch.zeros_like(logits)),
+            Prediction(values, values, values, logits, torch.zeros_like(self.readout.statistics(logits))),
             0.0,
             adds=torch.zeros(len(cells), len(logits), dtype=torch.float64),
             own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
             spread=torch.zeros(len(cells), dtype=torch.float64),
             foretold=None if found.shares is None else found.shares().mean(1),
-            side=None if decide is None else decide.beside(float(torch.logit(p[decide.positive]))),
+            side=None if decide is None else decide.beside(float(torch.logit(values[decide.positive]))),
         )

@@ -40,7 +40,7 @@ class AttentionSampler(SlideModel):
         if spec.inner_mpp:
             self.inner = ThumbnailAttention(cell_px=spec.inner_cell_px, surrounded=spec.region_margin)
         self.encoder = _encoder(spec, encoder_weights)
-        self.head = nn.Linear(spec.dim, len(spec.classes))
+        self.head = nn.Linear(spec.dim, self.readout.outputs)
         self.control = nn.Linear(self.attention.channels, spec.dim) if spec.control else None  # type: ignore[arg-type]
         self.feature_dim = spec.dim
 

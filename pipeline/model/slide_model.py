@@ -23,6 +23,7 @@ from stages.appearance import CohortAppearance
 from stages.attention import Attention, ThumbnailAttention
 from stages.prediction.intervals import UNFITTED, Calibration, Evidence, Stages, weigh
 from stages.prediction.predict import Prediction, predict
+from stages.prediction.readout import build_readout
 from stages.prediction.stopping import Decide, Side, first_look
 from stages.sampling.blocks import block_cells, draw_blocks
 from stages.sampling.designs import Draw
@@ -47,6 +48,7 @@ class SlideModel(nn.Module):
 
     Attributes:
         spec: what it is, but for the weights.
+        readout: what is told of its logits.
         attention: gives the cells' places and, where it is learned from the thumbnail, the attention.
         inner: the second look's attention; None: one level.
         feature_dim: length of what `encode` gives.
@@ -72,6 +74,7 @@ class SlideModel(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
+        self.readout = build_readout(spec.task, spec.classes, spec.times)
         self.calibration = calibration
         self.trained_on = frozenset(trained_on)
         self.appearance = appearance
@@ -354,14 +357,16 @@ class SlideModel(nn.Module):
         return placed
 
     def evidence(self, drawn: PlacedDraw, features: Tensor) -> Evidence:
-        """What the features (B, N, D) of drawn cells, in their order, tell about the log-odds."""
-        return weigh(*self._weighed(drawn, features), cells=drawn.cells, stages=self._stages(drawn))
+        """What the features (B, N, D) of drawn cells, in their order, tell about the read-out's statistics."""
+        beside: dict[str, Any] = {"stages": self._stages(drawn), "readout": self.readout}
+        with torch.no_grad():
+            return weigh(*self._weighed(drawn, features), cells=drawn.cells, **beside)
 
     def judge(self, drawn: PlacedDraw, features: Tensor, *, confidence: float = 0.95) -> Prediction:
         """Prediction from the features (N, D) of drawn cells, in their order."""
         parts = (values[0] for values in self._weighed(drawn, features[None]))
         options: dict[str, Any] = {"cells": drawn.cells[0], "stages": self._stages(drawn), "confidence": confidence}
-        return predict(*parts, calibration=self.calibration, **options)
+        return predict(*parts, calibration=self.calibration, readout=self.readout, **options)
 
     def tissue_by_region(self, view: View) -> Tensor:
         """Which cells of each region are tissue, (regions, cells of a region)."""

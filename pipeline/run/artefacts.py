@@ -86,7 +86,7 @@ def evidence_of(found: SlidePrediction) -> dict[str, Any]:
         return {name: float(v) if np.isfinite(v) else None for name, v in zip(classes, values, strict=True)}
 
     return {
-        "log_odds": by_class(said.log_odds),
+        "log_odds": by_class(said.statistics),
         "half_width": by_class(said.half_widths),
         "constant": by_class(said.constant),
         "patches": by_class(said.patches.sum(0)),

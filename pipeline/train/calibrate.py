@@ -108,12 +108,12 @@ def drawn_errors(
         (drawn,) = model.draw([view], [attention], samples=n, generator=generator, repeats=repeats, opened=opened)
         return model.evidence(drawn, features[drawn.cells])
 
-    truth = evidence(len(every), 1).log_odds
+    truth = evidence(len(every), 1).statistics
     out = {}
     for n in budgets:
         if n < len(every):
             block = max(1, min(BLOCK, BLOCK_VALUES // n**2))
             blocks = [min(block, draws - done) for done in range(0, draws, block)]
             together = joined([evidence(n, many) for many in blocks])
-            out[n] = together, together.log_odds - truth
+            out[n] = together, together.statistics - truth
     return out

@@ -208,7 +208,7 @@ class Comparison:
                 except SlideError as exc:
                     self.say(f"comparison: {name}: left out: {slide.slide_id}: when predicted: {reason_of(exc)}")
                     continue
-                probabilities = zip(model.spec.classes, sampled.prediction.probabilities.tolist(), strict=True)
+                probabilities = zip(model.spec.classes, sampled.prediction.values.tolist(), strict=True)
                 rows.append(
                     {
                         "part": part,

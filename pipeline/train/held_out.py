@@ -29,7 +29,7 @@ def predicted(model: SlideModel, slide: CohortSlide, looks: Looks, *, seed: int)
     except SlideError as exc:
         looks.leave_out(slide, f"when predicted: {reason_of(exc)}")
         return None
-    columns = {"": found.probabilities, "_low": found.low, "_high": found.high}
+    columns = {"": found.values, "_low": found.low, "_high": found.high}
     return {
         **_who(slide),
         "out_of_distribution": shown.likeness(model).score,

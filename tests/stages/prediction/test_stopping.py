@@ -38,7 +38,7 @@ def test_a_side_is_settled_beyond_the_looks_own_one_sided_quantile(classes: int,
 def test_where_nothing_is_left_open_the_threshold_itself_counts_as_above() -> None:
     exact = evidence(0.0, 0.0)
     known = Evidence(
-        *(exact.log_odds, 0 * exact.unit, 0 * exact.freedom, *[0 * exact.by_design] * 3, exact.freedom_all)
+        *(exact.statistics, 0 * exact.unit, 0 * exact.freedom, *[0 * exact.by_design] * 3, exact.freedom_all)
     )
     assert Decide(0.5, 0.01, 1).side(known, 8, Calibration(), looks=3) == "above"
     assert Decide(0.5, 0.01, 1).beside(-1e-9) == "below"

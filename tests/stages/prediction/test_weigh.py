@@ -25,7 +25,7 @@ def test_slopes_are_those_of_the_log_odds(classes: int) -> None:
     patches = torch.randn(7, classes, generator=generator, dtype=torch.float64)
     found = weigh(logits.expand(7, -1), patches.expand(7, -1, -1), torch.eye(7, dtype=torch.float64).unsqueeze(1))
     slopes = torch.autograd.functional.jacobian(log_odds, logits)
-    torch.testing.assert_close(found.log_odds, log_odds(logits).expand(7, -1))
+    torch.testing.assert_close(found.statistics, log_odds(logits).expand(7, -1))
     torch.testing.assert_close(found.by_design, (patches @ slopes.T).square())
     torch.testing.assert_close(found.among_all, (patches @ slopes.T).var(0).expand(7, -1))
 
