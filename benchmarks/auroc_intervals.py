@@ -6,10 +6,10 @@ Cohorts are drawn from models whose true AUROC is known: two normal distribution
 that spread twice as much (`wide positives`, `wide negatives`), exponential ones (`skewed`), normal scores read off a
 scale of five steps (`tied`), and patients with four slides each, whose scores share 70 or 20 % of their variance. Half
 or a quarter of the patients are positive. Of each cell: coverage in per cent and mean width, for the score interval of
-`pipeline.cohort.metrics`, Newcombe's method 5, DeLong's on the logit scale, and the percentile bootstrap over patients
-(400 draws, a twentieth of the cohorts). A coverage of 95 has a standard error of 0.15 with 20 000 cohorts. Few patients
-give few possible scores, so no interval that depends on the score alone can be exact: with four against four and a true
-AUROC of .99, 9 of 10 cohorts are perfect and the next score is a sixteenth lower. Ends with one JSON line.
+`pipeline.statistics.metrics`, Newcombe's method 5, DeLong's on the logit scale, and the percentile bootstrap over
+patients (400 draws, a twentieth of the cohorts). A coverage of 95 has a standard error of 0.15 with 20 000 cohorts. Few
+patients give few possible scores, so no interval that depends on the score alone can be exact: with four against four
+and a true AUROC of .99, 9 of 10 cohorts are perfect and the next score is a sixteenth lower. Ends with one JSON line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from pipeline.cohort.metrics import auroc_interval
+from pipeline.statistics.metrics import auroc_interval
 
 Z = float(norm.ppf(0.975))
 AUROCS, PATIENTS, SHARES = (0.8, 0.95, 0.99), (8, 16, 32), (0.5, 0.25)

@@ -128,7 +128,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "output": (
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
-        "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
+        "statistics": ("metrics", "paired"),
+        "cohort": ("files", "spelling", "rows", "columns", "table", "splits"),
         "model": (
             "quality",
             "label_calibration",

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.cohort.paired import auroc_difference
 from pipeline.model.distilled_model import DistilledModel
 from pipeline.model.values import View
+from pipeline.statistics.paired import auroc_difference
 from pipeline.train.calibrate import drawn_errors
 from stages.prediction.intervals import UNFITTED
 from stages.sampling.schemes import SCHEMES

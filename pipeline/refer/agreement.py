@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.cohort.metrics import evaluate
 from pipeline.model.quality import Quality, auroc_in_words, right_in_words
 from pipeline.model.values import ModelSpec
+from pipeline.statistics.metrics import evaluate
 from stages.amounts import counted
 from stages.prediction.conformal import Conformal
 

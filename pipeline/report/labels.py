@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from pipeline.cohort.metrics import METRICS
 from pipeline.report.figures import MISSING, estimate, number
+from pipeline.statistics.metrics import METRICS
 from stages.amounts import apart, counted
 
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cohort.metrics import evaluate
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.garbage import uncollected
 from pipeline.model.build import told_of_encoder
@@ -31,6 +30,7 @@ from pipeline.report.report import write_report
 from pipeline.run.earlier import earlier_rows
 from pipeline.run.outage import identity, stay
 from pipeline.run.slide import WAITING, RunSettings, referral_of
+from pipeline.statistics.metrics import evaluate
 from stages.amounts import apart, counted
 from stages.budget import Peaks, own_peak
 from stages.disk import new_file

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cohort.metrics import evaluate
-from pipeline.cohort.paired import auroc_difference
+from pipeline.statistics.metrics import evaluate
+from pipeline.statistics.paired import auroc_difference
 
 
 def judged(

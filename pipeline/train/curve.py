@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.cohort.metrics import evaluate
 from pipeline.output.table import write_table
+from pipeline.statistics.metrics import evaluate
 
 SMOOTH = 3
 """Epochs that the losses of a validation slide are averaged over before epochs are compared."""

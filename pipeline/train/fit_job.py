@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from pipeline.cohort.metrics import in_words
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.errors import UsageError
@@ -22,6 +21,7 @@ from pipeline.model.values import ModelSpec
 from pipeline.output.documents import read_json, write_json
 from pipeline.refer.calibrate import calibrate_labels, calibration_key, in_lines
 from pipeline.refer.scores import budgets_of
+from pipeline.statistics.metrics import in_words
 from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.calibrate import calibrate
 from pipeline.train.held_out import out_of_bag_rows, scored

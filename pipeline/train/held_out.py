@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cohort.metrics import evaluate, in_words
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import reason_of
 from pipeline.model.look import Look
 from pipeline.model.slide_model import SlideModel
+from pipeline.statistics.metrics import evaluate, in_words
 from pipeline.train.looks import Looks
 from stages.amounts import counted
 from stages.slide.facts import SlideError
@@ -53,7 +53,7 @@ def out_of_bag_rows(
 
 
 def scored(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
-    """How good rows of predictions are: see `pipeline.cohort.metrics.evaluate`."""
+    """How good rows of predictions are: see `pipeline.statistics.metrics.evaluate`."""
     probabilities = np.array([[row[f"prob_{c}"] for c in classes] for row in rows])
     label, patient, site = ([row[key] for row in rows] for key in ("label", "patient", "site"))
     return evaluate(label, probabilities, patient, classes, sites=site)

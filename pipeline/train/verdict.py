@@ -51,7 +51,7 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None) -> Quality:
     the AUROC of a few slides.
 
     Args:
-        metrics: of parts of the cohort, as `pipeline.cohort.metrics.evaluate` gives them, by their names.
+        metrics: of parts of the cohort, as `pipeline.statistics.metrics.evaluate` gives them, by their names.
         losses: of the fit; None where they are not known.
     """
     known = [part for part in PARTS if part in metrics and metrics[part]["auroc"]["value"] is not None]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipeline.cohort.paired import auroc_difference
+from pipeline.statistics.paired import auroc_difference
 
 
 def two_models(n: int, seed: int = 0, classes: int = 2) -> tuple[list[int], np.ndarray, np.ndarray]:

@@ -12,8 +12,8 @@ import pytest
 import scipy.stats
 import sklearn.metrics as sk
 
-from pipeline.cohort import metrics
-from pipeline.cohort.metrics import (
+from pipeline.statistics import metrics
+from pipeline.statistics.metrics import (
     METRICS,
     NO_SITE,
     auroc_by_chance,
