@@ -16,10 +16,12 @@ from pipeline.errors import UsageError
 from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import MODEL, find_model, load_model, save_model
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.predict import check_budget
 from pipeline.refer.agreement import contradiction, score, told_of_labels
 from pipeline.refer.calibrate import calibrate_labels, in_lines
 from pipeline.refer.referral import check_names
+from pipeline.task.task import refuse_untold
 from pipeline.train.looks import Looks
 from stages.amounts import counted
 from stages.prediction.conformal import least_error
@@ -86,6 +88,7 @@ def conformalize_model(
     model = keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
     target = _target(out, model, path)
     check_budget(model.spec, samples=samples, scheme=None)
+    refuse_untold(task_of(model.spec), "how often calls are right")
     check_names(model.spec.classes)
     slides = _chosen(cohort, model.spec.classes, path, split, say)
     if not model.trained_on:

@@ -72,9 +72,7 @@ class EvidenceHeads(nn.Module):
         return self.log_gain.exp()[:, None] * (attention * scores).sum(2) + self.bias
 
     @torch.no_grad()
-    def start(
-        self, contexts: Sequence[Tensor], labels: Sequence[int], bags: Tensor, *, generator: torch.Generator
-    ) -> None:
+    def start(self, contexts: Sequence[Tensor], poles: Tensor, bags: Tensor, *, generator: torch.Generator) -> None:
         """Start each member's evidence of a class from a cell that tells slides of that class from the others.
 
         From nothing, a small lesion is a few per cent of every gradient. Some cells that stand out, with their
@@ -83,17 +81,18 @@ class EvidenceHeads(nn.Module):
 
         Args:
             contexts: (scales, n, r), of each slide.
-            labels: class of each slide.
+            poles: (slides, C), 1 of a slide that is an example of the class, 0 of one that is of none, NaN where nobody
+                knows.
             bags: (slides, K), how often a member sees a slide.
             generator: on the CPU.
         """
-        classes, wanted = self.weight.shape[1], torch.tensor(labels)
+        classes = self.weight.shape[1]
         tried = self.members * classes * TRIED
         directions = self.weight.new_zeros(tried, self.weight.shape[2])
         scale = torch.arange(self.members).repeat_interleave(classes * TRIED) % self.scales
         for number in range(tried):
             member, kind = number // (classes * TRIED), number // TRIED % classes
-            own = ((wanted == kind) & (bags[:, member] > 0)).nonzero().flatten()
+            own = ((poles[:, kind] == 1) & (bags[:, member] > 0)).nonzero().flatten()
             if not len(own):
                 continue
             chosen = own[torch.randint(len(own), (1,), generator=generator)]
@@ -101,16 +100,16 @@ class EvidenceHeads(nn.Module):
             outstanding = context.square().sum(1).topk(min(CANDIDATES, len(context))).indices
             cell = context[outstanding[torch.randint(len(outstanding), (1,), generator=generator)]][0]
             directions[number] = START * cell / cell.square().sum().clamp(min=1e-6)
-        highest = directions.new_zeros(len(labels), tried)
+        highest = directions.new_zeros(len(contexts), tried)
         for i, context in enumerate(contexts):
             for one in range(self.scales):
                 mine = scale == one
                 highest[i, mine] = (context[one] @ directions[mine].T).amax(0)
         for member in range(self.members):
-            seen = bags[:, member] > 0
             for kind in range(classes):
+                seen = (bags[:, member] > 0) & ~poles[:, kind].isnan()
                 first = (member * classes + kind) * TRIED
-                found = [_auroc(highest[seen, first + j], wanted[seen] == kind) for j in range(TRIED)]
+                found = [_auroc(highest[seen, first + j], poles[seen, kind] == 1) for j in range(TRIED)]
                 self.weight[member, kind] = directions[first + max(range(TRIED), key=found.__getitem__)]
 
 

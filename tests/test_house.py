@@ -109,7 +109,17 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build", "teacher", "weights", "student"),
         "bags": ("bag",),
-        "prediction": ("chance", "intervals", "predict", "attribution", "interpolation", "stopping", "conformal"),
+        "prediction": (
+            "chance",
+            "kinds",
+            "readout",
+            "intervals",
+            "predict",
+            "attribution",
+            "interpolation",
+            "stopping",
+            "conformal",
+        ),
         "overlay": (
             *("outlines", "attention_map", "geojson", "text", "jpeg", "picture", "figure", "evidence_picture"),
             "gallery",
@@ -125,11 +135,12 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("section", "cohort", "view", "attention", "sampling", "encoder", "model", "training", "augmentation"),
             *("reading", "sections", "distil", "wording", "loading"),
         ),
+        "statistics": ("metrics", "paired"),
+        "task": ("task", "classes", "labels", "value", "survival", "build"),
         "output": (
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
-        "statistics": ("metrics", "paired"),
-        "cohort": ("files", "spelling", "rows", "columns", "table", "splits"),
+        "cohort": ("files", "spelling", "rows", "columns", "table", "labels", "splits"),
         "model": (
             "quality",
             "label_calibration",

@@ -120,7 +120,7 @@ def _deal(slides: Sequence[CohortSlide], folds: int, seed: int, by: By) -> dict[
         return _deal_sites(slides, folds)
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for slide in slides:
-        labels[slide.patient].add(slide.label or "")
+        labels[slide.patient].add(slide.stratum)
     patients_with: defaultdict[str, int] = defaultdict(int)
     for found in labels.values():
         for label in found:
@@ -151,8 +151,8 @@ def _deal_sites(slides: Sequence[CohortSlide], folds: int) -> dict[str, int]:
     """
     _refuse_unsited(slides)
     sites = sorted({str(slide.site) for slide in slides})
-    classes = sorted({str(slide.label) for slide in slides})
-    people = {(str(slide.site), str(slide.label), slide.patient) for slide in slides}
+    classes = sorted({slide.stratum for slide in slides})
+    people = {(str(slide.site), slide.stratum, slide.patient) for slide in slides}
     number = Counter(who[:2] for who in people)
     counts = np.array([[number[site, name] for name in classes] for site in sites])
     for name, having in zip(classes, (counts > 0).sum(0).tolist(), strict=True):
@@ -183,7 +183,7 @@ def _deal_sites(slides: Sequence[CohortSlide], folds: int) -> dict[str, int]:
     fold_of = dict(zip(sites, best.tolist(), strict=True))
     dealt = {slide.slide_id: fold_of[str(slide.site)] for slide in slides}
     for fold, name in itertools.product(range(folds), classes):
-        if not any(dealt[slide.slide_id] == fold and slide.label == name for slide in slides):
+        if not any(dealt[slide.slide_id] == fold and slide.stratum == name for slide in slides):
             raise UsageError(
                 f"{folds} folds of whole sites cannot each have a slide labelled {name!r}; set training.folds to "
                 f"{folds - 1} or training.folds_by to patient"

@@ -25,7 +25,7 @@ from pipeline.cohort.files import (
     slide_stem,
 )
 from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
-from pipeline.cohort.spelling import is_missing, near_equal, tcga_patient
+from pipeline.cohort.spelling import are_amounts, column_key, is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
 from stages.amounts import counted
 from stages.place import Place, Url, true_name
@@ -51,6 +51,8 @@ class CohortSlide:
         fold: cross-validation fold that tests on it, or None.
         site: where it was made; where nobody says, the tissue source site of a TCGA barcode, else None.
         problem: why this slide cannot be used and what to do, or None; a batch records it as the slide's failure.
+        others: what the table's other columns say of it, by their names; None where there is no value.
+        dealt_by: what folds are to hold evenly, where it is not the label.
     """
 
     slide_id: str
@@ -62,6 +64,20 @@ class CohortSlide:
     fold: int | None = None
     site: str | None = None
     problem: str | None = None
+    others: tuple[tuple[str, str | None], ...] = ()
+    dealt_by: str | None = None
+
+    @property
+    def stratum(self) -> str:
+        """What folds are to hold evenly."""
+        return str(self.label) if self.dealt_by is None else self.dealt_by
+
+    def cells(self, columns: Sequence[str]) -> tuple[str | None, ...]:
+        """What these columns of the table say of it; of none, its label. None where there is no such column, either."""
+        if not columns:
+            return (self.label,)
+        told = {column_key(name): text for name, text in self.others}
+        return tuple(told.get(column_key(name)) for name in columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +195,20 @@ def _refuse(faults: Iterable[str]) -> None:
 def read_training_table(
     table: Path,
     *,
-    label: str = "label",
+    label: str | None = "label",
     root: Path | None = None,
     columns: Mapping[str, str] | None = None,
     positive: str | None = None,
     folds: int | None = None,
+    classes: bool | None = None,
 ) -> Cohort:
     """A cohort table fit for training: every slide has a label and a patient, who is on one side of a split.
 
     Args:
-        table, label, root, columns: as in `read_table`.
+        table, label, root, columns: as in `read_table`; without a ``label`` other columns hold it.
         positive: which of two classes is the positive; default: the last in their order.
         folds: of a cross-validation that replaces the table's split or fold column, or None.
+        classes: whether labels are classes, each of which every part of the table needs; None: unless they are amounts.
 
     Raises:
         UsageError: as `read_table`, and where a slide has no label or no patient though others do, no slide at all is
@@ -200,14 +218,17 @@ def read_training_table(
     cohort = read_table(table, label=label, root=root, columns=columns, training=True)
     if all(slide.problem for slide in cohort.slides):  # some may have gone; none there is a wrong folder
         raise UsageError(f"{table}: {cohort.slides[0].problem} (and {len(cohort.slides) - 1} more, all of them)")
-    _refuse(unlabelled(cohort))
+    if classes is None:
+        classes = not are_amounts(slide.label for slide in cohort.slides if slide.label is not None)
+    if label is not None:
+        _refuse(unlabelled(cohort, classes=classes))
     if positive is not None and (positive not in cohort.classes or len(cohort.classes) != 2):
         raise UsageError(
             f"{table}: cohort.positive must be one of two classes, found {positive!r} and the classes "
             f"{', '.join(cohort.classes)}; correct it or leave it out"
         )
     _refuse(leaks(cohort))
-    if folds is None:
+    if folds is None and classes:
         _refuse(lost_classes(cohort))
     return replace(cohort, positive=positive)
 
@@ -215,7 +236,7 @@ def read_training_table(
 def read_table(
     table: Path,
     *,
-    label: str = "label",
+    label: str | None = "label",
     root: Path | None = None,
     columns: Mapping[str, str] | None = None,
     training: bool = False,
@@ -229,7 +250,7 @@ def read_table(
 
     Args:
         table: the file.
-        label: the column that holds the labels.
+        label: the column that holds the labels; None: none does.
         root: folder that relative paths start from; default: the table's own.
         columns: names of the columns for any of "slide", "patient" and "site"; default: by their usual names.
         training: whether a missing label column or patient is an error, and `label` may have another usual name.
@@ -247,7 +268,7 @@ def read_table(
 def _examine_table(
     table: Path,
     *,
-    label: str,
+    label: str | None,
     root: Path | None,
     columns: Mapping[str, str] | None = None,
     training: bool = False,
@@ -256,15 +277,16 @@ def _examine_table(
     header, rows, decimal = read_rows(table)
     faults: list[str] = []
     taken = choose_columns(header, rows, columns or {}, table)
-    label_at = label_column(header, rows, label, table, required=training)
+    label_at = None if label is None else label_column(header, rows, label, table, required=training)
     if label_at is not None:
         taken["label"] = label_at
         _attempt(faults, refuse_lookalikes, header, rows, taken, table)
     find = finder((root or table.parent).absolute())
+    others = [i for i, name in enumerate(header) if name and i not in taken.values()]
     slides: list[tuple[CohortSlide, str]] = []
     for number, row in rows:
         cell = {role: row[at] for role, at in taken.items()}
-        told = {role: None if is_missing(text) else text for role, text in cell.items()}
+        told = {role: _value(text, decimal) for role, text in cell.items()}
         where = f"row {number}"
         if not cell["slide"]:
             faults.append(f"{table}, {where}: no slide; fill in {header[taken['slide']]!r} or delete the row")
@@ -289,6 +311,7 @@ def _examine_table(
             fold=_attempt(faults, fold_of, cell.get("fold", ""), f"{table}, {where}"),
             site=told["site"] if "site" in taken else barcode and barcode[5:7],
             problem=missing or bad_mpp,
+            others=tuple((header[i], _value(row[i], decimal)) for i in others),
         )
         slides.append((slide, where))
     if not slides:
@@ -298,6 +321,13 @@ def _examine_table(
     if "label" in taken:
         faults += _near_equal(cohort)
     return cohort, tuple(faults)
+
+
+def _value(text: str, decimal: str) -> str | None:
+    """A cell's text, None where it says that there is none; a number with a point."""
+    if is_missing(text):
+        return None
+    return text.replace(decimal, ".") if re.fullmatch(r"[+-]?[0-9]*,[0-9]+", text) else text
 
 
 def _attempt(faults: list[str], act: Callable[..., Value], *args: Any) -> Value | None:
@@ -311,7 +341,10 @@ def _attempt(faults: list[str], act: Callable[..., Value], *args: Any) -> Value 
 
 def _near_equal(cohort: Cohort) -> Iterator[str]:
     for role in ("label", *({"patient", "site"} & cohort.columns.keys())):
-        for one, other in near_equal(t for t in (getattr(slide, role) for slide in cohort.slides) if t is not None):
+        texts = {text for text in (getattr(slide, role) for slide in cohort.slides) if text is not None}
+        if role == "label" and are_amounts(texts):
+            continue  # 0.5 and 0.50 are one, and nothing hangs on it
+        for one, other in near_equal(texts):
             yield (
                 f"{cohort.source}: {role} {one!a} and {role} {other!a} differ only by what is overlooked "
                 "(case, spaces, invisible or look-alike characters, zeros); write both alike, or rename one"
@@ -393,8 +426,8 @@ def _as_file_systems_see(name: str) -> str:
     return unicodedata.normalize("NFC", name.casefold())  # some of them fold case
 
 
-def unlabelled(cohort: Cohort) -> Iterator[str]:
-    """What keeps labels from being learnt: slides without one, fewer than two classes."""
+def unlabelled(cohort: Cohort, *, classes: bool = True) -> Iterator[str]:
+    """What keeps labels from being learnt: slides without one, fewer than two ``classes``."""
     name = cohort.columns["label"]
     without = [slide.slide_id for slide in cohort.slides if slide.label is None]
     if without:
@@ -402,7 +435,7 @@ def unlabelled(cohort: Cohort) -> Iterator[str]:
             f"{cohort.source}: {len(without)} of {len(cohort.slides)} slides have no {name!r}, the first is "
             f"{without[0]!r}; fill in the labels (NA, none, unknown, - and so on are missing) or remove the rows"
         )
-    if len(cohort.classes) < 2:
+    if classes and len(cohort.classes) < 2:
         yield (
             f"{cohort.source}: column {name!r} must hold two classes or more, found only "
             f"{', '.join(map(repr, cohort.classes)) or 'empty cells'}; "

@@ -12,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.task.build import TASKS
+from pipeline.task.task import Task
 from stages.encoder.card import Precision
 from stages.encoder.feature_store import FeatureKey
 from stages.mil.teacher import TeacherSizes
+from stages.prediction.kinds import Kind
 from stages.prediction.predict import Prediction
-from stages.prediction.readout import Kind
 from stages.prediction.stopping import Side
 from stages.sampling.designs import Draw
 from stages.sampling.estimate import expectation
@@ -303,3 +305,8 @@ class Sampled:
     spread: Tensor
     foretold: Tensor | None = None
     side: Side | None = None
+
+
+def task_of(spec: ModelSpec) -> Task:
+    """What kind of label a model predicts."""
+    return TASKS[spec.task](spec.classes, spec.labels, spec.times)

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from pipeline.report.figures import MISSING, estimate, number
-from pipeline.statistics.metrics import METRICS
+from pipeline.task.task import Task
 from stages.amounts import apart, counted
 
 NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
@@ -16,22 +16,31 @@ HEADS = '<th scope="col" class="number">95 % interval</th><th scope="col">0 to 1
 
 
 def is_wrong(row: Mapping[str, Any]) -> bool:
-    """Whether a slide has a label, and the most probable class is another."""
-    return row.get("label") is not None and str(row["label"]) != str(row.get("predicted"))
+    """Whether a slide has a label, and another is predicted."""
+    return agrees(row) is False
+
+
+def agrees(row: Mapping[str, Any]) -> bool | None:
+    """Whether a slide's label is predicted; None where it has none, or that is no question of yes or no."""
+    if row.get("label") is None:
+        return None
+    told: bool | None = row.get("agrees", str(row["label"]) == str(row.get("predicted")))
+    return told
 
 
 def against_labels(
-    done: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], not_counted: Mapping[str, int]
+    done: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], not_counted: Mapping[str, int], task: Task
 ) -> str:
     """The section on labels; nothing where no slide has one.
 
     Args:
         done: rows of predicted slides; labelled ones have their ``label``, and ``not_counted`` where there is a reason.
         metrics, not_counted: of the run.
+        task: what kind of label it is.
     """
     # by their names: a class may be called "value"
-    scores = {name: metrics[name] for name in METRICS if isinstance(metrics.get(name), Mapping)}
-    mistakes = _mistakes([row for row in done if row.get("label") is not None and not row.get("not_counted")])
+    scores = {name: metrics[name] for name in task.metrics if isinstance(metrics.get(name), Mapping)}
+    mistakes = _mistakes([row for row in done if agrees(row) is not None and not row.get("not_counted")])
     if not scores and not mistakes:
         return ""
     of = [counted(int(metrics[key]), key[:-1]) for key in ("slides", "patients") if number(metrics.get(key))]

@@ -14,6 +14,7 @@ from pipeline.report.figures import moment
 from pipeline.report.labels import against_labels
 from pipeline.report.slides import slides_table
 from pipeline.report.summary import cards, failures, gallery_section, origin, trust, unlike
+from pipeline.task.build import TASKS
 from stages.amounts import counted
 
 STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
@@ -30,12 +31,15 @@ def write_report(
         rows: a dict for each slide, keyed as the columns of predictions.csv; a failed slide needs only ``slide_id``,
             ``path``, ``status`` and ``error``; a predicted one has its ``words`` and ``warnings``, too, and where it is
             known its ``label``, with ``not_counted``: why the metrics leave it out.
-        run: as in run.json: ``classes``, ``intervals``, ``command``, ``settings``, ``started``, ``ended``, ``reused``,
-            ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``), ``not_counted`` and
-            ``quality``, of the model, None where it is not known; ``cohort`` and ``model``, their names; ``effective``
-            and ``versions``: settings as they came to be, and programs. What is missing is left out.
+        run: as in run.json: ``task``, ``classes``, ``times``, ``intervals``, ``command``, ``settings``, ``started``,
+            ``ended``, ``reused``, ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``),
+            ``not_counted`` and ``quality``, of the model, None where it is not known; ``cohort`` and ``model``, their
+            names; ``effective`` and ``versions``: settings as they came to be, and programs. What is missing is left
+            out.
         gallery: the picture of the cohort's strongest patches, beside the report.
     """
+    times = tuple(run.get("times") or ())
+    task = TASKS[run.get("task", "classification")](tuple(run.get("classes") or ()), (), times)
     done = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
     title = escape(_title(run))
@@ -46,8 +50,8 @@ def write_report(
         unlike(done),
         cards(done, failed, run),
         failures(failed),
-        against_labels(done, run.get("metrics") or {}, run.get("not_counted") or {}),
-        slides_table(done, list(run.get("classes") or []), run.get("intervals")),
+        against_labels(done, run.get("metrics") or {}, run.get("not_counted") or {}, task),
+        slides_table(done, task, run.get("intervals")),
         gallery_section(gallery),
         origin(run),
         f'<footer class="soft">{escape(NOTICE)}</footer>',

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from pipeline.cohort.labels import known_label
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.garbage import uncollected
 from pipeline.model.build import told_of_encoder
 from pipeline.model.checkpoint import MODEL, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.output.failures import Failures
 from pipeline.output.folder import ABSTENTION
 from pipeline.output.run_record import versions, write_run
@@ -30,12 +30,12 @@ from pipeline.report.report import write_report
 from pipeline.run.earlier import earlier_rows
 from pipeline.run.outage import identity, stay
 from pipeline.run.slide import WAITING, RunSettings, referral_of
-from pipeline.statistics.metrics import evaluate
-from stages.amounts import apart, counted
+from pipeline.task.classes import Classes
+from pipeline.task.task import Task
+from stages.amounts import counted
 from stages.budget import Peaks, own_peak
 from stages.disk import new_file
 from stages.html import table
-from stages.prediction.chance import with_interval
 from stages.prediction.intervals import stated
 
 SHARE = 0.02
@@ -65,6 +65,7 @@ class RunSummary:
         others: how many there are whose model or settings are not these; they stay, and are not in the table.
         memory: the most that its processes held: see `stages.budget.Peaks`.
         waiting: how many were not tried: the run was stopped before, or was to do only others.
+        task: what kind of label was predicted.
     """
 
     total: int
@@ -81,6 +82,7 @@ class RunSummary:
     others: int = field(default=0, repr=False)
     memory: dict[str, int] = field(default_factory=dict, repr=False)
     waiting: int = field(default=0, repr=False)
+    task: Task = field(default=Classes(()), repr=False)
 
     @property
     def line(self) -> str:
@@ -91,7 +93,7 @@ class RunSummary:
         return told + (f", {self.waiting} not tried" if self.waiting else "")
 
     def _repr_html_(self) -> str:
-        rows = [(row["slide_id"], in_words(row)) for row in self.rows]
+        rows = [(row["slide_id"], in_words(row, self.task)) for row in self.rows]
         counts = self.line
         if self.quality is not None and self.quality.warning:
             counts += f"; warning: {self.quality.warning}"
@@ -149,7 +151,7 @@ class Books:
         wanted = {slide.slide_id for slide in self._cohort.slides}
         notes = self._failures.every()
         self._noted = {(note["slide_id"], note["path"]): note["error"] for note in notes}
-        self._earlier, self._others = earlier_rows(self._out, wanted, self._digest, self._model.spec.classes, notes)
+        self._earlier, self._others = earlier_rows(self._out, wanted, self._digest, task_of(self._model.spec), notes)
 
     def write(self) -> RunSummary:
         """Write them as they are now.
@@ -172,7 +174,7 @@ class Books:
         return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": error}
 
     def _write(self) -> RunSummary:
-        out, model, classes = self._out, self._model, self._model.spec.classes
+        out, model, task = self._out, self._model, task_of(self._model.spec)
         rows = [dict(self._rows.get(slide.slide_id) or self._waiting(slide)) for slide in self._cohort.slides]
         done = [(slide, row) for slide, row in zip(self._cohort.slides, rows, strict=True) if row["status"] == "ok"]
         earlier = [dict(row) for row in self._earlier]
@@ -181,24 +183,27 @@ class Books:
         slide_bytes = sum(row.pop("slide_bytes") for _, row in done)
         trained = {slide.slide_id for slide, row in done if row.pop("trained_on")}
         labelled, not_counted = [], Counter[str]()
-        labels: dict[str, dict[str, str]] = {}
+        labels: dict[str, dict[str, Any]] = {}
         for slide, row in done:
             why = "trained on" if slide.slide_id in trained else slide.split
-            if slide.label is not None:
-                labels[slide.slide_id] = {"label": slide.label}
-            if slide.label is not None and why in (None, "test"):
-                labelled.append((slide, row))
-            elif slide.label is not None:
+            cells = known_label(slide, task)
+            if cells is None:
+                continue
+            labels[slide.slide_id] = {"label": task.label_in_words(cells)}
+            agrees = task.agrees(row["predicted"], cells)
+            if agrees is not None:
+                labels[slide.slide_id]["agrees"] = agrees
+            if why in (None, "test"):
+                labelled.append((slide, row | task.label_row(cells)))
+            else:
                 not_counted[f"{why}"] += 1
                 labels[slide.slide_id]["not_counted"] = f"{why}"
         metrics: dict[str, Any] = {}
-        if len({slide.label for slide, _ in labelled}) > 1:
-            metrics = evaluate(
-                [str(slide.label) for slide, _ in labelled],
-                np.array([[row[f"prob_{c}"] for c in classes] for _, row in labelled]),
+        if len({slide.cells(task.labels) for slide, _ in labelled}) > 1:
+            metrics = task.evaluate(
+                [row for _, row in labelled],
                 [slide.patient for slide, _ in labelled],
-                classes,
-                sites=[slide.site for slide, _ in labelled],
+                [slide.site for slide, _ in labelled],
             )
         refer = _referred(labelled, done, trained, model, self._settings)
         counts = Counter(row["status"] for row in rows)
@@ -210,8 +215,10 @@ class Books:
             "model": _name(self._settings.model),
             "settings": asdict(self._settings),
             "effective": self._effective,
-            "classes": list(classes),
-            "intervals": stated(len(classes)),
+            "task": task.kind,
+            "classes": list(task.names),
+            **({"times": list(task.times)} if task.times else {}),
+            "intervals": stated(task.statements),
             "encoder": told_of_encoder(model),
             "quality": model.quality and model.quality.to_json(),
             "warning": model.quality and model.quality.warning,
@@ -232,7 +239,7 @@ class Books:
             "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
             "not_counted": dict(not_counted),
         }
-        write_predictions(out / "predictions.csv", shown, classes)
+        write_predictions(out / "predictions.csv", shown, task)
         if refer is None:
             (out / ABSTENTION).unlink(missing_ok=True)  # of a run that called
         else:
@@ -264,6 +271,7 @@ class Books:
             self._others,
             run["memory"],
             counts[WAITING],
+            task,
         )
 
 
@@ -318,15 +326,15 @@ def _referred(
     return told
 
 
-def in_words(row: dict[str, Any]) -> str:
+def in_words(row: Mapping[str, Any], task: Task) -> str:
     """A row of predictions.csv for a person."""
     if row["status"] != "ok":
         return f"failed: {row['error']}" if row["status"] == "failed" else row["status"]
-    name = row["predicted"]
+    ends = ([row[f"{column}{end}"] for column in task.columns] for end in ("", "_low", "_high"))
     called = f"; call: {row['call']}" if "call" in row else ""
     called += f" ({row['call_why']})" if row.get("call_why") else ""
     return (
-        f"{apart(name)} {with_interval(*(row[f'prob_{name}{end}'] for end in ('', '_low', '_high')))}, "
+        f"{task.in_words(*ends, exact=False)}, "
         f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue's area), "
         f"{row['seconds']:.1f} s{decision_in_words(row, before='; ')}{called}"
         + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))

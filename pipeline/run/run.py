@@ -15,6 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.garbage import uncollected
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.output.failures import Failures
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.log import logging_to
@@ -28,6 +29,7 @@ from pipeline.run.process import telling
 from pipeline.run.ready import lacks
 from pipeline.run.slide import BUSY, WAITING, RunSettings, process_slide, referral_of, run_digest
 from pipeline.run.workers import each, suited
+from pipeline.task.task import Task
 from stages.amounts import counted
 from stages.budget import share_of_machine
 from stages.disk import PREFIX, remove_unfinished
@@ -97,6 +99,7 @@ def run_cohort(
         slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
         with uncollected():
             rows = {s.slide_id: finished(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
+        task = task_of(model.spec)
         known = [(s, row) for s in slides if (row := rows.get(s.slide_id)) is not None]
         slides = [s for s in slides if rows.get(s.slide_id) is None]
         jobs = [(s, out.resolve(), settings, digest, not retry_failed or s.slide_id in failed) for s in slides]
@@ -109,14 +112,14 @@ def run_cohort(
                 for slide, row in known:
                     books.add(slide, row, write=False)
                     done += 1
-                    tell(_line(slide, row))
+                    tell(_line(slide, row, task))
             if jobs:
                 books.write()
             for slide, row in _rows(jobs, stop, **how):
                 stop_at_outage(row)
                 books.add(slide, row)
                 done += 1
-                tell(_line(slide, row))
+                tell(_line(slide, row, task))
                 if fail_fast and row["status"] == "failed" and not stop.is_set():
                     first = f"{slide.slide_id}: {row['error']}"
                     stop.set()
@@ -160,11 +163,11 @@ def prepared(
     return _checked(cohort, model, settings), model, workers
 
 
-def _line(slide: CohortSlide, row: Mapping[str, Any]) -> str | None:
+def _line(slide: CohortSlide, row: Mapping[str, Any], task: Task) -> str | None:
     """What is said of a slide that has ended; None where nothing is."""
     if row["status"] == WAITING:
         return None
-    return f"{slide.slide_id}: {in_words(dict(row))}{' (done earlier)' if row.get('reused') else ''}"
+    return f"{slide.slide_id}: {in_words(row, task)}{' (done earlier)' if row.get('reused') else ''}"
 
 
 def _rows(
@@ -186,7 +189,7 @@ def _rows(
 def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSettings:
     """The settings, which fit the model: what does not is told before anything is started."""
     spec = model.spec
-    check_labels(cohort, spec.classes, settings.model)
+    check_labels(cohort, task_of(spec), settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
     decision_of(spec, settings.decide, settings.risk, settings.positive, samples=settings.samples)
     if settings.prior is not None:
@@ -195,7 +198,7 @@ def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSet
             raise UsageError(f"--prior: {settings.prior.place} is one slide's map; give the folder that it is in")
         settings = replace(settings, prior=replace(settings.prior, place=settings.prior.place.resolve()))
     referral_of(settings, model)
-    prediction_columns(spec.classes)  # names that collide
+    prediction_columns(task_of(spec))  # names that collide
     return settings
 
 
@@ -233,18 +236,30 @@ def _only_its_kind(out: Path, run: str) -> Iterator[None]:
         yield
 
 
-def check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
+def check_labels(cohort: Cohort, task: Task, model: Path) -> None:
     """Refuse labels that a model does not know.
 
     Raises:
         UsageError: which, and what the model was trained for.
     """
-    unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(classes))
-    if unknown:
-        raise UsageError(
-            f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(classes)}: "
-            "use the model of this task, or a table without a label column to predict only"
-        )
+    if task.kind == "classification":
+        unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(task.names))
+        if unknown:
+            raise UsageError(
+                f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(task.names)}: "
+                "use the model of this task, or a table without a label column to predict only"
+            )
+        return
+    for slide in cohort.slides:
+        cells = slide.cells(task.labels)
+        if any(cell is not None for cell in cells):
+            try:
+                task.target(cells)
+            except ValueError as exc:
+                raise UsageError(
+                    f"{cohort.source}: slide {slide.slide_id!r}: {exc}, as {model} was trained for: correct it, or use "
+                    "a table without a label column to predict only"
+                ) from exc
 
 
 def _check_mpp(mpp: float | None) -> None:

@@ -19,17 +19,19 @@ from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.look import refuse_coarser
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.output.documents import plain
 from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, state_of, write_commit
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
-from pipeline.run.artefacts import ARTEFACTS, evidence_of, told_class, write_artefacts
+from pipeline.run.artefacts import ARTEFACTS, evidence_of, told_name, write_artefacts
 from pipeline.run.outage import outage_row
 from pipeline.run.pictures import draw_pictures, drawn_by, told_in_pictures
 from pipeline.run.process import alive, memory_share
 from pipeline.run.stale import differing
+from pipeline.task.task import Task
 from pipeline.words import tell
 from stages.budget import Need, need_of, own_peak
 from stages.disk import PREFIX
@@ -200,7 +202,7 @@ def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: SlideM
     if commit is None:
         return found
     if commit["key"] == found.key:
-        if not whole(folder, commit, model.spec.classes):
+        if not whole(folder, commit, task_of(model.spec)):
             return replace(found, stale="something of it is gone")
         recorded = Revision.recorded(commit.get("revision"))
         if facts.unchanged(recorded):
@@ -318,7 +320,7 @@ def _write_slide(
         "quality": found.quality and found.quality.to_json(),
         "words": tell(found),
         "evidence": evidence_of(found) | {"gallery": gallery},
-        "pictures": told_in_pictures(slide.slide_id, found, told_class(found)) | {"drawn_by": drawn_by()},
+        "pictures": told_in_pictures(slide.slide_id, found, told_name(found)) | {"drawn_by": drawn_by()},
         **({} if found.label_set is None else {"label_set": asdict(found.label_set)}),
         "attention_not_read": found.attention_not_read,
         "regions_opened": found.regions_opened,
@@ -355,15 +357,15 @@ def drawn(commit: Mapping[str, Any]) -> bool:
     return bool(commit["pictures"].get("drawn_by") == drawn_by())
 
 
-def whole(folder: Path, commit: Mapping[str, Any], classes: Sequence[str]) -> bool:
+def whole(folder: Path, commit: Mapping[str, Any], task: Task) -> bool:
     """Whether all is there that a finished slide has, and its record says what one says."""
     row = commit.get("row")
-    numbers = [f"prob_{name}{end}" for name in classes for end in ("", "_low", "_high")]
+    numbers = [f"{name}{end}" for name in task.columns for end in ("", "_low", "_high")]
     numbers += ["patches_read", "cells", "fraction_read", "bytes_read", "seconds"]
     return (
         isinstance(row, dict)
         and row.get("status") == "ok"
-        and row.get("predicted") in classes
+        and task.is_told(row.get("predicted"))
         and all(isinstance(row.get(name), int | float) for name in numbers)
         and isinstance(row.get("warnings"), list)
         and all(isinstance(commit.get(name), kind) for name, kind in _RECORDED.items())

@@ -165,15 +165,15 @@ class Comparison:
         torch.manual_seed(self.seed)
         model = self.keep(build_model(spec, encoder_weights=self.weights))
         assert isinstance(model, ExhaustiveModel)
-        labels = [spec.classes.index(str(slide.label)) for slide in train]
+        targets = torch.tensor([spec.classes.index(str(slide.label)) for slide in train])
         patients = [slide.patient or slide.slide_id for slide in train]
-        bags = draw_bags(patients, labels, spec.members, seed=self.seed)
+        bags = draw_bags(patients, targets.tolist(), spec.members, seed=self.seed)
         remove(checkpoint)  # a row is fitted in one go
         self.say(f"comparison: {name}: fitting")
         fit(
             model,
             view,
-            labels,
+            targets,
             checkpoint=checkpoint,
             samples=0,
             say=lambda line: None,
@@ -185,9 +185,9 @@ class Comparison:
         )
         remove(checkpoint)
         model.eval()
-        within = TrainingSlides(len(labels), view, lose, dict(lost))
+        within = TrainingSlides(len(targets), view, lose, dict(lost))
         within.phase = "the judging of the members"
-        settle(model, within, labels, patients, bags, samples=0, seed=self.seed)
+        settle(model, within, targets, patients, bags, samples=0, seed=self.seed)
         return model
 
     def _predicted(

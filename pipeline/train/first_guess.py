@@ -32,7 +32,7 @@ RIDGE = 0.1
 def first_guess(
     model: EvidenceModel,
     slides: TrainingSlides,
-    labels: Sequence[int],
+    targets: Tensor,
     bags: Tensor,
     *,
     seed: int,
@@ -54,11 +54,11 @@ def first_guess(
 
     model.whitening.fit(_each(slides, fine, of=some, say=say, what="fine features"), within=True)
     model.control.zero_()
-    inputs, targets = [], []
+    inputs, outputs = [], []
     for x, y in _each(slides, lambda view: _pair(model, view, seed), of=some):
         inputs.append(x)
-        targets.append(y)
-    x, y = torch.cat(inputs).double(), torch.cat(targets).double()
+        outputs.append(y)
+    x, y = torch.cat(inputs).double(), torch.cat(outputs).double()
     penalty = RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
     penalty[-1, -1] = 1e-9 * len(x)  # the constant
     model.control.copy_(torch.linalg.solve(x.T @ x + penalty, x.T @ y))
@@ -70,7 +70,8 @@ def first_guess(
         if found is not None:
             contexts.append(found[1])
             known.append(i)
-    model.heads.start(contexts, [labels[i] for i in known], bags[known], generator=torch.Generator().manual_seed(seed))
+    poles = model.readout.poles(targets)
+    model.heads.start(contexts, poles[known], bags[known], generator=torch.Generator().manual_seed(seed))
     new = 0 if model.store is None else model.store.encoded - encoded
     fresh = "" if model.store is None else f", {counted(new, 'patch')} encoded, the others were known"
     say(f"first guess: coarse features foretell {1 - float(left):.0%} of the fine ones' variance{fresh}")
@@ -80,7 +81,7 @@ def first_guess(
 def first_guess_of_all(
     model: ExhaustiveModel,
     slides: TrainingSlides,
-    labels: Sequence[int],
+    targets: Tensor,
     bags: Tensor,
     *,
     seed: int,
@@ -97,7 +98,7 @@ def first_guess_of_all(
                 starts.append(found[1])
                 known.append(i)
         generator = torch.Generator().manual_seed(seed)
-        model.heads.start(starts, [labels[i] for i in known], bags[known], generator=generator)
+        model.heads.start(starts, model.readout.poles(targets)[known], bags[known], generator=generator)
     if model.store is not None:
         say(f"first guess: {counted(model.store.encoded - encoded, 'patch')} encoded, the others were known")
 

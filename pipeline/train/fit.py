@@ -25,6 +25,7 @@ from pipeline.train.steps import Fitting
 from pipeline.train.warm_up import warm_up as warm_attention
 from pipeline.train.watch import OnDisk, Watch, validate
 from stages.augmentation import Augmentation
+from stages.prediction.readout import ClassReadout, Readout, RiskReadout
 from stages.torchvision import admit_torchvision
 
 with warnings.catch_warnings():  # other people's deprecations, at import
@@ -39,7 +40,7 @@ STANDARDISE_SLIDES = 16
 def fit(
     model: SlideModel,
     view: Callable[[int], View],
-    labels: Sequence[int],
+    targets: Tensor,
     *,
     checkpoint: Path,
     samples: int,
@@ -68,12 +69,12 @@ def fit(
     leave_out: LeaveOut | None = None,
     lost: Mapping[int, str] | None = None,
     names: Sequence[str] | None = None,
-    validation: tuple[TrainingSlides, Sequence[int]] | None = None,
+    validation: tuple[TrainingSlides, Tensor] | None = None,
     curve: Path | None = None,
 ) -> Curve:
-    """Fit ``model`` in place on slides with class indices ``labels``; ``view(i)`` gives slide ``i``.
+    """Fit ``model`` in place on slides with ``targets`` as its read-out has them; ``view(i)`` gives slide ``i``.
 
-    Loss of a batch: ``cross_entropy(logits, labels) - entropy_weight * mean attention entropy``, and the squared error
+    Loss of a batch: ``readout.nll(logits, targets) - entropy_weight * mean attention entropy``, and the squared error
     of the control variate where the model has one; with balanced ``class_weights`` the cross-entropy of a slide whose
     class ``n_c`` of ``n`` slides have counts ``n / (C n_c)`` times; AdamW with one cosine cycle. Goes on from
     the last whole one of the two files at and beside ``checkpoint`` (`pipeline.train.checkpoints`), and leaves them
@@ -98,26 +99,27 @@ def fit(
             slides by ``names``. The checkpoint is the last good epoch's, and a fit with a lower rate goes on from it.
     """
     chosen = find_device(device)
-    slides = TrainingSlides(len(labels), view, leave_out, lost)
-    weights = torch.ones(len(labels), model.spec.members) if bags is None else bags
+    slides = TrainingSlides(len(targets), view, leave_out, lost)
+    weights = torch.ones(len(targets), model.spec.members) if bags is None else bags
     resumed = last_whole(checkpoint, say)
     if resumed is None:
         slides.phase = "the warm-up"
+        model.readout.fit(targets)
         if isinstance(model, EvidenceModel):
-            first_guess(model, slides, labels, weights, seed=seed, say=say)
+            first_guess(model, slides, targets, weights, seed=seed, say=say)
         elif isinstance(model, ExhaustiveModel):
-            first_guess_of_all(model, slides, labels, weights, seed=seed, say=say)
+            first_guess_of_all(model, slides, targets, weights, seed=seed, say=say)
         elif isinstance(model, AttentionSampler):
             warm_attention(model, slides, passes=warm_up, seed=seed, say=say)
             _standardise(model, slides, samples=samples, seed=seed)
     if class_weights == "balanced":
-        weights = weights * _slide_weights(torch.tensor(labels))[:, None]
+        weights = weights * _slide_weights(targets)[:, None]
     module = Fitting(
         model,
         slides,
-        torch.tensor(labels),
+        targets,
         weights,
-        names=names or [f"slide {i}" for i in range(len(labels))],
+        names=names or [f"slide {i}" for i in range(len(targets))],
         checkpoint=checkpoint,
         samples=samples,
         batch_size=batch_size,
@@ -132,7 +134,7 @@ def fit(
         epochs=epochs,
     )
     course = Curve("last" if validation is None else keep, None if validation is None else patience)
-    course.base = _base_rate(torch.tensor(labels), weights)
+    course.base = _base_rate(model.readout, targets, weights)
 
     def judged() -> tuple[Tensor, float | None]:
         assert validation is not None
@@ -173,11 +175,17 @@ def fit(
     return course
 
 
-def _base_rate(labels: Tensor, weights: Tensor) -> float:
-    """The loss in nats of one who knows how often classes (N,) occur, by how much slides count (N, M)."""
-    shares = torch.zeros(int(labels.max()) + 1).index_add_(0, labels, weights.sum(1).float())
-    shares = shares / shares.sum()
-    return float(-torch.xlogy(shares, shares).sum())
+def _base_rate(readout: Readout, targets: Tensor, weights: Tensor) -> float | None:
+    """The loss in nats of one who knows how frequent the targets (N, ...) are, by how much slides count (N, M); None
+    where a slide's loss depends on those that it is told with."""
+    if isinstance(readout, RiskReadout):
+        return None
+    often = weights.sum(1)
+    if isinstance(readout, ClassReadout):
+        shares = torch.zeros(readout.outputs).index_add_(0, targets, often.float())
+        shares = shares / shares.sum()
+        return float(-torch.xlogy(shares, shares).sum())
+    return readout.base(targets)
 
 
 def _standardise(model: AttentionSampler, slides: TrainingSlides, *, samples: int, seed: int) -> None:

@@ -17,11 +17,10 @@ from pipeline.model.build import Ensemble, build_model, keep_features, told_of_e
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec
+from pipeline.model.values import ModelSpec, task_of
 from pipeline.output.documents import read_json, write_json
 from pipeline.refer.calibrate import calibrate_labels, calibration_key, in_lines
 from pipeline.refer.scores import budgets_of
-from pipeline.statistics.metrics import in_words
 from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.calibrate import calibrate
 from pipeline.train.held_out import out_of_bag_rows, scored
@@ -44,6 +43,10 @@ def keeping(model: SlideModel, config: Config) -> SlideModel:
 def refuse_lost_class(job: Job, spec: ModelSpec, looks: Looks) -> None:
     """A model needs a slide of every class to learn from."""
     usable = {slide.label for slide in job.train if slide.slide_id not in looks.excluded}
+    if spec.task != "classification":
+        if not usable:
+            raise UsageError(f"{job.name} has no slide left to train on, all {len(job.train)} are left out")
+        return
     for label in spec.classes:
         if label not in usable:
             lost = [slide.slide_id for slide in job.train if slide.label == label]
@@ -78,6 +81,8 @@ def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say:
     """Let a model that has a val part know how often its calls are right, from slides that it was not fitted to."""
     val = [slide for slide in job.held_out.get("val", ()) if slide.slide_id not in looks.excluded]
     model, seed = fitted.model, config.training.seed
+    if model.spec.task != "classification":
+        return
     missing = [name for name in model.spec.classes if all(slide.label != name for slide in val)]
     if not val:
         return
@@ -168,9 +173,11 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     checkpoint = begun.with_suffix(".ckpt")
     # the curve of a model that stands here stays beside it until it is put aside
     live = begun.with_suffix(".csv") if replaces else job.folder / "curve.csv"
-    labels = [spec.classes.index(str(slide.label)) for slide in job.train]
+    task = task_of(spec)
+    targets = task.tensor([slide.cells(task.labels) for slide in job.train])
     patients = [slide.patient or slide.slide_id for slide in job.train]
-    bags = draw_bags(patients, labels, spec.members, seed=config.training.seed)
+    strata = targets.tolist() if task.kind == "classification" else [slide.stratum for slide in job.train]
+    bags = draw_bags(patients, strata, spec.members, seed=config.training.seed)
     held_out = TrainingSlides(
         len(val),
         lambda index: looks(val[index]).view,
@@ -184,7 +191,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         curve = fit(
             model,
             lambda index: looks(job.train[index]).view,
-            labels,
+            targets,
             checkpoint=checkpoint,
             samples=samples,
             say=say,
@@ -192,7 +199,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
             leave_out=lose,
             lost=lost,
             names=[slide.slide_id for slide in job.train],
-            validation=(held_out, [spec.classes.index(str(slide.label)) for slide in val]) if judges else None,
+            validation=(held_out, task.tensor([slide.cells(task.labels) for slide in val])) if judges else None,
             curve=live,
             device=config.training.device,
             **settings,
@@ -205,16 +212,16 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     spread = None
     if isinstance(model, Ensemble):
         gone = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
-        within = TrainingSlides(len(labels), lambda index: looks(job.train[index]).view, lose, gone)
+        within = TrainingSlides(len(targets), lambda index: looks(job.train[index]).view, lose, gone)
         within.phase = "the judging of the members"
-        judged = settle(model, within, labels, patients, bags, samples=samples, seed=config.training.seed)
+        judged = settle(model, within, targets, patients, bags, samples=samples, seed=config.training.seed)
         names = [job.train[i].slide_id for i in judged.slides]
-        out_of_bag = dict(zip(names, judged.probabilities.tolist(), strict=True))
+        out_of_bag = dict(zip(names, judged.values.tolist(), strict=True))
         spread = judged.spread
-        rows = out_of_bag_rows(job.train, out_of_bag, spec.classes)
+        rows = out_of_bag_rows(job.train, out_of_bag, task)
         if rows and "cross-validation" in job.held_out:  # the last one's are told with the other parts
-            say(f"{job.name}, out of bag: {in_words(scored(rows, spec.classes))}")
-        say(f"{job.name}: its {spec.members} members differ by {spread:.2f} in log-odds, mean over slides")
+            say(f"{job.name}, out of bag: {task.told_of(scored(rows, task))}")
+        say(f"{job.name}: its {spec.members} members differ by {spread:.2f} in {task.unit}, mean over slides")
     fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
     model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
     model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
@@ -232,7 +239,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     put(model, job, begun)
     curve.write(job.folder / "curve.csv")
     ended = curve.losses
-    losses = None if ended is None or math.isnan(ended[0]) else Losses(*ended, curve.base)
+    losses = None if ended is None or curve.base is None or math.isnan(ended[0]) else Losses(*ended, curve.base)
     done = {
         "key": key,
         "kept_epoch": curve.kept,

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import reason_of
 from pipeline.model.look import Look
 from pipeline.model.slide_model import SlideModel
-from pipeline.statistics.metrics import evaluate, in_words
+from pipeline.model.values import task_of
+from pipeline.task.task import Task
 from pipeline.train.looks import Looks
 from stages.amounts import counted
 from stages.slide.facts import SlideError
@@ -29,44 +28,41 @@ def predicted(model: SlideModel, slide: CohortSlide, looks: Looks, *, seed: int)
     except SlideError as exc:
         looks.leave_out(slide, f"when predicted: {reason_of(exc)}")
         return None
-    columns = {"": found.values, "_low": found.low, "_high": found.high}
-    return {
-        **_who(slide),
-        "out_of_distribution": shown.likeness(model).score,
-        **{f"prob_{c}{end}": float(v[i]) for end, v in columns.items() for i, c in enumerate(model.spec.classes)},
-    }
+    task = task_of(model.spec)
+    told = task.row(*(values.tolist() for values in (found.values, found.low, found.high)))
+    return {**_who(slide, task), "out_of_distribution": shown.likeness(model).score, **told}
 
 
 def out_of_bag_rows(
-    slides: Sequence[CohortSlide], found: Mapping[str, Sequence[float]], classes: Sequence[str]
+    slides: Sequence[CohortSlide], found: Mapping[str, Sequence[float]], task: Task
 ) -> list[dict[str, Any]]:
-    """Rows of those slides of which ``found`` has the classes' probabilities, by name."""
+    """Rows of those slides of which ``found`` has the values that are told, by name."""
     return [
         {
             "part": OUT_OF_BAG,
-            **_who(slide),
-            **{f"prob_{c}": float(p) for c, p in zip(classes, found[slide.slide_id], strict=True)},
+            **_who(slide, task),
+            "predicted": task.predicted(found[slide.slide_id]),
+            **dict(zip(task.columns, found[slide.slide_id], strict=True)),
         }
         for slide in slides
         if slide.slide_id in found
     ]
 
 
-def scored(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
-    """How good rows of predictions are: see `pipeline.statistics.metrics.evaluate`."""
-    probabilities = np.array([[row[f"prob_{c}"] for c in classes] for row in rows])
-    label, patient, site = ([row[key] for row in rows] for key in ("label", "patient", "site"))
-    return evaluate(label, probabilities, patient, classes, sites=site)
+def scored(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+    """How good rows of predictions are: see `Task.evaluate`."""
+    return task.evaluate(rows, [str(row["patient"]) for row in rows], [row["site"] for row in rows])
 
 
-def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
+def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], task: Task) -> list[str]:
     """What is said of a part, in lines."""
-    lines = [f"{part}: {in_words(dict(metrics))}"]
+    lines = [f"{part}: {task.told_of(metrics)}"]
     unlike = [row["slide_id"] for row in members if (row.get("out_of_distribution") or 0) > 1]
     if unlike:
         lines.append(f"warning: {part}: {counted(len(unlike), 'slide')} unlike those trained on: {', '.join(unlike)}")
-    return lines + [f"{part}, site {site}: {in_words(one)}" for site, one in metrics.get("sites", {}).items()]
+    return lines + [f"{part}, site {site}: {task.told_of(one)}" for site, one in metrics.get("sites", {}).items()]
 
 
-def _who(slide: CohortSlide) -> dict[str, Any]:
-    return {"slide_id": slide.slide_id, "patient": slide.patient, "label": slide.label, "site": slide.site}
+def _who(slide: CohortSlide, task: Task) -> dict[str, Any]:
+    label = task.label_row(slide.cells(task.labels))
+    return {"slide_id": slide.slide_id, "patient": slide.patient, **label, "site": slide.site}

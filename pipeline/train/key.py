@@ -56,7 +56,7 @@ def made_of(
             "calibrates": slide.slide_id in calibrates,
             "chooses": part == chooses,
             **content_of(facts.get(slide.slide_id)),
-            "label": slide.label,
+            "label": slide.cells(spec.labels) if spec.labels else slide.label,
             "mpp": slide.mpp,
             "site": slide.site,
         }

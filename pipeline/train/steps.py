@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.errors import UsageError
 from pipeline.model.evidence_model import EvidenceModel
@@ -64,7 +63,7 @@ class Fitting(lightning.LightningModule):
         self,
         model: SlideModel,
         slides: TrainingSlides,
-        labels: Tensor,
+        targets: Tensor,
         weights: Tensor,
         *,
         names: Sequence[str],
@@ -83,7 +82,7 @@ class Fitting(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self._slides, self._labels, self._weights = slides, labels, weights
+        self._slides, self._targets, self._weights = slides, targets, weights
         self._names, self._checkpoint = names, checkpoint
         self._samples, self._batch_size, self._seed, self._epochs = samples, batch_size, seed, epochs
         self._rates = (learning_rate * attention_rate, learning_rate)
@@ -100,7 +99,7 @@ class Fitting(lightning.LightningModule):
         return 0 if coarse else self._samples
 
     def train_dataloader(self) -> Batches:
-        return Batches(len(self._labels), self._batch_size, self._seed, self.current_epoch)
+        return Batches(len(self._targets), self._batch_size, self._seed, self.current_epoch)
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
         # every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have
@@ -124,10 +123,9 @@ class Fitting(lightning.LightningModule):
         kept, found = attempted
         self._batch = kept
         members = found.logits.shape[1]
-        wanted = self._labels[kept].to(found.logits.device)[:, None].expand(-1, members)
-        each = functional.cross_entropy(found.logits.movedim(1, 2), wanted, reduction="none")
         # torch's own weights cancel in a batch of one class
-        weights = self._weights[kept].to(each)
+        weights = self._weights[kept].to(found.logits)
+        each = self.model.readout.nll(found.logits, self._targets[kept], weights)
         loss = (each * weights).mean()
         regularised: Tensor = (
             loss - self._entropy_weight * found.entropies.mean().to(loss) + found.control_error.to(loss)

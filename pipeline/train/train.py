@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pipeline.cohort.labels import dealt
 from pipeline.cohort.splits import check_folds, refuse_twins
 from pipeline.cohort.table import Cohort
 from pipeline.config import Config
@@ -15,6 +16,7 @@ from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.output.documents import write_json
 from pipeline.output.folder import TRAINING, fitting_alone, prepare_output
 from pipeline.output.log import logging_to
@@ -25,7 +27,14 @@ from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_los
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import plan_jobs
 from pipeline.train.looks import Looks
-from pipeline.train.spec import configured_cohort, fit_settings, model_spec, prior_in
+from pipeline.train.spec import (
+    configured_cohort,
+    configured_task,
+    fit_settings,
+    model_spec,
+    prior_in,
+    refuse_settings,
+)
 from pipeline.train.verdict import closing, judge_quality
 from stages.amounts import counted
 from stages.pyramid.chunk_cache import chunk_cache
@@ -56,9 +65,12 @@ def train_cohort(
     """
     find_device(config.training.device)  # said before anything is read
     cohort = configured_cohort(config.cohort, folds=config.training.folds)
+    task = configured_task(config.cohort, cohort)
+    refuse_settings(config, task)
+    cohort = dealt(cohort, task, config.training.folds)
     check_folds(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
-    spec = model_spec(config, cohort.classes)
-    prediction_columns(spec.classes)  # names that collide would be told at the end only
+    spec = model_spec(config, task)
+    prediction_columns(task)  # names that collide would be told at the end only
     try:
         untrained = build_model(spec, encoder_weights=config.encoder.weights)
         encoder: Any = untrained.backbone if isinstance(untrained, OnFrozenEncoder) else untrained.encoder
@@ -95,11 +107,13 @@ def _train(
 ) -> dict[str, Any]:
     """`train_cohort`, once everything is found to be usable."""
     spec = untrained.spec
-    say(cohort.reading)
-    try:
-        check_names(spec.classes)
-    except UsageError as exc:
-        say(f"warning: label sets: `saccade run --refer` will not be possible with this model: {exc}")
+    task = task_of(spec)
+    say(f"{cohort.reading}; {task.reading}")
+    if task.kind == "classification":
+        try:
+            check_names(spec.classes)
+        except UsageError as exc:
+            say(f"warning: label sets: `saccade run --refer` will not be possible with this model: {exc}")
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
     looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config), verify=verify)
@@ -122,9 +136,10 @@ def _train(
             own += [{"part": part, **row} for row in found if row is not None]
         rows += own
         if job is not jobs[-1] and own:  # of a fold; what is said of the last one says all
-            stamp(job, fitted, judge_quality({"cross-validation": scored(own, spec.classes)}, fitted.losses))
-    rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, spec.classes)
+            stamp(job, fitted, judge_quality({"cross-validation": scored(own, task)}, fitted.losses, task))
+    rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, task)
     metrics: dict[str, Any] = {
+        "task": task.kind,
         "classes": list(spec.classes),
         "slides": {"in_table": len(cohort.slides), "excluded": len(looks.excluded)},
         "excluded": looks.excluded,
@@ -135,10 +150,10 @@ def _train(
         if not members:
             say(f"{part}: none of its slides could be predicted, see the lines above")
             continue
-        metrics[part] = scored(members, spec.classes)
-        for line in in_lines(part, members, metrics[part]):
+        metrics[part] = scored(members, task)
+        for line in in_lines(part, members, metrics[part], task):
             say(line)
-    quality = judge_quality(metrics, fitted.losses)
+    quality = judge_quality(metrics, fitted.losses, task)
     stamp(jobs[-1], fitted, quality)
     metrics |= {"learned": quality.learned, "reason": quality.reason}
     write_table(out / "predictions.csv", rows)

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,13 +123,13 @@ class OnDisk(CheckpointIO):
 
 @torch.no_grad()
 def validate(
-    model: SlideModel, slides: TrainingSlides, labels: Sequence[int], *, samples: int, seed: int
+    model: SlideModel, slides: TrainingSlides, targets: Tensor, *, samples: int, seed: int
 ) -> tuple[Tensor, float | None]:
     """Loss of each validation slide, NaN of one that cannot be read, and their AUROC: one draw each, the same in every
     epoch, by the model as it would predict."""
     training = model.training
     model.eval()
-    logits = torch.full((slides.count, len(model.spec.classes)), torch.nan)
+    logits = torch.full((slides.count, model.readout.outputs), torch.nan)
     try:
         for i in range(slides.count):
 
@@ -142,4 +142,4 @@ def validate(
                 logits[i] = found[1].to(logits)
     finally:
         model.train(training)
-    return of_validation(logits, torch.tensor(labels))
+    return of_validation(logits, targets, model.readout)

@@ -51,11 +51,11 @@ class EvidencePooling(nn.Module):
     def start(
         self,
         slides: Sequence[tuple[Tensor, Tensor]],
-        labels: Sequence[int],
+        poles: Tensor,
         bags: Tensor,
         *,
         generator: torch.Generator,
     ) -> None:
         """As `EvidenceHeads.start`, from the features and the tissue of each slide."""
         contexts = [neighbourhood(*one, self.sides) for one in slides]
-        self.heads.start(contexts, labels, bags, generator=generator)
+        self.heads.start(contexts, poles, bags, generator=generator)

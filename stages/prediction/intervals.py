@@ -54,8 +54,8 @@ class Evidence:
 
     def with_each(self, make: Callable[[str], Tensor]) -> Evidence:
         """The same with other tensors, each of which ``make`` gives by its name."""
-        names = [field.name for field in fields(self) if field.name != "statements"]
-        return replace(self, **{name: make(name) for name in names})
+        tensors: dict[str, Any] = {field.name: make(field.name) for field in fields(self) if field.name != "statements"}
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,8 @@ class Calibration:
 
     with ``w = freedom / (freedom + worth)``; the half-width is ``factor(N) t_{freedom + worth} sqrt(V)``. Of several
     statements, as about more than two classes, all intervals hold together: the level of ``t`` is shared out over them
-    (Bonferroni), and the factor takes back what that is too wide on the cohort. The default knows no cohort and takes the patches of a slide as
+    (Bonferroni), and the factor takes back what that is too wide on the cohort.
+    The default knows no cohort and takes the patches of a slide as
     exchangeable; what it adds is then worth no more than the patches that were drawn for sure.
 
     Attributes:

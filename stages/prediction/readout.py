@@ -11,13 +11,12 @@ But for classes, which have a logit each, a statistic has two logits, of what sp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Kind = Literal["classification", "multilabel", "ordinal", "regression", "survival", "discrete_survival"]
+from stages.prediction.kinds import Kind
 
 EDGE = 1e-6
 """How near 0 and 1 a frequency is taken at most: one that never occurred is rare, not impossible."""

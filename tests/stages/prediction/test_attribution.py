@@ -20,7 +20,9 @@ def log_odds(z: torch.Tensor) -> torch.Tensor:
 def test_slopes_add_up_to_the_log_odds(classes: int, spread: float) -> None:
     """From no evidence, where every class has the same chance, to the prediction."""
     z = spread * torch.randn(classes, generator=torch.Generator().manual_seed(classes), dtype=torch.float64)
-    assert torch.allclose(shapley_slopes(z, ClassReadout(classes)) @ z - np.log(classes - 1), log_odds(z), atol=1e-9, rtol=0)
+    assert torch.allclose(
+        shapley_slopes(z, ClassReadout(classes)) @ z - np.log(classes - 1), log_odds(z), atol=1e-9, rtol=0
+    )
 
 
 def test_what_speaks_for_a_class_speaks_against_the_other_of_two() -> None:

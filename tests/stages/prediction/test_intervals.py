@@ -99,7 +99,9 @@ def test_a_fitted_rule_holds_all_classes_jointly() -> None:
     def slide(seed: int) -> tuple[Evidence, torch.Tensor]:
         one = evidence(100, freedom=7, seed=seed)
         wide = {name: getattr(one, name)[:, :1].expand(-1, 5) for name in ("by_design", "among_random", "among_all")}
-        return replace(one, statistics=torch.zeros(100, 5), statements=5, **wide), torch.randn(100, 5, generator=generator).double()
+        return replace(one, statistics=torch.zeros(100, 5), statements=5, **wide), torch.randn(
+            100, 5, generator=generator
+        ).double()
 
     slides = [slide(seed) for seed in range(10)]
     rule = fit_calibration({16: slides})
