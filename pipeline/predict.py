@@ -25,7 +25,6 @@ from stages.html import table
 from stages.prediction.attribution import Attribution, attribute
 from stages.prediction.chance import brief_chance
 from stages.prediction.interpolation import cell_looks, interpolate
-from stages.prediction.intervals import stated
 from stages.prediction.stopping import FIRST_LOOK, RISK, Decide, Side
 from stages.prior import Prior
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
@@ -157,7 +156,7 @@ class SlidePrediction:
             (name, tell(self.values[name]), f"{tell(low)} to {tell(high)}")
             for name, (low, high) in self.intervals.items()
         ]
-        jointly = f"interval ({stated(task.statements)})" if task.statements > 1 else "95 % interval"
+        jointly = f"interval ({task.confidence})" if task.statements > 1 else "95 % interval"
         header = ("class", "probability", jointly) if task.chances else ("told", "value", jointly)
         name = self.slide.facts.path.name
         return table(rows, header=header, caption=f"{name}{self._called()}: {self._reading()}{self._warned()}")

@@ -36,7 +36,6 @@ from stages.amounts import counted
 from stages.budget import Peaks, own_peak
 from stages.disk import new_file
 from stages.html import table
-from stages.prediction.intervals import stated
 
 SHARE = 0.02
 """Of the time, what writing the books may take while slides are worked on."""
@@ -218,7 +217,7 @@ class Books:
             "task": task.kind,
             "classes": list(task.names),
             **({"times": list(task.times)} if task.times else {}),
-            "intervals": stated(task.statements),
+            "intervals": task.confidence,
             "encoder": told_of_encoder(model),
             "quality": model.quality and model.quality.to_json(),
             "warning": model.quality and model.quality.warning,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pipeline.errors import UsageError
-from stages.prediction.chance import brief_chance, with_interval
+from stages.prediction.chance import brief_chance, stated, with_interval
 
 if TYPE_CHECKING:  # commands that predict nothing need no torch
     from torch import Tensor
@@ -73,6 +73,11 @@ class Task:
     def statements(self) -> int:
         """Intervals that are not told by each other: see `Readout.statements`."""
         return 1
+
+    @property
+    def confidence(self) -> str:
+        """How sure intervals are, in a phrase."""
+        return stated(self.statements, "labels" if self.kind == "multilabel" else "classes")
 
     @property
     def shown(self) -> tuple[int, ...]:

@@ -133,11 +133,6 @@ class Calibration:
         return half.masked_fill((evidence.unit > 0) & (evidence.freedom_all == 0), torch.inf)
 
 
-def stated(statements: int) -> str:
-    """How sure so many intervals that are not told by each other are, in a phrase."""
-    return "95 %, all of them jointly" if statements > 1 else "95 %"
-
-
 UNFITTED = Calibration(fitted=False)
 """What a slide tells by itself."""
 

@@ -74,12 +74,16 @@ def test_the_gradient_reaches_every_direction(heads: EvidenceHeads, context: Ten
         assert bool((reached != 0).all())
 
 
+def one_hot(labels: list[int]) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(labels), 2).float()
+
+
 def test_a_start_puts_its_score_on_a_cell_that_stands_out() -> None:
     """Of a slide of that class; START is the score of just that cell, with the context of the member's own scale."""
     contexts = [torch.randn(SCALES, 40, R, generator=generator(10 + i)) for i in range(6)]
     labels = [0, 0, 1, 1, 0, 1]
     heads = EvidenceHeads(members=MEMBERS, classes=2, components=R, fine=2, scales=SCALES)
-    heads.start(contexts, labels, torch.ones(6, MEMBERS), generator=generator())
+    heads.start(contexts, one_hot(labels), torch.ones(6, MEMBERS), generator=generator())
     for k in range(MEMBERS):
         for c in range(2):
             found = set()
@@ -98,7 +102,7 @@ def test_a_start_is_the_generators() -> None:
     weights = []
     for seed in (0, 0, 1):
         heads = EvidenceHeads(members=MEMBERS, classes=2, components=R, fine=2, scales=SCALES)
-        heads.start(contexts, [0, 1, 0], torch.ones(3, MEMBERS), generator=generator(seed))
+        heads.start(contexts, one_hot([0, 1, 0]), torch.ones(3, MEMBERS), generator=generator(seed))
         weights.append(heads.weight.detach())
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -106,7 +110,7 @@ def test_a_start_is_the_generators() -> None:
 
 def test_a_class_without_slides_starts_from_nothing_and_blank_cells_divide_by_nothing() -> None:
     heads = EvidenceHeads(members=2, classes=2, components=R, fine=2, scales=1)
-    heads.start([torch.zeros(1, 3, R)], [0], torch.ones(1, 2), generator=generator())
+    heads.start([torch.zeros(1, 3, R)], one_hot([0]), torch.ones(1, 2), generator=generator())
     assert bool(torch.isfinite(heads.weight).all())
     assert not heads.weight.any()
 
@@ -123,7 +127,7 @@ def test_a_start_tells_slides_apart_and_never_looks_at_slides_out_of_the_bag() -
     bags = torch.ones(9, 8)
     bags[8] = 0
     heads = EvidenceHeads(members=8, classes=2, components=R, fine=2, scales=1)
-    heads.start(contexts, labels, bags, generator=generator())
+    heads.start(contexts, one_hot(labels), bags, generator=generator())
     weight = heads.weight.detach()[:, 1]
     directions = weight / weight.norm(dim=1, keepdim=True)
     assert float(directions[:, 0].median()) > 0.9

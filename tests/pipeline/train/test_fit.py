@@ -69,7 +69,7 @@ def fitted(
 ) -> AttentionSampler:
     labels = [i % 3 for i in range(len(views))]
     folder.mkdir(exist_ok=True)
-    fit(model, lambda i: views[i], labels, checkpoint=folder / "fit.ckpt", say=say, **PLAIN | changes)
+    fit(model, lambda i: views[i], torch.tensor(labels), checkpoint=folder / "fit.ckpt", say=say, **PLAIN | changes)
     return model
 
 
@@ -157,7 +157,7 @@ def test_every_epoch_takes_every_slide_once_in_an_order_of_its_own(tmp_path: Pat
         orders.append([])
 
     kept = PLAIN | {"epochs": 3, "batch_size": 1}
-    fit(new_model(), view, [0, 1, 2] * 3, checkpoint=tmp_path / "fit.ckpt", say=say, **kept)
+    fit(new_model(), view, torch.tensor([0, 1, 2] * 3), checkpoint=tmp_path / "fit.ckpt", say=say, **kept)
     first, second, third = (order[-9:] for order in orders[:3])
     assert sorted(first) == sorted(second) == sorted(third) == list(range(9))
     assert first != second != third != first
@@ -209,7 +209,7 @@ def test_balanced_classes_weigh_alike(tmp_path: Path, class_weights: str, batch_
     view, labels = replace(VIEWS[0], patches=lambda cells: patches[cells]), [0, 0, 0, 2, 0, 0, 0]
     model, told = new_model(), []
     settings = {**PLAIN, "epochs": 1, "learning_rate": 1e-12, "batch_size": batch_size, "class_weights": class_weights}
-    fit(model, lambda i: view, labels, checkpoint=tmp_path / "fit.ckpt", say=told.append, **settings)
+    fit(model, lambda i: view, torch.tensor(labels), checkpoint=tmp_path / "fit.ckpt", say=told.append, **settings)
     with torch.no_grad():
         logits = model([view], samples=90, generator=torch.Generator().manual_seed(0)).logits[0, 0]
     errors = -logits.log_softmax(0)
@@ -252,7 +252,7 @@ def test_a_step_whose_only_slide_fails_is_no_step_and_the_others_go_on(tmp_path:
     fit(
         new_model(),
         view,
-        [0, 1, 2, 0],
+        torch.tensor([0, 1, 2, 0]),
         checkpoint=tmp_path / "fit.ckpt",
         say=say,
         leave_out=lambda i, why: lost.append((i, why)),
@@ -268,4 +268,4 @@ def test_without_anyone_to_tell_a_slide_that_fails_ends_the_fit(tmp_path: Path) 
         raise SlideError("s1.svs: gone")
 
     with pytest.raises(SlideError, match=r"^s1\.svs: gone$"):
-        fit(new_model(), view, [0, 1], checkpoint=tmp_path / "fit.ckpt", say=print, **PLAIN)
+        fit(new_model(), view, torch.tensor([0, 1]), checkpoint=tmp_path / "fit.ckpt", say=print, **PLAIN)

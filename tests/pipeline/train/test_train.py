@@ -69,10 +69,11 @@ def test_it_learns_and_says_so(cohort: Path, tmp_path: Path) -> None:
 def test_every_parameter_learns_from_slide_labels(cohort: Path) -> None:
     """One step's gradient reaches attention, encoder and head alike."""
     from pipeline.model.look import look
+    from pipeline.task.classes import Classes
     from pipeline.train.spec import model_spec
 
     torch.manual_seed(0)
-    model = AttentionSampler(model_spec(config(cohort), ("a", "b")))
+    model = AttentionSampler(model_spec(config(cohort), Classes(("a", "b"))))
     torch.nn.init.normal_(list(model.attention.parameters())[-2], std=0.1)  # starts at zero, which passes nothing on
     views = [look(cohort / f"s{i}.tif", model).view for i in (0, 1)]
     logits, entropies, _ = model(views, samples=8, generator=torch.Generator().manual_seed(0))

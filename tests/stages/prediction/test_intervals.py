@@ -42,7 +42,8 @@ def test_the_half_width_uses_students_t(worth: float, confidence: float) -> None
 def test_a_confidence_is_of_all_classes_jointly(classes: int) -> None:
     """Each of more than two classes misses in its share of the five per cent; two miss together."""
     same = torch.ones(1, classes, dtype=torch.float64)
-    told = Evidence(same, same[:, :1], 7 * same[:, :1], same, same, same, 7 * same[:, :1])
+    parts = same, same[:, :1], 7 * same[:, :1], same, same, same, 7 * same[:, :1]
+    told = Evidence(*parts, statements=classes if classes > 2 else 1)
     shared = t.ppf(1 - 0.025 / (classes if classes > 2 else 1), 7 + Calibration().worth)
     torch.testing.assert_close(Calibration().half_width(told, 8), shared * Calibration().variance(told).sqrt())
 

@@ -17,7 +17,8 @@ def evidence(*log_odds: float, spread: float = 1.0) -> Evidence:
     row = torch.tensor([log_odds], dtype=torch.float64)
     alike = torch.full_like(row, spread)
     one = row.new_ones(1, 1)
-    return Evidence(row, 0.25 * one, 4 * one, alike, alike, alike, 4 * one)
+    told = len(log_odds) if len(log_odds) > 2 else 1
+    return Evidence(row, 0.25 * one, 4 * one, alike, alike, alike, 4 * one, statements=told)
 
 
 @pytest.mark.parametrize(("classes", "shared"), [(2, 1), (3, 3)])

@@ -32,7 +32,8 @@ def test_slopes_are_those_of_the_log_odds(classes: int) -> None:
 
 def same(found: Evidence, expected: Evidence) -> None:
     for field in fields(Evidence):
-        torch.testing.assert_close(*torch.broadcast_tensors(getattr(found, field.name), getattr(expected, field.name)))
+        both = getattr(found, field.name), getattr(expected, field.name)
+        torch.testing.assert_close(*torch.broadcast_tensors(*map(torch.as_tensor, both)))
 
 
 @pytest.fixture
