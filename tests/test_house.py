@@ -128,7 +128,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "output": (
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
-        "statistics": ("metrics", "paired"),
+        "statistics": (
+            *("intervals", "groups", "ranking", "metrics", "multilabel", "ordinal", "regression", "survival"),
+            "paired",
+        ),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits"),
         "model": (
             "quality",
