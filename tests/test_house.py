@@ -135,7 +135,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("section", "cohort", "view", "attention", "sampling", "encoder", "model", "training", "augmentation"),
             *("reading", "sections", "distil", "wording", "loading"),
         ),
-        "statistics": ("metrics", "paired"),
+        "statistics": (
+            *("intervals", "groups", "ranking", "metrics", "multilabel", "ordinal", "regression", "survival"),
+            "paired",
+        ),
         "task": ("task", "classes", "labels", "value", "survival", "build"),
         "output": (
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.refer.label_set import BETWEEN, REFER, percent
-from pipeline.statistics.metrics import NO_SITE, share_interval
+from pipeline.statistics.groups import NO_SITE
+from pipeline.statistics.intervals import share_interval
 from stages.amounts import apart, counted
 
 

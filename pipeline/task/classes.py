@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from pipeline.task.task import Cells, Task, chance_in_words
+from pipeline.task.task import Cells, Task, chance_in_words, scores_in_words
 from stages.amounts import apart
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Grades(Classes):
     """One of several grades, from the least to the greatest."""
 
     kind: ClassVar[Kind] = "ordinal"
+    metrics: ClassVar[tuple[str, ...]] = ("kappa", "mae", "auroc")
 
     @property
     def statements(self) -> int:
@@ -90,3 +91,18 @@ class Grades(Classes):
 
     def column_of(self, predicted: str | float) -> int:
         return 0
+
+    def evaluate(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        patients: Sequence[str],
+        sites: Sequence[str | None] | None = None,
+    ) -> dict[str, Any]:
+        from pipeline.statistics.ordinal import evaluate_ordinal
+
+        grades = [self.names.index(str(row["label"])) for row in rows]
+        probabilities = [[row[column] for column in self.columns] for row in rows]
+        return evaluate_ordinal(grades, probabilities, patients, self.names, sites=sites)
+
+    def told_of(self, metrics: Mapping[str, Any]) -> str:
+        return scores_in_words(metrics, self.metrics)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.task.task import Cells, Task, chance_in_words
+from pipeline.task.task import Cells, Task, chance_in_words, scores_in_words
 from stages.amounts import apart
 
 if TYPE_CHECKING:
@@ -73,7 +73,17 @@ class Labels(Task):
         patients: Sequence[str],
         sites: Sequence[str | None] | None = None,
     ) -> dict[str, Any]:
-        raise NotImplementedError
+        from pipeline.statistics.multilabel import evaluate_multilabel
+
+        labels = [[row[f"label_{name}"] for name in self.names] for row in rows]
+        probabilities = [[row[column] for column in self.columns] for row in rows]
+        return evaluate_multilabel(labels, probabilities, patients, self.names, sites=sites)
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
-        raise NotImplementedError
+        told = [scores_in_words(metrics, self.metrics)]
+        told += [
+            f"{apart(name)} {scores_in_words(one, ('auroc',), who=False)}"
+            for name, one in metrics["labels"].items()
+            if one is not None and one["auroc"]["value"] is not None
+        ]
+        return "; ".join(told)

@@ -25,6 +25,7 @@ class Survival(Task):
     kind: ClassVar[Kind] = "survival"
     unit: ClassVar[str] = "log hazard"
     chances: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = ("c_index",)
     metric: ClassVar[Metric] = Metric("c_index", "C-index", 0.5, 0.7)
 
     @property
@@ -75,10 +76,13 @@ class Survival(Task):
         patients: Sequence[str],
         sites: Sequence[str | None] | None = None,
     ) -> dict[str, Any]:
-        raise NotImplementedError
+        from pipeline.statistics.survival import evaluate_survival
+
+        told = ([row[name] for row in rows] for name in ("label_time", "label_event", RISK))
+        return evaluate_survival(*told, patients, sites=sites)
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
-        raise NotImplementedError
+        return f"{scores_in_words(metrics, self.metrics)} ({metrics['events']} with the event)"
 
 
 @dataclass(frozen=True, slots=True)

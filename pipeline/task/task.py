@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pipeline.errors import UsageError
+from stages.amounts import counted
 from stages.prediction.chance import brief_chance, stated, with_interval
 
 if TYPE_CHECKING:  # commands that predict nothing need no torch
@@ -159,13 +160,26 @@ class Task:
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         """What `evaluate` found, in one line."""
-        raise NotImplementedError
+        return scores_in_words(metrics, self.metrics)
 
 
 def chance_in_words(name: str, value: float, low: float, high: float, *, exact: bool) -> str:
     """A class's probability in a phrase."""
     told = f"{brief_chance(value)}, exact: every cell was read" if exact else with_interval(value, low, high)
     return f"{name} {told}"
+
+
+def scores_in_words(metrics: Mapping[str, Any], names: Sequence[str], *, who: bool = True) -> str:
+    """Scores of so many slides with their intervals, in one line."""
+    told = [
+        f"{name} {score['value']:.3f}" + ("" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]")
+        for name, score in ((name, metrics[name]) for name in names)
+        if score["value"] is not None
+    ]
+    found = ", ".join(told) or "nothing can be compared"
+    if not who:
+        return found
+    return f"{counted(metrics['slides'], 'slide')} of {counted(metrics['patients'], 'patient')}: {found}"
 
 
 def number_in_words(value: float) -> str:

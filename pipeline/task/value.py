@@ -20,6 +20,7 @@ class Value(Task):
     kind: ClassVar[Kind] = "regression"
     unit: ClassVar[str] = "standard deviations of the label"
     chances: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "r2", "mae", "rmse")
     metric: ClassVar[Metric] = Metric("pearson", "correlation", 0.0, 0.5)
 
     @property
@@ -51,10 +52,10 @@ class Value(Task):
         patients: Sequence[str],
         sites: Sequence[str | None] | None = None,
     ) -> dict[str, Any]:
-        raise NotImplementedError
+        from pipeline.statistics.regression import evaluate_regression
 
-    def told_of(self, metrics: Mapping[str, Any]) -> str:
-        raise NotImplementedError
+        told = ([row[name] for row in rows] for name in ("label", self.columns[0]))
+        return evaluate_regression(*told, patients, sites=sites)
 
 
 def numbers_in_words(value: float, low: float, high: float, *, exact: bool) -> str:
