@@ -45,14 +45,14 @@ def task_for(
         kind = _kind_of(cohort, given)
     if kind == "classification":
         return TASKS[kind](cohort.classes)
+    column = (cohort.columns.get("label", "label"),)
     if kind == "ordinal":
-        task = TASKS[kind](tuple(grades) or _grades_of(cohort, given))
+        task = TASKS[kind](tuple(grades) or _grades_of(cohort, given), column)
     elif kind == "multilabel":
         task = TASKS[kind](tuple(labels), tuple(labels))
     else:
-        fresh = TASKS[kind]
-        names = {"regression": ("value",)}.get(kind, ("risk",))
-        task = fresh(names, tuple(labels), tuple(times))
+        single = kind == "regression"
+        task = TASKS[kind](("value",) if single else ("risk",), column if single else tuple(labels), tuple(times))
     read = [label_of(slide, task, str(cohort.source)) for slide in cohort.slides]
     refuse_one_sided(task, read, str(cohort.source))
     return task

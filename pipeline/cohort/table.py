@@ -51,7 +51,7 @@ class CohortSlide:
         fold: cross-validation fold that tests on it, or None.
         site: where it was made; where nobody says, the tissue source site of a TCGA barcode, else None.
         problem: why this slide cannot be used and what to do, or None; a batch records it as the slide's failure.
-        others: what the table's other columns say of it, by their names; None where there is no value.
+        others: what the table's other columns and the label's say of it, by their names; None where there is no value.
         dealt_by: what folds are to hold evenly, where it is not the label.
     """
 
@@ -282,7 +282,7 @@ def _examine_table(
         taken["label"] = label_at
         _attempt(faults, refuse_lookalikes, header, rows, taken, table)
     find = finder((root or table.parent).absolute())
-    others = [i for i, name in enumerate(header) if name and i not in taken.values()]
+    others = [i for i, name in enumerate(header) if name and (i == label_at or i not in taken.values())]
     slides: list[tuple[CohortSlide, str]] = []
     for number, row in rows:
         cell = {role: row[at] for role, at in taken.items()}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.task.task import Cells, Metric, Task, number
+from pipeline.task.task import Cells, Metric, Task, number, scores_in_words
 from pipeline.task.value import numbers_in_words
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Survival(Task):
     ) -> dict[str, Any]:
         from pipeline.statistics.survival import evaluate_survival
 
-        told = ([row[name] for row in rows] for name in ("label_time", "label_event", RISK))
-        return evaluate_survival(*told, patients, sites=sites)
+        times, events, risks = ([row[name] for row in rows] for name in ("label_time", "label_event", RISK))
+        return evaluate_survival(times, events, risks, patients, sites=sites)
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         return f"{scores_in_words(metrics, self.metrics)} ({metrics['events']} with the event)"

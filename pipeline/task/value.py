@@ -54,8 +54,8 @@ class Value(Task):
     ) -> dict[str, Any]:
         from pipeline.statistics.regression import evaluate_regression
 
-        told = ([row[name] for row in rows] for name in ("label", self.columns[0]))
-        return evaluate_regression(*told, patients, sites=sites)
+        values, predictions = ([row[name] for row in rows] for name in ("label", self.columns[0]))
+        return evaluate_regression(values, predictions, patients, sites=sites)
 
 
 def numbers_in_words(value: float, low: float, high: float, *, exact: bool) -> str:

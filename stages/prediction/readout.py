@@ -77,6 +77,7 @@ class Readout(nn.Module):
         """Logits (K,) of one who knows how frequent the targets are, and no more."""
         return torch.zeros(self.outputs)
 
+    @torch.no_grad()
     def base(self, targets: Tensor) -> float:
         """Mean loss of one who knows how frequent the targets (n, ...) are, and no more, in nats."""
         logits = self.constant(targets).expand(len(targets), 1, -1)

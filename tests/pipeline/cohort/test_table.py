@@ -233,10 +233,26 @@ def test_a_full_table(table, folder):
     )
     first, second = find_target(path).slides
     assert first == CohortSlide(
-        "a", folder / "a.svs", "P1", "tumour", 0.25, "train", 0, "North", others=(("time", "12"), ("event", "1"))
+        "a",
+        folder / "a.svs",
+        "P1",
+        "tumour",
+        0.25,
+        "train",
+        0,
+        "North",
+        others=(("label", "tumour"), ("time", "12"), ("event", "1")),
     )
     assert second == CohortSlide(
-        "b", folder / "b.ndpi", "P2", "normal", None, "test", 1, None, others=(("time", None), ("event", None))
+        "b",
+        folder / "b.ndpi",
+        "P2",
+        "normal",
+        None,
+        "test",
+        1,
+        None,
+        others=(("label", "normal"), ("time", None), ("event", None)),
     )
 
 
