@@ -13,7 +13,6 @@ from pipeline.check.tables import plain_line
 from pipeline.check.values import CheckSummary, Estimate, Finding, SlideCheck
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, computing
-from pipeline.model.values import task_of
 from pipeline.run.interrupt import finishing
 from pipeline.run.workers import each, suited
 
@@ -90,7 +89,7 @@ def _labels(cohort: Cohort, model: SlideModel, path: Path) -> list[Finding]:
     from pipeline.run.run import check_labels
 
     try:
-        check_labels(cohort, task_of(model.spec), path)
+        check_labels(cohort, model.spec, path)
     except UsageError as exc:
         return [Finding("label", str(exc))]
     return []

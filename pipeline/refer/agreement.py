@@ -53,4 +53,4 @@ def contradiction(scored: Mapping[str, Any], quality: Quality | None) -> str | N
 
 
 def _named(auroc: Mapping[str, Any]) -> dict[str, Any]:
-    return {"auroc": auroc["value"], "low": auroc["low"], "high": auroc["high"]}
+    return {"score": auroc["value"], "low": auroc["low"], "high": auroc["high"]}

@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.garbage import uncollected
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
+from pipeline.model.values import ModelSpec, task_of
 from pipeline.output.failures import Failures
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.log import logging_to
@@ -189,7 +189,7 @@ def _rows(
 def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSettings:
     """The settings, which fit the model: what does not is told before anything is started."""
     spec = model.spec
-    check_labels(cohort, task_of(spec), settings.model)
+    check_labels(cohort, spec, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
     decision_of(spec, settings.decide, settings.risk, settings.positive, samples=settings.samples)
     if settings.prior is not None:
@@ -236,12 +236,13 @@ def _only_its_kind(out: Path, run: str) -> Iterator[None]:
         yield
 
 
-def check_labels(cohort: Cohort, task: Task, model: Path) -> None:
+def check_labels(cohort: Cohort, spec: ModelSpec, model: Path) -> None:
     """Refuse labels that a model does not know.
 
     Raises:
         UsageError: which, and what the model was trained for.
     """
+    task = task_of(spec)
     if task.kind == "classification":
         unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(task.names))
         if unknown:
