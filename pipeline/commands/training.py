@@ -99,7 +99,7 @@ def train(
     parts = {
         name: told
         for name, told in metrics.items()
-        if name not in ("classes", "slides", "excluded", "learned", "reason")
+        if name not in ("task", "classes", "slides", "excluded", "learned", "reason")
     }
     told = (metrics["excluded"], parts, metrics["learned"], metrics["reason"])
     return TrainSummary(Path(out) / "model.safetensors", *told)
