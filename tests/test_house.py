@@ -129,8 +129,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
         "statistics": (
-            *("intervals", "groups", "ranking", "metrics", "multilabel", "ordinal", "regression", "survival"),
-            "paired",
+            *("intervals", "groups", "ranking", "curves", "power", "metrics", "multilabel", "ordinal", "regression"),
+            *("survival", "thresholds", "paired"),
         ),
         "cohort": ("files", "spelling", "rows", "columns", "table", "splits"),
         "model": (

@@ -83,7 +83,9 @@ def auroc_by_chance(positives: float, negatives: float) -> float:
     return 0.5 + 0.5 / (m * n) + Z * math.sqrt((m + n + 1) / (12 * m * n))
 
 
-def concordance_interval(concordance: float, earlier: NDArray[np.float64], later: NDArray[np.float64]) -> Interval:
+def concordance_interval(
+    concordance: float, earlier: NDArray[np.float64], later: NDArray[np.float64], *, times: float = 1.0
+) -> Interval:
     """The 95 % score interval of a C-index.
 
     It holds every C with ``|concordance - C| <= 1.96 sqrt(V(C))``, ``V(C) = (N C (1 - C) + 2 K(C) (S - 2 C H)) / N^2``,
@@ -95,10 +97,12 @@ def concordance_interval(concordance: float, earlier: NDArray[np.float64], later
     Args:
         concordance: what was seen.
         earlier, later: of each patient, in how many comparable pairs he is the one who dies first, or the other.
+        times: as if there were so many times the patients, each in so many times the pairs.
     """
-    pairs = float(earlier.sum())
-    same = float((earlier * (earlier - 1) + later * (later - 1)).sum()) / 2
-    chained = float((earlier * later).sum())
+    first, second = times * earlier, times * later
+    pairs = times * float(first.sum())
+    same = times * float((first * (first - 1) + second * (second - 1)).sum()) / 2
+    chained = times * float((first * second).sum())
 
     def variance(c: float) -> float:
         shared = c * c * (1 - c) / (1 + c)

@@ -64,7 +64,8 @@ def test_groups_are_scored_by_their_own_pairs_and_one_without_any_has_none() -> 
     sites = ["N"] * 8 + ["S"] * 16
     found = evaluate_survival(times, events, risks, people, sites=sites, folds=[str(i % 2) for i in range(24)])
     assert found["sites"]["N"]["c_index"] == {"value": None, "low": None, "high": None}
-    assert found["sites"]["S"] == evaluate_survival(times[8:], events[8:], risks[8:], people[8:])
+    alone = evaluate_survival(times[8:], events[8:], risks[8:], people[8:])
+    assert found["sites"]["S"] == {key: one for key, one in alone.items() if key not in ("curves", "patients_needed")}
     assert set(found["folds"]) == {"0", "1"}
     json.dumps(found, allow_nan=False)
 
