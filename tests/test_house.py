@@ -184,7 +184,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "distil": ("bags", "teacher", "student", "fidelity", "distil"),
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
-        "report": ("cohort_gallery", "figures", "labels", "slides", "summary", "report"),
+        "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report"),
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
             *("workers", "ready", "pictures", "artefacts", "stale", "outage", "slide", "finished", "earlier", "books"),

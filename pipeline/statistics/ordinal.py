@@ -67,13 +67,13 @@ def evaluate_ordinal(
 
     everyone = np.ones(len(y), bool)
     found = score(everyone)
-    steps = {name: np.flatnonzero(y >= k) for k, name in enumerate(names) if 0 < (y >= k).sum() < len(y)}
+    steps = {name: k for k, name in enumerate(names) if 0 < (y >= k).sum() < len(y)}
     found["curves"] = {
         "confusion": confusion(y.astype(np.int64), p.argmax(1), names),
-        "of": {name: {"roc": roc(y >= k, p[:, k:].sum(1))} for k, name in enumerate(names) if name in steps},
+        "of": {f"{name} or above": {"roc": roc(y >= k, p[:, k:].sum(1))} for name, k in steps.items()},
     }
     aurocs = [found["thresholds"][name]["value"] for name in steps]
-    shares = [len(members) / len(y) for members in steps.values()]
+    shares = [float((y >= k).mean()) for k in steps.values()]
     found["patients_needed"] = needed("auroc", auroc_patients(aurocs, shares))
     return found | by_group(score, {"sites": sites, "folds": folds})
 
