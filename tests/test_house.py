@@ -154,6 +154,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),
         "predict": (),
         "words": (),
+        "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
         "train": (
             *(
                 "looks",
@@ -173,6 +174,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "steps",
                 "fit",
                 "held_out",
+                "operating",
                 "verdict",
                 "baselines",
                 "comparison",
@@ -184,7 +186,6 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "distil": ("bags", "teacher", "student", "fidelity", "distil"),
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
-        "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report"),
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
             *("workers", "ready", "pictures", "artefacts", "stale", "outage", "slide", "finished", "earlier", "books"),

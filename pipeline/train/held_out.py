@@ -12,6 +12,7 @@ from pipeline.errors import reason_of
 from pipeline.model.look import Look
 from pipeline.model.slide_model import SlideModel
 from pipeline.statistics.metrics import evaluate, in_words
+from pipeline.statistics.power import power_in_words
 from pipeline.train.looks import Looks
 from stages.amounts import counted
 from stages.slide.facts import SlideError
@@ -56,12 +57,14 @@ def scored(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[st
     """How good rows of predictions are: see `pipeline.statistics.metrics.evaluate`."""
     probabilities = np.array([[row[f"prob_{c}"] for c in classes] for row in rows])
     label, patient, site = ([row[key] for row in rows] for key in ("label", "patient", "site"))
-    return evaluate(label, probabilities, patient, classes, sites=site)
+    return evaluate(label, probabilities, patient, classes, sites=site, folds=[row.get("fold") for row in rows])
 
 
 def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
     """What is said of a part, in lines."""
     lines = [f"{part}: {in_words(dict(metrics))}"]
+    needed = power_in_words(metrics)
+    lines += [f"{part}: {needed}"] if needed else []
     unlike = [row["slide_id"] for row in members if (row.get("out_of_distribution") or 0) > 1]
     if unlike:
         lines.append(f"warning: {part}: {counted(len(unlike), 'slide')} unlike those trained on: {', '.join(unlike)}")
