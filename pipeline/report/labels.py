@@ -13,7 +13,7 @@ from pipeline.statistics.metrics import METRICS
 from pipeline.statistics.power import power_in_words
 from stages.amounts import apart, counted
 
-NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
+NAMES = {"auroc": "AUROC", "auroc_within_folds": "AUROC within folds", "auprc": "AUPRC", "f1": "F1"}
 HEADS = '<th scope="col" class="number">95 % interval</th><th scope="col">0 to 1</th></tr></thead>'
 
 
@@ -32,7 +32,8 @@ def against_labels(
         metrics, not_counted: of the run.
     """
     # by their names: a class may be called "value"
-    scores = {name: metrics[name] for name in METRICS if isinstance(metrics.get(name), Mapping)}
+    told = ("auroc", "auroc_within_folds", *METRICS[1:])
+    scores = {name: metrics[name] for name in told if isinstance(metrics.get(name), Mapping)}
     mistakes = _mistakes([row for row in done if row.get("label") is not None and not row.get("not_counted")])
     if not scores and not mistakes:
         return ""

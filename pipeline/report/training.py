@@ -11,7 +11,6 @@ from pipeline.model.quality import Quality
 from pipeline.report.figures import estimate
 from pipeline.report.labels import HEADS, against_labels
 from pipeline.report.report import write_page
-from pipeline.report.summary import trust
 from stages.amounts import counted
 
 LEARNING = "curve.png"
@@ -30,11 +29,9 @@ def write_training_report(
         parts: the parts that were judged and how many slides each has, the first first.
         threshold: what is said of the threshold, in lines.
     """
-    warned = quality.warning is not None
     body = [
         "<h1>Saccade training</h1>",
-        trust({"quality": quality.to_json()}),
-        "" if warned else f"<p>Learned: {escape(quality.learned)}: {escape(quality.reason)}.</p>",
+        _quality(quality),
         *(_part(part, metrics[part], slides) for part, slides in parts.items()),
         _threshold(metrics.get("threshold"), threshold),
         f'<h2>Learning</h2><p><img class="gallery" src="{LEARNING}" alt="Losses by epoch"></p>'
@@ -45,6 +42,14 @@ def write_training_report(
         '<a href="predictions.csv">predictions.csv</a>, <a href="curve.csv">curve.csv</a>.</p>',
     ]
     write_page(path, "Saccade training", body)
+
+
+def _quality(quality: Quality) -> str:
+    """How good the model was found to be, and whether it has learned."""
+    told = f"<p>{escape(quality.in_words())}</p>"
+    if quality.warning is None:
+        return f'<section class="trust">{told}<p>Learned: {escape(quality.reason)}.</p></section>'
+    return f'<section class="failed trust"><h2 class="bad">Warning: {escape(quality.warning)}</h2>{told}</section>'
 
 
 def _part(name: str, found: Mapping[str, Any], slides: int) -> str:

@@ -12,7 +12,7 @@ from pipeline.statistics.curves import curves
 from pipeline.statistics.groups import by_group, owners
 from pipeline.statistics.intervals import alikeness, independent, named, share_interval
 from pipeline.statistics.power import auroc_patients, needed
-from pipeline.statistics.ranking import ranked
+from pipeline.statistics.ranking import ranked, ranked_within
 from stages.amounts import apart, counted
 
 METRICS = ("auroc", "auprc", "f1", "balanced_accuracy")
@@ -49,13 +49,13 @@ def evaluate(
 
     Returns:
         ``{"slides", "patients", "slides_per_class", "patients_per_class", "right_per_class", "positive", "auroc",
-        "auprc", "f1", "balanced_accuracy", "auroc_by_chance", "curves", "patients_needed"}``, with sites also
-        ``"sites"``, with folds ``"folds"``: the same for each, but for the last two, which are of all slides (`curves`;
-        how many patients an AUROC's interval of ± .05 would take, were it as seen: `needed`). ``"positive"`` is None of
-        more than two classes, ``"right_per_class"`` counts the slides of each class that are predicted to be of it,
-        ``"auroc_by_chance"`` is what `auroc_by_chance` says of so many patients. Each metric is ``{"value", "low",
-        "high"}``, None where it is undefined: intervals of fewer than two patients, and, where the labels have a single
-        class, all but balanced accuracy (the recall).
+        "auprc", "f1", "balanced_accuracy", "auroc_by_chance"}``, with sites also ``"sites"``, with folds ``"folds"``:
+        the same for each. ``"positive"`` is None of more than two classes, ``"right_per_class"`` counts the slides of
+        each class that are predicted to be of it, ``"auroc_by_chance"`` is what `auroc_by_chance` says of so many
+        patients. Each metric is ``{"value", "low", "high"}``, None where it is undefined: intervals of fewer than two
+        patients, and, where the labels have a single class, all but balanced accuracy (the recall). Of all slides there
+        are also ``"curves"`` (`curves`), ``"patients_needed"`` for an AUROC's interval of ± .05, were it as seen
+        (`needed`), and with folds ``"auroc_within_folds"`` (`ranked_within`).
 
     Raises:
         ValueError: lengths differ, a label is not among the classes, or a probability is not a number in [0, 1].
@@ -68,6 +68,11 @@ def evaluate(
     drawn = curves(y, p, owner, classes)
     aurocs = {name: one["roc"]["auroc"] for name, one in drawn["of"].items()}
     shares = [found["patients_per_class"][name] / max(sum(found["patients_per_class"].values()), 1) for name in aurocs]
+    if folds is not None and any(folds):
+        kinds = [c for c in np.unique(y).tolist() if p.shape[1] > 2 or c]
+        within = [one for c in kinds if (one := ranked_within(y == c, p[:, c], owner, folds)) is not None]
+        mean = np.mean(within, axis=0).tolist() if within else None
+        found["auroc_within_folds"] = _told(mean, intervals=found["patients"] > 1)
     return (
         found
         | {"curves": drawn, "patients_needed": needed("auroc", auroc_patients(list(aurocs.values()), shares))}

@@ -63,8 +63,13 @@ def scored(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[st
 def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
     """What is said of a part, in lines."""
     lines = [f"{part}: {in_words(dict(metrics))}"]
-    needed = power_in_words(metrics)
+    needed, within = power_in_words(metrics), metrics.get("auroc_within_folds") or {}
     lines += [f"{part}: {needed}"] if needed else []
+    if within.get("low") is not None:
+        lines.append(
+            f"{part}, within folds: auroc {within['value']:.3f} [{within['low']:.3f}, {within['high']:.3f}]: pairs of "
+            "slides of one fold, for each fold's model scores on a scale of its own"
+        )
     unlike = [row["slide_id"] for row in members if (row.get("out_of_distribution") or 0) > 1]
     if unlike:
         lines.append(f"warning: {part}: {counted(len(unlike), 'slide')} unlike those trained on: {', '.join(unlike)}")
