@@ -32,7 +32,7 @@ def evaluate_regression(
     jackknife and that of normal data from so many patients: ``sqrt((pi / 2 - 1) / n)``, ``1 / sqrt(2 n)``,
     ``2 R / sqrt(n)``, ``1 / sqrt(n - 3)`` and ``sqrt((1 + r^2 / 2) / (n - 3))`` (Bonett & Wright 2000), where
     ``n = (sum m)^2 / sum m^2`` for patients of m slides. The one of ``rmse`` is short where errors have heavy tails:
-    `benchmarks/auroc_intervals.py` measures how often these hold.
+    `benchmarks/score_intervals.py` measures how often these hold.
 
     Args:
         values: true values, (n,), in the label's unit.

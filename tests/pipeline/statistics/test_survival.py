@@ -48,6 +48,12 @@ def test_ties_count_as_in_lifelines_and_scikit_survival(seed: int) -> None:
     assert value == pytest.approx(sksurv.concordance_index_censored(events == 1, times, risks)[0])
 
 
+def test_risks_have_no_size() -> None:
+    times, events, risks, people = cohort(20)
+    small = evaluate_survival(times, events, 1e-12 * risks, people)
+    assert small["c_index"] == evaluate_survival(times, events, risks, people)["c_index"]
+
+
 def test_a_patient_counts_once_with_the_mean_of_his_slides_risks() -> None:
     times, events, risks, people = cohort(20)
     apart = np.random.default_rng(1).normal(size=20)
