@@ -136,8 +136,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("reading", "sections", "distil", "wording", "loading"),
         ),
         "statistics": (
-            *("intervals", "groups", "ranking", "metrics", "multilabel", "ordinal", "regression", "survival"),
-            "paired",
+            *("intervals", "groups", "ranking", "curves", "power", "metrics", "multilabel", "ordinal", "regression"),
+            *("survival", "thresholds", "paired"),
         ),
         "task": ("task", "classes", "labels", "value", "survival", "build"),
         "output": (
@@ -165,6 +165,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),
         "predict": (),
         "words": (),
+        "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
         "train": (
             *(
                 "looks",
@@ -184,6 +185,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "steps",
                 "fit",
                 "held_out",
+                "operating",
                 "verdict",
                 "baselines",
                 "comparison",
@@ -195,7 +197,6 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "distil": ("bags", "teacher", "student", "fidelity", "distil"),
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
-        "report": ("cohort_gallery", "figures", "labels", "slides", "summary", "report"),
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
             *("workers", "ready", "pictures", "artefacts", "stale", "outage", "slide", "finished", "earlier", "books"),

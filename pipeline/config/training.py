@@ -84,6 +84,13 @@ class TrainingConfig(Section):
         description="What is never parted between folds: patient; or site, so that no fold is judged at a hospital "
         "that its model has learnt from (stain and scanner tell the site, and the site often the label).",
     )
+    threshold_sensitivity: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Share of the positive slides that the threshold which a training states is to find where it is "
+        "chosen: on val, else in cross-validation; unset: the most sensitivity + specificity (Youden). Of two classes.",
+    )
     calibration_slides: int = Field(
         default=16,
         ge=0,

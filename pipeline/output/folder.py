@@ -24,6 +24,7 @@ TRAINING = (
     "curve.csv",
     "metrics.json",
     "predictions.csv",
+    "report.html",
     "splits.csv",
     "comparison.csv",
     "compare",

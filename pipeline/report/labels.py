@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from pipeline.report.curves import curves_section
 from pipeline.report.figures import MISSING, estimate, number
+from pipeline.statistics.power import power_in_words
 from pipeline.task.task import Task
 from stages.amounts import apart, counted
 
-NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
+NAMES = {"auroc": "AUROC", "auroc_within_folds": "AUROC within folds", "auprc": "AUPRC", "f1": "F1"}
 HEADS = '<th scope="col" class="number">95 % interval</th><th scope="col">0 to 1</th></tr></thead>'
 
 
@@ -57,7 +59,8 @@ def against_labels(
     )
     return (
         f'<h2>Against the labels</h2><p class="soft">{escape(", ".join(of))}</p>{mistakes}'
-        f"{table if lines else ''}{_sites(metrics.get('sites') or {})}"
+        f"{table if lines else ''}{_needed(metrics)}{curves_section(metrics)}"
+        f"{_groups('site', metrics)}{_groups('fold', metrics)}"
     )
 
 
@@ -78,20 +81,26 @@ def _mistakes(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _sites(sites: Mapping[str, Mapping[str, Any]]) -> str:
-    """Each site's AUROC, or that there is none because its slides are of one class."""
+def _needed(metrics: Mapping[str, Any]) -> str:
+    """How many patients a narrower interval would take, where it is wide."""
+    told = power_in_words(metrics)
+    return f'<p class="soft">{escape(told[0].upper() + told[1:])}.</p>' if told else ""
+
+
+def _groups(kind: str, metrics: Mapping[str, Any]) -> str:
+    """Each site's, or fold's, AUROC, or that there is none because its slides are of one class."""
     lines = []
-    for site, metrics in sites.items():
-        auroc = metrics["auroc"]
-        classes = ", ".join(f"{many:,} {apart(name)}" for name, many in metrics["slides_per_class"].items())
-        parts = estimate(auroc["value"], auroc["low"], auroc["high"], str(site))
+    for name, one in (metrics.get(f"{kind}s") or {}).items():
+        auroc = one["auroc"]
+        classes = ", ".join(f"{many:,} {apart(label)}" for label, many in one["slides_per_class"].items())
+        parts = estimate(auroc["value"], auroc["low"], auroc["high"], str(name))
         if auroc["value"] is None:
             parts = f'<td class="number">{MISSING}</td><td class="number">{MISSING}</td><td>one class only</td>'
-        lines.append(f'<tr><th scope="row">{escape(site)}</th><td>{escape(classes)}</td>{parts}</tr>')
+        lines.append(f'<tr><th scope="row">{escape(name)}</th><td>{escape(classes)}</td>{parts}</tr>')
     if not lines:
         return ""
     return (
-        '<h3>By site</h3><div class="wide"><table class="narrow"><thead><tr><th scope="col">site</th>'
+        f'<h3>By {kind}</h3><div class="wide"><table class="narrow"><thead><tr><th scope="col">{kind}</th>'
         f'<th scope="col">slides</th><th scope="col" class="number">AUROC</th>{HEADS}'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )

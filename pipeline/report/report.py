@@ -42,9 +42,8 @@ def write_report(
     task = TASKS[run.get("task", "classification")](tuple(run.get("classes") or ()), (), times)
     done = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
-    title = escape(_title(run))
     body = [
-        f"<h1>{title}</h1>",
+        f"<h1>{escape(_title(run))}</h1>",
         f'<p class="soft">{_when(run)}</p>',
         trust(run),
         unlike(done),
@@ -54,8 +53,18 @@ def write_report(
         slides_table(done, task, run.get("intervals")),
         gallery_section(gallery),
         origin(run),
-        f'<footer class="soft">{escape(NOTICE)}</footer>',
     ]
+    write_page(path, f"{_title(run)}: {counted(len(rows), 'slide')}", body)
+
+
+def write_page(path: Path, title: str, body: Sequence[str]) -> None:
+    """Write sections as an HTML file that needs no network; empty ones are left out.
+
+    Args:
+        path: the file.
+        title: as text.
+        body: the sections, as HTML.
+    """
     policy = (
         "default-src 'none'; img-src 'self' file:; base-uri 'none'; form-action 'none'; "
         f"style-src {_digest(STYLE)}; script-src {_digest(SCRIPT)}"
@@ -64,9 +73,9 @@ def write_report(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}: {counted(len(rows), 'slide')}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in body if part)
-        + f"\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        + f'\n<footer class="soft">{escape(NOTICE)}</footer>\n<script>{SCRIPT}</script>\n</body>\n</html>\n'
     )
     # names that are not valid UTF-8 reach Python as lone surrogates
     path.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -202,7 +202,7 @@ class Books:
             metrics = task.evaluate(
                 [row for _, row in labelled],
                 [slide.patient for slide, _ in labelled],
-                [slide.site for slide, _ in labelled],
+                sites=[slide.site for slide, _ in labelled],
             )
         refer = _referred(labelled, done, trained, model, self._settings)
         counts = Counter(row["status"] for row in rows)

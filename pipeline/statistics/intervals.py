@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,35 +42,54 @@ def share_interval(share: float, count: float) -> Interval:
 
 
 def auroc_interval(
-    auroc: float, positives: float, negatives: float, *, spread: tuple[float, float] = (0.0, 0.0)
+    auroc: float,
+    positives: float | Sequence[float],
+    negatives: float | Sequence[float],
+    *,
+    spread: tuple[float, float] = (0.0, 0.0),
 ) -> Interval:
-    """The 95 % score interval of an AUROC from so many positive and negative patients.
+    """The 95 % score interval of an AUROC: see `auroc_variance`.
 
     It holds every A with ``|auroc - A| <= 1.96 sqrt(V(A))``, taken at A, not at the AUROC that was seen, so that a
-    perfect score has an interval too (as in Newcombe's method 5, 2006). ``V(A) = (A (1 - A) + (n - 1) C_m + (m - 1)
-    C_n) / (m n)`` is Hanley & McNeil's (1982), ``C_m`` the covariance of two pairs that share a positive, ``C_n`` a
-    negative. Their sum is theirs, ``A / (2 - A) + 2 A^2 / (1 + A) - 2 A^2``. Of few patients the rarer class is given
-    the larger part of it; the more patients that class has, k, the more counts what was seen: ``(k - 1) / (k + 1)``.
+    perfect score has an interval too (as in Newcombe's method 5, 2006).
+    """
+    return score_interval(auroc, lambda a: auroc_variance(a, positives, negatives, spread=spread))
+
+
+def auroc_variance(
+    auroc: float,
+    positives: float | Sequence[float],
+    negatives: float | Sequence[float],
+    *,
+    spread: tuple[float, float] = (0.0, 0.0),
+) -> float:
+    """The variance of the AUROC of so many positive and negative patients, where the true one is A.
+
+    ``V(A) = (A (1 - A) + (n - 1) C_m + (m - 1) C_n) / (m n)`` is Hanley & McNeil's (1982), ``C_m`` the covariance of
+    two pairs that share a positive, ``C_n`` a negative. Their sum is theirs, ``A / (2 - A) + 2 A^2 / (1 + A) - 2 A^2``.
+    Of few patients the rarer class is given the larger part of it; the more patients that class has, k, the more counts
+    what was seen: ``(k - 1) / (k + 1)``.
 
     Args:
-        auroc: what was seen.
-        positives, negatives: m and n, how many independent patients (`independent`) these are worth.
+        auroc: A.
+        positives, negatives: m and n, how many independent patients (`independent`) these are worth; sequences where
+            only pairs within a group count, such as a fold's: of each group.
         spread: variances of the positive and of the negative patients' placements (DeLong 1988), which say whose
             covariance is the larger; zeros, as of a perfect score, say nothing.
     """
-    m, n = positives, negatives
-    known = sum(spread) > 0
-    seen = spread[0] / sum(spread) if known else 0.5
-    trust = max(min(m, n) - 1, 0) / (min(m, n) + 1) if known else 0.0
-
-    def variance(a: float) -> float:
-        one, other = a / (2 - a) - a * a, 2 * a * a / (1 + a) - a * a
-        both = one + other
-        rarer = max(one, other) / both if both > 0 else 0.5
-        positive = trust * seen + (1 - trust) * (0.5 if m == n else rarer if m < n else 1 - rarer)
-        return (a * (1 - a) + (max(n - 1, 0) * positive + max(m - 1, 0) * (1 - positive)) * both) / (m * n)
-
-    return score_interval(auroc, variance)
+    m, n = np.atleast_1d(np.asarray(positives, float)), np.atleast_1d(np.asarray(negatives, float))
+    all_m, all_n, known = float(m.sum()), float(n.sum()), sum(spread) > 0
+    one = auroc / (2 - auroc) - auroc * auroc
+    other = 2 * auroc * auroc / (1 + auroc) - auroc * auroc
+    both = one + other
+    rarer = max(one, other) / both if both > 0 else 0.5
+    share = 0.5 if all_m == all_n else rarer if all_m < all_n else 1 - rarer
+    if known:
+        few = min(all_m, all_n)
+        trust = max(few - 1, 0) / (few + 1)
+        share = trust * spread[0] / sum(spread) + (1 - trust) * share
+    shared = (n - 1).clip(0) * share + (m - 1).clip(0) * (1 - share)
+    return float((m * n * (auroc * (1 - auroc) + shared * both)).sum() / (m * n).sum() ** 2)
 
 
 def auroc_by_chance(positives: float, negatives: float) -> float:
@@ -83,7 +102,9 @@ def auroc_by_chance(positives: float, negatives: float) -> float:
     return 0.5 + 0.5 / (m * n) + Z * math.sqrt((m + n + 1) / (12 * m * n))
 
 
-def concordance_interval(concordance: float, earlier: NDArray[np.float64], later: NDArray[np.float64]) -> Interval:
+def concordance_interval(
+    concordance: float, earlier: NDArray[np.float64], later: NDArray[np.float64], *, times: float = 1.0
+) -> Interval:
     """The 95 % score interval of a C-index.
 
     It holds every C with ``|concordance - C| <= 1.96 sqrt(V(C))``, ``V(C) = (N C (1 - C) + 2 K(C) (S - 2 C H)) / N^2``,
@@ -95,10 +116,12 @@ def concordance_interval(concordance: float, earlier: NDArray[np.float64], later
     Args:
         concordance: what was seen.
         earlier, later: of each patient, in how many comparable pairs he is the one who dies first, or the other.
+        times: as if there were so many times the patients, each in so many times the pairs.
     """
-    pairs = float(earlier.sum())
-    same = float((earlier * (earlier - 1) + later * (later - 1)).sum()) / 2
-    chained = float((earlier * later).sum())
+    first, second = times * earlier, times * later
+    pairs = times * float(first.sum())
+    same = times * float((first * (first - 1) + second * (second - 1)).sum()) / 2
+    chained = times * float((first * second).sum())
 
     def variance(c: float) -> float:
         shared = c * c * (1 - c) / (1 + c)

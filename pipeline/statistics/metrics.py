@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.statistics.curves import curves
 from pipeline.statistics.groups import by_group, owners
 from pipeline.statistics.intervals import alikeness, independent, named, share_interval
-from pipeline.statistics.ranking import ranked
+from pipeline.statistics.power import auroc_patients, needed
+from pipeline.statistics.ranking import ranked, ranked_within
 from stages.amounts import apart, counted
 
 METRICS = ("auroc", "auprc", "f1", "balanced_accuracy")
@@ -48,10 +50,12 @@ def evaluate(
     Returns:
         ``{"slides", "patients", "slides_per_class", "patients_per_class", "right_per_class", "positive", "auroc",
         "auprc", "f1", "balanced_accuracy", "auroc_by_chance"}``, with sites also ``"sites"``, with folds ``"folds"``:
-        the same for each; ``"positive"`` is None of more than two classes, ``"right_per_class"`` counts the slides of
+        the same for each. ``"positive"`` is None of more than two classes, ``"right_per_class"`` counts the slides of
         each class that are predicted to be of it, ``"auroc_by_chance"`` is what `auroc_by_chance` says of so many
         patients. Each metric is ``{"value", "low", "high"}``, None where it is undefined: intervals of fewer than two
-        patients, and, where the labels have a single class, all but balanced accuracy (the recall).
+        patients, and, where the labels have a single class, all but balanced accuracy (the recall). Of all slides there
+        are also ``"curves"`` (`curves`), ``"patients_needed"`` for an AUROC's interval of ± .05, were it as seen
+        (`needed`), and with folds ``"auroc_within_folds"`` (`ranked_within`).
 
     Raises:
         ValueError: lengths differ, a label is not among the classes, or a probability is not a number in [0, 1].
@@ -60,15 +64,36 @@ def evaluate(
     _check(labels, p, patients, classes)
     y = np.array([classes.index(label) for label in labels], np.int64)
     owner = owners(patients)
-    return _found(y, p, owner, classes) | by_group(
-        lambda kept: _found(y[kept], p[kept], np.unique(owner[kept], return_inverse=True)[1], classes),
-        {"sites": sites, "folds": folds},
+    found = class_scores(y, p, owner, classes)
+    drawn = curves(y, p, owner, classes)
+    aurocs = {name: one["roc"]["auroc"] for name, one in drawn["of"].items()}
+    shares = [found["patients_per_class"][name] / max(sum(found["patients_per_class"].values()), 1) for name in aurocs]
+    if folds is not None and any(folds):
+        kinds = [c for c in np.unique(y).tolist() if p.shape[1] > 2 or c]
+        within = [one for c in kinds if (one := ranked_within(y == c, p[:, c], owner, folds)) is not None]
+        mean = np.mean(within, axis=0).tolist() if within else None
+        found["auroc_within_folds"] = _told(mean, intervals=found["patients"] > 1)
+    return (
+        found
+        | {"curves": drawn, "patients_needed": needed("auroc", auroc_patients(list(aurocs.values()), shares))}
+        | by_group(
+            lambda kept: class_scores(y[kept], p[kept], np.unique(owner[kept], return_inverse=True)[1], classes),
+            {"sites": sites, "folds": folds},
+        )
     )
 
 
-def _found(
+def class_scores(
     y: NDArray[np.int64], p: NDArray[np.float64], owner: NDArray[np.int64], classes: Sequence[str]
 ) -> dict[str, Any]:
+    """What `evaluate` finds, but for curves and groups.
+
+    Args:
+        y: index of each slide's class, (n,).
+        p: (n, C).
+        owner: whose slide it is, (n,), as numbers.
+        classes: in the columns' order.
+    """
     return {
         "slides": len(y),
         "patients": len(np.unique(owner)),
@@ -80,18 +105,30 @@ def _found(
     }
 
 
+SCORES = (*METRICS, "kappa", "mae", "rmse", "r2", "pearson", "spearman", "c_index")
+"""Keys of all scores that this room gives, in the order in which they are told."""
+
+
 def in_words(metrics: dict[str, Any]) -> str:
-    """What `evaluate` found, in one line; a site has one more, which `evaluate` gives under "sites"."""
-    per_class = metrics["slides_per_class"]
+    """What `evaluate`, or its like for another kind of label, found, in one line.
+
+    A site has one more, which they give under "sites".
+    """
     told = [f"{counted(metrics['slides'], 'slide')} of {counted(metrics['patients'], 'patient')}"]
-    told.append("(" + ", ".join(f"{count} {apart(name)}" for name, count in per_class.items()) + ")")
+    per_class = metrics.get("slides_per_class")
+    if per_class is not None:
+        told.append("(" + ", ".join(f"{count} {apart(name)}" for name, count in per_class.items()) + ")")
+    if "events" in metrics:
+        told.append(f"({counted(metrics['events'], 'event')})")
     scores = [
         f"{name} {score['value']:.3f}" + ("" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]")
-        for name, score in ((name, metrics[name]) for name in METRICS)
+        for name, score in ((name, metrics[name]) for name in SCORES if name in metrics)
         if score["value"] is not None
     ]
-    if sum(count > 0 for count in per_class.values()) < 2:
+    if per_class is not None and sum(count > 0 for count in per_class.values()) < 2:
         scores.append("one class only, so no auroc")
+    if "events" in metrics and not metrics["pairs"]:
+        scores.append("no two patients of whom it is known who had the event first, so no c_index")
     return " ".join(told) + ": " + ", ".join(scores)
 
 

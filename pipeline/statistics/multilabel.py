@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.statistics.groups import by_group, check_patients, numbers
-from pipeline.statistics.metrics import METRICS, evaluate
+from pipeline.statistics.curves import curves
+from pipeline.statistics.groups import by_group, check_patients, numbers, owners
+from pipeline.statistics.metrics import METRICS, class_scores
+from pipeline.statistics.power import auroc_patients, needed
 
 
 def evaluate_multilabel(
@@ -35,8 +37,8 @@ def evaluate_multilabel(
 
     Returns:
         ``{"slides", "patients", "labels": {name: what evaluate finds, or None where no slide is known}, "auroc",
-        "auprc", "f1", "balanced_accuracy", "auroc_by_chance", "averaged": the labels that the means are of}``, and
-        ``"sites"``, ``"folds"``: the same for each.
+        "auprc", "f1", "balanced_accuracy", "auroc_by_chance", "averaged": the labels that the means are of,
+        "curves": {"of": as evaluate has them}, "patients_needed"}``, and ``"sites"``, ``"folds"``: the scores of each.
 
     Raises:
         ValueError: a shape is another, a label is not 0, 1 or NaN, or a probability is not a number in [0, 1].
@@ -60,15 +62,33 @@ def evaluate_multilabel(
         told["auroc_by_chance"] = _mean([one["auroc_by_chance"] for one in both.values()])
         return told | {"averaged": list(both)}
 
-    return score(np.ones(len(people), bool)) | by_group(score, {"sites": sites, "folds": folds})
+    found = score(np.ones(len(people), bool))
+    drawn: dict[str, Any] = {}
+    aurocs, shares = [], []
+    for i, name in enumerate(names):
+        if name in found["averaged"]:
+            known = ~np.isnan(y[:, i])
+            drawn |= curves(*_as_classes(y[known, i], p[known, i], people[known]), ("", name))["of"]
+            aurocs.append(found["labels"][name]["auroc"]["value"])
+            shares.append(float(y[known, i].mean()))
+    found |= {"curves": {"of": drawn}, "patients_needed": needed("auroc", auroc_patients(aurocs, shares))}
+    return found | by_group(score, {"sites": sites, "folds": folds})
 
 
 def _one(y: NDArray[np.float64], p: NDArray[np.float64], people: NDArray[Any]) -> dict[str, Any] | None:
     known = ~np.isnan(y)
     if not known.any():
         return None
-    told = ["with" if one else "without" for one in y[known]]
-    return evaluate(told, np.stack([1 - p[known], p[known]], 1), people[known].tolist(), ("without", "with"))
+    return class_scores(*_as_classes(y[known], p[known], people[known]), ("without", "with"))
+
+
+def _as_classes(
+    y: NDArray[np.float64], p: NDArray[np.float64], people: NDArray[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """A label as two classes: without, with."""
+    if ((p < 0) | (p > 1)).any():
+        raise ValueError("probabilities must be numbers in [0, 1]")
+    return y.astype(np.int64), np.stack([1 - p, p], 1), owners(people.tolist())
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.statistics.curves import confusion, roc
 from pipeline.statistics.groups import by_group, check_patients, numbers, owners
 from pipeline.statistics.intervals import independent, named, score_interval, share_interval, transformed_interval
+from pipeline.statistics.power import auroc_patients, needed
 from pipeline.statistics.ranking import ranked
 
 
@@ -41,7 +43,8 @@ def evaluate_ordinal(
 
     Returns:
         ``{"slides", "patients", "slides_per_class", "kappa", "mae", "auroc", "auroc_by_chance", "thresholds"}``, of
-        which the last has the AUROC from each grade on: ``{name: {"value", "low", "high"}}``. Each metric is
+        which the last has the AUROC from each grade on: ``{name: {"value", "low", "high"}}``; ``"curves"``: `confusion`
+        and `roc` of each grade or above, ``"patients_needed"`` (`needed`). Each metric is
         ``{"value", "low", "high"}``, None where it is undefined: kappa where all are of, and predicted to be of, one
         grade; intervals of fewer than two patients, of kappa of fewer than three.
 
@@ -62,7 +65,17 @@ def evaluate_ordinal(
     def score(kept: NDArray[np.bool_]) -> dict[str, Any]:
         return _scores(y[kept].astype(np.int64), p[kept], owners(people[kept].tolist()), names)
 
-    return score(np.ones(len(y), bool)) | by_group(score, {"sites": sites, "folds": folds})
+    everyone = np.ones(len(y), bool)
+    found = score(everyone)
+    steps = {name: k for k, name in enumerate(names) if 0 < (y >= k).sum() < len(y)}
+    found["curves"] = {
+        "confusion": confusion(y.astype(np.int64), p.argmax(1), names),
+        "of": {f"{name} or above": {"roc": roc(y >= k, p[:, k:].sum(1))} for name, k in steps.items()},
+    }
+    aurocs = [found["thresholds"][name]["value"] for name in steps]
+    shares = [float((y >= k).mean()) for k in steps.values()]
+    found["patients_needed"] = needed("auroc", auroc_patients(aurocs, shares))
+    return found | by_group(score, {"sites": sites, "folds": folds})
 
 
 def quadratic_kappa(grades: NDArray[Any], predicted: NDArray[Any]) -> float:

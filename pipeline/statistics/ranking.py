@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,39 @@ def ranked(positive: NDArray[np.bool_], scores: NDArray[np.float64], owner: NDAr
     # whose labels are drawn by lot are patients, however much their slides differ
     by_chance = auroc_by_chance(independent(owner[positive]), independent(owner[~positive]))
     return Ranking((auroc, *interval), (auprc, *share_interval(auprc, m)), by_chance)
+
+
+def ranked_within(
+    positive: NDArray[np.bool_], scores: NDArray[np.float64], owner: NDArray[np.int64], groups: Sequence[Any]
+) -> tuple[float, float, float] | None:
+    """AUROC over the pairs within a group, with its 95 % interval; None where no group has slides of both classes.
+
+    Slides of several folds are scored by several models, whose scores need not be on one scale: pooled, their AUROC is
+    too low on few patients, for a fold whose training had more positives scores all higher (Forman & Scholz 2010).
+
+    Args:
+        positive, scores, owner: as for `ranked`.
+        groups: each slide's, (n,).
+    """
+    names = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1]
+    alike = alikeness(scores, owner, positive + 2 * names)
+    wins, pairs, m, n, above, below = 0.0, 0, [], [], [], []
+    for group in range(names.max() + 1):
+        inside = names == group
+        here = positive[inside]
+        if here.all() or not here.any():
+            continue
+        up, down = placements(here, scores[inside])
+        size = int(here.sum() * (~here).sum())
+        wins, pairs = wins + float(up.mean()) * size, pairs + size
+        m.append(independent(owner[inside & positive], alike))
+        n.append(independent(owner[inside & ~positive], alike))
+        above.append(_between(up, owner[inside & positive]))
+        below.append(_between(down, owner[inside & ~positive]))
+    if not pairs:
+        return None
+    value = wins / pairs
+    return (value, *auroc_interval(value, m, n, spread=(float(np.mean(above)), float(np.mean(below)))))
 
 
 def placements(

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.statistics.curves import pairs
 from pipeline.statistics.groups import by_group, check_patients, numbers, owners
 from pipeline.statistics.intervals import independent, named, ranks_of, transformed_interval
+from pipeline.statistics.power import correlation_patients, needed
 
 Array = NDArray[np.float64]
 
@@ -30,7 +32,7 @@ def evaluate_regression(
     jackknife and that of normal data from so many patients: ``sqrt((pi / 2 - 1) / n)``, ``1 / sqrt(2 n)``,
     ``2 R / sqrt(n)``, ``1 / sqrt(n - 3)`` and ``sqrt((1 + r^2 / 2) / (n - 3))`` (Bonett & Wright 2000), where
     ``n = (sum m)^2 / sum m^2`` for patients of m slides. The one of ``rmse`` is short where errors have heavy tails:
-    `benchmarks/auroc_intervals.py` measures how often these hold.
+    `benchmarks/score_intervals.py` measures how often these hold.
 
     Args:
         values: true values, (n,), in the label's unit.
@@ -39,10 +41,11 @@ def evaluate_regression(
         sites, folds: as for `evaluate`.
 
     Returns:
-        ``{"slides", "patients", "mae", "rmse", "r2", "pearson", "spearman"}``, and ``"sites"``, ``"folds"``. Each
-        metric is ``{"value", "low", "high"}``, None where it is undefined: ``r2`` where all values, correlations where
-        all values or all predictions, are the same; intervals of fewer than two patients, of correlations of fewer
-        than four, and of errors that are all zero.
+        ``{"slides", "patients", "mae", "rmse", "r2", "pearson", "spearman"}``, ``"curves"``: `pairs`,
+        ``"patients_needed"`` (`needed`), and ``"sites"``, ``"folds"``: the scores of each. Each metric is ``{"value",
+        "low", "high"}``, None where it is undefined: ``r2`` where all values, correlations where all values or all
+        predictions, are the same; intervals of fewer than two patients, of correlations of fewer than four, and of
+        errors that are all zero.
 
     Raises:
         ValueError: lengths differ, or a value is not a finite number.
@@ -55,7 +58,11 @@ def evaluate_regression(
     def score(kept: NDArray[np.bool_]) -> dict[str, Any]:
         return _scores(y[kept], x[kept], owners(people[kept].tolist()))
 
-    return score(np.ones(len(y), bool)) | by_group(score, {"sites": sites, "folds": folds})
+    found = score(np.ones(len(y), bool))
+    r = found["pearson"]["value"]
+    more = needed("pearson", None if r is None else correlation_patients(r))
+    found |= {"curves": {"pairs": pairs(y, x)}, "patients_needed": more}
+    return found | by_group(score, {"sites": sites, "folds": folds})
 
 
 def _scores(y: Array, x: Array, owner: NDArray[np.int64]) -> dict[str, Any]:

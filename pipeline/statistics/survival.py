@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.statistics.curves import by_risk
 from pipeline.statistics.groups import by_group, check_patients, numbers
 from pipeline.statistics.intervals import concordance_interval, named
+from pipeline.statistics.power import concordance_patients, needed
 
 _ROWS = 512
 """Patients that are compared with all others at a time."""
@@ -56,7 +58,8 @@ def evaluate_survival(
 
     Returns:
         ``{"slides", "patients", "events", "pairs", "c_index": {"value", "low", "high"}}``, None where no pair is
-        comparable, as where all are censored; and ``"sites"``, ``"folds"``: the same for each.
+        comparable, as where all are censored; ``"curves"``: `by_risk`, ``"patients_needed"`` (`needed`); and
+        ``"sites"``, ``"folds"``: the scores of each.
 
     Raises:
         ValueError: lengths differ, a time is negative, an event is not 0 or 1, a value is not a finite number, or
@@ -78,19 +81,23 @@ def evaluate_survival(
         )
     people = np.asarray(patients)
 
-    def score(kept: NDArray[np.bool_]) -> dict[str, Any]:
+    def score(kept: NDArray[np.bool_], *, whole: bool = False) -> dict[str, Any]:
         told = by_patient(t[kept], e[kept], r[kept], people[kept].tolist())
         found = concordance(*told)
         value = found.ordered / found.pairs if found.pairs else None
-        return {
+        scores = {
             "slides": int(kept.sum()),
             "patients": len(found.earlier),
             "events": int(told[1].sum()),
             "pairs": int(found.pairs),
             "c_index": named(value, None if value is None else concordance_interval(value, found.earlier, found.later)),
         }
+        if not whole:
+            return scores
+        patients = None if value is None else concordance_patients(value, found.earlier, found.later)
+        return scores | {"curves": {"by_risk": by_risk(*told)}, "patients_needed": needed("c_index", patients)}
 
-    return score(np.ones(len(t), bool)) | by_group(score, {"sites": sites, "folds": folds})
+    return score(np.ones(len(t), bool), whole=True) | by_group(score, {"sites": sites, "folds": folds})
 
 
 def by_patient(

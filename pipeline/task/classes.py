@@ -57,12 +57,16 @@ class Classes(Task):
         self,
         rows: Sequence[Mapping[str, Any]],
         patients: Sequence[str],
+        *,
         sites: Sequence[str | None] | None = None,
+        folds: Sequence[str | None] | None = None,
     ) -> dict[str, Any]:
         from pipeline.statistics.metrics import evaluate
 
         probabilities = np.array([[row[column] for column in self.columns] for row in rows])
-        return evaluate([str(row["label"]) for row in rows], probabilities, patients, self.names, sites=sites)
+        return evaluate(
+            [str(row["label"]) for row in rows], probabilities, patients, self.names, sites=sites, folds=folds
+        )
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         from pipeline.statistics.metrics import in_words
@@ -96,13 +100,15 @@ class Grades(Classes):
         self,
         rows: Sequence[Mapping[str, Any]],
         patients: Sequence[str],
+        *,
         sites: Sequence[str | None] | None = None,
+        folds: Sequence[str | None] | None = None,
     ) -> dict[str, Any]:
         from pipeline.statistics.ordinal import evaluate_ordinal
 
         grades = [self.names.index(str(row["label"])) for row in rows]
         probabilities = [[row[column] for column in self.columns] for row in rows]
-        return evaluate_ordinal(grades, probabilities, patients, self.names, sites=sites)
+        return evaluate_ordinal(grades, probabilities, patients, self.names, sites=sites, folds=folds)
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         return scores_in_words(metrics, self.metrics)

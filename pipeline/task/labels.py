@@ -71,16 +71,18 @@ class Labels(Task):
         self,
         rows: Sequence[Mapping[str, Any]],
         patients: Sequence[str],
+        *,
         sites: Sequence[str | None] | None = None,
+        folds: Sequence[str | None] | None = None,
     ) -> dict[str, Any]:
         from pipeline.statistics.multilabel import evaluate_multilabel
 
         labels = [[row[f"label_{name}"] for name in self.names] for row in rows]
         probabilities = [[row[column] for column in self.columns] for row in rows]
-        return evaluate_multilabel(labels, probabilities, patients, self.names, sites=sites)
+        return evaluate_multilabel(labels, probabilities, patients, self.names, sites=sites, folds=folds)
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
-        told = [scores_in_words(metrics, self.metrics)]
+        told = [scores_in_words(metrics, ("auroc", "auprc"))]
         told += [
             f"{apart(name)} {scores_in_words(one, ('auroc',), who=False)}"
             for name, one in metrics["labels"].items()

@@ -74,12 +74,14 @@ class Survival(Task):
         self,
         rows: Sequence[Mapping[str, Any]],
         patients: Sequence[str],
+        *,
         sites: Sequence[str | None] | None = None,
+        folds: Sequence[str | None] | None = None,
     ) -> dict[str, Any]:
         from pipeline.statistics.survival import evaluate_survival
 
         times, events, risks = ([row[name] for row in rows] for name in ("label_time", "label_event", RISK))
-        return evaluate_survival(times, events, risks, patients, sites=sites)
+        return evaluate_survival(times, events, risks, patients, sites=sites, folds=folds)
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         return f"{scores_in_words(metrics, self.metrics)} ({metrics['events']} with the event)"

@@ -51,7 +51,7 @@ class Task:
     unit: ClassVar[str] = "log-odds"
     chances: ClassVar[bool] = True
     metric: ClassVar[Metric] = Metric("auroc", "AUROC", 0.5, 0.8)
-    metrics: ClassVar[tuple[str, ...]] = ("auroc", "auprc", "f1", "balanced_accuracy")
+    metrics: ClassVar[tuple[str, ...]] = ("auroc", "auroc_within_folds", "auprc", "f1", "balanced_accuracy")
 
     # -- what is told --------------------------------------------------------------------------------------------
 
@@ -153,9 +153,17 @@ class Task:
         self,
         rows: Sequence[Mapping[str, Any]],
         patients: Sequence[str],
+        *,
         sites: Sequence[str | None] | None = None,
+        folds: Sequence[str | None] | None = None,
     ) -> dict[str, Any]:
-        """How good predictions are, as `pipeline.statistics` tells it of each kind; rows hold `row` and `label_row`."""
+        """How good predictions are, as `pipeline.statistics` tells it of each kind; rows hold `row` and `label_row`.
+
+        Args:
+            rows: of slides.
+            patients: whose they are.
+            sites, folds: where they are from, and by which fold's model they were told; None where nobody says.
+        """
         raise NotImplementedError
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:

@@ -50,12 +50,14 @@ class Value(Task):
         self,
         rows: Sequence[Mapping[str, Any]],
         patients: Sequence[str],
+        *,
         sites: Sequence[str | None] | None = None,
+        folds: Sequence[str | None] | None = None,
     ) -> dict[str, Any]:
         from pipeline.statistics.regression import evaluate_regression
 
         values, predictions = ([row[name] for row in rows] for name in ("label", self.columns[0]))
-        return evaluate_regression(values, predictions, patients, sites=sites)
+        return evaluate_regression(values, predictions, patients, sites=sites, folds=folds)
 
 
 def numbers_in_words(value: float, low: float, high: float, *, exact: bool) -> str:

@@ -58,6 +58,7 @@ def judged(
                 "minus_model": None if apart is None else apart.value,
                 "minus_model_low": None if apart is None else apart.low,
                 "minus_model_high": None if apart is None else apart.high,
+                "minus_model_p": None if apart is None else apart.p,
                 "patches_per_slide": mean["patches"],
                 "bytes_per_slide": mean["bytes"],
                 "seconds_per_slide": mean["seconds"],

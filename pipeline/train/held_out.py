@@ -10,6 +10,7 @@ from pipeline.errors import reason_of
 from pipeline.model.look import Look
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import task_of
+from pipeline.statistics.power import power_in_words
 from pipeline.task.task import Task
 from pipeline.train.looks import Looks
 from stages.amounts import counted
@@ -51,12 +52,20 @@ def out_of_bag_rows(
 
 def scored(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
     """How good rows of predictions are: see `Task.evaluate`."""
-    return task.evaluate(rows, [str(row["patient"]) for row in rows], [row["site"] for row in rows])
+    patients, sites, folds = ([row.get(key) for row in rows] for key in ("patient", "site", "fold"))
+    return task.evaluate(rows, [str(patient) for patient in patients], sites=sites, folds=folds)
 
 
 def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], task: Task) -> list[str]:
     """What is said of a part, in lines."""
     lines = [f"{part}: {task.told_of(metrics)}"]
+    needed, within = power_in_words(metrics), metrics.get("auroc_within_folds") or {}
+    lines += [f"{part}: {needed}"] if needed else []
+    if within.get("low") is not None:
+        lines.append(
+            f"{part}, within folds: auroc {within['value']:.3f} [{within['low']:.3f}, {within['high']:.3f}]: pairs of "
+            "slides of one fold, for each fold's model scores on a scale of its own"
+        )
     unlike = [row["slide_id"] for row in members if (row.get("out_of_distribution") or 0) > 1]
     if unlike:
         lines.append(f"warning: {part}: {counted(len(unlike), 'slide')} unlike those trained on: {', '.join(unlike)}")

@@ -18,8 +18,8 @@ from pipeline.train.key import compared, differences, key_of, smaller_steps
 from stages.disk import holds_only, new_file, new_folder
 from stages.slide.facts import SlideFacts
 
-WRITTEN = ("model.safetensors", "training.json", "curve.csv", "metrics.json", "predictions.csv", "comparison.csv")
-TELLING = ("training.json", "metrics.json", "predictions.csv", "comparison.csv")
+TELLING = ("training.json", "metrics.json", "predictions.csv", "report.html", "comparison.csv")
+WRITTEN = ("model.safetensors", "curve.csv", *TELLING)
 """What of that tells of the model."""
 """What of an earlier training is kept when another takes its place."""
 

@@ -22,11 +22,14 @@ from pipeline.output.folder import TRAINING, fitting_alone, prepare_output
 from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.refer.referral import check_names
+from pipeline.report.training import write_training_report
 from pipeline.train.compare import Comparison
 from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import plan_jobs
 from pipeline.train.looks import Looks
+from pipeline.train.operating import in_lines as in_lines_of_threshold
+from pipeline.train.operating import operating_point
 from pipeline.train.spec import (
     configured_cohort,
     configured_task,
@@ -37,6 +40,7 @@ from pipeline.train.spec import (
 )
 from pipeline.train.verdict import closing, judge_quality
 from stages.amounts import counted
+from stages.disk import new_file
 from stages.pyramid.chunk_cache import chunk_cache
 
 Say = Callable[[str], None]
@@ -45,7 +49,8 @@ Say = Callable[[str], None]
 def train_cohort(
     config: Config, out: Path, *, say: Say, strict: bool = False, verify: bool = False, command: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Train on the configured cohort and write ``model.safetensors``, ``predictions.csv`` and ``metrics.json``.
+    """Train on the configured cohort and write ``model.safetensors``, ``predictions.csv``, ``metrics.json`` and
+    ``report.html``.
 
     With a split column the model is fitted on "train" and judged on "val" and "test"; otherwise every fold is held out
     in turn, and the model that is kept is then fitted on all slides. A rerun goes on from the last finished epoch.
@@ -133,7 +138,8 @@ def _train(
         own: list[dict[str, Any]] = []
         for part, slides in job.held_out.items():
             found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in slides)
-            own += [{"part": part, **row} for row in found if row is not None]
+            fold = {"fold": job.name} if part == "cross-validation" else {}
+            own += [{"part": part, **fold, **row} for row in found if row is not None]
         rows += own
         if job is not jobs[-1] and own:  # of a fold; what is said of the last one says all
             stamp(job, fitted, judge_quality({"cross-validation": scored(own, task)}, fitted.losses, task))
@@ -155,9 +161,17 @@ def _train(
             say(line)
     quality = judge_quality(metrics, fitted.losses, task)
     stamp(jobs[-1], fitted, quality)
-    metrics |= {"learned": quality.learned, "reason": quality.reason}
+    binary = task.kind == "classification"
+    sensitivity = config.training.threshold_sensitivity
+    threshold = operating_point(rows, spec.classes, sensitivity=sensitivity) if binary else None
+    for line in in_lines_of_threshold(threshold):
+        say(line)
+    metrics |= {"threshold": threshold, "learned": quality.learned, "reason": quality.reason}
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
+    judged = {part: metrics[part]["slides"] for part in dict.fromkeys(parts) if part in metrics}
+    with new_file(out / "report.html") as temporary:
+        write_training_report(temporary, metrics, quality, parts=judged, threshold=in_lines_of_threshold(threshold))
     if config.training.compare:
         comparison = Comparison(
             looks=looks,

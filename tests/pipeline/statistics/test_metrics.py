@@ -77,13 +77,37 @@ def test_each_site_is_scored_by_itself_and_one_class_is_said():
     labels, p, patients, names, _ = cohort(30, 2, seed=8)
     sites = ["N"] * 20 + [None] * 10
     found = evaluate(labels, p, patients, names, sites=sites)
-    assert found["sites"]["N"] == evaluate(labels[:20], p[:20], patients[:20], names)
+    alone = evaluate(labels[:20], p[:20], patients[:20], names)
+    assert found["sites"]["N"] == {key: one for key, one in alone.items() if key not in ("curves", "patients_needed")}
     assert found["sites"][NO_SITE]["slides"] == 10
     assert "sites" not in evaluate(labels, p, patients, names, sites=[None] * 30)
     alone = evaluate(["b", "b"], [[0.4, 0.6], [0.7, 0.3]], ["1", "2"], ["a", "b"])
     assert "one class only, so no auroc" in in_words(alone)
     assert in_words(found).startswith("30 slides of 15 patients (15 c0, 15 c1): auroc 0.")
     assert "(2 '0', 1 '1')" in in_words(evaluate(["0", "0", "1"], np.eye(2)[[0, 0, 1]], list("abc"), ["0", "1"]))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_within_folds_only_slides_that_one_model_scored_are_compared(classes):
+    """A shift of a fold's scores changes the pooled AUROC, not the one within folds: the mean over pairs of a fold."""
+    labels, p, patients, names, y = cohort(48, classes, seed=4)
+    folds = [str(i % 3) for i in range(48)]
+    shifted = p.copy()
+    shifted[::3, 1:] **= 0.2
+    found, apart = (evaluate(labels, told, patients, names, folds=folds) for told in (p, shifted))
+    assert apart["auroc_within_folds"] == pytest.approx(found["auroc_within_folds"])
+    assert apart["auroc"]["value"] != pytest.approx(found["auroc"]["value"])
+    each = []
+    for c in range(classes) if classes > 2 else [1]:
+        pairs = [
+            ((y[k::3] == c).sum() * (y[k::3] != c).sum(), sk.roc_auc_score(y[k::3] == c, p[k::3, c])) for k in range(3)
+        ]
+        each.append(sum(n * a for n, a in pairs) / sum(n for n, _ in pairs))
+    assert found["auroc_within_folds"]["value"] == pytest.approx(np.mean(each))
+    one = evaluate(labels, p, patients, names, folds=["all"] * 48)
+    assert one["auroc_within_folds"] == pytest.approx(one["auroc"])
+    alone = evaluate(labels, p, patients, names, folds=labels)  # each fold of one class
+    assert alone["auroc_within_folds"] == {"value": None, "low": None, "high": None}
 
 
 def test_of_two_classes_the_last_is_the_positive():

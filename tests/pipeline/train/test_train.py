@@ -53,6 +53,8 @@ def test_it_learns_and_says_so(cohort: Path, tmp_path: Path) -> None:
     assert metrics["test"]["slides"] == 4
     assert metrics["test"]["auroc"]["value"] == 1.0
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["auroc"]["value"] == 1.0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(told in page for told in ("Saccade training", "test: 4 slides", "<h4>ROC</h4>", "<h4>Calibration</h4>"))
     assert sum("epoch" in line and "s left" in line for line in lines) == 20
     logged = [line.partition("] ")[2] for line in (tmp_path / "train.log").read_text(encoding="utf-8").splitlines()]
     assert logged[1:-1] == lines
