@@ -286,3 +286,11 @@ VerifyOption = Annotated[
 ]
 Label = Annotated[str, typer.Option("--label", help="The table's column of labels.")]
 Split = Annotated[str | None, typer.Option("--split", help="Only slides of this split of the table: val or test.")]
+CountSeen = Annotated[
+    bool,
+    typer.Option(
+        "--count-seen",
+        help="Count slides in the metrics, too, that the model was trained or validated on.",
+        rich_help_panel=REST,
+    ),
+]

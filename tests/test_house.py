@@ -183,8 +183,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "report": ("cohort_gallery", "figures", "labels", "slides", "summary", "report"),
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
-            *("workers", "ready", "pictures", "artefacts", "stale", "outage", "slide", "finished", "earlier", "books"),
-            "run",
+            *("workers", "ready", "pictures", "artefacts", "stale", "outage", "counting", "slide", "finished"),
+            *("earlier", "books", "run"),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

@@ -89,16 +89,18 @@ class Cohort:
         return tuple(sorted(order, key=lambda label: label == self.positive))
 
     def of_split(self, split: str) -> tuple[CohortSlide, ...]:
-        """The slides of this split.
+        """The slides of this split, by any of the words that a table may have for it.
 
         Raises:
-            UsageError: there are none.
+            UsageError: there are none, or it is no such word.
         """
+        split = str(split_of(split, "--split"))
         found = tuple(slide for slide in self.slides if slide.split == split)
         if not found:
             parts = sorted({slide.split for slide in self.slides if slide.split is not None})
-            told = f"only {', '.join(parts)}" if parts else "no split column"
-            raise UsageError(f"{self.source} has no slides of split {split}, found {told}")
+            told = f"only {', '.join(parts)}" if parts else "no column split"
+            remedy = "give one that it has" if parts else "add one, or leave --split out"
+            raise UsageError(f"{self.source} has no slides of split {split}, found {told}; {remedy}")
         return found
 
     @property

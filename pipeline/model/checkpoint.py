@@ -58,10 +58,10 @@ def save_model(model: SlideModel, path: Path) -> None:
 
     The file is ``n``, 8 bytes little-endian; a JSON header of ``n`` bytes, padded with spaces to a multiple of 8; the
     tensors end to end, widest type first so that each is aligned, then by name. The header's ``__metadata__`` has the
-    texts ``format`` and, as JSON, ``spec``, ``calibration``, ``trained_on``, fingerprints of slides, and
-    ``appearance``, how these slides look, ``quality``, how good it was found to be, and ``label_calibration``, what
-    sets of classes are made by; of a frozen encoder
-    ``encoder``, its card: its weights are not in the file, since most may not be passed on, and some are gigabytes.
+    texts ``format`` and, as JSON, ``spec``, ``calibration``, ``trained_on`` and ``validated_on``, fingerprints of
+    slides, ``appearance``, how those look that it was trained on, ``quality``, how good it was found to be, and
+    ``label_calibration``, what sets of classes are made by; of a frozen encoder ``encoder``, its card: its weights are
+    not in the file, since most may not be passed on, and some are gigabytes.
 
     Raises:
         KeyError: a weight is of a type that the format has no name for.
@@ -72,6 +72,8 @@ def save_model(model: SlideModel, path: Path) -> None:
         metadata["calibration"] = json.dumps(asdict(model.calibration))
     if model.trained_on:
         metadata["trained_on"] = json.dumps(sorted(model.trained_on))
+    if model.validated_on:
+        metadata["validated_on"] = json.dumps(sorted(model.validated_on))
     if model.appearance is not None:
         metadata["appearance"] = json.dumps(appearance_to_json(model.appearance))
     if model.label_calibration is not None:
@@ -131,6 +133,7 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
             encoder_weights=Path(RANDOM) if told.tune else encoder_weights,  # what was tuned is in the file
             calibration=_calibration(metadata.get("calibration")),
             trained_on=json.loads(metadata.get("trained_on", "[]")),
+            validated_on=json.loads(metadata.get("validated_on", "[]")),
             appearance=appearance_from_json(json.loads(metadata.get("appearance", "null"))),
             quality=Quality.from_json(json.loads(metadata["quality"])) if "quality" in metadata else None,
         )

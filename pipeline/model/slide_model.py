@@ -52,6 +52,7 @@ class SlideModel(nn.Module):
         feature_dim: length of what `encode` gives.
         calibration: of its intervals; None: what a draw tells by itself.
         trained_on: fingerprints of the slides whose labels it was fitted to.
+        validated_on: of those that it was not fitted to, by which its epoch was chosen or its intervals calibrated.
         quality: how good it was found to be, and whether it has learned; None: nobody looked.
         appearance: how these slides look; None: not known.
         label_calibration: what sets of classes that hold the label are made by; None: nothing is.
@@ -67,6 +68,7 @@ class SlideModel(nn.Module):
         *,
         calibration: Calibration | None = None,
         trained_on: Iterable[str] = (),
+        validated_on: Iterable[str] = (),
         appearance: CohortAppearance | None = None,
         quality: Quality | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class SlideModel(nn.Module):
         self.spec = spec
         self.calibration = calibration
         self.trained_on = frozenset(trained_on)
+        self.validated_on = frozenset(validated_on)
         self.appearance = appearance
         self.quality = quality
         self.label_calibration: LabelCalibration | None = None

@@ -13,7 +13,7 @@ from pipeline.output.run_record import NOTICE
 from pipeline.report.figures import moment
 from pipeline.report.labels import against_labels
 from pipeline.report.slides import slides_table
-from pipeline.report.summary import cards, failures, gallery_section, origin, trust, unlike
+from pipeline.report.summary import cards, failures, gallery_section, origin, seen, trust, unlike
 from stages.amounts import counted
 
 STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
@@ -43,6 +43,7 @@ def write_report(
         f"<h1>{title}</h1>",
         f'<p class="soft">{_when(run)}</p>',
         trust(run),
+        seen(run),
         unlike(done),
         cards(done, failed, run),
         failures(failed),

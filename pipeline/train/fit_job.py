@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -135,6 +135,9 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
                 stale = f"is fitted again: {exc}"
         if model is not None:
             say(f"{job.model} is up to date")
+            if model.validated_on != _validated_on(made):  # of a version that did not record them
+                model.validated_on = _validated_on(made)
+                save_model(model, job.model)
             told = {**earlier, "made_of": restated(earlier["made_of"], made)}
             if told != earlier:
                 write_json(job.folder / "training.json", told)
@@ -217,6 +220,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         say(f"{job.name}: its {spec.members} members differ by {spread:.2f} in log-odds, mean over slides")
     fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
     model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
+    model.validated_on = _validated_on(made)
     model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
     if not model.appearance.known:
         say(
@@ -250,6 +254,12 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     count = sum(slide.slide_id not in looks.excluded for slide in job.train)
     say(f"fitted on {counted(count, 'slide')} in {done['seconds']:.0f} s: {job.model}")
     return Fitted(model, out_of_bag, losses)
+
+
+def _validated_on(made: Mapping[str, Any]) -> frozenset[str]:
+    """Fingerprints of the slides that a model was not fitted to and yet follows from."""
+    others = (slide for slide in made["slides"].values() if slide["role"] != "train")
+    return frozenset(s["fingerprint"] for s in others if s["fingerprint"] and (s["chooses"] or s["calibrates"]))
 
 
 def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str]:

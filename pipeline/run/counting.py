@@ -1,0 +1,124 @@
+"""Which labelled slides the metrics of a run count: none that the model was made with, unless that is asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.cohort.metrics import evaluate, in_words
+from pipeline.cohort.table import CohortSlide
+from pipeline.model.slide_model import SlideModel
+from stages.amounts import counted
+
+TRAINED, VALIDATED = "trained on", "validated on"
+"""How a model may have seen a slide: it was fitted to its label; or its epoch or its intervals were chosen by it."""
+_PATIENT = "of a patient {}"
+"""Another slide of the same patient was: tissue, stain and scanner may be the same."""
+
+Predicted = Sequence[tuple[CohortSlide, dict[str, Any]]]
+
+
+def seen_by(model: SlideModel, fingerprint: str) -> str | None:
+    """How the model has seen a slide of this content; None where it has not."""
+    if fingerprint in model.trained_on:
+        return TRAINED
+    return VALIDATED if fingerprint in model.validated_on else None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Predicted slides against their labels.
+
+    Attributes:
+        slides: those that count, with their rows.
+        why: of each labelled slide that does not, by its name: the model has seen it, or the table says that it is to
+            train ("train") or to choose with ("val").
+        seen: of each slide that the model has seen, labelled or not, how.
+        metrics: of those that count; empty where there are none.
+    """
+
+    slides: tuple[tuple[CohortSlide, dict[str, Any]], ...] = ()
+    why: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def not_counted(self) -> dict[str, int]:
+        """How many labelled slides do not count, by why."""
+        return dict(Counter(self.why.values()))
+
+    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        """What metrics.json says."""
+        return {
+            "classes": list(classes),
+            "slides": {"labelled": len(self.slides) + len(self.why), "counted": len(self.slides)},
+            "not_counted": self.not_counted,
+            "seen": dict(Counter(self.seen.values())),
+            "metrics": self.metrics,
+        }
+
+    def in_lines(self) -> list[str]:
+        """What is said of it at the end of a run."""
+        return in_lines(self.metrics, self.not_counted, dict(Counter(self.seen.values())))
+
+
+def count(done: Predicted, classes: Sequence[str], *, split: str | None, count_seen: bool) -> Counted:
+    """Judge the labelled slides that may be counted.
+
+    Args:
+        done: predicted slides with their rows, whose "seen" is what `seen_by` gives.
+        classes: of the model.
+        split: which slides were asked for; None: all, of which those of split "test" and of no split count.
+        count_seen: whether slides count that the model has seen.
+    """
+    seen = {slide.slide_id: str(row["seen"]) for slide, row in done if row.get("seen")}
+    by_patient = {slide.patient: seen[slide.slide_id] for slide, _ in done if slide.slide_id in seen}
+    for slide, _ in done:
+        if slide.patient in by_patient:
+            seen.setdefault(slide.slide_id, _PATIENT.format(by_patient[slide.patient]))
+    counts = (None, "test") if split is None else (split,)
+    why: dict[str, str] = {}
+    slides = []
+    for slide, row in done:
+        if slide.label is None:
+            continue
+        if slide.slide_id in seen and not count_seen:
+            why[slide.slide_id] = seen[slide.slide_id]
+        elif slide.split not in counts and not (slide.slide_id in seen and count_seen):
+            why[slide.slide_id] = str(slide.split)
+        else:
+            slides.append((slide, row))
+    metrics: dict[str, Any] = {}
+    if slides:
+        metrics = evaluate(
+            [str(slide.label) for slide, _ in slides],
+            np.array([[row[f"prob_{c}"] for c in classes] for _, row in slides]),
+            [slide.patient for slide, _ in slides],
+            classes,
+            sites=[slide.site for slide, _ in slides],
+        )
+    return Counted(tuple(slides), why, seen, metrics)
+
+
+def in_lines(metrics: Mapping[str, Any], not_counted: Mapping[str, int], seen: Mapping[str, int]) -> list[str]:
+    """Metrics, each site's, what they do not count, and how many slides the model has seen."""
+    lines = [f"metrics:     {in_words(dict(metrics))}"] if metrics else []
+    lines += [f"site {site}: {in_words(one)}" for site, one in metrics.get("sites", {}).items()]
+    left = {why: many for why, many in not_counted.items() if why not in seen}
+    if left:
+        told = ", ".join(f"{many} of split {why}" for why, many in left.items())
+        lines.append(f"not counted: {told} (--split runs and counts another split than test)")
+    if seen:
+        told = ", ".join(f"{many} {how}" for how, many in seen.items())
+        lines.append(f"seen:        {counted(sum(seen.values()), 'slide')}: {told}: {_weight(not_counted, seen)}")
+    return lines
+
+
+def _weight(not_counted: Mapping[str, int], seen: Mapping[str, int]) -> str:
+    if any(how in not_counted for how in seen):
+        return "none is counted in the metrics, for what the model says of them is no proof (--count-seen counts them)"
+    return "what the model says of them is no proof of how good it is"
