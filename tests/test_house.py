@@ -14,7 +14,7 @@ import pytest
 import yaml
 from makers import ROOT
 
-from pipeline.cohort.splits import check_folds
+from pipeline.cohort.folds import check_folds
 from pipeline.cohort.table import read_training_table
 from pipeline.config import load_config, load_distil_config
 
@@ -128,7 +128,9 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "output": (
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
-        "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
+        "cohort": (
+            *("files", "spelling", "rows", "columns", "given_splits", "table", "splits", "folds", "metrics", "paired"),
+        ),
         "model": (
             "quality",
             "label_calibration",

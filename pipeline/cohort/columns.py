@@ -163,6 +163,26 @@ def refuse_lookalikes(header: Sequence[str], rows: Rows, taken: Mapping[str, int
             )
 
 
+def round_columns(header: Sequence[str], table: Path) -> list[int]:
+    """The columns fold_0, fold_1 ... or split_0, split_1 ... of several splits of the same slides, in their order.
+
+    Raises:
+        UsageError: there are both, or one beside them that is called just so.
+    """
+    numbered = {
+        (found[1], int(found[2])): i
+        for i, name in enumerate(header)
+        if (found := re.fullmatch(r"(fold|split)_?(\d+)", name.strip().casefold()))
+    }
+    if len({kind for kind, _ in numbered}) > 1:
+        raise UsageError(f"{table}: columns of folds and of splits, found {_list(header)}; delete those of one kind")
+    for kind, _ in numbered:
+        if any(column_key(name) == kind for name in header):
+            first = header[min(numbered.values())]
+            raise UsageError(f"{table}: columns {kind!r} and {first!r} may both be the {kind}'s; delete one")
+    return [numbered[key] for key in sorted(numbered)]
+
+
 def named(header: Sequence[str], name: str, setting: str, table: Path) -> int:
     """The column that a setting names.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.cohort.columns import choose_columns, label_column, refuse_lookalikes
+from pipeline.cohort.columns import choose_columns, label_column, refuse_lookalikes, round_columns
 from pipeline.cohort.files import (
     PYRAMID_SUFFIX,
     SLIDE_SUFFIXES,
@@ -24,6 +24,7 @@ from pipeline.cohort.files import (
     folder_name,
     slide_stem,
 )
+from pipeline.cohort.given_splits import Part, part_of, read_splits
 from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
 from pipeline.cohort.spelling import is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
@@ -51,6 +52,7 @@ class CohortSlide:
         fold: cross-validation fold that tests on it, or None.
         site: where it was made; where nobody says, the tissue source site of a TCGA barcode, else None.
         problem: why this slide cannot be used and what to do, or None; a batch records it as the slide's failure.
+        rounds: where slides are split several times, what it is in each: its fold; or train, val, test or None.
     """
 
     slide_id: str
@@ -62,6 +64,7 @@ class CohortSlide:
     fold: int | None = None
     site: str | None = None
     problem: str | None = None
+    rounds: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,7 @@ def read_training_table(
     columns: Mapping[str, str] | None = None,
     positive: str | None = None,
     folds: int | None = None,
+    splits: Path | None = None,
 ) -> Cohort:
     """A cohort table fit for training: every slide has a label and a patient, who is on one side of a split.
 
@@ -193,6 +197,7 @@ def read_training_table(
         table, label, root, columns: as in `read_table`.
         positive: which of two classes is the positive; default: the last in their order.
         folds: of a cross-validation that replaces the table's split or fold column, or None.
+        splits: what replaces it by splits that were made elsewhere: see `read_splits`; or None.
 
     Raises:
         UsageError: as `read_table`, and where a slide has no label or no patient though others do, no slide at all is
@@ -208,10 +213,35 @@ def read_training_table(
             f"{table}: cohort.positive must be one of two classes, found {positive!r} and the classes "
             f"{', '.join(cohort.classes)}; correct it or leave it out"
         )
+    if splits is not None:
+        cohort = _split_by(cohort, splits)
     _refuse(leaks(cohort))
     if folds is None:
         _refuse(lost_classes(cohort))
     return replace(cohort, positive=positive)
+
+
+def _split_by(cohort: Cohort, path: Path) -> Cohort:
+    """The cohort, split as is given elsewhere instead of as its table says."""
+    given = read_splits(path)
+    names = {slide.slide_id: (slide.slide_id, slide_stem(slide.path), slide.path.name) for slide in cohort.slides}
+    found = {name: next((given[one] for one in called if one in given), None) for name, called in names.items()}
+    lost = [name for name, parts in found.items() if parts is None or set(parts) == {None}]
+    if lost:
+        there = f"; it lists {next(iter(given))!r}" if len(lost) == len(found) and given else ""
+        raise UsageError(
+            f"{path} has no part for {len(lost)} of {len(found)} slides of {cohort.source}, the first is {lost[0]!r}"
+            f"{there}; add them, or remove them from the table"
+        )
+
+    def split(slide: CohortSlide) -> CohortSlide:
+        parts = found[slide.slide_id] or ()
+        slide = replace(slide, split=None, fold=None, rounds=parts if len(parts) > 1 else ())
+        if len(parts) > 1:
+            return slide
+        return replace(slide, fold=parts[0]) if isinstance(parts[0], int) else replace(slide, split=parts[0])
+
+    return replace(cohort, slides=tuple(split(slide) for slide in cohort.slides))
 
 
 def read_table(
@@ -258,10 +288,11 @@ def _examine_table(
     header, rows, decimal = read_rows(table)
     faults: list[str] = []
     taken = choose_columns(header, rows, columns or {}, table)
+    rounds = {header[i]: i for i in round_columns(header, table)}
     label_at = label_column(header, rows, label, table, required=training)
     if label_at is not None:
         taken["label"] = label_at
-        _attempt(faults, refuse_lookalikes, header, rows, taken, table)
+        _attempt(faults, refuse_lookalikes, header, rows, taken | rounds, table)
     find = finder((root or table.parent).absolute())
     slides: list[tuple[CohortSlide, str]] = []
     for number, row in rows:
@@ -289,6 +320,7 @@ def _examine_table(
             mpp=mpp,
             split=_attempt(faults, split_of, cell.get("split", ""), f"{table}, {where}"),
             fold=_attempt(faults, fold_of, cell.get("fold", ""), f"{table}, {where}"),
+            rounds=tuple(_attempt(faults, part_of, row[at], name, f"{table}, {where}") for name, at in rounds.items()),
             site=told["site"] if "site" in taken else barcode and barcode[5:7],
             problem=missing or bad_mpp,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -83,6 +84,25 @@ class TrainingConfig(Section):
         default="patient",
         description="What is never parted between folds: patient; or site, so that no fold is judged at a hospital "
         "that its model has learnt from (stain and scanner tell the site, and the site often the label).",
+    )
+    repeats: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Cross-validations, each with folds of its own from the seed; what is reported is their mean.",
+    )
+    inner_val: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="Share of the patients of each class that every model holds out of its fit as val, which keep, "
+        "patience and calibration go by; what is reported is of others, and has chosen nothing; 0: none.",
+    )
+    splits: Path | None = Field(
+        default=None,
+        strict=False,
+        description="Splits that were made elsewhere, relative to this file, in place of the table's: slide_id and "
+        "fold, split, or fold_0, fold_1 ...; or CLAM's splits_0.csv, or the folder of several.",
     )
     calibration_slides: int = Field(
         default=16,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import Config
 from pipeline.config.cohort import CohortConfig
+from pipeline.errors import UsageError
 from pipeline.model.build import backbone_of
 from pipeline.model.values import ModelSpec
 from pipeline.train.job import Job
@@ -17,12 +19,14 @@ from stages.given_map import MapError
 from stages.prior import Prior
 
 
-def configured_cohort(told: CohortConfig, *, folds: int | None = None) -> Cohort:
+def configured_cohort(told: CohortConfig, *, folds: int | None = None, splits: Path | None = None) -> Cohort:
     """The cohort that a configuration names, fit for training.
 
     Raises:
-        UsageError: see `read_training_table`.
+        UsageError: see `read_training_table`; or both folds and splits are given.
     """
+    if folds is not None and splits is not None:
+        raise UsageError("training.splits gives the splits, and training.folds asks for others; leave one out")
     columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
     return read_training_table(
         told.table,
@@ -31,6 +35,7 @@ def configured_cohort(told: CohortConfig, *, folds: int | None = None) -> Cohort
         columns={role: name for role, name in columns.items() if name is not None},
         positive=told.positive,
         folds=folds,
+        splits=splits,
     )
 
 
@@ -87,7 +92,17 @@ def _on_frozen(config: Config) -> dict[str, Any]:
 
 def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
     """What `fit` is told of the configuration, and what a model depends on of it."""
-    beside = {"folds", "folds_by", "calibration_slides", "device", "members", "compare"}
+    beside = {
+        "folds",
+        "folds_by",
+        "repeats",
+        "inner_val",
+        "splits",
+        "calibration_slides",
+        "device",
+        "members",
+        "compare",
+    }
     settings = config.training.model_dump(exclude=beside) | config.augmentation.model_dump()
     if settings["learning_rate"] is None:
         settings["learning_rate"] = default_rate(spec)

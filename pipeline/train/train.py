@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from pipeline.cohort.splits import check_folds, refuse_twins
+from pipeline.cohort.folds import check_folds
+from pipeline.cohort.splits import refuse_twins
 from pipeline.cohort.table import Cohort
 from pipeline.config import Config
 from pipeline.device import find_device
@@ -23,7 +24,7 @@ from pipeline.refer.referral import check_names
 from pipeline.train.compare import Comparison
 from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
-from pipeline.train.job import plan_jobs
+from pipeline.train.job import CROSS, plan_jobs
 from pipeline.train.looks import Looks
 from pipeline.train.spec import configured_cohort, fit_settings, model_spec, prior_in
 from pipeline.train.verdict import closing, judge_quality
@@ -39,7 +40,8 @@ def train_cohort(
     """Train on the configured cohort and write ``model.safetensors``, ``predictions.csv`` and ``metrics.json``.
 
     With a split column the model is fitted on "train" and judged on "val" and "test"; otherwise every fold is held out
-    in turn, and the model that is kept is then fitted on all slides. A rerun goes on from the last finished epoch.
+    in turn, once or in several repeats, and the model that is kept is then fitted on all slides. What chooses an epoch
+    within a fold is an inner part of its training's patients. A rerun goes on from the last finished epoch.
 
     A slide that cannot be read is left out from then on, wherever that shows, and named with its reason under
     "excluded" of the metrics; the others go on; so is one whose resolution something contradicts, if ``strict``.
@@ -55,8 +57,11 @@ def train_cohort(
             training diverges.
     """
     find_device(config.training.device)  # said before anything is read
-    cohort = configured_cohort(config.cohort, folds=config.training.folds)
-    check_folds(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
+    told = config.training
+    cohort = configured_cohort(config.cohort, folds=told.folds, splits=told.splits)
+    doubts = check_folds(
+        cohort.slides, folds=told.folds, by=told.folds_by, repeats=told.repeats, inner_val=told.inner_val
+    )
     spec = model_spec(config, cohort.classes)
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     try:
@@ -87,6 +92,8 @@ def train_cohort(
             log(line)
             say(line)
 
+        for doubt in doubts:
+            tell(f"warning: {doubt}")
         return _train(config, out, cohort, untrained, say=tell, strict=strict, verify=verify)
 
 
@@ -105,7 +112,7 @@ def _train(
     looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config), verify=verify)
     looks.first(cohort.slides)
     jobs = plan_jobs(cohort.slides, config, out)
-    twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]
+    twins = [refuse_twins(job.parts, looks.fingerprints) for job in jobs]
     for warning in dict.fromkeys(one for found in twins for one in found):
         say(f"warning: {warning}")
     for job in jobs:
@@ -119,10 +126,13 @@ def _train(
         own: list[dict[str, Any]] = []
         for part, slides in job.held_out.items():
             found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in slides)
-            own += [{"part": part, **row} for row in found if row is not None]
+            fold: dict[str, Any] = {"fold": job.name} if part == CROSS else {}
+            if part == CROSS and any(one.repeat for one in jobs):
+                fold["repeat"] = job.repeat
+            own += [{"part": part, **fold, **row} for row in found if row is not None]
         rows += own
         if job is not jobs[-1] and own:  # of a fold; what is said of the last one says all
-            stamp(job, fitted, judge_quality({"cross-validation": scored(own, spec.classes)}, fitted.losses))
+            stamp(job, fitted, judge_quality({CROSS: scored(own, spec.classes)}, fitted.losses))
     rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, spec.classes)
     metrics: dict[str, Any] = {
         "classes": list(spec.classes),
