@@ -14,7 +14,7 @@ from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device
 from pipeline.errors import UsageError
 from pipeline.model.build import keep_features
-from pipeline.model.checkpoint import MODEL, find_model, load_model, save_model
+from pipeline.model.checkpoint import MODEL, find_model, load_model, refuse_ensemble, save_model
 from pipeline.model.slide_model import SlideModel
 from pipeline.predict import check_budget
 from pipeline.refer.agreement import contradiction, score, told_of_labels
@@ -84,6 +84,7 @@ def conformalize_model(
     check_device(device)
     path = find_model(path)
     model = keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
+    refuse_ensemble(model, path)
     target = _target(out, model, path)
     check_budget(model.spec, samples=samples, scheme=None)
     check_names(model.spec.classes)

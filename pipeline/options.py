@@ -294,3 +294,12 @@ CountSeen = Annotated[
         rich_help_panel=REST,
     ),
 ]
+EnsembleOption = Annotated[
+    bool,
+    typer.Option(
+        "--ensemble",
+        help="Predict by the models of the folds together (training.ensemble); of a slide that some were trained on, "
+        "by the others.",
+        rich_help_panel=REST,
+    ),
+]

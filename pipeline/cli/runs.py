@@ -19,6 +19,7 @@ from pipeline.options import (
     Device,
     DryRunOption,
     EncoderWeights,
+    EnsembleOption,
     FailFast,
     Features,
     Label,
@@ -82,6 +83,7 @@ def run(
     seed: Seed = 0,
     split: Split = None,
     count_seen: CountSeen = False,
+    ensemble: EnsembleOption = False,
     prior: Annotated[
         Path | None,
         typer.Option(
@@ -137,6 +139,7 @@ def run(
         "verify": verify,
         "split": split,
         "count_seen": count_seen,
+        "ensemble": ensemble,
         "retry_failed": retry_failed,
     }
     if dry_run:

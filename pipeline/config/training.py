@@ -104,6 +104,11 @@ class TrainingConfig(Section):
         description="Splits that were made elsewhere, relative to this file, in place of the table's: slide_id and "
         "fold, split, or fold_0, fold_1 ...; or CLAM's splits_0.csv, or the folder of several.",
     )
+    ensemble: bool = Field(
+        default=False,
+        description="Let the models of the folds predict together, too (ensemble.json, for `saccade run --ensemble`): "
+        "their mean log-odds from one draw, whose intervals are calibrated on slides that are read whole once more.",
+    )
     calibration_slides: int = Field(
         default=16,
         ge=0,

@@ -164,21 +164,32 @@ class ExhaustiveModel(SlideModel):
         if samples is not None or scheme is not None:
             raise ValueError("the model reads every cell: leave out samples and scheme")
         features = self.encode_all(view)
-        found = self.ask(view, features, each=False)
-        logits = found.known[0].cpu().double()
-        p = logits.softmax(0)
-        cells = np.flatnonzero(view.tissue)
-        return Sampled(
-            found.log_attention,
-            cells,
-            np.ones(len(cells)),
-            features.float().cpu().numpy(),
-            np.empty(0, np.int64),
-            Prediction(p, p, p, logits, torch.zeros_like(logits)),
-            0.0,
-            adds=torch.zeros(len(cells), len(logits), dtype=torch.float64),
-            own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
-            spread=torch.zeros(len(cells), dtype=torch.float64),
-            foretold=None if found.shares is None else found.shares().mean(1),
-            side=None if decide is None else decide.beside(float(torch.logit(p[decide.positive]))),
-        )
+        return exact(view, self.ask(view, features, each=False), features, decide=decide)
+
+
+def exact(view: View, found: AttentionMap, features: Tensor, *, decide: Decide | None) -> Sampled:
+    """What is said of a slide of which nothing is left to chance.
+
+    Args:
+        view: the slide.
+        found: its map, all of whose logits are known.
+        features: (n, D), of all its tissue cells.
+        decide: on which side of a threshold it lies, or None.
+    """
+    logits = found.known[0].cpu().double()
+    p = logits.softmax(0)
+    cells = np.flatnonzero(view.tissue)
+    return Sampled(
+        found.log_attention,
+        cells,
+        np.ones(len(cells)),
+        features.float().cpu().numpy(),
+        np.empty(0, np.int64),
+        Prediction(p, p, p, logits, torch.zeros_like(logits)),
+        0.0,
+        adds=torch.zeros(len(cells), len(logits), dtype=torch.float64),
+        own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
+        spread=torch.zeros(len(cells), dtype=torch.float64),
+        foretold=None if found.shares is None else found.shares().mean(1),
+        side=None if decide is None else decide.beside(float(torch.logit(p[decide.positive]))),
+    )

@@ -102,6 +102,10 @@ class SlideModel(nn.Module):
         """Where attention, draws and what they add up to are, in float64: there, or on the CPU."""
         return drawing_device(self.device)
 
+    def unseen(self, fingerprint: str) -> SlideModel:
+        """What predicts a slide of this content: the model itself, whatever it has seen; see `FoldEnsemble`."""
+        return self
+
     def attend(
         self, view: View, *, generator: torch.Generator | None = None, noise: float = 0.0, dropout: float = 0.0
     ) -> AttentionMap:

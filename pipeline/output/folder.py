@@ -25,6 +25,7 @@ TRAINING = (
     METRICS,
     "predictions.csv",
     "splits.csv",
+    "ensemble.json",
     "comparison.csv",
     "compare",
 )

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.garbage import uncollected
 from pipeline.model.build import told_of_encoder
-from pipeline.model.checkpoint import MODEL, model_digest
+from pipeline.model.checkpoint import ENSEMBLE, MODEL, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import write_json
@@ -263,7 +263,7 @@ class Books:
 
 def _name(model: Path) -> str:
     """What people call a model: its file's name, or its folder's where the file is called as they all are."""
-    return model.parent.name if model.name == MODEL else model.stem
+    return model.parent.name if model.name in (MODEL, ENSEMBLE) else model.stem
 
 
 def _effective(settings: RunSettings, model: SlideModel) -> dict[str, str]:

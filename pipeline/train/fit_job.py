@@ -108,7 +108,7 @@ def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say:
 def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> Fitted:
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    chosen = _calibration_slides(job, config, looks)
+    chosen = calibration_slides(job, config, looks)
     settings = fit_settings(config, spec)
     val = job.val
     chooses = "val" if config.training.keep == "best" or config.training.patience else None
@@ -270,7 +270,7 @@ def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str
     return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
 
 
-def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
+def calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
     """The slides that are read whole for the intervals: those that training did not see first."""
     if config.model.kind == "exhaustive":
         return ()  # its intervals have no width

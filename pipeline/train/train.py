@@ -22,6 +22,7 @@ from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.refer.referral import check_names
 from pipeline.train.compare import Comparison
+from pipeline.train.ensemble import put_together
 from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import CROSS, plan_jobs
@@ -153,6 +154,8 @@ def _train(
     metrics |= {"learned": quality.learned, "reason": quality.reason}
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
+    if config.training.ensemble:
+        put_together(jobs, models, config, out, looks, say=say)
     if config.training.compare:
         comparison = Comparison(
             looks=looks,
