@@ -29,6 +29,8 @@ def read_splits(path: Path) -> dict[str, tuple[Part, ...]]:
     Raises:
         UsageError: it is neither, names a slide twice, or has another word than train, val and test.
     """
+    if not path.exists():
+        raise UsageError(f"training.splits: no file or folder {path}; correct the path")
     if not path.is_dir():
         return _read(path)
     numbered = {

@@ -215,13 +215,28 @@ def refuse_ensemble(model: SlideModel, path: Path) -> None:
         raise UsageError(f"{path} is {len(model.each)} models together, which `saccade run` takes: give one {MODEL}")
 
 
-def _load_ensemble(path: Path, device: str, encoder_weights: Path | None) -> FoldEnsemble:
+def checkpoint_files(path: Path) -> list[Path]:
+    """The checkpoints that a model is loaded from: itself, or those of an ensemble.
+
+    Raises:
+        UsageError: its ensemble.json is not one.
+    """
+    if path.name != ENSEMBLE:
+        return [path]
+    return [path.parent / member["model"] for member in _ensemble(path)["members"]]
+
+
+def _ensemble(path: Path) -> dict[str, Any]:
     told = read_json(path)
     if not isinstance(told, dict) or told.get("format") != ENSEMBLE_FORMAT:
         raise UsageError(f"{path} is not a {ENSEMBLE_FORMAT} file: give the {ENSEMBLE} that `saccade train` wrote")
+    return told
+
+
+def _load_ensemble(path: Path, device: str, encoder_weights: Path | None) -> FoldEnsemble:
+    told = _ensemble(path)
     members = []
-    for member in told["members"]:
-        file = path.parent / member["model"]
+    for file, member in zip(checkpoint_files(path), told["members"], strict=True):
         if not file.is_file():
             raise UsageError(f"{path} names {file}, which is not there: restore it, or run its `saccade train` again")
         if model_digest(file) != member["digest"]:

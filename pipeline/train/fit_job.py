@@ -41,6 +41,11 @@ def keeping(model: SlideModel, config: Config) -> SlideModel:
     return keep_features(model, config.reading.features, gigabytes=config.reading.features_gb)
 
 
+def chooses(config: Config) -> bool:
+    """Whether slides of val, where there are any, choose the epoch."""
+    return config.training.keep == "best" or config.training.patience is not None
+
+
 def refuse_lost_class(job: Job, spec: ModelSpec, looks: Looks) -> None:
     """A model needs a slide of every class to learn from."""
     usable = {slide.label for slide in job.train if slide.slide_id not in looks.excluded}
@@ -87,14 +92,13 @@ def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say:
     key = calibration_key([(s, looks.facts[s.slide_id].content) for s in val], budgets_of(model.spec), seed=seed)
     if model.label_calibration is not None and model.label_calibration.key == key:
         return
-    chosen = config.training.keep == "best" or config.training.patience
     found = calibrate_labels(
         model,
         val,
         looks,
         seed=seed,
         source="split val of the training" if "val" in job.held_out else "patients held out of the training",
-        doubt="the epoch was chosen by the same slides, for which calls may seem too good" if chosen else None,
+        doubt="the epoch was chosen by the same slides, for which calls may seem too good" if chooses(config) else None,
         say=say,
         leave_out=looks.leave_out,
     )
@@ -111,7 +115,6 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     chosen = calibration_slides(job, config, looks)
     settings = fit_settings(config, spec)
     val = job.val
-    chooses = "val" if config.training.keep == "best" or config.training.patience else None
     samples = config.sampling.train_samples or spec.samples
     made = made_of(
         job.parts,
@@ -120,7 +123,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         spec=spec,
         settings={**settings, "train_samples": samples, **prior_of(job, config), **encoder_of(spec, config)},
         weights=config.encoder.weights,
-        chooses=chooses,
+        chooses="val" if chooses(config) else None,
     )
     earlier = read_json(job.folder / "training.json") or {}
     made = compared(earlier.get("made_of"), made, looks.facts)

@@ -23,7 +23,7 @@ from pipeline.output.table import prediction_columns, write_table
 from pipeline.refer.referral import check_names
 from pipeline.train.compare import Comparison
 from pipeline.train.ensemble import put_together
-from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
+from pipeline.train.fit_job import calibrate_calls, chooses, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import CROSS, plan_jobs
 from pipeline.train.looks import Looks
@@ -147,6 +147,8 @@ def _train(
             say(f"{part}: none of its slides could be predicted, see the lines above")
             continue
         metrics[part] = scored(members, spec.classes)
+        if part == "val" and chooses(config):
+            say("val: the epoch was chosen by these slides, for which the model may seem too good")
         for line in in_lines(part, members, metrics[part]):
             say(line)
     quality = judge_quality(metrics, fitted.losses)

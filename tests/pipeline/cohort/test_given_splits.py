@@ -64,6 +64,13 @@ def test_what_is_no_split_is_refused(tmp_path: Path, text: str, words: str) -> N
         read_splits(path)
 
 
+def test_a_path_that_is_not_there_or_a_folder_of_other_files_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"training.splits: no file or folder .*none.csv; correct"):
+        read_splits(tmp_path / "none.csv")
+    with pytest.raises(UsageError, match=r"no splits_0.csv, splits_1.csv \.\.\. in this folder"):
+        read_splits(tmp_path)
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     """Five slides, split otherwise."""
