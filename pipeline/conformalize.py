@@ -96,6 +96,9 @@ def conformalize_model(
     looks = Looks(model, None, say, strict=strict)
     looks.first(slides)
     _refuse_known(slides, looks, model, cohort)
+    chose = sum(looks.fingerprints.get(slide.slide_id) in model.validated_on for slide in slides)
+    if chose:
+        say(f"warning: by {counted(chose, 'slide')} of these epoch or intervals were chosen: calls may seem too good")
     _refuse_lost_class(slides, looks, model.spec.classes)
     found = calibrate_labels(
         model,

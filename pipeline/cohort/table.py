@@ -101,7 +101,7 @@ class Cohort:
         found = tuple(slide for slide in self.slides if slide.split == split)
         if not found:
             parts = sorted({slide.split for slide in self.slides if slide.split is not None})
-            told = f"only {', '.join(parts)}" if parts else "no column split"
+            told = f"only {', '.join(parts)}" if parts else "no split column"
             remedy = "give one that it has" if parts else "add one, or leave --split out"
             raise UsageError(f"{self.source} has no slides of split {split}, found {told}; {remedy}")
         return found

@@ -18,6 +18,8 @@ TRAINED, VALIDATED = "trained on", "validated on"
 """How a model may have seen a slide: it was fitted to its label; or its epoch or its intervals were chosen by it."""
 _PATIENT = "of a patient {}"
 """Another slide of the same patient was: tissue, stain and scanner may be the same."""
+SITES_TOLD = 10
+"""Sites that have a line each on the terminal, at most."""
 
 Predicted = Sequence[tuple[CohortSlide, dict[str, Any]]]
 
@@ -63,7 +65,9 @@ class Counted:
 
     def in_lines(self) -> list[str]:
         """What is said of it at the end of a run."""
-        return in_lines(self.metrics, self.not_counted, dict(Counter(self.seen.values())))
+        seen = dict(Counter(self.seen.values()))
+        counts_seen = any(slide.slide_id in self.seen for slide, _ in self.slides)
+        return in_lines(self.metrics, self.not_counted, seen, counts_seen=counts_seen)
 
 
 def count(done: Predicted, classes: Sequence[str], *, split: str | None, count_seen: bool) -> Counted:
@@ -104,21 +108,30 @@ def count(done: Predicted, classes: Sequence[str], *, split: str | None, count_s
     return Counted(tuple(slides), why, seen, metrics)
 
 
-def in_lines(metrics: Mapping[str, Any], not_counted: Mapping[str, int], seen: Mapping[str, int]) -> list[str]:
+def in_lines(
+    metrics: Mapping[str, Any], not_counted: Mapping[str, int], seen: Mapping[str, int], *, counts_seen: bool
+) -> list[str]:
     """Metrics, each site's, what they do not count, and how many slides the model has seen."""
     lines = [f"metrics:     {in_words(dict(metrics))}"] if metrics else []
-    lines += [f"site {site}: {in_words(one)}" for site, one in metrics.get("sites", {}).items()]
+    sites = metrics.get("sites", {})
+    if 1 < len(sites) <= SITES_TOLD:
+        lines += [f"site {site}: {in_words(one)}" for site, one in sites.items()]
+    elif len(sites) > SITES_TOLD:
+        lines.append(f"sites:       {len(sites)}, each in the report and in metrics.json")
     left = {why: many for why, many in not_counted.items() if why not in seen}
     if left:
         told = ", ".join(f"{many} of split {why}" for why, many in left.items())
         lines.append(f"not counted: {told} (--split runs and counts another split than test)")
     if seen:
         told = ", ".join(f"{many} {how}" for how, many in seen.items())
-        lines.append(f"seen:        {counted(sum(seen.values()), 'slide')}: {told}: {_weight(not_counted, seen)}")
+        weight = _weight({why: many for why, many in not_counted.items() if why in seen}, counts=counts_seen)
+        lines.append(f"seen:        {counted(sum(seen.values()), 'slide')}: {told}: {weight}")
     return lines
 
 
-def _weight(not_counted: Mapping[str, int], seen: Mapping[str, int]) -> str:
-    if any(how in not_counted for how in seen):
+def _weight(not_counted: Mapping[str, int], *, counts: bool) -> str:
+    if counts:
+        return "counted all the same, as --count-seen asks: the metrics are no proof of how good the model is"
+    if not_counted:
         return "none is counted in the metrics, for what the model says of them is no proof (--count-seen counts them)"
     return "what the model says of them is no proof of how good it is"

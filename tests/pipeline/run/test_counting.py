@@ -63,6 +63,9 @@ def test_what_was_seen_counts_where_that_is_asked_for() -> None:
     found = judged(*TABLE, count_seen=True)
     assert names(found) == ["fit", "chosen", "plain", "other"]
     assert found.seen.keys() == {"fit", "chosen", "unlabelled"}
+    assert found.in_lines()[-1].endswith(
+        "counted all the same, as --count-seen asks: the metrics are no proof of how good the model is"
+    )
 
 
 def test_another_slide_of_a_patient_who_was_trained_on_does_not_count() -> None:
@@ -104,5 +107,5 @@ def test_a_run_of_one_split_says_what_counts_on_the_terminal_and_in_files(
     for split, words in (("val", "no slides of split val, found only test, train"), ("tset", "must be train, val")):
         with pytest.raises(UsageError, match=words):
             commands.run(table, tmp_path, out=out, split=split)
-    with pytest.raises(UsageError, match="found no column split; add one, or leave --split out"):
+    with pytest.raises(UsageError, match="found no split column; add one, or leave --split out"):
         commands.run(slides_folder, tmp_path, out=out, split="test")
