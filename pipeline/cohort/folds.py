@@ -108,6 +108,20 @@ def hold_out(
     )
 
 
+def held_out_of_all(
+    slides: Sequence[CohortSlide], folds: Sequence[Fold], *, inner_val: float, seed: int
+) -> tuple[Slides, Slides]:
+    """What the model is fitted to that is kept, and what chooses its epoch, as that of each fold is chosen: the same
+    share of all patients, whether the folds' val is held out of them or given.
+
+    Raises:
+        UsageError: see `hold_out`.
+    """
+    people = [({s.patient for s in fold.train}, {s.patient for s in fold.val}) for fold in folds]
+    given = float(np.mean([len(val) / len(train | val) for train, val in people])) if people else 0.0
+    return hold_out(slides, inner_val or min(given, 0.5), seed=(seed,))
+
+
 def check_folds(
     slides: Sequence[CohortSlide],
     *,
@@ -125,7 +139,9 @@ def check_folds(
         UsageError: as `deal_folds`; repeats or an inner part are asked for of slides whose split leaves no room for it.
     """
     if not is_split(slides, folds):
-        return _doubts(deal_folds(slides, folds=folds, seed=0, path=None, by=by, repeats=repeats, inner_val=inner_val))
+        dealt = deal_folds(slides, folds=folds, seed=0, path=None, by=by, repeats=repeats, inner_val=inner_val)
+        held_out_of_all(slides, dealt, inner_val=inner_val, seed=0)
+        return _doubts(dealt)
     if by == "site":
         refuse_parted(slides, {slide.slide_id: str(slide.split) for slide in slides}, "the table's split column", by)
     if repeats > 1:

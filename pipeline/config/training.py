@@ -62,14 +62,14 @@ class TrainingConfig(Section):
     )
     keep: Literal["best", "last"] = Field(
         default="best",
-        description="Which epoch's weights are kept: best: the last one whose loss on the slides of split val is no "
-        "higher than the lowest by more than its noise, over three epochs; without such slides, or with last: the "
-        "last.",
+        description="Which epoch's weights are kept: best: the last one whose loss on the slides of val (the "
+        "split, or inner_val) is no higher than the lowest by more than its noise, over three epochs; without such "
+        "slides, or with last: the last.",
     )
     patience: int | None = Field(
         default=None,
         ge=1,
-        description="Epochs without a lower loss on the slides of split val after which training stops; unset: it "
+        description="Epochs without a lower loss on the slides of val after which training stops; unset: it "
         "never does, for only its last epochs have small steps.",
     )
     seed: int = Field(

@@ -43,6 +43,7 @@ MODEL = "model.safetensors"
 ENSEMBLE_FORMAT = "saccade-ensemble-1"
 ENSEMBLE = "ensemble.json"
 """What it calls the models of a cross-validation together."""
+_AGAIN = "run the `saccade train` of its folder again with training.ensemble: true"
 
 
 _DTYPES = {
@@ -199,8 +200,7 @@ def find_ensemble(path: Path) -> Path:
     file = path / ENSEMBLE if path.is_dir() else path
     if file.name != ENSEMBLE or not file.is_file():
         raise UsageError(
-            f"--ensemble: no {ENSEMBLE} at {path}: run the `saccade train` of its folder again with "
-            "training.ensemble: true; the models of its folds stand, and are put together"
+            f"--ensemble: no {ENSEMBLE} at {path}: {_AGAIN}, by which the models of its folds are put together"
         )
     return file
 
@@ -238,9 +238,9 @@ def _load_ensemble(path: Path, device: str, encoder_weights: Path | None) -> Fol
     members = []
     for file, member in zip(checkpoint_files(path), told["members"], strict=True):
         if not file.is_file():
-            raise UsageError(f"{path} names {file}, which is not there: restore it, or run its `saccade train` again")
+            raise UsageError(f"{path} names {file}, which is not there: restore it, or {_AGAIN}")
         if model_digest(file) != member["digest"]:
-            raise UsageError(f"{file} is another than {path} was made of: run its `saccade train` again")
+            raise UsageError(f"{file} is another than {path} was made of: {_AGAIN}")
         members.append(load_model(file, device=device, encoder_weights=encoder_weights))
     try:
         return FoldEnsemble(

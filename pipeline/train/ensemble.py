@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.cohort.folds import is_split
+from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import ENSEMBLE, ensemble_of, load_model, save_ensemble
@@ -18,24 +20,33 @@ from pipeline.train.looks import Looks
 from stages.amounts import counted
 
 
+def check_ensemble(config: Config, slides: Sequence[CohortSlide]) -> None:
+    """Refuse, before a slide is read, what could not be put together at the end.
+
+    Raises:
+        UsageError: there will be no folds, or models that are not averaged.
+    """
+    if is_split(slides, config.training.folds):
+        raise UsageError(
+            "training.ensemble puts the models of folds together, but the slides are split; leave it out, or set "
+            "training.folds"
+        )
+    if config.attention.inner_mpp is not None:
+        raise UsageError(
+            "training.ensemble: models that look twice (attention.inner_mpp) are not averaged; leave it out"
+        )
+
+
 def put_together(
     jobs: Sequence[Job], models: Sequence[SlideModel], config: Config, out: Path, looks: Looks, *, say: Say
 ) -> None:
-    """Write ``ensemble.json`` of the models of the folds, all but the last of the jobs; without folds there is none.
+    """Write ``ensemble.json`` of the models of the folds, all but the last of the jobs.
 
     Its intervals are calibrated on the slides that are read whole for the last job's, of which it uses no label: what
     is drawn for the mean of several models spreads otherwise than what is drawn for any of them.
     """
-    path = out / ENSEMBLE
-    if len(jobs) < 3:
-        say("warning: training.ensemble puts the models of folds together, and there are none: it writes nothing")
-        path.unlink(missing_ok=True)
-        return
-    last = models[-1]
-    try:
-        ensemble = FoldEnsemble(models[:-1], appearance=last.appearance, quality=last.quality)
-    except ValueError as exc:
-        raise UsageError(f"training.ensemble: {exc}; leave it out") from exc
+    path, last = out / ENSEMBLE, models[-1]
+    ensemble = FoldEnsemble(models[:-1], appearance=last.appearance, quality=last.quality)
     chosen = calibration_slides(jobs[-1], config, looks)
     on = sorted(looks.fingerprints[slide.slide_id] for slide in chosen)
     files = [job.model for job in jobs[:-1]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.cohort.folds import deal_folds, hold_out, is_split
+from pipeline.cohort.folds import deal_folds, held_out_of_all, hold_out, is_split
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.model.checkpoint import model_digest, save_model
@@ -88,7 +88,7 @@ def plan_jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> lis
         Job(out / fold.name, _ordered(fold.train), {CROSS: fold.test}, _ordered(fold.val), fold.repeat)
         for fold in folds
     ]
-    train, val = hold_out(slides, told.inner_val, seed=(told.seed,))
+    train, val = held_out_of_all(slides, folds, inner_val=told.inner_val, seed=told.seed)
     return [*jobs, Job(out, _ordered(train), {}, _ordered(val))]
 
 

@@ -22,7 +22,7 @@ from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.refer.referral import check_names
 from pipeline.train.compare import Comparison
-from pipeline.train.ensemble import put_together
+from pipeline.train.ensemble import check_ensemble, put_together
 from pipeline.train.fit_job import calibrate_calls, chooses, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import CROSS, plan_jobs
@@ -63,6 +63,8 @@ def train_cohort(
     doubts = check_folds(
         cohort.slides, folds=told.folds, by=told.folds_by, repeats=told.repeats, inner_val=told.inner_val
     )
+    if told.ensemble:
+        check_ensemble(config, cohort.slides)
     spec = model_spec(config, cohort.classes)
     prediction_columns(spec.classes)  # names that collide would be told at the end only
     try:
@@ -102,7 +104,7 @@ def _train(
     config: Config, out: Path, cohort: Cohort, untrained: SlideModel, *, say: Say, strict: bool, verify: bool
 ) -> dict[str, Any]:
     """`train_cohort`, once everything is found to be usable."""
-    spec = untrained.spec
+    spec, told = untrained.spec, config.training
     say(cohort.reading)
     try:
         check_names(spec.classes)
@@ -123,7 +125,8 @@ def _train(
     for job in jobs:
         fitted = fit_job(job, spec, config, looks, say)
         calibrate_calls(job, fitted, config, looks, say)
-        models.append(fitted.model)
+        if told.compare or told.ensemble:  # many of large encoders fill the memory
+            models.append(fitted.model)
         own: list[dict[str, Any]] = []
         for part, slides in job.held_out.items():
             found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in slides)
@@ -156,9 +159,9 @@ def _train(
     metrics |= {"learned": quality.learned, "reason": quality.reason}
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
-    if config.training.ensemble:
+    if told.ensemble:
         put_together(jobs, models, config, out, looks, say=say)
-    if config.training.compare:
+    if told.compare:
         comparison = Comparison(
             looks=looks,
             samples=config.sampling.samples,

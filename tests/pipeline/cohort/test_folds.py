@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cohort.folds import Fold, check_folds, deal_folds, hold_out
+from pipeline.cohort.folds import Fold, check_folds, deal_folds, held_out_of_all, hold_out
 from pipeline.cohort.splits import split_cohort
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
@@ -149,6 +149,20 @@ def test_given_splits_are_a_fold_each_and_repeats_where_they_judge_on_the_same_s
     assert [len(fold.test) for fold in apart] == [10, 10]
     same = dealt([replace(s, rounds=(s.rounds[0], s.rounds[0])) for s in GIVEN])
     assert [(fold.name, fold.repeat) for fold in same] == [("fold-0", 0), ("fold-0-repeat-1", 1)]
+
+
+def test_the_model_that_is_kept_is_chosen_as_those_of_the_folds() -> None:
+    """By the same share of the patients, where val is given, too."""
+    given = [
+        replace(
+            s, rounds=tuple("test" if i // 10 == k else "val" if i // 10 == (k + 1) % 4 else "train" for k in (0, 1))
+        )
+        for i, s in enumerate(TEN)
+    ]
+    train, val = held_out_of_all(TEN, dealt(given), inner_val=0, seed=0)
+    assert {label: len({s.patient for s in val if s.label == label}) for label in "ab"} == {"a": 5, "b": 1}
+    assert len(train) + len(val) == len(TEN)
+    assert held_out_of_all(TEN, dealt(TEN, folds=2), inner_val=0, seed=0) == (tuple(TEN), ())
 
 
 def test_columns_of_the_table_are_repeats() -> None:

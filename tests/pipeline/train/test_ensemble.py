@@ -115,6 +115,26 @@ def test_a_rerun_puts_nothing_together_anew(cohort: Path, trained: tuple[Path, l
     assert not any(line.startswith("calibrating") for line in said)
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (["training.folds=null", "training.inner_val=0"], "the slides are split; leave it out, or set training.folds"),
+        (["attention.inner_mpp=4"], r"look twice \(attention.inner_mpp\) are not averaged; leave it out"),
+    ],
+)
+def test_what_could_not_be_put_together_is_refused_before_a_slide_is_read(
+    cohort: Path, tmp_path: Path, told: list[str], words: str
+) -> None:
+    table = tmp_path / "cohort.csv"
+    rows = (cohort / "cohort.csv").read_text().splitlines()
+    split = [f"{cohort}/{row},{('train', 'test')[i > 4]}" for i, row in enumerate(rows[1:])]
+    table.write_text("\n".join([f"{rows[0]},split", *split]))
+    config = load_config(cohort / "config.yaml", [*NESTED, f"cohort.table={table}", *told])
+    with pytest.raises(UsageError, match=words):
+        train_cohort(config, tmp_path / "out", say=pytest.fail)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_repeats_are_reported_by_their_mean(cohort: Path, tmp_path: Path) -> None:
     told: list[Any] = [*NESTED, "training.repeats=2", "training.ensemble=false"]
