@@ -81,6 +81,8 @@ _SPLIT_TOKENS = frozenset(
         *("set", "data", "split", "subset", "partition", "kfold", "k", "fold", "folds", "cv"),
     )
 )
+_ROUND = re.compile(r"(fold|split)_?(\d+)")
+"""How a column of one of several splits is called."""
 _MARKS = frozenset(("true", "false", "yes", "no", "y", "n"))
 
 
@@ -150,7 +152,7 @@ def refuse_lookalikes(header: Sequence[str], rows: Rows, taken: Mapping[str, int
         UsageError: which names the column and the remedies.
     """
     for i, name in enumerate(header):
-        if i in taken.values() or not name:
+        if i in taken.values() or not name or _ROUND.fullmatch(name.strip().casefold()):
             continue
         values = [row[i] for _, row in rows if not is_missing(row[i])]
         if "split" not in taken and len(set(values)) > 1 and _parts_slides(name, values):
@@ -172,7 +174,7 @@ def round_columns(header: Sequence[str], table: Path) -> list[int]:
     numbered = {
         (found[1], int(found[2])): i
         for i, name in enumerate(header)
-        if (found := re.fullmatch(r"(fold|split)_?(\d+)", name.strip().casefold()))
+        if (found := _ROUND.fullmatch(name.strip().casefold()))
     }
     if len({kind for kind, _ in numbered}) > 1:
         raise UsageError(f"{table}: columns of folds and of splits, found {_list(header)}; delete those of one kind")

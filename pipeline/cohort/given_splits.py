@@ -82,12 +82,14 @@ def _read(path: Path) -> dict[str, tuple[Part, ...]]:
 
 
 def part_of(cell: str, column: str, where: str) -> Part:
-    """What a slide is by the cell of a column fold or split, or of one of fold_0, fold_1 ....
+    """What a slide is by the cell of a column fold or split, or of one of fold_0, fold_1 ..., in which some write train
+    and test.
 
     Raises:
         UsageError: see `fold_of` and `split_of`.
     """
-    return fold_of(cell, where) if column.casefold().startswith("fold") else split_of(cell, where)
+    is_number = column.casefold().startswith("fold") and not cell[:1].isalpha()
+    return fold_of(cell, where) if is_number else split_of(cell, where)
 
 
 def _columns(header: Sequence[str], rows: Rows, at: dict[str, int], path: Path) -> list[int]:

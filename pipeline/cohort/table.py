@@ -288,11 +288,11 @@ def _examine_table(
     header, rows, decimal = read_rows(table)
     faults: list[str] = []
     taken = choose_columns(header, rows, columns or {}, table)
-    rounds = {header[i]: i for i in round_columns(header, table)}
+    rounds = {header[i]: i for i in round_columns(header, table)} if training else {}
     label_at = label_column(header, rows, label, table, required=training)
     if label_at is not None:
         taken["label"] = label_at
-        _attempt(faults, refuse_lookalikes, header, rows, taken | rounds, table)
+        _attempt(faults, refuse_lookalikes, header, rows, taken, table)
     find = finder((root or table.parent).absolute())
     slides: list[tuple[CohortSlide, str]] = []
     for number, row in rows:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cohort.given_splits import read_splits
-from pipeline.cohort.table import read_training_table
+from pipeline.cohort.table import find_target, read_training_table
 from pipeline.errors import UsageError
 
 CLAM = ",train,val,test\n0,s0,s2,s3\n1,s1,,s4\n"
@@ -37,6 +37,7 @@ def test_a_folder_of_clam_is_a_split_each_in_their_order_without_what_else_lies_
         ("slide,Split\ns0,Training\ns1,\n", {"s0": ("train",), "s1": (None,)}),
         ("fold_1,fold_0,slide_id\n4,1,s0\n", {"s0": (1, 4)}),
         ("slide_id;split_0;split_1\ns0;train;test\n", {"s0": ("train", "test")}),
+        ("slide_id\tfold_0\tfold_1\ns0\ttrain\ttest\n", {"s0": ("train", "test")}),
     ],
 )
 def test_a_row_a_slide(tmp_path: Path, text: str, found: dict[str, tuple[object, ...]]) -> None:
@@ -109,3 +110,4 @@ def test_numbered_columns_of_a_table_are_repeats_and_no_lookalikes(table: Path) 
     rows = [f"s{i}.svs,P{i},{'ab'[i % 2]},{i // 3},{i // 2}" for i in range(5)]
     table.write_text("\n".join(["slide,patient,label,fold_0,fold_1", *rows]))
     assert [slide.rounds for slide in read_training_table(table).slides] == [(i // 3, i // 2) for i in range(5)]
+    assert find_target(table).slides[0].rounds == (), "a run asks nothing of them"
