@@ -14,7 +14,7 @@ from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device
 from pipeline.errors import UsageError
 from pipeline.model.build import keep_features
-from pipeline.model.checkpoint import MODEL, find_model, load_model, save_model
+from pipeline.model.checkpoint import MODEL, find_model, load_model, refuse_ensemble, save_model
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import task_of
 from pipeline.predict import check_budget
@@ -86,6 +86,7 @@ def conformalize_model(
     check_device(device)
     path = find_model(path)
     model = keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
+    refuse_ensemble(model, path)
     target = _target(out, model, path)
     check_budget(model.spec, samples=samples, scheme=None)
     refuse_untold(task_of(model.spec), "how often calls are right")
@@ -98,6 +99,9 @@ def conformalize_model(
     looks = Looks(model, None, say, strict=strict)
     looks.first(slides)
     _refuse_known(slides, looks, model, cohort)
+    chose = sum(looks.fingerprints.get(slide.slide_id) in model.validated_on for slide in slides)
+    if chose:
+        say(f"warning: by {counted(chose, 'slide')} of these epoch or intervals were chosen: calls may seem too good")
     _refuse_lost_class(slides, looks, model.spec.classes)
     found = calibrate_labels(
         model,

@@ -367,6 +367,7 @@ def predict_slide(
         SlideError, NoTissueError, MapError: see `look_at`.
         ValueError: fewer samples than tell an interval, or more than the scheme tells one for.
     """
+    every, model = model, model.unseen(slide.facts.fingerprint)
     seen = look_at(slide, model, prior=prior)
     generator = seen.generator(seed, model.drawing_device)
     how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
@@ -379,6 +380,8 @@ def predict_slide(
         decision = Decision(classes[decide.positive], sampled.side, decide.at, decide.risk)
     doubt = None if refer is None else refer.doubt(seen.appearance)
     doubts = [likeness.warning, doubt]
+    if model is not every:
+        doubts.append("models of the ensemble that were made with this slide do not predict it")
     if tolerance is not None and found.reach > tolerance:
         doubts.append(
             f"the tolerance of {as_given(tolerance)} was not reached: after {len(cells)} patches an interval reaches "

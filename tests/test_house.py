@@ -14,7 +14,7 @@ import pytest
 import yaml
 from makers import ROOT
 
-from pipeline.cohort.splits import check_folds
+from pipeline.cohort.folds import check_folds
 from pipeline.cohort.table import read_training_table
 from pipeline.config import load_config, load_distil_config
 
@@ -143,7 +143,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "output": (
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
-        "cohort": ("files", "spelling", "rows", "columns", "table", "labels", "splits"),
+        "cohort": (*("files", "spelling", "rows", "columns", "given_splits", "table", "labels", "splits", "folds"),),
         "model": (
             "quality",
             "label_calibration",
@@ -157,6 +157,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "surveyed",
             "evidence_model",
             "exhaustive_model",
+            "fold_ensemble",
             "distilled_model",
             "build",
             "look",
@@ -192,6 +193,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "compare",
                 "spec",
                 "fit_job",
+                "ensemble",
                 "train",
             ),
         ),
@@ -199,8 +201,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
-            *("workers", "ready", "pictures", "artefacts", "stale", "outage", "slide", "finished", "earlier", "books"),
-            "run",
+            *("workers", "ready", "pictures", "artefacts", "stale", "outage", "counting", "slide", "finished"),
+            *("earlier", "books", "run"),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

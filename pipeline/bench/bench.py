@@ -16,7 +16,7 @@ from pipeline.bench.ways import ways_of
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, is_exhaustion, reason_of
 from pipeline.model.build import keep_features
-from pipeline.model.checkpoint import find_model, load_model, model_digest
+from pipeline.model.checkpoint import find_model, load_model, model_digest, refuse_ensemble
 from pipeline.model.look import look
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import task_of
@@ -122,6 +122,7 @@ def bench_cohort(
     """
     path = find_model(checkpoint).resolve()
     model = keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
+    refuse_ensemble(model, path)
     tried = _checked(model, path, samples, draws, slides, tolerances)
     refuse_untold(task_of(model.spec), "`saccade bench`")
     unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(model.spec.classes))

@@ -14,10 +14,12 @@ from pipeline.errors import UsageError
 from pipeline.options import (
     REST,
     ByClass,
+    CountSeen,
     DecideOption,
     Device,
     DryRunOption,
     EncoderWeights,
+    EnsembleOption,
     FailFast,
     Features,
     Label,
@@ -79,6 +81,9 @@ def run(
         typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.", rich_help_panel=REST),
     ] = None,
     seed: Seed = 0,
+    split: Split = None,
+    count_seen: CountSeen = False,
+    ensemble: EnsembleOption = False,
     prior: Annotated[
         Path | None,
         typer.Option(
@@ -132,6 +137,9 @@ def run(
         "encoder_weights": encoder_weights,
         "features": features,
         "verify": verify,
+        "split": split,
+        "count_seen": count_seen,
+        "ensemble": ensemble,
         "retry_failed": retry_failed,
     }
     if dry_run:
@@ -146,9 +154,8 @@ def run(
     if summary.others:
         told = f"{counted(summary.others, 'result')} of other slides with another model or other settings"
         echo(f"{out} also holds {told}: not in this table, and kept")
-    if summary.not_counted:
-        told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
-        echo(f"labelled slides that the metrics do not count: {told}")
+    for line in summary.judged:
+        echo(line)
     if summary.ok:
         about = "where reading all the tissue would put it, not how often it is right"
         echo(f"intervals:   {summary.intervals}: {about}")

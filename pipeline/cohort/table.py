@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.cohort.columns import choose_columns, label_column, refuse_lookalikes
+from pipeline.cohort.columns import choose_columns, label_column, refuse_lookalikes, round_columns
 from pipeline.cohort.files import (
     PYRAMID_SUFFIX,
     SLIDE_SUFFIXES,
@@ -24,6 +24,7 @@ from pipeline.cohort.files import (
     folder_name,
     slide_stem,
 )
+from pipeline.cohort.given_splits import Part, part_of, read_splits
 from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
 from pipeline.cohort.spelling import are_amounts, column_key, is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
@@ -53,6 +54,7 @@ class CohortSlide:
         problem: why this slide cannot be used and what to do, or None; a batch records it as the slide's failure.
         others: what the table's other columns and the label's say of it, by their names; None where there is no value.
         dealt_by: what folds are to hold evenly, where it is not the label.
+        rounds: where slides are split several times, what it is in each: its fold; or train, val, test or None.
     """
 
     slide_id: str
@@ -78,6 +80,8 @@ class CohortSlide:
             return (self.label,)
         told = {column_key(name): text for name, text in self.others}
         return tuple(told.get(column_key(name)) for name in columns)
+
+    rounds: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +109,18 @@ class Cohort:
         return tuple(sorted(order, key=lambda label: label == self.positive))
 
     def of_split(self, split: str) -> tuple[CohortSlide, ...]:
-        """The slides of this split.
+        """The slides of this split, by any of the words that a table may have for it.
 
         Raises:
-            UsageError: there are none.
+            UsageError: there are none, or it is no such word.
         """
+        split = str(split_of(split, "--split"))
         found = tuple(slide for slide in self.slides if slide.split == split)
         if not found:
             parts = sorted({slide.split for slide in self.slides if slide.split is not None})
             told = f"only {', '.join(parts)}" if parts else "no split column"
-            raise UsageError(f"{self.source} has no slides of split {split}, found {told}")
+            remedy = "give one that it has" if parts else "add one, or leave --split out"
+            raise UsageError(f"{self.source} has no slides of split {split}, found {told}; {remedy}")
         return found
 
     @property
@@ -201,6 +207,7 @@ def read_training_table(
     positive: str | None = None,
     folds: int | None = None,
     classes: bool | None = None,
+    splits: Path | None = None,
 ) -> Cohort:
     """A cohort table fit for training: every slide has a label and a patient, who is on one side of a split.
 
@@ -209,6 +216,7 @@ def read_training_table(
         positive: which of two classes is the positive; default: the last in their order.
         folds: of a cross-validation that replaces the table's split or fold column, or None.
         classes: whether labels are classes, each of which every part of the table needs; None: unless they are amounts.
+        splits: what replaces it by splits that were made elsewhere: see `read_splits`; or None.
 
     Raises:
         UsageError: as `read_table`, and where a slide has no label or no patient though others do, no slide at all is
@@ -227,10 +235,35 @@ def read_training_table(
             f"{table}: cohort.positive must be one of two classes, found {positive!r} and the classes "
             f"{', '.join(cohort.classes)}; correct it or leave it out"
         )
+    if splits is not None:
+        cohort = _split_by(cohort, splits)
     _refuse(leaks(cohort))
     if folds is None and classes:
         _refuse(lost_classes(cohort))
     return replace(cohort, positive=positive)
+
+
+def _split_by(cohort: Cohort, path: Path) -> Cohort:
+    """The cohort, split as is given elsewhere instead of as its table says."""
+    given = read_splits(path)
+    names = {slide.slide_id: (slide.slide_id, slide_stem(slide.path), slide.path.name) for slide in cohort.slides}
+    found = {name: next((given[one] for one in called if one in given), None) for name, called in names.items()}
+    lost = [name for name, parts in found.items() if parts is None or set(parts) == {None}]
+    if lost:
+        there = f"; it lists {next(iter(given))!r}" if len(lost) == len(found) and given else ""
+        raise UsageError(
+            f"{path} has no part for {len(lost)} of {len(found)} slides of {cohort.source}, the first is {lost[0]!r}"
+            f"{there}; add them, or remove them from the table"
+        )
+
+    def split(slide: CohortSlide) -> CohortSlide:
+        parts = found[slide.slide_id] or ()
+        slide = replace(slide, split=None, fold=None, rounds=parts if len(parts) > 1 else ())
+        if len(parts) > 1:
+            return slide
+        return replace(slide, fold=parts[0]) if isinstance(parts[0], int) else replace(slide, split=parts[0])
+
+    return replace(cohort, slides=tuple(split(slide) for slide in cohort.slides))
 
 
 def read_table(
@@ -277,6 +310,7 @@ def _examine_table(
     header, rows, decimal = read_rows(table)
     faults: list[str] = []
     taken = choose_columns(header, rows, columns or {}, table)
+    rounds = {header[i]: i for i in round_columns(header, table)} if training else {}
     label_at = None if label is None else label_column(header, rows, label, table, required=training)
     if label_at is not None:
         taken["label"] = label_at
@@ -309,6 +343,7 @@ def _examine_table(
             mpp=mpp,
             split=_attempt(faults, split_of, cell.get("split", ""), f"{table}, {where}"),
             fold=_attempt(faults, fold_of, cell.get("fold", ""), f"{table}, {where}"),
+            rounds=tuple(_attempt(faults, part_of, row[at], name, f"{table}, {where}") for name, at in rounds.items()),
             site=told["site"] if "site" in taken else barcode and barcode[5:7],
             problem=missing or bad_mpp,
             others=tuple((header[i], _value(row[i], decimal)) for i in others),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -61,14 +62,14 @@ class TrainingConfig(Section):
     )
     keep: Literal["best", "last"] = Field(
         default="best",
-        description="Which epoch's weights are kept: best: the last one whose loss on the slides of split val is no "
-        "higher than the lowest by more than its noise, over three epochs; without such slides, or with last: the "
-        "last.",
+        description="Which epoch's weights are kept: best: the last one whose loss on the slides of val (the "
+        "split, or inner_val) is no higher than the lowest by more than its noise, over three epochs; without such "
+        "slides, or with last: the last.",
     )
     patience: int | None = Field(
         default=None,
         ge=1,
-        description="Epochs without a lower loss on the slides of split val after which training stops; unset: it "
+        description="Epochs without a lower loss on the slides of val after which training stops; unset: it "
         "never does, for only its last epochs have small steps.",
     )
     seed: int = Field(
@@ -90,6 +91,30 @@ class TrainingConfig(Section):
         le=1,
         description="Share of the positive slides that the threshold which a training states is to find where it is "
         "chosen: on val, else in cross-validation; unset: the most sensitivity + specificity (Youden). Of two classes.",
+    )
+    repeats: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Cross-validations, each with folds of its own from the seed; what is reported is their mean.",
+    )
+    inner_val: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="Share of the patients of each class that every model holds out of its fit as val, which keep, "
+        "patience and calibration go by; what is reported is of others, and has chosen nothing; 0: none.",
+    )
+    splits: Path | None = Field(
+        default=None,
+        strict=False,
+        description="Splits that were made elsewhere, relative to this file, in place of the table's: slide_id and "
+        "fold, split, or fold_0, fold_1 ...; or CLAM's splits_0.csv, or the folder of several.",
+    )
+    ensemble: bool = Field(
+        default=False,
+        description="Let the models of the folds predict together, too (ensemble.json, for `saccade run --ensemble`): "
+        "their mean log-odds from one draw, whose intervals are calibrated on slides that are read whole once more.",
     )
     calibration_slides: int = Field(
         default=16,

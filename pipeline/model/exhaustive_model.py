@@ -22,6 +22,7 @@ from stages.evidence import directions_kept
 from stages.mil.build import build_pooling
 from stages.mil.pooling import Pooled
 from stages.prediction.predict import Prediction
+from stages.prediction.readout import Readout
 from stages.prediction.stopping import Decide
 
 
@@ -164,21 +165,33 @@ class ExhaustiveModel(SlideModel):
         if samples is not None or scheme is not None:
             raise ValueError("the model reads every cell: leave out samples and scheme")
         features = self.encode_all(view)
-        found = self.ask(view, features, each=False)
-        logits = found.known[0].cpu().double()
-        values = self.readout.told(logits)
-        cells = np.flatnonzero(view.tissue)
-        return Sampled(
-            found.log_attention,
-            cells,
-            np.ones(len(cells)),
-            features.float().cpu().numpy(),
-            np.empty(0, np.int64),
-            Prediction(values, values, values, logits, torch.zeros_like(self.readout.statistics(logits))),
-            0.0,
-            adds=torch.zeros(len(cells), len(logits), dtype=torch.float64),
-            own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
-            spread=torch.zeros(len(cells), dtype=torch.float64),
-            foretold=None if found.shares is None else found.shares().mean(1),
-            side=None if decide is None else decide.beside(float(torch.logit(values[decide.positive]))),
-        )
+        return exact(view, self.ask(view, features, each=False), features, readout=self.readout, decide=decide)
+
+
+def exact(view: View, found: AttentionMap, features: Tensor, *, readout: Readout, decide: Decide | None) -> Sampled:
+    """What is said of a slide of which nothing is left to chance.
+
+    Args:
+        view: the slide.
+        found: its map, all of whose logits are known.
+        features: (n, D), of all its tissue cells.
+        readout: what is told of logits.
+        decide: on which side of a threshold it lies, or None.
+    """
+    logits = found.known[0].cpu().double()
+    values = readout.told(logits)
+    cells = np.flatnonzero(view.tissue)
+    return Sampled(
+        found.log_attention,
+        cells,
+        np.ones(len(cells)),
+        features.float().cpu().numpy(),
+        np.empty(0, np.int64),
+        Prediction(values, values, values, logits, torch.zeros_like(readout.statistics(logits))),
+        0.0,
+        adds=torch.zeros(len(cells), len(logits), dtype=torch.float64),
+        own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
+        spread=torch.zeros(len(cells), dtype=torch.float64),
+        foretold=None if found.shares is None else found.shares().mean(1),
+        side=None if decide is None else decide.beside(float(torch.logit(values[decide.positive]))),
+    )

@@ -54,6 +54,7 @@ class SlideModel(nn.Module):
         feature_dim: length of what `encode` gives.
         calibration: of its intervals; None: what a draw tells by itself.
         trained_on: fingerprints of the slides whose labels it was fitted to.
+        validated_on: of those that it was not fitted to, by which its epoch was chosen or its intervals calibrated.
         quality: how good it was found to be, and whether it has learned; None: nobody looked.
         appearance: how these slides look; None: not known.
         label_calibration: what sets of classes that hold the label are made by; None: nothing is.
@@ -69,6 +70,7 @@ class SlideModel(nn.Module):
         *,
         calibration: Calibration | None = None,
         trained_on: Iterable[str] = (),
+        validated_on: Iterable[str] = (),
         appearance: CohortAppearance | None = None,
         quality: Quality | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class SlideModel(nn.Module):
         self.readout = build_readout(spec.task, spec.classes, spec.times)
         self.calibration = calibration
         self.trained_on = frozenset(trained_on)
+        self.validated_on = frozenset(validated_on)
         self.appearance = appearance
         self.quality = quality
         self.label_calibration: LabelCalibration | None = None
@@ -101,6 +104,10 @@ class SlideModel(nn.Module):
     def drawing_device(self) -> torch.device:
         """Where attention, draws and what they add up to are, in float64: there, or on the CPU."""
         return drawing_device(self.device)
+
+    def unseen(self, fingerprint: str) -> SlideModel:
+        """What predicts a slide of this content: the model itself, whatever it has seen; see `FoldEnsemble`."""
+        return self
 
     def attend(
         self, view: View, *, generator: torch.Generator | None = None, noise: float = 0.0, dropout: float = 0.0

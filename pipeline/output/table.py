@@ -66,9 +66,9 @@ CALLS = ["call", "call_why", "label_set", "stated_error"]
 def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], task: Task) -> None:
     """Write predictions.csv, one row a slide; a failed slide's numbers stay empty and its error is one line.
 
-    Last come the columns ``decision``, ``decided_at`` and ``risk`` where something was to be decided,
-    ``out_of_distribution`` where a slide has a score, ``call``, ``call_why``, ``label_set`` and ``stated_error`` where
-    slides are called, and ``warnings`` where a slide has any.
+    Last come the columns ``seen`` where the model was made with a slide, ``decision``, ``decided_at`` and ``risk``
+    where something was to be decided, ``out_of_distribution`` where a slide has a score, ``call``, ``call_why``,
+    ``label_set`` and ``stated_error`` where slides are called, and ``warnings`` where a slide has any.
     """
     lines = [
         {
@@ -79,6 +79,7 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], task: Task)
         for row in rows
     ]
     columns = prediction_columns(task)
+    columns += ["seen"] if any(row.get("seen") for row in rows) else []
     columns += ["decision", "decided_at", "risk"] if any("decision" in row for row in rows) else []
     columns += ["out_of_distribution"] if any(row.get("out_of_distribution") is not None for row in rows) else []
     columns += CALLS if any("call" in row for row in rows) else []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.model.fold_ensemble import FoldEnsemble
 from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import task_of
@@ -156,6 +157,8 @@ def referral(
     spec, known = model.spec, model.label_calibration
     refuse_untold(task_of(spec), "--refer")
     check_names(spec.classes)
+    if isinstance(model, FoldEnsemble):
+        raise UsageError("--refer: calls are calibrated of single models: give one of them, or leave --refer out")
     if known is None:
         raise UsageError(
             "the model does not know how often its calls are right: `saccade conformalize MODEL TABLE --out MODEL2`, "

@@ -13,7 +13,7 @@ from pipeline.output.run_record import NOTICE
 from pipeline.report.figures import moment
 from pipeline.report.labels import against_labels
 from pipeline.report.slides import slides_table
-from pipeline.report.summary import cards, failures, gallery_section, origin, trust, unlike
+from pipeline.report.summary import cards, failures, gallery_section, origin, seen, trust, unlike
 from pipeline.task.build import TASKS
 from stages.amounts import counted
 
@@ -46,6 +46,7 @@ def write_report(
         f"<h1>{escape(_title(run))}</h1>",
         f'<p class="soft">{_when(run)}</p>',
         trust(run),
+        seen(run),
         unlike(done),
         cards(done, failed, run),
         failures(failed),

@@ -25,6 +25,7 @@ KINDS = {
     "referred": "referred",
     "undecided": "not settled",
     "warned": "with a warning",
+    "seen": "seen in the training",
 }
 """What the table can be cut down to."""
 
@@ -74,6 +75,7 @@ def _kinds(row: Mapping[str, Any]) -> list[str]:
         "referred": row.get("call") == REFER,
         "undecided": row.get("decision") == "undecided",
         "warned": bool(row.get("warnings")),
+        "seen": bool(row.get("seen")),
     }
     return [kind for kind, holds in found.items() if holds]
 
@@ -115,6 +117,7 @@ def _slide(
     key = _key(row, shown[0][1]) if len(shown) == 1 else predicted
     head = "probabilities" if len(shown) > 1 else f"probability of {shown[0][0]}" if chances else shown[0][0]
     warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
+    warned += f"<small>seen in the training: {escape(str(row['seen']))}</small>" if row.get("seen") else ""
     cells = [
         f'<td class="pictures">{_picture(folder, "overlay.jpg", name, "where it looked")}'
         f"{_picture(folder, 'evidence.jpg', name, 'for and against')}</td>",

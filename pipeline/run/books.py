@@ -14,12 +14,13 @@ from pipeline.cohort.labels import known_label
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.garbage import uncollected
 from pipeline.model.build import told_of_encoder
-from pipeline.model.checkpoint import MODEL, model_digest
+from pipeline.model.checkpoint import ENSEMBLE, MODEL, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import task_of
+from pipeline.output.documents import write_json
 from pipeline.output.failures import Failures
-from pipeline.output.folder import ABSTENTION
+from pipeline.output.folder import ABSTENTION, METRICS
 from pipeline.output.run_record import versions, write_run
 from pipeline.output.slide_folder import GALLERY
 from pipeline.output.table import decision_in_words, write_predictions, write_table
@@ -27,6 +28,7 @@ from pipeline.refer.label_set import UNLIKE
 from pipeline.refer.measure import coverage
 from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
+from pipeline.run.counting import TRAINED, Counted, count
 from pipeline.run.earlier import earlier_rows
 from pipeline.run.outage import identity, stay
 from pipeline.run.slide import WAITING, RunSettings, referral_of
@@ -54,9 +56,9 @@ class RunSummary:
         reused: how many of the predicted ones were so by an earlier run.
         rows: the rows of predictions.csv, by column.
         intervals: how sure theirs are, in a phrase.
-        metrics: of the slides that have labels and are counted; empty where there are none, or of one class only.
-        not_counted: how many labelled slides are not, by why: the model was trained on them, or the table says that
-            they are to train ("train") or to choose with ("val").
+        metrics: of the slides that have labels and are counted; empty where there are none.
+        not_counted: how many labelled slides are not, by why: the model was trained or validated on them or on others
+            of their patients, or the table says that they are to train ("train") or to choose with ("val").
         quality: how good the model was found to be where it was trained, and whether it has learned; None: not known.
         refer: what is stated of label sets, and how often it held; None: none were made.
         kept: how many slides of earlier runs into the same folder, of other slides with the same model and settings,
@@ -65,6 +67,7 @@ class RunSummary:
         memory: the most that its processes held: see `stages.budget.Peaks`.
         waiting: how many were not tried: the run was stopped before, or was to do only others.
         task: what kind of label was predicted.
+        judged: what is said of the metrics and of what they do not count, in lines.
     """
 
     total: int
@@ -82,6 +85,7 @@ class RunSummary:
     memory: dict[str, int] = field(default_factory=dict, repr=False)
     waiting: int = field(default=0, repr=False)
     task: Task = field(default=Classes(()), repr=False)
+    judged: list[str] = field(default_factory=list, repr=False)
 
     @property
     def line(self) -> str:
@@ -150,7 +154,7 @@ class Books:
         wanted = {slide.slide_id for slide in self._cohort.slides}
         notes = self._failures.every()
         self._noted = {(note["slide_id"], note["path"]): note["error"] for note in notes}
-        self._earlier, self._others = earlier_rows(self._out, wanted, self._digest, task_of(self._model.spec), notes)
+        self._earlier, self._others = earlier_rows(self._out, wanted, self._digest, self._model, notes)
 
     def write(self) -> RunSummary:
         """Write them as they are now.
@@ -180,31 +184,19 @@ class Books:
         shown_of = (*(row for _, row in done), *(row for row in earlier if row["status"] == "ok"))
         galleries = {row["slide_id"]: row.pop("gallery") for row in shown_of}
         slide_bytes = sum(row.pop("slide_bytes") for _, row in done)
-        trained = {slide.slide_id for slide, row in done if row.pop("trained_on")}
-        labelled, not_counted = [], Counter[str]()
+        told = count(done, task, split=self._settings.split, count_seen=self._settings.count_seen)
+        for slide, row in done:
+            row["seen"] = told.seen.get(slide.slide_id)
         labels: dict[str, dict[str, Any]] = {}
         for slide, row in done:
-            why = "trained on" if slide.slide_id in trained else slide.split
             cells = known_label(slide, task)
-            if cells is None:
-                continue
-            labels[slide.slide_id] = {"label": task.label_in_words(cells)}
-            agrees = task.agrees(row["predicted"], cells)
-            if agrees is not None:
-                labels[slide.slide_id]["agrees"] = agrees
-            if why in (None, "test"):
-                labelled.append((slide, row | task.label_row(cells)))
-            else:
-                not_counted[f"{why}"] += 1
-                labels[slide.slide_id]["not_counted"] = f"{why}"
-        metrics: dict[str, Any] = {}
-        if len({slide.cells(task.labels) for slide, _ in labelled}) > 1:
-            metrics = task.evaluate(
-                [row for _, row in labelled],
-                [slide.patient for slide, _ in labelled],
-                sites=[slide.site for slide, _ in labelled],
-            )
-        refer = _referred(labelled, done, trained, model, self._settings)
+            if cells is not None:
+                labels[slide.slide_id] = {
+                    "label": task.label_in_words(cells),
+                    "agrees": task.agrees(row["predicted"], cells),
+                    "not_counted": told.why.get(slide.slide_id),
+                }
+        refer = _referred(told, done, model, self._settings)
         counts = Counter(row["status"] for row in rows)
         shown = [*rows, *earlier]
         self._peaks.add(own_peak())
@@ -233,25 +225,30 @@ class Books:
             "bytes_read": sum(row["bytes_read"] for _, row in done),
             "slide_bytes": slide_bytes,
             "memory": self._peaks.to_json(),
-            "metrics": metrics,
+            "metrics": told.metrics,
             **({} if refer is None else {"refer": refer}),
             "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
-            "not_counted": dict(not_counted),
+            "not_counted": told.not_counted,
+            "seen": dict(Counter(told.seen.values())),
         }
         write_predictions(out / "predictions.csv", shown, task)
         if refer is None:
             (out / ABSTENTION).unlink(missing_ok=True)  # of a run that called
         else:
             write_table(out / ABSTENTION, refer["abstention"])
+        if told.slides or told.why:
+            write_json(out / METRICS, told.to_json())
+        else:
+            (out / METRICS).unlink(missing_ok=True)  # of a run with labels
         write_run(out / "run.json", run)
         picture = cohort_gallery(out, galleries, seen_mpp=model.spec.patch_mpp)
         if picture is not None:
             with new_file(out / GALLERY) as temporary:
                 picture.save(temporary, format="JPEG", quality=85)
         with new_file(out / "report.html") as temporary:
-            told = [{**row, **labels.get(row["slide_id"], {})} for row in shown]
+            lines = [{**row, **labels.get(row["slide_id"], {})} for row in shown]
             write_report(
-                temporary, told, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
+                temporary, lines, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
             )
         for row in shown:
             row.pop("words", None)
@@ -262,8 +259,8 @@ class Books:
             self.reused,
             rows,
             run["intervals"],
-            metrics,
-            dict(not_counted),
+            told.metrics,
+            told.not_counted,
             model.quality,
             refer,
             len(earlier),
@@ -271,12 +268,13 @@ class Books:
             run["memory"],
             counts[WAITING],
             task,
+            told.in_lines(),
         )
 
 
 def _name(model: Path) -> str:
     """What people call a model: its file's name, or its folder's where the file is called as they all are."""
-    return model.parent.name if model.name == MODEL else model.stem
+    return model.parent.name if model.name in (MODEL, ENSEMBLE) else model.stem
 
 
 def _effective(settings: RunSettings, model: SlideModel) -> dict[str, str]:
@@ -297,9 +295,8 @@ def _effective(settings: RunSettings, model: SlideModel) -> dict[str, str]:
 
 
 def _referred(
-    labelled: Sequence[tuple[CohortSlide, dict[str, Any]]],
+    counts: Counted,
     done: Sequence[tuple[CohortSlide, dict[str, Any]]],
-    trained: set[str],
     model: SlideModel,
     settings: RunSettings,
 ) -> dict[str, Any] | None:
@@ -310,6 +307,7 @@ def _referred(
     calls = Counter(row["call"] for _, row in done)
     told = {**rule.to_json(model.spec.classes), "calls": dict(calls)}
     calibrated = {slide.slide_id for slide, row in done if row.pop("calibrated_on")}
+    labelled, seen = counts.slides, {name for name, how in counts.seen.items() if how == TRAINED}
     judged = [(slide, row) for slide, row in labelled if slide.slide_id not in calibrated]
     if judged:
         told["found"] = coverage(
@@ -320,7 +318,7 @@ def _referred(
             sites=[slide.site for slide, _ in judged],
         )
     told["not_counted"] = sum(slide.slide_id in calibrated for slide, _ in labelled)
-    told["too_sure"] = len(trained | calibrated)
+    told["too_sure"] = len(seen | calibrated)
     told["unlike"] = sum(any(one.startswith(UNLIKE) for one in row.get("warnings") or ()) for _, row in done)
     return told
 

@@ -13,7 +13,7 @@ from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
 from pipeline.garbage import uncollected
-from pipeline.model.checkpoint import find_model, load_model, model_digest
+from pipeline.model.checkpoint import checkpoint_files, find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec, task_of
 from pipeline.output.failures import Failures
@@ -206,7 +206,7 @@ def _needed(cohort: Cohort, out: Path, settings: RunSettings, digest: str) -> tu
     """What `lacks` is asked of workers elsewhere; of the slides, the first that is here."""
     others = (settings.encoder_weights, None if settings.prior is None else settings.prior.place)
     first = next((at for slide in cohort.slides if isinstance(at := slide.path, Path) and at.exists()), None)
-    files = [path for path in (*others, first) if path is not None]
+    files = [path for path in (*others, first, *checkpoint_files(settings.model)) if path is not None]
     return out.resolve(), settings.model, digest, files, settings.device
 
 

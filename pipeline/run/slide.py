@@ -27,6 +27,7 @@ from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, st
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
 from pipeline.run.artefacts import ARTEFACTS, evidence_of, told_name, write_artefacts
+from pipeline.run.counting import seen_by
 from pipeline.run.outage import outage_row
 from pipeline.run.pictures import draw_pictures, drawn_by, told_in_pictures
 from pipeline.run.process import alive, memory_share
@@ -71,6 +72,7 @@ class RunSettings:
         by_class: whether it is stated of the slides of each class.
         memory: bytes that a process may take: a slide that needs more is refused; None: what whoever started the
             process allows it.
+        split, count_seen: what the metrics count: see `pipeline.run.counting.count`.
         verify: let an earlier result stand only by a digest of every byte of the slide.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
@@ -95,6 +97,8 @@ class RunSettings:
     by_class: bool = False
     memory: int | None = None
     verify: bool = False
+    split: str | None = None
+    count_seen: bool = False
 
 
 def process_slide(
@@ -108,9 +112,9 @@ def process_slide(
 
     Returns:
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
-        its commit mark, ``reused``: whether an earlier result was still valid, and ``trained_on``: whether the model
-        was fitted to it; with label sets ``calibrated_on``: whether they were to it. Of any slide ``peak``: the most
-        memory that this process has held so far.
+        its commit mark, ``reused``: whether an earlier result was still valid, and ``seen``: whether the model was made
+        with it, and how (`pipeline.run.counting.seen_by`); with label sets ``calibrated_on``: whether they were to it.
+        Of any slide ``peak``: the most memory that this process has held so far.
     """
     started = time.perf_counter()
     try:
@@ -251,7 +255,7 @@ def made_of_all(
 
 def known_of(settings: RunSettings, model: SlideModel, fingerprint: str) -> dict[str, Any]:
     """What the model knows of a slide."""
-    known: dict[str, Any] = {"trained_on": fingerprint in model.trained_on}
+    known: dict[str, Any] = {"seen": seen_by(model, fingerprint)}
     if settings.refer is not None and model.label_calibration is not None:
         known["calibrated_on"] = fingerprint in model.label_calibration.slides
     return known

@@ -70,13 +70,13 @@ class Comparison:
         A baseline's row that is there is used again; of one that was interrupted, what it said of finished folds is.
 
         Args:
-            jobs, models: what was fitted, and the models.
+            jobs, models: what was fitted, and the models; of repeated cross-validations the first is compared.
             out: the training's folder.
 
         Returns:
             The table's rows.
         """
-        held = [(job, model) for job, model in zip(jobs, models, strict=True) if job.held_out]
+        held = [(job, model) for job, model in zip(jobs, models, strict=True) if job.held_out and not job.repeat]
         classes = models[0].spec.classes
         self.say("comparison: every cell of every slide is read at the finest scale, and encoded where it was not yet")
         own: list[dict[str, Any]] = []
@@ -116,7 +116,7 @@ class Comparison:
         )
         settings = {**self.settings, "learning_rate": default_rate(spec)}
         made = made_of(
-            {"train": job.train, **job.held_out},
+            job.parts,
             calibrates=(),
             facts=looks.usable(),
             spec=spec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from pipeline.refer.scores import budgets_of
 from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.calibrate import calibrate
 from pipeline.train.held_out import out_of_bag_rows, scored
-from pipeline.train.job import Job, aside, begin, end, is_its_own, put
+from pipeline.train.job import CROSS, Job, aside, begin, end, is_its_own, put
 from pipeline.train.key import compared, differences, made_of, restated
 from pipeline.train.looks import Looks
 from pipeline.train.slides import TrainingSlides
@@ -38,6 +38,11 @@ Say = Callable[[str], None]
 
 def keeping(model: SlideModel, config: Config) -> SlideModel:
     return keep_features(model, config.reading.features, gigabytes=config.reading.features_gb)
+
+
+def chooses(config: Config) -> bool:
+    """Whether slides of val, where there are any, choose the epoch."""
+    return config.training.keep == "best" or config.training.patience is not None
 
 
 def refuse_lost_class(job: Job, spec: ModelSpec, looks: Looks) -> None:
@@ -79,7 +84,7 @@ def stamp(job: Job, fitted: Fitted, quality: Quality) -> None:
 
 def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say: Say) -> None:
     """Let a model that has a val part know how often its calls are right, from slides that it was not fitted to."""
-    val = [slide for slide in job.held_out.get("val", ()) if slide.slide_id not in looks.excluded]
+    val = [slide for slide in job.val if slide.slide_id not in looks.excluded]
     model, seed = fitted.model, config.training.seed
     if model.spec.task != "classification":
         return
@@ -87,19 +92,18 @@ def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say:
     if not val:
         return
     if missing and len(model.spec.classes) == 2:
-        say(f"label sets: no slide of split val is labelled {missing[0]!r}, so none are calibrated")
+        say(f"label sets: no slide of val is labelled {missing[0]!r}, so none are calibrated")
         return
     key = calibration_key([(s, looks.facts[s.slide_id].content) for s in val], budgets_of(model.spec), seed=seed)
     if model.label_calibration is not None and model.label_calibration.key == key:
         return
-    chosen = config.training.keep == "best" or config.training.patience
     found = calibrate_labels(
         model,
         val,
         looks,
         seed=seed,
-        source="split val of the training",
-        doubt="the epoch was chosen by the same slides, for which calls may seem too good" if chosen else None,
+        source="split val of the training" if "val" in job.held_out else "patients held out of the training",
+        doubt="the epoch was chosen by the same slides, for which calls may seem too good" if chooses(config) else None,
         say=say,
         leave_out=looks.leave_out,
     )
@@ -113,19 +117,18 @@ def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say:
 def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> Fitted:
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    chosen = _calibration_slides(job, config, looks)
+    chosen = calibration_slides(job, config, looks)
     settings = fit_settings(config, spec)
-    val = tuple(sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id))
-    chooses = "val" if config.training.keep == "best" or config.training.patience else None
+    val = job.val
     samples = config.sampling.train_samples or spec.samples
     made = made_of(
-        {"train": job.train, **job.held_out},
+        job.parts,
         calibrates={slide.slide_id for slide in chosen},
         facts=looks.usable(),
         spec=spec,
         settings={**settings, "train_samples": samples, **prior_of(job, config), **encoder_of(spec, config)},
         weights=config.encoder.weights,
-        chooses=chooses,
+        chooses="val" if chooses(config) else None,
     )
     earlier = read_json(job.folder / "training.json") or {}
     made = compared(earlier.get("made_of"), made, looks.facts)
@@ -140,6 +143,9 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
                 stale = f"is fitted again: {exc}"
         if model is not None:
             say(f"{job.model} is up to date")
+            if model.validated_on != _validated_on(made):  # of a version that did not record them
+                model.validated_on = _validated_on(made)
+                save_model(model, job.model)
             told = {**earlier, "made_of": restated(earlier["made_of"], made)}
             if told != earlier:
                 write_json(job.folder / "training.json", told)
@@ -186,7 +192,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     )
     judges = len(held_out.lost) < held_out.count
     if config.training.patience and not judges:
-        say("warning: training.patience needs slides of split val to go by: it trains all epochs")
+        say("warning: training.patience needs slides of split val, or training.inner_val: it trains all epochs")
     try:
         curve = fit(
             model,
@@ -219,11 +225,12 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         out_of_bag = dict(zip(names, judged.values.tolist(), strict=True))
         spread = judged.spread
         rows = out_of_bag_rows(job.train, out_of_bag, task)
-        if rows and "cross-validation" in job.held_out:  # the last one's are told with the other parts
+        if rows and CROSS in job.held_out:  # the last one's are told with the other parts
             say(f"{job.name}, out of bag: {task.told_of(scored(rows, task))}")
         say(f"{job.name}: its {spec.members} members differ by {spread:.2f} in {task.unit}, mean over slides")
     fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
     model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
+    model.validated_on = _validated_on(made)
     model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
     if not model.appearance.known:
         say(
@@ -259,18 +266,23 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     return Fitted(model, out_of_bag, losses)
 
 
+def _validated_on(made: Mapping[str, Any]) -> frozenset[str]:
+    """Fingerprints of the slides that a model was not fitted to and yet follows from."""
+    others = (slide for slide in made["slides"].values() if slide["role"] != "train")
+    return frozenset(s["fingerprint"] for s in others if s["fingerprint"] and (s["chooses"] or s["calibrates"]))
+
+
 def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str]:
     """Whether slides that were left out can be read by now, as a difference in words."""
-    by_name = {slide.slide_id: slide for part in (job.train, *job.held_out.values()) for slide in part}
+    by_name = {slide.slide_id: slide for part in job.parts.values() for slide in part}
     lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
     names = [slide.slide_id for slide in lost if looks.reads_whole(slide)]
     return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
 
 
-def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
+def calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
     """The slides that are read whole for the intervals: those that training did not see first."""
     if config.model.kind == "exhaustive":
         return ()  # its intervals have no width
-    val = sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id)
-    usable = [slide for slide in (*val, *job.train) if slide.slide_id not in looks.excluded]
+    usable = [slide for slide in (*job.val, *job.train) if slide.slide_id not in looks.excluded]
     return tuple(usable[: config.training.calibration_slides])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import reason_of
 from pipeline.model.look import Look
@@ -51,7 +53,35 @@ def out_of_bag_rows(
 
 
 def scored(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
-    """How good rows of predictions are: see `Task.evaluate`."""
+    """How good rows of predictions are: see `Task.evaluate`.
+
+    Of repeated cross-validations the mean over the repeats, and of its limits: repeats take out what the folds leave to
+    chance, and add no patient. ``repeats`` then has each one's values.
+    """
+    found = [_scored([row for row in rows if row.get("repeat") == r], task) for r in _repeats(rows)]
+    if len(found) == 1:
+        return found[0]
+    values = {name: [one[name]["value"] for one in found] for name in task.metrics if name in found[0]}
+    return {**_averaged(found), "repeats": values}
+
+
+def _repeats(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return list(dict.fromkeys(row.get("repeat") for row in rows))
+
+
+def _averaged(found: Sequence[Any]) -> Any:
+    """The mean of each number of values of one form; counts are rounded, and what is missing in one is so in all."""
+    first = found[0]
+    if any(one is None for one in found):
+        return None
+    if isinstance(first, dict):
+        return {key: _averaged([one.get(key) for one in found]) for key in first}
+    if isinstance(first, int):
+        return round(np.mean(found))
+    return float(np.mean(found)) if isinstance(first, float) else first
+
+
+def _scored(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
     patients, sites, folds = ([row.get(key) for row in rows] for key in ("patient", "site", "fold"))
     return task.evaluate(rows, [str(patient) for patient in patients], sites=sites, folds=folds)
 
@@ -59,6 +89,10 @@ def scored(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
 def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], task: Task) -> list[str]:
     """What is said of a part, in lines."""
     lines = [f"{part}: {task.told_of(metrics)}"]
+    name = task.metric.key
+    values = [one for one in metrics.get("repeats", {}).get(name, ()) if one is not None]
+    if values:
+        lines[0] += f"; mean of {len(values)} repeats, whose {name} is {min(values):.3f} to {max(values):.3f}"
     needed, within = power_in_words(metrics), metrics.get("auroc_within_folds") or {}
     lines += [f"{part}: {needed}"] if needed else []
     if within.get("low") is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from pipeline.cohort.labels import task_for
@@ -20,12 +21,14 @@ from stages.given_map import MapError
 from stages.prior import Prior
 
 
-def configured_cohort(told: CohortConfig, *, folds: int | None = None) -> Cohort:
+def configured_cohort(told: CohortConfig, *, folds: int | None = None, splits: Path | None = None) -> Cohort:
     """The cohort that a configuration names, fit for training.
 
     Raises:
-        UsageError: see `read_training_table`.
+        UsageError: see `read_training_table`; or both folds and splits are given.
     """
+    if folds is not None and splits is not None:
+        raise UsageError("training.splits gives the splits, and training.folds asks for others; leave one out")
     columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
     return read_training_table(
         told.table,
@@ -35,6 +38,7 @@ def configured_cohort(told: CohortConfig, *, folds: int | None = None) -> Cohort
         positive=told.positive,
         folds=folds,
         classes=None if told.kind is None else told.kind == "classification",
+        splits=splits,
     )
 
 
@@ -69,6 +73,11 @@ def refuse_settings(config: Config, task: Task) -> None:
         )
     if config.training.compare:
         raise UsageError(f"training.compare is of classes, and the label is {WORDS[task.kind]}: leave it out")
+    if config.training.ensemble and task.kind in ("ordinal", "regression", "discrete_survival"):
+        raise UsageError(
+            f"training.ensemble takes the mean of log-odds or log hazards, and the label is {WORDS[task.kind]}, which "
+            "each fold tells on a scale of its own: leave it out"
+        )
     if task.kind == "survival" and config.training.batch_size < 2:
         raise UsageError(
             "training.batch_size 1: survival compares slides of one step: give 2 at least, or set cohort.times "
@@ -132,8 +141,8 @@ def _on_frozen(config: Config) -> dict[str, Any]:
 
 def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
     """What `fit` is told of the configuration, and what a model depends on of it."""
-    beside = {"folds", "folds_by", "calibration_slides", "device", "members", "compare"}
-    beside |= {"threshold_sensitivity"}
+    beside = {"folds", "folds_by", "repeats", "inner_val", "splits", "ensemble", "calibration_slides", "device"}
+    beside |= {"members", "compare", "threshold_sensitivity"}
     settings = config.training.model_dump(exclude=beside) | config.augmentation.model_dump()
     if settings["learning_rate"] is None:
         settings["learning_rate"] = default_rate(spec)

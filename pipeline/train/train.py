@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from pipeline.cohort.folds import check_folds
 from pipeline.cohort.labels import dealt
-from pipeline.cohort.splits import check_folds, refuse_twins
+from pipeline.cohort.splits import refuse_twins
 from pipeline.cohort.table import Cohort
 from pipeline.config import Config
 from pipeline.device import find_device
@@ -24,9 +25,10 @@ from pipeline.output.table import prediction_columns, write_table
 from pipeline.refer.referral import check_names
 from pipeline.report.training import write_training_report
 from pipeline.train.compare import Comparison
-from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
+from pipeline.train.ensemble import check_ensemble, put_together
+from pipeline.train.fit_job import calibrate_calls, chooses, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
-from pipeline.train.job import plan_jobs
+from pipeline.train.job import CROSS, plan_jobs
 from pipeline.train.looks import Looks
 from pipeline.train.operating import in_lines as in_lines_of_threshold
 from pipeline.train.operating import operating_point
@@ -53,7 +55,8 @@ def train_cohort(
     ``report.html``.
 
     With a split column the model is fitted on "train" and judged on "val" and "test"; otherwise every fold is held out
-    in turn, and the model that is kept is then fitted on all slides. A rerun goes on from the last finished epoch.
+    in turn, once or in several repeats, and the model that is kept is then fitted on all slides. What chooses an epoch
+    within a fold is an inner part of its training's patients. A rerun goes on from the last finished epoch.
 
     A slide that cannot be read is left out from then on, wherever that shows, and named with its reason under
     "excluded" of the metrics; the others go on; so is one whose resolution something contradicts, if ``strict``.
@@ -69,11 +72,16 @@ def train_cohort(
             training diverges.
     """
     find_device(config.training.device)  # said before anything is read
-    cohort = configured_cohort(config.cohort, folds=config.training.folds)
+    told = config.training
+    cohort = configured_cohort(config.cohort, folds=told.folds, splits=told.splits)
     task = configured_task(config.cohort, cohort)
     refuse_settings(config, task)
-    cohort = dealt(cohort, task, config.training.folds)
-    check_folds(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
+    cohort = dealt(cohort, task, told.folds)
+    doubts = check_folds(
+        cohort.slides, folds=told.folds, by=told.folds_by, repeats=told.repeats, inner_val=told.inner_val
+    )
+    if told.ensemble:
+        check_ensemble(config, cohort.slides)
     spec = model_spec(config, task)
     prediction_columns(task)  # names that collide would be told at the end only
     try:
@@ -104,6 +112,8 @@ def train_cohort(
             log(line)
             say(line)
 
+        for doubt in doubts:
+            tell(f"warning: {doubt}")
         return _train(config, out, cohort, untrained, say=tell, strict=strict, verify=verify)
 
 
@@ -111,7 +121,7 @@ def _train(
     config: Config, out: Path, cohort: Cohort, untrained: SlideModel, *, say: Say, strict: bool, verify: bool
 ) -> dict[str, Any]:
     """`train_cohort`, once everything is found to be usable."""
-    spec = untrained.spec
+    spec, told = untrained.spec, config.training
     task = task_of(spec)
     say(f"{cohort.reading}; {task.reading}")
     if task.kind == "classification":
@@ -124,7 +134,7 @@ def _train(
     looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config), verify=verify)
     looks.first(cohort.slides)
     jobs = plan_jobs(cohort.slides, config, out)
-    twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]
+    twins = [refuse_twins(job.parts, looks.fingerprints) for job in jobs]
     for warning in dict.fromkeys(one for found in twins for one in found):
         say(f"warning: {warning}")
     for job in jobs:
@@ -134,15 +144,18 @@ def _train(
     for job in jobs:
         fitted = fit_job(job, spec, config, looks, say)
         calibrate_calls(job, fitted, config, looks, say)
-        models.append(fitted.model)
+        if told.compare or told.ensemble:  # many of large encoders fill the memory
+            models.append(fitted.model)
         own: list[dict[str, Any]] = []
         for part, slides in job.held_out.items():
             found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in slides)
-            fold = {"fold": job.name} if part == "cross-validation" else {}
+            fold: dict[str, Any] = {"fold": job.name} if part == CROSS else {}
+            if part == CROSS and any(one.repeat for one in jobs):
+                fold["repeat"] = job.repeat
             own += [{"part": part, **fold, **row} for row in found if row is not None]
         rows += own
         if job is not jobs[-1] and own:  # of a fold; what is said of the last one says all
-            stamp(job, fitted, judge_quality({"cross-validation": scored(own, task)}, fitted.losses, task))
+            stamp(job, fitted, judge_quality({CROSS: scored(own, task)}, fitted.losses, task))
     rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, task)
     metrics: dict[str, Any] = {
         "task": task.kind,
@@ -157,6 +170,8 @@ def _train(
             say(f"{part}: none of its slides could be predicted, see the lines above")
             continue
         metrics[part] = scored(members, task)
+        if part == "val" and chooses(config):
+            say("val: the epoch was chosen by these slides, for which the model may seem too good")
         for line in in_lines(part, members, metrics[part], task):
             say(line)
     quality = judge_quality(metrics, fitted.losses, task)
@@ -172,7 +187,9 @@ def _train(
     judged = {part: metrics[part]["slides"] for part in dict.fromkeys(parts) if part in metrics}
     with new_file(out / "report.html") as temporary:
         write_training_report(temporary, metrics, quality, parts=judged, threshold=in_lines_of_threshold(threshold))
-    if config.training.compare:
+    if told.ensemble:
+        put_together(jobs, models, config, out, looks, say=say)
+    if told.compare:
         comparison = Comparison(
             looks=looks,
             samples=config.sampling.samples,
