@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, reason_of
-from pipeline.output.failures import Failures
+from pipeline.output.failures import NOTHING_FAILED, Failures, not_among
 from pipeline.output.folder import prepare_output
 from pipeline.output.log import logging_to
 from pipeline.run.interrupt import finishing
@@ -162,7 +162,8 @@ def cache_cohort(
         )
     prepare_output(out, names=())  # a pyramid says itself whether it is ours
     failures = Failures(out, "cache")
-    failed = failures.among((slide.slide_id, slide.path) for slide in cohort.slides)
+    notes = failures.every()
+    failed = {note["slide_id"] for note in notes}
     slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
     if retry_failed:
         slides = [slide for slide in slides if slide.slide_id in failed]
@@ -176,12 +177,14 @@ def cache_cohort(
 
         def ended(slide: CohortSlide, error: str | None) -> None:
             if error is None:
-                failures.forget(slide.slide_id)
+                failures.forget(slide.slide_id, slide.path)
             else:
                 failures.note(slide.slide_id, slide.path, error)
 
         if not slides:
-            tell(0, "none of these slides failed here when it was last tried: there is nothing to try again")
+            tell(0, NOTHING_FAILED)
+        if retry_failed and (line := not_among(notes, {slide.slide_id for slide in cohort.slides})) is not None:
+            tell(0, line)
         settings, workers = budgeted(settings, out, workers, len(slides))
         given, within = (out.resolve(), settings), None if progress is None else progress.within
         how: dict[str, Any] = {"workers": workers, "limit": limit, "fail_fast": fail_fast}

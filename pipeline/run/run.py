@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.garbage import uncollected
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
-from pipeline.output.failures import Failures
+from pipeline.output.failures import NOTHING_FAILED, Failures, not_among
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns
@@ -75,7 +75,8 @@ def run_cohort(
     prepare_output(out, names=RUN)
     digest = model_digest(settings.model)
     run = run_digest(settings, model, digest)
-    failed = Failures(out, "run").among((slide.slide_id, slide.path) for slide in cohort.slides)
+    notes = Failures(out, "run").every()
+    failed = {note["slide_id"] for note in notes}
     with (
         logging_to(out / "run.log", command) as log,
         _only_its_kind(out, run),
@@ -83,7 +84,7 @@ def run_cohort(
         telling(within) as said,
     ):
         books = Books(out, cohort, model, settings, run, command)
-        total, done, first = len(cohort.slides), 0, None
+        total, done, first, begun = len(cohort.slides), 0, None, False
 
         def tell(line: str | None) -> None:
             if line is not None:
@@ -91,8 +92,16 @@ def run_cohort(
             if progress:
                 progress(done, total, line)
 
-        if retry_failed and not failed:
-            tell("none of these slides failed here when it was last tried: there is nothing to try again")
+        def begin() -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                books.begin()
+
+        if retry_failed and not failed.intersection(books.names):
+            tell(NOTHING_FAILED)
+        if retry_failed and (line := not_among(notes, books.names)) is not None:
+            tell(line)
         # what failed before may hang again
         slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
         with uncollected():
@@ -110,9 +119,8 @@ def run_cohort(
                     books.add(slide, row, write=False)
                     done += 1
                     tell(_line(slide, row))
-            if jobs:
-                books.write()
-            for slide, row in _rows(jobs, stop, **how):
+            for slide, row in _rows(jobs, stop, begun=begin, **how):
+                begin()
                 stop_at_outage(row)
                 books.add(slide, row)
                 done += 1
@@ -121,7 +129,8 @@ def run_cohort(
                     first = f"{slide.slide_id}: {row['error']}"
                     stop.set()
         finally:
-            summary = books.close()
+            if begun or not jobs:  # else it was refused, or stopped, before any slide was attempted
+                summary = books.close()
         if first is not None:
             tell(f"stopped at the first failure, {first} (--fail-fast: {counted(summary.waiting, 'slide')} not tried)")
         elif stop.is_set():
