@@ -145,11 +145,8 @@ def cache_cohort(
     settings = settings or CacheSettings()
     settings.refuse_contradictions()
     if isinstance(out, Url):
-        _refuse_unwritable(out, settings)
-        if retry_failed:
-            raise UsageError(
-                f"--retry-failed goes by notes of what failed, which only folders keep, not {out}: leave it out"
-            )
+        check_store(out, settings, retry_failed=retry_failed)
+        _refuse_unwritable(out)
         settings, workers = budgeted(settings, out, workers, len(cohort.slides))
         return _each(
             cohort.slides,
@@ -212,8 +209,12 @@ def _unnoted(progress: CacheProgress | None, total: int) -> tuple[Tell, Callable
     return tell, None if progress is None else progress.within, lambda slide, error: None
 
 
-def _refuse_unwritable(out: Url, settings: CacheSettings) -> None:
-    """Find out by writing whether pyramids can be put at a URL."""
+def check_store(out: Url, settings: CacheSettings, *, retry_failed: bool) -> None:
+    """Raise a `UsageError` where this is no work for a store of objects, or no URL of one."""
+    if retry_failed:
+        raise UsageError(
+            f"--retry-failed goes by notes of what failed, which only folders keep, not {out}: leave it out"
+        )
     if settings.disk is not None:
         raise UsageError(f"--disk is of a disk, and --out is {out}: leave it out")
     if settings.ngff == "0.4":
@@ -222,6 +223,10 @@ def _refuse_unwritable(out: Url, settings: CacheSettings) -> None:
         raise UsageError(f"{out}: a web server takes no files: name the URL of its store, or a folder")
     if (why := refusal_of(out)) is not None:
         raise UsageError(f"{out}: {why}")
+
+
+def _refuse_unwritable(out: Url) -> None:
+    """Find out by writing whether pyramids can be put at a URL."""
     probe = f"{out}/{MARK}-{os.urandom(8).hex()}"
     try:
         object_store.put(probe, b"")
