@@ -27,7 +27,7 @@ from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Wish
-from stages.pyramid.record import REMEDY, has_record, read_record
+from stages.pyramid.record import REMEDY, has_record, read_record, refuse_another
 from stages.pyramid.transaction import FullDiskError
 from stages.pyramid.upload import MARK
 from stages.slide.facts import SlideError
@@ -300,11 +300,13 @@ def _verify(slide: CohortSlide, out: Place, settings: CacheSettings) -> str:
     if damage:
         more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
         raise SlideError(f"{target} is damaged: {damage[0]}{more}; {REMEDY}")
-    pyramid, original = read_record(target).facts, open_pyramid(slide.path).facts
+    record, original = read_record(target), open_pyramid(slide.path).facts
+    pyramid = record.facts
     recorded = pyramid.revision and pyramid.revision.digest
     if recorded:
         original = original.with_digest()
     if pyramid.fingerprint != original.fingerprint or (recorded and not original.unchanged(pyramid.revision)):
+        refuse_another(target, record.origin, slide.path)
         raise SlideError(f"{target} was made of other content than {slide.path} has: run `saccade cache` again")
     words = "every byte of its slide, too" if recorded else "its slide by samples only: an earlier version made it"
     return f"{target}: every chunk is as it was written, {words}, {size(pyramid.file_bytes)}"

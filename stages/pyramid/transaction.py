@@ -87,7 +87,10 @@ def build(
             raise
         flush_tree(partial, threads=writers)
         form.finish(wanted, facts)  # once the disk holds all the rest
-        put_in_place(partial, out, ours=form.is_ours)
+        if is_current(out):  # another run was first
+            shutil.rmtree(partial)
+        else:
+            put_in_place(partial, out, ours=form.is_ours)
     except ForeignFolderError as exc:
         raise _foreign(out) from exc
     except OSError as exc:
