@@ -285,6 +285,7 @@ def verify_cohort(
         )
 
     whole = out if isinstance(out, Url) else out.resolve()
+    settings, workers = budgeted(settings, whole, workers, len(cohort.slides))
     told = _unnoted(progress, len(cohort.slides))
     return _each(cohort.slides, _verify, (whole, settings), *told, workers=workers, limit=limit)
 
@@ -320,14 +321,12 @@ def _each(
     within: Callable[[str], None] | None,
     ended: Ended,
     *,
-    workers: int | None,
+    workers: int,
     limit: float | None,
     fail_fast: bool = False,
 ) -> CacheSummary:
     """Do every slide, up to one that finds the disk full, or fails where none may."""
     errors, total, done, peaks = {}, len(slides), set(), Peaks()
-    if workers is None:
-        workers = suited(total, device="cpu")
     jobs = [(slide, work, *given) for slide in slides]
     enough: str | None = None
     first = ""
