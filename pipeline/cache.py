@@ -328,8 +328,7 @@ def _each(
     """Do every slide, up to one that finds the disk full, or fails where none may."""
     errors, total, done, peaks = {}, len(slides), set(), Peaks()
     jobs = [(slide, work, *given) for slide in slides]
-    enough: str | None = None
-    first = ""
+    full = False
     with finishing() as stop, telling(within) as said:
         for slide, row in each(_row, jobs, workers=workers, scheduler=None, limit=limit, stop=stop, said=said):
             done.add(slide.slide_id)
@@ -339,21 +338,19 @@ def _each(
             if failed:
                 errors[slide.slide_id] = row["error"]
             ended(slide, row["error"] if failed else None)
-            if enough is None and (row.get("full") or (failed and fail_fast)):
-                enough = "the disk is full" if row.get("full") else f"{slide.slide_id} failed (--fail-fast)"
-                first = f"{slide.slide_id}: {row['error']}"
-                stop.set()
-                if len(done) < total and row.get("full"):
+            if row.get("full") and not full:
+                full = True
+                if len(done) < total:
                     line += f"; {counted(total - len(done), 'other slide')} not tried"
+            if row.get("full") or (failed and fail_fast):
+                stop.at(slide.slide_id, row["error"])
             tell(len(done), line)
         left = [slide.slide_id for slide in slides if slide.slide_id not in done]
-        if enough is not None and fail_fast:
-            tell(
-                len(done),
-                f"stopped at the first failure, {first} (--fail-fast: {counted(len(left), 'slide')} not tried)",
-            )
-    if enough is not None:
-        errors |= dict.fromkeys(left, f"not tried: {enough}")
+        if stop.failure is not None and fail_fast:
+            tell(len(done), stop.fast(len(left)))
+    if stop.failure is not None:
+        why = "the disk is full" if full else f"{stop.failure[0]} failed (--fail-fast)"
+        errors |= dict.fromkeys(left, f"not tried: {why}")
     elif stop.is_set():
         raise KeyboardInterrupt
     peaks.add(own_peak())

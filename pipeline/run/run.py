@@ -28,7 +28,6 @@ from pipeline.run.process import telling
 from pipeline.run.ready import lacks
 from pipeline.run.slide import BUSY, WAITING, RunSettings, process_slide, referral_of, run_digest
 from pipeline.run.workers import each, suited
-from stages.amounts import counted
 from stages.budget import share_of_machine
 from stages.disk import PREFIX, remove_unfinished
 from stages.lease import holders, lease
@@ -84,7 +83,7 @@ def run_cohort(
         telling(within) as said,
     ):
         books = Books(out, cohort, model, settings, run, command)
-        total, done, first, begun = len(cohort.slides), 0, None, False
+        total, done, begun = len(cohort.slides), 0, False
 
         def tell(line: str | None) -> None:
             if line is not None:
@@ -125,14 +124,13 @@ def run_cohort(
                 books.add(slide, row)
                 done += 1
                 tell(_line(slide, row))
-                if fail_fast and row["status"] == "failed" and not stop.is_set():
-                    first = f"{slide.slide_id}: {row['error']}"
-                    stop.set()
+                if fail_fast and row["status"] == "failed":
+                    stop.at(slide.slide_id, row["error"])
         finally:
             if begun or not jobs:  # else it was refused, or stopped, before any slide was attempted
                 summary = books.close()
-        if first is not None:
-            tell(f"stopped at the first failure, {first} (--fail-fast: {counted(summary.waiting, 'slide')} not tried)")
+        if stop.failure is not None:
+            tell(stop.fast(summary.waiting))
         elif stop.is_set():
             raise KeyboardInterrupt
         log.last = summary.line
