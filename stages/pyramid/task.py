@@ -81,7 +81,7 @@ def cost_of(task: Task, out: Place, *, room: Room | None = None) -> Cost:
         if own is None:  # an average of the level before: about as small for its pixels
             disk += shrunk * raw
             continue
-        held = _chunk_bytes(task.source.tile_bytes(own), task.source.facts.tile_sizes[own], layout)
+        held = _spread(task.source.tile_bytes(own), task.source.facts.tile_sizes[own], layout)
         kept = np.array([held[place] for place in places])
         feeds = None in plan.own[level + 1 : level + 2]
         read += float(held.sum() if feeds else kept.sum())
@@ -103,7 +103,7 @@ def cost_of(task: Task, out: Place, *, room: Room | None = None) -> Cost:
     return Cost(round(read), round(disk), seconds)
 
 
-def _chunk_bytes(tile_bytes: NDArray[np.int64], tile: tuple[int, int], layout: LevelLayout) -> NDArray[np.float64]:
+def _spread(tile_bytes: NDArray[np.int64], tile: tuple[int, int], layout: LevelLayout) -> NDArray[np.float64]:
     """Compressed bytes of the slide in each chunk of a level, as if each tile's lay evenly in it."""
     sums = np.pad(tile_bytes.cumsum(0).cumsum(1), ((1, 0), (1, 0))).astype(np.float64)
     for axis, (size, chunk, side) in enumerate(zip(layout.size, layout.chunk, tile[::-1], strict=True)):
