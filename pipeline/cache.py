@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, reason_of
-from pipeline.output.failures import NOTHING_FAILED, Failures, not_among
+from pipeline.output.failures import NOTHING_FAILED, Failures
 from pipeline.output.folder import prepare_output
 from pipeline.output.log import logging_to
 from pipeline.run.interrupt import finishing
@@ -159,8 +159,8 @@ def cache_cohort(
         )
     prepare_output(out, names=())  # a pyramid says itself whether it is ours
     failures = Failures(out, "cache")
-    notes = failures.every()
-    failed = {note["slide_id"] for note in notes}
+    notes = failures.read()
+    failed = {s.slide_id for s in cohort.slides if notes.of(s.slide_id, s.path) is not None}
     slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
     if retry_failed:
         slides = [slide for slide in slides if slide.slide_id in failed]
@@ -180,7 +180,7 @@ def cache_cohort(
 
         if not slides:
             tell(0, NOTHING_FAILED)
-        if retry_failed and (line := not_among(notes, {slide.slide_id for slide in cohort.slides})) is not None:
+        if retry_failed and (line := notes.others((s.slide_id, s.path) for s in cohort.slides)) is not None:
             tell(0, line)
         settings, workers = budgeted(settings, out, workers, len(slides))
         given, within = (out.resolve(), settings), None if progress is None else progress.within

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,56 +54,88 @@ class Failures:
         self._drop(slide_id, path)
 
     def of(self, slide_id: str, path: Place) -> str | None:
-        """Why a slide failed when it was last tried, as this file or another of its name; None where it did not."""
-        return reason_among(self.every(slide_id), str(path))
+        """See `Notes.of`."""
+        return Notes([note for file in self._files(slide_id, path) if (note := _read(file)) is not None]).of(
+            slide_id, path
+        )
 
-    def every(self, slide_id: str | None = None) -> list[dict[str, Any]]:
-        """All notes, or those of one name, by the slides' names."""
-        told = (read_json(file) for file in self._files(slide_id))
-        found = [one for one in told if one is not None and {"slide_id", "path", "error"} <= one.keys()]
-        return [one for one in found if slide_id in (None, one["slide_id"])]
+    def read(self) -> Notes:
+        """All notes, by the slides' names."""
+        end = f".{self.command}.json"
+        return Notes([note for file in self._all() if file.name.endswith(end) and (note := _read(file)) is not None])
 
     def _drop(self, slide_id: str, path: Place, *, but: Path | None = None) -> None:
-        """Take away the notes of a name that are of this file or of one that is gone, and the folder with its last."""
-        for file in self._files(slide_id):
-            told = read_json(file) or {}
-            of_it = told.get("slide_id") == slide_id and (told["path"] == str(path) or gone(told["path"]))
+        """Take away the notes of this file, and those of its name of files that are gone; the folder with its last."""
+        for file in self._files(slide_id, path):
+            told = _read(file) or {"slide_id": "", "path": ""}
+            of_it = told["path"] == str(path) or (told["slide_id"] == slide_id and gone(told["path"]))
             if file != but and (of_it or file == self._place(slide_id, path)):
                 with suppress(OSError):
                     file.unlink()
         with suppress(OSError):
             (self.out / FOLDER).rmdir()
 
-    def _files(self, slide_id: str | None) -> list[Path]:
-        start, end = "" if slide_id is None else f"{slide_id}.", f".{self.command}.json"
+    def _files(self, slide_id: str, path: Place) -> list[Path]:
+        """Of the notes that may be of this name, or are of this file."""
+        start, end = f"{slide_id}.", f".{self.command}.json"
+        own = f".{_which(path)}{end}"
+        return [
+            file
+            for file in self._all()
+            if file.name.endswith(end) and (file.name.startswith(start) or file.name.endswith(own))
+        ]
+
+    def _all(self) -> list[Path]:
         try:
-            names = os.listdir(self.out / FOLDER)
+            return [self.out / FOLDER / name for name in sorted(os.listdir(self.out / FOLDER))]
         except OSError:  # most have none
             return []
-        return [self.out / FOLDER / name for name in sorted(names) if name.startswith(start) and name.endswith(end)]
 
     def _place(self, slide_id: str, path: Place) -> Path:
-        which = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-        return self.out / FOLDER / f"{slide_id}.{which}.{self.command}.json"
+        return self.out / FOLDER / f"{slide_id}.{_which(path)}.{self.command}.json"
 
 
-def reason_among(notes: Iterable[Mapping[str, Any]], path: str) -> str | None:
-    """Why a slide failed, of the notes of its name: that of its own file, else of another; None where there is none."""
-    why = None
-    for note in notes:
-        if note["path"] == path:
-            return str(note["error"])
-        why = f"{note['error']} (as {note['path']})"
-    return why
+class Notes:
+    """What failed when it was last tried, by name and by file.
+
+    Attributes:
+        every: the notes, each with ``slide_id``, ``path`` and ``error``.
+    """
+
+    def __init__(self, every: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.every = every
+        self._by: dict[str, list[Mapping[str, Any]]] = {}
+        for note in every:
+            for name in (note["slide_id"], note["path"]):
+                self._by.setdefault(name, []).append(note)
+
+    def of(self, slide_id: str, path: Place) -> str | None:
+        """Why a slide failed: this file, by whatever name, else another of its name; None where none did."""
+        found = [*self._by.get(str(path), ()), *self._by.get(slide_id, ())]
+        if not found:
+            return None
+        told = found[0]
+        return str(told["error"]) if told["path"] == str(path) else f"{told['error']} (as {told['path']})"
+
+    def others(self, slides: Iterable[tuple[str, Place]]) -> str | None:
+        """Which slides failed and are not among these, in a line; None where there are none."""
+        given = {text for slide_id, path in slides for text in (slide_id, str(path))}
+        left = [f"{n['slide_id']} ({n['path']})" for n in self.every if not given & {n["slide_id"], n["path"]}]
+        if not left:
+            return None
+        more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
+        return (
+            f"failed here, and not among these slides: {', '.join(left[:MOST_NAMED])}{more}; give what is to be tried"
+        )
 
 
-def not_among(notes: Iterable[Mapping[str, Any]], names: Collection[str]) -> str | None:
-    """Which slides failed and are not among those that are given, in a line; None where there are none."""
-    left = [f"{note['slide_id']} ({note['path']})" for note in notes if note["slide_id"] not in names]
-    if not left:
-        return None
-    more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
-    return f"failed here, and not among these slides: {', '.join(left[:MOST_NAMED])}{more}; give what is to be tried"
+def _read(file: Path) -> dict[str, Any] | None:
+    told = read_json(file)
+    return told if told is not None and {"slide_id", "path", "error"} <= told.keys() else None
+
+
+def _which(path: Place) -> str:
+    return hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def gone(path: str) -> bool:

@@ -86,4 +86,4 @@ def _when(run: Mapping[str, Any]) -> str:
     if when is None:
         return ""
     told = f"{when:%Y-%m-%d %H:%M} {when.tzname() or ''}".strip()
-    return escape(told if ended else f"as of {told}: the run goes on, or was killed")
+    return escape(told if ended else f"as of {told}: the run goes on, or was cut short")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from pipeline.model.build import told_of_encoder
 from pipeline.model.checkpoint import MODEL, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.output.failures import Failures, reason_among
+from pipeline.output.failures import Failures, Notes
 from pipeline.output.folder import ABSTENTION
 from pipeline.output.run_record import versions, write_run
 from pipeline.output.slide_folder import GALLERY
@@ -131,12 +131,7 @@ class Books:
         self._peaks = Peaks()
         self._due = 0.0
         self._earlier: list[dict[str, Any]] = []
-        self._others, self._notes = 0, dict[str, list[dict[str, Any]]]()
-
-    @property
-    def names(self) -> Collection[str]:
-        """Of the slides."""
-        return self._paths.keys()
+        self._others, self._notes = 0, Notes()
 
     def begin(self) -> None:
         """Write them for the first time, with what earlier runs did here."""
@@ -160,12 +155,9 @@ class Books:
         return self.write(ended=True)
 
     def _look_back(self) -> None:
-        notes = self._failures.every()
-        self._notes = {}
-        for note in notes:
-            self._notes.setdefault(note["slide_id"], []).append(note)
+        self._notes = self._failures.read()
         done = {name for name, row in self._rows.items() if row["status"] == "ok"}
-        given = self._paths, done, self._digest, self._model.spec.classes, notes
+        given = self._paths, done, self._digest, self._model.spec.classes, self._notes.every
         self._earlier, self._others = earlier_rows(self._out, *given)
 
     def write(self, *, ended: bool = False) -> RunSummary:
@@ -184,7 +176,7 @@ class Books:
 
     def _waiting(self, slide: CohortSlide) -> dict[str, Any]:
         """The row of a slide that was not tried; why it failed in an earlier run is not forgotten for that."""
-        why = reason_among(self._notes.get(slide.slide_id, ()), str(slide.path))
+        why = self._notes.of(slide.slide_id, slide.path)
         error = "" if why is None else f"failed when it was last tried: {why}"
         return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": error}
 
@@ -237,7 +229,7 @@ class Books:
             "warning": model.quality and model.quality.warning,
             "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
             "written": now,
-            "ended": now if ended else None,  # of one that goes on, or was killed
+            "ended": now if ended else None,  # of one that goes on, or was cut short
             "slides": len(rows),
             "ok": counts["ok"],
             "failed": counts["failed"],

@@ -31,8 +31,8 @@ def earlier_rows(
     others.
 
     What failed when it was last tried has failed, whatever was made of it before. Another slide of the name of one of
-    this run's has a row of its own; one whose file is gone is that one, where it was moved from. Where a slide's files
-    are no longer as they were, its row warns of it.
+    this run's has a row of its own; one whose file is gone is that one, where it was moved from, and a file of this
+    run's by another name is in the table already. Where a slide's files are no longer as they were, its row warns.
 
     Args:
         out: the folder.
@@ -44,10 +44,10 @@ def earlier_rows(
     """
     rows, others, recorded = [], 0, []
     folder = out / "slides"
-    noted = {(note["slide_id"], note["path"]) for note in notes}
+    noted, given = {(note["slide_id"], note["path"]) for note in notes}, set(wanted.values())
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         commit = None if path.name in done else read_commit(path)
-        if commit is None or (path.name, commit.get("path")) in noted | {(path.name, wanted.get(path.name))}:
+        if commit is None or commit.get("path") in given or (path.name, commit.get("path")) in noted:
             continue
         if commit.get("run") != digest or not whole(path, commit, classes):
             others += 1
@@ -58,8 +58,7 @@ def earlier_rows(
         del row["slide_bytes"]
         row["warnings"] = [*row["warnings"], *([] if why is None else [f"{STALE} {why}"])]
     for note in notes:
-        own = wanted.get(note["slide_id"])
-        if own is not None and (note["path"] == own or gone(note["path"])):
+        if note["path"] in given or (note["slide_id"] in wanted and gone(note["path"])):
             continue
         if note.get("run") == digest:
             rows.append({name: note[name] for name in ("slide_id", "path", "error")} | {"status": "failed"})

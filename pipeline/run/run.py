@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.garbage import uncollected
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
-from pipeline.output.failures import NOTHING_FAILED, Failures, not_among
+from pipeline.output.failures import NOTHING_FAILED, Failures
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns
@@ -74,8 +74,8 @@ def run_cohort(
     prepare_output(out, names=RUN)
     digest = model_digest(settings.model)
     run = run_digest(settings, model, digest)
-    notes = Failures(out, "run").every()
-    failed = {note["slide_id"] for note in notes}
+    notes = Failures(out, "run").read()
+    failed = {slide.slide_id for slide in cohort.slides if notes.of(slide.slide_id, slide.path) is not None}
     with (
         logging_to(out / "run.log", command) as log,
         _only_its_kind(out, run),
@@ -97,9 +97,9 @@ def run_cohort(
                 begun = True
                 books.begin()
 
-        if retry_failed and not failed.intersection(books.names):
+        if retry_failed and not failed:
             tell(NOTHING_FAILED)
-        if retry_failed and (line := not_among(notes, books.names)) is not None:
+        if retry_failed and (line := notes.others((slide.slide_id, slide.path) for slide in cohort.slides)) is not None:
             tell(line)
         # what failed before may hang again
         slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)

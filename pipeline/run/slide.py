@@ -123,8 +123,8 @@ def process_slide(
     except Exception as exc:
         seconds = time.perf_counter() - started
         row = outage_row(exc, out) or {"status": "failed", "error": reason_of(exc), "seconds": seconds}
-        if not begin and row["status"] == "failed":  # it was not tried
-            row = {"status": WAITING, "error": ""}
+        if not begin and row["status"] == "failed":
+            row = {"status": WAITING, "error": f"not tried: {row['error']}"}
     return {"slide_id": slide.slide_id, "path": str(slide.path), **row, "peak": own_peak()}
 
 
@@ -139,7 +139,7 @@ def _predict_slide(
         failures.forget(slide.slide_id, slide.path)
         return {**found.commit["row"], **told_of(found.commit), "reused": True, **known}
     if not begin:
-        return {"status": WAITING, "error": ""}
+        return {"status": WAITING, "error": f"not tried: {found.stale}" if found.stale else ""}
     need_for(found.slide, model).refuse_over(memory_share() if settings.memory is None else settings.memory)
     alive(f"{slide.slide_id}: at work")
     predicted = predict_slide(

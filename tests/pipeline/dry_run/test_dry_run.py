@@ -197,17 +197,19 @@ def test_pyramids_for_a_store_of_objects_are_foretold_as_those_for_a_folder(
     slides_folder: Path, tmp_path: Path
 ) -> None:
     """Nothing is put there; what it would refuse, as what is no pyramid of ours, is."""
-    out, cohort = Url("memory://dry-run"), find_target(slides_folder)
+    slides, out = shutil.copytree(slides_folder, tmp_path / "slides"), Url("memory://dry-run")
+    cohort = find_target(slides)
     found = dry_cache_cohort(cohort, out)
     assert object_store.listed(str(out)) == {}
     expected = dry_cache_cohort(cohort, tmp_path / "out")
     assert (found.rows, found.disk_bytes) == (expected.rows, expected.disk_bytes)
     assert cache_cohort(cohort, out).failed == 0
-    object_store.put(f"{out}/odd.ome.zarr/mine", b"")
     assert dry_cache_cohort(cohort, out).counts == {"done": 3}
+    object_store.put(f"{out}/odd.ome.zarr/mine", b"")
     for name in ("odd", "plain"):
-        write_slide(tmp_path / f"{name}.tif", tissue_pixels(900, 800))
-    assert told(dry_cache_cohort(find_target(tmp_path), out)) == {
+        write_slide(slides / f"{name}.tif", tissue_pixels(900, 800))
+    assert told(dry_cache_cohort(cohort, out)) == {
+        "even": "done",
         "plain": "stale: its slide has changed",
         "odd": f"would fail: {out}/odd.ome.zarr holds something that is no pyramid of ours: take it away or choose "
         "another --out",

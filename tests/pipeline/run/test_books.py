@@ -73,7 +73,7 @@ run_cohort(find_target(Path(sys.argv[1])), Path(sys.argv[2]), RunSettings(model=
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [row["status"] for row in table(out).values()] == ["ok", "waiting", "waiting"]
-    assert "the run goes on, or was killed" in (out / "report.html").read_text()
+    assert "the run goes on, or was cut short" in (out / "report.html").read_text()
     assert json.loads((out / "run.json").read_text())["ended"] is None
     summary = run(slides_folder, out, checkpoint)
     assert json.loads((out / "run.json").read_text())["ended"] is not None

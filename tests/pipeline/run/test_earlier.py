@@ -73,7 +73,7 @@ def test_a_second_slide_of_a_name_that_is_predicted_costs_a_first_that_failed_no
         assert rows(out) == [*failed, (str(second), "ok", "")]
 
 
-def test_a_slide_that_was_moved_has_one_row(
+def test_a_slide_that_was_moved_or_goes_by_another_name_has_one_row(
     two: tuple[Path, Path], slides_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     """With its folder, which leaves no trace on the file; under its new path, also in the table of other slides."""
@@ -85,6 +85,9 @@ def test_a_slide_that_was_moved_has_one_row(
     assert run(second, out, checkpoint).reused == 1
     assert rows(out) == [(str(second), "ok", "")]
     assert run(slides_folder / "odd.tif", out, checkpoint).stale == 0
+    assert rows(out) == [(str(second), "ok", "")]
+    (tmp_path / "named.csv").write_text(f"slide,slide_id\n{second},other\n")
+    assert run(tmp_path / "named.csv", out, checkpoint).reused == 0
     assert rows(out) == [(str(second), "ok", "")]
 
 

@@ -55,6 +55,13 @@ def test_only_what_failed_is_tried_again_where_that_is_asked_for(
     summary, lines = run(slides, out, checkpoint, retry_failed=True)
     assert (summary.ok, summary.reused, summary.failed, summary.waiting) == (1, 1, 1, 1)
     assert statuses(out) == {"bad": "failed", "good": "ok", "new": "waiting"}
+    named = tmp_path / "named.csv"
+    named.write_text(f"slide,slide_id\n{slides / 'bad.tif'},by another name\n{slides / 'none.tif'},none\n")
+    assert run(named, out, checkpoint, retry_failed=True)[0].failed == 1
+    assert statuses(out) == {"by another name": "failed", "good": "ok", "none": "waiting"}
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        why = {row["slide_id"]: row["error"] for row in csv.DictReader(file)}["none"]
+    assert why.startswith("not tried: row 3: no slide ")
     assert [line.partition(":")[0] for line in lines] == ["good", "bad"]
     shutil.copy(slides_folder / "plain.tif", slides / "bad.tif")
     summary, lines = run(slides, out, checkpoint, retry_failed=True)
