@@ -33,8 +33,9 @@ from pipeline.run.outage import identity, stay
 from pipeline.run.slide import WAITING, RunSettings, referral_of
 from stages.amounts import apart, counted
 from stages.budget import Peaks, own_peak
-from stages.disk import new_file
+from stages.disk import PREFIX, new_file
 from stages.html import table
+from stages.lease import lease
 from stages.prediction.chance import with_interval
 from stages.prediction.intervals import stated
 
@@ -130,13 +131,6 @@ class Books:
         self.reused = 0
         self._peaks = Peaks()
         self._due = 0.0
-        self._earlier: list[dict[str, Any]] = []
-        self._others, self._notes = 0, Notes()
-
-    def begin(self) -> None:
-        """Write them for the first time, with what earlier runs did here."""
-        self._look_back()
-        self.write()
 
     def add(self, slide: CohortSlide, row: Mapping[str, Any], *, write: bool = True) -> None:
         """A slide has ended one way or the other; where it is time, and ``write``, that is written."""
@@ -150,18 +144,13 @@ class Books:
             self.write()
 
     def close(self) -> RunSummary:
-        """Write them for the last time, with what other runs did here meanwhile."""
-        self._look_back()
-        return self.write(ended=True)
-
-    def _look_back(self) -> None:
-        self._notes = self._failures.read()
-        done = {name for name, row in self._rows.items() if row["status"] == "ok"}
-        given = self._paths, done, self._digest, self._model.spec.classes, self._notes.every
-        self._earlier, self._others = earlier_rows(self._out, *given)
+        """Write them for the last time: of runs that end at once, the last one sees what all did."""
+        stay(self._out, self._place)
+        with lease(self._out / f"{PREFIX}books", wait=True):
+            return self.write(ended=True)
 
     def write(self, *, ended: bool = False) -> RunSummary:
-        """Write them as they are now; ``ended`` says that it is for the last time.
+        """Write them as they are now, with what other runs did here; ``ended`` says that it is for the last time.
 
         Raises:
             OSError: they cannot be written, or the folder is no longer the one that it was.
@@ -174,18 +163,19 @@ class Books:
         self._due = now + max(OFTEN, (now - began) / SHARE)
         return summary
 
-    def _waiting(self, slide: CohortSlide) -> dict[str, Any]:
+    def _waiting(self, slide: CohortSlide, notes: Notes) -> dict[str, Any]:
         """The row of a slide that was not tried; why it failed in an earlier run is not forgotten for that."""
-        why = self._notes.of(slide.slide_id, slide.path)
+        why = notes.of(slide.slide_id, slide.path)
         error = "" if why is None else f"failed when it was last tried: {why}"
         return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": error}
 
     def _write(self, ended: bool) -> RunSummary:
         out, model, classes = self._out, self._model, self._model.spec.classes
-        rows = [dict(self._rows.get(slide.slide_id) or self._waiting(slide)) for slide in self._cohort.slides]
+        notes = self._failures.read()
+        rows = [dict(self._rows.get(slide.slide_id) or self._waiting(slide, notes)) for slide in self._cohort.slides]
         done = [(slide, row) for slide, row in zip(self._cohort.slides, rows, strict=True) if row["status"] == "ok"]
-        results = {slide.slide_id for slide, _ in done}  # which have taken the place of earlier ones
-        earlier = [dict(row) for row in self._earlier if row["status"] != "ok" or row["slide_id"] not in results]
+        given = {slide.slide_id for slide, _ in done}, self._digest, classes, notes.every
+        earlier, others = earlier_rows(out, self._paths, *given)
         stale = sum(any(one.startswith(STALE) for one in row.get("warnings") or ()) for row in earlier)
         shown_of = (*(row for _, row in done), *(row for row in earlier if row["status"] == "ok"))
         galleries = {row["slide_id"]: row.pop("gallery") for row in shown_of}
@@ -237,7 +227,7 @@ class Books:
             "reused": self.reused,
             "earlier": len(earlier),
             "earlier_stale": stale,
-            "other_settings": self._others,
+            "other_settings": others,
             "bytes_read": sum(row["bytes_read"] for _, row in done),
             "slide_bytes": slide_bytes,
             "memory": self._peaks.to_json(),
@@ -275,7 +265,7 @@ class Books:
             model.quality,
             refer,
             len(earlier),
-            self._others,
+            others,
             run["memory"],
             counts[WAITING],
             stale,

@@ -95,7 +95,7 @@ def run_cohort(
             nonlocal begun
             if not begun:
                 begun = True
-                books.begin()
+                books.write()
 
         if retry_failed and not failed:
             tell(NOTHING_FAILED)

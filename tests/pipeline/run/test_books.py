@@ -19,6 +19,7 @@ from makers import ROOT, saccade
 from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.output.folder import prepare_output
 from pipeline.run import books
 from pipeline.run.artefacts import ARTEFACTS
 from pipeline.run.run import run_cohort
@@ -109,6 +110,20 @@ def test_two_runs_of_one_kind_share_the_work(slides_folder: Path, checkpoint: Pa
     assert sum("(done earlier)" in line for line in told) == 3
     assert len(told) == 6
     assert {row["status"] for row in table(out).values()} == {"ok"}
+
+
+def test_a_run_that_goes_on_keeps_what_another_did_here_meanwhile(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """In the table at any time, as it may be killed."""
+    out, settings, model = tmp_path / "out", RunSettings(model=checkpoint), load_model(checkpoint)
+    prepare_output(out)
+    digest = run_digest(settings, model, model_digest(checkpoint))
+    one = books.Books(out, find_target(slides_folder / "even.tif"), model, settings, digest, ())
+    one.write()
+    assert run(slides_folder / "plain.tif", out, checkpoint).kept == 0
+    one.write()
+    assert {name: row["status"] for name, row in table(out).items()} == {"even": "waiting", "plain": "ok"}
 
 
 def test_a_slide_that_another_process_writes_is_told_to_be_busy(
