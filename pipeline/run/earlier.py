@@ -87,5 +87,5 @@ def _change(path: str, recorded: Revision | None) -> str | None:
     if isinstance(where, Url) or recorded is None:
         return None
     if gone(path):
-        return "is no longer there"
+        return "is no longer there, or its disk is not"
     return None if untouched(where, recorded) else "may have changed since: run it again"

@@ -55,7 +55,8 @@ def each(
     """
     stop = stop or threading.Event()
     if scheduler is None:
-        begun()
+        if not stop.is_set():
+            begun()
         yield from _here(task, jobs, workers, limit, stop, said)
         return
     order = Order(
