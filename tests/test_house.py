@@ -81,7 +81,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "levels",
             ),
             *("foreign", "open", "store", "chunk_cache"),
-            *("chunks", "plan", "format", "copying", "transaction", "task", "upload", "cache", "scanned", "export"),
+            *("chunks", "plan", "format", "copying", "transaction", "upload", "task", "cache", "scanned", "export"),
         ),
         "attention": (),
         "patches": (),
