@@ -64,7 +64,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "render",
             ),
         ),
-        "tissue": ("strips", "thumbnail", "fill", "background", "foreign", "mask", "quality"),
+        "tissue": ("strips", "thumbnail", "fill", "background", "signal", "foreign", "mask", "quality"),
         "budget": (),
         "appearance": (),
         "pyramid": (

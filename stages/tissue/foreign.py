@@ -108,9 +108,9 @@ def find_foreign(density: Density, mask: Mask, fill: Mask, mpp: float) -> Mask:
     if not mask.any():
         return np.zeros(mask.shape, bool)
     seen = Colours(density, mask.shape)
-    classes = colour_classes(seen, mask)
     inner = ndimage.binary_erosion(mask, iterations=2)
     foreign, told = _first_look(seen, mask, inner)
+    classes = colour_classes(seen, mask)
     tissue = _tissue_class(classes, told, inner)
     if not tissue:
         return mask.copy()
@@ -312,13 +312,13 @@ def _matters(classes: Classes, seen: Colours, inner: Mask, main: Mask, tissue: i
                 continue
             if usual is None:
                 usual = max(0.05, float(np.percentile(seen.strengths(main), 75, overwrite_input=True)))
-            own = parts[where] == part
+            box, own = (where[0], where[1]), parts[where] == part
             core = inner[where][own]
-            strength, texture = seen.of(own, where)
+            strength, texture = seen.of(own, box)
             width, covered = _widths(own)
             found.append(
                 Matter(
-                    box=(where[0], where[1]),
+                    box=box,
                     own=own,
                     colour=k,
                     pixels=int(pixels[part]),

@@ -41,9 +41,9 @@ TINT = 1.5
 """Grey levels by which glass may differ in tint."""
 RIM_UM = 80.0
 """Beside tissue that far, paleness tells nothing."""
-FILL, STEP, DENSE, FAINT = (np.uint8(1 << i) for i in (0, 3, 4, 5))
+FILL, STEP, DENSE, FAINT, DARK = (np.uint8(1 << i) for i in (0, 3, 4, 5, 6))
 """Marks of pixels that were never scanned; where compression leaves traces of a step from there to glass; much darker
-than glass; hardly. Beside `ABOVE` and `BETWEEN` the signal's, all in one byte: memory is the image's."""
+than glass; hardly; that stain darkens. With the signal's `ABOVE` and `BETWEEN` all are in one byte a pixel."""
 ENOUGH = 0.005
 """Share of what was scanned that tells its background."""
 
@@ -112,11 +112,13 @@ def _tissue(rgb: NDArray[np.uint8], mpp: float) -> Tissue:
     unseen = _reduced(lambda rows: marks[rows] * np.uint8(255), shape, factor) > 0
     sigma = max(0.7, SMOOTHING_UM / mpp)
     if _is_dark_field(small, unseen):
-        del small
-        mask = _tidy(_glowing(rgb, marks, sigma), marks, mpp)
+        mask = _glowing(rgb, marks, sigma)
+        _tidy(mask, marks, mpp)
         return Tissue(mask, (marks & FILL).view(bool), 0.0, 0.0)
-    mask = _tidy(_stained(rgb, marks, small, unseen, sigma=sigma, mpp=mpp, factor=factor), marks, mpp)
-    size = np.count_nonzero(mask)
+    mask = _stained(rgb, marks, small, unseen, sigma=sigma, mpp=mpp, factor=factor)
+    del small, unseen
+    _tidy(mask, marks, mpp)
+    size = int(np.count_nonzero(mask))
     rim, left, faint = max(1, round(RIM_UM / mpp)), 0, 0
     for strip in strips(shape, halo=rim + 2) if size else ():
         here, there = marks[strip.around], mask[strip.around]
@@ -174,8 +176,13 @@ def _glowing(rgb: NDArray[np.uint8], marks: Marks, sigma: float) -> Mask:
     inverted = np.empty(shape, np.uint8)
     for strip in strips(shape):
         inverted[strip.rows] = 255 - _extremes(rgb[strip.rows])[1]
-    seeds = by_strips(lambda rows: _flat(inverted[rows].astype(np.float32)) & (inverted[rows] > 160), shape, halo=2)
-    scanned = marks & FILL == 0
+
+    def seed(rows: slice) -> Mask:
+        part = inverted[rows]
+        return _flat(part.astype(np.float32)) & (part > 160)
+
+    seeds = by_strips(seed, shape, halo=2)
+    scanned = np.asarray(marks & FILL == 0)
     if np.count_nonzero(seeds & scanned) >= ENOUGH * np.count_nonzero(scanned):
         seeds &= scanned
     elif not seeds.any():
@@ -217,16 +224,18 @@ def _stained(
     limits = signal.limits()
     signal.settle(min(signal.otsu(*limits), signal.valley(*limits)), limits[0])
     del signal, members
-    mask = _without_ringing(marks)
-    dark = _reduced(lambda rows: mask[rows] * np.uint8(255), mask.shape, factor) >= 128
+    _mark_dark(marks)
+    dark = _reduced(lambda rows: (marks[rows] & DARK > 0) * np.uint8(255), marks.shape, factor) >= 128
 
     def density_at(rows: slice, columns: slice) -> Floats:
         return _small_density(small, glass, rows, columns)
 
     foreign = find_foreign(density_at, dark, unseen, mpp * factor)
-    for strip in strips(mask.shape) if foreign.any() else ():
-        mask[strip.rows] &= ~enlarged(foreign, factor, mask.shape, strip.rows)
-    return mask
+
+    def tissue(rows: slice) -> Mask:
+        return np.asarray((marks[rows] & DARK > 0) & ~enlarged(foreign, factor, marks.shape, rows))
+
+    return by_strips(tissue, marks.shape)
 
 
 def _densities(
@@ -330,29 +339,24 @@ def _reduced(values: Callable[[slice], NDArray[np.uint8]], shape: tuple[int, ...
     return out
 
 
-def _without_ringing(marks: Marks) -> Mask:
-    """What stain darkens and was scanned; beside a step from a fill only what goes on away from it: the rest is what
-    compression left there."""
-
-    def kept(rows: slice) -> Mask:
-        mask, step = marks[rows] & (ABOVE | FILL) == ABOVE, marks[rows] & STEP > 0
-        if not step.any() or not mask.any():
-            return mask
-        beside = ndimage.binary_dilation(step, iterations=RINGING)
-        away = ndimage.binary_dilation(mask & ~beside, iterations=RINGING + 1)
-        return np.asarray(mask & (away | ~beside))
-
-    return by_strips(kept, marks.shape, halo=2 * RINGING + 1)
+def _mark_dark(marks: Marks) -> None:
+    """Mark what stain darkens and was scanned; beside a step from a fill only what goes on away from it: the rest is
+    what compression left there."""
+    for strip in strips(marks.shape, halo=2 * RINGING + 1):
+        mask, step = marks[strip.around] & (ABOVE | FILL) == ABOVE, marks[strip.around] & STEP > 0
+        if step.any() and mask.any():
+            beside = ndimage.binary_dilation(step, iterations=RINGING)
+            mask &= ndimage.binary_dilation(mask & ~beside, iterations=RINGING + 1) | ~beside
+        marks[strip.rows] |= DARK * mask[strip.own]
 
 
-def _tidy(mask: Mask, marks: Marks, mpp: float) -> Mask:
+def _tidy(mask: Mask, marks: Marks, mpp: float) -> None:
     """Remove small islands, then fill small holes; either area in pixels stays small beside the image itself."""
     most = mask.size // 16
     mask &= ~_islands(lambda rows: mask[rows], mask.shape, min(most, MIN_OBJECT_UM2 / mpp**2))
     holes = _islands(lambda rows: ~mask[rows], mask.shape, min(most, MAX_HOLE_UM2 / mpp**2))
     for strip in strips(mask.shape):
         mask[strip.rows] |= holes[strip.rows] & (marks[strip.rows] & FILL == 0)
-    return mask
 
 
 def _islands(mask: Rows, shape: tuple[int, ...], pixels: float) -> Mask:

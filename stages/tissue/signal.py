@@ -42,14 +42,14 @@ class Signal:
         behind = sum(int(np.count_nonzero(self._behind_of(strip.rows))) for strip in strips(marks.shape))
         self._behind = Sample(3, behind)
         self._some = Sample(max(1, marks.size // SAMPLE), marks.size)
-        self._between: list[Floats] = []
+        self._between: list[tuple[slice, Floats]] = []
 
     def add(self, rows: slice, values: Floats) -> None:
         """The values (h, W) of the next rows, from above."""
         low, high = self._limits
         between = (values > low) & (values <= high)
         self._marks[rows] |= ABOVE * (values > high) | BETWEEN * between
-        self._between.append(values[between])
+        self._between.append((rows, values[between]))
         self._some.add(values)
         self._behind.add(np.abs(values[self._behind_of(rows)]))
 
@@ -84,12 +84,11 @@ class Signal:
 
     def settle(self, threshold: float, least: float) -> None:
         """From now on `ABOVE` is above the threshold, and `BETWEEN` from ``least`` up to it; both within the limits."""
-        parts = iter(self._between)
-        for strip in strips(self._marks.shape):  # as they came
-            marks = self._marks[strip.rows]
-            values, between = next(parts), marks & BETWEEN > 0
-            above = values > threshold
-            marks[between] += ABOVE * above - BETWEEN * (above | (values <= least))
+        for rows, values in self._between:
+            marks, above = self._marks[rows], values > threshold
+            between = marks & BETWEEN > 0
+            marks &= ~BETWEEN
+            marks[between] |= ABOVE * above | BETWEEN * (~above & (values > least))
         self._between.clear()
 
     def _behind_of(self, rows: slice) -> Mask:

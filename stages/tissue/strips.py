@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-PIXELS = 2**20
+PIXELS = 2**19
 """Of a strip, about."""
 
 
