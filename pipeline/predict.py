@@ -20,6 +20,7 @@ from pipeline.refer.scores import fewest_samples
 from stages.agreement import Agreement
 from stages.amounts import apart, as_given
 from stages.geometry import Raster
+from stages.heap import give_back
 from stages.html import table
 from stages.prediction.attribution import Attribution, attribute
 from stages.prediction.chance import brief_chance, with_interval
@@ -358,6 +359,7 @@ def predict_slide(
     how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
     agreement = Agreement(seen.thumbnail)
     sampled = model.sample(_watched(seen, agreement), generator=generator, **how)
+    give_back()  # what encoding patches took
     likeness = seen.likeness(model)
     classes, found, cells = model.spec.classes, sampled.prediction, sampled.cells
     decision = None

@@ -66,6 +66,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "tissue": ("strips", "thumbnail", "fill", "background", "signal", "foreign", "mask", "quality"),
         "budget": (),
+        "heap": (),
         "appearance": (),
         "pyramid": (
             *(

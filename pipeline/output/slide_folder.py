@@ -92,9 +92,7 @@ def read_commit(folder: Path) -> dict[str, Any] | None:
 
 def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:
     """Write (H, W, 3) RGB as a JPEG."""
-    from PIL import Image
-
     from stages.overlay.jpeg import write_jpeg
 
     with new_file(path) as temporary:
-        write_jpeg(temporary, Image.fromarray(rgb))
+        write_jpeg(temporary, rgb)

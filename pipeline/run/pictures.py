@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.bags import read_boxes_level0
@@ -80,13 +81,18 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
 
 def _thumbnail(path: Path, raster: Raster, mpp_level0: Mpp) -> Thumbnail:
     """The slide's thumbnail, as large as pages show it."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        share = min(1.0, PICTURE_PX[1] / max(image.size))
-        image.draft("RGB", (math.ceil(image.width * share), math.ceil(image.height * share)))  # a large one, by halves
-        rgb = np.asarray(image)
+    rgb = _read_smaller(path)
     step = round(max(raster.shape) / max(rgb.shape))
     there = raster.pooled(step, step / 2, rgb.shape[1], rgb.shape[0])
     shown, there = picture_of(Thumbnail(rgb, there, there.scale_x * mpp_level0.x), mpp_level0)
     return Thumbnail(np.asarray(shown), there, there.scale_x * mpp_level0.x)
+
+
+def _read_smaller(path: Path) -> NDArray[np.uint8]:
+    """A JPEG (H, W, 3), halved as often as pages do not show."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        share = min(1.0, PICTURE_PX[1] / max(image.size))
+        image.draft("RGB", (math.ceil(image.width * share), math.ceil(image.height * share)))
+        return np.asarray(image)
