@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.bags import read_boxes_level0
@@ -19,9 +18,10 @@ from pipeline.output.slide_folder import THUMBNAIL
 from pipeline.predict import SlidePrediction
 from stages.disk import new_file
 from stages.geometry import Mpp, Raster
+from stages.heap import give_back
 from stages.overlay import evidence_picture, jpeg, picture
 from stages.overlay.evidence_picture import draw_evidence
-from stages.overlay.picture import PICTURE_PX, draw_overlay, picture_of
+from stages.overlay.picture import PICTURE_PX, draw_overlay, paged
 from stages.prediction.attribution import INTERPOLATED
 from stages.tissue.thumbnail import Thumbnail
 
@@ -58,6 +58,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
     Raises:
         OSError, ValueError, KeyError, UsageError: something of it is missing or damaged.
     """
+    give_back()  # what predicting the slide and writing its data took
     told, mpp = commit["pictures"], Mpp(*commit["mpp"])
     thumbnail = _thumbnail(folder / THUMBNAIL, Raster(*told["thumbnail"]), mpp)
     boxes = read_boxes_level0(folder / "samples.h5")
@@ -81,18 +82,11 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
 
 def _thumbnail(path: Path, raster: Raster, mpp_level0: Mpp) -> Thumbnail:
     """The slide's thumbnail, as large as pages show it."""
-    rgb = _read_smaller(path)
-    step = round(max(raster.shape) / max(rgb.shape))
-    there = raster.pooled(step, step / 2, rgb.shape[1], rgb.shape[0])
-    shown, there = picture_of(Thumbnail(rgb, there, there.scale_x * mpp_level0.x), mpp_level0)
-    return Thumbnail(np.asarray(shown), there, there.scale_x * mpp_level0.x)
-
-
-def _read_smaller(path: Path) -> NDArray[np.uint8]:
-    """A JPEG (H, W, 3), halved as often as pages do not show."""
     from PIL import Image
 
     with Image.open(path) as image:
         share = min(1.0, PICTURE_PX[1] / max(image.size))
-        image.draft("RGB", (math.ceil(image.width * share), math.ceil(image.height * share)))
-        return np.asarray(image)
+        image.draft("RGB", (math.ceil(image.width * share), math.ceil(image.height * share)))  # a large one, by halves
+        step = round(max(raster.shape) / max(image.size))
+        shown, there = paged(image, raster.pooled(step, step / 2, *image.size), mpp_level0)
+    return Thumbnail(np.asarray(shown), there, there.scale_x * mpp_level0.x)
