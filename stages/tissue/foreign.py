@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ IS_EVEN, IS_DENSE, IS_SOLID = np.uint8(1), np.uint8(2), np.uint8(4)
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
-Classes = NDArray[np.uint16]
+Classes = NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +193,11 @@ class Colours:
 
     def usual_chroma(self, where: Mask) -> Floats:
         """Median chroma (2,) of some pixels."""
-        count = int(np.count_nonzero(where))
-        found = Sample(1, count), Sample(1, count)
-        for rows in (strip.rows for strip in strips(self.shape)):
-            if where[rows].any():
-                for values, some in zip(self.chroma(rows), found, strict=True):
-                    some.add(values[where[rows]])
-        return np.array([np.median(some.values, overwrite_input=True) for some in found])
+
+        def median(axis: int) -> float:
+            return float(np.median(every(1, lambda rows: self.chroma(rows)[axis], where), overwrite_input=True))
+
+        return np.array([median(0), median(1)], np.float32)  # one after the other: of all tissue there are many values
 
 
 def _widened(side: slice, most: int) -> tuple[slice, slice]:
@@ -217,7 +215,7 @@ def chroma(density: Floats) -> tuple[Floats, Floats]:
 
 def colour_classes(seen: Colours, mask: Mask) -> Classes:
     """Classes (H, W) of the mask's pixels by the peaks of their chroma histogram, from 1; 0 elsewhere."""
-    classes, counts = np.zeros(mask.shape, np.uint16), np.zeros(BINS * BINS)
+    bins, counts = np.zeros(mask.shape, np.uint16), np.zeros(BINS * BINS)
     for rows in (strip.rows for strip in strips(mask.shape)):
         own = mask[rows]
         if not own.any():
@@ -227,16 +225,18 @@ def colour_classes(seen: Colours, mask: Mask) -> Classes:
         # dense ink covers less than pale tissue
         weight = np.minimum(1, (strength / SURE) ** 2) * np.minimum(strength, 2)
         i, j = (np.clip(((x + CHROMA) * (BINS / (2 * CHROMA))).astype(np.int32), 0, BINS - 1) for x in chroma(density))
-        classes[rows] = i * BINS + j
+        bins[rows] = i * BINS + j
         # one after the other, so that the sums do not depend on the strips
-        np.add.at(counts, classes[rows][own], weight[own].astype(np.float64))
+        np.add.at(counts, bins[rows][own], weight[own].astype(np.float64))
     smooth = ndimage.gaussian_filter(counts.reshape(BINS, BINS), 1.8, mode="constant")
     height = np.log(smooth + 1e-5 * smooth.sum())
     peaks, _ = ndimage.label(_peaks(height, float(np.log(DIP))))
-    of_bins = watershed(-height, peaks).ravel().astype(np.uint16)
+    of_bins = watershed(-height, peaks).ravel()
+    of_bins = of_bins.astype(np.min_scalar_type(int(of_bins.max()) + 1))  # one more may come
+    found = np.empty(mask.shape, of_bins.dtype)
     for rows in (strip.rows for strip in strips(mask.shape)):
-        classes[rows] = of_bins[classes[rows]] * mask[rows]
-    return classes
+        found[rows] = of_bins[bins[rows]] * mask[rows]
+    return found
 
 
 def _peaks(height: NDArray[np.float64], dip: float) -> Mask:
@@ -301,17 +301,14 @@ def _tissue_class(classes: Classes, told: NDArray[np.uint8], inner: Mask) -> int
 
 def _matters(classes: Classes, seen: Colours, inner: Mask, main: Mask, tissue: int, mpp: float) -> list[Matter]:
     """The connected parts of every class but the tissue's, which ``main`` has."""
-    usual, found = None, []
-    for k in range(1, int(classes.max()) + 1):
-        if k == tissue:
-            continue
+    others, found = [k for k in range(1, int(classes.max()) + 1) if k != tissue], []
+    usual = max(0.05, float(np.percentile(seen.strengths(main), 75, overwrite_input=True))) if others else 0.0
+    for k in others:
         parts, n = ndimage.label(classes == k, SQUARE)
         pixels = sizes(parts, n + 1)
         for part, where in enumerate(ndimage.find_objects(parts), 1):
             if pixels[part] * mpp**2 < LEAST_UM2:
                 continue
-            if usual is None:
-                usual = max(0.05, float(np.percentile(seen.strengths(main), 75, overwrite_input=True)))
             box, own = (where[0], where[1]), parts[where] == part
             core = inner[where][own]
             strength, texture = seen.of(own, box)
