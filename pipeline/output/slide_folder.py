@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.output.documents import read_json, write_json
 from pipeline.output.run_record import versions
 from stages.disk import flush, new_file, remove_unfinished
+from stages.heap import give_back
 from stages.slide.facts import SlideFacts
 from stages.slide.revision import Revision
 
@@ -96,3 +97,4 @@ def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:
 
     with new_file(path) as temporary:
         write_jpeg(temporary, rgb)
+    give_back()  # of a large one all coefficients were held
