@@ -20,6 +20,7 @@ from pipeline.refer.scores import fewest_samples
 from stages.agreement import Agreement
 from stages.amounts import apart, as_given
 from stages.geometry import Raster
+from stages.heap import give_back
 from stages.html import table
 from stages.prediction.attribution import Attribution, attribute
 from stages.prediction.chance import brief_chance, with_interval
@@ -358,6 +359,8 @@ def predict_slide(
     how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
     agreement = Agreement(seen.thumbnail)
     sampled = model.sample(_watched(seen, agreement), generator=generator, **how)
+    attribution = _attributed(sampled, seen, model)
+    give_back()  # what encoding patches took
     likeness = seen.likeness(model)
     classes, found, cells = model.spec.classes, sampled.prediction, sampled.cells
     decision = None
@@ -387,7 +390,7 @@ def predict_slide(
         patch_tissue=seen.filled.ravel()[cells],
         patch_weights=sampled.weights,
         patch_features=sampled.features,
-        attribution=_attributed(sampled, seen, model),
+        attribution=attribution,
         regions_opened=len(sampled.opened),
         attention_not_read=sampled.missed,
         cost=seen.count(cells, sampled.opened),

@@ -64,8 +64,9 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "render",
             ),
         ),
-        "tissue": ("strips", "thumbnail", "fill", "background", "foreign", "mask", "quality"),
+        "tissue": ("strips", "thumbnail", "fill", "background", "signal", "foreign", "mask", "quality"),
         "budget": (),
+        "heap": (),
         "appearance": (),
         "pyramid": (
             *(
