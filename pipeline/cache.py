@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, reason_of
-from pipeline.output.failures import Failures
+from pipeline.output.failures import NOTHING_FAILED, Failures
 from pipeline.output.folder import prepare_output
 from pipeline.output.log import logging_to
 from pipeline.run.interrupt import finishing
@@ -27,7 +27,7 @@ from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.export import SUFFIX, export_ngff04
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Wish
-from stages.pyramid.record import REMEDY, has_record, read_record
+from stages.pyramid.record import REMEDY, has_record, read_record, refuse_another
 from stages.pyramid.transaction import FullDiskError
 from stages.pyramid.upload import MARK
 from stages.slide.facts import SlideError
@@ -145,11 +145,8 @@ def cache_cohort(
     settings = settings or CacheSettings()
     settings.refuse_contradictions()
     if isinstance(out, Url):
-        _refuse_unwritable(out, settings)
-        if retry_failed:
-            raise UsageError(
-                f"--retry-failed goes by notes of what failed, which only folders keep, not {out}: leave it out"
-            )
+        check_store(out, settings, retry_failed=retry_failed)
+        _refuse_unwritable(out)
         settings, workers = budgeted(settings, out, workers, len(cohort.slides))
         return _each(
             cohort.slides,
@@ -162,7 +159,8 @@ def cache_cohort(
         )
     prepare_output(out, names=())  # a pyramid says itself whether it is ours
     failures = Failures(out, "cache")
-    failed = failures.among((slide.slide_id, slide.path) for slide in cohort.slides)
+    notes = failures.read()
+    failed = {s.slide_id for s in cohort.slides if notes.of(s.slide_id, s.path) is not None}
     slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
     if retry_failed:
         slides = [slide for slide in slides if slide.slide_id in failed]
@@ -176,12 +174,14 @@ def cache_cohort(
 
         def ended(slide: CohortSlide, error: str | None) -> None:
             if error is None:
-                failures.forget(slide.slide_id)
+                failures.forget(slide.slide_id, slide.path)
             else:
                 failures.note(slide.slide_id, slide.path, error)
 
         if not slides:
-            tell(0, "none of these slides failed here when it was last tried: there is nothing to try again")
+            tell(0, NOTHING_FAILED)
+        if retry_failed and (line := notes.others((s.slide_id, s.path) for s in cohort.slides)) is not None:
+            tell(0, line)
         settings, workers = budgeted(settings, out, workers, len(slides))
         given, within = (out.resolve(), settings), None if progress is None else progress.within
         how: dict[str, Any] = {"workers": workers, "limit": limit, "fail_fast": fail_fast}
@@ -209,8 +209,12 @@ def _unnoted(progress: CacheProgress | None, total: int) -> tuple[Tell, Callable
     return tell, None if progress is None else progress.within, lambda slide, error: None
 
 
-def _refuse_unwritable(out: Url, settings: CacheSettings) -> None:
-    """Find out by writing whether pyramids can be put at a URL."""
+def check_store(out: Url, settings: CacheSettings, *, retry_failed: bool) -> None:
+    """Raise a `UsageError` where this is no work for a store of objects, or no URL of one."""
+    if retry_failed:
+        raise UsageError(
+            f"--retry-failed goes by notes of what failed, which only folders keep, not {out}: leave it out"
+        )
     if settings.disk is not None:
         raise UsageError(f"--disk is of a disk, and --out is {out}: leave it out")
     if settings.ngff == "0.4":
@@ -219,6 +223,10 @@ def _refuse_unwritable(out: Url, settings: CacheSettings) -> None:
         raise UsageError(f"{out}: a web server takes no files: name the URL of its store, or a folder")
     if (why := refusal_of(out)) is not None:
         raise UsageError(f"{out}: {why}")
+
+
+def _refuse_unwritable(out: Url) -> None:
+    """Find out by writing whether pyramids can be put at a URL."""
     probe = f"{out}/{MARK}-{os.urandom(8).hex()}"
     try:
         object_store.put(probe, b"")
@@ -277,6 +285,7 @@ def verify_cohort(
         )
 
     whole = out if isinstance(out, Url) else out.resolve()
+    settings, workers = budgeted(settings, whole, workers, len(cohort.slides))
     told = _unnoted(progress, len(cohort.slides))
     return _each(cohort.slides, _verify, (whole, settings), *told, workers=workers, limit=limit)
 
@@ -292,11 +301,13 @@ def _verify(slide: CohortSlide, out: Place, settings: CacheSettings) -> str:
     if damage:
         more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
         raise SlideError(f"{target} is damaged: {damage[0]}{more}; {REMEDY}")
-    pyramid, original = read_record(target).facts, open_pyramid(slide.path).facts
+    record, original = read_record(target), open_pyramid(slide.path).facts
+    pyramid = record.facts
     recorded = pyramid.revision and pyramid.revision.digest
     if recorded:
         original = original.with_digest()
     if pyramid.fingerprint != original.fingerprint or (recorded and not original.unchanged(pyramid.revision)):
+        refuse_another(target, record.origin, slide.path)
         raise SlideError(f"{target} was made of other content than {slide.path} has: run `saccade cache` again")
     words = "every byte of its slide, too" if recorded else "its slide by samples only: an earlier version made it"
     return f"{target}: every chunk is as it was written, {words}, {size(pyramid.file_bytes)}"
@@ -310,17 +321,14 @@ def _each(
     within: Callable[[str], None] | None,
     ended: Ended,
     *,
-    workers: int | None,
+    workers: int,
     limit: float | None,
     fail_fast: bool = False,
 ) -> CacheSummary:
     """Do every slide, up to one that finds the disk full, or fails where none may."""
     errors, total, done, peaks = {}, len(slides), set(), Peaks()
-    if workers is None:
-        workers = suited(total, device="cpu")
     jobs = [(slide, work, *given) for slide in slides]
-    enough: str | None = None
-    first = ""
+    full = False
     with finishing() as stop, telling(within) as said:
         for slide, row in each(_row, jobs, workers=workers, scheduler=None, limit=limit, stop=stop, said=said):
             done.add(slide.slide_id)
@@ -330,21 +338,19 @@ def _each(
             if failed:
                 errors[slide.slide_id] = row["error"]
             ended(slide, row["error"] if failed else None)
-            if enough is None and (row.get("full") or (failed and fail_fast)):
-                enough = "the disk is full" if row.get("full") else f"{slide.slide_id} failed (--fail-fast)"
-                first = f"{slide.slide_id}: {row['error']}"
-                stop.set()
-                if len(done) < total and row.get("full"):
+            if row.get("full") and not full:
+                full = True
+                if len(done) < total:
                     line += f"; {counted(total - len(done), 'other slide')} not tried"
+            if row.get("full") or (failed and fail_fast):
+                stop.at(slide.slide_id, row["error"])
             tell(len(done), line)
         left = [slide.slide_id for slide in slides if slide.slide_id not in done]
-        if enough is not None and fail_fast:
-            tell(
-                len(done),
-                f"stopped at the first failure, {first} (--fail-fast: {counted(len(left), 'slide')} not tried)",
-            )
-    if enough is not None:
-        errors |= dict.fromkeys(left, f"not tried: {enough}")
+        if stop.failure is not None and fail_fast:
+            tell(len(done), stop.fast(len(left)))
+    if stop.failure is not None:
+        why = "the disk is full" if full else f"{stop.failure[0]} failed (--fail-fast)"
+        errors |= dict.fromkeys(left, f"not tried: {why}")
     elif stop.is_set():
         raise KeyboardInterrupt
     peaks.add(own_peak())

@@ -14,6 +14,7 @@ from stages.amounts import amount
 from stages.prediction.stopping import RISK
 
 READING, CALLING, BATCH = "How much is read", "Calls and referrals", "What is done"
+FOUND = "What becomes of it"
 MACHINE, REST = "Machine", "Seldom needed"
 """Topics of the help, in order."""
 

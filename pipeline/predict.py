@@ -21,6 +21,7 @@ from pipeline.task.task import WORDS, Task, chance_in_words, number_in_words, re
 from stages.agreement import Agreement
 from stages.amounts import as_given
 from stages.geometry import Raster
+from stages.heap import give_back
 from stages.html import table
 from stages.prediction.attribution import Attribution, attribute
 from stages.prediction.chance import brief_chance
@@ -373,6 +374,8 @@ def predict_slide(
     how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
     agreement = Agreement(seen.thumbnail)
     sampled = model.sample(_watched(seen, agreement), generator=generator, **how)
+    attribution = _attributed(sampled, seen, model)
+    give_back()  # what encoding patches took
     likeness = seen.likeness(model)
     classes, found, cells = model.spec.classes, sampled.prediction, sampled.cells
     decision = None
@@ -404,7 +407,7 @@ def predict_slide(
         patch_tissue=seen.filled.ravel()[cells],
         patch_weights=sampled.weights,
         patch_features=sampled.features,
-        attribution=_attributed(sampled, seen, model),
+        attribution=attribution,
         regions_opened=len(sampled.opened),
         attention_not_read=sampled.missed,
         cost=seen.count(cells, sampled.opened),

@@ -19,9 +19,10 @@ BLACK = 1 / 8
 GREY = (0.05, 0.15)
 """Chroma up to which a colour is no stain's, and from which it is; a nucleus has 0.2 to 0.3."""
 
-STRIP = 2**20
-"""Thumbnail pixels that are looked at together at least where nothing is learned, some 80 MB while they are: memory is
-theirs, however large the slide is. Much smaller ones torch convolves in another way, whose sums round otherwise."""
+STRIP = 2**18
+"""Thumbnail pixels that are looked at together at least where nothing is learned, some 50 MB while they are: memory is
+theirs, however large the slide is. Much smaller ones torch convolves in another way, whose sums round otherwise; larger
+ones take longer."""
 
 
 class ThumbnailAttention(nn.Module):
@@ -40,7 +41,7 @@ class ThumbnailAttention(nn.Module):
         layers: list[nn.Module] = []
         left = cell_px
         for before, after in zip((3, *channels[:-1]), channels, strict=True):
-            layers += [nn.Conv2d(before, after, 3), nn.ReLU()]
+            layers += [nn.Conv2d(before, after, 3), nn.ReLU(inplace=True)]
             if left % 2 == 0:
                 layers.append(nn.AvgPool2d(2))
                 left //= 2
@@ -65,7 +66,7 @@ class ThumbnailAttention(nn.Module):
         same.
         """
         if self.around:
-            around: Tensor = self.layers(4 * (1 - _in_0_to_1(thumbnail)))
+            around: Tensor = self.layers(_ink(thumbnail, (0, 0, 0, 0)))
             return around
         # on a GPU the order of sums may follow the size
         if torch.is_grad_enabled() or thumbnail.device.type != "cpu":
@@ -77,9 +78,8 @@ class ThumbnailAttention(nn.Module):
         height, width = thumbnail.shape[-2:]
         top, bottom = first * self.stride - self.margin, (end - 1) * self.stride + self.field - self.margin
         right = (-(-width // self.cell_px) - 1) * self.stride + self.field - self.margin - width
-        part = _in_0_to_1(thumbnail[..., max(0, top) : max(0, min(bottom, height)), :])
-        ink = functional.pad(1 - part, (self.margin, right, max(0, -top), max(0, bottom - height)))  # 0 is background
-        features: Tensor = self.layers(4 * ink)
+        part = thumbnail[..., max(0, top) : max(0, min(bottom, height)), :]
+        features: Tensor = self.layers(_ink(part, (self.margin, right, max(0, -top), max(0, bottom - height))))
         return features
 
     def logits(self, features: Tensor) -> Tensor:
@@ -205,9 +205,15 @@ def cell_means(values: Tensor, cell_px: int) -> Tensor:
 
 
 def cell_shares(mask: Tensor, cell_px: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """`cell_means` of a mask (H, W) bool, strip by strip."""
-    strips = [mask[a * cell_px : b * cell_px] for a, b in _strips(mask, cell_px)]
-    return torch.cat([cell_means(strip.to(dtype), cell_px) for strip in strips])
+    """`cell_means` of a mask (H, W) bool, counted strip by strip."""
+    pixels = mask.cpu().numpy().view(np.uint8)
+    height, width = pixels.shape
+    counts = np.empty((-(-height // cell_px), -(-width // cell_px)), np.int64)
+    columns = np.arange(0, width, cell_px)
+    for row in range(len(counts)):
+        lines = pixels[row * cell_px : (row + 1) * cell_px].sum(0, dtype=np.int64)
+        counts[row] = np.add.reduceat(lines, columns)
+    return torch.from_numpy(counts).to(mask.device, dtype) / cell_px**2
 
 
 def _strips(image: Tensor, cell_px: int) -> list[tuple[int, int]]:
@@ -220,6 +226,11 @@ def _strips(image: Tensor, cell_px: int) -> list[tuple[int, int]]:
 
 def _in_0_to_1(image: Tensor) -> Tensor:
     return image / 255 if image.dtype == torch.uint8 else image
+
+
+def _ink(image: Tensor, beyond: tuple[int, int, int, int]) -> Tensor:
+    """How much an image, uint8 or in 0 to 1, is darker than white, 0 to 4, with background ``beyond`` its edges."""
+    return functional.pad(1 - _in_0_to_1(image), beyond).mul_(4)
 
 
 def _hematoxylin(image: Tensor) -> Tensor:

@@ -313,12 +313,12 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Take away what killed processes left unfinished in a folder that nobody else writes to now."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if is_temporary(path.name):
-            with suppress(OSError):  # another time, then
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+def remove_unfinished(folder: Path, *, deep: bool = False) -> None:
+    """Take away what killed processes left unfinished in a folder, or in all below it, where nobody else writes now."""
+    found = (folder.rglob if deep else folder.glob)(f"{PREFIX}*")
+    for path in [path for path in found if is_temporary(path.name)]:
+        with suppress(OSError):  # another time, then
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _beside(path: Path) -> Path:

@@ -64,8 +64,9 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "render",
             ),
         ),
-        "tissue": ("strips", "thumbnail", "fill", "background", "foreign", "mask", "quality"),
+        "tissue": ("strips", "thumbnail", "fill", "background", "signal", "foreign", "mask", "quality"),
         "budget": (),
+        "heap": (),
         "appearance": (),
         "pyramid": (
             *(
@@ -81,7 +82,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "levels",
             ),
             *("foreign", "open", "store", "chunk_cache"),
-            *("chunks", "plan", "format", "copying", "transaction", "task", "upload", "cache", "scanned", "export"),
+            *("chunks", "plan", "format", "copying", "transaction", "upload", "task", "cache", "scanned", "export"),
         ),
         "attention": (),
         "patches": (),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from pipeline.cli.demonstration import demo
 from pipeline.cli.lines import echo
@@ -44,4 +43,4 @@ def root(
 
 
 for command in (demo, info, encoders, check, cache, train, distil, run, conformalize, bench):
-    app.command(cls=TyperCommand if command is check else HelpByTopic)(command)
+    app.command(cls=HelpByTopic)(command)

@@ -154,6 +154,8 @@ def run(
     if summary.others:
         told = f"{counted(summary.others, 'result')} of other slides with another model or other settings"
         echo(f"{out} also holds {told}: not in this table, and kept")
+    if summary.stale:
+        echo(f"{counted(summary.stale, 'row')} of earlier runs may no longer hold: their warnings say why")
     for line in summary.judged:
         echo(line)
     if summary.ok:

@@ -13,6 +13,7 @@ from pipeline.cli.lines import echo, peak, say
 from pipeline.errors import UsageError
 from pipeline.exits import INTERRUPTED
 from pipeline.options import (
+    FOUND,
     Disk,
     DryRunOption,
     FailFast,
@@ -72,11 +73,18 @@ def check(
     label: Annotated[str, typer.Option(help="The table's column of labels.")] = "label",
     mpp: MppOption = None,
     strict: StrictOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write a table of what was found, a row a slide.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=FOUND)] = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", help="Write a table of what was found, a row a slide.", rich_help_panel=FOUND),
+    ] = None,
     template: Annotated[
         Path | None,
-        typer.Option("--fix-template", help="Write a cohort table of all slides, with the columns to fill in."),
+        typer.Option(
+            "--fix-template",
+            help="Write a cohort table of all slides, with the columns to fill in.",
+            rich_help_panel=FOUND,
+        ),
     ] = None,
     workers: Workers = None,
     limit: LimitOption = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.commands.arguments import AnyPath, disk_bytes, memory_bytes
 from pipeline.commands.slides import given_cohort
 from pipeline.errors import UsageError
-from stages.place import Url, place
+from stages.place import place
 
 if TYPE_CHECKING:
     from pipeline.cache import CacheProgress, CacheSummary, Ngff
@@ -118,9 +118,5 @@ def dry_cache(
     from pipeline.dry_run.dry_run import dry_cache_cohort
 
     how: dict[str, Any] = {"workers": workers, "limit": limit, "retry_failed": retry_failed, "progress": progress}
-    folder = place(out)
-    if isinstance(folder, Url):
-        raise UsageError(f"a dry run looks at folders, and --out is {folder}: leave --dry-run out")
-    return dry_cache_cohort(
-        cohort, folder, CacheSettings(profile, everything, ngff, strict, memory_bytes(memory), disk_bytes(disk)), **how
-    )
+    settings = CacheSettings(profile, everything, ngff, strict, memory_bytes(memory), disk_bytes(disk))
+    return dry_cache_cohort(cohort, place(out), settings, **how)

@@ -99,7 +99,8 @@ def run(
             its share of 80 % of the machine's, or of its dask worker's limit.
         scheduler: address of a dask scheduler, or its scheduler file; its workers are used instead.
         wait: seconds to wait for its file, for a first worker, and for another where none is left; default: 30.
-        retry_failed: do only slides that failed when they were last tried into ``out``; others stay as they are.
+        retry_failed: do only slides that failed when they were last tried into ``out``, by their names and paths;
+            others stay as they are.
         fail_fast: begin no more slides once one has failed; those that are being worked on are finished.
         encoder_weights: see `load_model`.
         features: folder that keeps what a frozen encoder makes of patches; default: $SACCADE_CACHE, else the user's

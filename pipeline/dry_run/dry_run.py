@@ -8,20 +8,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cache import CacheSettings, budgeted, open_for
+from pipeline.cache import CacheSettings, budgeted, check_store, open_for
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.dry_run.outcome import DONE, EARLIER, FAILS, LEFT, STALE, TO_DO, TODO, DryRun
-from pipeline.errors import reason_of
+from pipeline.errors import UsageError, reason_of
 from pipeline.output.failures import Failures
-from pipeline.output.folder import RUN, refuse_foreign
+from pipeline.output.folder import RUN, refuse_foreign, refuse_store
 from pipeline.run.interrupt import finishing
 from pipeline.run.workers import each
+from stages import object_store
 from stages.amounts import counted
-from stages.passing import again
-from stages.place import local
+from stages.passing import UnreadableError, again
+from stages.place import Place, Url
 from stages.pyramid.cache import pyramid_task
 from stages.pyramid.export import export_task
 from stages.pyramid.task import cost_of
+from stages.pyramid.upload import MARK
 
 if TYPE_CHECKING:  # caching needs no model, and no torch
     from pipeline.model.slide_model import SlideModel
@@ -59,6 +61,7 @@ def dry_run_cohort(
     from pipeline.run.slide import run_digest
 
     settings, model, count = prepared(cohort, settings, workers=workers, scheduler=scheduler)
+    refuse_store(out)
     refuse_foreign(out, names=RUN)
     digest = model_digest(settings.model)
     jobs = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
@@ -80,7 +83,7 @@ def dry_run_cohort(
 
 def dry_cache_cohort(
     cohort: Cohort,
-    out: Path,
+    out: Place,
     settings: CacheSettings | None = None,
     *,
     workers: int | None = 0,
@@ -90,14 +93,24 @@ def dry_cache_cohort(
 ) -> DryRun:
     """What `pipeline.cache.cache_cohort` would do with these arguments, by each slide's plan and some of its chunks.
 
+    Whether a store of objects may be written to shows only by writing, so that only the command tells.
+
     Raises:
         UsageError: it would not be started.
     """
     settings = settings or CacheSettings()
     settings.refuse_contradictions()
-    refuse_foreign(out, names=())
+    if isinstance(out, Url):
+        check_store(out, settings, retry_failed=retry_failed)
+        try:
+            object_store.exists((out / MARK).text)
+        except UnreadableError as exc:
+            raise UsageError(f"cannot look at {exc}; or choose another --out") from exc
+    else:
+        refuse_foreign(out, names=())
     settings, workers = budgeted(settings, out, workers, len(cohort.slides))
-    jobs = [(slide, out.resolve(), settings) for slide in cohort.slides]
+    where = out if isinstance(out, Url) else out.resolve()
+    jobs = [(slide, where, settings) for slide in cohort.slides]
     costs: dict[str, Any] = {}
     rows = _rows(cohort, _stand_of_cache, jobs, workers, limit, retry_failed, progress, costs)
     told = [rows[slide.slide_id] for slide in cohort.slides]
@@ -161,7 +174,7 @@ def _stand_of_run(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
         return {"status": "failed", "error": reason_of(exc)}
 
 
-def _stand_of_cache(slide: CohortSlide, out: Path, settings: CacheSettings) -> dict[str, Any]:
+def _stand_of_cache(slide: CohortSlide, out: Place, settings: CacheSettings) -> dict[str, Any]:
     """How a slide's pyramid stands: the one place where its exceptions end."""
     try:
         opened, target = open_for(slide, settings), settings.place(out, slide)
@@ -172,10 +185,9 @@ def _stand_of_cache(slide: CohortSlide, out: Path, settings: CacheSettings) -> d
         missing = task.missing(target)
         if missing is None:
             return {"status": DONE, "why": ""}
-        folder = local(target, "a dry run looks at folders")
-        cost = again(lambda: cost_of(task, folder, room=settings.room))
-        row = _not_done(Failures(out, "cache").of(slide.slide_id, slide.path), missing)
-        return {**row, "cost": (cost.read_bytes, cost.disk_bytes, cost.seconds)}
+        cost = again(lambda: cost_of(task, target, room=settings.room))
+        failed = None if isinstance(out, Url) else Failures(out, "cache").of(slide.slide_id, slide.path)
+        return {**_not_done(failed, missing), "cost": (cost.read_bytes, cost.disk_bytes, cost.seconds)}
     except Exception as exc:
         return {"status": "failed", "error": reason_of(exc)}
 

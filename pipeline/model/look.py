@@ -19,6 +19,7 @@ from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_shares, tissue_cells
 from stages.encoder.feature_store import FeatureKey
 from stages.geometry import Raster, ResolutionError, choose_level
+from stages.heap import give_back
 from stages.patches import PatchReader
 from stages.place import Place
 from stages.prior import Prior, PriorMap
@@ -41,7 +42,8 @@ class Look:
 
     Attributes:
         slide: opened, its resolution known and fine enough.
-        thumbnail, mask: RGB and tissue (H, W) at the attention's resolution.
+        thumbnail: RGB at the attention's resolution.
+        mask_bits: its tissue, eight pixels a byte, one row after the other: see `mask`.
         cells: the attention map's raster.
         filled: how much of each cell is tissue, 0 to 1, (rows, columns).
         tissue: which cells may be drawn, (rows, columns).
@@ -55,7 +57,7 @@ class Look:
 
     slide: Slide
     thumbnail: Thumbnail
-    mask: NDArray[np.bool_]
+    mask_bits: NDArray[np.uint8]
     cells: Raster
     filled: NDArray[np.float64]
     tissue: NDArray[np.bool_]
@@ -65,6 +67,12 @@ class Look:
     prior: NDArray[np.float64] | None
     cost: ReadCount
     warnings: tuple[str, ...]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The tissue (H, W) on the thumbnail, unpacked each time that it is asked for."""
+        shape = self.thumbnail.raster.shape
+        return np.unpackbits(self.mask_bits, count=shape[0] * shape[1]).view(np.bool_).reshape(shape)
 
     @property
     def view(self) -> View:
@@ -96,7 +104,7 @@ class Look:
     @property
     def nbytes(self) -> int:
         """Memory that its arrays take."""
-        return sum(a.nbytes for a in (self.thumbnail.rgb, self.mask, self.filled, self.tissue))
+        return sum(a.nbytes for a in (self.thumbnail.rgb, self.mask_bits, self.filled, self.tissue))
 
     def at_rest(self) -> Look:
         """The same look at a slide that has no file open, and opens what it needs when it is read again."""
@@ -186,10 +194,19 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
     given = None
     if prior is not None:
         given = prior.on(slide, cells=cells, tissue=tissue, attention_mpp=spec.attention_mpp)
+    warnings = (
+        *slide.facts.doubts,
+        *missing_tiles(slide, thumbnail),
+        *tissue_warnings(found, thumbnail.mpp),
+        *(given.notes if given else ()),
+    )
+    bits = np.packbits(mask)
+    del found, mask
+    give_back()
     return Look(
         slide=slide,
         thumbnail=thumbnail,
-        mask=mask,
+        mask_bits=bits,
         cells=cells,
         filled=filled,
         tissue=tissue,
@@ -198,12 +215,7 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
         surveyor=surveyor,
         prior=None if given is None else given.shares,
         cost=_cost(slide, thumbnail, given),
-        warnings=(
-            *slide.facts.doubts,
-            *missing_tiles(slide, thumbnail),
-            *tissue_warnings(found, thumbnail.mpp),
-            *(given.notes if given else ()),
-        ),
+        warnings=warnings,
     )
 
 

@@ -21,6 +21,7 @@ from pipeline.model.regions import by_region, joint_attention, look_inside, nest
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
 from stages.appearance import CohortAppearance
 from stages.attention import Attention, ThumbnailAttention
+from stages.heap import give_back
 from stages.prediction.intervals import UNFITTED, Calibration, Evidence, Stages, weigh
 from stages.prediction.predict import Prediction, predict
 from stages.prediction.readout import build_readout
@@ -216,6 +217,7 @@ class SlideModel(nn.Module):
                 first = first_look(self.calibration or UNFITTED, surveyed=self.spec.coarse_mpp is not None)
             totals = look_totals(max(first, self.fewest), most, fewest=self.fewest, tissue=tissue)
         attention, view = self._by_prior(view, self.attend(view)), replace(view, prior=None)
+        give_back()  # what looking at the thumbnail took, before patches are encoded
         reading = Reading(view, attention, afresh=self.inner is not None)
         side: Side | None = None
         take = partial(self.draw, generator=generator, scheme=scheme, opened=[reading.opened])

@@ -44,11 +44,7 @@ def prepare_output(out: Path, *, names: Iterable[str] = (*RUN, *TRAINING)) -> No
     Raises:
         UsageError: it cannot be written, or holds results of another program.
     """
-    if isinstance(place(out), Url):
-        raise UsageError(
-            f"--out is {place(out)}, but these results are tables and pictures, each of which is replaced in one step, "
-            "as disks do: name a folder on one, and copy it to the store once it is finished"
-        )
+    refuse_store(out)
     names = set(names)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -57,6 +53,19 @@ def prepare_output(out: Path, *, names: Iterable[str] = (*RUN, *TRAINING)) -> No
     except OSError as exc:
         why = refusal(exc, Path(exc.filename or out), writing=True)
         raise UsageError(f"cannot write to {out}: {why}; or choose another --out") from exc
+
+
+def refuse_store(out: Path) -> None:
+    """Refuse what is no folder, but the URL of a store of objects.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if isinstance(place(out), Url):
+        raise UsageError(
+            f"--out is {place(out)}, but these results are tables and pictures, each of which is replaced in one step, "
+            "as disks do: name a folder on one, and copy it to the store once it is finished"
+        )
 
 
 def refuse_foreign(out: Path, *, names: Iterable[str]) -> set[str] | None:

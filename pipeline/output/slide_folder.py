@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.output.documents import read_json, write_json
 from pipeline.output.run_record import versions
 from stages.disk import flush, new_file, remove_unfinished
+from stages.heap import give_back
 from stages.slide.facts import SlideFacts
 from stages.slide.revision import Revision
 
@@ -92,9 +93,8 @@ def read_commit(folder: Path) -> dict[str, Any] | None:
 
 def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:
     """Write (H, W, 3) RGB as a JPEG."""
-    from PIL import Image
-
     from stages.overlay.jpeg import write_jpeg
 
     with new_file(path) as temporary:
-        write_jpeg(temporary, Image.fromarray(rgb))
+        write_jpeg(temporary, rgb)
+    give_back()  # of a large one all coefficients were held

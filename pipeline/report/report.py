@@ -32,10 +32,10 @@ def write_report(
             ``path``, ``status`` and ``error``; a predicted one has its ``words`` and ``warnings``, too, and where it is
             known its ``label``, with ``not_counted``: why the metrics leave it out.
         run: as in run.json: ``task``, ``classes``, ``times``, ``intervals``, ``command``, ``settings``, ``started``,
-            ``ended``, ``reused``, ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``),
-            ``not_counted`` and ``quality``, of the model, None where it is not known; ``cohort`` and ``model``, their
-            names; ``effective`` and ``versions``: settings as they came to be, and programs. What is missing is left
-            out.
+            ``written``, ``ended``, ``reused``, ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low",
+            "high"}``), ``not_counted`` and ``quality``, of the model, None where it is not known; ``cohort`` and
+            ``model``, their names; ``effective`` and ``versions``: settings as they came to be, and programs. What is
+            missing is left out.
         gallery: the picture of the cohort's strongest patches, beside the report.
     """
     times = tuple(run.get("times") or ())
@@ -94,5 +94,9 @@ def _title(run: Mapping[str, Any]) -> str:
 
 
 def _when(run: Mapping[str, Any]) -> str:
-    ended = moment(run, "ended")
-    return escape(f"{ended:%Y-%m-%d %H:%M} {ended.tzname() or ''}".strip()) if ended else ""
+    ended, written = moment(run, "ended"), moment(run, "written")
+    when = ended or written
+    if when is None:
+        return ""
+    told = f"{when:%Y-%m-%d %H:%M} {when.tzname() or ''}".strip()
+    return escape(told if ended else f"as of {told}: the run goes on, or was cut short")

@@ -33,7 +33,7 @@ def _decided(done: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
 def cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> str:
     """What was done, in figures."""
     fractions = [f for f in (number(row.get("fraction_read")) for row in done) if f is not None]
-    started, ended = moment(run, "started"), moment(run, "ended")
+    started, ended = moment(run, "started"), moment(run, "ended") or moment(run, "written")
     wall = (ended - started).total_seconds() if started and ended else None
     read, whole = number(run.get("bytes_read")), number(run.get("slide_bytes"))
     share = f"{read / whole:.1%} of the slides' {bytes_in_words(whole)}" if read is not None and whole else ""

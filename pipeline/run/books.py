@@ -19,7 +19,7 @@ from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import task_of
 from pipeline.output.documents import write_json
-from pipeline.output.failures import Failures
+from pipeline.output.failures import Failures, Notes
 from pipeline.output.folder import ABSTENTION, METRICS
 from pipeline.output.run_record import versions, write_run
 from pipeline.output.slide_folder import GALLERY
@@ -29,15 +29,16 @@ from pipeline.refer.measure import coverage
 from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
 from pipeline.run.counting import TRAINED, Counted, count
-from pipeline.run.earlier import earlier_rows
+from pipeline.run.earlier import STALE, earlier_rows
 from pipeline.run.outage import identity, stay
 from pipeline.run.slide import WAITING, RunSettings, referral_of
 from pipeline.task.classes import Classes
 from pipeline.task.task import Task
 from stages.amounts import counted
 from stages.budget import Peaks, own_peak
-from stages.disk import new_file
+from stages.disk import PREFIX, new_file
 from stages.html import table
+from stages.lease import lease
 
 SHARE = 0.02
 """Of the time, what writing the books may take while slides are worked on."""
@@ -68,6 +69,7 @@ class RunSummary:
         waiting: how many were not tried: the run was stopped before, or was to do only others.
         task: what kind of label was predicted.
         judged: what is said of the metrics and of what they do not count, in lines.
+        stale: how many of the kept ones' files are gone, or may have changed since: their rows warn of it.
     """
 
     total: int
@@ -86,6 +88,7 @@ class RunSummary:
     waiting: int = field(default=0, repr=False)
     task: Task = field(default=Classes(()), repr=False)
     judged: list[str] = field(default_factory=list, repr=False)
+    stale: int = field(default=0, repr=False)
 
     @property
     def line(self) -> str:
@@ -104,7 +107,7 @@ class RunSummary:
 
 
 class Books:
-    """What is written of a run beside its slides' folders.
+    """What is written of a run beside its slides' folders, once it has begun.
 
     Args:
         out: the run's folder.
@@ -124,6 +127,7 @@ class Books:
         command: Sequence[str],
     ) -> None:
         self._out, self._cohort, self._model, self._settings, self._command = out, cohort, model, settings, command
+        self._paths = {slide.slide_id: str(slide.path) for slide in cohort.slides}
         (out / "slides").mkdir(exist_ok=True)
         self._started, self._place = time.time(), identity(out)
         self._digest, self._failures = digest, Failures(out, "run")
@@ -132,7 +136,6 @@ class Books:
         self.reused = 0
         self._peaks = Peaks()
         self._due = 0.0
-        self._look_back()
 
     def add(self, slide: CohortSlide, row: Mapping[str, Any], *, write: bool = True) -> None:
         """A slide has ended one way or the other; where it is time, and ``write``, that is written."""
@@ -146,18 +149,13 @@ class Books:
             self.write()
 
     def close(self) -> RunSummary:
-        """Write them for the last time, with what other runs did here meanwhile."""
-        self._look_back()
-        return self.write()
+        """Write them for the last time: of runs that end at once, the last one sees what all did."""
+        stay(self._out, self._place)
+        with lease(self._out / f"{PREFIX}books", wait=True):
+            return self.write(ended=True)
 
-    def _look_back(self) -> None:
-        wanted = {slide.slide_id for slide in self._cohort.slides}
-        notes = self._failures.every()
-        self._noted = {(note["slide_id"], note["path"]): note["error"] for note in notes}
-        self._earlier, self._others = earlier_rows(self._out, wanted, self._digest, self._model, notes)
-
-    def write(self) -> RunSummary:
-        """Write them as they are now.
+    def write(self, *, ended: bool = False) -> RunSummary:
+        """Write them as they are now, with what other runs did here; ``ended`` says that it is for the last time.
 
         Raises:
             OSError: they cannot be written, or the folder is no longer the one that it was.
@@ -165,22 +163,25 @@ class Books:
         stay(self._out, self._place)
         began = time.monotonic()
         with uncollected():
-            summary = self._write()
-        ended = time.monotonic()
-        self._due = ended + max(OFTEN, (ended - began) / SHARE)
+            summary = self._write(ended)
+        now = time.monotonic()
+        self._due = now + max(OFTEN, (now - began) / SHARE)
         return summary
 
-    def _waiting(self, slide: CohortSlide) -> dict[str, Any]:
+    def _waiting(self, slide: CohortSlide, notes: Notes) -> dict[str, Any]:
         """The row of a slide that was not tried; why it failed in an earlier run is not forgotten for that."""
-        why = self._noted.get((slide.slide_id, str(slide.path)))
+        why = notes.of(slide.slide_id, slide.path)
         error = "" if why is None else f"failed when it was last tried: {why}"
         return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": error}
 
-    def _write(self) -> RunSummary:
+    def _write(self, ended: bool) -> RunSummary:
         out, model, task = self._out, self._model, task_of(self._model.spec)
-        rows = [dict(self._rows.get(slide.slide_id) or self._waiting(slide)) for slide in self._cohort.slides]
+        notes = self._failures.read()
+        rows = [dict(self._rows.get(slide.slide_id) or self._waiting(slide, notes)) for slide in self._cohort.slides]
         done = [(slide, row) for slide, row in zip(self._cohort.slides, rows, strict=True) if row["status"] == "ok"]
-        earlier = [dict(row) for row in self._earlier]
+        given = {slide.slide_id for slide, _ in done}, self._digest, model, notes.every
+        earlier, others = earlier_rows(out, self._paths, *given)
+        stale = sum(any(one.startswith(STALE) for one in row.get("warnings") or ()) for row in earlier)
         shown_of = (*(row for _, row in done), *(row for row in earlier if row["status"] == "ok"))
         galleries = {row["slide_id"]: row.pop("gallery") for row in shown_of}
         slide_bytes = sum(row.pop("slide_bytes") for _, row in done)
@@ -200,6 +201,7 @@ class Books:
         counts = Counter(row["status"] for row in rows)
         shown = [*rows, *earlier]
         self._peaks.add(own_peak())
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         run = {
             "command": list(self._command),
             "cohort": self._cohort.source.name,
@@ -214,14 +216,16 @@ class Books:
             "quality": model.quality and model.quality.to_json(),
             "warning": model.quality and model.quality.warning,
             "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "written": now,
+            "ended": now if ended else None,  # of one that goes on, or was cut short
             "slides": len(rows),
             "ok": counts["ok"],
             "failed": counts["failed"],
             "waiting": counts[WAITING],
             "reused": self.reused,
             "earlier": len(earlier),
-            "other_settings": self._others,
+            "earlier_stale": stale,
+            "other_settings": others,
             "bytes_read": sum(row["bytes_read"] for _, row in done),
             "slide_bytes": slide_bytes,
             "memory": self._peaks.to_json(),
@@ -264,11 +268,12 @@ class Books:
             model.quality,
             refer,
             len(earlier),
-            self._others,
+            others,
             run["memory"],
             counts[WAITING],
             task,
             told.in_lines(),
+            stale,
         )
 
 

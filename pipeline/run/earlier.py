@@ -2,44 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import task_of
+from pipeline.output.failures import gone
 from pipeline.output.slide_folder import read_commit
 from pipeline.run.counting import seen_by
 from pipeline.run.slide import told_of, whole
+from stages.place import Url, place
+from stages.slide.revision import Revision, untouched
+
+LOOK_SECONDS = 5.0
+"""For a look at the files of all those slides: a disk that does not answer holds up no run of others."""
+STALE = "predicted by an earlier run, and its file"
+"""How a warning begins that a row's slide may no longer be as it was."""
 
 
 def earlier_rows(
-    out: Path, wanted: set[str], digest: str, model: SlideModel, failed: Sequence[Mapping[str, Any]]
+    out: Path,
+    wanted: Mapping[str, str],
+    done: Collection[str],
+    digest: str,
+    model: SlideModel,
+    notes: Sequence[Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], int]:
     """Rows of slides that earlier runs with the same model and settings did in the folder, and how many there are of
-    others. What failed when it was last tried has failed, whatever was made of it before."""
-    rows, others = [], 0
+    others.
+
+    What failed when it was last tried has failed, whatever was made of it before. Another slide of the name of one of
+    this run's has a row of its own; one whose file is gone is that one, where it was moved from, and a file of this
+    run's by another name is in the table already. Where a slide's files are no longer as they were, its row warns.
+
+    Args:
+        out: the folder.
+        wanted: paths of this run's slides, by name.
+        done: names of those of them whose folder holds their result.
+        digest: of model and settings.
+        model: whose results they are.
+        notes: of what failed.
+    """
+    rows, others, recorded = [], 0, []
     folder = out / "slides"
-    ended = {note["slide_id"]: note for note in failed if note["slide_id"] not in wanted}
+    noted, given = {(note["slide_id"], note["path"]) for note in notes}, set(wanted.values())
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name in wanted:
+        commit = None if path.name in done else read_commit(path)
+        if commit is None or commit.get("path") in given or (path.name, commit.get("path")) in noted:
             continue
-        commit = read_commit(path)
-        if commit is None or ended.get(path.name, {}).get("path") == commit.get("path"):
-            continue
-        ended.pop(path.name, None)  # of another slide of this name, which was refused
         if commit.get("run") != digest or not whole(path, commit, task_of(model.spec)):
             others += 1
         else:
-            seen = seen_by(model, commit["fingerprint"])
-            rows.append(
-                {"slide_id": path.name, "path": commit["path"], **commit["row"], "seen": seen, **told_of(commit)}
-            )
-    for row in rows:
+            known = {"seen": seen_by(model, commit["fingerprint"]), **told_of(commit)}
+            rows.append({"slide_id": path.name, "path": commit["path"], **commit["row"], **known})
+            recorded.append(Revision.recorded(commit.get("revision")))
+    for row, why in zip(rows, _changes([row["path"] for row in rows], recorded), strict=True):
         del row["slide_bytes"]
-    for note in ended.values():
+        row["warnings"] = [*row["warnings"], *([] if why is None else [f"{STALE} {why}"])]
+    for note in notes:
+        if note["path"] in given or (note["slide_id"] in wanted and gone(note["path"])):
+            continue
         if note.get("run") == digest:
             rows.append({name: note[name] for name in ("slide_id", "path", "error")} | {"status": "failed"})
         else:
             others += 1
     return sorted(rows, key=lambda row: str(row["slide_id"])), others
+
+
+def _changes(paths: Sequence[str], recorded: Sequence[Revision | None]) -> list[str | None]:
+    """What became of slides' files since, each; None where nothing did, or none can tell."""
+    found: list[str | None] = []
+
+    def look() -> None:
+        for path, revision in zip(paths, recorded, strict=True):
+            found.append(_change(path, revision))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(LOOK_SECONDS)
+    looked = found.copy()
+    return [*looked, *["was not looked at: its disk answers too slowly"] * (len(paths) - len(looked))]
+
+
+def _change(path: str, recorded: Revision | None) -> str | None:
+    where = place(path)
+    if isinstance(where, Url) or recorded is None:
+        return None
+    if gone(path):
+        return "is no longer there, or its disk is not"
+    return None if untouched(where, recorded) else "may have changed since: run it again"

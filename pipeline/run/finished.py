@@ -19,9 +19,9 @@ def finished(
 ) -> dict[str, Any] | None:
     """The row of a slide that an earlier run predicted, as `process_slide` gives it; None where that has to look.
 
-    It is None of slides whose files were touched since, in whatever way; of all where ``settings`` ask to verify every
-    byte or have a prior, which may have changed; where what reads slides has another version by now; and where pictures
-    are drawn otherwise.
+    It is None of slides that were moved or whose files were touched since, in whatever way; of all where ``settings``
+    ask to verify every byte or have a prior, which may have changed; where what reads slides has another version by
+    now; and where pictures are drawn otherwise.
     """
     if slide.problem or settings.verify or settings.prior is not None:
         return None
@@ -37,7 +37,7 @@ def finished(
         return None
     if isinstance(slide.path, Url):  # a store tells of no state that would vouch for every chunk
         return None
-    if (settings.strict and commit.get("doubt")) or not drawn(commit):
+    if (settings.strict and commit.get("doubt")) or not drawn(commit) or commit["path"] != str(slide.path):
         return None
     mpp, warnings = slide.mpp if slide.mpp is not None else settings.mpp, earlier.get("warnings") or ()
     key = slide_key(commit["fingerprint"], made_of_all(settings, model, digest, mpp=mpp, prior=None, warnings=warnings))

@@ -18,9 +18,10 @@ from pipeline.output.slide_folder import THUMBNAIL
 from pipeline.predict import SlidePrediction
 from stages.disk import new_file
 from stages.geometry import Mpp, Raster
+from stages.heap import give_back
 from stages.overlay import evidence_picture, jpeg, picture
 from stages.overlay.evidence_picture import draw_evidence
-from stages.overlay.picture import PICTURE_PX, draw_overlay, picture_of
+from stages.overlay.picture import PICTURE_PX, draw_overlay, paged
 from stages.prediction.attribution import INTERPOLATED
 from stages.tissue.thumbnail import Thumbnail
 
@@ -57,6 +58,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
     Raises:
         OSError, ValueError, KeyError, UsageError: something of it is missing or damaged.
     """
+    give_back()  # what predicting the slide and writing its data took
     told, mpp = commit["pictures"], Mpp(*commit["mpp"])
     thumbnail = _thumbnail(folder / THUMBNAIL, Raster(*told["thumbnail"]), mpp)
     boxes = read_boxes_level0(folder / "samples.h5")
@@ -85,8 +87,6 @@ def _thumbnail(path: Path, raster: Raster, mpp_level0: Mpp) -> Thumbnail:
     with Image.open(path) as image:
         share = min(1.0, PICTURE_PX[1] / max(image.size))
         image.draft("RGB", (math.ceil(image.width * share), math.ceil(image.height * share)))  # a large one, by halves
-        rgb = np.asarray(image)
-    step = round(max(raster.shape) / max(rgb.shape))
-    there = raster.pooled(step, step / 2, rgb.shape[1], rgb.shape[0])
-    shown, there = picture_of(Thumbnail(rgb, there, there.scale_x * mpp_level0.x), mpp_level0)
+        step = round(max(raster.shape) / max(image.size))
+        shown, there = paged(image, raster.pooled(step, step / 2, *image.size), mpp_level0)
     return Thumbnail(np.asarray(shown), there, there.scale_x * mpp_level0.x)

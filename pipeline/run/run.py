@@ -16,7 +16,7 @@ from pipeline.garbage import uncollected
 from pipeline.model.checkpoint import checkpoint_files, find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec, task_of
-from pipeline.output.failures import Failures
+from pipeline.output.failures import NOTHING_FAILED, Failures
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns
@@ -30,7 +30,6 @@ from pipeline.run.ready import lacks
 from pipeline.run.slide import BUSY, WAITING, RunSettings, process_slide, referral_of, run_digest
 from pipeline.run.workers import each, suited
 from pipeline.task.task import Task
-from stages.amounts import counted
 from stages.budget import share_of_machine
 from stages.disk import PREFIX, remove_unfinished
 from stages.lease import holders, lease
@@ -77,7 +76,8 @@ def run_cohort(
     prepare_output(out, names=RUN)
     digest = model_digest(settings.model)
     run = run_digest(settings, model, digest)
-    failed = Failures(out, "run").among((slide.slide_id, slide.path) for slide in cohort.slides)
+    notes = Failures(out, "run").read()
+    failed = {slide.slide_id for slide in cohort.slides if notes.of(slide.slide_id, slide.path) is not None}
     with (
         logging_to(out / "run.log", command) as log,
         _only_its_kind(out, run),
@@ -85,7 +85,7 @@ def run_cohort(
         telling(within) as said,
     ):
         books = Books(out, cohort, model, settings, run, command)
-        total, done, first = len(cohort.slides), 0, None
+        total, done, begun = len(cohort.slides), 0, False
 
         def tell(line: str | None) -> None:
             if line is not None:
@@ -93,8 +93,16 @@ def run_cohort(
             if progress:
                 progress(done, total, line)
 
+        def begin() -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                books.write()
+
         if retry_failed and not failed:
-            tell("none of these slides failed here when it was last tried: there is nothing to try again")
+            tell(NOTHING_FAILED)
+        if retry_failed and (line := notes.others((slide.slide_id, slide.path) for slide in cohort.slides)) is not None:
+            tell(line)
         # what failed before may hang again
         slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
         with uncollected():
@@ -113,20 +121,19 @@ def run_cohort(
                     books.add(slide, row, write=False)
                     done += 1
                     tell(_line(slide, row, task))
-            if jobs:
-                books.write()
-            for slide, row in _rows(jobs, stop, **how):
+            for slide, row in _rows(jobs, stop, begun=begin, **how):
+                begin()
                 stop_at_outage(row)
                 books.add(slide, row)
                 done += 1
                 tell(_line(slide, row, task))
-                if fail_fast and row["status"] == "failed" and not stop.is_set():
-                    first = f"{slide.slide_id}: {row['error']}"
-                    stop.set()
+                if fail_fast and row["status"] == "failed":
+                    stop.at(slide.slide_id, row["error"])
         finally:
-            summary = books.close()
-        if first is not None:
-            tell(f"stopped at the first failure, {first} (--fail-fast: {counted(summary.waiting, 'slide')} not tried)")
+            if begun or not jobs:  # else it was refused, or stopped, before any slide was attempted
+                summary = books.close()
+        if stop.failure is not None:
+            tell(stop.fast(summary.waiting))
         elif stop.is_set():
             raise KeyboardInterrupt
         log.last = summary.line

@@ -74,6 +74,7 @@ class Order:
             there is one.
         trial: run by each worker before it gets a job: a function known by its name, with its arguments, that says
             what keeps the worker from doing its work.
+        begun: called once the first worker can.
     """
 
     task: Callable[..., dict[str, Any]]
@@ -83,6 +84,7 @@ class Order:
     wait: float = WAIT_SECONDS
     device: str = "cpu"
     trial: tuple[Callable[..., str | None], tuple[Any, ...]] | None = None
+    begun: Callable[[], None] = lambda: None
 
 
 def each_on_scheduler(order: Order, jobs: Sequence[tuple[Any, ...]], scheduler: str) -> Rows:
@@ -114,6 +116,8 @@ def each_on_scheduler(order: Order, jobs: Sequence[tuple[Any, ...]], scheduler: 
                 if first:
                     desk.open()
                     first = False
+                    if not order.stop.is_set():
+                        order.begun()
                 yield from desk.work()
                 return
         except SchedulerGoneError:

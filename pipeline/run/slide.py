@@ -129,8 +129,8 @@ def process_slide(
     except Exception as exc:
         seconds = time.perf_counter() - started
         row = outage_row(exc, out) or {"status": "failed", "error": reason_of(exc), "seconds": seconds}
-        if not begin and row["status"] == "failed":  # it was not tried
-            row = {"status": WAITING, "error": ""}
+        if not begin and row["status"] == "failed":
+            row = {"status": WAITING, "error": f"not tried: {row['error']}"}
     return {"slide_id": slide.slide_id, "path": str(slide.path), **row, "peak": own_peak()}
 
 
@@ -141,11 +141,11 @@ def _predict_slide(
     found = standing(slide, out, settings, model, digest)
     facts, failures = found.slide.facts, Failures(out, "run")
     known = known_of(settings, model, facts.fingerprint)
-    if found.commit is not None and _kept(out / "slides" / slide.slide_id, found.commit, facts):
-        failures.forget(slide.slide_id)
+    if found.commit is not None and _kept(out / "slides" / slide.slide_id, found.commit, slide, facts):
+        failures.forget(slide.slide_id, slide.path)
         return {**found.commit["row"], **told_of(found.commit), "reused": True, **known}
     if not begin:
-        return {"status": WAITING, "error": ""}
+        return {"status": WAITING, "error": f"not tried: {found.stale}" if found.stale else ""}
     need_for(found.slide, model).refuse_over(memory_share() if settings.memory is None else settings.memory)
     alive(f"{slide.slide_id}: at work")
     predicted = predict_slide(
@@ -159,7 +159,7 @@ def _predict_slide(
         prior=found.prior,
         refer=referral_of(settings, model),
     )
-    failures.forget(slide.slide_id)
+    failures.forget(slide.slide_id, slide.path)
     run = run_digest(settings, model, digest)
     return {**_write_slide(slide, out, found, run, predicted, started), **known}
 
@@ -341,10 +341,11 @@ def _write_slide(
     return {**row, **told_of(commit), "reused": False}
 
 
-def _kept(folder: Path, commit: dict[str, Any], facts: SlideFacts) -> bool:
-    """Bring a valid result up to date without reading its slide: the state of the slide's files, and pictures that are
-    drawn otherwise now. False where what they are drawn from is damaged, so that the slide is to be read again."""
-    now = {**commit, **plain(state_of(facts, Revision.recorded(commit.get("revision"))))}
+def _kept(folder: Path, commit: dict[str, Any], slide: CohortSlide, facts: SlideFacts) -> bool:
+    """Bring a valid result up to date without reading its slide: where the slide is and the state of its files, and
+    pictures that are drawn otherwise now. False where what they are drawn from is damaged, so that the slide is to be
+    read again."""
+    now = {**commit, "path": str(slide.path), **plain(state_of(facts, Revision.recorded(commit.get("revision"))))}
     if not drawn(commit):
         try:
             draw_pictures(folder, commit)

@@ -41,18 +41,22 @@ def each(
     wait: float | None = None,
     device: str = "cpu",
     trial: tuple[Callable[..., str | None], tuple[Any, ...]] | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
     """Run ``task(*job)`` for every job and yield (job's slide, its row) as each finishes.
 
     In this process one by one (``workers`` of 0); on processes of this machine (`pipeline.run.pool`), where what
     crashes or takes longer than the ``limit`` takes only its own slide with it; or on a dask scheduler's workers
-    (`pipeline.run.scheduler`), for which ``warn``, ``wait``, ``device`` and ``trial`` are: see `Order`.
+    (`pipeline.run.scheduler`), for which ``warn``, ``wait``, ``device`` and ``trial`` are: see `Order`. ``begun`` is
+    called once they can be begun, which a scheduler may not allow.
 
     Raises:
         UsageError: no scheduler answers, it has no worker, or one that cannot do the work.
     """
     stop = stop or threading.Event()
     if scheduler is None:
+        if not stop.is_set():
+            begun()
         yield from _here(task, jobs, workers, limit, stop, said)
         return
     order = Order(
@@ -63,6 +67,7 @@ def each(
         wait=WAIT_SECONDS if wait is None else wait,
         device=device,
         trial=trial,
+        begun=begun,
     )
     yield from each_on_scheduler(order, jobs, scheduler)
 

@@ -79,12 +79,17 @@ def lay(picture: Image.Image, layer: NDArray[np.uint8]) -> None:
 
 def picture_of(thumbnail: Thumbnail, mpp_level0: Mpp) -> tuple[Image.Image, Raster]:
     """The thumbnail as large as a page shows it, with square pixels, and their place."""
-    left, upper, right, lower = thumbnail.raster.extent_level0
+    return paged(Image.fromarray(thumbnail.rgb), thumbnail.raster, mpp_level0)
+
+
+def paged(picture: Image.Image, raster: Raster, mpp_level0: Mpp) -> tuple[Image.Image, Raster]:
+    """`picture_of` a thumbnail that is a picture already."""
+    left, upper, right, lower = raster.extent_level0
     across_um, down_um = (right - left) * mpp_level0.x, (lower - upper) * mpp_level0.y
-    longest = min(max(*thumbnail.rgb.shape[:2], PICTURE_PX[0]), PICTURE_PX[1])
+    longest = min(max(*picture.size, PICTURE_PX[0]), PICTURE_PX[1])
     width, height = (max(1, round(longest * side / max(across_um, down_um))) for side in (across_um, down_um))
-    picture = Image.fromarray(thumbnail.rgb).resize((width, height), Image.Resampling.HAMMING)
-    return picture, Raster(left, upper, (right - left) / width, (lower - upper) / height, width, height)
+    shown = picture.resize((width, height), Image.Resampling.HAMMING)
+    return shown, Raster(left, upper, (right - left) / width, (lower - upper) / height, width, height)
 
 
 def attention_picture(

@@ -10,8 +10,8 @@ NEIGHBOURS = 5
 """Read cells that a cell which was not is told from."""
 REACH = 0.5
 """What the slide's whole width counts as, in standard deviations of colour: neighbours are alike."""
-STRIP = 2**20
-"""Thumbnail pixels that are looked at together, some 40 MB while they are."""
+STRIP = 2**18
+"""Thumbnail pixels that are looked at together, some 10 MB while they are."""
 
 
 def cell_looks(rgb: NDArray[np.uint8], shape: tuple[int, int], cell_px: int) -> NDArray[np.float64]:

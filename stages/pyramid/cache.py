@@ -26,7 +26,7 @@ from stages.pyramid.format import Progress
 from stages.pyramid.layout import LevelLayout, array_metadata
 from stages.pyramid.open import ZarrSlide, open_pyramid
 from stages.pyramid.plan import Plan, Wish, choose_profile, native_plan, portable_plan
-from stages.pyramid.record import Record, has_record, read_record, write_json, write_record
+from stages.pyramid.record import Record, has_record, read_record, refuse_another, write_json, write_record
 from stages.pyramid.shards import ShardTiles, shard_damage, write_shard
 from stages.pyramid.task import Task
 from stages.pyramid.transaction import build
@@ -58,9 +58,9 @@ def cache_pyramid(
     """Copy a slide into a pyramid at ``out`` and return that path; at once where it is there already.
 
     A pyramid there of other content (the slide was replaced, or more is wanted) or a damaged one is rebuilt and only
-    then exchanged; anything there that is not a pyramid of ours is left alone. What a killed run finished is kept. The
-    label, macro and thumbnail images are not copied, and the µm/px are the file's own, whatever ``slide`` was opened
-    with.
+    then exchanged; one of a slide that lies elsewhere, and anything that is not a pyramid of ours, is left alone. What
+    a killed run finished is kept. The label, macro and thumbnail images are not copied, and the µm/px are the file's
+    own, whatever ``slide`` was opened with.
 
     Args:
         slide: what to copy; where tissue is on it is judged by its µm/px.
@@ -107,11 +107,13 @@ def pyramid_task(slide: Slide, out: Place, *, profile: Wish = "auto", everything
                 else ""
             )
         if found.facts.fingerprint != source.facts.fingerprint:
+            refuse_another(folder, found.origin, source.facts.path)
             return "its slide has changed"
         if true_name(folder) == true_name(source.facts.path):
             return None
         # earlier versions recorded no revision
         if found.facts.revision is not None and not source.facts.unchanged(found.facts.revision):
+            refuse_another(folder, found.origin, source.facts.path)
             return "its slide has changed"
         # what is left out of a slide was not always so
         if found.facts.warnings != source.facts.warnings:

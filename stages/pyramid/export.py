@@ -29,7 +29,7 @@ from stages.pyramid.format import Progress
 from stages.pyramid.layout import LevelLayout, fill_value, ome_metadata
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import Plan, portable_plan
-from stages.pyramid.record import FORMAT, write_json
+from stages.pyramid.record import FORMAT, origin_of, refuse_another, write_json
 from stages.pyramid.scanned import scanned, scanned_box
 from stages.pyramid.task import Task
 from stages.pyramid.transaction import build
@@ -97,9 +97,11 @@ def export_task(slide: Slide, *, everything: bool = False) -> Task:
         if "format" not in record:
             return "what is there is damaged, or no export" if os.path.lexists(folder) else ""
         if record.get("fingerprint") != source.facts.fingerprint:
+            refuse_another(folder, record.get("origin"), source.facts.path)
             return "its slide has changed"
         # earlier versions recorded no revision
         if record.get("revision") and not source.facts.unchanged(Revision.recorded(record["revision"])):
+            refuse_another(folder, record.get("origin"), source.facts.path)
             return "its slide has changed"
         if (record["format"], record[_FRAME]) != (FORMAT, _frame(whole.facts)):
             return "an earlier version made it"
@@ -142,6 +144,7 @@ class _Export:
         record = {
             "format": FORMAT,
             "fingerprint": source.fingerprint,
+            "origin": origin_of(source.path),
             "revision": source.revision and asdict(source.revision),
             "kept": plan.kept,
             _FRAME: _frame(source),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from itertools import product
 from typing import Any, Literal
 
 from stages.geometry import Box, Mpp, Raster
-from stages.place import Place, Url, file_sizes, read, reading, write
+from stages.place import Place, Url, file_sizes, read, reading, true_name, write
 from stages.pyramid.jpeg_metadata import jpeg_metadata, read_jpeg_metadata
 from stages.pyramid.layout import LevelLayout, array_metadata, ome_metadata
 from stages.slide.facts import SlideError, SlideFacts
@@ -40,6 +41,7 @@ class Record:
         profile: how it was made.
         kept: whether the finest levels hold all of the slide or the surroundings of its tissue.
         shard_bytes: size of each shard's file, level by level, in the order of `LevelLayout.shards`.
+        origin: `origin_of` the slide; None where an earlier version made it.
     """
 
     facts: SlideFacts
@@ -47,6 +49,22 @@ class Record:
     profile: Profile
     kept: Kept
     shard_bytes: tuple[tuple[int, ...], ...]
+    origin: str | None = None
+
+
+def origin_of(path: Place) -> str:
+    """What tells slides of one name apart by where they lie: a hash, as pyramids travel and paths may name people."""
+    return hashlib.blake2b(true_name(path).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def refuse_another(folder: Place, origin: str | None, slide: Place) -> None:
+    """Raise a `SlideError` where what is in a folder, of other content than a slide's, was not made of what was there
+    before, but of a slide that lies elsewhere."""
+    if origin is not None and origin != origin_of(slide):
+        raise SlideError(
+            f"{folder} was made of another slide, which lies or lay elsewhere: choose another --out, rename this one, "
+            "or delete that pyramid"
+        )
 
 
 def pyramid_facts(facts: SlideFacts, folder: Place, layouts: Sequence[LevelLayout]) -> SlideFacts:
@@ -86,6 +104,7 @@ def write_record(record: Record, source: SlideFacts) -> None:
         "source": {
             "name": source.path.name,
             "bytes": source.file_bytes,
+            "origin": origin_of(source.path),
             "revision": source.revision and asdict(source.revision),
         },
         "levels": levels,
@@ -182,4 +201,4 @@ def _parsed(folder: Place, ours: dict[str, Any]) -> Record:
             raise ValueError(f"{len(sizes[i])} shards of level {i}")
     if not layouts or ours["kept"] not in ("all", "tissue"):
         raise ValueError("no levels" if not layouts else ours["kept"])
-    return Record(facts, tuple(layouts), ours["profile"], ours["kept"], sizes)
+    return Record(facts, tuple(layouts), ours["profile"], ours["kept"], sizes, ours.get("source", {}).get("origin"))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.budget import Room
-from stages.place import Place
+from stages.place import Place, Url
 from stages.pyramid.format import FolderFormat
 from stages.pyramid.layout import LevelLayout
 from stages.pyramid.plan import Keep, Plan, own_jpeg
 from stages.pyramid.transaction import partial_of, refuse_foreign, refuse_over
+from stages.pyramid.upload import own_objects
 from stages.slide.protocol import Slide
 
 SAMPLED = 8
@@ -58,8 +58,8 @@ class Cost:
     seconds: float
 
 
-def cost_of(task: Task, out: Path, *, room: Room | None = None) -> Cost:
-    """What a pyramid in a folder will take, by its plan and some chunks of each level; nothing is written.
+def cost_of(task: Task, out: Place, *, room: Room | None = None) -> Cost:
+    """What a pyramid in a folder or a store will take, by its plan and some chunks of each level; nothing is written.
 
     What is copied as it is, is known to the byte but for indices; pixels are as small as those that are tried.
 
@@ -67,9 +67,13 @@ def cost_of(task: Task, out: Path, *, room: Room | None = None) -> Cost:
         DiskBudgetError: it may take more than there is ``room`` for, see `build`.
         SlideError: the slide cannot be read, or something is at ``out`` that would not be replaced.
     """
-    refuse_foreign(out, task.form)
-    plan = task.plan()
-    refuse_over(room, partial_of(out, task.form, plan), plan, task.source)
+    if isinstance(out, Url):
+        own_objects(out)
+        plan = task.plan()
+    else:
+        refuse_foreign(out, task.form)
+        plan = task.plan()
+        refuse_over(room, partial_of(out, task.form, plan), plan, task.source)
     read = disk = seconds = shrunk = 0.0
     for level, (layout, own, keep) in enumerate(zip(plan.layouts, plan.own, plan.keep, strict=True)):
         places = _places(layout, keep)
@@ -77,7 +81,7 @@ def cost_of(task: Task, out: Path, *, room: Room | None = None) -> Cost:
         if own is None:  # an average of the level before: about as small for its pixels
             disk += shrunk * raw
             continue
-        held = _chunk_bytes(task.source.tile_bytes(own), task.source.facts.tile_sizes[own], layout)
+        held = _spread(task.source.tile_bytes(own), task.source.facts.tile_sizes[own], layout)
         kept = np.array([held[place] for place in places])
         feeds = None in plan.own[level + 1 : level + 2]
         read += float(held.sum() if feeds else kept.sum())
@@ -99,7 +103,7 @@ def cost_of(task: Task, out: Path, *, room: Room | None = None) -> Cost:
     return Cost(round(read), round(disk), seconds)
 
 
-def _chunk_bytes(tile_bytes: NDArray[np.int64], tile: tuple[int, int], layout: LevelLayout) -> NDArray[np.float64]:
+def _spread(tile_bytes: NDArray[np.int64], tile: tuple[int, int], layout: LevelLayout) -> NDArray[np.float64]:
     """Compressed bytes of the slide in each chunk of a level, as if each tile's lay evenly in it."""
     sums = np.pad(tile_bytes.cumsum(0).cumsum(1), ((1, 0), (1, 0))).astype(np.float64)
     for axis, (size, chunk, side) in enumerate(zip(layout.size, layout.chunk, tile[::-1], strict=True)):

@@ -10,12 +10,11 @@ from pathlib import Path
 from stages.budget import Room
 from stages.disk import (
     FULL,
-    PREFIX,
     ForeignFolderError,
     flush_tree,
-    is_temporary,
     put_in_place,
     refusal,
+    remove_unfinished,
     resumable_folder,
 )
 from stages.pyramid.copying import write_levels
@@ -87,16 +86,17 @@ def build(
             raise
         flush_tree(partial, threads=writers)
         form.finish(wanted, facts)  # once the disk holds all the rest
-        put_in_place(partial, out, ours=form.is_ours)
+        if is_current(out):  # another run was first
+            shutil.rmtree(partial)
+        else:
+            put_in_place(partial, out, ours=form.is_ours)
     except ForeignFolderError as exc:
         raise _foreign(out) from exc
     except OSError as exc:
         if not is_current(out):  # else another run was first, and took the folder that we worked in
             raise _unwritten(out, exc) from exc
         shutil.rmtree(partial, ignore_errors=True)
-    for path in out.rglob(f"{PREFIX}*"):
-        if is_temporary(path.name):  # half a file, of a run that was killed
-            path.unlink(missing_ok=True)
+    remove_unfinished(out, deep=True)
     return out
 
 

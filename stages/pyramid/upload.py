@@ -55,11 +55,7 @@ def upload_pyramid(
     if is_current(out):
         return out
     try:
-        there = object_store.listed(out.text)
-        if there is None:
-            raise SlideError(f"cannot write {out}: its store lists nothing, so that what is there may not be replaced")
-        if there and not _is_ours(out, there):
-            raise SlideError(f"{out} holds something that is no pyramid of ours: take it away or choose another --out")
+        there = own_objects(out)
         wanted = plan().at(out)
         form = _Upload(out, wanted.digest(), there)
         form.start(wanted)
@@ -68,6 +64,21 @@ def upload_pyramid(
     except UnreadableError as exc:
         raise SlideError(f"cannot write {out}: {exc}; {AGAIN}") from exc
     return out
+
+
+def own_objects(out: Url) -> dict[str, int]:
+    """Bytes of each object that is there of a pyramid of ours, whole or begun, by its name below it.
+
+    Raises:
+        SlideError: there is something else, or its store does not tell.
+        UnreadableError: the store does not answer.
+    """
+    there = object_store.listed(out.text)
+    if there is None:
+        raise SlideError(f"cannot write {out}: its store lists nothing, so that what is there may not be replaced")
+    if there and not _is_ours(out, there):
+        raise SlideError(f"{out} holds something that is no pyramid of ours: take it away or choose another --out")
+    return there
 
 
 def _is_ours(out: Url, there: Collection[str]) -> bool:

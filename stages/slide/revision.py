@@ -62,8 +62,17 @@ def revision_of(path: Path, companions: Sequence[Path] = (), *, listed: bool = F
     """
     names = (*(file.relative_to(path.parent).as_posix() for file in companions), *([LISTED] if listed else []))
     found = patiently(lambda: list(_all_of(path, names)))
-    written = [(name, status.st_size, status.st_mtime_ns) for name, _, status in found if stat.S_ISREG(status.st_mode)]
-    return Revision(names, _touched(found), None if seen else _hashed(written))
+    return Revision(names, _touched(found), None if seen else _written(found))
+
+
+def untouched(path: Path, recorded: Revision) -> bool:
+    """Whether a slide's files are in a state that was recorded, or were copied or renamed with their times since; false
+    where one is gone or cannot be asked."""
+    try:
+        found = list(_all_of(path, recorded.names))
+    except OSError:
+        return False
+    return _touched(found) == recorded.touched or _written(found) == recorded.written
 
 
 def touched(path: Path, names: Sequence[str]) -> str | None:
@@ -130,6 +139,10 @@ def _within(folder: Path, above: set[tuple[int, int]], inside: str = "") -> Iter
 def _touched(found: Sequence[_Found]) -> str:
     states = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, _, s in found]
     return _hashed(states)
+
+
+def _written(found: Sequence[_Found]) -> str:
+    return _hashed([(name, s.st_size, s.st_mtime_ns) for name, _, s in found if stat.S_ISREG(s.st_mode)])
 
 
 def _hashed(values: object) -> str:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.tissue.strips import by_strips, every
+
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
+Image = NDArray[np.uint8] | Floats
 
 
 def _basis(u: NDArray[np.float64], v: NDArray[np.float64]) -> list[NDArray[np.float64]]:
@@ -20,18 +23,24 @@ def _axis(length: int) -> NDArray[np.float64]:
     return (2 * np.arange(length) + 1) / length - 1
 
 
-def _points(members: Mask, most: int = 20_000) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Row-major indices (N,) of some members, and the polynomial terms (N, T) there that the members support.
+Place = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def _points(members: Mask, most: int = 20_000) -> tuple[Place, NDArray[np.float64]]:
+    """Rows and columns (N,) of some members, and the polynomial terms (N, T) there that the members support.
 
     Few members cannot tell a gradient from tissue: through them goes a plane, T = 3, or a constant, T = 1.
     """
-    index = np.flatnonzero(members)
-    share = len(index) / members.size if members.size >= 400 else 0.0
+    count, width = int(np.count_nonzero(members)), members.shape[1]
+    share = count / members.size if members.size >= 400 else 0.0
     terms = 6 if share > 0.2 else 3 if share > 0.03 else 1
-    index = index[:: max(1, len(index) // most)]
-    rows, columns = np.divmod(index, members.shape[1])
+
+    def index(rows: slice) -> NDArray[np.int64]:
+        return np.arange(rows.start * width, rows.stop * width).reshape(-1, width)
+
+    rows, columns = np.divmod(every(max(1, count // most), index, members, np.int64), width)
     basis = _basis(_axis(members.shape[1])[columns], _axis(members.shape[0])[rows])
-    return index, np.stack(basis[:terms], axis=1)
+    return (rows, columns), np.stack(basis[:terms], axis=1)
 
 
 def _solve(basis: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -41,14 +50,14 @@ def _solve(basis: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[
     return np.asarray(np.linalg.solve(normal, weighted.T @ y), np.float64)
 
 
-def brightest(values: Floats, seeds: Mask) -> Mask:
+def brightest(values: Image, seeds: Mask) -> Mask:
     """The seeds that lie on the brightest smooth surface through them.
 
     An expectile fit (weight 0.95 above, 0.05 below) finds the upper envelope even where faint tissue outnumbers the
     glass; then fits to what lies within three noise deviations settle on the surface itself.
     """
-    index, basis = _points(seeds)
-    y = values.ravel()[index].astype(np.float64)
+    place, basis = _points(seeds)
+    y = values[place].astype(np.float64)
     weights, spread = np.ones(len(y)), 1.0
     coefficients = _solve(basis, y, weights)
     for step in range(30):
@@ -62,7 +71,12 @@ def brightest(values: Floats, seeds: Mask) -> Mask:
         if weights.sum() < basis.shape[1]:
             break
         coefficients = _solve(basis, y, weights)
-    members = seeds & (np.abs(values - _evaluate(coefficients, seeds.shape)) < 3 * spread)
+
+    def settled(rows: slice) -> Mask:
+        away = values[rows] - _evaluate(coefficients, seeds.shape, rows)
+        return np.asarray(seeds[rows] & (np.abs(away, out=away) < 3 * spread))
+
+    members = by_strips(settled, seeds.shape)
     return members if members.any() else seeds
 
 
@@ -79,24 +93,27 @@ class Surface:
     least: float
     most: float
 
-    def at(self, shape: tuple[int, int], rows: slice = slice(None)) -> Floats:
-        """Its values at the middles of so many pixels (H, W), or of those in some ``rows``."""
+    def at(self, shape: tuple[int, int], rows: slice = slice(None), columns: slice = slice(None)) -> Floats:
+        """Its values at the middles of so many pixels (H, W), or of those in some ``rows`` and ``columns``."""
         if len(self.coefficients) == 1:
-            values = np.full((len(range(shape[0])[rows]), shape[1]), self.coefficients[0], np.float32)
+            cut = len(range(shape[0])[rows]), len(range(shape[1])[columns])
+            values = np.full(cut, self.coefficients[0], np.float32)
         else:
-            values = _evaluate(self.coefficients, shape, rows)
+            values = _evaluate(self.coefficients, shape, rows, columns)
         return np.clip(values, self.least, self.most, out=values)
 
 
-def through(values: Floats, members: Mask) -> Surface:
+def through(values: Image, members: Mask) -> Surface:
     """The smooth surface through an image's members, never beyond the values that they take."""
-    index, basis = _points(members)
-    y = values.ravel()[index].astype(np.float64)
+    place, basis = _points(members)
+    y = values[place].astype(np.float64)
     return Surface(_solve(basis, y, np.ones(len(y))), *(float(p) for p in np.percentile(y, [1, 99])))
 
 
-def _evaluate(coefficients: NDArray[np.float64], shape: tuple[int, int], rows: slice = slice(None)) -> Floats:
-    u, v = _axis(shape[1])[None, :], _axis(shape[0])[rows, None]
+def _evaluate(
+    coefficients: NDArray[np.float64], shape: tuple[int, int], rows: slice, columns: slice = slice(None)
+) -> Floats:
+    u, v = _axis(shape[1])[None, columns], _axis(shape[0])[rows, None]
     of = np.zeros(6)
     of[: len(coefficients)] = coefficients
     along = (of[0] + of[1] * u + of[3] * u * u).astype(np.float32)

@@ -38,16 +38,35 @@ def find_fill(rgb: NDArray[np.uint8]) -> Mask:
     shape = rgb.shape[:2]
     fill = np.zeros(shape, bool)
     thick = by_strips(lambda rows: _thick(_packed(rgb[rows])), shape, halo=1)
-    for colour in _colours(rgb, thick):
+    colours = _colours(rgb, thick)
+    if not len(colours):
+        return fill
+    number = thick.view(np.uint8)  # of a thick pixel's colour, from 1; in place of whether it is thick
+    for strip in strips(shape):
+        packed, thick_here = _packed(rgb[strip.rows]), thick[strip.rows].copy()
+        number[strip.rows] = 0
+        for i, colour in enumerate(colours, 1):
+            number[strip.rows] += np.uint8(i) * (thick_here & (packed == colour))
+    for i in range(1, len(colours) + 1):
 
-        def grown(rows: slice, colour: np.int32 = colour) -> Mask:
-            core = thick[rows] & (_packed(rgb[rows]) == colour)
-            return ndimage.binary_dilation(core, np.ones((3, 3), bool))
+        def grown(rows: slice, i: int = i) -> Mask:
+            return _grown(number[rows] == i)
 
         area = by_strips(grown, shape, halo=1)
         if area.mean() >= LEAST_SHARE and straight_share(area) >= STRAIGHT:
             fill |= area
     return fill
+
+
+def _grown(core: Mask) -> Mask:
+    """With the eight neighbours of each pixel; ndimage takes ten times as long."""
+    tall = core.copy()
+    tall[1:] |= core[:-1]
+    tall[:-1] |= core[1:]
+    grown = tall.copy()
+    grown[:, 1:] |= tall[:, :-1]
+    grown[:, :-1] |= tall[:, 1:]
+    return grown
 
 
 def _packed(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -76,7 +95,7 @@ def _colours(rgb: NDArray[np.uint8], thick: Mask) -> NDArray[np.int32]:
     found = int(np.count_nonzero(thick))
     if found < LEAST_SHARE * thick.size:
         return np.zeros(0, np.int32)
-    some = every(max(1, found // 50_000), lambda rows: _packed(rgb[rows]), thick)
+    some = every(max(1, found // 50_000), lambda rows: _packed(rgb[rows]), thick, np.int32)
     colours, counts = np.unique(some, return_counts=True)
     channels = np.stack([colours >> 16, colours >> 8 & 255, colours & 255])
     counts = np.where(np.ptp(channels, axis=0) <= TINT, counts, 0)

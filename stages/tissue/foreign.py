@@ -8,14 +8,16 @@ even to be tissue.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from stages.tissue.strips import strips
+from stages.tissue.strips import Sample, chosen, every, sizes, strips
 
 GRID_UM = 16.0
 """Resolution at which this is told: a pen's stroke has ten such pixels across, a nucleus less than one."""
@@ -49,10 +51,12 @@ REACH_UM = 120.0
 """How far a stroke breaks off, or fades."""
 
 SQUARE = np.ones((3, 3), bool)
+IS_EVEN, IS_DENSE, IS_SOLID = np.uint8(1), np.uint8(2), np.uint8(4)
+"""Marks of pixels that `EVEN`, `DENSE` and `SOLID` are true of."""
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
-Labels = NDArray[np.int32]
+Classes = NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,48 +90,55 @@ class Matter:
         return free * max(0.0, self.length - 2) * self.contrast * self.even_width**2
 
 
-def find_foreign(density: Floats, mask: Mask, fill: Mask, mpp: float) -> Mask:
+class Density(Protocol):
+    """Natural optical density (3, h, w) of the red, green and blue channels in some rows and columns of an image."""
+
+    def __call__(self, rows: slice, columns: slice) -> Floats: ...
+
+
+def find_foreign(density: Density, mask: Mask, fill: Mask, mpp: float) -> Mask:
     """Where in a mask (H, W) of what is not glass there is no tissue.
 
     Args:
-        density: (3, H, W) natural optical density of the red, green and blue channels, at ``mpp`` µm/px.
+        density: of the image, at ``mpp`` µm/px; it is asked for again and again, so that none of it is kept.
         mask: what is denser than glass.
         fill: what was never scanned; nothing is known of what lies on it.
         mpp: about `GRID_UM`.
     """
-    foreign = np.zeros(mask.shape, bool)
     if not mask.any():
-        return foreign
-    u, v = chroma(density)
-    strength = np.maximum(density.max(axis=0), 0)
-    texture = _texture(density.mean(axis=0))
-    del density
-    classes = colour_classes(u, v, strength, mask)
+        return np.zeros(mask.shape, bool)
+    seen = Colours(density, mask.shape)
     inner = ndimage.binary_erosion(mask, iterations=2)
-    tissue = _tissue_class(classes, texture, strength, inner)
+    foreign, told = _first_look(seen, mask, inner)
+    classes = colour_classes(seen, mask)
+    tissue = _tissue_class(classes, told, inner)
     if not tissue:
         return mask.copy()
-    solid = (classes == tissue) & (strength > SOLID) & (texture < EVEN)  # ink of the tissue's own colour
+    own = classes == tissue
+    solid = own & (told & (IS_SOLID | IS_EVEN) == IS_SOLID | IS_EVEN)  # ink of the tissue's own colour
+    del told
     solid = ndimage.binary_dilation(ndimage.binary_opening(solid, SQUARE), iterations=4)
-    classes[solid & (classes == tissue)] = classes.max() + 1
-    main = classes == tissue
-    hue = np.array([np.median(u[main]), np.median(v[main])])
-    foreign |= _shadows(mask, inner, texture, u, v)
-    found = _matters(classes, texture, strength, inner, tissue, mpp)
+    classes[solid & own] = classes.max() + 1
+    main = own & ~solid
+    del own, solid
+    if not main.any():
+        return mask.copy()
+    found = _matters(classes, seen, inner, main, tissue, mpp)
+    del inner
+    hue = seen.usual_chroma(main) if found else np.zeros(2, np.float32)
     for _ in range(2):  # what touches foreign matter lies on glass as well
         judged = foreign.copy()
-        solid, unseen, body = np.pad(mask & ~foreign, 3), np.pad(fill, 3), np.pad(main, 3)
-        rims = [_rim(m, solid, unseen, body) for m in found]
+        rims = [_rim(m, mask, foreign, fill, main) for m in found]
         for colour in {m.colour for m in found}:
             alike = [(m, free, bound) for m, (free, bound) in zip(found, rims, strict=True) if m.colour == colour]
             own = classes == colour
-            its = np.array([np.median(u[own]), np.median(v[own])])
+            its = seen.usual_chroma(own)
             grey = bool(np.hypot(*its) < APART < np.hypot(*hue))
             for m in _foreign_ones(alike, grey):
                 judged[m.box] |= m.own
             ink = judged & own
             if ink.any() and not grey:
-                judged |= _faded(ink, mask, own, (u - hue[0], v - hue[1]), its - hue, mpp)
+                judged |= _faded(ink, mask, own, seen, hue, its - hue, mpp)
         if (judged == foreign).all():
             break
         foreign = judged
@@ -140,6 +151,61 @@ def find_foreign(density: Floats, mask: Mask, fill: Mask, mpp: float) -> Mask:
     return foreign
 
 
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """What an image's pixels absorb, and how unevenly.
+
+    Attributes:
+        density: of the image.
+        shape: its, (H, W).
+    """
+
+    density: Density
+    shape: tuple[int, ...]
+
+    def chroma(self, rows: slice) -> tuple[Floats, Floats]:
+        """`chroma` of some rows."""
+        return chroma(self.density(rows, slice(0, self.shape[1])))
+
+    def within(self, box: tuple[slice, slice]) -> tuple[Floats, Floats, Floats]:
+        """Density (3, h, w) of a box; that of the channel that absorbs most (h, w); and the relative deviation of their
+        mean within 3 x 3 pixels (h, w)."""
+        (wide, rows), (long, columns) = (_widened(side, most) for side, most in zip(box, self.shape, strict=True))
+        density = self.density(wide, long)
+        texture = _texture(density.mean(axis=0))[rows, columns]
+        density = density[:, rows, columns]
+        return density, np.maximum(density.max(axis=0), 0), texture
+
+    def of(self, own: Mask, box: tuple[slice, slice]) -> tuple[Floats, Floats]:
+        """Density (N,) of the channel that absorbs most, and texture (N,), of some pixels (h, w) of a box."""
+        count = int(np.count_nonzero(own))
+        strengths, textures = Sample(1, count), Sample(1, count)
+        for rows in (strip.rows for strip in strips(own.shape)):
+            _, strength, texture = self.within((slice(box[0].start + rows.start, box[0].start + rows.stop), box[1]))
+            strengths.add(strength[own[rows]])
+            textures.add(texture[own[rows]])
+        return strengths.values, textures.values
+
+    def strengths(self, where: Mask) -> Floats:
+        """Density (N,) of the channel that absorbs most, of some pixels (H, W)."""
+        columns = slice(0, self.shape[1])
+        return every(1, lambda rows: np.maximum(self.density(rows, columns).max(axis=0), 0), where)
+
+    def usual_chroma(self, where: Mask) -> Floats:
+        """Median chroma (2,) of some pixels."""
+
+        def median(axis: int) -> float:
+            return float(np.median(every(1, lambda rows: self.chroma(rows)[axis], where), overwrite_input=True))
+
+        return np.array([median(0), median(1)], np.float32)  # one after the other: of all tissue there are many values
+
+
+def _widened(side: slice, most: int) -> tuple[slice, slice]:
+    """A slice with a pixel more on either side, as far as there are, and where in that it was."""
+    start, stop = max(0, side.start - 1), min(most, side.stop + 1)
+    return slice(start, stop), slice(side.start - start, side.stop - start)
+
+
 def chroma(density: Floats) -> tuple[Floats, Floats]:
     """Colour without strength of densities (3, H, W): u, v (H, W), both 0 for grey (van der Laak et al. 2000)."""
     total = np.maximum(density.sum(axis=0), 1e-3)
@@ -147,21 +213,30 @@ def chroma(density: Floats) -> tuple[Floats, Floats]:
     return (r - b) / total, (2 * g - r - b) / total / np.float32(3**0.5)
 
 
-def colour_classes(u: Floats, v: Floats, strength: Floats, mask: Mask) -> Labels:
+def colour_classes(seen: Colours, mask: Mask) -> Classes:
     """Classes (H, W) of the mask's pixels by the peaks of their chroma histogram, from 1; 0 elsewhere."""
-    index, counts = np.empty(mask.shape, np.uint16), np.zeros(BINS * BINS)
-    for strip in strips(mask.shape):
-        rows = strip.rows
+    bins, counts = np.zeros(mask.shape, np.uint16), np.zeros(BINS * BINS)
+    for rows in (strip.rows for strip in strips(mask.shape)):
+        own = mask[rows]
+        if not own.any():
+            continue
+        density = seen.density(rows, slice(0, mask.shape[1]))
+        strength = np.maximum(density.max(axis=0), 0)
         # dense ink covers less than pale tissue
-        weight = np.minimum(1, (strength[rows] / SURE) ** 2) * np.minimum(strength[rows], 2)
-        i, j = (np.clip(((x[rows] + CHROMA) * (BINS / (2 * CHROMA))).astype(np.int32), 0, BINS - 1) for x in (u, v))
-        index[rows] = i * BINS + j
+        weight = np.minimum(1, (strength / SURE) ** 2) * np.minimum(strength, 2)
+        i, j = (np.clip(((x + CHROMA) * (BINS / (2 * CHROMA))).astype(np.int32), 0, BINS - 1) for x in chroma(density))
+        bins[rows] = i * BINS + j
         # one after the other, so that the sums do not depend on the strips
-        np.add.at(counts, index[rows][mask[rows]], weight[mask[rows]].astype(np.float64))
+        np.add.at(counts, bins[rows][own], weight[own].astype(np.float64))
     smooth = ndimage.gaussian_filter(counts.reshape(BINS, BINS), 1.8, mode="constant")
     height = np.log(smooth + 1e-5 * smooth.sum())
     peaks, _ = ndimage.label(_peaks(height, float(np.log(DIP))))
-    return np.where(mask, watershed(-height, peaks).ravel().astype(np.int32)[index], np.int32(0))
+    of_bins = watershed(-height, peaks).ravel()
+    of_bins = of_bins.astype(np.min_scalar_type(int(of_bins.max()) + 1))  # one more may come
+    found = np.empty(mask.shape, of_bins.dtype)
+    for rows in (strip.rows for strip in strips(mask.shape)):
+        found[rows] = of_bins[bins[rows]] * mask[rows]
+    return found
 
 
 def _peaks(height: NDArray[np.float64], dip: float) -> Mask:
@@ -180,84 +255,117 @@ def _texture(density: Floats) -> Floats:
     return relative
 
 
-def _tissue_class(classes: Labels, texture: Floats, strength: Floats, inner: Mask) -> int:
+def _first_look(seen: Colours, mask: Mask, inner: Mask) -> tuple[Mask, NDArray[np.uint8]]:
+    """Separate grey objects without texture, of less than half of all there is: shadows, dust, bubbles, dots of ink
+    (H, W); and of each pixel of the mask whether it `IS_EVEN`, `IS_DENSE`, `IS_SOLID`."""
+    parts, count = ndimage.label(mask)
+    told = np.zeros(mask.shape, np.uint8)
+    pixels, cores, sums = sizes(parts, count + 1), np.zeros(count + 1, np.int64), np.zeros((3, count + 1))
+    for rows in (strip.rows for strip in strips(mask.shape)):
+        if not mask[rows].any():
+            continue
+        density, strength, texture = seen.within((rows, slice(0, mask.shape[1])))
+        told[rows] = IS_EVEN * (texture < EVEN) | IS_DENSE * (strength > DENSE) | IS_SOLID * (strength > SOLID)
+        own = inner[rows]
+        core = parts[rows][own]
+        cores += np.bincount(core, minlength=count + 1)
+        for total, values in zip(sums, (texture, *chroma(density)), strict=True):
+            # one after the other, so that the sums do not depend on the strips
+            np.add.at(total, core, values[own].astype(np.float64))
+    index = np.flatnonzero((cores >= 8) & (pixels < 0.5 * mask.sum()))
+    even, along, across = sums[:, index] / cores[index]
+    shadows = np.zeros(count + 1, bool)
+    shadows[index] = (even < EVEN) & (np.hypot(along, across) < APART)
+    return chosen(parts, shadows), told
+
+
+def _tissue_class(classes: Classes, told: NDArray[np.uint8], inner: Mask) -> int:
     """The class of most matter, where it has texture; 0 where all is too dense to be so even."""
     best, most = 0, 0.0
     for k in range(1, int(classes.max()) + 1):
         own = classes == k
-        core = own & inner if (own & inner).any() else own
-        if not core.any():
+        pixels = int(np.count_nonzero(own))
+        if not pixels:
             continue
-        if np.percentile(texture[core], 25) < EVEN and np.percentile(strength[own], 75) > DENSE:
+        core = told[own & inner]
+        if not len(core):
+            core = told[own]
+        even = float((core & IS_EVEN > 0).mean())
+        if even > 0.25 and float((told[own] & IS_DENSE > 0).mean()) > 0.25:
             continue
-        even = float(np.median(texture[core])) < EVEN
-        size = float(own.sum()) * (0.2 if even else 1.0)
+        size = pixels * (0.2 if even > 0.5 else 1.0)
         if size > most:
             best, most = k, size
     return best
 
 
-def _shadows(mask: Mask, inner: Mask, texture: Floats, u: Floats, v: Floats) -> Mask:
-    """Separate grey objects without texture, of less than half of all there is: shadows, dust, bubbles, dots of ink."""
-    parts, count = ndimage.label(mask)
-    chosen = np.zeros(count + 1, bool)
-    sizes, cores = np.zeros((2, count + 1), np.int64)
-    sums = np.zeros((3, count + 1))
-    for rows in (strip.rows for strip in strips(mask.shape)):
-        sizes += np.bincount(parts[rows].ravel(), minlength=count + 1)
-        core = parts[rows][inner[rows]]
-        cores += np.bincount(core, minlength=count + 1)
-        for total, values in zip(sums, (texture, u, v), strict=True):
-            # one after the other, so that the sums do not depend on the strips
-            np.add.at(total, core, values[rows][inner[rows]].astype(np.float64))
-    index = np.flatnonzero((cores >= 8) & (sizes < 0.5 * mask.sum()))
-    even, along, across = sums[:, index] / cores[index]
-    chosen[index] = (even < EVEN) & (np.hypot(along, across) < APART)
-    return np.asarray(chosen[parts])
-
-
-def _matters(classes: Labels, texture: Floats, strength: Floats, inner: Mask, tissue: int, mpp: float) -> list[Matter]:
-    """The connected parts of every class but the tissue's."""
-    usual = max(0.05, float(np.percentile(strength[classes == tissue], 75)))
-    found = []
-    for k in range(1, int(classes.max()) + 1):
-        if k == tissue:
-            continue
+def _matters(classes: Classes, seen: Colours, inner: Mask, main: Mask, tissue: int, mpp: float) -> list[Matter]:
+    """The connected parts of every class but the tissue's, which ``main`` has."""
+    others, found = [k for k in range(1, int(classes.max()) + 1) if k != tissue], []
+    usual = max(0.05, float(np.percentile(seen.strengths(main), 75, overwrite_input=True))) if others else 0.0
+    for k in others:
         parts, n = ndimage.label(classes == k, SQUARE)
-        sizes = np.bincount(parts.ravel(), minlength=n + 1)
+        pixels = sizes(parts, n + 1)
         for part, where in enumerate(ndimage.find_objects(parts), 1):
-            if sizes[part] * mpp**2 < LEAST_UM2:
+            if pixels[part] * mpp**2 < LEAST_UM2:
                 continue
-            own = parts[where] == part
-            core = own & inner[where]
-            depth = ndimage.distance_transform_edt(np.pad(own, 1))
-            reach = 0.4 * depth.max()
-            covered = ndimage.distance_transform_edt(depth < reach)[1:-1, 1:-1] < reach
+            box, own = (where[0], where[1]), parts[where] == part
+            core = inner[where][own]
+            strength, texture = seen.of(own, box)
+            width, covered = _widths(own)
             found.append(
                 Matter(
-                    box=(where[0], where[1]),
+                    box=box,
                     own=own,
                     colour=k,
-                    pixels=int(sizes[part]),
-                    unevenness=float(np.median(texture[where][core if core.sum() >= 8 else own])),
-                    density=float(np.median(strength[where][own])),
-                    contrast=float(np.percentile(strength[where][own], 75)) / usual,
-                    length=float(sizes[part] / (2 * depth.max()) ** 2),
-                    even_width=float(covered[own].mean()),
+                    pixels=int(pixels[part]),
+                    unevenness=float(np.median(texture[core] if core.sum() >= 8 else texture)),
+                    density=float(np.median(strength)),
+                    contrast=float(np.percentile(strength, 75)) / usual,
+                    length=float(pixels[part] / width**2),
+                    even_width=covered,
                 )
             )
     return found
 
 
-def _rim(matter: Matter, solid: Mask, fill: Mask, main: Mask) -> tuple[float, float]:
+def _widths(own: Mask) -> tuple[float, float]:
+    """The width of a shape at its widest, and the share of it that a disc of 0.4 times that covers."""
+    own = np.pad(own, 1)
+    deepest = max(float(depth.max()) for _, depth in _depths(own))
+    reach, rim, covered = 0.4 * deepest, np.empty(own.shape, bool), 0
+    for rows, depth in _depths(own):
+        rim[rows] = depth < reach
+    for rows, depth in _depths(rim):
+        covered += int(np.count_nonzero((depth < reach) & own[rows]))
+    return 2 * deepest, covered / int(np.count_nonzero(own))
+
+
+def _depths(own: Mask) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Rows and each pixel's distance (h, W) from the nearest outside; ndimage's own takes five times the memory."""
+    nearest = ndimage.distance_transform_edt(own, return_distances=False, return_indices=True)
+    for rows in (strip.rows for strip in strips(own.shape)):
+        down = nearest[0, rows] - np.arange(rows.start, rows.stop)[:, None]
+        across = nearest[1, rows] - np.arange(own.shape[1])
+        yield rows, np.sqrt((down * down + across * across).astype(np.float64))
+
+
+def _rim(matter: Matter, mask: Mask, foreign: Mask, fill: Mask, main: Mask) -> tuple[float, float]:
     """Shares of its outline that lie on glass, or at the image's edge, and on the tissue's own class."""
     own = np.pad(matter.own, 3)
     ring = ndimage.maximum_filter(own, 5) & ~own
-    rows, columns = (slice(s.start, s.stop + 6) for s in matter.box)
     total = max(1, int(ring.sum()))
-    return float((ring & ~solid[rows, columns] & ~fill[rows, columns]).sum() / total), float(
-        (ring & main[rows, columns]).sum() / total
-    )
+    solid, foreign, fill, main = (_framed(one, matter.box, 3) for one in (mask, foreign, fill, main))
+    return float((ring & ~(solid & ~foreign) & ~fill).sum() / total), float((ring & main).sum() / total)
+
+
+def _framed(mask: Mask, box: tuple[slice, slice], margin: int) -> Mask:
+    """A box of a mask with a margin around it, false beyond the image."""
+    inside = [slice(max(0, s.start - margin), s.stop + margin) for s in box]
+    part = mask[*inside]
+    before = [i.start - s.start + margin for i, s in zip(inside, box, strict=True)]
+    wanted = [s.stop - s.start + 2 * margin for s in box]
+    return np.pad(part, [(b, w - b - n) for b, w, n in zip(before, wanted, part.shape, strict=True)])
 
 
 def _foreign_ones(alike: list[tuple[Matter, float, float]], grey: bool) -> list[Matter]:
@@ -278,16 +386,28 @@ def _foreign_ones(alike: list[tuple[Matter, float, float]], grey: bool) -> list[
 
 
 def _faded(
-    ink: Mask, mask: Mask, own: Mask, apart: tuple[Floats, Floats], axis: NDArray[np.float64], mpp: float
+    ink: Mask,
+    mask: Mask,
+    own: Mask,
+    seen: Colours,
+    hue: Floats,
+    axis: Floats,
+    mpp: float,
 ) -> Mask:
     """Where ink fades into what it lies on: beside it, and nearer to its colour than tissue is.
 
-    ``apart`` is each pixel's chroma less the tissue's, ``axis`` the ink's less the tissue's.
+    ``hue`` is the tissue's chroma, ``axis`` the ink's less that.
     """
     steps = max(1, round(REACH_UM / mpp))
-    along = (apart[0] * axis[0] + apart[1] * axis[1]) / max(1e-6, float(axis @ axis))
+    towards, farther = np.zeros(mask.shape, bool), np.zeros(mask.shape, bool)
+    for rows in (strip.rows for strip in strips(mask.shape)):
+        if mask[rows].any():
+            u, v = seen.chroma(rows)
+            along = ((u - hue[0]) * axis[0] + (v - hue[1]) * axis[1]) / max(1e-6, float(axis @ axis))
+            towards[rows], farther[rows] = along > TOWARDS, along > 1.5 * TOWARDS
+    farther = mask & (own | farther)
     for _ in range(3):  # from part to part of a broken stroke
         near = ndimage.maximum_filter(ink, 2 * steps + 1)
-        ink = ndimage.binary_propagation(ink | (near & own), mask=mask & (own | (along > 1.5 * TOWARDS)))
-    grown: Mask = ndimage.binary_dilation(ink, iterations=steps, mask=mask & (along > TOWARDS))
+        ink = ndimage.binary_propagation(ink | (near & own), mask=farther)
+    grown: Mask = ndimage.binary_dilation(ink, iterations=steps, mask=mask & towards)
     return grown

@@ -9,6 +9,7 @@ dirt and shadows after it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 
 from stages.tissue.background import Surface, brightest, through
 from stages.tissue.fill import RINGING, find_fill
 from stages.tissue.foreign import GRID_UM, find_foreign
-from stages.tissue.strips import by_strips, every, strips
+from stages.tissue.signal import ABOVE, BETWEEN, Signal, enlarged
+from stages.tissue.strips import Sample, by_strips, chosen, sizes, strips
 from stages.tissue.thumbnail import Thumbnail
 
 MIN_OBJECT_UM2 = 10_000.0
@@ -34,20 +35,23 @@ STAIN_THRESHOLD = (0.02, 0.05)
 """Natural optical density: 5 grey levels off the glass at the least; pale stroma must pass beside dark nuclei."""
 GLOW_THRESHOLD = (4.0, 16.0)
 """Grey levels above the dark at the least and at the most, for the same reasons."""
-NOISE_SIGMAS = 6.0
 CLEAR_GLASS = 245.0
 """Grey level of unstained glass, assumed where an image shows none."""
 TINT = 1.5
 """Grey levels by which glass may differ in tint."""
 RIM_UM = 80.0
 """Beside tissue that far, paleness tells nothing."""
-PALE, DENSE, FAINT = np.uint8(1), np.uint8(2), np.uint8(4)
-"""Pixels darker than glass by its noise and yet too faint beside the rest; much darker than it; hardly."""
+FILL, STEP, DENSE, FAINT, DARK = (np.uint8(1 << i) for i in (0, 3, 4, 5, 6))
+"""Marks of pixels that were never scanned; where compression leaves traces of a step from there to glass; much darker
+than glass; hardly; that stain darkens. With the signal's `ABOVE` and `BETWEEN` all are in one byte a pixel."""
 ENOUGH = 0.005
 """Share of what was scanned that tells its background."""
 
 Mask = NDArray[np.bool_]
+Marks = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Rows = Callable[[slice], Mask]
+"""A mask (H, W) that is asked for by rows."""
 
 
 class NoTissueError(ValueError):
@@ -102,44 +106,48 @@ def _tissue(rgb: NDArray[np.uint8], mpp: float) -> Tissue:
     if all(int(rgb[..., c].max()) - int(rgb[..., c].min()) <= 2 for c in range(3)):
         nothing = np.zeros(shape, bool)
         return Tissue(nothing, nothing, 0.0, 0.0)
-    fill = find_fill(rgb)
+    marks = find_fill(rgb).view(np.uint8)  # FILL, and other marks from here on
     factor = max(1, round(GRID_UM / mpp))
-    small = np.concatenate(
-        [np.asarray(Image.fromarray(rgb[s.rows]).reduce(factor)) for s in strips(shape, unit=factor)]
-    )
-    unseen = _reduced(fill, factor) > 0
+    small = _reduced(lambda rows: rgb[rows], rgb.shape, factor)
+    unseen = _reduced(lambda rows: marks[rows] * np.uint8(255), shape, factor) > 0
     sigma = max(0.7, SMOOTHING_UM / mpp)
     if _is_dark_field(small, unseen):
-        return Tissue(_tidy(_glowing(rgb, fill, sigma), fill, mpp), fill, 0.0, 0.0)
-    mask, depth = _stained(rgb, fill, small, unseen, sigma=sigma, mpp=mpp, factor=factor)
-    mask = _tidy(mask, fill, mpp)
-    size = np.count_nonzero(mask)
-    if not size:
-        return Tissue(mask, fill, 0.0, 0.0)
+        mask = _glowing(rgb, marks, sigma)
+        _tidy(mask, marks, mpp)
+        return Tissue(mask, (marks & FILL).view(bool), 0.0, 0.0)
+    mask = _stained(rgb, marks, small, unseen, sigma=sigma, mpp=mpp, factor=factor)
+    del small, unseen
+    _tidy(mask, marks, mpp)
+    size = int(np.count_nonzero(mask))
     rim, left, faint = max(1, round(RIM_UM / mpp)), 0, 0
-    for strip in strips(shape, halo=rim + 2):
-        here, there = depth[strip.around], mask[strip.around]
+    for strip in strips(shape, halo=rim + 2) if size else ():
+        here, there = marks[strip.around], mask[strip.around]
         # beside dense tissue light strays; single pixels are noise
-        pale = (here & PALE > 0) & ~ndimage.maximum_filter(there & (here & DENSE > 0), 2 * rim + 1)
-        left += int(np.count_nonzero(ndimage.binary_opening(pale, np.ones((3, 3), bool))[strip.own]))
+        pale = here & (BETWEEN | FILL) == BETWEEN
+        if pale.any():
+            pale &= ~ndimage.maximum_filter(there & (here & DENSE > 0), 2 * rim + 1)
+            left += int(np.count_nonzero(ndimage.binary_opening(pale, np.ones((3, 3), bool))[strip.own]))
         faint += int(np.count_nonzero(there[strip.own] & (here[strip.own] & FAINT > 0)))
-    return Tissue(mask, fill, faint / size, left / size)
+    return Tissue(mask, (marks & FILL).view(bool), faint / max(1, size), left / max(1, size))
 
 
 def _is_dark_field(rgb: NDArray[np.uint8], fill: Mask) -> bool:
     """Whether dark surrounds the signal; a brightfield scan in a black surround still shows glass, or tissue on it."""
-    scanned = ~fill
-    if not scanned.any():
+    dark = glass = 0
+    twice, dark_fill = np.zeros(511, np.int64), False  # pixels by twice their lightness
+    for strip in strips(rgb.shape, halo=2):
+        (low, high), scanned = _extremes(rgb[strip.rows]), ~fill[strip.rows]
+        dark += int(np.count_nonzero((high < 64) & scanned))
+        glass += int(np.count_nonzero(_flat(_grey(rgb[strip.around]))[strip.own] & (low > 170) & scanned))
+        twice += np.bincount((low.astype(np.int16) + high)[scanned], minlength=511)
+        dark_fill |= bool(((high < 64) & ~scanned).any())
+    count = int(twice.sum())
+    if not count or dark <= 10 * glass:
         return False
-    low, high = _extremes(rgb)
-    dark = float((high < 64)[scanned].mean())
-    glass = float((_flat(_grey(rgb)) & (low > 170))[scanned].mean())
-    if dark <= 10 * glass:
-        return False
-    lightness = float(np.median((high[scanned].astype(np.float32) + low[scanned]) / 2))
+    median = float(np.searchsorted(np.cumsum(twice), [(count - 1) // 2, count // 2], side="right").mean()) / 2
     # a fill in the dark is the dark itself, evened out: what glows there fades into it, and a scan's edge does not
-    fades = dark > 0.1 and bool((high[fill] < 64).any())
-    return dark > 0.5 or lightness < 72 or fades
+    fades = dark > 0.1 * count and dark_fill
+    return dark > 0.5 * count or median < 72 or fades
 
 
 def _extremes(rgb: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -157,208 +165,208 @@ def _grey(rgb: NDArray[np.uint8]) -> Floats:
 
 
 def _flat(values: Floats, deviation: float = 4.0) -> Mask:
-    """Where the standard deviation in a 5 x 5 window is below ``deviation``."""
-
-    def flat(rows: slice) -> Mask:
-        part = values[rows]
-        mean = ndimage.uniform_filter(part, 5, mode="nearest")
-        square = ndimage.uniform_filter(part * part, 5, mode="nearest")
-        return np.asarray(square - mean * mean < deviation**2)
-
-    return by_strips(flat, values.shape, halo=2)
+    """Where the standard deviation in a 5 x 5 window is below ``deviation``; two rows more matter on either side."""
+    mean = ndimage.uniform_filter(values, 5, mode="nearest")
+    square = ndimage.uniform_filter(values * values, 5, mode="nearest")
+    return np.asarray(square - mean * mean < deviation**2)
 
 
-def _glowing(rgb: NDArray[np.uint8], fill: Mask, sigma: float) -> Mask:
-    inverted = 255 - _extremes(rgb)[1].astype(np.float32)
-    scanned = ~fill
-    seeds = _flat(inverted) & (inverted > 160)
-    if (seeds & scanned).sum() >= ENOUGH * scanned.sum():
+def _glowing(rgb: NDArray[np.uint8], marks: Marks, sigma: float) -> Mask:
+    shape = marks.shape
+    inverted = np.empty(shape, np.uint8)
+    for strip in strips(shape):
+        inverted[strip.rows] = 255 - _extremes(rgb[strip.rows])[1]
+
+    def seed(rows: slice) -> Mask:
+        part = inverted[rows]
+        return _flat(part.astype(np.float32)) & (part > 160)
+
+    seeds = by_strips(seed, shape, halo=2)
+    scanned = np.asarray(marks & FILL == 0)
+    if np.count_nonzero(seeds & scanned) >= ENOUGH * np.count_nonzero(scanned):
         seeds &= scanned
     elif not seeds.any():
         return scanned  # glows from edge to edge
+    del scanned
     members = brightest(inverted, seeds)
-    dark = through(inverted, members).at(inverted.shape)
-    dark -= inverted
-    dark[fill] = 0
-    glow = ndimage.gaussian_filter(dark, sigma, mode="nearest")
-    found: Mask = glow > _otsu(glow, *_above_noise(glow, members, GLOW_THRESHOLD))
-    return found
+    del seeds
+    behind, signal = through(inverted, members), Signal(marks, GLOW_THRESHOLD, members, 1)
+    for strip in strips(shape, halo=int(4 * sigma + 0.5)):  # as far as the filter reaches
+        dark = behind.at(shape, strip.around)
+        dark -= inverted[strip.around]
+        dark[marks[strip.around] & FILL > 0] = 0
+        signal.add(strip.rows, ndimage.gaussian_filter(dark, sigma, mode="nearest")[strip.own])
+    limits = signal.limits()
+    signal.settle(signal.otsu(*limits), limits[0])
+    return by_strips(lambda rows: marks[rows] & ABOVE > 0, shape)
 
 
 def _stained(
     rgb: NDArray[np.uint8],
-    fill: Mask,
+    marks: Marks,
     small: NDArray[np.uint8],
     unseen: Mask,
     *,
     sigma: float,
     mpp: float,
     factor: int,
-) -> tuple[Mask, NDArray[np.uint8]]:
-    """Where stain darkens glass, and of each pixel whether it is `PALE`, `DENSE`, `FAINT`.
+) -> Mask:
+    """Where stain darkens glass; pixels are marked, as `BETWEEN` those that are darker than glass by its noise and yet
+    too faint beside the rest.
 
     ``small`` and ``unseen`` are image and fill, reduced by ``factor``.
     """
     members, glass = _glass(small, unseen)
-    density, step = _densities(rgb, fill, glass, sigma)
-    limits = _above_noise(density, _enlarged(members, factor, fill.shape), STAIN_THRESHOLD)
-    threshold = min(_otsu(density, *limits), _valley(density, *limits))
-    mask = density > threshold
-    depth = _depth(density, mask, fill, limits[0])
-    del density
-    mask[fill] = False
-    mask = _without_ringing(mask, step)
-    del step
-    foreign = find_foreign(_small_densities(small, glass), _reduced(mask, factor) >= 0.5, unseen, mpp * factor)
-    mask &= ~_enlarged(foreign, factor, fill.shape)
-    return mask, depth
+    signal = Signal(marks, STAIN_THRESHOLD, members, factor)
+    for rows, density in _densities(rgb, marks, glass, sigma):
+        marks[rows] |= DENSE * (density > 2 * STAIN_THRESHOLD[1]) | FAINT * (density < STAIN_THRESHOLD[1])
+        signal.add(rows, density)
+    limits = signal.limits()
+    signal.settle(min(signal.otsu(*limits), signal.valley(*limits)), limits[0])
+    del signal, members
+    _mark_dark(marks)
+    dark = _reduced(lambda rows: (marks[rows] & DARK > 0) * np.uint8(255), marks.shape, factor) >= 128
+
+    def density_at(rows: slice, columns: slice) -> Floats:
+        return _small_density(small, glass, rows, columns)
+
+    foreign = find_foreign(density_at, dark, unseen, mpp * factor)
+
+    def tissue(rows: slice) -> Mask:
+        return np.asarray((marks[rows] & DARK > 0) & ~enlarged(foreign, factor, marks.shape, rows))
+
+    return by_strips(tissue, marks.shape)
 
 
-def _depth(density: Floats, mask: Mask, fill: Mask, least: float) -> NDArray[np.uint8]:
-    """Of each pixel (H, W) whether it is `PALE`: denser than ``least``, and outside of the mask; `DENSE`, `FAINT`."""
-    depth = np.empty(mask.shape, np.uint8)
-    for rows in (strip.rows for strip in strips(mask.shape)):
-        part = density[rows]
-        depth[rows] = PALE * ((part > least) & ~mask[rows] & ~fill[rows])
-        depth[rows] |= DENSE * (part > 2 * STAIN_THRESHOLD[1])
-        depth[rows] |= FAINT * (part < STAIN_THRESHOLD[1])
-    return depth
-
-
-def _densities(rgb: NDArray[np.uint8], fill: Mask, glass: list[Surface], sigma: float) -> tuple[Floats, Mask]:
-    """Smooth optical density (H, W) of the channel that absorbs most, 0 on the fill; and where there is a step from a
-    fill to glass that compression leaves traces of."""
-    density, step = np.empty(fill.shape, np.float32), np.zeros(fill.shape, bool)
-    for strip in strips(fill.shape, halo=int(4 * sigma + 0.5)):  # as far as the filter reaches
-        part, unseen, most = rgb[strip.around], fill[strip.around], density[strip.rows]
+def _densities(
+    rgb: NDArray[np.uint8], marks: Marks, glass: list[Surface], sigma: float
+) -> Iterator[tuple[slice, Floats]]:
+    """Rows from above, and the smooth optical density (h, W) there of the channel that absorbs most, 0 on the fill;
+    where there is a step from a fill to glass that compression leaves traces of, is marked."""
+    for strip in strips(marks.shape, halo=int(4 * sigma + 0.5)):  # as far as the filter reaches
+        part, unseen = rgb[strip.around], marks[strip.around] & FILL > 0
+        beside = bool(unseen.any())
+        most: Floats | None = None
         for c in range(3):
-            one: Floats = np.log((glass[c].at(fill.shape, strip.around) + 1) / (part[..., c] + np.float32(1)))
-            step[strip.rows] |= (unseen & (np.abs(one) > STAIN_THRESHOLD[1]))[strip.own]
-            one[unseen] = 0
+            one = glass[c].at(marks.shape, strip.around)
+            one += 1
+            one /= part[..., c] + np.float32(1)
+            np.log(one, out=one)
+            if beside:
+                marks[strip.rows] |= STEP * (unseen & (np.abs(one) > STAIN_THRESHOLD[1]))[strip.own]
+                one[unseen] = 0
             one = ndimage.gaussian_filter(one, sigma, mode="nearest")[strip.own]
-            most[:] = one if c == 0 else np.maximum(most, one)
-    return density, step
+            most = one if most is None else np.maximum(most, one, out=most)
+        assert most is not None
+        yield strip.rows, most
 
 
-def _small_densities(rgb: NDArray[np.uint8], glass: list[Surface]) -> Floats:
-    """Optical density (3, H, W)."""
-    out = np.empty((3, *rgb.shape[:2]), np.float32)
-    for strip in strips(rgb.shape):
-        for c in range(3):
-            light = glass[c].at((rgb.shape[0], rgb.shape[1]), strip.rows) + 1
-            out[c, strip.rows] = np.log(light / (rgb[strip.rows, :, c] + np.float32(1)))
+def _small_density(rgb: NDArray[np.uint8], glass: list[Surface], rows: slice, columns: slice) -> Floats:
+    """Optical density (3, h, w) of a part of an image."""
+    part, shape = rgb[rows, columns], (rgb.shape[0], rgb.shape[1])
+    out = np.empty((3, *part.shape[:2]), np.float32)
+    for c in range(3):
+        one = glass[c].at(shape, rows, columns)
+        one += 1
+        one /= part[..., c] + np.float32(1)
+        np.log(one, out=out[c])
     return out
 
 
 def _glass(rgb: NDArray[np.uint8], fill: Mask) -> tuple[Mask, list[Surface]]:
     """Pixels that show bare glass (H, W), maybe none, and the glass's brightness in each channel."""
-    grey = _grey(rgb)
-    low, high = _extremes(rgb)
-    scanned = ~fill
-    top = float(np.percentile(grey[scanned], 99)) if scanned.any() else CLEAR_GLASS
-    # glass may be tinted or dim, but nothing on the slide is much brighter than it
-    seeds = _flat(grey) & (low > 120) & (high - low < 40) & (grey > 0.65 * top)
+    grey, scanned = _grey(rgb), ~fill
+
+    def brightness(share: float) -> float:
+        return float(np.percentile(grey[scanned], share, overwrite_input=True))
+
+    top = brightness(99) if scanned.any() else CLEAR_GLASS
+
+    def seed(rows: slice) -> Mask:
+        # glass may be tinted or dim, but nothing on the slide is much brighter than it
+        (low, high), part = _extremes(rgb[rows]), grey[rows]
+        return np.asarray(_flat(part) & (low > 120) & (high - low < 40) & (part > 0.65 * top))
+
+    seeds = by_strips(seed, grey.shape, halo=2)
     own = seeds & ~ndimage.binary_dilation(fill, iterations=2)
     if own.sum() >= 4 * ENOUGH * scanned.sum():
         seeds = own
     else:  # the glass may be so even that it looks like a fill: then it is the one that lies around the tissue
         around = seeds & fill & ndimage.binary_dilation(scanned & (grey < top - 16), iterations=6)
         level = float(np.median(grey[around])) if around.any() else top
-        least = float(np.percentile(grey[scanned], 90)) - 4 if scanned.any() else 0.0
-        seeds &= (np.abs(grey - level) < 4) & (scanned | (grey >= least))
-    if seeds.sum() < ENOUGH * scanned.sum():
+        least = brightness(90) - 4 if scanned.any() else 0.0
+        for strip in strips(grey.shape):
+            part = grey[strip.rows]
+            seeds[strip.rows] &= (np.abs(part - level) < 4) & (scanned[strip.rows] | (part >= least))
+    if not seeds.any() or seeds.sum() < ENOUGH * scanned.sum():
         return seeds, [Surface(np.array([CLEAR_GLASS]), CLEAR_GLASS, CLEAR_GLASS)] * 3
     members = brightest(grey, _of_one_tint(rgb, grey, seeds))
-    return members, [through(rgb[..., c].astype(np.float32), members) for c in range(3)]
+    return members, [through(rgb[..., c], members) for c in range(3)]
 
 
 def _of_one_tint(rgb: NDArray[np.uint8], grey: Floats, seeds: Mask) -> Mask:
     """The seeds of the brightest ones' tint: light may fall off over a slide, but only stain changes its colour."""
     alike = seeds.copy()
-    bright = seeds & (grey >= np.percentile(grey[seeds], 95))
-    light = np.maximum(grey, 1) / float(np.median(grey[bright]))
+    bright = seeds & (grey >= np.percentile(grey[seeds], 95, overwrite_input=True))
+    middle = float(np.median(grey[bright], overwrite_input=True))
+    count = int(np.count_nonzero(bright))
     for c in (0, 2):
-        tint = ndimage.uniform_filter((rgb[..., c].astype(np.float32) - rgb[..., 1]) / light, 3)
-        alike &= np.abs(tint - np.median(tint[bright])) < TINT
+
+        def tint(rows: slice, c: int = c) -> Floats:
+            away = rgb[rows, :, c].astype(np.float32)
+            away -= rgb[rows, :, 1]
+            away /= np.maximum(grey[rows], 1) / middle
+            return np.asarray(ndimage.uniform_filter(away, 3))
+
+        tints = Sample(1, count)
+        for strip in strips(seeds.shape, halo=1):
+            if bright[strip.rows].any():
+                tints.add(tint(strip.around)[strip.own][bright[strip.rows]])
+        usual = np.median(tints.values, overwrite_input=True)
+        for strip in strips(seeds.shape, halo=1):
+            if alike[strip.rows].any():
+                alike[strip.rows] &= np.abs(tint(strip.around)[strip.own] - usual) < TINT
     return alike if alike.sum() > 0.05 * seeds.sum() else seeds
 
 
-def _above_noise(signal: Floats, background: Mask, limits: tuple[float, float]) -> tuple[float, float]:
-    """The limits of a threshold, the lower one above the background's own noise."""
-    low, high = limits
-    if background.any():
-        noise = 1.4826 * float(np.median(np.abs(every(3, lambda rows: signal[rows], background))))
-        low = min(max(low, NOISE_SIGMAS * noise), high)  # more than that is not noise but pale tissue
-    return low, high
+def _reduced(values: Callable[[slice], NDArray[np.uint8]], shape: tuple[int, ...], factor: int) -> NDArray[np.uint8]:
+    """Means of an image (H, W, ...), asked for by rows, in blocks of ``factor`` x ``factor``, the last ones cut."""
+    out = np.empty((-(-shape[0] // factor), -(-shape[1] // factor), *shape[2:]), np.uint8)
+    for strip in strips(shape, unit=factor):
+        first = strip.rows.start // factor
+        part = np.asarray(Image.fromarray(values(strip.rows)).reduce(factor))
+        out[first : first + len(part)] = part
+    return out
 
 
-def _otsu(signal: Floats, low: float, high: float) -> float:
-    return float(np.clip(threshold_otsu(_some(signal)), low, high))
+def _mark_dark(marks: Marks) -> None:
+    """Mark what stain darkens and was scanned; beside a step from a fill only what goes on away from it: the rest is
+    what compression left there."""
+    for strip in strips(marks.shape, halo=2 * RINGING + 1):
+        mask, step = marks[strip.around] & (ABOVE | FILL) == ABOVE, marks[strip.around] & STEP > 0
+        if step.any() and mask.any():
+            beside = ndimage.binary_dilation(step, iterations=RINGING)
+            mask &= ndimage.binary_dilation(mask & ~beside, iterations=RINGING + 1) | ~beside
+        marks[strip.rows] |= DARK * mask[strip.own]
 
 
-def _valley(density: Floats, low: float, high: float) -> float:
-    """Between glass and what is barely darker, from ``low`` on, where the two are distinct; else ``high``.
-
-    Otsu's threshold tells the two greatest populations apart, and pale tissue beside dark can be neither.
-    """
-    values, step = _some(density), high / 12
-    counts = np.bincount(np.clip(values / step, 0, 48).astype(np.int32), minlength=49)[:48]
-    smooth = ndimage.gaussian_filter1d(counts.astype(np.float64), 1.0)
-    for peak in range(2, 15):  # up to a quarter above the threshold
-        if not smooth[peak - 1] <= smooth[peak] >= smooth[peak + 1]:
-            continue
-        dip = int(np.argmin(smooth[:peak]))
-        much = counts[dip : 2 * peak - dip].sum() > 0.01 * values.size
-        if much and smooth[peak] > 1.2 * smooth[dip] and smooth[:dip].max(initial=0) > 1.2 * smooth[dip]:
-            return max(low, dip * step)
-    return high
-
-
-def _some(values: Floats) -> Floats:
-    return values.ravel()[:: max(1, values.size // 200_000)]
-
-
-def _reduced(mask: Mask, factor: int) -> Floats:
-    """Share of true pixels in blocks of ``factor`` x ``factor``, the last ones cut."""
-    parts = [Image.fromarray(mask[s.rows] * np.uint8(255)).reduce(factor) for s in strips(mask.shape, unit=factor)]
-    share: Floats = np.concatenate([np.asarray(part, np.float32) for part in parts])
-    share /= np.float32(255)
-    return share
-
-
-def _enlarged(mask: Mask, factor: int, shape: tuple[int, int]) -> Mask:
-    """A reduced mask at the image's size again."""
-    return np.repeat(np.repeat(mask, factor, 0), factor, 1)[: shape[0], : shape[1]]
-
-
-def _without_ringing(mask: Mask, fill: Mask) -> Mask:
-    """Beside a fill, keep only what goes on away from it: the rest is what compression left of the step there."""
-    if not fill.any() or not mask.any():
-        return mask
-
-    def kept(rows: slice) -> Mask:
-        beside = ndimage.binary_dilation(fill[rows], iterations=RINGING)
-        away = ndimage.binary_dilation(mask[rows] & ~beside, iterations=RINGING + 1)
-        return np.asarray(mask[rows] & (away | ~beside))
-
-    return by_strips(kept, mask.shape, halo=2 * RINGING + 1)
-
-
-def _tidy(mask: Mask, fill: Mask, mpp: float) -> Mask:
+def _tidy(mask: Mask, marks: Marks, mpp: float) -> None:
     """Remove small islands, then fill small holes; either area in pixels stays small beside the image itself."""
     most = mask.size // 16
-    mask = mask & ~_islands(mask, min(most, MIN_OBJECT_UM2 / mpp**2))
-    return mask | (_islands(~mask, min(most, MAX_HOLE_UM2 / mpp**2)) & ~fill)
+    mask &= ~_islands(lambda rows: mask[rows], mask.shape, min(most, MIN_OBJECT_UM2 / mpp**2))
+    holes = _islands(lambda rows: ~mask[rows], mask.shape, min(most, MAX_HOLE_UM2 / mpp**2))
+    for strip in strips(mask.shape):
+        mask[strip.rows] |= holes[strip.rows] & (marks[strip.rows] & FILL == 0)
 
 
-def _islands(mask: Mask, pixels: float) -> Mask:
+def _islands(mask: Rows, shape: tuple[int, ...], pixels: float) -> Mask:
     """The 4-connected parts of the mask that have fewer than ``pixels`` pixels."""
 
     def found(rows: slice) -> Mask:
-        parts, _ = ndimage.label(mask[rows])
-        small = np.bincount(parts.ravel()) < pixels
+        parts, count = ndimage.label(mask(rows))
+        small = sizes(parts, count + 1) < pixels
         small[0] = False
-        return np.asarray(small[parts])
+        return chosen(parts, small)
 
     # what reaches from a strip across the halo, or farther, has a pixel in each of its rows
-    return by_strips(found, mask.shape, halo=math.ceil(pixels))
+    return by_strips(found, shape, halo=math.ceil(pixels))

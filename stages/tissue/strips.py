@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-PIXELS = 2**20
+PIXELS = 2**19
 """Of a strip, about."""
 
 
@@ -53,11 +53,50 @@ def by_strips(act: Callable[[slice], NDArray[np.bool_]], shape: tuple[int, ...],
     return out
 
 
-def every(step: int, values: Callable[[slice], NDArray[Any]], mask: NDArray[np.bool_]) -> NDArray[Any]:
-    """``values[mask][::step]`` of an image whose values are asked for by rows."""
-    found, passed = [], 0
+class Sample:
+    """Every so many-th of values that come part by part.
+
+    Args:
+        step: of so many values the first is kept.
+        count: how many come in all.
+    """
+
+    def __init__(self, step: int, count: int, dtype: DTypeLike = np.float32) -> None:
+        self._step, self._passed, self._kept = step, 0, 0
+        self._values = np.empty(-(-count // step), dtype)
+
+    def add(self, part: NDArray[Any]) -> None:
+        """The next values, in row-major order."""
+        some = part.ravel()[-self._passed % self._step :: self._step]
+        self._values[self._kept : self._kept + len(some)] = some
+        self._passed, self._kept = self._passed + part.size, self._kept + len(some)
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """Those that were kept; the caller may reorder them."""
+        return self._values[: self._kept]
+
+
+def every(
+    step: int, values: Callable[[slice], NDArray[Any]], mask: NDArray[np.bool_], dtype: DTypeLike = np.float32
+) -> NDArray[Any]:
+    """``values[mask][::step]`` of an image whose values are asked for by rows, where some of them are masked."""
+    some = Sample(step, int(np.count_nonzero(mask)), dtype)
     for strip in strips(mask.shape):
-        inside = values(strip.rows)[mask[strip.rows]]
-        found.append(inside[-passed % step :: step])
-        passed += len(inside)
-    return np.concatenate(found)
+        inside = mask[strip.rows]
+        if inside.any():
+            some.add(values(strip.rows)[inside])
+    return some.values
+
+
+def sizes(parts: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """How many pixels of an image (H, W) have each of the numbers below ``count``."""
+    found = np.zeros(count, np.int64)
+    for strip in strips(parts.shape):  # bincount makes eight bytes of each pixel
+        found += np.bincount(parts[strip.rows].ravel(), minlength=count)
+    return found
+
+
+def chosen(parts: NDArray[Any], which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where the numbers of an image (H, W) are among those that ``which`` says."""
+    return by_strips(lambda rows: which[parts[rows]], parts.shape)

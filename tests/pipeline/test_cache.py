@@ -11,8 +11,10 @@ import pytest
 from makers import saccade, tissue_pixels, write_slide
 
 import stages.slide.companions
-from pipeline.cache import cache_cohort, verify_cohort
+from pipeline.cache import CacheSettings, Ngff, cache_cohort, verify_cohort
 from pipeline.cohort.table import find_target
+from pipeline.dry_run.dry_run import dry_cache_cohort
+from stages.place import Place, Url
 from stages.pyramid.record import read_record
 
 
@@ -161,6 +163,31 @@ class Lines:
 
     def names(self) -> list[str]:
         return [line.partition(":")[0] for line in self.told]
+
+
+@pytest.mark.parametrize(("ngff", "store"), [("0.5", False), ("0.4", False), ("0.5", True)])
+def test_a_second_slide_of_a_name_does_not_take_the_first_one_s_place(tmp_path: Path, ngff: Ngff, store: bool) -> None:
+    """One that is replaced at its place does, and one that was moved with its content is the first."""
+    out: Place = Url(f"memory://{tmp_path.name}") if store else tmp_path / "out"
+    settings = CacheSettings(ngff=ngff)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first = write_slide(tmp_path / "a" / "x.tif", tissue_pixels(600, 500), levels=2)
+    second = write_slide(tmp_path / "b" / "x.tif", tissue_pixels(500, 400), levels=1)
+    assert cache_cohort(find_target(first), out, settings).failed == 0
+    why = (
+        f"{settings.place(out, find_target(first).slides[0])} was made of another slide, which lies or lay elsewhere: "
+    )
+    errors = [cache_cohort(find_target(second), out, settings).errors["x"]]
+    errors += [row["why"] for row in dry_cache_cohort(find_target(second), out, settings).rows]
+    if ngff == "0.5":
+        assert verify_cohort(find_target(first), out).failed == 0
+        errors += verify_cohort(find_target(second), out).errors.values()
+    assert all(error.startswith(why) for error in errors), errors
+    moved = first.rename(tmp_path / "x.tif")
+    assert dry_cache_cohort(find_target(moved), out, settings).counts == {"done": 1}
+    second.rename(first)
+    assert cache_cohort(find_target(first), out, settings).failed == 0
 
 
 def test_a_pyramid_stands_where_the_bytes_of_its_slide_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,15 @@ def test_no_command_s_summary_is_cut() -> None:
     assert "..." not in commands
 
 
+def test_what_check_does_with_its_findings_and_how_it_works_stand_apart() -> None:
+    page = told("check")
+    found = re.findall(r"^(?:(\w[^:\n]*):|  (--[a-z-]+).*)$", page.partition("--help")[2], re.MULTILINE)
+    assert [topic or option for topic, option in found] == [
+        *("What becomes of it", "--json", "--csv", "--fix-template"),
+        *("Machine", "--workers", "--limit"),
+    ]
+
+
 @pytest.mark.parametrize("command", ["run", "bench"])
 def test_options_stand_under_topics_what_is_seldom_needed_last(command: str) -> None:
     page = told(command)

@@ -19,8 +19,10 @@ from pipeline.dry_run.outcome import DryRun
 from pipeline.errors import UsageError
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings
+from stages import object_store
 from stages.budget import OWN_BYTES
 from stages.overlay import evidence_picture
+from stages.place import Url
 
 
 def everything(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -143,6 +145,8 @@ def test_what_a_run_would_refuse_is_refused(slides_folder: Path, checkpoint: Pat
     (out / "run.json").write_text("{}")
     with pytest.raises(UsageError, match=r"already has a 'run.json' that saccade did not write"):
         dry_run_cohort(find_target(slides_folder / "plain.tif"), out, settings)
+    with pytest.raises(UsageError, match=r"memory://out, but .*: name a folder on one, and copy it to the store once"):
+        dry_run_cohort(find_target(slides_folder / "plain.tif"), Path("memory://out"), settings)
 
 
 def test_what_a_budget_refuses_is_foretold(slides_folder: Path, checkpoint: Path, result: Path, tmp_path: Path) -> None:
@@ -187,6 +191,33 @@ def test_the_size_of_pyramids_is_foretold(slides_folder: Path, tmp_path: Path, s
         wish = told(dry_cache_cohort(cohort, out, CacheSettings("portable")))
         assert wish == dict.fromkeys(("even", "odd"), "stale: it is native, and portable is wanted") | {"plain": "done"}
     assert everything(out) == before
+
+
+def test_pyramids_for_a_store_of_objects_are_foretold_as_those_for_a_folder(
+    slides_folder: Path, tmp_path: Path
+) -> None:
+    """Nothing is put there; what it would refuse, as what is no pyramid of ours, is."""
+    slides, out = shutil.copytree(slides_folder, tmp_path / "slides"), Url("memory://dry-run")
+    cohort = find_target(slides)
+    found = dry_cache_cohort(cohort, out)
+    assert object_store.listed(str(out)) == {}
+    expected = dry_cache_cohort(cohort, tmp_path / "out")
+    assert (found.rows, found.disk_bytes) == (expected.rows, expected.disk_bytes)
+    assert cache_cohort(cohort, out).failed == 0
+    assert dry_cache_cohort(cohort, out).counts == {"done": 3}
+    object_store.put(f"{out}/odd.ome.zarr/mine", b"")
+    for name in ("odd", "plain"):
+        write_slide(slides / f"{name}.tif", tissue_pixels(900, 800))
+    assert told(dry_cache_cohort(cohort, out)) == {
+        "even": "done",
+        "plain": "stale: its slide has changed",
+        "odd": f"would fail: {out}/odd.ome.zarr holds something that is no pyramid of ours: take it away or choose "
+        "another --out",
+    }
+    for given, why in (("--disk", "is of a disk"), ("--retry-failed", "which only folders keep")):
+        how = CacheSettings(disk=1 if given == "--disk" else None)
+        with pytest.raises(UsageError, match=f"{given}.*{why}.*leave it out"):
+            dry_cache_cohort(cohort, out, how, retry_failed=given == "--retry-failed")
 
 
 def test_the_command_says_it_for_each_slide_and_ends_well(slides_folder: Path, tmp_path: Path) -> None:

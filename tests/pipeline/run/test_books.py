@@ -19,6 +19,7 @@ from makers import ROOT, saccade
 from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.output.folder import prepare_output
 from pipeline.run import books
 from pipeline.run.artefacts import ARTEFACTS
 from pipeline.run.run import run_cohort
@@ -73,8 +74,10 @@ run_cohort(find_target(Path(sys.argv[1])), Path(sys.argv[2]), RunSettings(model=
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert [row["status"] for row in table(out).values()] == ["ok", "waiting", "waiting"]
-    assert (out / "report.html").exists()
+    assert "the run goes on, or was cut short" in (out / "report.html").read_text()
+    assert json.loads((out / "run.json").read_text())["ended"] is None
     summary = run(slides_folder, out, checkpoint)
+    assert json.loads((out / "run.json").read_text())["ended"] is not None
     assert (summary.ok, summary.failed) == (3, 0)
     assert [row["status"] for row in table(out).values()] == ["ok"] * 3
     assert not [name for name in os.listdir(out) if name.startswith(PREFIX)], "what the killed one left is gone"
@@ -107,6 +110,20 @@ def test_two_runs_of_one_kind_share_the_work(slides_folder: Path, checkpoint: Pa
     assert sum("(done earlier)" in line for line in told) == 3
     assert len(told) == 6
     assert {row["status"] for row in table(out).values()} == {"ok"}
+
+
+def test_a_run_that_goes_on_keeps_what_another_did_here_meanwhile(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """In the table at any time, as it may be killed."""
+    out, settings, model = tmp_path / "out", RunSettings(model=checkpoint), load_model(checkpoint)
+    prepare_output(out)
+    digest = run_digest(settings, model, model_digest(checkpoint))
+    one = books.Books(out, find_target(slides_folder / "even.tif"), model, settings, digest, ())
+    one.write()
+    assert run(slides_folder / "plain.tif", out, checkpoint).kept == 0
+    one.write()
+    assert {name: row["status"] for name, row in table(out).items()} == {"even": "waiting", "plain": "ok"}
 
 
 def test_a_slide_that_another_process_writes_is_told_to_be_busy(

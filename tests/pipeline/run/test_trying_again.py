@@ -14,11 +14,10 @@ from pipeline.cli.entry import main
 from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
 from pipeline.output.failures import FOLDER
+from pipeline.output.failures import NOTHING_FAILED as NOTHING
 from pipeline.run.books import RunSummary
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings
-
-NOTHING = "none of these slides failed here when it was last tried: there is nothing to try again"
 
 
 def run(target: Path, out: Path, model: Path, **how: Any) -> tuple[RunSummary, list[str]]:
@@ -56,6 +55,13 @@ def test_only_what_failed_is_tried_again_where_that_is_asked_for(
     summary, lines = run(slides, out, checkpoint, retry_failed=True)
     assert (summary.ok, summary.reused, summary.failed, summary.waiting) == (1, 1, 1, 1)
     assert statuses(out) == {"bad": "failed", "good": "ok", "new": "waiting"}
+    named = tmp_path / "named.csv"
+    named.write_text(f"slide,slide_id\n{slides / 'bad.tif'},by another name\n{slides / 'none.tif'},none\n")
+    assert run(named, out, checkpoint, retry_failed=True)[0].failed == 1
+    assert statuses(out) == {"by another name": "failed", "good": "ok", "none": "waiting"}
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        why = {row["slide_id"]: row["error"] for row in csv.DictReader(file)}["none"]
+    assert why.startswith("not tried: row 3: no slide ")
     assert [line.partition(":")[0] for line in lines] == ["good", "bad"]
     shutil.copy(slides_folder / "plain.tif", slides / "bad.tif")
     summary, lines = run(slides, out, checkpoint, retry_failed=True)
@@ -151,15 +157,49 @@ def test_the_command_has_it_all(
     assert (code, lines[0]) == (0, "1 of 1 slide predicted (1 already done), 0 failed")
 
 
+def test_a_run_that_is_refused_before_its_first_slide_changes_no_book(
+    slides: Path, slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """As one whose dask scheduler does not answer: the table, the record and the report are those of the run before."""
+    out = tmp_path / "out"
+    run(slides, out, checkpoint)
+    before = {name: (out / name).read_bytes() for name in ("predictions.csv", "run.json", "report.html")}
+    shutil.copy(slides_folder / "plain.tif", slides / "new.tif")
+    with pytest.raises(UsageError):
+        run(slides, out, checkpoint, scheduler="tcp://127.0.0.1:1", wait=0)
+    assert {name: (out / name).read_bytes() for name in before} == before
+
+
 def test_why_a_slide_failed_is_not_forgotten_where_a_later_run_does_not_come_to_it(
     slides: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    """As one whose dask scheduler does not answer, which rewrites the table and begins nothing."""
+    """Nor where it lies elsewhere by now."""
     out = tmp_path / "out"
     run(slides, out, checkpoint)
-    with pytest.raises(UsageError):
-        run(slides, out, checkpoint, scheduler="tcp://127.0.0.1:1", wait=0)
+    (slides / "good.tif").write_text("no slide any more")
+    moved = slides.rename(tmp_path / "moved")
+    (moved / "a.tif").write_text("no slide, either")
+    assert run(moved, out, checkpoint, fail_fast=True)[0].failed == 1
     with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
         (row,) = (row for row in csv.DictReader(file) if row["slide_id"] == "bad")
     assert row["status"] == "waiting"
     assert row["error"].startswith("failed when it was last tried: not a whole-slide image")
+    assert row["error"].endswith(f"(as {slides / 'bad.tif'})")
+
+
+def test_what_failed_and_was_moved_since_is_tried_again_and_what_is_not_given_is_named(
+    slides: Path, slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (slides / "worse.tif").write_text("no slide")
+    assert run(slides, out, checkpoint)[0].failed == 2
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.copy(slides_folder / "plain.tif", moved / "bad.tif")
+    (slides / "bad.tif").unlink()
+    summary, lines = run(moved, out, checkpoint, retry_failed=True)
+    assert (summary.ok, summary.failed, summary.waiting) == (1, 0, 0)
+    left = f"failed here, and not among these slides: worse ({slides / 'worse.tif'}); give what is to be tried"
+    assert lines[0] == left
+    assert statuses(out) == {"bad": "ok", "good": "ok", "worse": "failed"}
+    assert run(moved, out, checkpoint, retry_failed=True)[1][:2] == [NOTHING, left]

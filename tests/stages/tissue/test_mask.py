@@ -264,3 +264,13 @@ def test_real_slides(
     assert all(mask[int(v * height), int(u * width)] for u, v in inside)
     assert not any(mask[int(v * height), int(u * width)] for u, v in outside)
     assert mask.mean() == pytest.approx(share, abs=0.1)
+
+
+def test_what_is_all_even_ink_or_all_fill_has_no_tissue() -> None:
+    """Of either no pixel is left that tells tissue's colour, or glass's."""
+    ink = np.full((33, 300, 3), 240) + np.random.default_rng(0).integers(-3, 4, (33, 300, 3))
+    ink[11:, 75:150] -= np.array([90, 150, 90])
+    blank = np.full((400, 120, 3), 255, np.uint8)
+    blank[:, :60] = 0
+    for picture in (np.clip(ink, 0, 255).astype(np.uint8), blank):
+        assert not tissue_mask(picture, 8).any()

@@ -48,7 +48,7 @@ def test_every_so_many_th_is_counted_across_strips(monkeypatch: pytest.MonkeyPat
     rng = np.random.default_rng(0)
     values, mask = rng.integers(0, 1000, (40, 11)), rng.random((40, 11)) < 0.3
     monkeypatch.setattr(module, "PIXELS", 33)
-    np.testing.assert_array_equal(every(step, lambda rows: values[rows], mask), values[mask][::step])
+    np.testing.assert_array_equal(every(step, lambda rows: values[rows], mask, np.int64), values[mask][::step])
 
 
 @pytest.mark.parametrize("name", PICTURES)
