@@ -175,6 +175,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "compare",
                 "spec",
                 "fit_job",
+                "calibrate_job",
                 "train",
             ),
         ),

@@ -87,8 +87,15 @@ class TrainingConfig(Section):
     calibration_slides: int = Field(
         default=16,
         ge=0,
-        description="Slides (of val first, then of train) that are read whole once after training, so that the stated "
-        "95 % of the intervals is 95 %; 0: intervals from each draw alone.",
+        description="Slides (of val first, then of train) that are read once after training, so that the stated 95 % "
+        "of the intervals is 95 %, for the last model, whose rule those of folds share; 0: intervals from each draw "
+        "alone. Another number trains nothing again.",
+    )
+    calibration_patches: int = Field(
+        default=20_000,
+        ge=64,
+        description="Patches that are read of these slides at most, all told: of larger slides parts, evenly over the "
+        "tissue, and of fewer slides where that leaves too little of each. Another number trains nothing again.",
     )
     compare: bool = Field(
         default=False,

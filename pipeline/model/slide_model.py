@@ -112,6 +112,9 @@ class SlideModel(nn.Module):
         """
         raise NotImplementedError
 
+    def forget(self) -> None:
+        """Let go of what is kept in memory of slides."""
+
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
         """Features (M, D) of the cells' patches, without gradients."""
         raise NotImplementedError

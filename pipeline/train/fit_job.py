@@ -23,7 +23,6 @@ from pipeline.output.documents import read_json, write_json
 from pipeline.refer.calibrate import calibrate_labels, calibration_key, in_lines
 from pipeline.refer.scores import budgets_of
 from pipeline.train.bagging import draw_bags, settle
-from pipeline.train.calibrate import calibrate
 from pipeline.train.held_out import out_of_bag_rows, scored
 from pipeline.train.job import Job, aside, begin, end, is_its_own, put
 from pipeline.train.key import compared, differences, made_of, restated
@@ -108,14 +107,12 @@ def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say:
 def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> Fitted:
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    chosen = _calibration_slides(job, config, looks)
     settings = fit_settings(config, spec)
     val = tuple(sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id))
     chooses = "val" if config.training.keep == "best" or config.training.patience else None
     samples = config.sampling.train_samples or spec.samples
     made = made_of(
         {"train": job.train, **job.held_out},
-        calibrates={slide.slide_id for slide in chosen},
         facts=looks.usable(),
         spec=spec,
         settings={**settings, "train_samples": samples, **prior_of(job, config), **encoder_of(spec, config)},
@@ -139,7 +136,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
             if told != earlier:
                 write_json(job.folder / "training.json", told)
             end(job, made, looks.facts)
-            for slide in job.train + chosen + val:
+            for slide in job.train + val:
                 if slide.slide_id in earlier["left_out"]:
                     looks.leave_out(slide, earlier["left_out"][slide.slide_id])
             losses = earlier.get("losses")
@@ -223,12 +220,6 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
             f"too few to tell later whether another slide looks like them: {counted(len(fitted), 'slide')} to train "
             f"on; that takes {FEWEST} of one field"
         )
-    if chosen:
-        # of those that were chosen at first, so that a rerun chooses the same
-        views = [lambda slide=slide: looks(slide).view for slide in chosen]
-        model.calibration = calibrate(
-            model, views, seed=config.training.seed, say=say, leave_out=lambda i, reason: leave_out(chosen[i], reason)
-        )
     put(model, job, begun)
     curve.write(job.folder / "curve.csv")
     ended = curve.losses
@@ -258,12 +249,3 @@ def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str
     lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
     names = [slide.slide_id for slide in lost if looks.reads_whole(slide)]
     return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
-
-
-def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
-    """The slides that are read whole for the intervals: those that training did not see first."""
-    if config.model.kind == "exhaustive":
-        return ()  # its intervals have no width
-    val = sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id)
-    usable = [slide for slide in (*val, *job.train) if slide.slide_id not in looks.excluded]
-    return tuple(usable[: config.training.calibration_slides])

@@ -20,6 +20,7 @@ from pipeline.output.folder import TRAINING, fitting_alone, prepare_output
 from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.refer.referral import check_names
+from pipeline.train.calibrate_job import calibrate_intervals
 from pipeline.train.compare import Comparison
 from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
@@ -111,16 +112,20 @@ def _train(
     for job in jobs:
         refuse_lost_class(job, spec, looks)
     rows: list[dict[str, Any]] = []
-    models = []
+    every = []
     for job in jobs:
-        fitted = fit_job(job, spec, config, looks, say)
+        every.append(fit_job(job, spec, config, looks, say))
+        every[-1].model.forget()
+    models = [fitted.model for fitted in every]
+    calibrate_intervals(jobs, models, config, looks, say)
+    for job, fitted in zip(jobs, every, strict=True):
         calibrate_calls(job, fitted, config, looks, say)
-        models.append(fitted.model)
         own: list[dict[str, Any]] = []
         for part, slides in job.held_out.items():
             found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in slides)
             own += [{"part": part, **row} for row in found if row is not None]
         rows += own
+        fitted.model.forget()
         if job is not jobs[-1] and own:  # of a fold; what is said of the last one says all
             stamp(job, fitted, judge_quality({"cross-validation": scored(own, spec.classes)}, fitted.losses))
     rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, spec.classes)
