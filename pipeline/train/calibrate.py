@@ -36,9 +36,9 @@ SMALLEST, MOST = FIRST_LOOK, 256
 users ask for, and what `--tolerance` and `--decide` come to; as far as the scheme tells intervals."""
 FEWEST = 4 * MOST
 """Patches that stand for a larger slide, at least: draws from fewer leave less to chance than draws from all of it."""
-STRETCHES = 8
-"""Of the walk over a slide, evenly along it, that its part consists of: neighbours in it are neighbours on the slide,
-which systematic draws live by, and it is of all regions of the tissue."""
+STRETCHES = 128
+"""Of the walk over a slide, evenly along it, that its part consists of. Of 60 x 60 cells with lumps of what is rare,
+1 100 in 8 stretches made intervals of 8 draws 14 % narrower than the whole did (.936 of them held), in 128 as wide."""
 
 
 @torch.no_grad()
@@ -174,8 +174,9 @@ def part_of(view: View, attention: AttentionMap, most: int, *, side: int = 1) ->
     order = walk(rows, columns).numpy()
     order = order[held[order] > 0]
     chosen = np.zeros(rows * columns, bool)
-    for number, stretch in enumerate(np.array_split(order, STRETCHES), 1):
-        room = most * number // STRETCHES - held[chosen].sum()
+    count = min(STRETCHES, len(order))
+    for number, stretch in enumerate(np.array_split(order, count), 1):
+        room = most * number // count - held[chosen].sum()
         chosen[stretch[held[stretch].cumsum() <= room]] = True
     if not chosen.any():
         chosen[order[0]] = True
