@@ -165,6 +165,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
             *(
                 "curve",
+                "curve_picture",
+                "journal",
                 "watch",
                 "steps",
                 "fit",

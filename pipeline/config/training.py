@@ -103,6 +103,11 @@ class TrainingConfig(Section):
         "gated attention MIL and the mean of all cells, as many cells as samples at random and of the largest "
         "attention, and 25 fixed ones. Reads every cell once; needs attention.kind: encoder.",
     )
+    tensorboard: bool = Field(
+        default=False,
+        description="Also write each fit's curve as TensorBoard events, into the folder tensorboard of the output; "
+        "needs TensorBoard (pip install tensorboard). curve.csv and curve.png are always written.",
+    )
     device: str = Field(
         default="auto",
         description="Where to compute: auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.",

@@ -22,6 +22,8 @@ TRAINING = (
     "model.safetensors",
     "training.json",
     "curve.csv",
+    "curve.png",
+    "tensorboard",
     "metrics.json",
     "predictions.csv",
     "splits.csv",

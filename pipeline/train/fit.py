@@ -20,6 +20,7 @@ from pipeline.model.values import View
 from pipeline.train.checkpoints import last_whole
 from pipeline.train.curve import Curve, Keep
 from pipeline.train.first_guess import first_guess, first_guess_of_all
+from pipeline.train.journal import Journal
 from pipeline.train.slides import LeaveOut, TrainingSlides
 from pipeline.train.steps import Fitting
 from pipeline.train.warm_up import warm_up as warm_attention
@@ -70,6 +71,7 @@ def fit(
     names: Sequence[str] | None = None,
     validation: tuple[TrainingSlides, Sequence[int]] | None = None,
     curve: Path | None = None,
+    events: Path | None = None,
 ) -> Curve:
     """Fit ``model`` in place on slides with class indices ``labels``; ``view(i)`` gives slide ``i``.
 
@@ -91,7 +93,7 @@ def fit(
     from it stays. The other slides keep their places in the order and their steps. Those of ``lost`` are never tried.
 
     With ``validation`` slides and their classes, which are not fitted to, ``keep`` and ``patience`` are as `Curve` has
-    them, which is returned and written to ``curve``; without, the last epoch is kept.
+    them, which is returned and told in ``curve`` and ``events`` (`Journal`); without, the last epoch is kept.
 
     Raises:
         DivergedError: loss, gradient or weights are no numbers any more or beyond all bounds; it names the batch's
@@ -140,7 +142,8 @@ def fit(
         held_out.phase = f"the validation of epoch {module.current_epoch + 1}"
         return validate(model, held_out, wanted, samples=module.samples, seed=seed)
 
-    watch = Watch(course, checkpoint, path=curve, validate=judged if validation else None, say=say)
+    journal = Journal(curve, events=events, say=say)
+    watch = Watch(course, checkpoint, journal=journal, validate=judged if validation else None, say=say)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers that are not used here
@@ -166,6 +169,7 @@ def fit(
                 raise
             # Lightning makes of Ctrl-C an exit with 1, which is that of slides that were left out
             raise KeyboardInterrupt from None
+    journal.end(course)
     if watch.weights is not None:
         model.load_state_dict(watch.weights)
     if course.kept < len(course.rows):

@@ -25,6 +25,7 @@ from pipeline.refer.scores import budgets_of
 from pipeline.train.bagging import draw_bags, settle
 from pipeline.train.held_out import out_of_bag_rows, scored
 from pipeline.train.job import Job, aside, begin, end, is_its_own, put
+from pipeline.train.journal import Journal
 from pipeline.train.key import compared, differences, made_of, restated
 from pipeline.train.looks import Looks
 from pipeline.train.slides import TrainingSlides
@@ -191,6 +192,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
             names=[slide.slide_id for slide in job.train],
             validation=(held_out, [spec.classes.index(str(slide.label)) for slide in val]) if judges else None,
             curve=live,
+            events=job.folder / "tensorboard" / begun.stem if config.training.tensorboard else None,
             device=config.training.device,
             **settings,
         )
@@ -221,7 +223,8 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
             f"on; that takes {FEWEST} of one field"
         )
     put(model, job, begun)
-    curve.write(job.folder / "curve.csv")
+    if replaces:
+        Journal(job.folder / "curve.csv", say=say).end(curve)
     ended = curve.losses
     losses = None if ended is None or math.isnan(ended[0]) else Losses(*ended, curve.base)
     done = {

@@ -18,7 +18,15 @@ from pipeline.train.key import compared, differences, key_of, smaller_steps
 from stages.disk import holds_only, new_file, new_folder
 from stages.slide.facts import SlideFacts
 
-WRITTEN = ("model.safetensors", "training.json", "curve.csv", "metrics.json", "predictions.csv", "comparison.csv")
+WRITTEN = (
+    "model.safetensors",
+    "training.json",
+    "curve.csv",
+    "curve.png",
+    "metrics.json",
+    "predictions.csv",
+    "comparison.csv",
+)
 TELLING = ("training.json", "metrics.json", "predictions.csv", "comparison.csv")
 """What of that tells of the model."""
 """What of an earlier training is kept when another takes its place."""
@@ -93,7 +101,8 @@ def end(job: Job, made: dict[str, Any], facts: Mapping[str, SlideFacts]) -> None
         earlier = (read_json(path) or {}).get("made_of")
         if not differences(earlier, compared(earlier, made, facts)):
             remove(path.with_suffix(".ckpt"))
-            path.with_suffix(".csv").unlink(missing_ok=True)
+            for suffix in (".csv", ".png"):
+                path.with_suffix(suffix).unlink(missing_ok=True)
             path.unlink()
 
 

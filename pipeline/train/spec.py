@@ -87,7 +87,16 @@ def _on_frozen(config: Config) -> dict[str, Any]:
 
 def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
     """What `fit` is told of the configuration, and what a model depends on of it."""
-    beside = {"folds", "folds_by", "calibration_slides", "calibration_patches", "device", "members", "compare"}
+    beside = {
+        "folds",
+        "folds_by",
+        "calibration_slides",
+        "calibration_patches",
+        "device",
+        "members",
+        "compare",
+        "tensorboard",
+    }
     settings = config.training.model_dump(exclude=beside) | config.augmentation.model_dump()
     if settings["learning_rate"] is None:
         settings["learning_rate"] = default_rate(spec)

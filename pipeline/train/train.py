@@ -25,6 +25,7 @@ from pipeline.train.compare import Comparison
 from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import plan_jobs
+from pipeline.train.journal import require_tensorboard
 from pipeline.train.looks import Looks
 from pipeline.train.spec import configured_cohort, fit_settings, model_spec, prior_in
 from pipeline.train.verdict import closing, judge_quality
@@ -56,6 +57,8 @@ def train_cohort(
             training diverges.
     """
     find_device(config.training.device)  # said before anything is read
+    if config.training.tensorboard:
+        require_tensorboard()
     cohort = configured_cohort(config.cohort, folds=config.training.folds)
     check_folds(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
     spec = model_spec(config, cohort.classes)
