@@ -18,6 +18,19 @@ class TrainingConfig(Section):
     batch_size: int = Field(
         default=8, ge=1, description="Slides per step; each brings train_samples patches into memory."
     )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=10_000,
+        description="Batches whose gradients make one step together, as one batch so many times as large would, in the "
+        "memory of one.",
+    )
+    precision: Literal[32, "bf16-mixed", "16-mixed"] = Field(
+        default=32,
+        description="What an encoder that learns computes in: 32: float32; bf16-mixed and 16-mixed: bfloat16 or "
+        "float16 where that is safe, float32 elsewhere, in half the memory and less time on GPUs made for it. "
+        "Attention and what patches add up to stay in full. A frozen encoder has encoder.precision.",
+    )
     learning_rate: float | None = Field(
         default=None,
         gt=0,

@@ -69,7 +69,8 @@ def look_inside(
     images = read_together(asked, device)
     for tissue, found, cells, pixels in zip(tissues, opened, new, images, strict=True):
         if cells:
-            logits = inner(image(pixels, device)).to(tissue.device)
+            with torch.autocast(device.type, enabled=False):
+                logits = inner(image(pixels, device)).to(tissue.device)
             parts = zip(logits, tissue[cells], strict=True)
             found.update(zip(cells, [masked_log_softmax(one.flatten(), mask) for one, mask in parts], strict=True))
     return [torch.stack([k[cell] for cell in r.tolist()]) for r, k in zip(regions, opened, strict=True)]

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.device import find_device
+from pipeline.device import Precision, check_precision, find_device
 from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.sampler import AttentionSampler
@@ -54,6 +54,8 @@ def fit(
     gradient_clip: float,
     seed: int,
     device: str,
+    accumulate: int = 1,
+    precision: Precision = 32,
     say: Callable[[str], None],
     class_weights: Literal["none", "balanced"] = "none",
     keep: Keep = "best",
@@ -85,6 +87,9 @@ def fit(
     (`stages.augmentation.Augmentation`); on a frozen encoder, features with ``noise``, a share of their spread, and
     members that do without a share ``dropout`` of the directions in each step.
 
+    The gradients of ``accumulate`` batches make one step, in which all of their slides count alike; an encoder that
+    learns computes in ``precision``.
+
     Each of a model's M members has a loss of its own, in which a slide counts ``bags`` (slides, M) times, by default
     once. A model on a frozen encoder goes without patches for the first `COARSE_SHARE` of the epochs, while it does not
     know yet where to look.
@@ -100,6 +105,7 @@ def fit(
             slides by ``names``. The checkpoint is the last good epoch's, and a fit with a lower rate goes on from it.
     """
     chosen = find_device(device)
+    check_precision(precision, chosen)
     slides = TrainingSlides(len(labels), view, leave_out, lost)
     weights = torch.ones(len(labels), model.spec.members) if bags is None else bags
     resumed = last_whole(checkpoint, say)
@@ -123,6 +129,7 @@ def fit(
         checkpoint=checkpoint,
         samples=samples,
         batch_size=batch_size,
+        accumulate=accumulate,
         learning_rate=learning_rate,
         attention_rate=attention_rate,
         weight_decay=weight_decay,
@@ -152,6 +159,8 @@ def fit(
             accelerator=chosen.type,
             devices=1 if chosen.index is None else [chosen.index],
             gradient_clip_val=gradient_clip,
+            accumulate_grad_batches=accumulate,
+            precision=precision,
             callbacks=[watch],
             plugins=[OnDisk()],
             enable_checkpointing=False,

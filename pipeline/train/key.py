@@ -20,6 +20,8 @@ TRAINING_VERSION = 1
 NAMED = 4
 """Settings that a difference names with their values."""
 
+_BEFORE = {"accumulate": 1, "precision": 32}
+"""Settings that earlier versions did not have, at what these did."""
 _OF_A_SLIDE = {
     "role": "changed role",
     "fingerprint": "with other content",
@@ -157,7 +159,7 @@ def differences(earlier: Any, now: Mapping[str, Any]) -> list[str]:
     changed = [
         f"{name} was {json.dumps(before[name]) if name in before else 'not there'}, is {json.dumps(value)}"
         for part in ("spec", "settings")
-        for before in [earlier.get(part) or {}]
+        for before in [_BEFORE | (earlier.get(part) or {})]
         for name, value in now[part].items()
         if name not in before or before[name] != value
     ]

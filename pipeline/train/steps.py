@@ -37,6 +37,8 @@ RATE_DECAY = 0.65
 """Step size of a pretrained encoder's block as a share of the block's above it (as BEiT and MAE tune: 0.65 to 0.75)."""
 DIVERGED = 1e10
 """A weight beyond this is no use to anyone."""
+SMALLEST_SCALE = 1.0
+"""Of the loss in float16: gradients that overflow below it are no fault of float16's."""
 NAMED = 8
 """Slides of a batch that are named at most."""
 
@@ -58,6 +60,10 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._batches)
 
+    def after(self, index: int, count: int) -> list[Batch]:
+        """So many batches from one on, or those that are left."""
+        return self._batches[index : index + count]
+
 
 class Fitting(lightning.LightningModule):
     def __init__(
@@ -71,6 +77,7 @@ class Fitting(lightning.LightningModule):
         checkpoint: Path,
         samples: int,
         batch_size: int,
+        accumulate: int,
         learning_rate: float,
         attention_rate: float,
         weight_decay: float,
@@ -90,7 +97,10 @@ class Fitting(lightning.LightningModule):
         self._weight_decay, self._entropy_weight = weight_decay, entropy_weight
         self._augmentation = None if augmentation == Augmentation.none() else augmentation
         self._noise, self._dropout = noise, dropout
+        self._accumulate = accumulate
+        self._planned = 0
         self._batch: Batch = []
+        self._group: Batch = []
         self._losses: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -100,13 +110,17 @@ class Fitting(lightning.LightningModule):
         return 0 if coarse else self._samples
 
     def train_dataloader(self) -> Batches:
-        return Batches(len(self._labels), self._batch_size, self._seed, self.current_epoch)
+        self._batches = Batches(len(self._labels), self._batch_size, self._seed, self.current_epoch)
+        return self._batches
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
         # every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have
         step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
         self._slides.phase, self._slides.learnt = f"epoch {self.current_epoch + 1}", self.current_epoch > 0
         self._batch = batch
+        if index % self._accumulate == 0:
+            group = [i for one in self._batches.after(index, self._accumulate) for i in one]
+            self._planned, self._group = sum(i not in self._slides.lost for i in group), []
 
         def act(kept: list[int], views: list[View]) -> Outcome:
             generator = torch.Generator(self.model.drawing_device).manual_seed(step_seed)
@@ -123,6 +137,7 @@ class Fitting(lightning.LightningModule):
             return None  # Lightning goes on to the next step
         kept, found = attempted
         self._batch = kept
+        self._group += kept
         members = found.logits.shape[1]
         wanted = self._labels[kept].to(found.logits.device)[:, None].expand(-1, members)
         each = functional.cross_entropy(found.logits.movedim(1, 2), wanted, reduction="none")
@@ -137,7 +152,9 @@ class Fitting(lightning.LightningModule):
             well = each.isfinite().all(1).tolist()
             self._end("the loss is not a number", [i for i, one in zip(kept, well, strict=True) if not one])
         self._losses.append((each.detach().cpu(), weights.cpu()))
-        return members * regularised  # each member learns as if it were alone
+        # each member learns as if it were alone; Lightning divides by the number of batches of a step
+        share = self._accumulate * len(kept) / self._planned if self._accumulate > 1 else 1.0
+        return share * members * regularised
 
     def epoch_losses(self) -> tuple[float, float, float | None]:
         """Of the epoch: mean loss over the slides by their weights, its standard error, and that of members on the
@@ -165,9 +182,16 @@ class Fitting(lightning.LightningModule):
                 group[name] *= times
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if self._accumulate > 1 and 0 < len(self._group) < self._planned:  # some were left out meanwhile
+            for p in self.model.parameters():
+                if p.grad is not None:
+                    p.grad *= self._planned / len(self._group)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and scaler.get_scale() >= SMALLEST_SCALE:
+            return  # of float16 some overflow: that step is left out, and the next ones are scaled less
         norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
         if norms and not bool(torch.stack(norms).isfinite().all()):
-            self._end("the gradient is not a number", self._batch)
+            self._end("the gradient is not a number", self._group)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["left_out"] = dict(self._slides.lost)

@@ -11,7 +11,7 @@ import torch
 from pipeline.cohort.splits import check_folds, refuse_twins
 from pipeline.cohort.table import Cohort
 from pipeline.config import Config
-from pipeline.device import find_device
+from pipeline.device import check_precision, find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.slide_model import SlideModel
@@ -56,7 +56,8 @@ def train_cohort(
         UsageError: configuration, table or folder cannot be used, no slide of some class is left to train on, or
             training diverges.
     """
-    find_device(config.training.device)  # said before anything is read
+    # said before anything is read
+    check_precision(config.training.precision, find_device(config.training.device))
     if config.training.tensorboard:
         require_tensorboard()
     cohort = configured_cohort(config.cohort, folds=config.training.folds)

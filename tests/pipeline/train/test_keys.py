@@ -80,7 +80,7 @@ def trains_again(folder: Path, *changes: str, told: list[str] | None = None, ver
         *("training.epochs=2", "training.batch_size=2", "training.learning_rate=0.002", "training.seed=1"),
         *("training.attention_rate=0.2", "training.warm_up=2", "training.weight_decay=0.01"),
         *("training.entropy_weight=0.1", "training.gradient_clip=0.5"),
-        "training.class_weights=balanced",
+        *("training.class_weights=balanced", "training.accumulate=2", "training.precision=bf16-mixed"),
     ],
 )
 def test_each_setting_alone_trains_again(trained: Path, change: str) -> None:
@@ -190,6 +190,15 @@ def test_a_slide_is_the_same_by_its_digest_or_by_the_state_of_its_files(
 ) -> None:
     found = differences(of_one_slide(**before), of_one_slide(**after))
     assert [words] == [line[: len(words)] for line in found] if words else found == []
+
+
+def test_settings_that_an_earlier_version_did_not_have_are_what_it_did() -> None:
+    def settings(**known: Any) -> dict[str, Any]:
+        return of_one_slide() | {"settings": known}
+
+    now = settings(seed=0, accumulate=1, precision=32)
+    assert differences(settings(seed=0), now) == []
+    assert differences(settings(seed=0), settings(seed=0, accumulate=2)) == ["accumulate was 1, is 2"]
 
 
 def test_a_slide_that_was_written_since_is_read_where_there_is_a_digest_to_compare_with(
