@@ -82,14 +82,14 @@ class EvidenceHeads(nn.Module):
         highest score of a slide best tells the member's slides of that class from its others is taken (by AUROC).
 
         Args:
-            contexts: (scales, n, r), of each slide.
+            contexts: (scales, n, r), of each slide; on the CPU, whose memory holds all of them.
             labels: class of each slide.
             bags: (slides, K), how often a member sees a slide.
             generator: on the CPU.
         """
         classes, wanted = self.weight.shape[1], torch.tensor(labels)
         tried = self.members * classes * TRIED
-        directions = self.weight.new_zeros(tried, self.weight.shape[2])
+        directions = torch.zeros(tried, self.weight.shape[2])
         scale = torch.arange(self.members).repeat_interleave(classes * TRIED) % self.scales
         for number in range(tried):
             member, kind = number // (classes * TRIED), number // TRIED % classes
@@ -102,16 +102,17 @@ class EvidenceHeads(nn.Module):
             cell = context[outstanding[torch.randint(len(outstanding), (1,), generator=generator)]][0]
             directions[number] = START * cell / cell.square().sum().clamp(min=1e-6)
         highest = directions.new_zeros(len(labels), tried)
-        for i, context in enumerate(contexts):
-            for one in range(self.scales):
-                mine = scale == one
-                highest[i, mine] = (context[one] @ directions[mine].T).amax(0)
+        for one in range(self.scales):
+            mine = scale == one
+            there = directions[mine].T.to(self.weight)
+            for i, context in enumerate(contexts):
+                highest[i, mine] = (context[one].to(there) @ there).amax(0).to(highest)
         for member in range(self.members):
             seen = bags[:, member] > 0
             for kind in range(classes):
                 first = (member * classes + kind) * TRIED
                 found = [_auroc(highest[seen, first + j], wanted[seen] == kind) for j in range(TRIED)]
-                self.weight[member, kind] = directions[first + max(range(TRIED), key=found.__getitem__)]
+                self.weight[member, kind].copy_(directions[first + max(range(TRIED), key=found.__getitem__)])
 
 
 def directions_kept(members: int, components: int, dropout: float, generator: torch.Generator) -> Tensor:

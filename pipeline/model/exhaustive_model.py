@@ -115,7 +115,7 @@ class ExhaustiveModel(SlideModel):
         tissue = torch.from_numpy(view.tissue).to(self.device)
         found: Pooled = self.heads(components, tissue, keep)
         share = self.heads.share[:, None]
-        mean = (found.log_attention + share.log()).double().logsumexp(0).log_softmax(0).to(there)
+        mean = (found.log_attention + share.log()).to(there).double().logsumexp(0).log_softmax(0)
         log_a = torch.full((view.tissue.size,), -torch.inf, dtype=torch.float64, device=there)
         log_a = log_a.masked_scatter(tissue.flatten().to(there), mean)
         logits = found.logits if each else (share * found.logits).sum(0, keepdim=True)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.model.reading import image, read_together, stored
+from pipeline.model.reading import image, in_full, read_together, stored
 from pipeline.model.regions import by_region
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
@@ -44,11 +44,6 @@ class AttentionSampler(SlideModel):
         self.control = nn.Linear(self.attention.channels, spec.dim) if spec.control else None  # type: ignore[arg-type]
         self.feature_dim = spec.dim
 
-    @property
-    def _exact(self) -> torch.autocast:
-        """In full precision, also where the encoder learns in less: attention, and what patches add up to."""
-        return torch.autocast(self.device.type, enabled=False)
-
     def attend(
         self, view: View, *, generator: torch.Generator | None = None, noise: float = 0.0, dropout: float = 0.0
     ) -> AttentionMap:
@@ -57,7 +52,7 @@ class AttentionSampler(SlideModel):
         if self.inner is not None:
             tissue = by_region(tissue, self.spec.region_cells).any(2)
         rgb = stored(view.rgb, self.device)
-        with self._exact:
+        with in_full(self.device):
             if self.control is None:
                 return self._map(masked_log_softmax(self.attention(rgb).to(there), tissue).flatten(), None)
             channels = self.attention.features(rgb)  # type: ignore[operator]
@@ -78,7 +73,7 @@ class AttentionSampler(SlideModel):
         alike = len(views) > 1 and len({view.rgb.shape for view in views}) == 1
         if not alike or self.spec.attention != "learned" or self.inner is not None or self.control is not None:
             return super().attend_all(views)
-        with self._exact:
+        with in_full(self.device):
             logits = self.attention(image(np.stack([view.rgb for view in views]), self.device)).to(self.drawing_device)
         tissue = [torch.from_numpy(view.tissue).to(self.drawing_device) for view in views]
         return [self._map(masked_log_softmax(*one).flatten(), None) for one in zip(logits, tissue, strict=True)]
@@ -128,7 +123,7 @@ class AttentionSampler(SlideModel):
     def _said(self, features: Tensor) -> Tensor:
         """Features (..., D) -> what they add to the logits, (..., 1, C): linear, so that it may be estimated."""
         weight: Tensor = self.head.weight
-        with self._exact:
+        with in_full(self.device):
             said = FEATURE_SCALE * features.to(weight.dtype).to(self.device) @ weight.T
         return said.unsqueeze(-2).to(features.device)
 

@@ -58,11 +58,11 @@ def first_guess(
     for x, y in _each(slides, lambda view: _pair(model, view, seed), of=some):
         inputs.append(x)
         targets.append(y)
-    x, y = torch.cat(inputs).double(), torch.cat(targets).double()
+    x, y = (torch.cat(parts).to(model.drawing_device).double() for parts in (inputs, targets))
     penalty = RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
     penalty[-1, -1] = 1e-9 * len(x)  # the constant
     model.control.copy_(torch.linalg.solve(x.T @ x + penalty, x.T @ y))
-    left = (y - x @ model.control.double()).square().sum() / (y - y.mean(0)).square().sum()
+    left = (y - x @ model.control.to(y)).square().sum() / (y - y.mean(0)).square().sum()
     model.forget()
     contexts, known = [], []
     for i in range(slides.count):

@@ -108,6 +108,7 @@ def fit(
     check_precision(precision, chosen)
     slides = TrainingSlides(len(labels), view, leave_out, lost)
     weights = torch.ones(len(labels), model.spec.members) if bags is None else bags
+    model.to(chosen)
     resumed = last_whole(checkpoint, say)
     if resumed is None:
         slides.phase = "the warm-up"
@@ -178,6 +179,7 @@ def fit(
                 raise
             # Lightning makes of Ctrl-C an exit with 1, which is that of slides that were left out
             raise KeyboardInterrupt from None
+    model.to(chosen)  # Lightning leaves it on the CPU
     journal.end(course)
     if watch.weights is not None:
         model.load_state_dict(watch.weights)
@@ -198,7 +200,7 @@ def _standardise(model: AttentionSampler, slides: TrainingSlides, *, samples: in
     some = [i for i in order if i not in slides.lost][:STANDARDISE_SLIDES]
 
     def act(kept: list[int], views: list[View]) -> None:
-        model.standardise(views, samples=samples, generator=torch.Generator().manual_seed(seed))
+        model.standardise(views, samples=samples, generator=torch.Generator(model.drawing_device).manual_seed(seed))
 
     slides.attempt(some, act)
 

@@ -128,7 +128,8 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         model: SlideModel | None = None
         if not changes:
             try:
-                model = keeping(load_model(job.model, encoder_weights=config.encoder.weights), config)
+                model = load_model(job.model, device=config.training.device, encoder_weights=config.encoder.weights)
+                model = keeping(model, config)
             except UsageError as exc:  # the encoder is here, as the untrained model has shown
                 stale = f"is fitted again: {exc}"
         if model is not None:
