@@ -167,6 +167,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "curve",
                 "curve_picture",
                 "journal",
+                "read_ahead",
                 "watch",
                 "steps",
                 "fit",

@@ -47,6 +47,11 @@ class Config(Section):
                 f"training.precision {self.training.precision} is for an encoder that learns; with one that is frozen "
                 "leave it out, and see encoder.precision"
             )
+        if self.training.read_ahead and (self.attention.kind == "encoder" or inner is not None):
+            raise ValueError(
+                "training.read_ahead is for an encoder that learns and attention of one level: leave it out with "
+                "attention.kind: encoder, whose features are kept, and with attention.inner_mpp"
+            )
         if self.model.kind == "exhaustive" or self.training.compare:
             self._all_can_be_read()
         if self.attention.kind == "encoder":

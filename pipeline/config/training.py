@@ -31,6 +31,14 @@ class TrainingConfig(Section):
         "float16 where that is safe, float32 elsewhere, in half the memory and less time on GPUs made for it. "
         "Attention and what patches add up to stay in full. A frozen encoder has encoder.precision.",
     )
+    read_ahead: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Steps by which patches are drawn before they are used, and read meanwhile, where the encoder "
+        "learns and attention is of one level: drawn by the attention of so many steps before, with weights that stay "
+        "exact. 0: each step reads its own. More than 1 or 2 helps where reading takes longer than a step.",
+    )
     learning_rate: float | None = Field(
         default=None,
         gt=0,

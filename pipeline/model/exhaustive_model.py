@@ -23,6 +23,7 @@ from stages.mil.build import build_pooling
 from stages.mil.pooling import Pooled
 from stages.prediction.predict import Prediction
 from stages.prediction.stopping import Decide
+from stages.sampling.designs import Draw
 
 
 class ExhaustiveModel(SlideModel):
@@ -141,6 +142,7 @@ class ExhaustiveModel(SlideModel):
         augment: Callable[[Tensor], Tensor] | None = None,
         noise: float = 0.0,
         dropout: float = 0.0,
+        draws: Sequence[Draw] | None = None,
     ) -> Outcome:
         """All cells of each slide of a batch, whatever else is asked for."""
         return super().forward(views, samples=0, generator=generator, noise=noise, dropout=dropout)

@@ -56,6 +56,7 @@ def fit(
     device: str,
     accumulate: int = 1,
     precision: Precision = 32,
+    read_ahead: int = 0,
     say: Callable[[str], None],
     class_weights: Literal["none", "balanced"] = "none",
     keep: Keep = "best",
@@ -89,6 +90,9 @@ def fit(
 
     The gradients of ``accumulate`` batches make one step, in which all of their slides count alike; an encoder that
     learns computes in ``precision``.
+
+    With ``read_ahead`` patches are drawn so many steps before they are used and read meanwhile (`ReadAhead`); where the
+    encoder learns, and attention is of one level.
 
     Each of a model's M members has a loss of its own, in which a slide counts ``bags`` (slides, M) times, by default
     once. A model on a frozen encoder goes without patches for the first `COARSE_SHARE` of the epochs, while it does not
@@ -140,6 +144,7 @@ def fit(
         noise=noise,
         dropout=dropout,
         epochs=epochs,
+        read_ahead=read_ahead,
     )
     course = Curve("last" if validation is None else keep, None if validation is None else patience)
     course.base = _base_rate(torch.tensor(labels), weights)
@@ -179,6 +184,8 @@ def fit(
                 raise
             # Lightning makes of Ctrl-C an exit with 1, which is that of slides that were left out
             raise KeyboardInterrupt from None
+        finally:
+            module.close()
     model.to(chosen)  # Lightning leaves it on the CPU
     journal.end(course)
     if watch.weights is not None:

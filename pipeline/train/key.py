@@ -20,7 +20,7 @@ TRAINING_VERSION = 1
 NAMED = 4
 """Settings that a difference names with their values."""
 
-_BEFORE = {"accumulate": 1, "precision": 32}
+_BEFORE = {"accumulate": 1, "precision": 32, "read_ahead": 0}
 """Settings that earlier versions did not have, at what these did."""
 _OF_A_SLIDE = {
     "role": "changed role",

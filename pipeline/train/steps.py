@@ -19,6 +19,7 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import Outcome, View
 from pipeline.train.checkpoints import written
+from pipeline.train.read_ahead import ReadAhead
 from pipeline.train.slides import TrainingSlides
 from stages.augmentation import Augmentation
 from stages.encoder.tuned import TunedEncoder
@@ -35,6 +36,8 @@ COARSE_SHARE = 0.3
 """Of the epochs: in these a model on a frozen encoder learns from the coarse scale alone."""
 RATE_DECAY = 0.65
 """Step size of a pretrained encoder's block as a share of the block's above it (as BEiT and MAE tune: 0.65 to 0.75)."""
+APART = 500_009
+"""Between a step's seeds, which are one apart in an epoch."""
 DIVERGED = 1e10
 """A weight beyond this is no use to anyone."""
 SMALLEST_SCALE = 1.0
@@ -87,6 +90,7 @@ class Fitting(lightning.LightningModule):
         noise: float,
         dropout: float,
         epochs: int,
+        read_ahead: int,
     ) -> None:
         super().__init__()
         self.model = model
@@ -99,6 +103,7 @@ class Fitting(lightning.LightningModule):
         self._noise, self._dropout = noise, dropout
         self._accumulate = accumulate
         self._planned = 0
+        self._ahead, self._steps_ahead = ReadAhead(model, slides) if read_ahead else None, read_ahead
         self._batch: Batch = []
         self._group: Batch = []
         self._losses: list[tuple[Tensor, Tensor]] = []
@@ -110,12 +115,11 @@ class Fitting(lightning.LightningModule):
         return 0 if coarse else self._samples
 
     def train_dataloader(self) -> Batches:
-        self._batches = Batches(len(self._labels), self._batch_size, self._seed, self.current_epoch)
+        self._batches = self._batches_of(self.current_epoch)
         return self._batches
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
-        # every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have
-        step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
+        step, step_seed = (self.current_epoch, index), self._step_seed(self.current_epoch, index)
         self._slides.phase, self._slides.learnt = f"epoch {self.current_epoch + 1}", self.current_epoch > 0
         self._batch = batch
         if index % self._accumulate == 0:
@@ -123,16 +127,25 @@ class Fitting(lightning.LightningModule):
             self._planned, self._group = sum(i not in self._slides.lost for i in group), []
 
         def act(kept: list[int], views: list[View]) -> Outcome:
-            generator = torch.Generator(self.model.drawing_device).manual_seed(step_seed)
+            # of what was drawn ahead, the first numbers of the step's own are spent
+            seed = step_seed if self._ahead is None else step_seed + APART
+            generator = torch.Generator(self.model.drawing_device).manual_seed(seed)
             augment = None if self._augmentation is None else partial(self._augmentation, generator=generator)
-            varied = {"augment": augment, "noise": self._noise, "dropout": self._dropout}
+            varied: dict[str, Any] = {"augment": augment, "noise": self._noise, "dropout": self._dropout}
+            if self._ahead is not None:
+                views, varied["draws"] = self._ahead.take(step, kept, views)
             return self.model(views, samples=self.samples, generator=generator, **varied)  # type: ignore[no-any-return]
 
         try:
+            if self._ahead is not None:
+                self._read_ahead(self.current_epoch, index + self._steps_ahead)
             attempted = self._slides.attempt(batch, act)
         except ValueError as exc:
             self.refuse_divergence(exc)
             raise
+        finally:
+            if self._ahead is not None:
+                self._ahead.done(step)
         if attempted is None:
             return None  # Lightning goes on to the next step
         kept, found = attempted
@@ -155,6 +168,37 @@ class Fitting(lightning.LightningModule):
         # each member learns as if it were alone; Lightning divides by the number of batches of a step
         share = self._accumulate * len(kept) / self._planned if self._accumulate > 1 else 1.0
         return share * members * regularised
+
+    def on_train_epoch_start(self) -> None:
+        for index in range(self._steps_ahead):
+            self._read_ahead(self.current_epoch, index)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """What the next epoch begins with is read while this one is judged; its weights are those that it begins with,
+        so that a fit which goes on from here draws the same."""
+        if batch_idx == len(self._batches) - 1 and self.current_epoch + 1 < self._epochs:
+            for index in range(self._steps_ahead):
+                self._read_ahead(self.current_epoch + 1, index)
+
+    def close(self) -> None:
+        """Read nothing more ahead."""
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def _read_ahead(self, epoch: int, index: int) -> None:
+        batches = self._batches if epoch == self.current_epoch else self._batches_of(epoch)
+        for batch in batches.after(index, 1):
+            assert self._ahead is not None
+            self._slides.phase = f"epoch {epoch + 1}"
+            seed = self._step_seed(epoch, index)
+            self._ahead.begin((epoch, index), batch, samples=self._samples, seed=seed)
+
+    def _step_seed(self, epoch: int, index: int) -> int:
+        """Every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have."""
+        return (self._seed * 1_000_003 + epoch) * 1_000_003 + index
+
+    def _batches_of(self, epoch: int) -> Batches:
+        return Batches(len(self._labels), self._batch_size, self._seed, epoch)
 
     def epoch_losses(self) -> tuple[float, float, float | None]:
         """Of the epoch: mean loss over the slides by their weights, its standard error, and that of members on the

@@ -81,6 +81,7 @@ def trains_again(folder: Path, *changes: str, told: list[str] | None = None, ver
         *("training.attention_rate=0.2", "training.warm_up=2", "training.weight_decay=0.01"),
         *("training.entropy_weight=0.1", "training.gradient_clip=0.5"),
         *("training.class_weights=balanced", "training.accumulate=2", "training.precision=bf16-mixed"),
+        "training.read_ahead=1",
     ],
 )
 def test_each_setting_alone_trains_again(trained: Path, change: str) -> None:
@@ -196,7 +197,7 @@ def test_settings_that_an_earlier_version_did_not_have_are_what_it_did() -> None
     def settings(**known: Any) -> dict[str, Any]:
         return of_one_slide() | {"settings": known}
 
-    now = settings(seed=0, accumulate=1, precision=32)
+    now = settings(seed=0, accumulate=1, precision=32, read_ahead=0)
     assert differences(settings(seed=0), now) == []
     assert differences(settings(seed=0), settings(seed=0, accumulate=2)) == ["accumulate was 1, is 2"]
 
