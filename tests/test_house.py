@@ -183,6 +183,9 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
             *(
                 "curve",
+                "curve_picture",
+                "journal",
+                "read_ahead",
                 "watch",
                 "steps",
                 "fit",
@@ -194,6 +197,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "compare",
                 "spec",
                 "fit_job",
+                "calibrate_job",
                 "ensemble",
                 "train",
             ),

@@ -19,6 +19,27 @@ class TrainingConfig(Section):
     batch_size: int = Field(
         default=8, ge=1, description="Slides per step; each brings train_samples patches into memory."
     )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=10_000,
+        description="Batches whose gradients make one step together, as one batch so many times as large would, in the "
+        "memory of one.",
+    )
+    precision: Literal[32, "bf16-mixed", "16-mixed"] = Field(
+        default=32,
+        description="What an encoder that learns computes in: 32: float32; bf16-mixed and 16-mixed: bfloat16 or "
+        "float16 where that is safe, float32 elsewhere, in half the memory and less time on GPUs made for it. "
+        "Attention and what patches add up to stay in full. A frozen encoder has encoder.precision.",
+    )
+    read_ahead: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Steps by which patches are drawn before they are used, and read meanwhile, where the encoder "
+        "learns and attention is of one level: drawn by the attention of so many steps before, with weights that stay "
+        "exact. 0: each step reads its own. More than 1 or 2 helps where reading takes longer than a step.",
+    )
     learning_rate: float | None = Field(
         default=None,
         gt=0,
@@ -119,14 +140,26 @@ class TrainingConfig(Section):
     calibration_slides: int = Field(
         default=16,
         ge=0,
-        description="Slides (of val first, then of train) that are read whole once after training, so that the stated "
-        "95 % of the intervals is 95 %; 0: intervals from each draw alone.",
+        description="Slides (of val first, then of train) that are read once after training, so that the stated 95 % "
+        "of the intervals is 95 %, for the last model, whose rule those of folds share; 0: intervals from each draw "
+        "alone. Another number trains nothing again.",
+    )
+    calibration_patches: int = Field(
+        default=20_000,
+        ge=64,
+        description="Patches that are read of these slides at most, all told: of larger slides parts, evenly over the "
+        "tissue, and of fewer slides where that leaves too little of each. Another number trains nothing again.",
     )
     compare: bool = Field(
         default=False,
         description="Also fit plain ways to read a slide on the same splits and features, and write comparison.csv: "
         "gated attention MIL and the mean of all cells, as many cells as samples at random and of the largest "
         "attention, and 25 fixed ones. Reads every cell once; needs attention.kind: encoder.",
+    )
+    tensorboard: bool = Field(
+        default=False,
+        description="Also write each fit's curve as TensorBoard events, into the folder tensorboard of the output; "
+        "needs TensorBoard (pip install tensorboard). curve.csv and curve.png are always written.",
     )
     device: str = Field(
         default="auto",

@@ -24,6 +24,7 @@ from stages.mil.pooling import Pooled
 from stages.prediction.predict import Prediction
 from stages.prediction.readout import Readout
 from stages.prediction.stopping import Decide
+from stages.sampling.designs import Draw
 
 
 class ExhaustiveModel(SlideModel):
@@ -116,7 +117,7 @@ class ExhaustiveModel(SlideModel):
         tissue = torch.from_numpy(view.tissue).to(self.device)
         found: Pooled = self.heads(components, tissue, keep)
         share = self.heads.share[:, None]
-        mean = (found.log_attention + share.log()).double().logsumexp(0).log_softmax(0).to(there)
+        mean = (found.log_attention + share.log()).to(there).double().logsumexp(0).log_softmax(0)
         log_a = torch.full((view.tissue.size,), -torch.inf, dtype=torch.float64, device=there)
         log_a = log_a.masked_scatter(tissue.flatten().to(there), mean)
         logits = found.logits if each else (share * found.logits).sum(0, keepdim=True)
@@ -142,6 +143,7 @@ class ExhaustiveModel(SlideModel):
         augment: Callable[[Tensor], Tensor] | None = None,
         noise: float = 0.0,
         dropout: float = 0.0,
+        draws: Sequence[Draw] | None = None,
     ) -> Outcome:
         """All cells of each slide of a batch, whatever else is asked for."""
         return super().forward(views, samples=0, generator=generator, noise=noise, dropout=dropout)

@@ -123,6 +123,9 @@ class SlideModel(nn.Module):
         """
         raise NotImplementedError
 
+    def forget(self) -> None:
+        """Let go of what is kept in memory of slides."""
+
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
         """Features (M, D) of the cells' patches, without gradients."""
         raise NotImplementedError
@@ -154,8 +157,11 @@ class SlideModel(nn.Module):
         augment: Callable[[Tensor], Tensor] | None = None,
         noise: float = 0.0,
         dropout: float = 0.0,
+        draws: Sequence[Draw] | None = None,
     ) -> Outcome:
         """One draw of each slide of a batch; ``samples`` of 0: what is known without any patch.
+
+        With ``draws`` (1, N) of one level, which were made before by whatever attention, these are used.
 
         Patches are varied by ``augment``, features of a frozen encoder by ``noise`` and ``dropout``: see `attend`.
 
@@ -166,7 +172,11 @@ class SlideModel(nn.Module):
             known = torch.stack([one.known for one in maps])
             entropies = torch.stack([entropy(one.log_attention[None])[0] for one in maps])
             return Outcome(known, entropies, known.new_zeros(()))
-        drawn = self.draw(views, maps, samples=samples, generator=generator, scheme=scheme, judged=False)
+        if draws is None:
+            drawn = self.draw(views, maps, samples=samples, generator=generator, scheme=scheme, judged=False)
+        else:
+            maps = [self._by_prior(*one) for one in zip(views, maps, strict=True)]
+            drawn = self._placed([one.log_attention[None] for one in maps], maps, draws)
         features = self.features_of(views, drawn, augment)
         logits = [one.logits(one.say(part[None])) for one, part in zip(drawn, features, strict=True)]
         errors = [m.error(one.cells[0], f) for m, one, f in zip(maps, drawn, features, strict=True) if m.error]
@@ -357,7 +367,7 @@ class SlideModel(nn.Module):
         order = self._order(-(-rows // side), -(-columns // side))
         return draw_blocks(log_attention, count, cells=cells, order=order, take=take)
 
-    def _placed(self, log_as: list[Tensor], maps: Sequence[AttentionMap], draws: list[Draw]) -> list[PlacedDraw]:
+    def _placed(self, log_as: list[Tensor], maps: Sequence[AttentionMap], draws: Sequence[Draw]) -> list[PlacedDraw]:
         placed = []
         for log_a, attention, drawn in zip(log_as, maps, draws, strict=True):
             everywhere = torch.arange(log_a.shape[1], device=self.drawing_device).expand(len(log_a), -1)

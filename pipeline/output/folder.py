@@ -22,6 +22,8 @@ TRAINING = (
     "model.safetensors",
     "training.json",
     "curve.csv",
+    "curve.png",
+    "tensorboard",
     METRICS,
     "predictions.csv",
     "report.html",

@@ -117,7 +117,6 @@ class Comparison:
         settings = {**self.settings, "learning_rate": default_rate(spec)}
         made = made_of(
             job.parts,
-            calibrates=(),
             facts=looks.usable(),
             spec=spec,
             settings={**settings, "reads": [baseline.rule, baseline.cells], "comparison": COMPARE_VERSION},

@@ -14,7 +14,8 @@ from pipeline.model.fold_ensemble import FoldEnsemble
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import read_json
 from pipeline.train.calibrate import calibrate
-from pipeline.train.fit_job import Say, calibration_slides
+from pipeline.train.calibrate_job import calibration_slides
+from pipeline.train.fit_job import Say
 from pipeline.train.job import Job
 from pipeline.train.looks import Looks
 from stages.amounts import counted

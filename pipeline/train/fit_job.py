@@ -22,9 +22,9 @@ from pipeline.output.documents import read_json, write_json
 from pipeline.refer.calibrate import calibrate_labels, calibration_key, in_lines
 from pipeline.refer.scores import budgets_of
 from pipeline.train.bagging import draw_bags, settle
-from pipeline.train.calibrate import calibrate
 from pipeline.train.held_out import out_of_bag_rows, scored
 from pipeline.train.job import CROSS, Job, aside, begin, end, is_its_own, put
+from pipeline.train.journal import Journal
 from pipeline.train.key import compared, differences, made_of, restated
 from pipeline.train.looks import Looks
 from pipeline.train.slides import TrainingSlides
@@ -117,13 +117,11 @@ def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say:
 def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> Fitted:
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    chosen = calibration_slides(job, config, looks)
     settings = fit_settings(config, spec)
     val = job.val
     samples = config.sampling.train_samples or spec.samples
     made = made_of(
         job.parts,
-        calibrates={slide.slide_id for slide in chosen},
         facts=looks.usable(),
         spec=spec,
         settings={**settings, "train_samples": samples, **prior_of(job, config), **encoder_of(spec, config)},
@@ -138,7 +136,8 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         model: SlideModel | None = None
         if not changes:
             try:
-                model = keeping(load_model(job.model, encoder_weights=config.encoder.weights), config)
+                model = load_model(job.model, device=config.training.device, encoder_weights=config.encoder.weights)
+                model = keeping(model, config)
             except UsageError as exc:  # the encoder is here, as the untrained model has shown
                 stale = f"is fitted again: {exc}"
         if model is not None:
@@ -150,7 +149,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
             if told != earlier:
                 write_json(job.folder / "training.json", told)
             end(job, made, looks.facts)
-            for slide in job.train + chosen + val:
+            for slide in job.train + val:
                 if slide.slide_id in earlier["left_out"]:
                     looks.leave_out(slide, earlier["left_out"][slide.slide_id])
             losses = earlier.get("losses")
@@ -207,6 +206,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
             names=[slide.slide_id for slide in job.train],
             validation=(held_out, task.tensor([slide.cells(task.labels) for slide in val])) if judges else None,
             curve=live,
+            events=job.folder / "tensorboard" / begun.stem if config.training.tensorboard else None,
             device=config.training.device,
             **settings,
         )
@@ -237,14 +237,9 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
             f"too few to tell later whether another slide looks like them: {counted(len(fitted), 'slide')} to train "
             f"on; that takes {FEWEST} of one field"
         )
-    if chosen:
-        # of those that were chosen at first, so that a rerun chooses the same
-        views = [lambda slide=slide: looks(slide).view for slide in chosen]
-        model.calibration = calibrate(
-            model, views, seed=config.training.seed, say=say, leave_out=lambda i, reason: leave_out(chosen[i], reason)
-        )
     put(model, job, begun)
-    curve.write(job.folder / "curve.csv")
+    if replaces:
+        Journal(job.folder / "curve.csv", say=say).end(curve)
     ended = curve.losses
     losses = None if ended is None or curve.base is None or math.isnan(ended[0]) else Losses(*ended, curve.base)
     done = {
@@ -269,7 +264,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
 def _validated_on(made: Mapping[str, Any]) -> frozenset[str]:
     """Fingerprints of the slides that a model was not fitted to and yet follows from."""
     others = (slide for slide in made["slides"].values() if slide["role"] != "train")
-    return frozenset(s["fingerprint"] for s in others if s["fingerprint"] and (s["chooses"] or s["calibrates"]))
+    return frozenset(s["fingerprint"] for s in others if s["fingerprint"] and s["chooses"])
 
 
 def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str]:
@@ -278,11 +273,3 @@ def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str
     lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
     names = [slide.slide_id for slide in lost if looks.reads_whole(slide)]
     return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
-
-
-def calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
-    """The slides that are read whole for the intervals: those that training did not see first."""
-    if config.model.kind == "exhaustive":
-        return ()  # its intervals have no width
-    usable = [slide for slide in (*job.val, *job.train) if slide.slide_id not in looks.excluded]
-    return tuple(usable[: config.training.calibration_slides])

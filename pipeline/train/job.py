@@ -19,7 +19,7 @@ from stages.disk import holds_only, new_file, new_folder
 from stages.slide.facts import SlideFacts
 
 TELLING = ("training.json", "metrics.json", "predictions.csv", "report.html", "comparison.csv")
-WRITTEN = ("model.safetensors", "curve.csv", *TELLING)
+WRITTEN = ("model.safetensors", "curve.csv", "curve.png", *TELLING)
 """What of that tells of the model."""
 """What of an earlier training is kept when another takes its place."""
 
@@ -123,7 +123,8 @@ def end(job: Job, made: dict[str, Any], facts: Mapping[str, SlideFacts]) -> None
         earlier = (read_json(path) or {}).get("made_of")
         if not differences(earlier, compared(earlier, made, facts)):
             remove(path.with_suffix(".ckpt"))
-            path.with_suffix(".csv").unlink(missing_ok=True)
+            for suffix in (".csv", ".png"):
+                path.with_suffix(suffix).unlink(missing_ok=True)
             path.unlink()
 
 

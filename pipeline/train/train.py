@@ -13,7 +13,7 @@ from pipeline.cohort.labels import dealt
 from pipeline.cohort.splits import refuse_twins
 from pipeline.cohort.table import Cohort
 from pipeline.config import Config
-from pipeline.device import find_device
+from pipeline.device import check_precision, find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.slide_model import SlideModel
@@ -24,11 +24,13 @@ from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.refer.referral import check_names
 from pipeline.report.training import write_training_report
+from pipeline.train.calibrate_job import calibrate_intervals
 from pipeline.train.compare import Comparison
 from pipeline.train.ensemble import check_ensemble, put_together
 from pipeline.train.fit_job import calibrate_calls, chooses, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import CROSS, plan_jobs
+from pipeline.train.journal import require_tensorboard
 from pipeline.train.looks import Looks
 from pipeline.train.operating import in_lines as in_lines_of_threshold
 from pipeline.train.operating import operating_point
@@ -71,8 +73,10 @@ def train_cohort(
         UsageError: configuration, table or folder cannot be used, no slide of some class is left to train on, or
             training diverges.
     """
-    find_device(config.training.device)  # said before anything is read
     told = config.training
+    check_precision(told.precision, find_device(told.device))  # said before anything is read
+    if told.tensorboard:
+        require_tensorboard()
     cohort = configured_cohort(config.cohort, folds=told.folds, splits=told.splits)
     task = configured_task(config.cohort, cohort)
     refuse_settings(config, task)
@@ -140,12 +144,14 @@ def _train(
     for job in jobs:
         refuse_lost_class(job, spec, looks)
     rows: list[dict[str, Any]] = []
-    models = []
+    every = []
     for job in jobs:
-        fitted = fit_job(job, spec, config, looks, say)
+        every.append(fit_job(job, spec, config, looks, say))
+        every[-1].model.forget()
+    models = [fitted.model for fitted in every]
+    calibrate_intervals(jobs, models, config, looks, say)
+    for job, fitted in zip(jobs, every, strict=True):
         calibrate_calls(job, fitted, config, looks, say)
-        if told.compare or told.ensemble:  # many of large encoders fill the memory
-            models.append(fitted.model)
         own: list[dict[str, Any]] = []
         for part, slides in job.held_out.items():
             found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in slides)
@@ -154,6 +160,7 @@ def _train(
                 fold["repeat"] = job.repeat
             own += [{"part": part, **fold, **row} for row in found if row is not None]
         rows += own
+        fitted.model.forget()
         if job is not jobs[-1] and own:  # of a fold; what is said of the last one says all
             stamp(job, fitted, judge_quality({CROSS: scored(own, task)}, fitted.losses, task))
     rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, task)

@@ -134,10 +134,10 @@ def test_patience_ends_a_training_and_its_rerun(cohort: Path, tmp_path: Path, ri
     """One that was killed after it had stopped does not go on."""
 
     def dies(line: str) -> None:
-        if line.startswith("calibrating"):
+        if line.startswith("no lower validation loss"):
             raise KilledError
 
-    patient = config(cohort, "training.patience=1", "training.calibration_slides=2")
+    patient = config(cohort, "training.patience=1")
     with pytest.raises(KilledError):
         train_cohort(patient, tmp_path, say=dies)
     assert len(rows_of(tmp_path)) == 4
