@@ -172,8 +172,8 @@ MUTANTS = (
     Mutant("probabilities of the classes each alone", "torch.softmax(z, 0)", "torch.sigmoid(z)", PREDICT),
     Mutant(
         "metrics' intervals over slides, not patients",
-        "np.asarray(patients), return_inv",
-        "range(len(patients)), return_inv",
+        "np.asarray(patients), return_inverse=True)[1]",
+        "range(len(patients)), return_inverse=True)[1]",
         METRICS,
     ),
     # what lies on the disk
