@@ -59,7 +59,7 @@ def true_index(model: str, strength: float, censoring: float, parts: int) -> flo
     """The C-index of many patients, in parts of 600."""
     rng = np.random.default_rng(1)
     found = [concordance(*survival(model, strength, censoring, 600, rng)) for _ in range(parts)]
-    return sum(one.ordered for one in found) / sum(one.pairs for one in found)
+    return float(sum(one.ordered.sum() / 2 for one in found) / sum(one.pairs for one in found))
 
 
 def logit_interval(times: Array, events: NDArray[np.bool_], risks: Array) -> tuple[float, float]:
@@ -93,8 +93,7 @@ def of_survival(cohorts: int, rng: np.random.Generator) -> Iterator[dict[str, ob
                         drawn = survival(model, strength, censoring, patients, rng)
                         found = concordance(*drawn)
                         if found.pairs:
-                            value = found.ordered / found.pairs
-                            limits["stated"].append(concordance_interval(value, found.earlier, found.later))
+                            limits["stated"].append(concordance_interval(*found))
                             limits["logit"].append(logit_interval(*drawn))
                     where = {"score": "c_index", "model": f"{model}, censored: {name}", "patients": patients}
                     yield {**where, "truth": truth, **{key: held(value, truth) for key, value in limits.items()}}

@@ -170,7 +170,12 @@ MUTANTS = (
     ),
     Mutant("slopes over the wrong axis", "torch.softmax(others, -1)", "torch.softmax(others, -2)", WEIGH),
     Mutant("probabilities of the classes each alone", "torch.softmax(z, 0)", "torch.sigmoid(z)", PREDICT),
-    Mutant("metrics' intervals over slides, not patients", "np.asarray(patients), r", "np.arange(len(y)), r", METRICS),
+    Mutant(
+        "metrics' intervals over slides, not patients",
+        "np.asarray(patients), return_inverse=True)[1]",
+        "range(len(patients)), return_inverse=True)[1]",
+        METRICS,
+    ),
     # what lies on the disk
     Mutant(
         "rename before fsync",

@@ -13,7 +13,18 @@ from pipeline.statistics.power import power_in_words
 from pipeline.task.task import Task
 from stages.amounts import apart, counted
 
-NAMES = {"auroc": "AUROC", "auroc_within_folds": "AUROC within folds", "auprc": "AUPRC", "f1": "F1"}
+NAMES = {
+    "auroc": "AUROC",
+    "auroc_within_folds": "AUROC within folds",
+    "auprc": "AUPRC",
+    "f1": "F1",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "pearson": "Pearson's correlation",
+    "spearman": "Spearman's correlation",
+    "c_index": "C-index",
+}
 HEADS = '<th scope="col" class="number">95 % interval</th><th scope="col">0 to 1</th></tr></thead>'
 
 
@@ -88,19 +99,20 @@ def _needed(metrics: Mapping[str, Any]) -> str:
 
 
 def _groups(kind: str, metrics: Mapping[str, Any]) -> str:
-    """Each site's, or fold's, AUROC, or that there is none because its slides are of one class."""
-    lines = []
+    """What says first how good predictions are, of each site or fold; or that there is none."""
+    lines, first = [], next((key for key in SCORES if key in metrics), "")
     for name, one in (metrics.get(f"{kind}s") or {}).items():
-        auroc = one["auroc"]
-        classes = ", ".join(f"{many:,} {apart(label)}" for label, many in one["slides_per_class"].items())
-        parts = estimate(auroc["value"], auroc["low"], auroc["high"], str(name))
-        if auroc["value"] is None:
-            parts = f'<td class="number">{MISSING}</td><td class="number">{MISSING}</td><td>one class only</td>'
-        lines.append(f'<tr><th scope="row">{escape(name)}</th><td>{escape(classes)}</td>{parts}</tr>')
+        score, counts = one[first], one.get("slides_per_class") or {}
+        slides = ", ".join(f"{many:,} {apart(label)}" for label, many in counts.items()) or f"{one['slides']:,}"
+        parts = estimate(score["value"], score["low"], score["high"], str(name))
+        if score["value"] is None:
+            why = "one class only" if counts else "too few to tell"
+            parts = f'<td class="number">{MISSING}</td><td class="number">{MISSING}</td><td>{why}</td>'
+        lines.append(f'<tr><th scope="row">{escape(name)}</th><td>{escape(slides)}</td>{parts}</tr>')
     if not lines:
         return ""
     return (
         f'<h3>By {kind}</h3><div class="wide"><table class="narrow"><thead><tr><th scope="col">{kind}</th>'
-        f'<th scope="col">slides</th><th scope="col" class="number">AUROC</th>{HEADS}'
+        f'<th scope="col">slides</th><th scope="col" class="number">{escape(NAMES.get(first, first))}</th>{HEADS}'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )

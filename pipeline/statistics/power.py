@@ -51,19 +51,20 @@ def correlation_patients(correlation: float, *, half_width: float = HALF_WIDTH) 
 
 
 def concordance_patients(
-    concordance: float,
     earlier: NDArray[np.float64],
     later: NDArray[np.float64],
+    ordered: NDArray[np.float64],
     *,
     half_width: float = HALF_WIDTH,
 ) -> int | None:
     """The same of a C-index, were there more patients of the same kind, as often censored as these.
 
     Args:
-        concordance: what was seen.
-        earlier, later: of each patient, as `concordance_interval` takes them.
+        earlier, later, ordered: of each patient, as `concordance_interval` takes them.
+        half_width: half of the distance between the interval's ends.
     """
-    return _fewest(lambda n: concordance_interval(concordance, earlier, later, times=n / len(earlier)), half_width)
+    seen = len(earlier)
+    return _fewest(lambda n: concordance_interval(earlier, later, ordered, times=n / seen), half_width)
 
 
 def power_in_words(metrics: Mapping[str, Any]) -> str | None:

@@ -18,18 +18,27 @@ _ROWS = 512
 
 
 class Concordance(NamedTuple):
-    """How many comparable pairs there are, how many of them are in order, and in how many each patient is.
+    """In how many comparable pairs each patient is, and how many of them are in order.
 
     Attributes:
-        pairs: comparable ones.
-        ordered: those of which the patient with the earlier event has the higher risk; half for equal risks.
-        earlier, later: of each patient, pairs of which he is the one with the earlier event, or the other, (n,).
+        earlier, later: of each patient, pairs of which theirs is the earlier event, or the other, (n,).
+        ordered: those of both of which the patient with the earlier event has the higher risk, (n,); half for equal
+            risks.
     """
 
-    pairs: float
-    ordered: float
     earlier: NDArray[np.float64]
     later: NDArray[np.float64]
+    ordered: NDArray[np.float64]
+
+    @property
+    def pairs(self) -> float:
+        """How many there are."""
+        return float(self.earlier.sum())
+
+    @property
+    def value(self) -> float | None:
+        """Harrell's C: the share in order; None where no pair is comparable."""
+        return float(self.ordered.sum()) / 2 / self.pairs if self.pairs else None
 
 
 def evaluate_survival(
@@ -84,17 +93,16 @@ def evaluate_survival(
     def score(kept: NDArray[np.bool_], *, whole: bool = False) -> dict[str, Any]:
         told = by_patient(t[kept], e[kept], r[kept], people[kept].tolist())
         found = concordance(*told)
-        value = found.ordered / found.pairs if found.pairs else None
         scores = {
             "slides": int(kept.sum()),
             "patients": len(found.earlier),
             "events": int(told[1].sum()),
             "pairs": int(found.pairs),
-            "c_index": named(value, None if value is None else concordance_interval(value, found.earlier, found.later)),
+            "c_index": named(found.value, None if found.value is None else concordance_interval(*found)),
         }
         if not whole:
             return scores
-        patients = None if value is None else concordance_patients(value, found.earlier, found.later)
+        patients = None if found.value is None else concordance_patients(*found)
         return scores | {"curves": {"by_risk": by_risk(*told)}, "patients_needed": needed("c_index", patients)}
 
     return score(np.ones(len(t), bool), whole=True) | by_group(score, {"sites": sites, "folds": folds})
@@ -125,15 +133,16 @@ def concordance(times: NDArray[np.float64], events: NDArray[np.bool_], risks: ND
     Args:
         times, events, risks: of each patient, (n,).
     """
-    n = len(times)
-    earlier, later, ordered = np.zeros(n), np.zeros(n), 0.0
-    for start in range(0, n, _ROWS):
+    earlier, later, ordered = np.zeros((3, len(times)))
+    for start in range(0, len(times), _ROWS):
         rows = slice(start, start + _ROWS)
         pairs, wins = compared(times, events, risks, rows)
+        won = pairs * wins
         earlier[rows] = pairs.sum(1)
         later += pairs.sum(0)
-        ordered += float((pairs * wins).sum())
-    return Concordance(float(earlier.sum()), ordered, earlier, later)
+        ordered[rows] += won.sum(1)
+        ordered += won.sum(0)
+    return Concordance(earlier, later, ordered)
 
 
 def compared(

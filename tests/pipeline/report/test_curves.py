@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.report.curves import curves_section
+from pipeline.report.labels import against_labels
 from pipeline.statistics.metrics import evaluate
 from pipeline.statistics.ordinal import evaluate_ordinal
 from pipeline.statistics.regression import evaluate_regression
@@ -62,6 +63,22 @@ def test_grades_values_and_survival_have_plots_of_their_own() -> None:
     survival = evaluate_survival(np.arange(N), y > 0, p[:, 0], [str(i) for i in range(N)])
     assert titles(curves_section(survival)) == ["Without the event, by risk"]
     assert "higher risk (20)" in curves_section(survival)
+
+
+def test_metrics_of_whatever_kind_of_label_are_told_overall_and_by_site() -> None:
+    y, p = classes(("G1", "G2", "G3"))
+    sites = ["N" if i < 30 else "S" for i in range(N)]
+    for metrics, told in (
+        (evaluate_ordinal(y, p, PEOPLE, ("G1", "G2", "G3"), sites=sites), ("kappa", "MAE", "G1", "AUROC")),
+        (evaluate_regression(y - 5.0, p[:, 2], PEOPLE, sites=sites), ("RMSE", "R²", "Spearman&#x27;s correlation")),
+        (
+            evaluate_survival(np.arange(N), np.arange(N) < 30, p[:, 0], [str(i) for i in range(N)], sites=sites),
+            ("C-index", "too few to tell"),
+        ),
+    ):
+        section = against_labels([], metrics, {})
+        ET.fromstring(f"<div>{section}</div>")
+        assert all(one in section for one in (*told, "By site"))
 
 
 @pytest.mark.parametrize("metrics", [{}, {"curves": {}}, {"curves": {"of": {}}}])
