@@ -189,7 +189,11 @@ class Fitting(lightning.LightningModule):
             assert self._ahead is not None
             self._slides.phase = f"epoch {epoch + 1}"
             seed = self._step_seed(epoch, index)
-            self._ahead.begin((epoch, index), batch, samples=self._samples, seed=seed)
+            try:
+                self._ahead.begin((epoch, index), batch, samples=self._samples, seed=seed)
+            except ValueError as exc:  # there is no drawing from attention that is no number
+                self.refuse_divergence(exc)
+                raise
 
     def _step_seed(self, epoch: int, index: int) -> int:
         """Every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have."""

@@ -147,7 +147,8 @@ def _train(
     every = []
     for job in jobs:
         every.append(fit_job(job, spec, config, looks, say))
-        every[-1].model.forget()
+        if job is not jobs[-1]:
+            every[-1].model.forget()  # of many folds it would be gigabytes
     models = [fitted.model for fitted in every]
     calibrate_intervals(jobs, models, config, looks, say)
     for job, fitted in zip(jobs, every, strict=True):

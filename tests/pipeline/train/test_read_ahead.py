@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.model.values import View
 from pipeline.train.fit import fit
+from pipeline.train.steps import DivergedError
 from stages.slide.facts import SlideError
 
 ROWS, COLUMNS = 10, 9
@@ -121,6 +122,13 @@ def test_draws_of_an_earlier_attention_estimate_what_the_present_one_reads(spec:
         found.append(told(logits(samples=18, draws=[one.draw for one in drawn])))
     values = torch.stack(found)
     assert ((values.mean(0) - exact).abs() < 4 * values.std(0) / 150**0.5 + 1e-6).all()
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_training_that_diverges_says_so(tmp_path: Path, epochs: int) -> None:
+    """Where the last step of an epoch spoils the weights, what the next one begins with cannot be drawn."""
+    with pytest.raises(DivergedError, match=r"training diverged in epoch 1: .*run it again with a lower"):
+        learnt(tmp_path / "a.ckpt", read_ahead=2, batch_size=5, learning_rate=1e30, epochs=epochs)
 
 
 def test_a_slide_that_cannot_be_read_ahead_is_left_out_alone(tmp_path: Path) -> None:
