@@ -342,7 +342,7 @@ def _each(
     full = False
     with finishing() as stop, telling(within) as said:
         how: dict[str, Any] = {"workers": workers, "scheduler": None, "limit": limit, "stop": stop, "said": said}
-        for slide, row in _rows(jobs, stop, **how):
+        for slide, row in _rows(jobs, **how):
             done.add(slide.slide_id)
             peaks.add(row.get("peak"))
             failed = row["status"] != "ok"
@@ -369,12 +369,12 @@ def _each(
     return CacheSummary(total, errors, peaks.to_json())
 
 
-def _rows(jobs: Sequence[tuple[Any, ...]], stop: Stop, **how: Any) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
+def _rows(jobs: Sequence[tuple[Any, ...]], *, stop: Stop, **how: Any) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
     """What became of each slide; what others are at comes last, when they may be through."""
     wait = False
     while jobs and not stop.is_set():
         busy = set()
-        for slide, row in each(_row, [(*job, wait) for job in jobs], **how):
+        for slide, row in each(_row, [(*job, wait) for job in jobs], stop=stop, **how):
             if row["status"] == BUSY:
                 busy.add(slide.slide_id)
             else:

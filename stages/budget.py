@@ -191,27 +191,33 @@ class Room:
         Raises:
             DiskBudgetError: what it may take, and what would do.
         """
+        if self.asked is not None:  # who allows more than there is finds the disk full
+            if taken + need > self.asked:
+                told = (
+                    f"{size(taken)} of --disk {size(self.asked)} are taken"
+                    if taken
+                    else f"--disk is {size(self.asked)}"
+                )
+                raise DiskBudgetError(
+                    f"its pyramid may take up to {size(need)}, and {told}: give a larger --disk, or choose another --out"
+                )
+            return
         left = self._free(folder)
         if need > left:
-            kept = f" ({size(self.keep_free)} of it stay free)" if self.asked is None else ""
-            remedy = ", or say with --disk how much it may take" if self.asked is None else ""
             raise DiskBudgetError(
-                f"its pyramid may take up to {size(need)}, and of the disk {size(max(0, left))} may be taken{kept}: "
-                f"make room, choose another --out{remedy}"
-            )
-        if self.asked is not None and taken + need > self.asked:
-            told = f"{size(taken)} of --disk {size(self.asked)} are" if taken else f"--disk {size(self.asked)} is"
-            raise DiskBudgetError(
-                f"its pyramid may take up to {size(need)}, and {told} {'taken' if taken else 'less'}: give a larger "
-                "--disk, or choose another --out"
+                f"its pyramid may take up to {size(need)}, and of the disk {size(max(0, left))} may be taken "
+                f"({size(self.keep_free)} of it stay free): make room, choose another --out, or say with --disk how "
+                "much it may take"
             )
 
     def used_up(self, folder: Path) -> str | None:
         """Why no more may be taken; None where more may."""
-        if self._free(folder) >= 0:
+        if self.asked is not None or self._free(folder) >= 0:
             return None
-        remedy = ", or say with --disk how much it may take" if self.asked is None else ""
-        return f"{size(self.keep_free)} of the disk stay free: make room, choose another --out{remedy}"
+        return (
+            f"{size(self.keep_free)} of the disk stay free: make room, choose another --out, or say with --disk how "
+            "much it may take"
+        )
 
     def _free(self, folder: Path) -> int:
         return _disk_of(folder)[1] - self.keep_free
