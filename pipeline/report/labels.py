@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.report.curves import curves_section
 from pipeline.report.figures import MISSING, estimate, number
+from pipeline.statistics.metrics import SCORES
 from pipeline.statistics.power import power_in_words
 from pipeline.task.task import Task
 from stages.amounts import apart, counted
