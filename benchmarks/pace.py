@@ -5,8 +5,8 @@
 COHORT is a folder that benchmarks/tissue_mosaics.py made. Trains the default model, whose features were encoded before,
 and the one that learns end to end from thumbnail and patches (as all models did before there was a frozen encoder), on
 the same slides, one after the other in one process; the latter also with patches that are read a step ahead, which
-hides what reading waits for, not what it computes: on cores that are all at work nothing is won. Prints the median CPU and wall seconds of an epoch for each slide,
-of the epochs that read patches, and their ratios.
+hides what reading waits for, not what it computes: on cores that are all at work nothing is won. Prints the median CPU
+and wall seconds of an epoch for each slide, of the epochs that read patches, and their ratios.
 """
 
 from __future__ import annotations
