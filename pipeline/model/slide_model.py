@@ -55,7 +55,7 @@ class SlideModel(nn.Module):
         feature_dim: length of what `encode` gives.
         calibration: of its intervals; None: what a draw tells by itself.
         trained_on: fingerprints of the slides whose labels it was fitted to.
-        validated_on: of those that it was not fitted to, by which its epoch was chosen or its intervals calibrated.
+        validated_on: of those that it was not fitted to, by whose labels its epoch was chosen.
         quality: how good it was found to be, and whether it has learned; None: nobody looked.
         appearance: how these slides look; None: not known.
         label_calibration: what sets of classes that hold the label are made by; None: nothing is.

@@ -11,7 +11,6 @@ from pipeline.report.curves import curves_section
 from pipeline.report.figures import MISSING, estimate, number
 from pipeline.statistics.metrics import SCORES
 from pipeline.statistics.power import power_in_words
-from pipeline.task.task import Task
 from stages.amounts import apart, counted
 
 NAMES = {
@@ -43,17 +42,17 @@ def agrees(row: Mapping[str, Any]) -> bool | None:
 
 
 def against_labels(
-    done: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], not_counted: Mapping[str, int], task: Task
+    done: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], not_counted: Mapping[str, int]
 ) -> str:
     """The section on labels; nothing where no slide has one.
 
     Args:
         done: rows of predicted slides; labelled ones have their ``label``, and ``not_counted`` where there is a reason.
         metrics, not_counted: of the run.
-        task: what kind of label it is.
     """
     # by their names: a class may be called "value"
-    scores = {name: metrics[name] for name in task.metrics if isinstance(metrics.get(name), Mapping)}
+    told = ("auroc", "auroc_within_folds", *SCORES[1:])
+    scores = {name: metrics[name] for name in told if isinstance(metrics.get(name), Mapping)}
     mistakes = _mistakes([row for row in done if agrees(row) is not None and not row.get("not_counted")])
     if not scores and not mistakes:
         return ""

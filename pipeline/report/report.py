@@ -50,7 +50,7 @@ def write_report(
         unlike(done),
         cards(done, failed, run),
         failures(failed),
-        against_labels(done, run.get("metrics") or {}, run.get("not_counted") or {}, task),
+        against_labels(done, run.get("metrics") or {}, run.get("not_counted") or {}),
         slides_table(done, task, run.get("intervals")),
         gallery_section(gallery),
         origin(run),

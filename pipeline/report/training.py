@@ -11,8 +11,6 @@ from pipeline.model.quality import Quality
 from pipeline.report.figures import estimate
 from pipeline.report.labels import HEADS, against_labels
 from pipeline.report.report import write_page
-from pipeline.task.build import TASKS
-from pipeline.task.task import Task
 from stages.amounts import counted
 
 LEARNING = "curve.png"
@@ -31,11 +29,10 @@ def write_training_report(
         parts: the parts that were judged and how many slides each has, the first first.
         threshold: what is said of the threshold, in lines.
     """
-    task = TASKS[metrics.get("task", "classification")](tuple(metrics.get("classes") or ()))
     body = [
         "<h1>Saccade training</h1>",
         _quality(quality),
-        *(_part(part, metrics[part], slides, task) for part, slides in parts.items()),
+        *(_part(part, metrics[part], slides) for part, slides in parts.items()),
         _threshold(metrics.get("threshold"), threshold),
         f'<h2>Learning</h2><p><img class="gallery" src="{LEARNING}" alt="Losses by epoch"></p>'
         if (path.parent / LEARNING).exists()
@@ -55,9 +52,9 @@ def _quality(quality: Quality) -> str:
     return f'<section class="failed trust"><h2 class="bad">Warning: {escape(quality.warning)}</h2>{told}</section>'
 
 
-def _part(name: str, found: Mapping[str, Any], slides: int, task: Task) -> str:
+def _part(name: str, found: Mapping[str, Any], slides: int) -> str:
     """A part of the cohort: metrics, curves, sites, folds."""
-    section = against_labels([], found, {}, task).replace("<h2>Against the labels</h2>", "", 1)
+    section = against_labels([], found, {}).replace("<h2>Against the labels</h2>", "", 1)
     return f"<h2>{escape(name)}: {counted(slides, 'slide')}</h2>{section}"
 
 

@@ -14,7 +14,7 @@ from pipeline.task.task import Task
 from stages.amounts import counted
 
 TRAINED, VALIDATED = "trained on", "validated on"
-"""How a model may have seen a slide: it was fitted to its label; or its epoch or its intervals were chosen by it."""
+"""How a model may have seen a slide: it was fitted to its label; or its epoch was chosen by it."""
 _PATIENT = "of a patient {}"
 """Another slide of the same patient was: tissue, stain and scanner may be the same."""
 SITES_TOLD = 10

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.cohort.table import CohortSlide
@@ -36,18 +36,18 @@ def calibrate_intervals(
     """
     (*folds, last), (*others, model) = jobs, models
     chosen, earlier = calibration_slides(last, config, looks), _record(last)
-    key, on = _key(last, chosen, config, looks), {looks.fingerprints[slide.slide_id] for slide in chosen}
+    key = _key(last, chosen, config, looks)
     lost = [slide for slide in chosen if slide.slide_id in earlier.get("left_out", {})]
     if earlier.get("key") == key and not any(looks.reads_whole(slide) for slide in lost):
         for slide in lost:
             looks.leave_out(slide, earlier["left_out"][slide.slide_id])
     else:
         earlier = _calibrated(last, model, chosen, config, looks, say) | {"key": key}
-        _keep(last, model, earlier, on=on)
+        _keep(last, model, earlier)
     for job, other in zip(folds, others, strict=True):
         if _record(job).get("key") != key:
             other.calibration = model.calibration
-            _keep(job, other, {**earlier, "of": last.folder.name}, on=on)
+            _keep(job, other, {**earlier, "of": last.folder.name})
 
 
 def _calibrated(
@@ -84,10 +84,8 @@ def _calibrated(
     }
 
 
-def _keep(job: Job, model: SlideModel, record: Mapping[str, Any], *, on: Set[str]) -> None:
-    """Nothing that tells of other intervals stands beside the model, whenever this is killed; it has seen the slides
-    that it was calibrated ``on``."""
-    model.validated_on |= on - model.trained_on
+def _keep(job: Job, model: SlideModel, record: Mapping[str, Any]) -> None:
+    """Nothing that tells of other intervals stands beside the model, whenever this is killed."""
     for name in OF_INTERVALS:
         (job.folder / name).unlink(missing_ok=True)
     save_model(model, job.model)

@@ -157,7 +157,7 @@ def test_a_slide_is_asked_for_twice_at_most_and_passed_over_once_it_is_gone() ->
         return None if i == 3 else contexts[i]
 
     heads = EvidenceHeads(members=MEMBERS, classes=2, components=R, fine=2, scales=SCALES)
-    heads.start(context, 4 * [CELLS], [0, 1, 0, 1], torch.ones(4, MEMBERS), generator=generator())
+    heads.start(context, 4 * [CELLS], one_hot([0, 1, 0, 1]), torch.ones(4, MEMBERS), generator=generator())
     assert max(asked.count(i) for i in range(4)) == 2
     assert asked[-4:] == [0, 1, 2, 3]
     assert bool((heads.weight[:, 0] != 0).any(-1).all())

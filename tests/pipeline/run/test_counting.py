@@ -14,6 +14,7 @@ from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.run.counting import Counted, count
+from pipeline.task.classes import Classes
 from stages.pyramid.open import open_pyramid
 
 CLASSES = ("a", "b")
@@ -25,7 +26,7 @@ def predicted(name: str, seen: str | None = None, **told: Any) -> tuple[CohortSl
 
 
 def judged(*done: tuple[CohortSlide, dict[str, Any]], split: str | None = None, count_seen: bool = False) -> Counted:
-    return count(done, CLASSES, split=split, count_seen=count_seen)
+    return count(done, Classes(CLASSES), split=split, count_seen=count_seen)
 
 
 def names(found: Counted) -> list[str]:

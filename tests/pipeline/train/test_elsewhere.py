@@ -130,5 +130,13 @@ def test_a_fit_begins_and_ends_on_the_device_that_it_was_asked_for(
     options = dict.fromkeys(("samples", "epochs", "batch_size", "learning_rate", "attention_rate", "warm_up"), 1)
     options |= dict.fromkeys(("weight_decay", "entropy_weight", "gradient_clip", "seed"), 0)
     view = lambda i: None  # noqa: E731
-    fits.fit(model, view, [0, 1], checkpoint=tmp_path / "c.ckpt", device="cpu", say=lambda line: None, **options)
+    fits.fit(
+        model,
+        view,
+        torch.tensor([0, 1]),
+        checkpoint=tmp_path / "c.ckpt",
+        device="cpu",
+        say=lambda line: None,
+        **options,
+    )
     assert order == ["moved", "warm-up", "scale", "trainer", "steps", "moved"]

@@ -58,7 +58,7 @@ def learnt(path: Path, *, read: Callable[[], None] = lambda: None, **how: Any) -
     model = sampler_model(TINY, spread=10)
     views = [slide(seed, read) for seed in range(5)]
     options = OPTIONS | {"say": lambda line: None} | how
-    curve = fit(model, views.__getitem__, [0, 1, 2, 0, 1], checkpoint=path, **options)
+    curve = fit(model, views.__getitem__, torch.tensor([0, 1, 2, 0, 1]), checkpoint=path, **options)
     return torch.nn.utils.parameters_to_vector(model.parameters()).detach(), [row["loss"] for row in curve.rows]
 
 
@@ -145,7 +145,7 @@ def test_a_slide_that_cannot_be_read_ahead_is_left_out_alone(tmp_path: Path) -> 
     curve = fit(
         sampler_model(TINY),
         views.__getitem__,
-        [0, 1, 2, 0],
+        torch.tensor([0, 1, 2, 0]),
         checkpoint=tmp_path / "fit.ckpt",
         say=lambda line: None,
         leave_out=lambda i, why: lost.append((i, why)),
