@@ -8,7 +8,8 @@ even to be tissue.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -111,7 +112,7 @@ def find_foreign(density: Density, mask: Mask, fill: Mask, mpp: float) -> Mask:
     inner = ndimage.binary_erosion(mask, iterations=2)
     foreign, told = _first_look(seen, mask, inner)
     classes = colour_classes(seen, mask)
-    tissue = _tissue_class(classes, told, inner)
+    tissue = _tissue_class(classes, told, inner, seen)
     if not tissue:
         return mask.copy()
     own = classes == tissue
@@ -279,24 +280,47 @@ def _first_look(seen: Colours, mask: Mask, inner: Mask) -> tuple[Mask, NDArray[n
     return chosen(parts, shadows), told
 
 
-def _tissue_class(classes: Classes, told: NDArray[np.uint8], inner: Mask) -> int:
-    """The class of most matter, where it has texture; 0 where all is too dense to be so even."""
+def _tissue_class(classes: Classes, told: NDArray[np.uint8], inner: Mask, seen: Colours) -> int:
+    """The class of most matter, where it has texture; 0 where all is too dense to be so even.
+
+    Quartiles and medians are compared by counting; only where one lies between two values of which one is beyond the
+    limit are the values looked at.
+    """
     best, most = 0, 0.0
     for k in range(1, int(classes.max()) + 1):
         own = classes == k
         pixels = int(np.count_nonzero(own))
         if not pixels:
             continue
-        core = told[own & inner]
-        if not len(core):
-            core = told[own]
-        even = float((core & IS_EVEN > 0).mean())
-        if even > 0.25 and float((told[own] & IS_DENSE > 0).mean()) > 0.25:
+        where = own & inner if (own & inner).any() else own
+        core = int(np.count_nonzero(where))
+        even = int(np.count_nonzero(told[where] & IS_EVEN))
+        thin = pixels - int(np.count_nonzero(told[own] & IS_DENSE))
+
+        def textures(where: Mask = where) -> Floats:
+            return seen.of(where, (slice(0, where.shape[0]), slice(0, where.shape[1])))[1]
+
+        def strengths(own: Mask = own) -> Floats:
+            return seen.strengths(own)
+
+        if _quantile_within(0.25, even, core, lambda v: v < EVEN, textures) and not _quantile_within(
+            0.75, thin, pixels, lambda v: v <= DENSE, strengths
+        ):
             continue
-        size = pixels * (0.2 if even > 0.5 else 1.0)
+        size = pixels * (0.2 if _quantile_within(0.5, even, core, lambda v: v < EVEN, textures) else 1.0)
         if size > most:
             best, most = k, size
     return best
+
+
+def _quantile_within(
+    q: float, count: int, of: int, within: Callable[[float], bool], values: Callable[[], Floats]
+) -> bool:
+    """Whether a quantile of so many values is ``within`` a limit that ``count`` of them are, the least ones."""
+    at = q * (of - 1)
+    if count >= math.ceil(at) + 1:
+        return True
+    return count > math.floor(at) and bool(within(float(np.percentile(values(), 100 * q))))
 
 
 def _matters(classes: Classes, seen: Colours, inner: Mask, main: Mask, tissue: int, mpp: float) -> list[Matter]:
