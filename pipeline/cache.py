@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.output.failures import NOTHING_FAILED, Failures
-from pipeline.output.folder import prepare_output
+from pipeline.output.folder import only_its_kind, prepare_output
 from pipeline.output.log import logging_to
-from pipeline.run.interrupt import finishing
+from pipeline.run.interrupt import Stop, finishing
 from pipeline.run.process import alive, telling
-from pipeline.run.workers import each, suited
+from pipeline.run.workers import BUSY, each, suited
 from stages import object_store
 from stages.amounts import counted, size
-from stages.budget import Peaks, Room, need_of, own_peak, room_on, share_of_machine
+from stages.budget import BusyError, Peaks, Room, need_of, own_peak, room_on, share_of_machine
 from stages.html import table
 from stages.object_store import UNLISTED
 from stages.passing import UnreadableError, again
@@ -36,6 +37,7 @@ from stages.slide.protocol import Slide
 Ngff = Literal["0.4", "0.5"]
 Tell = Callable[[int, str], None]
 Ended = Callable[[CohortSlide, str | None], None]
+Work = Callable[[CohortSlide, Place, "CacheSettings", bool], str]
 
 
 class CacheProgress(Protocol):
@@ -76,6 +78,11 @@ class CacheSettings:
         """Raise a `UsageError` where they are none that go together."""
         if self.ngff == "0.4" and self.profile == "native":
             raise UsageError("--ngff 0.4 is for programs that do not know our JPEG chunks: leave --profile native out")
+
+    @property
+    def made(self) -> str:
+        """What tells pyramids apart that are made of one slide, in a few characters."""
+        return hashlib.sha256(f"{self.profile} {self.everything} {self.ngff}".encode()).hexdigest()[:16]
 
     def place(self, out: Place, slide: CohortSlide) -> Place:
         """Where a slide's pyramid goes."""
@@ -165,7 +172,7 @@ def cache_cohort(
     if retry_failed:
         slides = [slide for slide in slides if slide.slide_id in failed]
 
-    with logging_to(out / "cache.log", command) as log:
+    with only_its_kind(out, "cache", settings.made), logging_to(out / "cache.log", command) as log:
 
         def tell(done: int, line: str) -> None:
             log(f"[{done}/{len(slides)}] {line}")
@@ -185,7 +192,11 @@ def cache_cohort(
         settings, workers = budgeted(settings, out, workers, len(slides))
         given, within = (out.resolve(), settings), None if progress is None else progress.within
         how: dict[str, Any] = {"workers": workers, "limit": limit, "fail_fast": fail_fast}
-        summary = _each(slides, _cache, given, tell, within, ended, **how)
+        try:
+            summary = _each(slides, _cache, given, tell, within, ended, **how)
+        finally:
+            if settings.room is not None and settings.room.book is not None:
+                settings.room.book.unlink(missing_ok=True)
         log.last = f"{summary.total - summary.failed} of {counted(summary.total, 'pyramid')} are there and whole"
     return summary
 
@@ -250,10 +261,10 @@ def open_for(slide: CohortSlide, settings: CacheSettings) -> Slide:
     return opened
 
 
-def _cache(slide: CohortSlide, out: Place, settings: CacheSettings) -> str:
+def _cache(slide: CohortSlide, out: Place, settings: CacheSettings, wait: bool) -> str:
     opened, target = open_for(slide, settings), settings.place(out, slide)
     clock = _Clock(slide.slide_id)
-    how: dict[str, Any] = {"everything": settings.everything, "progress": clock, "room": settings.room}
+    how: dict[str, Any] = {"everything": settings.everything, "progress": clock, "room": settings.room, "wait": wait}
     if settings.ngff == "0.4":
         export_ngff04(opened, local(target, "exports are written to disks"), **how)
     else:
@@ -290,7 +301,7 @@ def verify_cohort(
     return _each(cohort.slides, _verify, (whole, settings), *told, workers=workers, limit=limit)
 
 
-def _verify(slide: CohortSlide, out: Place, settings: CacheSettings) -> str:
+def _verify(slide: CohortSlide, out: Place, settings: CacheSettings, wait: bool) -> str:
     if slide.problem:
         raise ValueError(slide.problem)
     target = settings.place(out, slide)
@@ -315,7 +326,7 @@ def _verify(slide: CohortSlide, out: Place, settings: CacheSettings) -> str:
 
 def _each(
     slides: Sequence[CohortSlide],
-    work: Callable[[CohortSlide, Place, CacheSettings], str],
+    work: Work,
     given: tuple[Place, CacheSettings],
     tell: Tell,
     within: Callable[[str], None] | None,
@@ -330,7 +341,8 @@ def _each(
     jobs = [(slide, work, *given) for slide in slides]
     full = False
     with finishing() as stop, telling(within) as said:
-        for slide, row in each(_row, jobs, workers=workers, scheduler=None, limit=limit, stop=stop, said=said):
+        how: dict[str, Any] = {"workers": workers, "scheduler": None, "limit": limit, "stop": stop, "said": said}
+        for slide, row in _rows(jobs, **how):
             done.add(slide.slide_id)
             peaks.add(row.get("peak"))
             failed = row["status"] != "ok"
@@ -357,12 +369,25 @@ def _each(
     return CacheSummary(total, errors, peaks.to_json())
 
 
-def _row(
-    slide: CohortSlide, work: Callable[[CohortSlide, Place, CacheSettings], str], out: Place, settings: CacheSettings
-) -> dict[str, Any]:
+def _rows(jobs: Sequence[tuple[Any, ...]], *, stop: Stop, **how: Any) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
+    """What became of each slide; what others are at comes last, when they may be through."""
+    wait = False
+    while jobs and not stop.is_set():
+        busy = set()
+        for slide, row in each(_row, [(*job, wait) for job in jobs], stop=stop, **how):
+            if row["status"] == BUSY:
+                busy.add(slide.slide_id)
+            else:
+                yield slide, row
+        jobs, wait = [job for job in jobs if job[0].slide_id in busy], True
+
+
+def _row(slide: CohortSlide, work: Work, out: Place, settings: CacheSettings, wait: bool) -> dict[str, Any]:
     """What became of a slide: the one place where its exceptions end."""
     try:
-        return {"status": "ok", "line": again(lambda: work(slide, out, settings)), "peak": own_peak()}
+        return {"status": "ok", "line": again(lambda: work(slide, out, settings, wait)), "peak": own_peak()}
+    except BusyError:
+        return {"status": BUSY}
     except Exception as exc:
         full = isinstance(exc, FullDiskError)
         return {"status": "failed", "error": reason_of(exc), "full": full, "peak": own_peak()}

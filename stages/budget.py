@@ -10,12 +10,15 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.amounts import size
+from stages.disk import PREFIX, new_file
 from stages.geometry import Raster, choose_level, physical_raster
+from stages.lease import lease
 from stages.slide.facts import SlideError, SlideFacts
 
 SHARE = 0.8
@@ -138,55 +141,109 @@ def need_of(facts: SlideFacts, *, thumbnail_mpp: float | None = None, mpps: Iter
     return Need(tile, (raster.width, raster.height))
 
 
+class BusyError(SlideError):
+    """Another process is at it, or may still give back what it has reserved: to be tried once more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What of a disk may be taken.
+    """What of a disk pyramids may take together.
 
     Attributes:
-        keep_free: bytes that must stay free on it; below 0, what the user allows is more than there is.
+        keep_free: bytes that must stay free on it.
         asked: bytes that the user allows; None: as many as there are.
+        book: a file in which all processes of a command write what their pyramids take; None: there is but one.
     """
 
     keep_free: int
     asked: int | None = None
+    book: Path | None = None
 
-    def left(self, folder: Path) -> int:
-        """Bytes that may still be taken."""
-        left = _disk_of(folder)[1] - self.keep_free
-        return left if self.asked is None else min(left, self.asked)
+    @contextmanager
+    def reserve(self, folder: Path, need: int, *, took: Callable[[], int]) -> Iterator[None]:
+        """Take up to ``need`` for as long as the block lasts; from its end on what it ``took`` counts.
 
-    def refuse_over(self, folder: Path, need: int) -> None:
-        """Refuse to begin what may take more than is left.
+        Raises:
+            BusyError: there may be room, once it is known what others took in truth.
+            DiskBudgetError: there is none; says what it may take, and what would do.
+        """
+        if self.asked is None or self.book is None:
+            self.refuse_over(folder, need)
+            yield
+            return
+        own = os.urandom(8).hex()
+        with self._written() as book:
+            taken = sum(size for size, _ in book.values())
+            settled = sum(size for size, open_ in book.values() if not open_)
+            if taken + need > self.asked and settled + need <= self.asked and taken > settled:
+                raise BusyError("others may still take what is left of --disk")
+            self.refuse_over(folder, need, taken=settled)
+            book[own] = need, True
+        try:
+            yield
+        finally:
+            with self._written() as book:
+                book[own] = took(), False
+
+    def refuse_over(self, folder: Path, need: int, *, taken: int = 0) -> None:
+        """Refuse to begin what may take more than is left, where so much is ``taken`` of what was asked.
 
         Raises:
             DiskBudgetError: what it may take, and what would do.
         """
-        left = self.left(folder)
+        if self.asked is not None:  # who allows more than there is finds the disk full
+            if taken + need > self.asked:
+                told = (
+                    f"{size(taken)} of --disk {size(self.asked)} are taken"
+                    if taken
+                    else f"--disk is {size(self.asked)}"
+                )
+                raise DiskBudgetError(
+                    f"its pyramid may take up to {size(need)}, and {told}: give a larger --disk, or choose another --out"
+                )
+            return
+        left = self._free(folder)
         if need > left:
             raise DiskBudgetError(
-                f"its pyramid may take up to {size(need)}, and of the disk {size(max(0, left))} may be taken"
-                + self._remedy()
+                f"its pyramid may take up to {size(need)}, and of the disk {size(max(0, left))} may be taken "
+                f"({size(self.keep_free)} of it stay free): make room, choose another --out, or say with --disk how "
+                "much it may take"
             )
 
     def used_up(self, folder: Path) -> str | None:
         """Why no more may be taken; None where more may."""
-        if self.left(folder) >= 0:
+        if self.asked is not None or self._free(folder) >= 0:
             return None
-        return f"no more of the disk may be taken{self._remedy()}"
+        return (
+            f"{size(self.keep_free)} of the disk stay free: make room, choose another --out, or say with --disk how "
+            "much it may take"
+        )
 
-    def _remedy(self) -> str:
-        if self.asked is None:
-            kept = f" ({size(self.keep_free)} of it stay free)"
-            return f"{kept}: make room, choose another --out, or say with --disk how much it may take"
-        return f" (--disk {size(self.asked)}): give a larger --disk, or choose another --out"
+    def _free(self, folder: Path) -> int:
+        return _disk_of(folder)[1] - self.keep_free
+
+    @contextmanager
+    def _written(self) -> Iterator[dict[str, tuple[int, bool]]]:
+        """What is taken, by whom: bytes, and whether they are reserved; written again at the block's end."""
+        assert self.book is not None
+        with lease(self.book.with_name(f"{self.book.name}.lease"), wait=True):
+            book = {}
+            with suppress(FileNotFoundError):
+                for line in self.book.read_text().splitlines():
+                    who, taken, state = line.split()
+                    book[who] = int(taken), state == "reserved"
+            yield book
+            lines = (f"{who} {taken} {'reserved' if open_ else 'taken'}" for who, (taken, open_) in book.items())
+            with new_file(self.book) as temporary:
+                temporary.write_text("\n".join(lines))
 
 
 def room_on(folder: Path, asked: int | None = None) -> Room:
-    """What may be taken of a folder's disk from now on: ``asked``, or all but `LEAST_FREE`."""
-    total, free = _disk_of(folder)
+    """What may be taken of a folder's disk from now on: ``asked``, where there is as much, or all but `LEAST_FREE`."""
+    total, _ = _disk_of(folder)
     if asked is None:
         return Room(int(min(LEAST_FREE[0], LEAST_FREE[1] * total)))
-    return Room(free - asked, asked)
+    return Room(0, asked, folder / f"{PREFIX}{os.urandom(16).hex()}")
 
 
 def _disk_of(folder: Path) -> tuple[int, int]:

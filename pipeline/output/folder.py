@@ -96,9 +96,38 @@ def fitting_alone(out: Path) -> Iterator[None]:
             held.enter_context(lease(out / f"{PREFIX}training"))
         except HeldError:
             raise UsageError(f"another training works into {out}: wait for its end, or choose another --out") from None
-        if not holders(out, f"{PREFIX}run-"):  # whose unfinished files are not litter
+        if not any(
+            holders(out, f"{PREFIX}{kind}-") for kind in ("run", "cache")
+        ):  # whose unfinished files are not litter
             for folder in (out, *(path for name in ("fold-*", "compare", "fold-*/compare") for path in out.glob(name))):
                 remove_unfinished(folder)
+        yield
+
+
+@contextmanager
+def only_its_kind(out: Path, what: str, key: str) -> Iterator[None]:
+    """Keep out those of the same command, ``what``, whose results are others, as their ``key`` is, for as long as the
+    block lasts; what killed ones left unfinished goes first, unless somebody works here.
+
+    Raises:
+        UsageError: one is at work already.
+    """
+    prefix, own = f"{PREFIX}{what}-", f"{PREFIX}{what}-{key}"
+    with ExitStack() as held:
+        # one at a time, so that nobody has begun whom another does not see
+        with lease(out / f"{PREFIX}beginning", wait=True):
+            if not any(holders(out, f"{PREFIX}{kind}") for kind in ("run-", "cache-", "training")):
+                remove_unfinished(out)
+                # looking takes away what no writer holds any more
+                holders(out, f"{PREFIX}pyramid-")
+                holders(out / "slides", f"{PREFIX}slide-")
+            held.enter_context(lease(out / own, shared=True))
+        # each looks after it has its own, so that of two at once one sees the other at least
+        if any(name != own for name in holders(out, prefix)):
+            settings = "another model or other settings" if what == "run" else "other settings"
+            raise UsageError(
+                f"another {what} works into {out}, with {settings}: wait for its end, or choose another --out"
+            )
         yield
 
 

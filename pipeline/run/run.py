@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from pipeline.garbage import uncollected
 from pipeline.model.checkpoint import find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.failures import NOTHING_FAILED, Failures
-from pipeline.output.folder import RUN, prepare_output
+from pipeline.output.folder import RUN, only_its_kind, prepare_output
 from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns
 from pipeline.predict import check_budget, check_prior, decision_of
@@ -26,11 +25,9 @@ from pipeline.run.interrupt import finishing
 from pipeline.run.outage import stop_at_outage
 from pipeline.run.process import telling
 from pipeline.run.ready import lacks
-from pipeline.run.slide import BUSY, WAITING, RunSettings, process_slide, referral_of, run_digest
-from pipeline.run.workers import each, suited
+from pipeline.run.slide import WAITING, RunSettings, process_slide, referral_of, run_digest
+from pipeline.run.workers import BUSY, each, suited
 from stages.budget import share_of_machine
-from stages.disk import PREFIX, remove_unfinished
-from stages.lease import holders, lease
 from stages.slide.resolution import check_mpp
 
 Progress = Callable[[int, int, str | None], None]
@@ -78,7 +75,7 @@ def run_cohort(
     failed = {slide.slide_id for slide in cohort.slides if notes.of(slide.slide_id, slide.path) is not None}
     with (
         logging_to(out / "run.log", command) as log,
-        _only_its_kind(out, run),
+        only_its_kind(out, "run", run[:16]),
         finishing() as stop,
         telling(within) as said,
     ):
@@ -212,32 +209,6 @@ def _needed(cohort: Cohort, out: Path, settings: RunSettings, digest: str) -> tu
     first = next((at for slide in cohort.slides if isinstance(at := slide.path, Path) and at.exists()), None)
     files = [path for path in (*others, first) if path is not None]
     return out.resolve(), settings.model, digest, files, settings.device
-
-
-@contextmanager
-def _only_its_kind(out: Path, run: str) -> Iterator[None]:
-    """Keep out runs with another model or other settings, for as long as this one works; what killed ones left
-    unfinished goes, unless somebody works here.
-
-    Raises:
-        UsageError: one is at work already.
-    """
-    prefix, own = f"{PREFIX}run-", run[:16]
-    with ExitStack() as held:
-        # one at a time, so that nobody has begun whom another does not see
-        with lease(out / f"{PREFIX}beginning", wait=True):
-            if not holders(out, prefix) and not holders(out, f"{PREFIX}training"):
-                remove_unfinished(out)
-                holders(out / "slides", f"{PREFIX}slide-")  # looking takes away what no writer holds any more
-            held.enter_context(lease(out / f"{prefix}{own}", shared=True))
-        # each looks after it has its own, so that of two at once one sees the other at least
-        others = [name for name in holders(out, prefix) if name != f"{prefix}{own}"]
-        if others:
-            raise UsageError(
-                f"another run works into {out}, with another model or other settings: wait for its end, or choose "
-                "another --out"
-            )
-        yield
 
 
 def check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:

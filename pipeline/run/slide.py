@@ -30,6 +30,7 @@ from pipeline.run.outage import outage_row
 from pipeline.run.pictures import draw_pictures, drawn_by, told_in_pictures
 from pipeline.run.process import alive, memory_share
 from pipeline.run.stale import differing
+from pipeline.run.workers import BUSY
 from pipeline.words import tell
 from stages.budget import Need, need_of, own_peak
 from stages.disk import PREFIX
@@ -42,7 +43,6 @@ from stages.slide.protocol import Slide
 from stages.slide.revision import Revision
 
 _RECORDED = {"slide_bytes": int, "words": dict, "evidence": dict, "pictures": dict, "path": str, "fingerprint": str}
-BUSY = "busy"
 """Status of a slide whose folder another process is writing."""
 WAITING = "waiting"
 """Status of a slide that the run has not come to yet, or leaves as it is."""

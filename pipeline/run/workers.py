@@ -12,6 +12,8 @@ from pipeline.run.pool import Limit, each_in_processes
 from pipeline.run.scheduler import WAIT_SECONDS, Order, each_on_scheduler, failed
 from stages.budget import available_bytes
 
+BUSY = "busy"
+"""Status of a slide that another process is at: it is to be tried once more."""
 MOST_SUITED, WORKER_BYTES = 8, 3 * 2**29
 """Workers at most where nobody says how many, and memory that one may come to where nobody says how much."""
 

@@ -54,6 +54,7 @@ def cache_pyramid(
     progress: Progress | None = None,
     writers: int = WRITERS,
     room: Room | None = None,
+    wait: bool = True,
 ) -> Place:
     """Copy a slide into a pyramid at ``out`` and return that path; at once where it is there already.
 
@@ -72,8 +73,10 @@ def cache_pyramid(
         progress: called from this thread.
         writers: shards copied at once.
         room: what of the disk may be taken; None: all.
+        wait: for another process that is making it; else see below.
 
     Raises:
+        BusyError: another process is making it, or has reserved what it may not take in the end.
         FullDiskError: there is no room; nor will there be for another slide.
         DiskBudgetError: it may take more than there is room for.
         SlideError: the slide cannot be read, or the pyramid not be written.
@@ -83,7 +86,7 @@ def cache_pyramid(
     how: dict[str, Any] = {"plan": task.plan, "is_current": task.is_current, "progress": progress, "writers": writers}
     if isinstance(where, Url):
         return upload_pyramid(task.source, where, **how)
-    return build(task.source, where, task.form, room=room, **how)
+    return build(task.source, where, task.form, room=room, wait=wait, **how)
 
 
 def pyramid_task(slide: Slide, out: Place, *, profile: Wish = "auto", everything: bool = False) -> Task:

@@ -52,6 +52,7 @@ def export_ngff04(
     progress: Progress | None = None,
     writers: int = WRITERS,
     room: Room | None = None,
+    wait: bool = True,
 ) -> Path:
     """Write a slide as an OME-Zarr 0.4 image at ``out`` and return that path; at once where it is there already.
 
@@ -62,8 +63,10 @@ def export_ngff04(
         progress: called from this thread.
         writers: regions copied at once.
         room: what of the disk may be taken; None: all.
+        wait: for another process that is making it; else see below.
 
     Raises:
+        BusyError: another process is making it, or has reserved what it may not take in the end.
         FullDiskError: there is no room; nor will there be for another slide.
         DiskBudgetError: it may take more than there is room for.
         SlideError: the slide cannot be read, or the image not be written.
@@ -78,6 +81,7 @@ def export_ngff04(
         progress=progress,
         writers=writers,
         room=room,
+        wait=wait,
     )
 
 

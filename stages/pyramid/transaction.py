@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
-from stages.budget import Room
+from stages.budget import BusyError, Room
 from stages.disk import (
     FULL,
+    PREFIX,
     ForeignFolderError,
     flush_tree,
     put_in_place,
@@ -17,6 +20,7 @@ from stages.disk import (
     remove_unfinished,
     resumable_folder,
 )
+from stages.lease import HeldError, lease
 from stages.pyramid.copying import write_levels
 from stages.pyramid.format import FolderFormat, Progress
 from stages.pyramid.open import open_pyramid
@@ -41,6 +45,7 @@ def build(
     progress: Progress | None,
     writers: int,
     room: Room | None = None,
+    wait: bool = True,
 ) -> Path:
     """Make a pyramid at ``out`` and return its absolute path; at once where one is there that will do.
 
@@ -53,8 +58,10 @@ def build(
         progress: called from this thread.
         writers: shards copied at once.
         room: what of the disk may be taken; None: all.
+        wait: for another process that is making it; else see below.
 
     Raises:
+        BusyError: another process is making it, or has reserved what it may not take in the end.
         FullDiskError: there is no room.
         DiskBudgetError: it may take more than there is room for; nothing was begun.
         SlideError: the slide cannot be read, or the pyramid not be written.
@@ -63,9 +70,35 @@ def build(
     if is_current(out):
         return out
     refuse_foreign(out, form)
-    wanted = plan()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with lease(out.parent / f"{PREFIX}pyramid-{hashlib.sha256(out.name.encode()).hexdigest()[:16]}", wait=wait):
+            if not is_current(out):  # nobody made it meanwhile
+                _make(source, out, form, plan(), progress=progress, writers=writers, room=room)
+    except HeldError as exc:
+        raise BusyError(f"another process is making {out}") from exc
+    return out
+
+
+def _make(
+    source: Slide,
+    out: Path,
+    form: FolderFormat,
+    wanted: Plan,
+    *,
+    progress: Progress | None,
+    writers: int,
+    room: Room | None,
+) -> None:
     partial = partial_of(out, form, wanted)
-    refuse_over(room, partial, wanted, source)
+    before, need = _held(partial), wanted.most_bytes(source)
+    reserved = (
+        nullcontext()
+        if room is None
+        else room.reserve(
+            partial, need - before, took=lambda: max(0, _held(partial if partial.is_dir() else out) - before)
+        )
+    )
     wanted = wanted.at(partial)
 
     def copied(done: int, total: int, written: int) -> None:
@@ -75,29 +108,24 @@ def build(
         if progress is not None:
             progress(done, total, written)
 
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        form.start(wanted)
-        write_levels(source, wanted, form, progress=copied, writers=writers)
+    with reserved:
         try:
-            facts = copied_facts(source)
-        except SlideError:
-            shutil.rmtree(partial)
-            raise
-        flush_tree(partial, threads=writers)
-        form.finish(wanted, facts)  # once the disk holds all the rest
-        if is_current(out):  # another run was first
-            shutil.rmtree(partial)
-        else:
+            partial.mkdir(parents=True, exist_ok=True)
+            form.start(wanted)
+            write_levels(source, wanted, form, progress=copied, writers=writers)
+            try:
+                facts = copied_facts(source)
+            except SlideError:
+                shutil.rmtree(partial)
+                raise
+            flush_tree(partial, threads=writers)
+            form.finish(wanted, facts)  # once the disk holds all the rest
             put_in_place(partial, out, ours=form.is_ours)
-    except ForeignFolderError as exc:
-        raise _foreign(out) from exc
-    except OSError as exc:
-        if not is_current(out):  # else another run was first, and took the folder that we worked in
+        except ForeignFolderError as exc:
+            raise _foreign(out) from exc
+        except OSError as exc:
             raise _unwritten(out, exc) from exc
-        shutil.rmtree(partial, ignore_errors=True)
-    remove_unfinished(out, deep=True)
-    return out
+        remove_unfinished(out, deep=True)
 
 
 def copied_facts(source: Slide) -> SlideFacts:

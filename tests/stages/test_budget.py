@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,11 +14,11 @@ import pytest
 from stages import budget
 from stages.budget import (
     OWN_BYTES,
+    BusyError,
     DiskBudgetError,
     MemoryBudgetError,
     Need,
     Peaks,
-    Room,
     available_bytes,
     machine_bytes,
     need_of,
@@ -67,23 +68,42 @@ def test_an_ordinary_slide_fits_wherever_nobody_says(facts: SlideFacts, monkeypa
     assert share_of_machine(2) is None
 
 
-def test_room_is_what_was_asked_less_what_was_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is free: who asks for more than that may find the disk full."""
+def test_room_on_a_disk_is_all_but_a_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = [10_000]
     usage = type("usage", (), {"total": 100_000, "free": property(lambda self: free[0])})
     monkeypatch.setattr(budget.shutil, "disk_usage", lambda folder: usage())
-    some, rest, beyond = room_on(tmp_path, 4_000), room_on(tmp_path), room_on(tmp_path, 50_000)
-    assert [room.left(tmp_path) for room in (some, rest, beyond)] == [4_000, 5_000, 50_000]
+    rest = room_on(tmp_path)
+    rest.refuse_over(tmp_path, 5_000)
     free[0] -= 4_001
-    assert [room.left(tmp_path) for room in (some, rest, beyond)] == [-1, 999, 45_999]
-    assert some.used_up(tmp_path) == (
-        "no more of the disk may be taken (--disk 4 kB): give a larger --disk, or choose another --out"
-    )
-    assert rest.used_up(tmp_path) is None
-    with pytest.raises(DiskBudgetError, match="up to 1 kB, and of the disk 999 B may be taken"):
+    with pytest.raises(
+        DiskBudgetError, match=r"up to 1 kB, and of the disk 999 B may be taken \(5 kB of it stay free\)"
+    ):
         rest.refuse_over(tmp_path, 1_000)
     rest.refuse_over(tmp_path, 999)
-    assert Room(0).left(tmp_path) == free[0]
+    assert rest.used_up(tmp_path) is None
+    free[0] -= 1_000
+    assert "5 kB of the disk stay free: make room" in str(rest.used_up(tmp_path))
+
+
+def test_what_was_asked_of_a_disk_is_what_pyramids_took_whoever_else_writes_there(tmp_path: Path) -> None:
+    """Reserved by one process, it may still be given back: another is to try again; what was taken is gone for good."""
+    room = room_on(tmp_path, 4_000)
+    again = pickle.loads(pickle.dumps(room))  # a worker's
+    with room.reserve(tmp_path, 3_000, took=lambda: 1_200):
+        with pytest.raises(BusyError), again.reserve(tmp_path, 2_000, took=lambda: 0):
+            pass
+        with again.reserve(tmp_path, 1_000, took=lambda: 1_000):
+            pass
+        refused = "up to 5 kB, and 1 kB of --disk 4 kB are taken: give a larger --disk"
+        with pytest.raises(DiskBudgetError, match=refused), again.reserve(tmp_path, 5_000, took=lambda: 0):
+            pass
+    (tmp_path / "other").write_bytes(bytes(100_000))  # another program's
+    with again.reserve(tmp_path, 1_800, took=lambda: 1_800):
+        pass
+    with pytest.raises(DiskBudgetError, match="and 4 kB of --disk 4 kB are taken"):
+        room.refuse_over(tmp_path, 1, taken=4_000)
+    assert room.book is not None
+    assert {path.name for path in tmp_path.iterdir()} == {"other", room.book.name}
 
 
 def test_memory_that_a_cache_holds_counts_as_available() -> None:
