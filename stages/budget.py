@@ -199,7 +199,8 @@ class Room:
                     else f"--disk is {size(self.asked)}"
                 )
                 raise DiskBudgetError(
-                    f"its pyramid may take up to {size(need)}, and {told}: give a larger --disk, or choose another --out"
+                    f"its pyramid may take up to {size(need)}, and {told}: give a larger --disk, or choose another "
+                    "--out"
                 )
             return
         left = self._free(folder)
