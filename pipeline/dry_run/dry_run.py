@@ -167,7 +167,8 @@ def _stand_of_run(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
             return {"status": DONE, "why": ""}
         found = again(lambda: standing(slide, out, settings, model, digest))
         if found.commit is not None:
-            return {"status": DONE, "why": "" if drawn(found.commit) else "its pictures are drawn anew"}
+            folder = out / "slides" / slide.slide_id
+            return {"status": DONE, "why": "" if drawn(folder, found.commit) else "its pictures are drawn anew"}
         need_for(found.slide, model).refuse_over(settings.memory)
         return _not_done(failed, found.stale)
     except Exception as exc:

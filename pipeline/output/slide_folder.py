@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -88,6 +89,38 @@ def read_commit(folder: Path) -> dict[str, Any] | None:
     """A slide's commit record, or None where there is none that is whole."""
     record = read_json(folder / COMMIT)
     return record if record is not None and isinstance(record.get("key"), str) else None
+
+
+def sizes_of(folder: Path, names: Collection[str]) -> dict[str, int]:
+    """Bytes of each file that these names have in a slide's folder, or that lies in a folder of theirs, by its path
+    from there: what its commit mark records, see `altered`."""
+    found = (file for name in sorted(names) for file in (folder / name, *sorted((folder / name).rglob("*"))))
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in found if file.is_file()}
+
+
+def altered(folder: Path, record: Mapping[str, Any], names: Collection[str]) -> bool:
+    """Whether something that a commit mark vouches for is gone, or has another size than was recorded, at a microsecond
+    a file; earlier versions recorded none.
+
+    Args:
+        folder: the slide's.
+        record: its commit record.
+        names: of the files and folders in it that are asked for.
+    """
+    files = record.get("files")
+    if not isinstance(files, dict):
+        return not set(os.listdir(folder)).issuperset(names)
+    missing = set(names)
+    try:
+        for file, size in files.items():
+            name = file.partition("/")[0]
+            if name in names:
+                missing.discard(name)
+                if os.stat(f"{folder}/{file}").st_size != size:
+                    return True
+    except (OSError, ValueError):  # whoever makes it anew tells of what cannot be reached
+        return True
+    return bool(missing)
 
 
 def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:
