@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.output.documents import read_json, write_json
 from pipeline.output.run_record import versions
-from stages.disk import flush, new_file, remove_unfinished
+from stages.disk import PREFIX, flush, new_file, remove_unfinished
 from stages.slide.facts import SlideFacts
 from stages.slide.revision import Revision
 
@@ -121,6 +122,27 @@ def altered(folder: Path, record: Mapping[str, Any], names: Collection[str]) -> 
     except (OSError, ValueError):  # whoever makes it anew tells of what cannot be reached
         return True
     return bool(missing)
+
+
+def withdraw(folder: Path, record: Mapping[str, Any], names: Collection[str]) -> None:
+    """Take back a slide's result: its commit mark first, then the files that it recorded, of these names or in folders
+    of theirs, and what is empty without them. What is not ours stays."""
+    (folder / COMMIT).unlink(missing_ok=True)
+    flush(folder)
+    recorded = record.get("files")
+    files = sizes_of(folder, names).keys() & (recorded.keys() if isinstance(recorded, dict) else ())
+    for file in files:
+        (folder / file).unlink(missing_ok=True)
+    inside = {above for file in files for above in (folder / file).relative_to(folder).parents}
+    for place in sorted(inside, key=lambda place: -len(place.parts)):
+        with suppress(OSError):  # something else is in it
+            (folder / place).rmdir()
+
+
+def lease_of(folders: Path, slide_id: str) -> Path:
+    """Place of the lease that the one writer of a slide's folder holds, see `stages.lease`."""
+    name = hashlib.sha256(slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return folders / f"{PREFIX}slide-{name}"
 
 
 def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:

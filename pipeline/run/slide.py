@@ -24,6 +24,7 @@ from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import (
     altered,
     begin_slide,
+    lease_of,
     read_commit,
     sizes_of,
     slide_key,
@@ -39,7 +40,6 @@ from pipeline.run.process import alive, memory_share
 from pipeline.run.stale import differing
 from pipeline.words import tell
 from stages.budget import Need, need_of, own_peak
-from stages.disk import PREFIX
 from stages.lease import HeldError, lease
 from stages.passing import again
 from stages.prior import Prior
@@ -121,9 +121,7 @@ def process_slide(
     try:
         if slide.problem:
             raise ValueError(slide.problem)
-        folders = out / "slides"
-        name = hashlib.sha256(slide.slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        with lease(folders / f"{PREFIX}slide-{name}", wait=wait):
+        with lease(lease_of(out / "slides", slide.slide_id), wait=wait):
             row = again(lambda: _predict_slide(slide, out, settings, digest, started, begin))
     except HeldError:
         row = {"status": BUSY}

@@ -252,3 +252,25 @@ def test_what_a_killed_run_left_unfinished_goes_unless_another_works_there(
     run(slides_folder / "plain.tif", out, checkpoint)
     assert not left.exists()
     assert not held.exists()
+
+
+@pytest.mark.parametrize("left", [b"no slide", 5000, None])
+def test_a_slide_that_fails_since_it_is_another_has_no_result_of_the_former(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path, left: bytes | int | None
+) -> None:
+    """Whatever it is now; one whose file is away keeps its result, and what is not ours stays in any case."""
+    path, out = Path(shutil.copy2(slides_folder / "plain.tif", tmp_path / "s.tif")), tmp_path / "out"
+    run(path, out, checkpoint)
+    folder = out / "slides" / "s"
+    for note in (folder / "notes.txt", folder / "attention.zarr" / "notes.txt"):
+        note.write_text("a user's")
+    before = sorted(folder.rglob("*"))
+    content = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(left if isinstance(left, bytes) else content[:left])
+    table = tmp_path / "cohort.csv"
+    table.write_text(f"slide\n{path}\n")
+    assert run(table, out, checkpoint).failed == 1
+    kept = [folder / "attention.zarr", folder / "attention.zarr" / "notes.txt", folder / "notes.txt"]
+    assert sorted(folder.rglob("*")) == (before if left is None else kept)
