@@ -57,12 +57,14 @@ def dry_run_cohort(
     """
     from pipeline.dry_run.cost import by_one, by_those_done
     from pipeline.model.checkpoint import model_digest
+    from pipeline.run.names import named_as_before
     from pipeline.run.run import prepared
     from pipeline.run.slide import run_digest
 
     settings, model, count = prepared(cohort, settings, workers=workers, scheduler=scheduler)
     refuse_store(out)
     refuse_foreign(out, names=RUN)
+    cohort = named_as_before(cohort, out)
     digest = model_digest(settings.model)
     jobs = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
     rows = _rows(cohort, _stand_of_run, jobs, count, limit, retry_failed, progress)

@@ -23,6 +23,7 @@ from pipeline.predict import check_budget, check_prior, decision_of
 from pipeline.run.books import Books, RunSummary, in_words
 from pipeline.run.finished import finished
 from pipeline.run.interrupt import finishing
+from pipeline.run.names import named_as_before
 from pipeline.run.outage import stop_at_outage
 from pipeline.run.process import telling
 from pipeline.run.ready import lacks
@@ -72,6 +73,7 @@ def run_cohort(
     """
     settings, model, workers = prepared(cohort, settings, workers=workers, scheduler=scheduler)
     prepare_output(out, names=RUN)
+    cohort = named_as_before(cohort, out)
     digest = model_digest(settings.model)
     run = run_digest(settings, model, digest)
     notes = Failures(out, "run").read()
