@@ -151,7 +151,7 @@ def _rows(
             if progress is not None:
                 progress(len(rows), len(cohort.slides), None)
         if stop.is_set():
-            raise KeyboardInterrupt
+            raise stop.interrupt()
     return rows
 
 

@@ -81,7 +81,7 @@ def run_cohort(
     with (
         logging_to(out / "run.log", command) as log,
         _only_its_kind(out, run),
-        finishing() as stop,
+        finishing(log) as stop,
         telling(within) as said,
     ):
         books = Books(out, cohort, model, settings, run, command)
@@ -134,7 +134,7 @@ def run_cohort(
         if stop.failure is not None:
             tell(stop.fast(summary.waiting))
         elif stop.is_set():
-            raise KeyboardInterrupt
+            raise stop.interrupt()
         log.last = summary.line
     return summary
 
