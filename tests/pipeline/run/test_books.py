@@ -147,7 +147,7 @@ def test_the_command_names_a_pipe_and_does_not_wait_for_it(
     assert done.returncode == 1, done.stderr
     found = table(tmp_path / "out")
     assert {name for name, row in found.items() if row["status"] == "ok"} == {"even", "odd", "plain"}
-    assert found["stuck"]["error"] == "it is a named pipe, not a file"
+    assert found["stuck"]["error"] == "it is a named pipe, not a file: give a file"
 
 
 def test_what_tells_runs_apart(checkpoint: Path) -> None:
