@@ -169,7 +169,7 @@ def finder(root: Path) -> Callable[[str, str], tuple[Place, str | None]]:
         if isinstance(url, Url):
             why = refusal_of(url) or (_NOT_THERE if url.suffix.lower() in SLIDE_SUFFIXES else None)
             return url, None if why is None else f"{where}: {why}"
-        path = Path(os.path.abspath(root / Path(name).expanduser()))
+        path = Path(os.path.abspath(root / url.expanduser()))
         if "\\" in name and not os.path.exists(path):  # a table that was written on Windows
             path = Path(os.path.abspath(root / Path(name.replace("\\", "/")).expanduser()))
         if os.path.isdir(path) and path.suffix.lower() != PYRAMID_SUFFIX:
