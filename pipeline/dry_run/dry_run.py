@@ -13,7 +13,7 @@ from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.dry_run.outcome import DONE, EARLIER, FAILS, LEFT, STALE, TO_DO, TODO, DryRun
 from pipeline.errors import UsageError, reason_of
 from pipeline.output.failures import Failures
-from pipeline.output.folder import RUN, refuse_foreign, refuse_store
+from pipeline.output.folder import RUN, refuse_foreign, refuse_store, refuse_unwritable
 from pipeline.run.interrupt import finishing
 from pipeline.run.workers import each
 from stages import object_store
@@ -64,6 +64,7 @@ def dry_run_cohort(
     settings, model, count = prepared(cohort, settings, workers=workers, scheduler=scheduler)
     refuse_store(out)
     refuse_foreign(out, names=RUN)
+    refuse_unwritable(out, names=RUN)
     cohort = named_as_before(cohort, out)
     digest = model_digest(settings.model)
     jobs = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
