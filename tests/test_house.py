@@ -185,7 +185,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
             *("workers", "ready", "pictures", "artefacts", "stale", "outage", "slide", "finished", "earlier", "books"),
-            "run",
+            *("names", "run"),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

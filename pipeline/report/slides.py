@@ -12,6 +12,7 @@ from pipeline.refer.label_set import REFER
 from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show
 from pipeline.report.labels import is_wrong
 from stages.amounts import as_given
+from stages.place import told
 from stages.prediction.chance import brief_chance, with_interval
 
 SCORED = " Unlike the training: 0 is like the middle of its slides; about one in a hundred of those passes 1."
@@ -142,7 +143,7 @@ def _slide(
     if scored:
         score = show(row.get("out_of_distribution"), ".2f")
         cells += [_cell("unlike the training", _key(row, "out_of_distribution"), score, _bad("number", is_unlike(row)))]
-    text = " ".join((name, predicted, str(row.get("label") or ""), str(row.get("path", ""))))
+    text = " ".join((name, predicted, str(row.get("label") or ""), told(str(row.get("path", "")))))
     return (
         f'<tbody data-text="{escape(text)}" data-kinds="{" ".join(_kinds(row))}"><tr>{"".join(cells)}</tr>'
         f"{_words(row.get('words') or {}, width)}</tbody>"

@@ -31,6 +31,7 @@ from pipeline.report.report import write_report
 from pipeline.run.earlier import STALE, earlier_rows
 from pipeline.run.outage import identity, stay
 from pipeline.run.slide import WAITING, RunSettings, referral_of
+from pipeline.run.stale import withdraw_former
 from stages.amounts import apart, counted
 from stages.budget import Peaks, own_peak
 from stages.disk import PREFIX, new_file
@@ -138,6 +139,7 @@ class Books:
         self.reused += bool(row.get("reused"))
         if row["status"] == "failed":
             self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest)
+            withdraw_former(self._out, slide.slide_id, slide.path)
         self._peaks.add(row.get("peak"))
         self._rows[slide.slide_id] = {key: value for key, value in row.items() if key not in ("reused", "peak")}
         if write and time.monotonic() >= self._due:
