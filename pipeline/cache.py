@@ -364,7 +364,7 @@ def _each(
         why = "the disk is full" if full else f"{stop.failure[0]} failed (--fail-fast)"
         errors |= dict.fromkeys(left, f"not tried: {why}")
     elif stop.is_set():
-        raise KeyboardInterrupt
+        raise stop.interrupt()
     peaks.add(own_peak())
     return CacheSummary(total, errors, peaks.to_json())
 

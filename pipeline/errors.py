@@ -54,7 +54,23 @@ def reason_of(exc: Exception) -> str:
         return stopped(exc)
     words = " ".join(str(exc).split())
     foreseen = type(exc).__module__.startswith(("stages.", "pipeline.")) or type(exc) is ValueError
-    return words if foreseen else f"unexpected {type(exc).__name__}: {words}"
+    if foreseen and words:
+        return words
+    return unforeseen("OSError" if isinstance(exc, OSError) else type(exc).__name__, words)
+
+
+def unforeseen(name: str, words: str) -> str:
+    """What is said of an error that nobody foresaw, by its type's name and its words, and what to do about those that
+    come from outside."""
+    if name == "MemoryError":
+        return "there was not enough memory for it: run again with fewer --workers, or where there is more"
+    if name == "KeyboardInterrupt":
+        return "it was interrupted: run again, which goes on from here"
+    if name == "OSError":
+        return f"the system answered {words or 'with an error'}: look after its disk or network and run again"
+    if not words:
+        return f"unexpected {name}, which says no more: run again, and report it where it stays"
+    return f"unexpected {name}: {words}"
 
 
 def is_exhaustion(exc: BaseException) -> bool:

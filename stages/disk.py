@@ -261,6 +261,10 @@ def refusal(error: OSError, path: Path, *, writing: bool) -> str:
         return f"the disk or the network answered {error.strerror!r}, several times: try again later"
     if code in FULL:
         return "the disk is full: make room on it"
+    if code == errno.EFBIG:
+        return (
+            "it would be larger than this process, or its file system, may write: raise the limit (ulimit -f unlimited)"
+        )
     if code == errno.EROFS:
         return "its file system is read-only: have it mounted for writing"
     if code in (errno.EMFILE, errno.ENFILE):
@@ -291,7 +295,9 @@ def _missing_right(path: Path, writing: bool) -> str:
         return f"no permission to enter {shut}: have its owner grant that (chmod +x)"
     if writing:
         closed = path if os.path.lexists(path) and not _may(path, os.W_OK) else there[-1]
-        return f"no permission to write to {closed}: have its owner grant that (chmod +w)"
+        immutable = hasattr(os, "geteuid") and os.geteuid() == 0  # whom no mode keeps out
+        grant = "chmod +w, or chattr -i where it is immutable" if immutable else "chmod +w"
+        return f"no permission to write to {closed}: have its owner grant that ({grant})"
     return f"no permission to read {path}: have its owner grant that (chmod +r)"
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import total_ordering
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from stages import object_store
 from stages.disk import new_file, open_to_read, read_at, read_regular
@@ -106,7 +106,27 @@ def place(given: str | os.PathLike[str] | Place) -> Place:
     if found is None or ("://" not in text and os.path.lexists(found[1] + ":")):
         return Path(given)
     kind, rest = found[1].lower(), text[found.end() :].replace("\\", "/").rstrip("/")
-    return Path("/" + rest) if kind == "file" else Url(f"{kind}://{rest}")
+    if kind != "file":
+        return Url(f"{kind}://{rest}")
+    if "%" in rest and not os.path.lexists("/" + rest):
+        rest = os.fsdecode(unquote_to_bytes(rest))
+    return Path("/" + rest)
+
+
+_UNTELLABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def told(path: str) -> str:
+    """A path or URL as tables and pages have it: as it is, but where it holds what a terminal would obey (beside line
+    breaks), or bytes that are no text, as a ``file://`` URL, which `place` takes."""
+    if _UNTELLABLE.search(path) is None:
+        return path
+    return Path(path).as_uri() if os.path.isabs(path) else quote(os.fsencode(path), safe="/:@")
+
+
+def tellable(text: str) -> str:
+    """Text without what a terminal would obey but line breaks, or what is no text: it is written as an escape."""
+    return _UNTELLABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def true_name(where: Place) -> str:

@@ -10,6 +10,7 @@ import traceback
 from pipeline.cli.assembly import app
 from pipeline.cli.lines import say
 from pipeline.exits import INTERRUPTED, ending
+from pipeline.run.interrupt import exit_code, interruptible
 
 
 def main() -> None:
@@ -22,7 +23,8 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # files have names that not every terminal can show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = app(prog_name="saccade", standalone_mode=False) or 0
+        with interruptible():
+            code = app(prog_name="saccade", standalone_mode=False) or 0
     except Exception as exc:
         if debug:
             raise
@@ -38,4 +40,5 @@ def main() -> None:
         code = told[1]
     if code == INTERRUPTED:  # typer's answer to Ctrl-C
         say("saccade: interrupted; what was finished is kept, and the same command goes on from there")
+        code = exit_code()
     sys.exit(code)

@@ -11,7 +11,6 @@ import typer
 
 from pipeline.cli.lines import echo, peak, say
 from pipeline.errors import UsageError
-from pipeline.exits import INTERRUPTED
 from pipeline.options import (
     FOUND,
     Disk,
@@ -26,6 +25,7 @@ from pipeline.options import (
     Workers,
 )
 from pipeline.progress import Progress
+from pipeline.run.interrupt import exit_code
 
 
 class Profile(StrEnum):
@@ -109,7 +109,7 @@ def check(
             )
     except KeyboardInterrupt:
         say("saccade: interrupted; a check keeps nothing of the slides that it has looked at")
-        sys.exit(INTERRUPTED)
+        sys.exit(exit_code())
     if as_json:
         import json
 

@@ -80,8 +80,8 @@ def find_slides(folder: Path, *, told: Callable[[str], None] = _log.warning) -> 
                     files += [path] if is_slide(path) else []
                 elif not _holds_results(path):
                     pending.append(path)
-            # a dead link with a slide's name stays in, so that it fails visibly; pipes and devices do not
-            elif suffix in SLIDE_SUFFIXES and (os.path.isfile(path) or not os.path.exists(path)):
+            # what has a slide's name and is none, as a dead link or a pipe, stays in, so that it fails visibly
+            elif suffix in SLIDE_SUFFIXES:
                 files.append(path)
         for path in _without_copies(_one_per_series(files)):
             # of what is no link only the folder has to be looked at, which was
@@ -169,7 +169,7 @@ def finder(root: Path) -> Callable[[str, str], tuple[Place, str | None]]:
         if isinstance(url, Url):
             why = refusal_of(url) or (_NOT_THERE if url.suffix.lower() in SLIDE_SUFFIXES else None)
             return url, None if why is None else f"{where}: {why}"
-        path = Path(os.path.abspath(root / Path(name).expanduser()))
+        path = Path(os.path.abspath(root / url.expanduser()))
         if "\\" in name and not os.path.exists(path):  # a table that was written on Windows
             path = Path(os.path.abspath(root / Path(name.replace("\\", "/")).expanduser()))
         if os.path.isdir(path) and path.suffix.lower() != PYRAMID_SUFFIX:
@@ -245,7 +245,7 @@ def _one_per_series(files: Sequence[Path]) -> list[Path]:
     told = time.monotonic()
     for number, path in enumerate(files):
         series = ""
-        if path.suffix.lower() == ".dcm":
+        if path.suffix.lower() == ".dcm" and os.path.isfile(path):
             with suppress(OSError, UnreadableError):
                 series = series_of(path)
         if not series or series not in seen:

@@ -415,20 +415,20 @@ def _unlabelled(path: Place) -> CohortSlide:
 def _named_apart(slides: Sequence[CohortSlide], root: Place) -> tuple[CohortSlide, ...]:
     """Slides of one name that each lie alone in a folder take its name; DICOM is exported so, a folder a slide. Others
     are called by all the folders that they are in, and it is said."""
-    names = Counter(_as_file_systems_see(slide.slide_id) for slide in slides)
+    names = Counter(as_file_systems_see(slide.slide_id) for slide in slides)
     inside = Counter(slide.path.parent for slide in slides)
 
     def named(slide: CohortSlide) -> CohortSlide:
-        if names[_as_file_systems_see(slide.slide_id)] == 1 or inside[slide.path.parent] > 1:
+        if names[as_file_systems_see(slide.slide_id)] == 1 or inside[slide.path.parent] > 1:
             return slide
         name = folder_name(slide.path.parent.name)
         return replace(slide, slide_id=name, patient=name if slide.patient == slide.slide_id else slide.patient)
 
     apart = [named(slide) for slide in slides]
-    count = Counter(_as_file_systems_see(slide.slide_id) for slide in apart)
+    count = Counter(as_file_systems_see(slide.slide_id) for slide in apart)
     taken = {name for name, times in count.items() if times == 1}
-    renamed = [slide for slide in apart if count[_as_file_systems_see(slide.slide_id)] > 1]
-    forms = {slide.path: [_as_file_systems_see(n) for n in _by_folders(slide, root)] for slide in renamed}
+    renamed = [slide for slide in apart if count[as_file_systems_see(slide.slide_id)] > 1]
+    forms = {slide.path: [as_file_systems_see(n) for n in _by_folders(slide, root)] for slide in renamed}
     others = [Counter(form) for form in zip(*forms.values(), strict=True)]
 
     def unlike(slide: CohortSlide) -> CohortSlide:
@@ -457,7 +457,8 @@ def _by_folders(slide: CohortSlide, root: Place) -> tuple[str, str]:
     return folder_name("_".join((*inside.parent.parts, slide_stem(inside)))), folder_name("_".join(inside.parts))
 
 
-def _as_file_systems_see(name: str) -> str:
+def as_file_systems_see(name: str) -> str:
+    """A name as any file system tells it from others."""
     return unicodedata.normalize("NFC", name.casefold())  # some of them fold case
 
 
@@ -525,7 +526,7 @@ def _same_files(slides: Sequence[tuple[CohortSlide, str]], table: Path) -> Itera
 def _same_names(slides: Sequence[tuple[CohortSlide, str]]) -> Iterator[str]:
     seen: dict[str, str] = {}
     for slide, where in slides:
-        key = _as_file_systems_see(slide.slide_id)
+        key = as_file_systems_see(slide.slide_id)
         if key in seen:
             yield (
                 f"two slides are called {slide.slide_id!r}, {seen[key]} and {where}, but results are kept by name; "

@@ -13,7 +13,7 @@ from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.dry_run.outcome import DONE, EARLIER, FAILS, LEFT, STALE, TO_DO, TODO, DryRun
 from pipeline.errors import UsageError, reason_of
 from pipeline.output.failures import Failures
-from pipeline.output.folder import RUN, refuse_foreign, refuse_store
+from pipeline.output.folder import RUN, refuse_foreign, refuse_store, refuse_unwritable
 from pipeline.run.interrupt import finishing
 from pipeline.run.workers import each
 from stages import object_store
@@ -57,12 +57,15 @@ def dry_run_cohort(
     """
     from pipeline.dry_run.cost import by_one, by_those_done
     from pipeline.model.checkpoint import model_digest
+    from pipeline.run.names import named_as_before
     from pipeline.run.run import prepared
     from pipeline.run.slide import run_digest
 
     settings, model, count = prepared(cohort, settings, workers=workers, scheduler=scheduler)
     refuse_store(out)
     refuse_foreign(out, names=RUN)
+    refuse_unwritable(out, names=RUN)
+    cohort = named_as_before(cohort, out)
     digest = model_digest(settings.model)
     jobs = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
     rows = _rows(cohort, _stand_of_run, jobs, count, limit, retry_failed, progress)
@@ -107,6 +110,7 @@ def dry_cache_cohort(
         except UnreadableError as exc:
             raise UsageError(f"cannot look at {exc}; or choose another --out") from exc
     else:
+        refuse_unwritable(out, names=())
         refuse_foreign(out, names=())
     settings, workers = budgeted(settings, out, workers, len(cohort.slides))
     where = out if isinstance(out, Url) else out.resolve()
@@ -149,7 +153,7 @@ def _rows(
             if progress is not None:
                 progress(len(rows), len(cohort.slides), None)
         if stop.is_set():
-            raise KeyboardInterrupt
+            raise stop.interrupt()
     return rows
 
 
@@ -167,7 +171,8 @@ def _stand_of_run(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
             return {"status": DONE, "why": ""}
         found = again(lambda: standing(slide, out, settings, model, digest))
         if found.commit is not None:
-            return {"status": DONE, "why": "" if drawn(found.commit) else "its pictures are drawn anew"}
+            folder = out / "slides" / slide.slide_id
+            return {"status": DONE, "why": "" if drawn(folder, found.commit) else "its pictures are drawn anew"}
         need_for(found.slide, model).refuse_over(settings.memory)
         return _not_done(failed, found.stale)
     except Exception as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,9 +53,33 @@ def prepare_output(out: Path, *, names: Iterable[str] = (*RUN, *TRAINING)) -> No
         out.mkdir(parents=True, exist_ok=True)
         ours = refuse_foreign(out, names=names)
         write_json(out / MARK, {"program": "saccade", "names": sorted(names | (ours or set()))})
+        refuse_unwritable(out, names=names)
     except OSError as exc:
         why = refusal(exc, Path(exc.filename or out), writing=True)
         raise UsageError(f"cannot write to {out}: {why}; or choose another --out") from exc
+
+
+def refuse_unwritable(out: Path, *, names: Iterable[str]) -> None:
+    """Refuse a folder that cannot be written to, or made, without writing, as far as the system tells.
+
+    Args:
+        out: the folder.
+        names: of folders in it that are written to where they are there.
+
+    Raises:
+        UsageError: so it is.
+    """
+    there = next((here for here in (out, *out.absolute().parents) if os.path.lexists(here)), out)
+    for here in (there, *(out / name for name in sorted(names) if os.path.isdir(out / name))):
+        if not os.path.isdir(here):
+            error: OSError = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        elif not os.access(here, os.W_OK | os.X_OK):
+            shut = hasattr(os, "statvfs") and os.statvfs(here).f_flag & os.ST_RDONLY
+            code = errno.EROFS if shut else errno.EACCES
+            error = OSError(code, os.strerror(code))
+        else:
+            continue
+        raise UsageError(f"cannot write to {out}: {refusal(error, here, writing=True)}; or choose another --out")
 
 
 def refuse_store(out: Path) -> None:
@@ -100,9 +125,8 @@ def fitting_alone(out: Path) -> Iterator[None]:
             held.enter_context(lease(out / f"{PREFIX}training"))
         except HeldError:
             raise UsageError(f"another training works into {out}: wait for its end, or choose another --out") from None
-        if not any(
-            holders(out, f"{PREFIX}{kind}-") for kind in ("run", "cache")
-        ):  # whose unfinished files are not litter
+        others = [name for kind in ("run", "cache") for name in holders(out, f"{PREFIX}{kind}-")]
+        if not others:  # whose unfinished files are no litter
             for folder in (out, *(path for name in ("fold-*", "compare", "fold-*/compare") for path in out.glob(name))):
                 remove_unfinished(folder)
         yield

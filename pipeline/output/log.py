@@ -88,8 +88,8 @@ def logging_to(path: Path, command: Sequence[str]) -> Iterator[Log]:
     log(f"started: {shlex.join(command)} (on {platform.node()}; {told})")
     try:
         yield log
-    except KeyboardInterrupt:
-        log("ended: interrupted; the same command goes on from here")
+    except KeyboardInterrupt as exc:
+        log(f"ended: interrupted{f' by {exc}' if exc.args else ''}; the same command goes on from here")
         raise
     except BaseException as exc:
         log(f"ended: {type(exc).__name__}: {' '.join(str(exc).split())}")

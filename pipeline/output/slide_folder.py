@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.output.documents import read_json, write_json
 from pipeline.output.run_record import versions
-from stages.disk import flush, new_file, remove_unfinished
+from stages.disk import PREFIX, flush, new_file, remove_unfinished
 from stages.heap import give_back
 from stages.slide.facts import SlideFacts
 from stages.slide.revision import Revision
@@ -89,6 +91,59 @@ def read_commit(folder: Path) -> dict[str, Any] | None:
     """A slide's commit record, or None where there is none that is whole."""
     record = read_json(folder / COMMIT)
     return record if record is not None and isinstance(record.get("key"), str) else None
+
+
+def sizes_of(folder: Path, names: Collection[str]) -> dict[str, int]:
+    """Bytes of each file that these names have in a slide's folder, or that lies in a folder of theirs, by its path
+    from there: what its commit mark records, see `altered`."""
+    found = (file for name in sorted(names) for file in (folder / name, *sorted((folder / name).rglob("*"))))
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in found if file.is_file()}
+
+
+def altered(folder: Path, record: Mapping[str, Any], names: Collection[str]) -> bool:
+    """Whether something that a commit mark vouches for is gone, or has another size than was recorded, at a microsecond
+    a file; earlier versions recorded none.
+
+    Args:
+        folder: the slide's.
+        record: its commit record.
+        names: of the files and folders in it that are asked for.
+    """
+    files = record.get("files")
+    if not isinstance(files, dict):
+        return not set(os.listdir(folder)).issuperset(names)
+    missing = set(names)
+    try:
+        for file, size in files.items():
+            name = file.partition("/")[0]
+            if name in names:
+                missing.discard(name)
+                if os.stat(f"{folder}/{file}").st_size != size:
+                    return True
+    except (OSError, ValueError):  # whoever makes it anew tells of what cannot be reached
+        return True
+    return bool(missing)
+
+
+def withdraw(folder: Path, record: Mapping[str, Any], names: Collection[str]) -> None:
+    """Take back a slide's result: its commit mark first, then the files that it recorded, of these names or in folders
+    of theirs, and what is empty without them. What is not ours stays."""
+    (folder / COMMIT).unlink(missing_ok=True)
+    flush(folder)
+    recorded = record.get("files")
+    files = sizes_of(folder, names).keys() & (recorded.keys() if isinstance(recorded, dict) else ())
+    for file in files:
+        (folder / file).unlink(missing_ok=True)
+    inside = {above for file in files for above in (folder / file).relative_to(folder).parents}
+    for place in sorted(inside, key=lambda place: -len(place.parts)):
+        with suppress(OSError):  # something else is in it
+            (folder / place).rmdir()
+
+
+def lease_of(folders: Path, slide_id: str) -> Path:
+    """Place of the lease that the one writer of a slide's folder holds, see `stages.lease`."""
+    name = hashlib.sha256(slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return folders / f"{PREFIX}slide-{name}"
 
 
 def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:

@@ -13,14 +13,17 @@ from pipeline.output.documents import plain
 from pipeline.task.task import Task
 from stages.amounts import as_given
 from stages.disk import new_file
+from stages.place import tellable, told
 
+PATHS = ("path", "slide")
+"""Columns of where slides lie, see `stages.place.told`."""
 GIVEN = ("decided_at", "risk", "stated_error")
 """Columns of what the user said, which are written as that, in all its digits."""
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """Write a CSV (UTF-8, one header): numbers to six digits, but those of `GIVEN`; None, NaN and missing values as
-    empty cells.
+    empty cells; nothing in it gives a terminal orders.
 
     Args:
         path: the file.
@@ -35,10 +38,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
     ):
         writer = csv.writer(file, lineterminator="\n")
         careful = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # the other leaves "\r" unquoted
-        for cells in [
-            list(columns),
-            *([_cell(row.get(column), given=column in GIVEN) for column in columns] for row in rows),
-        ]:
+        for cells in [list(columns), *([_cell(column, row.get(column)) for column in columns] for row in rows)]:
             (careful if any("\r" in cell for cell in cells) else writer).writerow(cells)
 
 
@@ -98,10 +98,10 @@ def decision_in_words(row: Mapping[str, Any], *, before: str = "") -> str:
     return f"{before}settled: P({name}) {side} {at} {risk}"
 
 
-def _cell(value: Any, *, given: bool) -> str:
+def _cell(column: str, value: Any) -> str:
     value = plain(value)
     if isinstance(value, float):
-        return as_given(value) if given else f"{value:.6g}"
-    text = "" if value is None else str(value)
+        return as_given(value) if column in GIVEN else f"{value:.6g}"
+    text = "" if value is None else told(str(value)) if column in PATHS else tellable(str(value))
     # names of slides are harmless already (see `folder_name`), and stay what they are for whoever joins tables by them
     return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text

@@ -16,6 +16,7 @@ from pipeline.report.slides import slides_table
 from pipeline.report.summary import cards, failures, gallery_section, origin, seen, trust, unlike
 from pipeline.task.build import TASKS
 from stages.amounts import counted
+from stages.place import tellable
 
 STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
@@ -79,7 +80,7 @@ def write_page(path: Path, title: str, body: Sequence[str]) -> None:
         + f'\n<footer class="soft">{escape(NOTICE)}</footer>\n<script>{SCRIPT}</script>\n</body>\n</html>\n'
     )
     # names that are not valid UTF-8 reach Python as lone surrogates
-    path.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+    path.write_text(tellable(page), encoding="utf-8", newline="\n")
 
 
 def _digest(text: str) -> str:

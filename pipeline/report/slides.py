@@ -113,7 +113,7 @@ def _slide(
     predicted = show(row.get("predicted"), ".4g") if not chances else str(row.get("predicted", ""))
     name = str(row["slide_id"])
     folder = f"slides/{quote(os.fsencode(name), safe='')}"
-    told = "".join(_chance(row, *one, named=len(shown) > 1) if chances else _number(row, one[1]) for one in shown)
+    numbers = "".join(_chance(row, *one, named=len(shown) > 1) if chances else _number(row, one[1]) for one in shown)
     key = _key(row, shown[0][1]) if len(shown) == 1 else predicted
     head = "probabilities" if len(shown) > 1 else f"probability of {shown[0][0]}" if chances else shown[0][0]
     warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
@@ -132,7 +132,7 @@ def _slide(
         _cell("prediction", predicted, escape(predicted), "text"),
     ]
     cells += [_label(row)] if labelled else []
-    cells += [_cell(head, key, told, "chances")]
+    cells += [_cell(head, key, numbers, "chances")]
     cells += [_decision(row)] if decided else []
     if called:
         why = f"<small>{escape(str(row['call_why']))}</small>" if row.get("call_why") else ""
@@ -146,7 +146,7 @@ def _slide(
     if scored:
         score = show(row.get("out_of_distribution"), ".2f")
         cells += [_cell("unlike the training", _key(row, "out_of_distribution"), score, _bad("number", is_unlike(row)))]
-    text = " ".join((name, predicted, str(row.get("label") or ""), str(row.get("path", ""))))
+    text = " ".join((name, predicted, str(row.get("label") or ""), told(str(row.get("path", "")))))
     return (
         f'<tbody data-text="{escape(text)}" data-kinds="{" ".join(_kinds(row))}"><tr>{"".join(cells)}</tr>'
         f"{_words(row.get('words') or {}, width)}</tbody>"

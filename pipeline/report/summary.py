@@ -16,6 +16,7 @@ from pipeline.report.figures import MISSING, bytes_in_words, duration, moment, n
 from pipeline.report.slides import is_unlike
 from stages.amounts import counted
 from stages.appearance import score_in_words
+from stages.place import told
 
 NARROW = "However narrow an interval is here, what lies in it may be no better than a guess."
 FEW = 10
@@ -139,7 +140,8 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     lines = "".join(
-        f'<tr><td class="name">{escape(str(row["slide_id"]))}<small>{escape(str(row.get("path", "")))}</small></td>'
+        f'<tr><td class="name">{escape(str(row["slide_id"]))}'
+        f"<small>{escape(told(str(row.get('path', ''))))}</small></td>"
         f"<td>{escape(str(row.get('error') or 'no reason was recorded'))}</td></tr>"
         for row in rows
     )

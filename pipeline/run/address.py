@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
+from stages.disk import read_regular, refusal
 
 CONNECT_SECONDS = 10.0
 """For a scheduler's answer to the first word."""
@@ -25,7 +27,7 @@ PAUSE_SECONDS = 0.25
 
 def is_file(scheduler: str) -> bool:
     """Whether it is not an address, but a file with one, as ``dask scheduler --scheduler-file`` writes it."""
-    return "://" not in scheduler and (scheduler.endswith(".json") or Path(scheduler).is_file())
+    return "://" not in scheduler and (scheduler.endswith(".json") or os.path.exists(scheduler))
 
 
 def address_of(scheduler: str) -> str:
@@ -37,10 +39,12 @@ def address_of(scheduler: str) -> str:
     """
     if is_file(scheduler):
         try:
-            return str(json.loads(Path(scheduler).read_text(encoding="utf-8"))["address"])
+            return str(json.loads(read_regular(Path(scheduler)))["address"])
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as exc:
+        except OSError as exc:
+            raise UsageError(f"--scheduler {scheduler}: {refusal(exc, Path(scheduler), writing=False)}") from exc
+        except (ValueError, KeyError, TypeError) as exc:
             raise UsageError(
                 f"{scheduler} is no scheduler file: give the one of `dask scheduler --scheduler-file FILE`, or an "
                 "address such as tcp://HOST:8786"

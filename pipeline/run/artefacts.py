@@ -15,16 +15,13 @@ from pipeline.output.bags import write_samples_h5
 from pipeline.output.documents import write_compact_json
 from pipeline.output.slide_folder import GALLERY, THUMBNAIL, write_thumbnail
 from pipeline.predict import SlidePrediction
-from pipeline.run.pictures import PICTURES
 from stages.disk import new_file
 from stages.overlay.gallery import choose, render_gallery
 from stages.overlay.geojson import geojson
 from stages.overlay.jpeg import write_jpeg
 
-ARTEFACTS = frozenset(
-    {THUMBNAIL, "attention.zarr", "samples.h5", "overlay.geojson", "evidence.zarr", GALLERY, *PICTURES}
-)
-"""What there is of a predicted slide beside its commit mark."""
+DATA = frozenset({THUMBNAIL, "attention.zarr", "samples.h5", "overlay.geojson", "evidence.zarr", GALLERY})
+"""What there is of a predicted slide beside its commit mark and its `PICTURES`, which are drawn from it."""
 
 
 def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:

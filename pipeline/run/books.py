@@ -32,6 +32,7 @@ from pipeline.run.counting import TRAINED, Counted, count
 from pipeline.run.earlier import STALE, earlier_rows
 from pipeline.run.outage import identity, stay
 from pipeline.run.slide import WAITING, RunSettings, referral_of
+from pipeline.run.stale import withdraw_former
 from pipeline.task.classes import Classes
 from pipeline.task.task import Task
 from stages.amounts import counted
@@ -143,6 +144,7 @@ class Books:
         self.reused += bool(row.get("reused"))
         if row["status"] == "failed":
             self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest)
+            withdraw_former(self._out, slide.slide_id, slide.path)
         self._peaks.add(row.get("peak"))
         self._rows[slide.slide_id] = {key: value for key, value in row.items() if key not in ("reused", "peak")}
         if write and time.monotonic() >= self._due:

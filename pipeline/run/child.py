@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.errors import unforeseen
 from pipeline.run.process import START, send, take
 
 TRIES = 2
@@ -40,6 +41,16 @@ class Outcome:
     why: str | None = None
     died: bool = False
     seconds: float = 0.0
+
+
+def twice(why: str) -> str:
+    """What is told of a job whose process died each time, and what to do about it."""
+    remedy = (
+        "give it more memory, or run with fewer --workers"
+        if "SIGKILL" in why
+        else "copy or export its file anew; `saccade info` tells whether it can be read"
+    )
+    return f"{why}, twice: {remedy}"
 
 
 class Child:
@@ -80,14 +91,15 @@ class Child:
                 return Outcome(
                     why=f"no process to work on it was ready within {_seconds(START_SECONDS)}: try again later"
                 )
-            return Outcome(why=f"it took longer than {_seconds(limit)}, the limit for one slide, and was ended")
+            over = f"it took longer than {_seconds(limit)}, the limit for one slide, and was ended"
+            return Outcome(why=f"{over}: give it longer with --limit")
         except OSError:  # it died before the job reached it
             kind, answer = "died", None
         if kind == "done":
             return Outcome(answer, seconds=time.monotonic() - started)
         if kind == "raised":
             name, words, _ = answer
-            return Outcome(why=f"unexpected {name}: {words}")
+            return Outcome(why=unforeseen(name, words))
         return Outcome(why=f"its process died ({_death(self.close())})", died=True)
 
     def kill(self) -> None:

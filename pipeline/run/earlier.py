@@ -12,14 +12,15 @@ from pipeline.model.values import task_of
 from pipeline.output.failures import gone
 from pipeline.output.slide_folder import read_commit
 from pipeline.run.counting import seen_by
-from pipeline.run.slide import told_of, whole
+from pipeline.run.slide import told_of, told_whole, whole
 from stages.place import Url, place
 from stages.slide.revision import Revision, untouched
 
 LOOK_SECONDS = 5.0
 """For a look at the files of all those slides: a disk that does not answer holds up no run of others."""
-STALE = "predicted by an earlier run, and its file"
-"""How a warning begins that a row's slide may no longer be as it was."""
+STALE = "predicted by an earlier run, and its"
+"""How a warning begins that a row's slide, or what was made of it, may no longer be as it was."""
+_DAMAGED = "results are no longer whole: run it again"
 
 
 def earlier_rows(
@@ -35,7 +36,8 @@ def earlier_rows(
 
     What failed when it was last tried has failed, whatever was made of it before. Another slide of the name of one of
     this run's has a row of its own; one whose file is gone is that one, where it was moved from, and a file of this
-    run's by another name is in the table already. Where a slide's files are no longer as they were, its row warns.
+    run's by another name is in the table already. Where a slide's files, or its results', are no longer as they were,
+    its row warns.
 
     Args:
         out: the folder.
@@ -45,21 +47,23 @@ def earlier_rows(
         model: whose results they are.
         notes: of what failed.
     """
-    rows, others, recorded = [], 0, []
+    rows, others, recorded, damaged = [], 0, [], []
     folder = out / "slides"
     noted, given = {(note["slide_id"], note["path"]) for note in notes}, set(wanted.values())
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         commit = None if path.name in done else read_commit(path)
         if commit is None or commit.get("path") in given or (path.name, commit.get("path")) in noted:
             continue
-        if commit.get("run") != digest or not whole(path, commit, task_of(model.spec)):
+        if commit.get("run") != digest or not told_whole(commit, task_of(model.spec)):
             others += 1
         else:
             known = {"seen": seen_by(model, commit["fingerprint"]), **told_of(commit)}
             rows.append({"slide_id": path.name, "path": commit["path"], **commit["row"], **known})
             recorded.append(Revision.recorded(commit.get("revision")))
-    for row, why in zip(rows, _changes([row["path"] for row in rows], recorded), strict=True):
+            damaged.append(not whole(path, commit, task_of(model.spec)))
+    for row, why, bad in zip(rows, _changes([row["path"] for row in rows], recorded), damaged, strict=True):
         del row["slide_bytes"]
+        why = f"file {why}" if why is not None else _DAMAGED if bad else None
         row["warnings"] = [*row["warnings"], *([] if why is None else [f"{STALE} {why}"])]
     for note in notes:
         if note["path"] in given or (note["slide_id"] in wanted and gone(note["path"])):

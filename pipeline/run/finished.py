@@ -37,7 +37,7 @@ def finished(
         return None
     if isinstance(slide.path, Url):  # a store tells of no state that would vouch for every chunk
         return None
-    if (settings.strict and commit.get("doubt")) or not drawn(commit) or commit["path"] != str(slide.path):
+    if (settings.strict and commit.get("doubt")) or not drawn(folder, commit) or commit["path"] != str(slide.path):
         return None
     mpp, warnings = slide.mpp if slide.mpp is not None else settings.mpp, earlier.get("warnings") or ()
     key = slide_key(commit["fingerprint"], made_of_all(settings, model, digest, mpp=mpp, prior=None, warnings=warnings))

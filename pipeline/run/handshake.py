@@ -15,8 +15,10 @@ ANSWER_SECONDS = 30.0
 
 # Asked as text: a function of ours could not even be received where our packages are not the ones that Python finds.
 _WHERE = (
-    "{name: getattr(__import__('importlib.util').util.find_spec(name), 'origin', None) "
-    "for name in ('saccade', 'pipeline', 'stages')}"
+    "(lambda here, path: {**here, 'whole': sorted({home for home in (path.dirname(path.dirname(at)) for at in "
+    "here.values() if at) if all(path.isfile(path.join(home, name, '__init__.py')) for name in here)})})"
+    "({name: getattr(__import__('importlib.util').util.find_spec(name), 'origin', None) "
+    "for name in ('saccade', 'pipeline', 'stages')}, __import__('os').path)"
 )
 _WHICH = (
     "(lambda version: (version.saccade_version(), getattr(version, 'code_digest', str)()))"
@@ -60,12 +62,13 @@ def strangers(client: Any, workers: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
-def refuse_strangers(name: str, found: Mapping[str, str | None] | BaseException) -> None:
+def refuse_strangers(name: str, found: Mapping[str, Any] | BaseException) -> None:
     """Refuse a process that would import something else than our packages, side by side as they are installed.
 
     Args:
         name: of the process, in words.
-        found: the file that each package would be imported from, or None.
+        found: the file that each package would be imported from, or None; "whole": which of the folders that they are
+            in hold all of them, as an installation does.
 
     Raises:
         UsageError: so it is.
@@ -77,18 +80,27 @@ def refuse_strangers(name: str, found: Mapping[str, str | None] | BaseException)
             f"{name} cannot import saccade: install {DISTRIBUTION} {saccade_version()} there and restart it"
         )
     home = PurePath(found["saccade"]).parent.parent
-    for package in ("pipeline", "stages"):
-        origin = found[package]
-        if origin is None:
+    packages = ("saccade", "pipeline", "stages")
+    for package in packages:
+        if found[package] is None:
             raise UsageError(f"{name} has no {home / package}: install {DISTRIBUTION} again there and restart it")
-        if PurePath(origin).parent.parent != home:
-            raise UsageError(
-                f"{name} would import {origin} in place of saccade's own {home / package}: "
-                "rename that, or start it in another folder"
-            )
+    homes = {package: PurePath(found[package]).parent.parent for package in packages}
+    if len(set(homes.values())) == 1:
+        return
+    whole = [PurePath(folder) for folder in found["whole"]]
+    strange = [str(found[package]) for package in packages if homes[package] not in whole]
+    if len(whole) == 1:  # that is where saccade is; the others hide a part of it
+        raise UsageError(
+            f"{name} would import {' and '.join(strange)} in place of saccade's own in {whole[0]}: "
+            f"rename {'that' if len(strange) == 1 else 'those'}, or start it in another folder"
+        )
+    parts = ", ".join(str(found[package]) for package in packages)
+    raise UsageError(
+        f"{name} would import saccade from several folders ({parts}): leave one installation on its path and restart it"
+    )
 
 
-def refuse_other_code(name: str, which: tuple[str, str] | BaseException, where: Mapping[str, str | None]) -> None:
+def refuse_other_code(name: str, which: tuple[str, str] | BaseException, where: Mapping[str, Any]) -> None:
     """Refuse a process that would run another version, or other files of the same.
 
     Args:

@@ -45,10 +45,16 @@ def outage_row(error: BaseException, out: Path) -> dict[str, Any] | None:
         code = int(said[1]) if code is None and said else code
         # an error without a name is met in an open file: where it says that there is no room, in one of ours
         there = name is not None and Path(os.fsdecode(name)).is_relative_to(out)
-        if (code in _STOPS and (name is None or there)) or (code in _GONE and there):
+        # one slide's folder may be shut; what holds all of them concerns each
+        shut = code in (errno.EACCES, errno.EPERM) and there and _holder(name) in (out, out / "slides")
+        if code is not None and ((code in _STOPS and (name is None or there)) or (code in _GONE and there) or shut):
             return {"status": OUTAGE, "error": (code, os.strerror(code), str(name or out))}
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _holder(name: Any) -> Path:
+    return Path(os.fsdecode(name)).parent
 
 
 def stop_at_outage(row: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from stages.prediction.attribution import INTERPOLATED
 from stages.tissue.thumbnail import Thumbnail
 
 OVERLAY, EVIDENCE = "overlay.jpg", "evidence.jpg"
-PICTURES = (OVERLAY, EVIDENCE)
+PICTURES = frozenset({OVERLAY, EVIDENCE})
 PICTURES_VERSION = 1
 """Raised when a change to how they are drawn, other than of `drawn_by`, changes pictures."""
 

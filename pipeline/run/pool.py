@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.run.child import TRIES, Child
+from pipeline.run.child import TRIES, Child, twice
 from pipeline.run.process import packed
 
 SURE_SECONDS = 600.0
@@ -142,7 +142,7 @@ class _Hand(threading.Thread):
                     self._waiting.put((job, tries + 1))
                     continue
                 elif outcome.died:
-                    why = f"{why}, twice"
+                    why = twice(why)
                 self._finished.put(Ended(job, outcome.answer, why))
         finally:
             self._child.close()

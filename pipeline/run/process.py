@@ -91,9 +91,10 @@ def main(memory: int | None) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     _tell = partial(_say, answers)
     os.dup2(2, 1)  # whatever prints must not disturb the answers
-    with suppress(ValueError, AttributeError):
-        # Ctrl-C is the parent's: it says when to stop
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        with suppress(ValueError, AttributeError):
+            # sent to a whole group they are the parent's, which says when to stop, and whose end is this one's
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     _die_with(os.getppid())
     jobs = sys.stdin.buffer
     while True:

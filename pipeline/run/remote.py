@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from pipeline.run.child import TRIES, Child
+from pipeline.run.child import TRIES, Child, twice
 from stages.budget import LEAST_SHARE, share_of_machine
 
 REST_SECONDS = 60.0
@@ -38,7 +38,7 @@ def do(job: bytes, limit: float, *, topic: str, name: str) -> tuple[Any, str | N
                 break
     finally:
         _rest(child)
-    return outcome.answer, f"{outcome.why}, twice" if outcome.died else outcome.why, outcome.seconds
+    return outcome.answer, twice(str(outcome.why)) if outcome.died else outcome.why, outcome.seconds
 
 
 def _share(limit: int | None, threads: int) -> int | None:

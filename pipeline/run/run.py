@@ -23,6 +23,7 @@ from pipeline.predict import check_budget, check_prior, decision_of
 from pipeline.run.books import Books, RunSummary, in_words
 from pipeline.run.finished import finished
 from pipeline.run.interrupt import finishing
+from pipeline.run.names import named_as_before
 from pipeline.run.outage import stop_at_outage
 from pipeline.run.process import telling
 from pipeline.run.ready import lacks
@@ -71,6 +72,7 @@ def run_cohort(
     """
     settings, model, workers = prepared(cohort, settings, workers=workers, scheduler=scheduler)
     prepare_output(out, names=RUN)
+    cohort = named_as_before(cohort, out)
     digest = model_digest(settings.model)
     run = run_digest(settings, model, digest)
     notes = Failures(out, "run").read()
@@ -78,7 +80,7 @@ def run_cohort(
     with (
         logging_to(out / "run.log", command) as log,
         only_its_kind(out, "run", run[:16]),
-        finishing() as stop,
+        finishing(log) as stop,
         telling(within) as said,
     ):
         books = Books(out, cohort, model, settings, run, command)
@@ -132,7 +134,7 @@ def run_cohort(
         if stop.failure is not None:
             tell(stop.fast(summary.waiting))
         elif stop.is_set():
-            raise KeyboardInterrupt
+            raise stop.interrupt()
         log.last = summary.line
     return summary
 

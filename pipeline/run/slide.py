@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,20 +22,28 @@ from pipeline.model.values import task_of
 from pipeline.output.documents import plain
 from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
-from pipeline.output.slide_folder import begin_slide, read_commit, slide_key, state_of, write_commit
+from pipeline.output.slide_folder import (
+    altered,
+    begin_slide,
+    lease_of,
+    read_commit,
+    sizes_of,
+    slide_key,
+    state_of,
+    write_commit,
+)
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
-from pipeline.run.artefacts import ARTEFACTS, evidence_of, told_name, write_artefacts
+from pipeline.run.artefacts import DATA, evidence_of, told_name, write_artefacts
 from pipeline.run.counting import seen_by
 from pipeline.run.outage import outage_row
-from pipeline.run.pictures import draw_pictures, drawn_by, told_in_pictures
+from pipeline.run.pictures import PICTURES, draw_pictures, drawn_by, told_in_pictures
 from pipeline.run.process import alive, memory_share
 from pipeline.run.stale import differing
 from pipeline.run.workers import BUSY
 from pipeline.task.task import Task
 from pipeline.words import tell
 from stages.budget import Need, need_of, own_peak
-from stages.disk import PREFIX
 from stages.lease import HeldError, lease
 from stages.passing import again
 from stages.prior import Prior
@@ -120,9 +127,7 @@ def process_slide(
     try:
         if slide.problem:
             raise ValueError(slide.problem)
-        folders = out / "slides"
-        name = hashlib.sha256(slide.slide_id.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        with lease(folders / f"{PREFIX}slide-{name}", wait=wait):
+        with lease(lease_of(out / "slides", slide.slide_id), wait=wait):
             row = again(lambda: _predict_slide(slide, out, settings, digest, started, begin))
     except HeldError:
         row = {"status": BUSY}
@@ -207,7 +212,7 @@ def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: SlideM
         return found
     if commit["key"] == found.key:
         if not whole(folder, commit, task_of(model.spec)):
-            return replace(found, stale="something of it is gone")
+            return replace(found, stale="something of it is gone or damaged")
         recorded = Revision.recorded(commit.get("revision"))
         if facts.unchanged(recorded):
             return replace(found, commit=commit)
@@ -337,33 +342,41 @@ def _write_slide(
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     draw_pictures(folder, commit)
-    write_commit(folder, commit)
+    write_commit(folder, {**commit, "files": sizes_of(folder, DATA | PICTURES)})
     return {**row, **told_of(commit), "reused": False}
 
 
 def _kept(folder: Path, commit: dict[str, Any], slide: CohortSlide, facts: SlideFacts) -> bool:
     """Bring a valid result up to date without reading its slide: where the slide is and the state of its files, and
-    pictures that are drawn otherwise now. False where what they are drawn from is damaged, so that the slide is to be
-    read again."""
+    pictures that are damaged, or drawn otherwise now. False where what they are drawn from is damaged, so that the
+    slide is to be read again."""
     now = {**commit, "path": str(slide.path), **plain(state_of(facts, Revision.recorded(commit.get("revision"))))}
-    if not drawn(commit):
+    if not drawn(folder, commit):
         try:
             draw_pictures(folder, commit)
         except (OSError, ValueError, LookupError, TypeError, UsageError):
             return False
         now["pictures"] = {**commit["pictures"], "drawn_by": drawn_by()}
+        if "files" in commit:
+            now["files"] = {**commit["files"], **sizes_of(folder, PICTURES)}
     if now != commit:
         write_commit(folder, now)
     return True
 
 
-def drawn(commit: Mapping[str, Any]) -> bool:
-    """Whether the pictures of a result are as they would be drawn now."""
-    return bool(commit["pictures"].get("drawn_by") == drawn_by())
+def drawn(folder: Path, commit: Mapping[str, Any]) -> bool:
+    """Whether the pictures of a result are there, as they would be drawn now."""
+    return bool(commit["pictures"].get("drawn_by") == drawn_by()) and not altered(folder, commit, PICTURES)
 
 
 def whole(folder: Path, commit: Mapping[str, Any], task: Task) -> bool:
-    """Whether all is there that a finished slide has, and its record says what one says."""
+    """Whether all is there, as it was written, that a finished slide has beside its pictures, and its record says what
+    one says."""
+    return told_whole(commit, task) and not altered(folder, commit, DATA)
+
+
+def told_whole(commit: Mapping[str, Any], task: Task) -> bool:
+    """Whether a record says what that of a finished slide says."""
     row = commit.get("row")
     numbers = [f"{name}{end}" for name in task.columns for end in ("", "_low", "_high")]
     numbers += ["patches_read", "cells", "fraction_read", "bytes_read", "seconds"]
@@ -374,7 +387,6 @@ def whole(folder: Path, commit: Mapping[str, Any], task: Task) -> bool:
         and all(isinstance(row.get(name), int | float) for name in numbers)
         and isinstance(row.get("warnings"), list)
         and all(isinstance(commit.get(name), kind) for name, kind in _RECORDED.items())
-        and set(os.listdir(folder)) >= ARTEFACTS
     )
 
 

@@ -1,12 +1,21 @@
-"""Why a result is stale: in what it differs from the one that would be made now."""
+"""What of a result is stale: in what it differs from the one that would be made now, and what goes with its slide."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from pipeline.output.documents import plain
+from pipeline.output.slide_folder import lease_of, read_commit, withdraw
+from pipeline.run.artefacts import DATA
+from pipeline.run.pictures import PICTURES
+from stages.lease import HeldError, lease
+from stages.place import Place
+from stages.slide.revision import Revision, touched, untouched
 
 _WORDS = {
     "model": "the model is another",
@@ -31,6 +40,23 @@ def differing(commit: Mapping[str, Any], fingerprint: str, made_of: Mapping[str,
         else:
             told.append(f"{name} was {_plainly(was)} and is {_plainly(wanted)}")
     return ", ".join(told) or "it was made otherwise"
+
+
+def withdraw_former(out: Path, slide_id: str, path: Place) -> None:
+    """Take back the result of a slide that has failed and is another by now: one that was made of what its file was
+    before. Where the file is gone or cannot be read, or another run writes there, it stays."""
+    folder = out / "slides" / slide_id
+    with suppress(HeldError, OSError):
+        record = read_commit(folder)
+        recorded = None if record is None else Revision.recorded(record.get("revision"))
+        if record is None or recorded is None or record.get("path") != str(path) or not isinstance(path, Path):
+            return
+        now = touched(path, recorded.names) if os.access(path, os.R_OK) else None
+        if now is None or now == recorded.touched or untouched(path, recorded):
+            return
+        with lease(lease_of(out / "slides", slide_id)):
+            if read_commit(folder) == record:  # else another run has just made it anew
+                withdraw(folder, record, DATA | PICTURES)
 
 
 def _plainly(value: Any) -> str:

@@ -59,7 +59,7 @@ def first_bytes(path: Path) -> bytes:
             raise SlideError(_FOLDER) from exc
         raise SlideError(str(exc)) from exc
     except SpecialFileError as exc:
-        raise SlideError(str(exc.strerror)) from exc
+        raise SlideError(f"{exc.strerror}: give a file") from exc
     except OSError as exc:
         raise SlideError(f"cannot be read: {exc.strerror}") from exc
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from makers import saccade
 
 
@@ -23,8 +26,12 @@ def test_run_reads_on_until_it_is_sure_enough(slides_folder: Path, checkpoint: P
         assert row[f"prob_{name}_high"] - row[f"prob_{name}"] <= 1e-5
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(slides_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    """A real interrupt after the first slide, then the same command: the first slide is not done again."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_ends_a_run_keeps_what_is_done_and_hears_how_to_go_on(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """A real signal after the first slide, to all processes as batch systems send it, then the same command: what was
+    being worked on was finished, and is not done again."""
     command = [
         sys.executable,
         "-m",
@@ -35,23 +42,29 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(slides_folder: Path, ch
         checkpoint,
         "--out",
         tmp_path / "out",
+        "--workers",
+        "1",
     ]
     running = subprocess.Popen(
         list(map(str, command)),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where tests run in the background it is off
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # where tests run in the background it is off
     )
     assert running.stderr is not None
     for line in running.stderr:
         if " [1/3] " in line:
             break
-    running.send_signal(signal.SIGINT)
+    os.killpg(running.pid, number)
     rest = running.stderr.read()
     running.stderr.close()
-    assert running.wait() == 130
+    assert running.wait() == code
     assert "the same command goes on" in rest
+    last = (tmp_path / "out" / "run.log").read_text().splitlines()[-1]
+    assert f"ended: interrupted{'' if code == 130 else f' by {number.name}'}; the same command goes on" in last
+    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["status"] for row in csv.DictReader(file)} <= {"ok", "waiting"}
     again = saccade(*command[3:])
     assert again.returncode == 0, again.stderr
     assert "(0 already done)" not in again.stdout

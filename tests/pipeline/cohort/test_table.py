@@ -18,6 +18,8 @@ from pipeline.errors import UsageError
 from pipeline.output.attention_map import write_attention_zarr
 from pipeline.output.folder import prepare_output
 from stages.geometry import Mpp, Raster
+from stages.pyramid.open import open_pyramid
+from stages.slide.facts import SlideError
 
 
 def touch(path: Path) -> Path:
@@ -95,9 +97,20 @@ def test_a_dead_link_is_a_slide_with_a_problem(folder):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-def test_a_pipe_is_never_opened_as_a_slide(folder):
-    os.mkfifo(folder / "pipe.svs")
-    assert "pipe" not in {slide.slide_id for slide in find_target(folder).slides}
+def test_what_is_no_file_but_is_called_as_a_slide_fails_visibly(folder):
+    """It is never waited for, be it two that may be of one series."""
+    for name in ("pipe.svs", "a.dcm", "b.dcm"):
+        os.mkfifo(folder / name)
+    (folder / "device.tif").symlink_to("/dev/zero")
+    slides = {slide.slide_id: slide for slide in find_target(folder).slides if slide.path.parent == folder}
+    told = {}
+    for name, slide in slides.items():
+        with pytest.raises(SlideError) as caught:
+            open_pyramid(slide.path)
+        told[name] = str(caught.value).partition(",")[0]
+    pipe = "it is a named pipe"
+    assert {name: told.get(name) for name in ("pipe", "device")} == {"pipe": pipe, "device": "it is a device"}
+    assert sum(words == pipe for words in told.values()) == 3
 
 
 def test_images_of_ome_zarr_are_slides_and_other_zarr_folders_are_left_alone(folder):

@@ -61,7 +61,7 @@ def test_a_dry_run_agrees_with_the_run_that_follows_and_writes_nothing(
     assert told(found) == {
         "done": "done",
         "failed": "failed earlier: not a whole-slide image, but a text file: name the slide itself",
-        "gone": "stale: something of it is gone",
+        "gone": "stale: something of it is gone or damaged",
         "new": "to do",
         "none": "would fail: not a whole-slide image, but an empty file: copy it again",
         "replaced": "stale: its file has changed",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from makers import names
 
 from pipeline.errors import UsageError
-from pipeline.output.folder import RUN, TRAINING, is_output, prepare_output
+from pipeline.output.folder import RUN, TRAINING, is_output, prepare_output, refuse_unwritable
 from pipeline.output.run_record import write_run
 
 
@@ -86,6 +87,20 @@ def test_a_file_in_the_way_is_one_line_with_the_remedy(tmp_path):
 def test_an_unwritable_folder_is_one_line_with_the_remedy():
     with pytest.raises(UsageError, match=r"cannot write to /proc/self: .*; or choose another --out"):
         prepare_output(Path("/proc/self"))
+
+
+def test_a_folder_that_is_shut_is_told_of_without_writing_as_by_writing(tmp_path, small_disk):
+    """Also of the results inside, in which there is more to write than in the folder itself."""
+    (tmp_path / ".saccade").write_text('{"program": "saccade", "names": ["disk"]}')
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for out in (small_disk / "out", tmp_path):
+        told = []
+        for refuse in (refuse_unwritable, prepare_output):
+            with pytest.raises(UsageError) as caught:
+                refuse(out, names=["disk"])
+            told.append(str(caught.value))
+        why = "its file system is read-only: have it mounted for writing; or choose another --out"
+        assert told == [f"cannot write to {out}: {why}"] * 2
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")

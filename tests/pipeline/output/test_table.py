@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from makers import AWKWARD
 
+from pipeline.cohort.table import read_table
 from pipeline.errors import UsageError
 from pipeline.output.table import prediction_columns, write_predictions, write_table
 from pipeline.task.classes import Classes
@@ -32,7 +35,7 @@ def test_predictions_have_the_columns_that_are_promised(folder):
     assert ",".join(first) == columns
     assert first["path"] == f"/x/{AWKWARD}/a.svs"
     assert (first["prob_no_high"], first["prob_yes"], first["cells"]) == ("", "0.333333", "123456789")
-    assert (second["path"], second["error"], second["prob_no"]) == ("/x/b\r.svs\\udcff", "no such file", "")
+    assert (second["path"], second["error"], second["prob_no"]) == ("file:///x/b%0D.svs%FF", "no such file", "")
     frame = pd.read_csv(path)
     assert frame["bytes_read"][0] == 10**12
     assert frame["status"].tolist() == ["ok", "failed"]
@@ -58,3 +61,15 @@ def test_no_cell_is_a_formula(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["text"] for row in rows] == [*(f"'{text}" for text in texts[:5]), *texts[5:]]
     assert {row["number"] for row in rows} == {"-1.5"}
+
+
+@pytest.mark.parametrize("name", [b"a\x1b[31m.tif", b"caf\xe9.tif", b"100% \xc3\xa9.tif", b"\xc2\x9b31m%41\n.tif"])
+def test_a_path_in_a_table_gives_no_orders_and_is_the_slides(tmp_path: Path, name: bytes) -> None:
+    """Whatever bytes a name has: what the table says, and no other file, is found again by whoever is given it."""
+    slide = tmp_path / os.fsdecode(name)
+    slide.write_bytes(b"")
+    write_table(tmp_path / "t.csv", [{"slide": slide, "error": f"stopped at {slide}"}])
+    text = (tmp_path / "t.csv").read_text(encoding="utf-8")
+    assert all(char.isprintable() or char == "\n" for char in text)
+    (found,) = read_table(tmp_path / "t.csv").slides
+    assert (found.path, found.problem) == (slide, None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,15 @@ def test_a_file_that_nobody_writes_is_not_waited_for_in_silence(tmp_path: Path) 
 def test_another_file_is_no_scheduler_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "sched.json").write_text(text)
     assert "is no scheduler file" in refusal(str(tmp_path / "sched.json"))
+
+
+@pytest.mark.parametrize("name", ["sched.json", "sched"])
+@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "a named pipe, not a file"), (os.mkdir, "a folder")])
+def test_what_is_no_file_is_not_waited_for_in_silence(
+    tmp_path: Path, name: str, make: Callable[[Path], None], what: str
+) -> None:
+    make(tmp_path / name)
+    assert refusal(str(tmp_path / name)) == f"--scheduler {tmp_path / name}: it is {what}: give a file"
 
 
 def test_a_file_of_a_scheduler_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,6 @@ from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.output.folder import prepare_output
 from pipeline.run import books
-from pipeline.run.artefacts import ARTEFACTS
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings, process_slide, run_digest
 from stages.disk import PREFIX, new_file
@@ -148,7 +147,7 @@ def test_the_command_names_a_pipe_and_does_not_wait_for_it(
     assert done.returncode == 1, done.stderr
     found = table(tmp_path / "out")
     assert {name for name, row in found.items() if row["status"] == "ok"} == {"even", "odd", "plain"}
-    assert found["stuck"]["error"] == "it is a named pipe, not a file"
+    assert found["stuck"]["error"] == "it is a named pipe, not a file: give a file"
 
 
 def test_what_tells_runs_apart(checkpoint: Path) -> None:
@@ -167,16 +166,42 @@ def test_what_tells_runs_apart(checkpoint: Path) -> None:
     assert run_digest(RunSettings(model=Path("elsewhere"), device="cuda"), model, "a") == digest
 
 
-@pytest.mark.parametrize("name", sorted(ARTEFACTS))
-def test_a_slide_of_which_something_is_gone_is_done_again(
-    slides_folder: Path, checkpoint: Path, tmp_path: Path, name: str
+@pytest.fixture(scope="module")
+def done(slides_folder: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run over one slide."""
+    out = tmp_path_factory.mktemp("done") / "out"
+    assert run(slides_folder / "plain.tif", out, checkpoint).ok == 1
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "reused"),
+    [
+        ("overlay.jpg", 0, True),
+        ("evidence.jpg", None, True),
+        ("gallery.jpg", None, False),
+        ("samples.h5", 10, False),
+        ("evidence.zarr/0/c/0/0/0", 0, False),
+        ("attention.zarr", None, False),
+    ],
+)
+def test_what_is_gone_or_cut_short_of_a_slide_is_made_again(
+    slides_folder: Path, checkpoint: Path, done: Path, tmp_path: Path, name: str, left: int | None, reused: bool
 ) -> None:
-    out = tmp_path / "out"
-    run(slides_folder / "plain.tif", out, checkpoint)
+    """Pictures are drawn from the rest, all else takes the slide; until then the row of its data warns."""
+    out = shutil.copytree(done, tmp_path / "out")
     lost = out / "slides" / "plain" / name
-    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
-    assert run(slides_folder / "plain.tif", out, checkpoint).reused == 0
-    assert lost.exists()
+    if left is not None:
+        lost.write_bytes(lost.read_bytes()[:left])
+    else:
+        shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    classes = load_model(checkpoint).spec.classes
+    run_of = json.loads((out / "slides" / "plain" / "prediction.json").read_text())["run"]
+    (row,), others = books.earlier_rows(out, {}, (), run_of, classes, ())
+    assert ([one.startswith(books.STALE) for one in row["warnings"]], others) == ([True] * (not reused), 0)
+    assert run(slides_folder / "plain.tif", out, checkpoint).reused == reused
+    whole, made = done / "slides" / "plain" / name, out / "slides" / "plain" / name
+    assert made.is_dir() or made.stat().st_size == whole.stat().st_size
     assert run(slides_folder / "plain.tif", out, checkpoint).reused == 1
 
 
@@ -227,3 +252,25 @@ def test_what_a_killed_run_left_unfinished_goes_unless_another_works_there(
     run(slides_folder / "plain.tif", out, checkpoint)
     assert not left.exists()
     assert not held.exists()
+
+
+@pytest.mark.parametrize("left", [b"no slide", 5000, None])
+def test_a_slide_that_fails_since_it_is_another_has_no_result_of_the_former(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path, left: bytes | int | None
+) -> None:
+    """Whatever it is now; one whose file is away keeps its result, and what is not ours stays in any case."""
+    path, out = Path(shutil.copy2(slides_folder / "plain.tif", tmp_path / "s.tif")), tmp_path / "out"
+    run(path, out, checkpoint)
+    folder = out / "slides" / "s"
+    for note in (folder / "notes.txt", folder / "attention.zarr" / "notes.txt"):
+        note.write_text("a user's")
+    before = sorted(folder.rglob("*"))
+    content = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(left if isinstance(left, bytes) else content[:left])
+    table = tmp_path / "cohort.csv"
+    table.write_text(f"slide\n{path}\n")
+    assert run(table, out, checkpoint).failed == 1
+    kept = [folder / "attention.zarr", folder / "attention.zarr" / "notes.txt", folder / "notes.txt"]
+    assert sorted(folder.rglob("*")) == (before if left is None else kept)

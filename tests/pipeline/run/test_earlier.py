@@ -106,7 +106,7 @@ def test_rows_of_slides_that_are_not_as_they_were_say_so(
     os.utime(first)
     second.unlink()
     assert run(other, out, checkpoint).stale == 2
-    told = [row[2].removeprefix(f"{earlier.STALE} ") for row in rows(out)]
+    told = [row[2].removeprefix(f"{earlier.STALE} file ") for row in rows(out)]
     assert told == ["may have changed since: run it again", "is no longer there, or its disk is not"]
     assert json.loads((out / "run.json").read_text())["earlier_stale"] == 2
     monkeypatch.setattr(earlier, "LOOK_SECONDS", 0.0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -75,6 +78,27 @@ def test_a_worker_without_saccade_is_told_what_to_install() -> None:
     half = {"saccade": "/there/saccade/__init__.py", "pipeline": "/there/pipeline/__init__.py", "stages": None}
     with pytest.raises(UsageError, match=r"^it has no /there/stages: install saccade-wsi again"):
         refuse_strangers("it", half)
+
+
+@pytest.mark.parametrize("shadows", [("saccade",), ("saccade", "pipeline"), ("pipeline", "stages"), ("stages",)])
+def test_what_hides_a_part_of_saccade_is_named_whatever_part(tmp_path: Path, shadows: tuple[str, ...]) -> None:
+    """And not the installation that it hides, by what a process in such a folder answers."""
+    for name in ("saccade", "pipeline", "stages"):
+        shadow(tmp_path / "own", name)
+    for name in shadows:
+        shadow(tmp_path / "cwd", name)
+    question = f"import json; print(json.dumps({tested._WHERE}))"
+    paths = os.pathsep.join(str(tmp_path / name) for name in ("cwd", "own"))
+    command = [sys.executable, "-S", "-c", question]
+    said = subprocess.run(command, env={"PYTHONPATH": paths}, cwd=tmp_path, capture_output=True, text=True, check=True)
+    strange = " and ".join(str(tmp_path / "cwd" / name / "__init__.py") for name in shadows)
+    rename = "rename that" if len(shadows) == 1 else "rename those"
+    with pytest.raises(UsageError) as caught:
+        refuse_strangers("it", json.loads(said.stdout))
+    assert str(caught.value) == (
+        f"it would import {strange} in place of saccade's own in {tmp_path / 'own'}: {rename}, or start it in another "
+        "folder"
+    )
 
 
 @pytest.mark.slow

@@ -121,6 +121,13 @@ def test_other_faults_are_the_slides(tmp_path: Path) -> None:
     shut = outage_row(OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / "slides" / "a")), tmp_path)
     assert shut is not None
     assert shut["error"][0] == errno.EROFS
+    for name, kept in (
+        ("slides/a", False),
+        ("a.csv", False),
+        ("slides/a/b", True),
+    ):  # of one slide's folder it is its own
+        denied = outage_row(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / name)), tmp_path)
+        assert (denied is None) == kept
     torn = RuntimeError("Can't decrement id ref count (file write failed: errno = 28, error message = 'No space left')")
     found = outage_row(torn, tmp_path)
     assert found is not None
