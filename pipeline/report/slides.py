@@ -13,6 +13,7 @@ from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show
 from pipeline.report.labels import is_wrong
 from pipeline.task.task import Task
 from stages.amounts import as_given
+from stages.place import told
 from stages.prediction.chance import brief_chance, with_interval
 
 SCORED = " Unlike the training: 0 is like the middle of its slides; about one in a hundred of those passes 1."
