@@ -52,7 +52,7 @@ def task_for(
         task = TASKS[kind](tuple(labels), tuple(labels))
     else:
         single = kind == "regression"
-        task = TASKS[kind](("value",) if single else ("risk",), column if single else tuple(labels), tuple(times))
+        task = TASKS[kind](("value",) if single else ("risk_score",), column if single else tuple(labels), tuple(times))
     read = [label_of(slide, task, str(cohort.source)) for slide in cohort.slides]
     refuse_one_sided(task, read, str(cohort.source))
     return task

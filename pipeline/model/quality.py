@@ -10,7 +10,7 @@ from stages.amounts import apart, counted
 
 Learned = Literal["yes", "no", "unclear"]
 ABOUT_READING = (
-    "Intervals are about tissue that was not read: where the same model would put the probability, had it read all of "
+    "Intervals are about tissue that was not read: where the same model would put what it tells, had it read all of "
     "it. They say nothing of how often the model is right."
 )
 CHANCE = 0.5

@@ -12,7 +12,7 @@ from pipeline.task.value import numbers_in_words
 if TYPE_CHECKING:
     from stages.prediction.kinds import Kind
 
-RISK = "risk"
+RISK = "risk_score"
 SEEN = ("1", "1.0", "true", "yes", "dead", "deceased", "event")
 CENSORED = ("0", "0.0", "false", "no", "alive", "living", "censored")
 
@@ -48,7 +48,7 @@ class Survival(Task):
         return float(values[0])
 
     def in_words(self, values: Sequence[float], low: Sequence[float], high: Sequence[float], *, exact: bool) -> str:
-        return f"{RISK} {numbers_in_words(values[0], low[0], high[0], exact=exact)}"
+        return f"risk {numbers_in_words(values[0], low[0], high[0], exact=exact)}"
 
     def target(self, cells: Cells) -> list[float]:
         time = number(cells[0], "the time")

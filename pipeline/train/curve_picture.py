@@ -64,7 +64,7 @@ def _losses(axes: Axes, curve: Curve, epochs: NDArray[np.int64]) -> None:
     loss, error = _column(curve, "loss"), _column(curve, "error")
     axes.fill_between(epochs, loss - error, loss + error, color=LINES["loss"][1], alpha=0.15, lw=0)
     if curve.base:
-        axes.axhline(curve.base, color=GREY, lw=1, ls=":", label="knowing how frequent classes are, no more")
+        axes.axhline(curve.base, color=GREY, lw=1, ls=":", label="knowing how frequent labels are, no more")
     axes.set_ylabel("loss (nats)")
     if curve.kept:
         axes.plot([], [], color="black", lw=5, alpha=0.15, label=f"epoch {curve.kept} is kept")

@@ -38,9 +38,9 @@ class Losses:
         """Whether nothing was learnt even of these slides, as far as noise lets one tell."""
         return self.base - self.train <= max(NOISE * self.error, LEAST_GAIN * self.base)
 
-    def in_words(self) -> str:
-        """Both losses."""
-        return f"the training loss ended at {self.train:.2f}, where guessing by class frequency has {self.base:.2f}"
+    def in_words(self, of: str = "class frequency") -> str:
+        """Both losses; ``of`` what one guesses by who knows no slide."""
+        return f"the training loss ended at {self.train:.2f}, where guessing by {of} has {self.base:.2f}"
 
 
 def judge_quality(metrics: Mapping[str, Any], losses: Losses | None, task: Task | None = None) -> Quality:
@@ -58,13 +58,14 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None, task: Task 
     """
     metric = Task.metric if task is None else task.metric
     key, measure, chance, _ = metric
+    of = "class frequency" if task is None or task.kind == "classification" else "what labels are alone"
     known = [part for part in PARTS if part in metrics and metrics[part][key]["value"] is not None]
     stuck = losses is not None and losses.at_base_rate
     if not known:
         why = f"there is no {measure} of patients that it had not seen"
         if losses is None:
             return Quality("unclear", why)
-        return Quality("no" if stuck else "unclear", f"{why}, and {losses.in_words()}")
+        return Quality("no" if stuck else "unclear", f"{why}, and {losses.in_words(of)}")
     told = {part: _learned(metrics[part], metric) for part in known}
     part = next((part for part in known if told[part] != "unclear"), known[0])
     learned, scored = told[part], metrics[part]
@@ -90,7 +91,7 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None, task: Task 
     )
     reason = f"{found.found} {_why(learned, part, score, by_chance, metric)}"
     if stuck and losses is not None:
-        reason += f"{'; but ' if learned == 'yes' else '; and '}{losses.in_words()}"
+        reason += f"{'; but ' if learned == 'yes' else '; and '}{losses.in_words(of)}"
         learned = "unclear" if learned == "yes" else "no"
     return replace(found, learned=learned, reason=reason)
 

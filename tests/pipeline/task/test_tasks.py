@@ -33,10 +33,10 @@ TOLD: dict[str, tuple[str, list[str], tuple[str, ...]]] = {
     "multilabel": ("labels: [striped, wide]", ["prob_striped", "prob_wide"], ("auroc",)),
     "ordinal": ("{task: ordinal, label: grade}", ["prob_0", "prob_1", "prob_2"], ("kappa", "mae")),
     "regression": ("{task: regression, label: amount}", ["value"], ("pearson", "mae")),
-    "survival": ("{time: time, event: event}", ["risk"], ("c_index",)),
+    "survival": ("{time: time, event: event}", ["risk_score"], ("c_index",)),
     "discrete_survival": (
         "{time: time, event: event, times: [4, 8]}",
-        ["risk", "survival_4", "survival_8"],
+        ["risk_score", "survival_4", "survival_8"],
         ("c_index",),
     ),
 }
