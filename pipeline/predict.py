@@ -46,8 +46,8 @@ class SlidePrediction:
         slide: as it was opened.
         spec: what the model is: classes, scales, patches.
         values: what the model tells, by name: of classes their probabilities, which sum to one; of grades and labels
-            theirs; of a regression ``value``, in the label's unit; of survival ``risk_score``, the log hazard beside that of
-            other patients, and ``survival_<time>``.
+            theirs; of a regression ``value``, in the label's unit; of survival ``risk_score``, the log hazard beside
+            that of other patients, and ``survival_<time>``.
         intervals: (low, high) of each value: where it would be, in 95 % of draws, had the same model read every patch;
             of more than two classes, where all of them would be. They are about reading, not about how often the model
             is right.
