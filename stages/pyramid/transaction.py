@@ -70,13 +70,15 @@ def build(
     if is_current(out):
         return out
     refuse_foreign(out, form)
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with lease(out.parent / f"{PREFIX}pyramid-{hashlib.sha256(out.name.encode()).hexdigest()[:16]}", wait=wait):
             if not is_current(out):  # nobody made it meanwhile
                 _make(source, out, form, plan(), progress=progress, writers=writers, room=room)
     except HeldError as exc:
         raise BusyError(f"another process is making {out}") from exc
+    except OSError as exc:
+        raise _unwritten(out, exc) from exc
     return out
 
 

@@ -13,6 +13,7 @@ import pytest
 import zarr
 from makers import assert_same_pixels, start_caching, tissue_pixels, write_slide
 
+from stages.budget import BusyError
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.export import export_ngff04
 from stages.pyramid.layout import level_layouts
@@ -125,19 +126,20 @@ def test_two_runs_at_once_make_one_good_pyramid(
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ome.zarr"]
 
 
-def test_the_run_that_comes_second_finds_the_first_ones(
+def test_a_pyramid_has_one_writer_and_who_comes_second_is_told_so(
     slides_folder: Path, tmp_path: Path, small_shards: None
 ) -> None:
-    """Another run finishes while this one is at work: this one ends well, and without writing it all again."""
     slide, out = open_slide(slides_folder / "even.tif"), tmp_path / "a.ome.zarr"
-    calls: list[int] = []
+    busy: list[str] = []
 
-    def other_run_finishes(done: int, total: int, written: int) -> None:
-        calls.append(done)
-        if len(calls) == 2:
-            cache_pyramid(slide, out)
+    def other_run_begins(done: int, total: int, written: int) -> None:
+        with pytest.raises(BusyError, match="another process is making") as refused:
+            cache_pyramid(slide, out, wait=False)
+        busy.append(str(refused.value))
 
-    cache_pyramid(slide, out, progress=other_run_finishes, writers=1)
+    cache_pyramid(slide, out, progress=other_run_begins, writers=1)
+    assert busy
+    assert cache_pyramid(slide, out, wait=False) == out
     assert_same_pixels(slide, open_pyramid(out))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ome.zarr"]
 
@@ -181,7 +183,7 @@ def test_a_write_that_the_system_refuses_is_one_clear_error_and_resumed(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))  # the largest file that this process may write
     try:
-        with pytest.raises(SlideError, match=r"cannot write .*File too large.*it goes on where it stopped"):
+        with pytest.raises(SlideError, match=r"cannot write .*larger than .*ulimit.*it goes on where it stopped"):
             cache_pyramid(slide, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
