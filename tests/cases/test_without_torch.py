@@ -34,6 +34,7 @@ NEEDS_TORCH = (
         "pipeline.run.pictures",
         "pipeline.run.run",
         "pipeline.run.slide",
+        "pipeline.run.stale",
         "pipeline.run.ready",
         "pipeline.run.artefacts",
         "pipeline.bench",

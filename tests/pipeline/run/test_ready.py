@@ -34,9 +34,9 @@ def test_what_is_missing_or_closed_is_named(checkpoint: Path, tmp_path: Path, mo
         f"does not have {slide}: mount it there at the same path, readable"
     )
     slide.touch()
-    monkeypatch.setattr(os, "access", lambda path, mode: path != slide)  # the superuser reads everything
+    monkeypatch.setattr(os, "access", lambda path, mode, **how: path != slide)  # the superuser reads everything
     assert str(said(tmp_path / "out", checkpoint, slide)).startswith(f"cannot read {slide}: ")
-    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "out")
+    monkeypatch.setattr(os, "access", lambda path, mode, **how: path != tmp_path / "out")
     assert str(said(tmp_path / "out", checkpoint)).startswith(f"cannot write to {tmp_path / 'out'}: ")
 
 

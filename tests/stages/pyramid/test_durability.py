@@ -31,7 +31,7 @@ def test_the_disk_holds_all_the_rest_before_the_mark_and_all_of_it_before_its_pl
     seen: list[tuple[str, set[str]]] = []
 
     def before_rename(target: Path) -> None:
-        (partial,) = tmp_path.iterdir()
+        (partial,) = (path for path in tmp_path.iterdir() if path.is_dir())  # beside the lease
         if target == partial / mark:
             (temporary,) = partial.glob(".saccade-*")
             seen.append(("mark", disk.lost(partial) - {temporary.name}))
