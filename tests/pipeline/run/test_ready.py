@@ -37,7 +37,8 @@ def test_what_is_missing_or_closed_is_named(checkpoint: Path, tmp_path: Path, mo
     monkeypatch.setattr(os, "access", lambda path, mode, **how: path != slide)  # the superuser reads everything
     assert str(said(tmp_path / "out", checkpoint, slide)).startswith(f"cannot read {slide}: ")
     monkeypatch.setattr(os, "access", lambda path, mode, **how: path != tmp_path / "out")
-    assert str(said(tmp_path / "out", checkpoint)).startswith(f"cannot write to {tmp_path / 'out'}: ")
+    found = lacks(tmp_path / "out", checkpoint, model_digest(checkpoint), [], "cpu")
+    assert str(found).startswith(f"cannot write to {tmp_path / 'out'}: ")
 
 
 def test_another_model_and_a_missing_device_are_told(checkpoint: Path, tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def test_the_disk_holds_all_the_rest_before_the_mark_and_all_of_it_before_its_pl
     disk = PowerCut(monkeypatch, before_rename)
     make(open_slide(slides_folder / "odd.tif"), out, **options)
     assert seen == [("mark", set()), ("pyramid", set())]
-    assert disk.names(tmp_path) == {"a.ome.zarr"}
+    # a lease that a power cut leaves behind holds nobody up
+    assert {name for name in disk.names(tmp_path) if not name.startswith(".saccade-pyramid-")} == {"a.ome.zarr"}
     assert disk.lost(out) == set()
 
 
