@@ -37,6 +37,7 @@ from pipeline.model.look import look_at
 from pipeline.model.sampler import AttentionSampler
 from pipeline.predict import predict_slide
 from pipeline.shipped import shipped_config
+from pipeline.task.classes import Classes
 from pipeline.train.spec import model_spec
 from stages.appearance import Appearance, CohortAppearance, appearance, cohort_appearance
 from stages.pyramid.open import open_pyramid
@@ -165,7 +166,7 @@ def real(cohort: CohortAppearance) -> dict[str, dict[str, Any]]:
 def cost(slides: list[Path], cohort: CohortAppearance) -> dict[str, float]:
     """Median processor seconds of a prediction and of its score, and their ratio."""
     torch.manual_seed(0)
-    model = AttentionSampler(model_spec(load_config(shipped_config("demo.yaml")), ("a", "b"))).eval()
+    model = AttentionSampler(model_spec(load_config(shipped_config("demo.yaml")), Classes(("a", "b")))).eval()
     model.appearance = cohort
     whole, score = [], []
     for path in slides:

@@ -128,7 +128,7 @@ def measure(folder: Path, *, runs: int, risk: float, slides: int, tolerance: flo
             return model.sample(view, generator=generator, **how)  # noqa: B023
 
         exact = once(0, samples=cells[-1]).prediction
-        truth, own = exact.probabilities, float(exact.logits[1] - exact.logits[0])
+        truth, own = exact.values, float(exact.logits[1] - exact.logits[0])
         settings: dict[str, tuple[Sequence[float], int]] = {"decide at .5": ((0.5,), runs)}
         for moved in MOVED:
             at = [float(torch.sigmoid(torch.tensor(own + sign * moved, dtype=torch.float64))) for sign in (-1, 1)]
@@ -144,12 +144,12 @@ def measure(folder: Path, *, runs: int, risk: float, slides: int, tolerance: flo
         tally(within).slide()
         for seed in range(max(1, runs // 2)):
             found = once(seed, tolerance=tolerance)
-            tally(within).add(found, truth, bool(found.prediction.probabilities[1] >= 0.5) != side)
+            tally(within).add(found, truth, bool(found.prediction.values[1] >= 0.5) != side)
         for n in FIXED:
             tally(f"fixed {n}").slide()
             for seed in range(max(1, runs // 4)):
                 found = once(seed, samples=n)
-                tally(f"fixed {n}").add(found, truth, bool(found.prediction.probabilities[1] >= 0.5) != side)
+                tally(f"fixed {n}").add(found, truth, bool(found.prediction.values[1] >= 0.5) != side)
         forget(model)
     told = {name: one.told() for name, one in tallies.items()}
     print(f"{folder.name}: {len(unseen)} slides of {min(cells)} to {max(cells)} patches, draws of {model.spec.samples}")

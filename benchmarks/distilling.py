@@ -33,6 +33,7 @@ from pipeline.model.build import build_model, keep_features
 from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.look import look
 from pipeline.output.bags import write_samples_h5
+from pipeline.task.classes import Classes
 from pipeline.train.spec import model_spec
 from stages.disk import new_file
 from stages.prediction.attribution import Attribution
@@ -43,7 +44,7 @@ CLASSES = ("a", "b")
 
 def write_bags(slides: Sequence[CohortSlide], folder: Path) -> None:
     """Bags of all tissue cells in the layouts of CLAM (h5_files and patches) and TRIDENT; those that are there stay."""
-    model = keep_features(build_model(model_spec(load_config(CONFIG), CLASSES)))
+    model = keep_features(build_model(model_spec(load_config(CONFIG), Classes(CLASSES))))
     assert isinstance(model, EvidenceModel)
     for name in ("clam", "patches", "trident"):
         (folder / name).mkdir(parents=True, exist_ok=True)

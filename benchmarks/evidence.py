@@ -73,7 +73,7 @@ def main() -> None:
             worst = max(worst, adds_up(found))
             clock("evidence", partial(artefacts.write_evidence, folder, path.name, found))
             clock("artefacts", partial(artefacts.write_artefacts, folder, path.name, found))
-            told, mpp = told_in_pictures(path.name, found, artefacts.told_class(found)), found.slide.facts.require_mpp()
+            told, mpp = told_in_pictures(path.name, found, artefacts.told_name(found)), found.slide.facts.require_mpp()
             clock("pictures", partial(draw_pictures, folder, {"pictures": told, "mpp": [mpp.x, mpp.y]}))
     rest = clock.spent["artefacts"] - clock.spent["evidence"]
     whole = clock.spent["prediction"] + clock.spent["artefacts"] + clock.spent["pictures"]

@@ -71,7 +71,7 @@ def reading_on(
         (pixels,) = dask.compute(view.patches(every), scheduler="threads")
         place = {int(cell): i for i, cell in enumerate(every)}
         cached = replace(view, patches=lambda cells: pixels[[place[int(cell)] for cell in cells]])
-    truth = model.sample(cached, generator=generator, samples=len(every)).prediction.probabilities
+    truth = model.sample(cached, generator=generator, samples=len(every)).prediction.values
     held, width, read = 0, 0.0, 0
     for _ in range(draws):
         sampled = model.sample(cached, generator=generator, tolerance=tolerance)
@@ -120,8 +120,8 @@ def untrained(classes: int, *, generator: torch.Generator) -> AttentionSampler:
 
 def held_by(evidence: Evidence, errors: Tensor, half: Tensor) -> dict[str, float]:
     """How often all intervals of a draw hold, that of the class on top, a single one; and how wide they are."""
-    low, high = (torch.sigmoid(evidence.log_odds + sign * half) for sign in (-1, 1))
-    holds, top = errors.abs() <= half + SLACK, evidence.log_odds.argmax(1, keepdim=True)
+    low, high = (torch.sigmoid(evidence.statistics + sign * half) for sign in (-1, 1))
+    holds, top = errors.abs() <= half + SLACK, evidence.statistics.argmax(1, keepdim=True)
     return {
         "joint": float(holds.all(1).double().mean()),
         "top": float(holds.gather(1, top).double().mean()),

@@ -83,7 +83,7 @@ def drawn(
         options: dict[str, Any] = {"generator": generator, "draws": DRAWS, "patches": DRAWS * BUDGETS[-1]}
         for n, one in slide_scores(model, seen.view, tuple(scores), **options).items():
             scores[n].append(one)
-        p = [model.sample(seen.view, generator=generator, tolerance=TOLERANCE).prediction.probabilities for _ in "ab"]
+        p = [model.sample(seen.view, generator=generator, tolerance=TOLERANCE).prediction.values for _ in "ab"]
         read_on.append(scores_of(torch.stack(p).numpy()))
     labels = [model.spec.classes.index(str(slide.label)) for slide in slides]
     return conformalize(scores, labels, [slide.patient for slide in slides]), np.stack(read_on), slides

@@ -51,7 +51,7 @@ except SystemExit:
     "cohort": "from pipeline.cohort.table import read_table; read_table(table, root=folder)",
     "metrics": """
 import numpy as np
-from pipeline.cohort.metrics import evaluate
+from pipeline.statistics.metrics import evaluate
 labels = np.arange(200) % 2
 p = np.clip(np.random.default_rng(0).normal(0.3 + 0.4 * labels, 0.3), 0, 1)
 evaluate([str(label) for label in labels], np.stack([1 - p, p], 1), [f"P{i // 2}" for i in range(200)], ["0", "1"])

@@ -14,12 +14,14 @@ from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device
 from pipeline.errors import UsageError
 from pipeline.model.build import keep_features
-from pipeline.model.checkpoint import MODEL, find_model, load_model, save_model
+from pipeline.model.checkpoint import MODEL, find_model, load_model, refuse_ensemble, save_model
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.predict import check_budget
 from pipeline.refer.agreement import contradiction, score, told_of_labels
 from pipeline.refer.calibrate import calibrate_labels, in_lines
 from pipeline.refer.referral import check_names
+from pipeline.task.task import refuse_untold
 from pipeline.train.looks import Looks
 from stages.amounts import counted
 from stages.prediction.conformal import least_error
@@ -84,8 +86,10 @@ def conformalize_model(
     check_device(device)
     path = find_model(path)
     model = keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
+    refuse_ensemble(model, path)
     target = _target(out, model, path)
     check_budget(model.spec, samples=samples, scheme=None)
+    refuse_untold(task_of(model.spec), "how often calls are right")
     check_names(model.spec.classes)
     slides = _chosen(cohort, model.spec.classes, path, split, say)
     if not model.trained_on:
@@ -95,6 +99,9 @@ def conformalize_model(
     looks = Looks(model, None, say, strict=strict)
     looks.first(slides)
     _refuse_known(slides, looks, model, cohort)
+    chose = sum(looks.fingerprints.get(slide.slide_id) in model.validated_on for slide in slides)
+    if chose:
+        say(f"warning: by {counted(chose, 'slide')} of these epoch or intervals were chosen: calls may seem too good")
     _refuse_lost_class(slides, looks, model.spec.classes)
     found = calibrate_labels(
         model,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
+Precision = Literal[32, "bf16-mixed", "16-mixed"]
+"""What is computed in while it learns, as Lightning calls it."""
 EXPECTED = "auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps"
 _KNOWN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _MEANT = {
@@ -62,3 +64,23 @@ def find_device(name: str) -> torch.device:
         )
         raise UsageError(f"cannot compute on {name!r}: this machine has {', '.join(devices)}{built}; use one of these")
     return torch.device(name)
+
+
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Go on only where a device can learn in a precision.
+
+    Raises:
+        UsageError: it cannot; it says what it can.
+    """
+    import torch
+
+    if precision == 32:
+        return
+    if device.type == "cuda":
+        if precision == "bf16-mixed" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            name = torch.cuda.get_device_name(device)
+            raise UsageError(f"training.precision: {name} has no bfloat16; use 16-mixed or 32")
+        return
+    if device.type != "cpu" or precision == "16-mixed":
+        use = "bf16-mixed or 32" if device.type == "cpu" else "32"
+        raise UsageError(f"training.precision: {device.type} cannot learn in {precision}; use {use}")

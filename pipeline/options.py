@@ -287,3 +287,20 @@ VerifyOption = Annotated[
 ]
 Label = Annotated[str, typer.Option("--label", help="The table's column of labels.")]
 Split = Annotated[str | None, typer.Option("--split", help="Only slides of this split of the table: val or test.")]
+CountSeen = Annotated[
+    bool,
+    typer.Option(
+        "--count-seen",
+        help="Count slides in the metrics, too, that the model was trained or validated on.",
+        rich_help_panel=REST,
+    ),
+]
+EnsembleOption = Annotated[
+    bool,
+    typer.Option(
+        "--ensemble",
+        help="Predict by the models of the folds together (training.ensemble); of a slide that some were trained on, "
+        "by the others.",
+        rich_help_panel=REST,
+    ),
+]

@@ -12,20 +12,20 @@ from pipeline.errors import UsageError
 from pipeline.model.look import Look, look_at
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, Sampled, View
+from pipeline.model.values import ModelSpec, Sampled, View, task_of
 from pipeline.output.table import decision_in_words
 from pipeline.refer.label_set import LabelSet
 from pipeline.refer.referral import Referral
 from pipeline.refer.scores import fewest_samples
+from pipeline.task.task import WORDS, Task, chance_in_words, number_in_words, refuse_untold
 from stages.agreement import Agreement
-from stages.amounts import apart, as_given
+from stages.amounts import as_given
 from stages.geometry import Raster
 from stages.heap import give_back
 from stages.html import table
 from stages.prediction.attribution import Attribution, attribute
-from stages.prediction.chance import brief_chance, with_interval
+from stages.prediction.chance import brief_chance
 from stages.prediction.interpolation import cell_looks, interpolate
-from stages.prediction.intervals import stated
 from stages.prediction.stopping import FIRST_LOOK, RISK, Decide, Side
 from stages.prior import Prior
 from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
@@ -45,10 +45,12 @@ class SlidePrediction:
     Attributes:
         slide: as it was opened.
         spec: what the model is: classes, scales, patches.
-        probabilities: of each class by its name; they sum to one.
-        intervals: (low, high) of each class's probability: where it would be, in 95 % of draws, had the same model read
-            every patch; of more than two classes, where all of them would be. They are about reading, not about how
-            often the model is right.
+        values: what the model tells, by name: of classes their probabilities, which sum to one; of grades and labels
+            theirs; of a regression ``value``, in the label's unit; of survival ``risk_score``, the log hazard beside
+            that of other patients, and ``survival_<time>``.
+        intervals: (low, high) of each value: where it would be, in 95 % of draws, had the same model read every patch;
+            of more than two classes, where all of them would be. They are about reading, not about how often the model
+            is right.
         thumbnail: of the slide at the attention's resolution.
         attention: (rows, columns), summing to one over the tissue and 0 off it.
         attention_raster: where its cells lie on the slide, in level-0 pixels.
@@ -86,7 +88,7 @@ class SlidePrediction:
 
     slide: Slide
     spec: ModelSpec
-    probabilities: dict[str, float]
+    values: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     thumbnail: Thumbnail
     attention: NDArray[np.floating]
@@ -109,9 +111,25 @@ class SlidePrediction:
     label_set: LabelSet | None = None
 
     @property
-    def predicted(self) -> str:
-        """The most probable class; of equals the first."""
-        return max(self.probabilities, key=self.probabilities.__getitem__)
+    def task(self) -> Task:
+        """What kind of label is predicted."""
+        return task_of(self.spec)
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """`values` of classes, grades or labels.
+
+        Raises:
+            AttributeError: the model tells none.
+        """
+        if not self.task.chances:
+            raise AttributeError(f"the model predicts {WORDS[self.spec.task]}, no probabilities: see values")
+        return self.values
+
+    @property
+    def predicted(self) -> str | float:
+        """The most probable class, of equals the first; of other tasks the grade, the labels, the number, the risk."""
+        return self.task.predicted(list(self.values.values()))
 
     @property
     def patches_read(self) -> int:
@@ -133,11 +151,14 @@ class SlidePrediction:
         return f"<{type(self).__name__} {named}{self._called()}; {self._reading()}{self._warned()}>"
 
     def _repr_html_(self) -> str:
+        task = self.task
+        tell = brief_chance if task.chances else number_in_words
         rows = [
-            (name, brief_chance(self.probabilities[name]), f"{brief_chance(low)} to {brief_chance(high)}")
+            (name, tell(self.values[name]), f"{tell(low)} to {tell(high)}")
             for name, (low, high) in self.intervals.items()
         ]
-        header = ("class", "probability", f"interval ({stated(len(rows))})" if len(rows) > 2 else "95 % interval")
+        jointly = f"interval ({task.confidence})" if task.statements > 1 else "95 % interval"
+        header = ("class", "probability", jointly) if task.chances else ("told", "value", jointly)
         name = self.slide.facts.path.name
         return table(rows, header=header, caption=f"{name}{self._called()}: {self._reading()}{self._warned()}")
 
@@ -152,24 +173,19 @@ class SlidePrediction:
         return "".join(f"; warning: {warning}" for warning in (*self.warnings, of_model) if warning)
 
     def in_words(self, name: str, *, of: str | None = None) -> str:
-        """The predicted class with its interval, for a slide of this name.
+        """What is predicted with its interval, for a slide of this name.
 
         Args:
             name: of the slide.
-            of: a class whose probability is to be told instead.
+            of: a class or label whose probability is to be told instead, where there are such.
         """
-        told_of = self.predicted if of is None else of
-        p = self.probabilities[told_of]
-        chances = (
-            f"{brief_chance(p)}, exact: every cell was read"
-            if self.exact
-            else with_interval(p, *self.intervals[told_of])
-        )
-        told = (
-            f"{name}: {apart(told_of)} {chances}"
-            if of is None
-            else f"{name}: P({of}) {chances}, predicted {self.predicted}"
-        )
+        if of is None or of not in self.values or not self.task.chances:
+            low, high = zip(*self.intervals.values(), strict=True)
+            told = f"{name}: {self.task.in_words(list(self.values.values()), low, high, exact=self.exact)}"
+        else:
+            ends = self.intervals[of]
+            told = f"{name}: {chance_in_words(f'P({of})', self.values[of], *ends, exact=self.exact)}"
+            told += f", predicted {self.predicted}"
         return told + (decision_in_words(self.decision.columns(), before="; ") if self.decision else "")
 
     @property
@@ -180,10 +196,7 @@ class SlidePrediction:
     def columns(self) -> dict[str, Any]:
         """The prediction's cells of predictions.csv by column, as plain numbers and text."""
         return {
-            "predicted": self.predicted,
-            **{f"prob_{name}": value for name, value in self.probabilities.items()},
-            **{f"prob_{name}_low": low for name, (low, _) in self.intervals.items()},
-            **{f"prob_{name}_high": high for name, (_, high) in self.intervals.items()},
+            **self.task.row(list(self.values.values()), *zip(*self.intervals.values(), strict=True)),
             "patches_read": self.patches_read,
             "cells": self.cells,
             "fraction_read": self.fraction_read,
@@ -274,6 +287,7 @@ def decision_of(
     """
     if at is None:
         return None
+    refuse_untold(task_of(spec), "--decide")
     classes = spec.classes
     if positive is None and len(classes) > 2:
         raise UsageError(f"--decide: which of {', '.join(classes)}? Name the class, such as --positive {classes[-1]}")
@@ -354,6 +368,7 @@ def predict_slide(
         SlideError, NoTissueError, MapError: see `look_at`.
         ValueError: fewer samples than tell an interval, or more than the scheme tells one for.
     """
+    every, model = model, model.unseen(slide.facts.fingerprint)
     seen = look_at(slide, model, prior=prior)
     generator = seen.generator(seed, model.drawing_device)
     how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
@@ -368,18 +383,20 @@ def predict_slide(
         decision = Decision(classes[decide.positive], sampled.side, decide.at, decide.risk)
     doubt = None if refer is None else refer.doubt(seen.appearance)
     doubts = [likeness.warning, doubt]
+    if model is not every:
+        doubts.append("models of the ensemble that were made with this slide do not predict it")
     if tolerance is not None and found.reach > tolerance:
         doubts.append(
             f"the tolerance of {as_given(tolerance)} was not reached: after {len(cells)} patches an interval reaches "
-            f"{found.reach:.2g} from its probability"
+            f"{found.reach:.2g} from its value"
         )
-    probabilities = dict(zip(classes, found.probabilities.tolist(), strict=True))
+    values = dict(zip(task_of(model.spec).values, found.values.tolist(), strict=True))
     ends = zip(found.low.tolist(), found.high.tolist(), strict=True)
     return SlidePrediction(
         slide=slide,
         spec=model.spec,
-        probabilities=probabilities,
-        intervals=dict(zip(classes, ends, strict=True)),
+        values=values,
+        intervals=dict(zip(values, ends, strict=True)),
         thumbnail=seen.thumbnail,
         attention=sampled.log_attention.exp().reshape(seen.cells.shape).cpu().numpy(),
         attention_raster=seen.cells,
@@ -398,7 +415,7 @@ def predict_slide(
         warnings=(*seen.warnings, *agreement.warnings, *(doubt for doubt in doubts if doubt is not None)),
         quality=model.quality,
         decision=decision,
-        label_set=None if refer is None else refer.of(probabilities, fingerprint=slide.facts.fingerprint, doubt=doubt),
+        label_set=None if refer is None else refer.of(values, fingerprint=slide.facts.fingerprint, doubt=doubt),
     )
 
 
@@ -429,4 +446,5 @@ def _attributed(sampled: Sampled, seen: Look, model: SlideModel) -> Attribution:
         foretold=sampled.foretold,
         tissue=tissue.ravel(),
         interpolated=interpolated,
+        readout=model.readout,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.refer.label_set import REFER, percent
+from pipeline.task.task import number_in_words
 from stages.amounts import apart, as_given, counted
 from stages.appearance import score_in_words
 from stages.prediction.chance import chance
@@ -26,19 +27,19 @@ def tell(found: SlidePrediction) -> dict[str, str]:
     comes from; ``not_read``: what was not looked at; ``unusual``: how the slide differs from those of the training, and
     what is doubtful about it.
     """
-    name = found.predicted
-    p, (low, high) = found.probabilities[name], found.intervals[name]
+    task = found.task
+    name = str(found.predicted) if task.kind == "classification" else task.statistics[task.column_of(found.predicted)]
     share = f"{found.patches_read} of {found.cells} patches with tissue, {found.fraction_read:.1%} of the tissue's area"
     sure = (
         "Every patch with tissue was read: nothing is left to chance, which does not mean that the model is right."
         if found.exact
-        else f"Reading all the tissue would, with 95 % confidence, give {_between(low, high)}. This covers only the "
+        else f"Reading all the tissue would, with 95 % confidence, give {_what_would(found)}. This covers only the "
         "unread tissue, not how often the model is right."
     )
     quality = found.quality
     good = "How good the model is is not known." if quality is None else (quality.warning or quality.in_words())
     return {
-        "what": f"{apart(name)}, probability {chance(p)}, from {share}.",
+        "what": f"{_what(found)}, from {share}.",
         "how_sure": sure,
         **_called(found),
         **_decided(found),
@@ -47,6 +48,27 @@ def tell(found: SlidePrediction) -> dict[str, str]:
         "not_read": _not_read(found),
         "unusual": _unusual(found),
     }
+
+
+def _what(found: SlidePrediction) -> str:
+    """What is predicted, without its interval."""
+    values, task = found.values, found.task
+    if task.kind in ("classification", "ordinal"):
+        return f"{apart(str(found.predicted))}, probability {chance(values[str(found.predicted)])}"
+    if task.chances:
+        return ", ".join(f"{apart(name)} {chance(p)}" for name, p in values.items())
+    return ", ".join(f"{name} {number_in_words(value)}" for name, value in values.items())
+
+
+def _what_would(found: SlidePrediction) -> str:
+    """Where what is predicted would lie, had all been read."""
+    task = found.task
+    if task.kind in ("classification", "ordinal"):
+        return _between(*found.intervals[str(found.predicted)])
+    if task.chances:
+        return "; ".join(f"for {apart(name)} {_between(*ends)}" for name, ends in found.intervals.items())
+    parts = ((name, *map(number_in_words, ends)) for name, ends in found.intervals.items())
+    return "; ".join(f"a {name} between {low} and {high}" for name, low, high in parts)
 
 
 def _between(low: float, high: float) -> str:
@@ -89,7 +111,8 @@ def _decided(found: SlidePrediction) -> dict[str, str]:
 
 def _evidence(found: SlidePrediction, name: str) -> str:
     said = found.attribution
-    column = found.spec.classes.index(name)
+    task = found.task
+    column = task.statistics.index(name)
     patches = said.patches[:, column]
     order = np.argsort(-np.abs(patches))[:FEW]
     alone = f" (the strongest {len(order)} alone {_signed(patches[order].sum())})" if len(patches) > FEW else ""
@@ -99,9 +122,10 @@ def _evidence(found: SlidePrediction, name: str) -> str:
         else ""
     )
     read = "was read adds" if len(patches) == 1 else "were read add"
-    sums = [_signed(value) for value in (said.log_odds[column], said.constant[column], patches.sum())]
+    sums = [_signed(value) for value in (said.statistics[column], said.constant[column], patches.sum())]
     return (
-        f"In log-odds (0 is an even chance, plus speaks for {apart(name)}) the prediction is {sums[0]}: it starts from "
+        f"In {task.unit} ({'0 is an even chance, ' if task.unit == 'log-odds' else ''}plus speaks for {apart(name)}) "
+        f"the prediction is {sums[0]}: it starts from "
         f"{sums[1]} without any evidence; the {counted(len(patches), 'patch')} that {read} {sums[2]}{alone}{unread}."
     )
 

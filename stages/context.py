@@ -15,6 +15,8 @@ from scipy.linalg import eigh
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stages.sampling.draw import drawing_device
+
 FLOOR = 1e-3
 """Of the largest variance: directions below it are noise of rounding and are not enlarged to the size of the others."""
 
@@ -54,10 +56,11 @@ class Whitening(nn.Module):
             ValueError: no group, or features that do not vary.
         """
         dim = self.mean.numel()
-        total, squares = (torch.zeros(*shape, dtype=torch.float64) for shape in ((dim,), (dim, dim)))
+        there = drawing_device(self.mean.device)
+        total, squares = (torch.zeros(*shape, dtype=torch.float64, device=there) for shape in ((dim,), (dim, dim)))
         count = 0
         for group in groups:
-            values = group.double().cpu()
+            values = group.to(there).double()
             mean = values.mean(0)
             away = values - mean if within else values
             total += mean
@@ -69,7 +72,7 @@ class Whitening(nn.Module):
         covariance = squares / count - (0 if within else torch.outer(mean, mean))
         # of few patches most eigenvalues are 0, where torch's divide and conquer may not converge
         wanted = (dim - len(self.basis), dim - 1)
-        found, vectors = map(torch.from_numpy, eigh(covariance.numpy(), subset_by_index=wanted, driver="evr"))
+        found, vectors = map(torch.from_numpy, eigh(covariance.cpu().numpy(), subset_by_index=wanted, driver="evr"))
         found, vectors = found.flip(0), vectors.flip(1)
         if not float(found[0]) > 0:
             raise ValueError("the encoder gives the same feature for every patch")

@@ -11,7 +11,7 @@ judge: with a few dozen slide labels a separate attention (gated or not) fits no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,13 @@ class EvidenceHeads(nn.Module):
 
     @torch.no_grad()
     def start(
-        self, contexts: Sequence[Tensor], labels: Sequence[int], bags: Tensor, *, generator: torch.Generator
+        self,
+        context: Callable[[int], Tensor | None],
+        sizes: Sequence[int],
+        poles: Tensor,
+        bags: Tensor,
+        *,
+        generator: torch.Generator,
     ) -> None:
         """Start each member's evidence of a class from a cell that tells slides of that class from the others.
 
@@ -82,36 +88,50 @@ class EvidenceHeads(nn.Module):
         highest score of a slide best tells the member's slides of that class from its others is taken (by AUROC).
 
         Args:
-            contexts: (scales, n, r), of each slide.
-            labels: class of each slide.
+            context: (scales, n, r), on the CPU, of a slide by its place; None: it cannot be read any more. Asked for
+                twice at most, one slide after the other: all of a cohort's would take gigabytes.
+            sizes: n of each slide.
+            poles: (slides, C), 1 of a slide that is an example of the class, 0 of one that is of none, NaN where nobody
+                knows.
             bags: (slides, K), how often a member sees a slide.
             generator: on the CPU.
         """
-        classes, wanted = self.weight.shape[1], torch.tensor(labels)
+        classes = self.weight.shape[1]
         tried = self.members * classes * TRIED
-        directions = self.weight.new_zeros(tried, self.weight.shape[2])
+        directions = torch.zeros(tried, self.weight.shape[2])
         scale = torch.arange(self.members).repeat_interleave(classes * TRIED) % self.scales
+        chosen: dict[int, list[tuple[int, int, int]]] = {}
         for number in range(tried):
             member, kind = number // (classes * TRIED), number // TRIED % classes
-            own = ((wanted == kind) & (bags[:, member] > 0)).nonzero().flatten()
+            own = ((poles[:, kind] == 1) & (bags[:, member] > 0)).nonzero().flatten()
             if not len(own):
                 continue
-            chosen = own[torch.randint(len(own), (1,), generator=generator)]
-            context = contexts[int(chosen)][member % self.scales]
-            outstanding = context.square().sum(1).topk(min(CANDIDATES, len(context))).indices
-            cell = context[outstanding[torch.randint(len(outstanding), (1,), generator=generator)]][0]
-            directions[number] = START * cell / cell.square().sum().clamp(min=1e-6)
-        highest = directions.new_zeros(len(labels), tried)
-        for i, context in enumerate(contexts):
+            slide = int(own[torch.randint(len(own), (1,), generator=generator)])
+            rank = int(torch.randint(min(CANDIDATES, sizes[slide]), (1,), generator=generator))
+            chosen.setdefault(slide, []).append((number, member % self.scales, rank))
+        for slide, drawn in chosen.items():
+            seen_as = context(slide)
+            if seen_as is None:
+                continue
+            standing_out = seen_as.square().sum(2).topk(min(CANDIDATES, sizes[slide])).indices  # (scales, candidates)
+            for number, one, rank in drawn:
+                cell = seen_as[one, standing_out[one, rank]]
+                directions[number] = START * cell / cell.square().sum().clamp(min=1e-6)
+        highest = directions.new_zeros(len(sizes), tried)
+        for i in range(len(sizes)):
+            seen_as = context(i)
+            if seen_as is None:
+                continue
+            seen_as = seen_as.to(self.weight)
             for one in range(self.scales):
                 mine = scale == one
-                highest[i, mine] = (context[one] @ directions[mine].T).amax(0)
+                highest[i, mine] = (seen_as[one] @ directions[mine].T.to(seen_as)).amax(0).to(highest)
         for member in range(self.members):
-            seen = bags[:, member] > 0
             for kind in range(classes):
+                seen = (bags[:, member] > 0) & ~poles[:, kind].isnan()
                 first = (member * classes + kind) * TRIED
-                found = [_auroc(highest[seen, first + j], wanted[seen] == kind) for j in range(TRIED)]
-                self.weight[member, kind] = directions[first + max(range(TRIED), key=found.__getitem__)]
+                found = [_auroc(highest[seen, first + j], poles[seen, kind] == 1) for j in range(TRIED)]
+                self.weight[member, kind].copy_(directions[first + max(range(TRIED), key=found.__getitem__)])
 
 
 def directions_kept(members: int, components: int, dropout: float, generator: torch.Generator) -> Tensor:

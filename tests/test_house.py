@@ -14,7 +14,7 @@ import pytest
 import yaml
 from makers import ROOT
 
-from pipeline.cohort.splits import check_folds
+from pipeline.cohort.folds import check_folds
 from pipeline.cohort.table import read_training_table
 from pipeline.config import load_config, load_distil_config
 
@@ -110,7 +110,17 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "evidence": (),
         "mil": ("pooling", "transmil", "contextual", "build", "teacher", "weights", "student"),
         "bags": ("bag",),
-        "prediction": ("chance", "intervals", "predict", "attribution", "interpolation", "stopping", "conformal"),
+        "prediction": (
+            "chance",
+            "kinds",
+            "readout",
+            "intervals",
+            "predict",
+            "attribution",
+            "interpolation",
+            "stopping",
+            "conformal",
+        ),
         "overlay": (
             *("outlines", "attention_map", "geojson", "text", "jpeg", "picture", "figure", "evidence_picture"),
             "gallery",
@@ -126,10 +136,15 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("section", "cohort", "view", "attention", "sampling", "encoder", "model", "training", "augmentation"),
             *("reading", "sections", "distil", "wording", "loading"),
         ),
+        "statistics": (
+            *("intervals", "groups", "ranking", "curves", "power", "metrics", "multilabel", "ordinal", "regression"),
+            *("survival", "thresholds", "paired"),
+        ),
+        "task": ("task", "classes", "labels", "value", "survival", "build"),
         "output": (
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
-        "cohort": ("files", "spelling", "rows", "columns", "table", "splits", "metrics", "paired"),
+        "cohort": (*("files", "spelling", "rows", "columns", "given_splits", "table", "labels", "splits", "folds"),),
         "model": (
             "quality",
             "label_calibration",
@@ -143,6 +158,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "surveyed",
             "evidence_model",
             "exhaustive_model",
+            "fold_ensemble",
             "distilled_model",
             "build",
             "look",
@@ -151,6 +167,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),
         "predict": (),
         "words": (),
+        "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
         "train": (
             *(
                 "looks",
@@ -166,26 +183,31 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
             *(
                 "curve",
+                "curve_picture",
+                "journal",
+                "read_ahead",
                 "watch",
                 "steps",
                 "fit",
                 "held_out",
+                "operating",
                 "verdict",
                 "baselines",
                 "comparison",
                 "compare",
                 "spec",
                 "fit_job",
+                "calibrate_job",
+                "ensemble",
                 "train",
             ),
         ),
         "distil": ("bags", "teacher", "student", "fidelity", "distil"),
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
-        "report": ("cohort_gallery", "figures", "labels", "slides", "summary", "report"),
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
-            *("workers", "ready", "pictures", "artefacts", "stale", "outage", "slide", "finished", "earlier", "books"),
-            *("names", "run"),
+            *("workers", "ready", "pictures", "artefacts", "stale", "outage", "counting", "slide", "finished"),
+            *("earlier", "books", "names", "run"),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

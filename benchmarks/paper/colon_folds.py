@@ -141,7 +141,7 @@ class Trainer:
             "probabilities": [round(p, 5) for p in found[:, 1].tolist()],
             "training_loss": loss,
             "reads": samples,
-            "out_of_bag": round(auroc(labels.numpy()[told.slides], told.probabilities[:, 1].numpy()), 4),
+            "out_of_bag": round(auroc(labels.numpy()[told.slides], told.values[:, 1].numpy()), 4),
             "focus": {self.colon.names[i]: self._focus(model, views, i) for i in positive},
         }
 

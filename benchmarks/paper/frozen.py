@@ -132,4 +132,4 @@ def train_frozen(
     loss = train_sampler(model, views, items, labels, training, samples=samples, seed=seed, say=say, bags=bags)
     model.eval()
     seen = TrainingSlides(len(items), lambda index: views(items[index]))
-    return loss, settle(model, seen, labels, images, bags, samples=samples, seed=seed)
+    return loss, settle(model, seen, torch.as_tensor(labels), images, bags, samples=samples, seed=seed)

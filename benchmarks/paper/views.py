@@ -173,7 +173,7 @@ def train_sampler(
         fit(
             model,
             lambda index: views(items[index], augmenting),
-            labels,
+            torch.as_tensor(labels),
             checkpoint=Path(folder) / "training.ckpt",
             samples=samples,
             seed=seed,

@@ -16,13 +16,15 @@ from pipeline.bench.ways import ways_of
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, is_exhaustion, reason_of
 from pipeline.model.build import keep_features
-from pipeline.model.checkpoint import find_model, load_model, model_digest
+from pipeline.model.checkpoint import find_model, load_model, model_digest, refuse_ensemble
 from pipeline.model.look import look
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.output.folder import BENCH, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.table import write_table
 from pipeline.predict import check_budget
+from pipeline.task.task import refuse_untold
 from stages.amounts import counted
 from stages.disk import new_file
 from stages.html import table
@@ -120,7 +122,9 @@ def bench_cohort(
     """
     path = find_model(checkpoint).resolve()
     model = keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
+    refuse_ensemble(model, path)
     tried = _checked(model, path, samples, draws, slides, tolerances)
+    refuse_untold(task_of(model.spec), "`saccade bench`")
     unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(model.spec.classes))
     if unknown:
         raise UsageError(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.bench.slide import mean_spent
 from pipeline.bench.ways import DECIDE, EVERYTHING
-from pipeline.cohort.metrics import evaluate
-from pipeline.cohort.paired import auroc_difference
+from pipeline.statistics.metrics import evaluate
+from pipeline.statistics.paired import auroc_difference
 
 BOOTSTRAPS = 2000
 """Samples of the patients from which an interval over slides is told."""

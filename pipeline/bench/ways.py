@@ -102,7 +102,7 @@ def read_by(
             until = {"decide": Decide(at=HALF, risk=RISK, positive=1)}
         for _ in range(draws):
             sampled = known.sample(view, generator=generator, **until)
-            p = sampled.prediction.probabilities.cpu().numpy()
+            p = sampled.prediction.values.cpu().numpy()
             yield Read(p, sampled.cells, sampled.side == "undecided")
     else:
         n = tissue if way.name == EVERYTHING else min(tissue, int(way.setting or 0))

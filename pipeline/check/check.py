@@ -89,7 +89,7 @@ def _labels(cohort: Cohort, model: SlideModel, path: Path) -> list[Finding]:
     from pipeline.run.run import check_labels
 
     try:
-        check_labels(cohort, model.spec.classes, path)
+        check_labels(cohort, model.spec, path)
     except UsageError as exc:
         return [Finding("label", str(exc))]
     return []

@@ -14,10 +14,12 @@ from pipeline.errors import UsageError
 from pipeline.options import (
     REST,
     ByClass,
+    CountSeen,
     DecideOption,
     Device,
     DryRunOption,
     EncoderWeights,
+    EnsembleOption,
     FailFast,
     Features,
     Label,
@@ -79,6 +81,9 @@ def run(
         typer.Option(help=f"How patches are drawn; default: the model's. {in_words()}.", rich_help_panel=REST),
     ] = None,
     seed: Seed = 0,
+    split: Split = None,
+    count_seen: CountSeen = False,
+    ensemble: EnsembleOption = False,
     prior: Annotated[
         Path | None,
         typer.Option(
@@ -132,6 +137,9 @@ def run(
         "encoder_weights": encoder_weights,
         "features": features,
         "verify": verify,
+        "split": split,
+        "count_seen": count_seen,
+        "ensemble": ensemble,
         "retry_failed": retry_failed,
     }
     if dry_run:
@@ -148,9 +156,8 @@ def run(
         echo(f"{out} also holds {told}: not in this table, and kept")
     if summary.stale:
         echo(f"{counted(summary.stale, 'row')} of earlier runs may no longer hold: their warnings say why")
-    if summary.not_counted:
-        told = ", ".join(f"{count} {why}" for why, count in summary.not_counted.items())
-        echo(f"labelled slides that the metrics do not count: {told}")
+    for line in summary.judged:
+        echo(line)
     if summary.ok:
         about = "where reading all the tissue would put it, not how often it is right"
         echo(f"intervals:   {summary.intervals}: {about}")

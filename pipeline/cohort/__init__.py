@@ -1,4 +1,4 @@
-"""Which slides: tables, folders, splits by patient, and how well predictions fit labels."""
+"""Which slides: tables, folders, splits by patient."""
 
 import lazy_loader
 

@@ -1,5 +1,4 @@
 from .files import find_slides as find_slides
-from .metrics import evaluate as evaluate
 from .splits import split_cohort as split_cohort
 from .table import Cohort as Cohort
 from .table import CohortSlide as CohortSlide

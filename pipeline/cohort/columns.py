@@ -81,6 +81,8 @@ _SPLIT_TOKENS = frozenset(
         *("set", "data", "split", "subset", "partition", "kfold", "k", "fold", "folds", "cv"),
     )
 )
+_ROUND = re.compile(r"(fold|split)_?(\d+)")
+"""How a column of one of several splits is called."""
 _MARKS = frozenset(("true", "false", "yes", "no", "y", "n"))
 
 
@@ -150,7 +152,7 @@ def refuse_lookalikes(header: Sequence[str], rows: Rows, taken: Mapping[str, int
         UsageError: which names the column and the remedies.
     """
     for i, name in enumerate(header):
-        if i in taken.values() or not name:
+        if i in taken.values() or not name or _ROUND.fullmatch(name.strip().casefold()):
             continue
         values = [row[i] for _, row in rows if not is_missing(row[i])]
         if "split" not in taken and len(set(values)) > 1 and _parts_slides(name, values):
@@ -161,6 +163,26 @@ def refuse_lookalikes(header: Sequence[str], rows: Rows, taken: Mapping[str, int
                 f"{table}: column {name!r} looks like patients, whose slides must stay together; rename it to "
                 f"'patient' or set cohort.patient_column to {name!r} (to {slide!r} if every slide is another patient's)"
             )
+
+
+def round_columns(header: Sequence[str], table: Path) -> list[int]:
+    """The columns fold_0, fold_1 ... or split_0, split_1 ... of several splits of the same slides, in their order.
+
+    Raises:
+        UsageError: there are both, or one beside them that is called just so.
+    """
+    numbered = {
+        (found[1], int(found[2])): i
+        for i, name in enumerate(header)
+        if (found := _ROUND.fullmatch(name.strip().casefold()))
+    }
+    if len({kind for kind, _ in numbered}) > 1:
+        raise UsageError(f"{table}: columns of folds and of splits, found {_list(header)}; delete those of one kind")
+    for kind, _ in numbered:
+        if any(column_key(name) == kind for name in header):
+            first = header[min(numbered.values())]
+            raise UsageError(f"{table}: columns {kind!r} and {first!r} may both be the {kind}'s; delete one")
+    return [numbered[key] for key in sorted(numbered)]
 
 
 def named(header: Sequence[str], name: str, setting: str, table: Path) -> int:

@@ -57,6 +57,17 @@ def near_equal(texts: Iterable[str]) -> list[tuple[str, str]]:
     return [(first, text) for first, text in pairs if first != text]
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a number as people write it."""
+    return re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) is not None
+
+
+def are_amounts(texts: Iterable[str]) -> bool:
+    """Whether texts are numbers that count or name nothing: some are no whole ones, and there are more than two."""
+    given = set(texts)
+    return len(given) > 2 and all(map(is_number, given)) and any(not float(one).is_integer() for one in given)
+
+
 def tcga_patient(name: str) -> str | None:
     """The patient of a TCGA barcode, its first twelve characters (TCGA-A1-A0SB of TCGA-A1-A0SB-01Z-00-DX1), or None.
 

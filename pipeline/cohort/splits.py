@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,24 +16,11 @@ from numpy.typing import NDArray
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.output.table import write_table
+from stages.amounts import counted
 
 DEFAULT_FOLDS = 5
 
 By = Literal["patient", "site"]
-
-
-def check_folds(slides: Sequence[CohortSlide], *, folds: int | None, by: By = "patient") -> None:
-    """Refuse, before a slide is read, what `split_cohort` would; by "site" a split column that parts a site, too.
-
-    Raises:
-        UsageError: as `split_cohort`.
-    """
-    if folds is not None or all(slide.split is None and slide.fold is None for slide in slides):
-        _deal(slides, DEFAULT_FOLDS if folds is None else folds, 0, by)
-    elif all(slide.split is None for slide in slides):
-        _by_column(slides, by)
-    elif by == "site":
-        _refuse_parted(slides, {slide.slide_id: str(slide.split) for slide in slides}, "the table's split column", by)
 
 
 def refuse_twins(parts: Mapping[str, Sequence[CohortSlide]], fingerprints: Mapping[str, str]) -> list[str]:
@@ -65,14 +53,23 @@ def refuse_twins(parts: Mapping[str, Sequence[CohortSlide]], fingerprints: Mappi
 
 
 def split_cohort(
-    slides: Sequence[CohortSlide], *, folds: int | None, seed: int, path: Path, by: By = "patient"
-) -> dict[str, int]:
-    """The cross-validation fold that tests each slide, by slide id, from the file ``path`` or newly made and written.
+    slides: Sequence[CohortSlide],
+    *,
+    folds: int | None,
+    seed: int,
+    path: Path | None,
+    by: By = "patient",
+    repeats: int = 1,
+) -> list[dict[str, int]]:
+    """The cross-validation fold that tests each slide, by slide id, for each of several repeats.
 
-    With ``folds`` None the table's fold column decides, else there are `DEFAULT_FOLDS`; a given ``folds`` overrides the
-    column. New folds keep a patient's slides together and deal the patients of each label evenly; they depend on the
+    They are those of the file ``path``, or newly made and written there; with None nothing is read or written.
+
+    With ``folds`` None the table's fold columns decide, else there are `DEFAULT_FOLDS`; a given ``folds`` overrides the
+    columns. New folds keep a patient's slides together and deal the patients of each label evenly; they depend on the
     slides and the seed, not on their order. By "site" they keep all patients of a site together, so that no model is
-    judged at a site that it has learnt from, as even in classes as whole sites allow (`_deal_sites`).
+    judged at a site that it has learnt from, as even in classes as whole sites allow (`_deal_sites`). Each repeat has
+    folds of its own; the first has those of a single one.
 
     A file keeps its folds when only the seed has changed, and may list more slides than there are now; where it fits in
     no other way, it is an error and stays as it is.
@@ -81,61 +78,96 @@ def split_cohort(
         UsageError: a class has too few patients or sites, the fold column is not filled in or parts the slides of a
             patient or site, a slide has no site or a patient two, or the file does not fit.
     """
-    by_table = folds is None and any(slide.fold is not None for slide in slides)
+    by_table = folds is None and any(slide.fold is not None or slide.rounds for slide in slides)
     count = DEFAULT_FOLDS if folds is None else folds
+    if by_table:
+        told = _by_columns(slides, by)
+        if repeats not in (1, len(told)):
+            raise UsageError(
+                f"training.repeats is {repeats}, but the folds are given for {counted(len(told), 'repeat')}; leave it "
+                "out, or set training.folds to have them dealt"
+            )
+    elif path is None or not path.exists():
+        told = [_deal(slides, count, seed, by, repeat) for repeat in range(repeats)]
+    if path is None:
+        return told
     if not path.exists():
-        fold_of = _by_column(slides, by) if by_table else _deal(slides, count, seed, by)
-        told = [{"slide_id": slide.slide_id, "patient": slide.patient, "label": slide.label} for slide in slides]
-        write_table(path, [{"fold": fold_of[str(row["slide_id"])], **row} for row in told])
-        return fold_of
+        names = [f"fold_{repeat}" for repeat in range(len(told))] if len(told) > 1 else ["fold"]
+        rows = [
+            {name: fold_of[slide.slide_id] for name, fold_of in zip(names, told, strict=True)}
+            | {"slide_id": slide.slide_id, "patient": slide.patient, "label": slide.label}
+            for slide in slides
+        ]
+        write_table(path, rows)
+        return told
     stored = _read(path)
     remedy = "move it away to split anew, or choose another --out"
-    unlisted = next((slide.slide_id for slide in slides if slide.slide_id not in stored), None)
+    unlisted = next((slide.slide_id for slide in slides if slide.slide_id not in stored[0]), None)
     if unlisted is not None:
         raise UsageError(f"{path} does not list slide {unlisted!r}; {remedy}")
-    fold_of = {slide.slide_id: stored[slide.slide_id] for slide in slides}
-    if by_table and fold_of != _by_column(slides, by):
+    kept = [{slide.slide_id: fold_of[slide.slide_id] for slide in slides} for fold_of in stored]
+    if by_table and kept != told:
         raise UsageError(f"{path} differs from the table's fold column; {remedy}")
-    if not by_table and len(set(stored.values())) != count:
-        raise UsageError(f"{path} has {len(set(stored.values()))} folds where {count} are asked for; {remedy}")
-    _refuse_parted(slides, fold_of, f"{path}; {remedy}", by)
-    return fold_of
+    if not by_table and len(kept) != repeats:
+        raise UsageError(f"{path} has {counted(len(kept), 'repeat')} where {repeats} are asked for; {remedy}")
+    for fold_of in stored if not by_table else ():
+        if len(set(fold_of.values())) != count:
+            raise UsageError(f"{path} has {len(set(fold_of.values()))} folds where {count} are asked for; {remedy}")
+    for fold_of in kept:
+        refuse_parted(slides, fold_of, f"{path}; {remedy}", by)
+    return kept
 
 
-def _by_column(slides: Sequence[CohortSlide], by: By) -> dict[str, int]:
-    fold_of: dict[str, int] = {}
-    for slide in slides:
-        if slide.fold is None:
-            raise UsageError(f"slide {slide.slide_id!r} has no fold while others do; fill in the table's fold column")
-        fold_of[slide.slide_id] = slide.fold
-    if len(set(fold_of.values())) < 2:
-        raise UsageError("the table's fold column has a single fold; use two or more, or set training.folds")
-    _refuse_parted(slides, fold_of, "the table's fold column; put them into one fold", by)
-    return fold_of
+def _by_columns(slides: Sequence[CohortSlide], by: By) -> list[dict[str, int]]:
+    """The folds of each column that the table has for them."""
+    rounds = max(len(slide.rounds) for slide in slides)
+    found = []
+    for number in range(max(1, rounds)):
+        fold_of: dict[str, int] = {}
+        for slide in slides:
+            fold = slide.rounds[number] if slide.rounds else slide.fold
+            if not isinstance(fold, int):
+                raise UsageError(
+                    f"slide {slide.slide_id!r} has no fold while others do; fill in the table's fold column"
+                )
+            fold_of[slide.slide_id] = fold
+        if len(set(fold_of.values())) < 2:
+            raise UsageError("the table's fold column has a single fold; use two or more, or set training.folds")
+        refuse_parted(slides, fold_of, "the table's fold column; put them into one fold", by)
+        found.append(fold_of)
+    return found
 
 
-def _deal(slides: Sequence[CohortSlide], folds: int, seed: int, by: By) -> dict[str, int]:
-    """Every class's patients in random order, dealt like cards; a patient of several classes counts for the rarest."""
-    if by == "site":
-        return _deal_sites(slides, folds)
+def strata_of(slides: Sequence[CohortSlide]) -> dict[str, list[str]]:
+    """The patients of each class, sorted; one with slides of several classes is of the rarest."""
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for slide in slides:
-        labels[slide.patient].add(slide.label or "")
-    patients_with: defaultdict[str, int] = defaultdict(int)
-    for found in labels.values():
-        for label in found:
-            patients_with[label] += 1
-    strata: defaultdict[str, list[str]] = defaultdict(list)
+        labels[slide.patient].add(slide.stratum)
+    patients_with = Counter(label for found in labels.values() for label in found)
+    strata: dict[str, list[str]] = {label: [] for label in sorted(patients_with)}
     for patient, found in sorted(labels.items()):
         strata[min(found, key=lambda label: (patients_with[label], label))].append(patient)
-    smallest = min(patients_with, key=lambda label: (len(strata[label]), label))
+    return strata
+
+
+def _deal(slides: Sequence[CohortSlide], folds: int, seed: int, by: By, repeat: int) -> dict[str, int]:
+    """Every class's patients in random order, dealt like cards; a patient of several classes counts for the rarest."""
+    if by == "site":
+        if repeat:
+            raise UsageError(
+                "training.folds_by is site, and whole sites are dealt without chance: every repeat would be the same; "
+                "leave training.repeats out, or set training.folds_by to patient"
+            )
+        return _deal_sites(slides, folds)
+    strata = strata_of(slides)
+    smallest = min(strata, key=lambda label: (len(strata[label]), label))
     most = len(strata[smallest])
     if folds > most:
         remedy = f"set training.folds to {most} or add patients" if most > 1 else "add patients of that class"
         raise UsageError(
             f"class {smallest!r} has {most} patient{'s' * (most != 1)} of its own, too few for {folds} folds; {remedy}"
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, repeat] if repeat else seed)
     shuffled = [patient for label in sorted(strata) for patient in rng.permutation(strata[label]).tolist()]
     # one count over all classes, so that what is left over does not pile up in the first fold
     fold_of = {patient: i % folds for i, patient in enumerate(shuffled)}
@@ -143,7 +175,8 @@ def _deal(slides: Sequence[CohortSlide], folds: int, seed: int, by: By) -> dict[
 
 
 def _deal_sites(slides: Sequence[CohortSlide], folds: int) -> dict[str, int]:
-    """Whole sites to folds, such that each has nearly its share of every class's patients.
+    """Whole sites to folds, such that each has nearly its share of every class's patients; as many folds as there are
+    sites leave one out at a time, whatever classes it has.
 
     Minimises ``sum over folds and classes of ((patients - share) / share)^2``, where a fold without a class counts more
     than all else: the largest sites first, each where it costs least, then single moves and swaps of two while any
@@ -151,16 +184,25 @@ def _deal_sites(slides: Sequence[CohortSlide], folds: int) -> dict[str, int]:
     """
     _refuse_unsited(slides)
     sites = sorted({str(slide.site) for slide in slides})
-    classes = sorted({str(slide.label) for slide in slides})
-    people = {(str(slide.site), str(slide.label), slide.patient) for slide in slides}
+    classes = sorted({slide.stratum for slide in slides})
+    people = {(str(slide.site), slide.stratum, slide.patient) for slide in slides}
     number = Counter(who[:2] for who in people)
     counts = np.array([[number[site, name] for name in classes] for site in sites])
-    for name, having in zip(classes, (counts > 0).sum(0).tolist(), strict=True):
+    sites_with = dict(zip(classes, (counts > 0).sum(0).tolist(), strict=True))
+    alone = next((name for name, having in sites_with.items() if having < 2), None)
+    if alone is not None:
+        raise UsageError(
+            f"class {alone!r} is at 1 site, too few for {folds} folds by site: a model that has not seen it knows no "
+            "such slide; set training.folds_by to patient or add sites"
+        )
+    if folds == len(sites):
+        return {slide.slide_id: sites.index(str(slide.site)) for slide in slides}
+    for name, having in sites_with.items():
         if having < folds:
-            remedy = f"set training.folds to {having}" if having > 1 else "set training.folds_by to patient"
+            every = f", to {len(sites)} to leave out one site at a time," if folds < len(sites) else ""
             raise UsageError(
-                f"class {name!r} is at {having} site{'s' * (having != 1)}, too few for {folds} folds by site, each of "
-                f"which needs it; {remedy} or add sites"
+                f"class {name!r} is at {having} sites, too few for {folds} folds by site, each of which needs it; set "
+                f"training.folds to {having}{every} or add sites"
             )
     share = counts.sum(0) / folds
 
@@ -183,10 +225,10 @@ def _deal_sites(slides: Sequence[CohortSlide], folds: int) -> dict[str, int]:
     fold_of = dict(zip(sites, best.tolist(), strict=True))
     dealt = {slide.slide_id: fold_of[str(slide.site)] for slide in slides}
     for fold, name in itertools.product(range(folds), classes):
-        if not any(dealt[slide.slide_id] == fold and slide.label == name for slide in slides):
+        if not any(dealt[slide.slide_id] == fold and slide.stratum == name for slide in slides):
             raise UsageError(
                 f"{folds} folds of whole sites cannot each have a slide labelled {name!r}; set training.folds to "
-                f"{folds - 1} or training.folds_by to patient"
+                f"{folds - 1}, to {len(sites)} to leave out one site at a time, or training.folds_by to patient"
             )
     return dealt
 
@@ -214,7 +256,12 @@ def _refuse_unsited(slides: Sequence[CohortSlide]) -> None:
             )
 
 
-def _refuse_parted(slides: Sequence[CohortSlide], part_of: Mapping[str, int | str], where: str, by: By) -> None:
+def refuse_parted(slides: Sequence[CohortSlide], part_of: Mapping[str, int | str], where: str, by: By) -> None:
+    """Refuse parts by slide id that part the slides of a patient or, by "site", of a site.
+
+    Raises:
+        UsageError: so they do.
+    """
     if by == "site":
         _refuse_unsited(slides)
     for noun in ("patient", "site")[: 1 + (by == "site")]:
@@ -225,9 +272,11 @@ def _refuse_parted(slides: Sequence[CohortSlide], part_of: Mapping[str, int | st
                 raise UsageError(f"{noun} {name!r} is in folds {seen[name]} and {part} of {where}")
 
 
-def _read(path: Path) -> dict[str, int]:
+def _read(path: Path) -> list[dict[str, int]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return {row["slide_id"]: int(row["fold"]) for row in csv.DictReader(file)}
-    except (OSError, UnicodeError, csv.Error, KeyError, ValueError, TypeError) as exc:
+            rows = list(csv.DictReader(file))
+        names = [name for name in rows[0] if re.fullmatch(r"fold_\d+", name)] or ["fold"]
+        return [{row["slide_id"]: int(row[name]) for row in rows} for name in names]
+    except (OSError, UnicodeError, csv.Error, LookupError, ValueError, TypeError) as exc:
         raise UsageError(f"{path} is not a table of slide_id and fold; move it away to split anew") from exc

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.cohort.columns import choose_columns, label_column, refuse_lookalikes
+from pipeline.cohort.columns import choose_columns, label_column, refuse_lookalikes, round_columns
 from pipeline.cohort.files import (
     PYRAMID_SUFFIX,
     SLIDE_SUFFIXES,
@@ -24,8 +24,9 @@ from pipeline.cohort.files import (
     folder_name,
     slide_stem,
 )
+from pipeline.cohort.given_splits import Part, part_of, read_splits
 from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
-from pipeline.cohort.spelling import is_missing, near_equal, tcga_patient
+from pipeline.cohort.spelling import are_amounts, column_key, is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
 from stages.amounts import counted
 from stages.place import Place, Url, true_name
@@ -51,6 +52,9 @@ class CohortSlide:
         fold: cross-validation fold that tests on it, or None.
         site: where it was made; where nobody says, the tissue source site of a TCGA barcode, else None.
         problem: why this slide cannot be used and what to do, or None; a batch records it as the slide's failure.
+        others: what the table's other columns and the label's say of it, by their names; None where there is no value.
+        dealt_by: what folds are to hold evenly, where it is not the label.
+        rounds: where slides are split several times, what it is in each: its fold; or train, val, test or None.
     """
 
     slide_id: str
@@ -62,6 +66,22 @@ class CohortSlide:
     fold: int | None = None
     site: str | None = None
     problem: str | None = None
+    others: tuple[tuple[str, str | None], ...] = ()
+    dealt_by: str | None = None
+
+    @property
+    def stratum(self) -> str:
+        """What folds are to hold evenly."""
+        return str(self.label) if self.dealt_by is None else self.dealt_by
+
+    def cells(self, columns: Sequence[str]) -> tuple[str | None, ...]:
+        """What these columns of the table say of it; of none, its label. None where there is no such column, either."""
+        if not columns:
+            return (self.label,)
+        told = {column_key(name): text for name, text in self.others}
+        return tuple(told.get(column_key(name)) for name in columns)
+
+    rounds: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +109,18 @@ class Cohort:
         return tuple(sorted(order, key=lambda label: label == self.positive))
 
     def of_split(self, split: str) -> tuple[CohortSlide, ...]:
-        """The slides of this split.
+        """The slides of this split, by any of the words that a table may have for it.
 
         Raises:
-            UsageError: there are none.
+            UsageError: there are none, or it is no such word.
         """
+        split = str(split_of(split, "--split"))
         found = tuple(slide for slide in self.slides if slide.split == split)
         if not found:
             parts = sorted({slide.split for slide in self.slides if slide.split is not None})
             told = f"only {', '.join(parts)}" if parts else "no split column"
-            raise UsageError(f"{self.source} has no slides of split {split}, found {told}")
+            remedy = "give one that it has" if parts else "add one, or leave --split out"
+            raise UsageError(f"{self.source} has no slides of split {split}, found {told}; {remedy}")
         return found
 
     @property
@@ -179,18 +201,22 @@ def _refuse(faults: Iterable[str]) -> None:
 def read_training_table(
     table: Path,
     *,
-    label: str = "label",
+    label: str | None = "label",
     root: Path | None = None,
     columns: Mapping[str, str] | None = None,
     positive: str | None = None,
     folds: int | None = None,
+    classes: bool | None = None,
+    splits: Path | None = None,
 ) -> Cohort:
     """A cohort table fit for training: every slide has a label and a patient, who is on one side of a split.
 
     Args:
-        table, label, root, columns: as in `read_table`.
+        table, label, root, columns: as in `read_table`; without a ``label`` other columns hold it.
         positive: which of two classes is the positive; default: the last in their order.
         folds: of a cross-validation that replaces the table's split or fold column, or None.
+        classes: whether labels are classes, each of which every part of the table needs; None: unless they are amounts.
+        splits: what replaces it by splits that were made elsewhere: see `read_splits`; or None.
 
     Raises:
         UsageError: as `read_table`, and where a slide has no label or no patient though others do, no slide at all is
@@ -200,22 +226,50 @@ def read_training_table(
     cohort = read_table(table, label=label, root=root, columns=columns, training=True)
     if all(slide.problem for slide in cohort.slides):  # some may have gone; none there is a wrong folder
         raise UsageError(f"{table}: {cohort.slides[0].problem} (and {len(cohort.slides) - 1} more, all of them)")
-    _refuse(unlabelled(cohort))
+    if classes is None:
+        classes = not are_amounts(slide.label for slide in cohort.slides if slide.label is not None)
+    if label is not None:
+        _refuse(unlabelled(cohort, classes=classes))
     if positive is not None and (positive not in cohort.classes or len(cohort.classes) != 2):
         raise UsageError(
             f"{table}: cohort.positive must be one of two classes, found {positive!r} and the classes "
             f"{', '.join(cohort.classes)}; correct it or leave it out"
         )
+    if splits is not None:
+        cohort = _split_by(cohort, splits)
     _refuse(leaks(cohort))
-    if folds is None:
+    if folds is None and classes:
         _refuse(lost_classes(cohort))
     return replace(cohort, positive=positive)
+
+
+def _split_by(cohort: Cohort, path: Path) -> Cohort:
+    """The cohort, split as is given elsewhere instead of as its table says."""
+    given = read_splits(path)
+    names = {slide.slide_id: (slide.slide_id, slide_stem(slide.path), slide.path.name) for slide in cohort.slides}
+    found = {name: next((given[one] for one in called if one in given), None) for name, called in names.items()}
+    lost = [name for name, parts in found.items() if parts is None or set(parts) == {None}]
+    if lost:
+        there = f"; it lists {next(iter(given))!r}" if len(lost) == len(found) and given else ""
+        raise UsageError(
+            f"{path} has no part for {len(lost)} of {len(found)} slides of {cohort.source}, the first is {lost[0]!r}"
+            f"{there}; add them, or remove them from the table"
+        )
+
+    def split(slide: CohortSlide) -> CohortSlide:
+        parts = found[slide.slide_id] or ()
+        slide = replace(slide, split=None, fold=None, rounds=parts if len(parts) > 1 else ())
+        if len(parts) > 1:
+            return slide
+        return replace(slide, fold=parts[0]) if isinstance(parts[0], int) else replace(slide, split=parts[0])
+
+    return replace(cohort, slides=tuple(split(slide) for slide in cohort.slides))
 
 
 def read_table(
     table: Path,
     *,
-    label: str = "label",
+    label: str | None = "label",
     root: Path | None = None,
     columns: Mapping[str, str] | None = None,
     training: bool = False,
@@ -229,7 +283,7 @@ def read_table(
 
     Args:
         table: the file.
-        label: the column that holds the labels.
+        label: the column that holds the labels; None: none does.
         root: folder that relative paths start from; default: the table's own.
         columns: names of the columns for any of "slide", "patient" and "site"; default: by their usual names.
         training: whether a missing label column or patient is an error, and `label` may have another usual name.
@@ -247,7 +301,7 @@ def read_table(
 def _examine_table(
     table: Path,
     *,
-    label: str,
+    label: str | None,
     root: Path | None,
     columns: Mapping[str, str] | None = None,
     training: bool = False,
@@ -256,15 +310,17 @@ def _examine_table(
     header, rows, decimal = read_rows(table)
     faults: list[str] = []
     taken = choose_columns(header, rows, columns or {}, table)
-    label_at = label_column(header, rows, label, table, required=training)
+    rounds = {header[i]: i for i in round_columns(header, table)} if training else {}
+    label_at = None if label is None else label_column(header, rows, label, table, required=training)
     if label_at is not None:
         taken["label"] = label_at
         _attempt(faults, refuse_lookalikes, header, rows, taken, table)
     find = finder((root or table.parent).absolute())
+    others = [i for i, name in enumerate(header) if name and (i == label_at or i not in taken.values())]
     slides: list[tuple[CohortSlide, str]] = []
     for number, row in rows:
         cell = {role: row[at] for role, at in taken.items()}
-        told = {role: None if is_missing(text) else text for role, text in cell.items()}
+        told = {role: _value(text, decimal) for role, text in cell.items()}
         where = f"row {number}"
         if not cell["slide"]:
             faults.append(f"{table}, {where}: no slide; fill in {header[taken['slide']]!r} or delete the row")
@@ -287,8 +343,10 @@ def _examine_table(
             mpp=mpp,
             split=_attempt(faults, split_of, cell.get("split", ""), f"{table}, {where}"),
             fold=_attempt(faults, fold_of, cell.get("fold", ""), f"{table}, {where}"),
+            rounds=tuple(_attempt(faults, part_of, row[at], name, f"{table}, {where}") for name, at in rounds.items()),
             site=told["site"] if "site" in taken else barcode and barcode[5:7],
             problem=missing or bad_mpp,
+            others=tuple((header[i], _value(row[i], decimal)) for i in others),
         )
         slides.append((slide, where))
     if not slides:
@@ -298,6 +356,13 @@ def _examine_table(
     if "label" in taken:
         faults += _near_equal(cohort)
     return cohort, tuple(faults)
+
+
+def _value(text: str, decimal: str) -> str | None:
+    """A cell's text, None where it says that there is none; a number with a point."""
+    if is_missing(text):
+        return None
+    return text.replace(decimal, ".") if re.fullmatch(r"[+-]?[0-9]*,[0-9]+", text) else text
 
 
 def _attempt(faults: list[str], act: Callable[..., Value], *args: Any) -> Value | None:
@@ -311,7 +376,10 @@ def _attempt(faults: list[str], act: Callable[..., Value], *args: Any) -> Value 
 
 def _near_equal(cohort: Cohort) -> Iterator[str]:
     for role in ("label", *({"patient", "site"} & cohort.columns.keys())):
-        for one, other in near_equal(t for t in (getattr(slide, role) for slide in cohort.slides) if t is not None):
+        texts = {text for text in (getattr(slide, role) for slide in cohort.slides) if text is not None}
+        if role == "label" and are_amounts(texts):
+            continue  # 0.5 and 0.50 are one, and nothing hangs on it
+        for one, other in near_equal(texts):
             yield (
                 f"{cohort.source}: {role} {one!a} and {role} {other!a} differ only by what is overlooked "
                 "(case, spaces, invisible or look-alike characters, zeros); write both alike, or rename one"
@@ -394,8 +462,8 @@ def as_file_systems_see(name: str) -> str:
     return unicodedata.normalize("NFC", name.casefold())  # some of them fold case
 
 
-def unlabelled(cohort: Cohort) -> Iterator[str]:
-    """What keeps labels from being learnt: slides without one, fewer than two classes."""
+def unlabelled(cohort: Cohort, *, classes: bool = True) -> Iterator[str]:
+    """What keeps labels from being learnt: slides without one, fewer than two ``classes``."""
     name = cohort.columns["label"]
     without = [slide.slide_id for slide in cohort.slides if slide.label is None]
     if without:
@@ -403,7 +471,7 @@ def unlabelled(cohort: Cohort) -> Iterator[str]:
             f"{cohort.source}: {len(without)} of {len(cohort.slides)} slides have no {name!r}, the first is "
             f"{without[0]!r}; fill in the labels (NA, none, unknown, - and so on are missing) or remove the rows"
         )
-    if len(cohort.classes) < 2:
+    if classes and len(cohort.classes) < 2:
         yield (
             f"{cohort.source}: column {name!r} must hold two classes or more, found only "
             f"{', '.join(map(repr, cohort.classes)) or 'empty cells'}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,9 @@ def run(
     encoder_weights: AnyPath | None = None,
     features: AnyPath | None = None,
     verify: bool = False,
+    split: str | None = None,
+    count_seen: bool = False,
+    ensemble: bool = False,
     progress: Progress | None = None,
     within: Callable[[str], None] | None = None,
     command: Sequence[str] = ("saccade.run",),
@@ -102,6 +106,11 @@ def run(
         features: folder that keeps what a frozen encoder makes of patches; default: $SACCADE_CACHE, else the user's
             cache folder.
         verify: read every byte of every slide: an earlier result stands only where its digest is the recorded one.
+        split: only slides of this split of the table, such as "test"; default: all, of which metrics count those of
+            test or of no split.
+        count_seen: count slides in the metrics, too, that the model was trained or validated on.
+        ensemble: predict by the models of a cross-validation together (``training.ensemble``); a slide that some of
+            them were made with, by the others.
         progress: called with (slides finished, slides in all, a line about the last one).
         within: called with a line about a slide that is being worked on, by any thread.
         command: what run.json and run.log record as the command.
@@ -143,6 +152,9 @@ def run(
             features=features,
             verify=verify,
             memory=memory,
+            split=split,
+            count_seen=count_seen,
+            ensemble=ensemble,
         )
         from pipeline.run.run import run_cohort
 
@@ -198,6 +210,7 @@ def _to_run(
     encoder_weights: AnyPath | None = None,
     features: AnyPath | None = None,
     memory: int | str | None = None,
+    ensemble: bool = False,
     **settings: Any,
 ) -> tuple[Cohort, RunSettings]:
     """The slides and how they are predicted, from what users give."""
@@ -206,10 +219,14 @@ def _to_run(
     if workers is not None and not 0 <= workers <= MOST_WORKERS:
         raise UsageError(f"workers must be from 0 to {MOST_WORKERS}, found {workers}")
     cohort = given_cohort(target)
+    if settings.get("split") is not None:
+        cohort = replace(cohort, slides=cohort.of_split(settings["split"]))
+        settings["split"] = cohort.slides[0].split
+    from pipeline.model.checkpoint import find_ensemble
     from pipeline.run.slide import RunSettings
 
     return cohort, RunSettings(
-        model=Path(model),
+        model=find_ensemble(Path(model)) if ensemble else Path(model),
         encoder_weights=None if encoder_weights is None else Path(encoder_weights),
         features=None if features is None else Path(features),
         prior=given_prior(prior, prior_mpp, prior_channel),

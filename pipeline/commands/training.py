@@ -47,7 +47,7 @@ class TrainSummary:
             (part, name, cells(value))
             for part, told in self.metrics.items()
             for name, value in told.items()
-            if name != "sites"
+            if name not in ("sites", "folds", "curves", "patients_needed")
         ]
         rows += [("learned", self.learned, self.reason)]
         rows += [("left out", slide, reason) for slide, reason in self.excluded.items()]
@@ -99,7 +99,7 @@ def train(
     parts = {
         name: told
         for name, told in metrics.items()
-        if name not in ("classes", "slides", "excluded", "learned", "reason")
+        if name not in ("task", "classes", "slides", "excluded", "threshold", "learned", "reason")
     }
     told = (metrics["excluded"], parts, metrics["learned"], metrics["reason"])
     return TrainSummary(Path(out) / "model.safetensors", *told)

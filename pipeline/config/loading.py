@@ -27,6 +27,7 @@ _PATHS = (
     ("bags", "folder"),
     ("bags", "patches"),
     ("teacher", "weights"),
+    ("training", "splits"),
 )
 
 Kind = TypeVar("Kind", Config, DistilConfig)

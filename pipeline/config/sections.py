@@ -42,6 +42,16 @@ class Config(Section):
     def _levels_fit(self) -> Self:
         inner, view = self.attention.inner_mpp, self.view
         self._augmentation_fits()
+        if self.training.precision != 32 and (self.attention.kind == "encoder" or self.model.kind == "exhaustive"):
+            raise ValueError(
+                f"training.precision {self.training.precision} is for an encoder that learns; with one that is frozen "
+                "leave it out, and see encoder.precision"
+            )
+        if self.training.read_ahead and (self.attention.kind == "encoder" or inner is not None):
+            raise ValueError(
+                "training.read_ahead is for an encoder that learns and attention of one level: leave it out with "
+                "attention.kind: encoder, whose features are kept, and with attention.inner_mpp"
+            )
         if self.model.kind == "exhaustive" or self.training.compare:
             self._all_can_be_read()
         if self.attention.kind == "encoder":

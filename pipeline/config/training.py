@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -17,6 +18,27 @@ class TrainingConfig(Section):
     epochs: int = Field(default=30, ge=1, description="Passes over the training slides.")
     batch_size: int = Field(
         default=8, ge=1, description="Slides per step; each brings train_samples patches into memory."
+    )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=10_000,
+        description="Batches whose gradients make one step together, as one batch so many times as large would, in the "
+        "memory of one.",
+    )
+    precision: Literal[32, "bf16-mixed", "16-mixed"] = Field(
+        default=32,
+        description="What an encoder that learns computes in: 32: float32; bf16-mixed and 16-mixed: bfloat16 or "
+        "float16 where that is safe, float32 elsewhere, in half the memory and less time on GPUs made for it. "
+        "Attention and what patches add up to stay in full. A frozen encoder has encoder.precision.",
+    )
+    read_ahead: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Steps by which patches are drawn before they are used, and read meanwhile, where the encoder "
+        "learns and attention is of one level: drawn by the attention of so many steps before, with weights that stay "
+        "exact. 0: each step reads its own. More than 1 or 2 helps where reading takes longer than a step.",
     )
     learning_rate: float | None = Field(
         default=None,
@@ -61,14 +83,14 @@ class TrainingConfig(Section):
     )
     keep: Literal["best", "last"] = Field(
         default="best",
-        description="Which epoch's weights are kept: best: the last one whose loss on the slides of split val is no "
-        "higher than the lowest by more than its noise, over three epochs; without such slides, or with last: the "
-        "last.",
+        description="Which epoch's weights are kept: best: the last one whose loss on the slides of val (the "
+        "split, or inner_val) is no higher than the lowest by more than its noise, over three epochs; without such "
+        "slides, or with last: the last.",
     )
     patience: int | None = Field(
         default=None,
         ge=1,
-        description="Epochs without a lower loss on the slides of split val after which training stops; unset: it "
+        description="Epochs without a lower loss on the slides of val after which training stops; unset: it "
         "never does, for only its last epochs have small steps.",
     )
     seed: int = Field(
@@ -84,17 +106,60 @@ class TrainingConfig(Section):
         description="What is never parted between folds: patient; or site, so that no fold is judged at a hospital "
         "that its model has learnt from (stain and scanner tell the site, and the site often the label).",
     )
+    threshold_sensitivity: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Share of the positive slides that the threshold which a training states is to find where it is "
+        "chosen: on val, else in cross-validation; unset: the most sensitivity + specificity (Youden). Of two classes.",
+    )
+    repeats: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Cross-validations, each with folds of its own from the seed; what is reported is their mean.",
+    )
+    inner_val: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="Share of the patients of each class that every model holds out of its fit as val, which keep, "
+        "patience and calibration go by; what is reported is of others, and has chosen nothing; 0: none.",
+    )
+    splits: Path | None = Field(
+        default=None,
+        strict=False,
+        description="Splits that were made elsewhere, relative to this file, in place of the table's: slide_id and "
+        "fold, split, or fold_0, fold_1 ...; or CLAM's splits_0.csv, or the folder of several.",
+    )
+    ensemble: bool = Field(
+        default=False,
+        description="Let the models of the folds predict together, too (ensemble.json, for `saccade run --ensemble`): "
+        "their mean log-odds from one draw, whose intervals are calibrated on slides that are read whole once more.",
+    )
     calibration_slides: int = Field(
         default=16,
         ge=0,
-        description="Slides (of val first, then of train) that are read whole once after training, so that the stated "
-        "95 % of the intervals is 95 %; 0: intervals from each draw alone.",
+        description="Slides (of val first, then of train) that are read once after training, so that the stated 95 % "
+        "of the intervals is 95 %, for the last model, whose rule those of folds share; 0: intervals from each draw "
+        "alone. Another number trains nothing again.",
+    )
+    calibration_patches: int = Field(
+        default=20_000,
+        ge=64,
+        description="Patches that are read of these slides at most, all told: of larger slides parts, evenly over the "
+        "tissue, and of fewer slides where that leaves too little of each. Another number trains nothing again.",
     )
     compare: bool = Field(
         default=False,
         description="Also fit plain ways to read a slide on the same splits and features, and write comparison.csv: "
         "gated attention MIL and the mean of all cells, as many cells as samples at random and of the largest "
         "attention, and 25 fixed ones. Reads every cell once; needs attention.kind: encoder.",
+    )
+    tensorboard: bool = Field(
+        default=False,
+        description="Also write each fit's curve as TensorBoard events, into the folder tensorboard of the output; "
+        "needs TensorBoard (pip install tensorboard). curve.csv and curve.png are always written.",
     )
     device: str = Field(
         default="auto",

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.cohort.metrics import evaluate, in_words
 from pipeline.cohort.table import CohortSlide
 from pipeline.config.distil import DistilConfig
 from pipeline.distil.bags import ALIKE, BagFeatures, SlideBag, bag_view, refuse_other_encoder
@@ -27,6 +26,7 @@ from pipeline.model.values import ModelSpec, View
 from pipeline.output.documents import write_json
 from pipeline.output.folder import fitting_alone, prepare_output
 from pipeline.output.table import write_table
+from pipeline.statistics.metrics import evaluate, in_words
 from pipeline.train.calibrate import calibrate
 from pipeline.train.looks import Looks
 from pipeline.train.spec import configured_cohort

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.cohort.paired import auroc_difference
 from pipeline.model.distilled_model import DistilledModel
 from pipeline.model.values import View
+from pipeline.statistics.paired import auroc_difference
 from pipeline.train.calibrate import drawn_errors
 from stages.prediction.intervals import UNFITTED
 from stages.sampling.schemes import SCHEMES
@@ -62,14 +62,14 @@ def fidelity(
         drawn = drawn_errors(model, shown, counts, draws=DRAWS, generator=generator)
         tiles.append(int(shown.tissue.sum()))
         whole = model.sample(shown, generator=generator, samples=tiles[-1])
-        exact.append(whole.prediction.probabilities.numpy())
+        exact.append(whole.prediction.values.numpy())
         for n in counts:
             if n not in drawn:  # a slide of no more tiles is read whole
                 found[n].append((np.tile(exact[-1], (DRAWS, 1)), np.ones(DRAWS)))
                 continue
             evidence, errors = drawn[n]
             held = (errors.abs() <= rule.half_width(evidence, n)).all(1).double().numpy()
-            found[n].append((torch.sigmoid(evidence.log_odds).numpy(), held))
+            found[n].append((torch.sigmoid(evidence.statistics).numpy(), held))
     teacher = np.stack(exact)
     classes, patients = model.spec.classes, [patient for _, patient, _ in slides]
     labels = [classes.index(label) for _, _, label in slides]

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.model.distilled_model import DistilledModel
 from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.exhaustive_model import ExhaustiveModel
+from pipeline.model.fold_ensemble import FoldEnsemble
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
@@ -50,6 +51,9 @@ def keep_features(model: SlideModel, folder: Path | None = None, *, gigabytes: f
         folder: None: `stages.encoder.feature_store.default_feature_folder`.
         gigabytes: that the folder may fill; 0: nothing is kept.
     """
+    if isinstance(model, FoldEnsemble):
+        for member in model.each:
+            keep_features(member, folder, gigabytes=gigabytes)
     if isinstance(model, OnFrozenEncoder):
         model.store = feature_store(folder or default_feature_folder(), gigabytes=gigabytes) if gigabytes else None
     return model
@@ -71,6 +75,8 @@ def _backbone(name: str, weights: Path | None, precision: Precision, written: in
 
 def told_of_encoder(model: SlideModel) -> dict[str, Any] | None:
     """A frozen encoder's card and what is doubtful about its use, as plain values; None of other models."""
+    if isinstance(model, FoldEnsemble):
+        return told_of_encoder(model.each[0])
     if not isinstance(model, OnFrozenEncoder):
         return None
     return {**model.backbone.card.to_json(), "doubts": model.doubts}

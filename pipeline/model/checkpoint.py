@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ import torch
 from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import OnFrozenEncoder, build_model
+from pipeline.model.fold_ensemble import FoldEnsemble
 from pipeline.model.label_calibration import LabelCalibration, appearance_from_json, appearance_to_json
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec
+from pipeline.output.documents import read_json, write_json
 from stages.disk import new_file, open_regular, refusal
 from stages.encoder.card import EncoderCard
 from stages.encoder.registry import is_exported
@@ -37,6 +40,10 @@ from stages.prediction.intervals import Calibration
 FORMAT = "saccade-2"
 MODEL = "model.safetensors"
 """What `saccade train` calls it."""
+ENSEMBLE_FORMAT = "saccade-ensemble-1"
+ENSEMBLE = "ensemble.json"
+"""What it calls the models of a cross-validation together."""
+_AGAIN = "run the `saccade train` of its folder again with training.ensemble: true"
 
 
 _DTYPES = {
@@ -58,10 +65,10 @@ def save_model(model: SlideModel, path: Path) -> None:
 
     The file is ``n``, 8 bytes little-endian; a JSON header of ``n`` bytes, padded with spaces to a multiple of 8; the
     tensors end to end, widest type first so that each is aligned, then by name. The header's ``__metadata__`` has the
-    texts ``format`` and, as JSON, ``spec``, ``calibration``, ``trained_on``, fingerprints of slides, and
-    ``appearance``, how these slides look, ``quality``, how good it was found to be, and ``label_calibration``, what
-    sets of classes are made by; of a frozen encoder
-    ``encoder``, its card: its weights are not in the file, since most may not be passed on, and some are gigabytes.
+    texts ``format`` and, as JSON, ``spec``, ``calibration``, ``trained_on`` and ``validated_on``, fingerprints of
+    slides, ``appearance``, how those look that it was trained on, ``quality``, how good it was found to be, and
+    ``label_calibration``, what sets of classes are made by; of a frozen encoder ``encoder``, its card: its weights are
+    not in the file, since most may not be passed on, and some are gigabytes.
 
     Raises:
         KeyError: a weight is of a type that the format has no name for.
@@ -72,6 +79,8 @@ def save_model(model: SlideModel, path: Path) -> None:
         metadata["calibration"] = json.dumps(asdict(model.calibration))
     if model.trained_on:
         metadata["trained_on"] = json.dumps(sorted(model.trained_on))
+    if model.validated_on:
+        metadata["validated_on"] = json.dumps(sorted(model.validated_on))
     if model.appearance is not None:
         metadata["appearance"] = json.dumps(appearance_to_json(model.appearance))
     if model.label_calibration is not None:
@@ -98,7 +107,8 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
     """Read a checkpoint written by `save_model`; nothing in it is ever executed.
 
     Args:
-        path: the file, or the folder that `saccade train` wrote it to.
+        path: the file, or the folder that `saccade train` wrote it to; or ``ensemble.json``, for the models of a
+            cross-validation together.
         device: "cpu", "cuda", "cuda:N", "mps", or "auto": "cuda" where there is a GPU for it, else "cpu".
         encoder_weights: of its frozen encoder, where they are not those that the encoder's name stands for.
 
@@ -107,6 +117,8 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
     """
     chosen = find_device(device)
     path = find_model(path)
+    if path.name == ENSEMBLE:
+        return _load_ensemble(path, device, encoder_weights)
     try:
         open_regular(path).close()  # whose errors say why
         with safetensors.safe_open(path, framework="pt") as file:
@@ -118,7 +130,7 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
         spec = json.loads(metadata["spec"])
         spec["classes"] = tuple(spec["classes"])
         spec.setdefault("region_margin", False)  # not in checkpoints of before there was one
-        for name in ("context", "against"):
+        for name in ("context", "against", "labels", "times"):
             if name in spec:
                 spec[name] = tuple(spec[name])
         if spec.get("teacher"):
@@ -131,6 +143,7 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
             encoder_weights=Path(RANDOM) if told.tune else encoder_weights,  # what was tuned is in the file
             calibration=_calibration(metadata.get("calibration")),
             trained_on=json.loads(metadata.get("trained_on", "[]")),
+            validated_on=json.loads(metadata.get("validated_on", "[]")),
             appearance=appearance_from_json(json.loads(metadata.get("appearance", "null"))),
             quality=Quality.from_json(json.loads(metadata["quality"])) if "quality" in metadata else None,
         )
@@ -151,6 +164,93 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
         return model.to(chosen).eval()
     except RuntimeError as exc:  # out of its memory, or its driver is older than torch
         raise UsageError(f"cannot compute on {device!r}: {str(exc).splitlines()[0]}; use --device cpu") from exc
+
+
+def ensemble_of(files: Sequence[Path], folder: Path) -> dict[str, Any]:
+    """What ensemble.json in ``folder`` says of its members, which lie below it."""
+    members = [{"model": file.relative_to(folder).as_posix(), "digest": model_digest(file)} for file in files]
+    return {"format": ENSEMBLE_FORMAT, "members": members}
+
+
+def save_ensemble(model: FoldEnsemble, path: Path, *, files: Sequence[Path], beside: Mapping[str, Any]) -> None:
+    """Write ``ensemble.json``: which models predict together, by path and digest, and what they know together.
+
+    Args:
+        model: the ensemble.
+        path: the file; its models lie in folders beside it.
+        files: their checkpoints.
+        beside: what else to record.
+    """
+    told = {
+        **ensemble_of(files, path.parent),
+        **beside,
+        "calibration": model.calibration and asdict(model.calibration),
+        "appearance": model.appearance and appearance_to_json(model.appearance),
+        "quality": model.quality and model.quality.to_json(),
+    }
+    write_json(path, told)
+
+
+def find_ensemble(path: Path) -> Path:
+    """The ensemble that a path means: the file, or the one in the folder of a training.
+
+    Raises:
+        UsageError: there is none.
+    """
+    file = path / ENSEMBLE if path.is_dir() else path
+    if file.name != ENSEMBLE or not file.is_file():
+        raise UsageError(
+            f"--ensemble: no {ENSEMBLE} at {path}: {_AGAIN}, by which the models of its folds are put together"
+        )
+    return file
+
+
+def refuse_ensemble(model: SlideModel, path: Path) -> None:
+    """Refuse an ensemble where one model is asked for.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if isinstance(model, FoldEnsemble):
+        raise UsageError(f"{path} is {len(model.each)} models together, which `saccade run` takes: give one {MODEL}")
+
+
+def checkpoint_files(path: Path) -> list[Path]:
+    """The checkpoints that a model is loaded from: itself, or those of an ensemble.
+
+    Raises:
+        UsageError: its ensemble.json is not one.
+    """
+    if path.name != ENSEMBLE:
+        return [path]
+    return [path.parent / member["model"] for member in _ensemble(path)["members"]]
+
+
+def _ensemble(path: Path) -> dict[str, Any]:
+    told = read_json(path)
+    if not isinstance(told, dict) or told.get("format") != ENSEMBLE_FORMAT:
+        raise UsageError(f"{path} is not a {ENSEMBLE_FORMAT} file: give the {ENSEMBLE} that `saccade train` wrote")
+    return told
+
+
+def _load_ensemble(path: Path, device: str, encoder_weights: Path | None) -> FoldEnsemble:
+    told = _ensemble(path)
+    members = []
+    for file, member in zip(checkpoint_files(path), told["members"], strict=True):
+        if not file.is_file():
+            raise UsageError(f"{path} names {file}, which is not there: restore it, or {_AGAIN}")
+        if model_digest(file) != member["digest"]:
+            raise UsageError(f"{file} is another than {path} was made of: {_AGAIN}")
+        members.append(load_model(file, device=device, encoder_weights=encoder_weights))
+    try:
+        return FoldEnsemble(
+            members,
+            calibration=_calibration(json.dumps(told["calibration"])),
+            appearance=appearance_from_json(told["appearance"]),
+            quality=told["quality"] and Quality.from_json(told["quality"]),
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise UsageError(f"cannot load {path}: {exc}; it is damaged or of another version") from exc
 
 
 def find_model(path: Path) -> Path:
@@ -193,9 +293,9 @@ def _refuse_other_encoder(model: SlideModel, told: dict[str, Any], path: Path) -
 
 
 def _calibration(text: str | None) -> Calibration | None:
-    if text is None:
+    told = None if text is None else json.loads(text)
+    if told is None:
         return None
-    told = json.loads(text)
     for name in {"budgets", "factors", "far"} & told.keys():  # models of earlier versions look less far
         told[name] = tuple(told[name])
     return Calibration(**told)

@@ -53,7 +53,7 @@ class DistilledModel(SurveyedModel):
         assert spec.teacher is not None
         self.whitening = Whitening(backbone.dim, spec.components)
         self.teacher = AttentionTeacher(spec.teacher)
-        self.student = Student(members=spec.members, inputs=2 * len(self.whitening.basis), classes=len(spec.classes))
+        self.student = Student(members=spec.members, inputs=2 * len(self.whitening.basis), classes=self.readout.outputs)
         self.asked: int | None = None
         self._foretold: OrderedDict[FeatureKey, Foretold] = OrderedDict()
 

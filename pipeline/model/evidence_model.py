@@ -71,7 +71,7 @@ class EvidenceModel(SurveyedModel):
         self.register_buffer("control", torch.zeros(2 * r + 1, q))
         self.heads = EvidenceHeads(
             members=spec.members,
-            classes=len(spec.classes),
+            classes=self.readout.outputs,
             components=r,
             fine=q,
             scales=len(spec.context) * len(spec.against),
@@ -148,7 +148,7 @@ class EvidenceModel(SurveyedModel):
         away = attention - 1 / n
         known = heads.known(scores, attention) + torch.einsum("kcn,nq,kcq->kc", away, survey.foretold, heads.fine)
         shares = heads.share.log()[:, None, None]
-        mean = (log_a.detach() + shares).flatten(0, 1).double().logsumexp(0).log_softmax(0).to(there)
+        mean = (log_a.detach() + shares).flatten(0, 1).to(there).double().logsumexp(0).log_softmax(0)
         shown, log_q = (self._on_grid(view, one) for one in (mean, smooth(mean[None], self.spec.uniform)[0]))
         place = torch.full((view.tissue.size,), -1, device=self.device)
         place[torch.from_numpy(np.flatnonzero(view.tissue)).to(self.device)] = torch.arange(n, device=self.device)

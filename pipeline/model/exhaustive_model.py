@@ -22,7 +22,9 @@ from stages.evidence import directions_kept
 from stages.mil.build import build_pooling
 from stages.mil.pooling import Pooled
 from stages.prediction.predict import Prediction
+from stages.prediction.readout import Readout
 from stages.prediction.stopping import Decide
+from stages.sampling.designs import Draw
 
 
 class ExhaustiveModel(SlideModel):
@@ -50,7 +52,7 @@ class ExhaustiveModel(SlideModel):
         self.heads = build_pooling(
             spec.head,
             members=spec.members,
-            classes=len(spec.classes),
+            classes=self.readout.outputs,
             components=len(self.whitening.basis),
             sides=spec.context,
         )
@@ -115,7 +117,7 @@ class ExhaustiveModel(SlideModel):
         tissue = torch.from_numpy(view.tissue).to(self.device)
         found: Pooled = self.heads(components, tissue, keep)
         share = self.heads.share[:, None]
-        mean = (found.log_attention + share.log()).double().logsumexp(0).log_softmax(0).to(there)
+        mean = (found.log_attention + share.log()).to(there).double().logsumexp(0).log_softmax(0)
         log_a = torch.full((view.tissue.size,), -torch.inf, dtype=torch.float64, device=there)
         log_a = log_a.masked_scatter(tissue.flatten().to(there), mean)
         logits = found.logits if each else (share * found.logits).sum(0, keepdim=True)
@@ -141,6 +143,7 @@ class ExhaustiveModel(SlideModel):
         augment: Callable[[Tensor], Tensor] | None = None,
         noise: float = 0.0,
         dropout: float = 0.0,
+        draws: Sequence[Draw] | None = None,
     ) -> Outcome:
         """All cells of each slide of a batch, whatever else is asked for."""
         return super().forward(views, samples=0, generator=generator, noise=noise, dropout=dropout)
@@ -164,21 +167,33 @@ class ExhaustiveModel(SlideModel):
         if samples is not None or scheme is not None:
             raise ValueError("the model reads every cell: leave out samples and scheme")
         features = self.encode_all(view)
-        found = self.ask(view, features, each=False)
-        logits = found.known[0].cpu().double()
-        p = logits.softmax(0)
-        cells = np.flatnonzero(view.tissue)
-        return Sampled(
-            found.log_attention,
-            cells,
-            np.ones(len(cells)),
-            features.float().cpu().numpy(),
-            np.empty(0, np.int64),
-            Prediction(p, p, p, logits, torch.zeros_like(logits)),
-            0.0,
-            adds=torch.zeros(len(cells), len(logits), dtype=torch.float64),
-            own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
-            spread=torch.zeros(len(cells), dtype=torch.float64),
-            foretold=None if found.shares is None else found.shares().mean(1),
-            side=None if decide is None else decide.beside(float(torch.logit(p[decide.positive]))),
-        )
+        return exact(view, self.ask(view, features, each=False), features, readout=self.readout, decide=decide)
+
+
+def exact(view: View, found: AttentionMap, features: Tensor, *, readout: Readout, decide: Decide | None) -> Sampled:
+    """What is said of a slide of which nothing is left to chance.
+
+    Args:
+        view: the slide.
+        found: its map, all of whose logits are known.
+        features: (n, D), of all its tissue cells.
+        readout: what is told of logits.
+        decide: on which side of a threshold it lies, or None.
+    """
+    logits = found.known[0].cpu().double()
+    values = readout.told(logits)
+    cells = np.flatnonzero(view.tissue)
+    return Sampled(
+        found.log_attention,
+        cells,
+        np.ones(len(cells)),
+        features.float().cpu().numpy(),
+        np.empty(0, np.int64),
+        Prediction(values, values, values, logits, torch.zeros_like(readout.statistics(logits))),
+        0.0,
+        adds=torch.zeros(len(cells), len(logits), dtype=torch.float64),
+        own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
+        spread=torch.zeros(len(cells), dtype=torch.float64),
+        foretold=None if found.shares is None else found.shares().mean(1),
+        side=None if decide is None else decide.beside(float(torch.logit(values[decide.positive]))),
+    )

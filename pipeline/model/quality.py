@@ -10,7 +10,7 @@ from stages.amounts import apart, counted
 
 Learned = Literal["yes", "no", "unclear"]
 ABOUT_READING = (
-    "Intervals are about tissue that was not read: where the same model would put the probability, had it read all of "
+    "Intervals are about tissue that was not read: where the same model would put what it tells, had it read all of "
     "it. They say nothing of how often the model is right."
 )
 CHANCE = 0.5
@@ -37,11 +37,13 @@ class Quality:
         reason: why that is said.
         part: of the cohort that it was found on: "val", "cross-validation", "test" or "out-of-bag"; None: nothing was.
         slides, patients: how many these are.
-        auroc, low, high: with the ends of its 95 % interval, patients counting once; of more than two classes the mean
-            over them; None where it is not known.
+        score, low, high: the AUROC, or what else ``measure`` names, with the ends of its 95 % interval, patients
+            counting once; of more than two classes the mean over them; None where it is not known.
         right, of: of each class's slides, how many are predicted to be of it, as the most probable class, and how many
             there are; None where that is not known.
         balanced, balanced_low, balanced_high: the mean of these shares, with its interval.
+        measure: what the score is.
+        chance: what it is by chance.
     """
 
     learned: Learned
@@ -49,7 +51,7 @@ class Quality:
     part: str | None = None
     slides: int = 0
     patients: int = 0
-    auroc: float | None = None
+    score: float | None = None
     low: float | None = None
     high: float | None = None
     right: Mapping[str, int] | None = None
@@ -57,14 +59,16 @@ class Quality:
     balanced: float | None = None
     balanced_low: float | None = None
     balanced_high: float | None = None
+    measure: str = "AUROC"
+    chance: float = CHANCE
 
     @property
     def found(self) -> str:
         """What was seen, in a phrase."""
-        if self.auroc is None or self.part is None:
+        if self.score is None or self.part is None:
             return "it was judged on no patients that it had not seen"
         who = f"{counted(self.patients, 'patient')} {_PARTS.get(self.part, self.part)}"
-        return f"{auroc_in_words(self.auroc, self.low, self.high)} on {who}"
+        return f"{measured_in_words(self.measure, self.score, self.low, self.high)} on {who}"
 
     @property
     def warning(self) -> str | None:
@@ -72,16 +76,18 @@ class Quality:
         if self.learned == "yes":
             return None
         said = {
-            "no": "this model has not learned to tell its classes apart",
+            "no": "this model has not learned to tell its classes apart"
+            if self.measure == "AUROC"
+            else "this model has not learned what its labels say",
             "unclear": "it cannot be told whether this model has learned anything",
         }
         return f"{said[self.learned]}: {self.reason}"
 
     def in_words(self) -> str:
         """How good the model is, in one sentence."""
-        if self.auroc is None:
+        if self.score is None:
             return f"How good the model is is not known: {self.reason}."
-        return f"How good the model is: {self.found}; 0.5 is chance.{self._called()}"
+        return f"How good the model is: {self.found}; {self.chance:g} is chance.{self._called()}"
 
     def _called(self) -> str:
         """How often its most probable class is right: a ranking may be perfect, and its middle not at one half."""
@@ -90,7 +96,7 @@ class Quality:
         counts = right_in_words(self.right, self.of)
         interval = "" if self.balanced_low is None else f" [{self.balanced_low:.2f}, {self.balanced_high:.2f}]"
         told = f" Its most probable class is right for {counts} (balanced accuracy {self.balanced:.2f}{interval})."
-        if self.auroc is not None and self.auroc - self.balanced > APART:
+        if self.score is not None and self.score - self.balanced > APART:
             told += (
                 " It ranks slides better than its most probable class tells: calls with a stated error (`saccade "
                 "conformalize`, then `run --refer`) are made at thresholds of their own."
@@ -108,13 +114,13 @@ class Quality:
         Raises:
             TypeError: they are not such a record's.
         """
-        return cls(**told)
+        return cls(**{"score" if name == "auroc" else name: value for name, value in told.items()})
 
 
-def auroc_in_words(auroc: float, low: float | None, high: float | None) -> str:
-    """An AUROC with the ends of its interval, where there is one."""
+def measured_in_words(measure: str, score: float, low: float | None, high: float | None) -> str:
+    """An AUROC, or another measure, with the ends of its interval, where there is one."""
     ends = [_told(end) for end in (low, high) if end is not None]
-    return f"AUROC {_told(auroc)}" + (f" [{', '.join(ends)}]" if ends else "")
+    return f"{measure} {_told(score)}" + (f" [{', '.join(ends)}]" if ends else "")
 
 
 def right_in_words(right: Mapping[str, int], of: Mapping[str, int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -93,6 +94,11 @@ def image(rgb: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:
 def stored(rgb: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:
     """(..., H, W, 3) uint8 -> (..., 3, H, W) uint8: a quarter of `image`'s memory, or none."""
     return torch.as_tensor(rgb).to(device).movedim(-1, -3)
+
+
+def in_full(device: torch.device) -> AbstractContextManager[Any]:
+    """Compute in full precision, also where the encoder learns in less: attention, and what patches add up to."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 @lru_cache(maxsize=32)

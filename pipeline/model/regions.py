@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.model.reading import image, read_together
+from pipeline.model.reading import image, in_full, read_together
 from pipeline.model.values import AttentionMap, PlacedDraw, View
 from stages.attention import masked_log_softmax
 from stages.sampling.designs import Draw, nest
@@ -69,7 +69,8 @@ def look_inside(
     images = read_together(asked, device)
     for tissue, found, cells, pixels in zip(tissues, opened, new, images, strict=True):
         if cells:
-            logits = inner(image(pixels, device)).to(tissue.device)
+            with in_full(device):
+                logits = inner(image(pixels, device)).to(tissue.device)
             parts = zip(logits, tissue[cells], strict=True)
             found.update(zip(cells, [masked_log_softmax(one.flatten(), mask) for one, mask in parts], strict=True))
     return [torch.stack([k[cell] for cell in r.tolist()]) for r, k in zip(regions, opened, strict=True)]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.model.reading import image, read_together, stored
+from pipeline.model.reading import image, in_full, read_together, stored
 from pipeline.model.regions import by_region
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
@@ -40,7 +40,7 @@ class AttentionSampler(SlideModel):
         if spec.inner_mpp:
             self.inner = ThumbnailAttention(cell_px=spec.inner_cell_px, surrounded=spec.region_margin)
         self.encoder = _encoder(spec, encoder_weights)
-        self.head = nn.Linear(spec.dim, len(spec.classes))
+        self.head = nn.Linear(spec.dim, self.readout.outputs)
         self.control = nn.Linear(self.attention.channels, spec.dim) if spec.control else None  # type: ignore[arg-type]
         self.feature_dim = spec.dim
 
@@ -52,12 +52,13 @@ class AttentionSampler(SlideModel):
         if self.inner is not None:
             tissue = by_region(tissue, self.spec.region_cells).any(2)
         rgb = stored(view.rgb, self.device)
-        if self.control is None:
-            return self._map(masked_log_softmax(self.attention(rgb).to(there), tissue).flatten(), None)
-        channels = self.attention.features(rgb)  # type: ignore[operator]
-        logits = self.attention.logits(channels).to(there)  # type: ignore[operator]
-        # detached: foretelling features must not bend where the model looks
-        control = self.control(channels.detach().flatten(1).T).to(there)
+        with in_full(self.device):
+            if self.control is None:
+                return self._map(masked_log_softmax(self.attention(rgb).to(there), tissue).flatten(), None)
+            channels = self.attention.features(rgb)  # type: ignore[operator]
+            logits = self.attention.logits(channels).to(there)  # type: ignore[operator]
+            # detached: foretelling features must not bend where the model looks
+            control = self.control(channels.detach().flatten(1).T).to(there)
         return self._map(masked_log_softmax(logits, tissue).flatten(), control)
 
     def attend_all(
@@ -72,7 +73,8 @@ class AttentionSampler(SlideModel):
         alike = len(views) > 1 and len({view.rgb.shape for view in views}) == 1
         if not alike or self.spec.attention != "learned" or self.inner is not None or self.control is not None:
             return super().attend_all(views)
-        logits = self.attention(image(np.stack([view.rgb for view in views]), self.device)).to(self.drawing_device)
+        with in_full(self.device):
+            logits = self.attention(image(np.stack([view.rgb for view in views]), self.device)).to(self.drawing_device)
         tissue = [torch.from_numpy(view.tissue).to(self.drawing_device) for view in views]
         return [self._map(masked_log_softmax(*one).flatten(), None) for one in zip(logits, tissue, strict=True)]
 
@@ -121,7 +123,8 @@ class AttentionSampler(SlideModel):
     def _said(self, features: Tensor) -> Tensor:
         """Features (..., D) -> what they add to the logits, (..., 1, C): linear, so that it may be estimated."""
         weight: Tensor = self.head.weight
-        said = FEATURE_SCALE * features.to(weight.dtype).to(self.device) @ weight.T
+        with in_full(self.device):
+            said = FEATURE_SCALE * features.to(weight.dtype).to(self.device) @ weight.T
         return said.unsqueeze(-2).to(features.device)
 
 

@@ -24,6 +24,7 @@ from stages.attention import Attention, ThumbnailAttention
 from stages.heap import give_back
 from stages.prediction.intervals import UNFITTED, Calibration, Evidence, Stages, weigh
 from stages.prediction.predict import Prediction, predict
+from stages.prediction.readout import build_readout
 from stages.prediction.stopping import Decide, Side, first_look
 from stages.sampling.blocks import block_cells, draw_blocks
 from stages.sampling.designs import Draw
@@ -48,11 +49,13 @@ class SlideModel(nn.Module):
 
     Attributes:
         spec: what it is, but for the weights.
+        readout: what is told of its logits.
         attention: gives the cells' places and, where it is learned from the thumbnail, the attention.
         inner: the second look's attention; None: one level.
         feature_dim: length of what `encode` gives.
         calibration: of its intervals; None: what a draw tells by itself.
         trained_on: fingerprints of the slides whose labels it was fitted to.
+        validated_on: of those that it was not fitted to, by whose labels its epoch was chosen.
         quality: how good it was found to be, and whether it has learned; None: nobody looked.
         appearance: how these slides look; None: not known.
         label_calibration: what sets of classes that hold the label are made by; None: nothing is.
@@ -68,13 +71,16 @@ class SlideModel(nn.Module):
         *,
         calibration: Calibration | None = None,
         trained_on: Iterable[str] = (),
+        validated_on: Iterable[str] = (),
         appearance: CohortAppearance | None = None,
         quality: Quality | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
+        self.readout = build_readout(spec.task, spec.classes, spec.times)
         self.calibration = calibration
         self.trained_on = frozenset(trained_on)
+        self.validated_on = frozenset(validated_on)
         self.appearance = appearance
         self.quality = quality
         self.label_calibration: LabelCalibration | None = None
@@ -100,6 +106,10 @@ class SlideModel(nn.Module):
         """Where attention, draws and what they add up to are, in float64: there, or on the CPU."""
         return drawing_device(self.device)
 
+    def unseen(self, fingerprint: str) -> SlideModel:
+        """What predicts a slide of this content: the model itself, whatever it has seen; see `FoldEnsemble`."""
+        return self
+
     def attend(
         self, view: View, *, generator: torch.Generator | None = None, noise: float = 0.0, dropout: float = 0.0
     ) -> AttentionMap:
@@ -112,6 +122,9 @@ class SlideModel(nn.Module):
             dropout: share of their directions that a member does without; in training only.
         """
         raise NotImplementedError
+
+    def forget(self) -> None:
+        """Let go of what is kept in memory of slides."""
 
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
         """Features (M, D) of the cells' patches, without gradients."""
@@ -144,8 +157,11 @@ class SlideModel(nn.Module):
         augment: Callable[[Tensor], Tensor] | None = None,
         noise: float = 0.0,
         dropout: float = 0.0,
+        draws: Sequence[Draw] | None = None,
     ) -> Outcome:
         """One draw of each slide of a batch; ``samples`` of 0: what is known without any patch.
+
+        With ``draws`` (1, N) of one level, which were made before by whatever attention, these are used.
 
         Patches are varied by ``augment``, features of a frozen encoder by ``noise`` and ``dropout``: see `attend`.
 
@@ -156,7 +172,11 @@ class SlideModel(nn.Module):
             known = torch.stack([one.known for one in maps])
             entropies = torch.stack([entropy(one.log_attention[None])[0] for one in maps])
             return Outcome(known, entropies, known.new_zeros(()))
-        drawn = self.draw(views, maps, samples=samples, generator=generator, scheme=scheme, judged=False)
+        if draws is None:
+            drawn = self.draw(views, maps, samples=samples, generator=generator, scheme=scheme, judged=False)
+        else:
+            maps = [self._by_prior(*one) for one in zip(views, maps, strict=True)]
+            drawn = self._placed([one.log_attention[None] for one in maps], maps, draws)
         features = self.features_of(views, drawn, augment)
         logits = [one.logits(one.say(part[None])) for one, part in zip(drawn, features, strict=True)]
         errors = [m.error(one.cells[0], f) for m, one, f in zip(maps, drawn, features, strict=True) if m.error]
@@ -347,7 +367,7 @@ class SlideModel(nn.Module):
         order = self._order(-(-rows // side), -(-columns // side))
         return draw_blocks(log_attention, count, cells=cells, order=order, take=take)
 
-    def _placed(self, log_as: list[Tensor], maps: Sequence[AttentionMap], draws: list[Draw]) -> list[PlacedDraw]:
+    def _placed(self, log_as: list[Tensor], maps: Sequence[AttentionMap], draws: Sequence[Draw]) -> list[PlacedDraw]:
         placed = []
         for log_a, attention, drawn in zip(log_as, maps, draws, strict=True):
             everywhere = torch.arange(log_a.shape[1], device=self.drawing_device).expand(len(log_a), -1)
@@ -356,14 +376,16 @@ class SlideModel(nn.Module):
         return placed
 
     def evidence(self, drawn: PlacedDraw, features: Tensor) -> Evidence:
-        """What the features (B, N, D) of drawn cells, in their order, tell about the log-odds."""
-        return weigh(*self._weighed(drawn, features), cells=drawn.cells, stages=self._stages(drawn))
+        """What the features (B, N, D) of drawn cells, in their order, tell about the read-out's statistics."""
+        beside: dict[str, Any] = {"stages": self._stages(drawn), "readout": self.readout}
+        with torch.no_grad():
+            return weigh(*self._weighed(drawn, features), cells=drawn.cells, **beside)
 
     def judge(self, drawn: PlacedDraw, features: Tensor, *, confidence: float = 0.95) -> Prediction:
         """Prediction from the features (N, D) of drawn cells, in their order."""
         parts = (values[0] for values in self._weighed(drawn, features[None]))
         options: dict[str, Any] = {"cells": drawn.cells[0], "stages": self._stages(drawn), "confidence": confidence}
-        return predict(*parts, calibration=self.calibration, **options)
+        return predict(*parts, calibration=self.calibration, readout=self.readout, **options)
 
     def tissue_by_region(self, view: View) -> Tensor:
         """Which cells of each region are tissue, (regions, cells of a region)."""

@@ -12,9 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.task.build import TASKS
+from pipeline.task.task import Task
 from stages.encoder.card import Precision
 from stages.encoder.feature_store import FeatureKey
 from stages.mil.teacher import TeacherSizes
+from stages.prediction.kinds import Kind
 from stages.prediction.predict import Prediction
 from stages.prediction.stopping import Side
 from stages.sampling.designs import Draw
@@ -26,7 +29,8 @@ class ModelSpec:
     """Everything but the weights that makes a model what it is; stored in its checkpoint.
 
     Attributes:
-        classes: class names in the order of the logits.
+        classes: names of the classes, in the order of the logits, of labels or of grades from the least; else of what
+            is told.
         attention_mpp: µm/px of the thumbnail.
         patch_mpp, patch_px: µm/px and side of a patch.
         attention: kind of attention map.
@@ -53,6 +57,9 @@ class ModelSpec:
         block: side in cells of the squares that are drawn, all of whose tissue is read; 1: cells are drawn.
         head: what makes one slide of all its cells, where the model reads every one; None: it draws cells.
         teacher: the sizes of the attention MIL whose own prediction is estimated; None: of no other model's.
+        task: what kind of label it predicts: see `stages.prediction.readout`.
+        labels: columns of a table that hold it, where they are several or it is no class; empty: the one of classes.
+        times: ends of the intervals of discrete survival.
     """
 
     classes: tuple[str, ...]
@@ -83,6 +90,9 @@ class ModelSpec:
     block: int = 1
     head: str | None = None
     teacher: TeacherSizes | None = None
+    task: Kind = "classification"
+    labels: tuple[str, ...] = ()
+    times: tuple[float, ...] = ()
 
     @property
     def exhaustive(self) -> bool:
@@ -295,3 +305,8 @@ class Sampled:
     spread: Tensor
     foretold: Tensor | None = None
     side: Side | None = None
+
+
+def task_of(spec: ModelSpec) -> Task:
+    """What kind of label a model predicts."""
+    return TASKS[spec.task](spec.classes, spec.labels, spec.times)

@@ -30,7 +30,8 @@ def write_samples_h5(
     attention: ArrayLike,
     weights: ArrayLike,
     attribution: Attribution,
-    classes: Sequence[str],
+    names: Sequence[str],
+    unit: str,
 ) -> None:
     """Write the patches that were read as a bag that CLAM, TRIDENT and torchmil open, with our weights beside.
 
@@ -38,9 +39,10 @@ def write_samples_h5(
     each patch's cell; ``weight`` (N,), such that ``sum_m weight_m attention_m features_m`` is the slide's embedding;
     ``cell`` (N,), row-major index into attention.zarr; ``contribution`` (N, C), what each patch adds to the log-odds of
     each class, and ``contribution_half_width`` (N, C), of its 95 % interval. Attributes of ``contribution`` are the
-    ``classes``, and what adds up with its rows to the prediction's ``log_odds``: ``constant`` and ``unread`` (C,), of
-    the cells that were not read. Attributes of ``coords`` are CLAM's and TRIDENT's, and
-    ``mpp_level0`` (x, y) and ``target_mpp`` in µm/px; ``frame`` says that coordinates are OpenSlide's level-0 pixels,
+    ``classes``, the ``unit``, and what adds up with its rows to the prediction's ``log_odds`` (``statistic`` where the
+    unit is another): ``constant`` and ``unread`` (C,), of the cells that were not read. Attributes of ``coords`` are
+    CLAM's and TRIDENT's, and ``mpp_level0`` (x, y) and ``target_mpp`` in µm/px; ``frame`` says that coordinates are
+    OpenSlide's level-0 pixels,
     whatever the slide's bounds (``bounds_level0``: x, y, width, height). Magnifications are ``10 / mpp``, unrounded, so
     that a reader who divides them gets the true scale. Where the slide's pixels are not square, ``patch_size_level0``
     and ``level0_magnification`` are pairs (x, y): a reader that knows squares only fails instead of cutting wrong
@@ -55,7 +57,8 @@ def write_samples_h5(
         boxes_level0: (x, y, width, height) of each patch in level-0 pixels, (N, 4).
         cells, features, attention, weights: as above.
         attribution: of the prediction to the patches.
-        classes: names of the C classes.
+        names: what the C statistics speak for: of classes, theirs.
+        unit: what contributions are in.
 
     Raises:
         ValueError: the lengths differ.
@@ -109,8 +112,9 @@ def write_samples_h5(
             how = {"maxshape": (None, *column.shape[1:]), "chunks": chunk, "compression": "gzip", "shuffle": True}
             file.create_dataset(name, data=column, **how)
         file["coords"].attrs.update(attributes)
-        parts = {key: getattr(attribution, key) for key in ("log_odds", "constant", "unread")}
-        file["contribution"].attrs.update({"classes": list(classes), **parts})
+        total = "log_odds" if unit == "log-odds" else "statistic"
+        parts = {total: attribution.statistics, "constant": attribution.constant, "unread": attribution.unread}
+        file["contribution"].attrs.update({"classes": list(names), "unit": unit, **parts})
 
 
 def read_boxes_level0(path: Path) -> NDArray[np.float64]:

@@ -17,15 +17,19 @@ from stages.place import Url, place
 MARK = ".saccade"
 """File that marks a folder as an output of ours."""
 
-ABSTENTION = "abstention.csv"
-RUN = ("run.json", "predictions.csv", "report.html", "gallery.jpg", "slides", ABSTENTION)
+ABSTENTION, METRICS = "abstention.csv", "metrics.json"
+RUN = ("run.json", "predictions.csv", "report.html", "gallery.jpg", "slides", ABSTENTION, METRICS)
 TRAINING = (
     "model.safetensors",
     "training.json",
     "curve.csv",
-    "metrics.json",
+    "curve.png",
+    "tensorboard",
+    METRICS,
     "predictions.csv",
+    "report.html",
     "splits.csv",
+    "ensemble.json",
     "comparison.csv",
     "compare",
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.output.documents import plain
+from pipeline.task.task import Task
 from stages.amounts import as_given
 from stages.disk import new_file
 from stages.place import tellable, told
@@ -41,18 +42,18 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
             (careful if any("\r" in cell for cell in cells) else writer).writerow(cells)
 
 
-def prediction_columns(classes: Sequence[str]) -> list[str]:
+def prediction_columns(task: Task) -> list[str]:
     """The columns of predictions.csv.
 
     Raises:
         UsageError: two columns would share a name, as with classes "x" and "x_low".
     """
     columns = ["slide_id", "path", "status", "error", "predicted"]
-    columns += [f"prob_{name}{end}" for name in classes for end in ("", "_low", "_high")]
+    columns += [f"{name}{end}" for name in task.columns for end in ("", "_low", "_high")]
     columns += ["patches_read", "cells", "fraction_read", "bytes_read", "seconds", "key"]
     twice = next((column for column in columns if columns.count(column) > 1), None)
     if twice is not None:
-        raise UsageError(f"the classes {', '.join(classes)} would give two columns {twice!r}; rename a class")
+        raise UsageError(f"the classes {', '.join(task.names)} would give two columns {twice!r}; rename a class")
     return columns
 
 
@@ -62,12 +63,12 @@ none."""
 CALLS = ["call", "call_why", "label_set", "stated_error"]
 
 
-def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:
+def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], task: Task) -> None:
     """Write predictions.csv, one row a slide; a failed slide's numbers stay empty and its error is one line.
 
-    Last come the columns ``decision``, ``decided_at`` and ``risk`` where something was to be decided,
-    ``out_of_distribution`` where a slide has a score, ``call``, ``call_why``, ``label_set`` and ``stated_error`` where
-    slides are called, and ``warnings`` where a slide has any.
+    Last come the columns ``seen`` where the model was made with a slide, ``decision``, ``decided_at`` and ``risk``
+    where something was to be decided, ``out_of_distribution`` where a slide has a score, ``call``, ``call_why``,
+    ``label_set`` and ``stated_error`` where slides are called, and ``warnings`` where a slide has any.
     """
     lines = [
         {
@@ -77,7 +78,8 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], classes: Se
         }
         for row in rows
     ]
-    columns = prediction_columns(classes)
+    columns = prediction_columns(task)
+    columns += ["seen"] if any(row.get("seen") for row in rows) else []
     columns += ["decision", "decided_at", "risk"] if any("decision" in row for row in rows) else []
     columns += ["out_of_distribution"] if any(row.get("out_of_distribution") is not None for row in rows) else []
     columns += CALLS if any("call" in row for row in rows) else []

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.cohort.metrics import evaluate
-from pipeline.model.quality import Quality, auroc_in_words, right_in_words
+from pipeline.model.quality import Quality, measured_in_words, right_in_words
 from pipeline.model.values import ModelSpec
+from pipeline.statistics.metrics import evaluate
 from stages.amounts import counted
 from stages.prediction.conformal import Conformal
 
@@ -23,7 +23,7 @@ def score(conformal: Conformal, spec: ModelSpec) -> dict[str, Any]:
 def told_of_labels(scored: Mapping[str, Any]) -> str:
     """How well a model does on the slides of its calibration, in a phrase."""
     auroc = scored["auroc"]
-    ranked = "" if auroc["value"] is None else f"{auroc_in_words(**_named(auroc))}; "
+    ranked = "" if auroc["value"] is None else f"{measured_in_words('AUROC', **_named(auroc))}; "
     right = right_in_words(scored["right_per_class"], scored["slides_per_class"])
     return f"on these slides {ranked}the most probable class is right for {right}"
 
@@ -37,7 +37,9 @@ def contradiction(scored: Mapping[str, Any], quality: Quality | None) -> str | N
     auroc = scored["auroc"]
     if auroc["value"] is None or auroc["high"] is None:
         return None
-    here = f"{auroc_in_words(**_named(auroc))} on {counted(scored['patients'], 'patient')} of the calibration"
+    here = (
+        f"{measured_in_words('AUROC', **_named(auroc))} on {counted(scored['patients'], 'patient')} of the calibration"
+    )
     if quality is not None and quality.low is not None and auroc["high"] < quality.low:
         found = f"where the model was found to have {quality.found}"
     elif 1 - auroc["value"] > scored["auroc_by_chance"]:
@@ -51,4 +53,4 @@ def contradiction(scored: Mapping[str, Any], quality: Quality | None) -> str | N
 
 
 def _named(auroc: Mapping[str, Any]) -> dict[str, Any]:
-    return {"auroc": auroc["value"], "low": auroc["low"], "high": auroc["high"]}
+    return {"score": auroc["value"], "low": auroc["low"], "high": auroc["high"]}

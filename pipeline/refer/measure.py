@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cohort.metrics import NO_SITE, share_interval
 from pipeline.refer.label_set import BETWEEN, REFER, percent
+from pipeline.statistics.groups import NO_SITE
+from pipeline.statistics.intervals import share_interval
 from stages.amounts import apart, counted
 
 

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.model.fold_ensemble import FoldEnsemble
 from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.refer.label_set import BETWEEN, OWN, REFER, UNLIKE, LabelSet, percent
+from pipeline.task.task import refuse_untold
 from stages.amounts import as_given, counted
 from stages.appearance import Appearance
 from stages.prediction.conformal import ERRORS, WHOLE, Floats, least_error, patients_needed
@@ -152,7 +155,10 @@ def referral(
     if not 0 < error < 1:
         raise UsageError(f"the stated error must lie between 0 and 1, found {as_given(error)}; such as 0.1")
     spec, known = model.spec, model.label_calibration
+    refuse_untold(task_of(spec), "--refer")
     check_names(spec.classes)
+    if isinstance(model, FoldEnsemble):
+        raise UsageError("--refer: calls are calibrated of single models: give one of them, or leave --refer out")
     if known is None:
         raise UsageError(
             "the model does not know how often its calls are right: `saccade conformalize MODEL TABLE --out MODEL2`, "

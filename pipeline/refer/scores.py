@@ -52,7 +52,7 @@ def slide_scores(
     it is at a prediction.
     """
     if model.spec.exhaustive:
-        return {WHOLE: scores_of(model.sample(view, generator=generator).prediction.probabilities.numpy())[None]}
+        return {WHOLE: scores_of(model.sample(view, generator=generator).prediction.values.numpy())[None]}
     attention = model.attend(view)
     opened: list[dict[int, torch.Tensor]] = [{}]
     drawn = {}

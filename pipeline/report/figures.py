@@ -62,11 +62,13 @@ def total(rows: Sequence[Mapping[str, Any]], key: str) -> float:
 
 
 def bar(value: Any, low: Any, high: Any, words: str) -> str:
-    """A value between 0 and 1 with its interval, as an inline picture that ``words`` tell."""
+    """A value between 0 and 1 with its interval, as an inline picture that ``words`` tell; none of another one."""
     at = number(value)
     if at is None:
         return MISSING
     start, end = number(low), number(high)
+    if not all(0 <= one <= 1 for one in (at, start, end) if one is not None):
+        return ""
     band = ""
     if start is not None and end is not None:
         width = max(1.0, 126 * (end - start))

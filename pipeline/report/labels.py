@@ -7,17 +7,38 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from pipeline.cohort.metrics import METRICS
+from pipeline.report.curves import curves_section
 from pipeline.report.figures import MISSING, estimate, number
+from pipeline.statistics.metrics import SCORES
+from pipeline.statistics.power import power_in_words
 from stages.amounts import apart, counted
 
-NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
+NAMES = {
+    "auroc": "AUROC",
+    "auroc_within_folds": "AUROC within folds",
+    "auprc": "AUPRC",
+    "f1": "F1",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "pearson": "Pearson's correlation",
+    "spearman": "Spearman's correlation",
+    "c_index": "C-index",
+}
 HEADS = '<th scope="col" class="number">95 % interval</th><th scope="col">0 to 1</th></tr></thead>'
 
 
 def is_wrong(row: Mapping[str, Any]) -> bool:
-    """Whether a slide has a label, and the most probable class is another."""
-    return row.get("label") is not None and str(row["label"]) != str(row.get("predicted"))
+    """Whether a slide has a label, and another is predicted."""
+    return agrees(row) is False
+
+
+def agrees(row: Mapping[str, Any]) -> bool | None:
+    """Whether a slide's label is predicted; None where it has none, or that is no question of yes or no."""
+    if row.get("label") is None:
+        return None
+    told: bool | None = row.get("agrees", str(row["label"]) == str(row.get("predicted")))
+    return told
 
 
 def against_labels(
@@ -30,8 +51,9 @@ def against_labels(
         metrics, not_counted: of the run.
     """
     # by their names: a class may be called "value"
-    scores = {name: metrics[name] for name in METRICS if isinstance(metrics.get(name), Mapping)}
-    mistakes = _mistakes([row for row in done if row.get("label") is not None and not row.get("not_counted")])
+    told = ("auroc", "auroc_within_folds", *SCORES[1:])
+    scores = {name: metrics[name] for name in told if isinstance(metrics.get(name), Mapping)}
+    mistakes = _mistakes([row for row in done if agrees(row) is not None and not row.get("not_counted")])
     if not scores and not mistakes:
         return ""
     of = [counted(int(metrics[key]), key[:-1]) for key in ("slides", "patients") if number(metrics.get(key))]
@@ -48,7 +70,8 @@ def against_labels(
     )
     return (
         f'<h2>Against the labels</h2><p class="soft">{escape(", ".join(of))}</p>{mistakes}'
-        f"{table if lines else ''}{_sites(metrics.get('sites') or {})}"
+        f"{table if lines else ''}{_needed(metrics)}{curves_section(metrics)}"
+        f"{_groups('site', metrics)}{_groups('fold', metrics)}"
     )
 
 
@@ -69,20 +92,27 @@ def _mistakes(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _sites(sites: Mapping[str, Mapping[str, Any]]) -> str:
-    """Each site's AUROC, or that there is none because its slides are of one class."""
-    lines = []
-    for site, metrics in sites.items():
-        auroc = metrics["auroc"]
-        classes = ", ".join(f"{many:,} {apart(name)}" for name, many in metrics["slides_per_class"].items())
-        parts = estimate(auroc["value"], auroc["low"], auroc["high"], str(site))
-        if auroc["value"] is None:
-            parts = f'<td class="number">{MISSING}</td><td class="number">{MISSING}</td><td>one class only</td>'
-        lines.append(f'<tr><th scope="row">{escape(site)}</th><td>{escape(classes)}</td>{parts}</tr>')
+def _needed(metrics: Mapping[str, Any]) -> str:
+    """How many patients a narrower interval would take, where it is wide."""
+    told = power_in_words(metrics)
+    return f'<p class="soft">{escape(told[0].upper() + told[1:])}.</p>' if told else ""
+
+
+def _groups(kind: str, metrics: Mapping[str, Any]) -> str:
+    """What says first how good predictions are, of each site or fold; or that there is none."""
+    lines, first = [], next((key for key in SCORES if key in metrics), "")
+    for name, one in (metrics.get(f"{kind}s") or {}).items():
+        score, counts = one[first], one.get("slides_per_class") or {}
+        slides = ", ".join(f"{many:,} {apart(label)}" for label, many in counts.items()) or f"{one['slides']:,}"
+        parts = estimate(score["value"], score["low"], score["high"], str(name))
+        if score["value"] is None:
+            why = "one class only" if counts else "too few to tell"
+            parts = f'<td class="number">{MISSING}</td><td class="number">{MISSING}</td><td>{why}</td>'
+        lines.append(f'<tr><th scope="row">{escape(name)}</th><td>{escape(slides)}</td>{parts}</tr>')
     if not lines:
         return ""
     return (
-        '<h3>By site</h3><div class="wide"><table class="narrow"><thead><tr><th scope="col">site</th>'
-        f'<th scope="col">slides</th><th scope="col" class="number">AUROC</th>{HEADS}'
+        f'<h3>By {kind}</h3><div class="wide"><table class="narrow"><thead><tr><th scope="col">{kind}</th>'
+        f'<th scope="col">slides</th><th scope="col" class="number">{escape(NAMES.get(first, first))}</th>{HEADS}'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )

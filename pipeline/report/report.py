@@ -13,7 +13,8 @@ from pipeline.output.run_record import NOTICE
 from pipeline.report.figures import moment
 from pipeline.report.labels import against_labels
 from pipeline.report.slides import slides_table
-from pipeline.report.summary import cards, failures, gallery_section, origin, trust, unlike
+from pipeline.report.summary import cards, failures, gallery_section, origin, seen, trust, unlike
+from pipeline.task.build import TASKS
 from stages.amounts import counted
 from stages.place import tellable
 
@@ -31,29 +32,41 @@ def write_report(
         rows: a dict for each slide, keyed as the columns of predictions.csv; a failed slide needs only ``slide_id``,
             ``path``, ``status`` and ``error``; a predicted one has its ``words`` and ``warnings``, too, and where it is
             known its ``label``, with ``not_counted``: why the metrics leave it out.
-        run: as in run.json: ``classes``, ``intervals``, ``command``, ``settings``, ``started``, ``written``, ``ended``,
-            ``reused``, ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low", "high"}``),
-            ``not_counted`` and ``quality``, of the model, None where it is not known; ``cohort`` and ``model``, their
-            names; ``effective`` and ``versions``: settings as they came to be, and programs. What is missing is left
-            out.
+        run: as in run.json: ``task``, ``classes``, ``times``, ``intervals``, ``command``, ``settings``, ``started``,
+            ``written``, ``ended``, ``reused``, ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low",
+            "high"}``), ``not_counted`` and ``quality``, of the model, None where it is not known; ``cohort`` and
+            ``model``, their names; ``effective`` and ``versions``: settings as they came to be, and programs. What is
+            missing is left out.
         gallery: the picture of the cohort's strongest patches, beside the report.
     """
+    times = tuple(run.get("times") or ())
+    task = TASKS[run.get("task", "classification")](tuple(run.get("classes") or ()), (), times)
     done = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
-    title = escape(_title(run))
     body = [
-        f"<h1>{title}</h1>",
+        f"<h1>{escape(_title(run))}</h1>",
         f'<p class="soft">{_when(run)}</p>',
         trust(run),
+        seen(run),
         unlike(done),
         cards(done, failed, run),
         failures(failed),
         against_labels(done, run.get("metrics") or {}, run.get("not_counted") or {}),
-        slides_table(done, list(run.get("classes") or []), run.get("intervals")),
+        slides_table(done, task, run.get("intervals")),
         gallery_section(gallery),
         origin(run),
-        f'<footer class="soft">{escape(NOTICE)}</footer>',
     ]
+    write_page(path, f"{_title(run)}: {counted(len(rows), 'slide')}", body)
+
+
+def write_page(path: Path, title: str, body: Sequence[str]) -> None:
+    """Write sections as an HTML file that needs no network; empty ones are left out.
+
+    Args:
+        path: the file.
+        title: as text.
+        body: the sections, as HTML.
+    """
     policy = (
         "default-src 'none'; img-src 'self' file:; base-uri 'none'; form-action 'none'; "
         f"style-src {_digest(STYLE)}; script-src {_digest(SCRIPT)}"
@@ -62,9 +75,9 @@ def write_report(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}: {counted(len(rows), 'slide')}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in body if part)
-        + f"\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        + f'\n<footer class="soft">{escape(NOTICE)}</footer>\n<script>{SCRIPT}</script>\n</body>\n</html>\n'
     )
     # names that are not valid UTF-8 reach Python as lone surrogates
     path.write_text(tellable(page), encoding="utf-8", newline="\n")

@@ -11,18 +11,22 @@ from urllib.parse import quote
 from pipeline.refer.label_set import REFER
 from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show
 from pipeline.report.labels import is_wrong
+from pipeline.task.task import Task
 from stages.amounts import as_given
 from stages.place import told
 from stages.prediction.chance import brief_chance, with_interval
 
 SCORED = " Unlike the training: 0 is like the middle of its slides; about one in a hundred of those passes 1."
 READ = " Read: share of the tissue's area, and of the patches with tissue, of which those at an edge hold less."
+BARS = "Bars run from 0 to 1: the band is the stated interval"
+NUMBERS = "In brackets stands the stated interval"
 KINDS = {
     "wrong": "prediction is not the label",
     "unlike": "looks unlike the training",
     "referred": "referred",
     "undecided": "not settled",
     "warned": "with a warning",
+    "seen": "seen in the training",
 }
 """What the table can be cut down to."""
 
@@ -32,12 +36,12 @@ def is_unlike(row: Mapping[str, Any]) -> bool:
     return (number(row.get("out_of_distribution")) or 0.0) > 1
 
 
-def slides_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], intervals: str | None) -> str:
+def slides_table(rows: Sequence[Mapping[str, Any]], task: Task, intervals: str | None) -> str:
     """The section with a row for each predicted slide; see `pipeline.report.report.write_report`."""
     if not rows:
         return ""
-    # of two classes the second tells all: the first is its complement
-    shown = classes[1:] if len(classes) == 2 else classes
+    shown = [(task.values[i], task.columns[i]) for i in task.shown]  # of two classes the second tells all
+    single = f"probability of {shown[0][0]}" if task.chances else shown[0][0]
     columns = {
         "labelled": any(row.get("label") is not None for row in rows),
         "decided": any("decision" in row for row in rows),
@@ -46,20 +50,16 @@ def slides_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], inte
     }
     heads = ['<th scope="col">pictures</th>', _head("slide"), _head("prediction")]
     heads += [_head("label")] if columns["labelled"] else []
-    heads += [
-        _head(f"probability of {shown[0]}", "number chances")
-        if len(shown) == 1
-        else '<th scope="col">probabilities</th>'
-    ]
+    heads += [_head(single, "number chances") if len(shown) == 1 else '<th scope="col">probabilities</th>']
     heads += [_head("decision")] if columns["decided"] else []
     heads += [_head("call")] if columns["called"] else []
     heads += [_head("read", "number"), _head("cost", "number")]
     heads += [_head("unlike the training", "number")] if columns["scored"] else []
-    body = "".join(_slide(row, shown, width=len(heads), **columns) for row in rows)
+    body = "".join(_slide(row, shown, width=len(heads), chances=task.chances, **columns) for row in rows)
     return (
         "<h2>Slides</h2>"
-        f'<p class="soft">Bars run from 0 to 1: the band is the stated interval for what was not read'
-        f"{escape(f' ({intervals})' if intervals else '')}, the mark the prediction.{READ}"
+        f'<p class="soft">{BARS if task.chances else NUMBERS} for what was not read'
+        f"{escape(f' ({intervals})' if intervals else '')}{', the mark the prediction' if task.chances else ''}.{READ}"
         f"{SCORED if columns['scored'] else ''} Click a picture for all of it; the GeoJSON opens in QuPath.</p>"
         '<div class="tools" hidden><label>Filter '
         '<input id="filter" type="search" placeholder="name, class or path"></label>'
@@ -76,6 +76,7 @@ def _kinds(row: Mapping[str, Any]) -> list[str]:
         "referred": row.get("call") == REFER,
         "undecided": row.get("decision") == "undecided",
         "warned": bool(row.get("warnings")),
+        "seen": bool(row.get("seen")),
     }
     return [kind for kind, holds in found.items() if holds]
 
@@ -101,20 +102,23 @@ def _cell(name: str, key: str, inner: str, kind: str = "") -> str:
 
 def _slide(
     row: Mapping[str, Any],
-    shown: Sequence[str],
+    shown: Sequence[tuple[str, str]],
     *,
     width: int,
+    chances: bool,
     labelled: bool,
     decided: bool,
     called: bool,
     scored: bool,
 ) -> str:
-    name, predicted = str(row["slide_id"]), str(row.get("predicted", ""))
+    predicted = show(row.get("predicted"), ".4g") if not chances else str(row.get("predicted", ""))
+    name = str(row["slide_id"])
     folder = f"slides/{quote(os.fsencode(name), safe='')}"
-    chances = "".join(_chance(row, c, named=len(shown) > 1) for c in shown)
-    single = len(shown) == 1
-    key = _key(row, f"prob_{shown[0]}") if single else predicted
+    numbers = "".join(_chance(row, *one, named=len(shown) > 1) if chances else _number(row, one[1]) for one in shown)
+    key = _key(row, shown[0][1]) if len(shown) == 1 else predicted
+    head = "probabilities" if len(shown) > 1 else f"probability of {shown[0][0]}" if chances else shown[0][0]
     warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
+    warned += f"<small>seen in the training: {escape(str(row['seen']))}</small>" if row.get("seen") else ""
     cells = [
         f'<td class="pictures">{_picture(folder, "overlay.jpg", name, "where it looked")}'
         f"{_picture(folder, 'evidence.jpg', name, 'for and against')}</td>",
@@ -129,7 +133,7 @@ def _slide(
         _cell("prediction", predicted, escape(predicted), "text"),
     ]
     cells += [_label(row)] if labelled else []
-    cells += [_cell(f"probability of {shown[0]}" if single else "probabilities", key, chances, "chances")]
+    cells += [_cell(head, key, numbers, "chances")]
     cells += [_decision(row)] if decided else []
     if called:
         why = f"<small>{escape(str(row['call_why']))}</small>" if row.get("call_why") else ""
@@ -196,8 +200,13 @@ def _words(words: Mapping[str, str], width: int) -> str:
     return f'<tr class="words"><td colspan="{width}"><details><summary>in words</summary>{lines}</details></td></tr>'
 
 
-def _chance(row: Mapping[str, Any], name: str, *, named: bool) -> str:
-    value, low, high = (number(row.get(f"prob_{name}{end}")) for end in ("", "_low", "_high"))
+def _number(row: Mapping[str, Any], column: str) -> str:
+    value, low, high = (show(row.get(f"{column}{end}"), ".4g") for end in ("", "_low", "_high"))
+    return f'<div class="chance single"><span>{value} [{low}, {high}]</span></div>'
+
+
+def _chance(row: Mapping[str, Any], name: str, column: str, *, named: bool) -> str:
+    value, low, high = (number(row.get(f"{column}{end}")) for end in ("", "_low", "_high"))
     if value is None:
         told, short = MISSING, MISSING
     elif low is None or high is None:

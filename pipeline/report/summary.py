@@ -80,6 +80,21 @@ def trust(run: Mapping[str, Any]) -> str:
     return f'<section class="failed trust">{head}{_paragraphs([*lines, NARROW])}{held}</section>'
 
 
+def seen(run: Mapping[str, Any]) -> str:
+    """How many slides the model was made with: said on top, for it says more of them than it knows."""
+    found = run.get("seen") or {}
+    if not found:
+        return ""
+    told = ", ".join(f"{many:,} {how}" for how, many in found.items())
+    counts = (run.get("settings") or {}).get("count_seen")
+    weight = "the metrics count them, as was asked for" if counts else "the metrics do not count them"
+    return (
+        f'<section class="failed"><h2 class="bad">{counted(sum(found.values()), "slide")} seen in the training</h2>'
+        f"<p>{escape(told)}: what the model says of them is no proof of how good it is, and {weight}. The table below "
+        "can be cut down to them (Show: seen in the training).</p></section>"
+    )
+
+
 def _paragraphs(lines: Sequence[str]) -> str:
     """A paragraph each; what stands between backticks is to be typed."""
     text = "".join(f"<p>{escape(line)}</p>" for line in lines)

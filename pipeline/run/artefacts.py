@@ -43,7 +43,8 @@ def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list
         attention=found.patch_attention,
         weights=found.patch_weights,
         attribution=found.attribution,
-        classes=spec.classes,
+        names=found.task.statistics,
+        unit=found.task.unit,
     )
     outlines = geojson(
         found.attention,
@@ -52,55 +53,52 @@ def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list
         attention_at=found.patch_attention,
         weights=found.patch_weights,
         origin=facts.origin,
-        contributions=_by_class(found),
+        contributions=_by_name(found),
     )
     write_compact_json(folder / "overlay.geojson", outlines)
     return write_evidence(folder, slide_id, found)
 
 
-def _told_classes(found: SlidePrediction) -> list[int]:
-    """Columns of the classes whose evidence is told: of two classes, which mirror each other, the second."""
-    classes = len(found.spec.classes)
-    return [1] if classes == 2 else list(range(classes))
+def _by_name(found: SlidePrediction) -> dict[str, tuple[Any, Any]]:
+    """Contributions to what each statistic speaks for: of two classes, which mirror each other, the second."""
+    said, names = found.attribution, found.task.statistics
+    told = [1] if found.task.kind == "classification" and len(names) == 2 else range(len(names))
+    return {names[c]: (said.patches[:, c], said.patch_half_widths[:, c]) for c in told}
 
 
-def _by_class(found: SlidePrediction) -> dict[str, tuple[Any, Any]]:
-    said = found.attribution
-    return {found.spec.classes[c]: (said.patches[:, c], said.patch_half_widths[:, c]) for c in _told_classes(found)}
-
-
-def told_class(found: SlidePrediction) -> str:
-    """The class whose evidence is shown: the second of two, else the predicted one."""
-    classes = found.spec.classes
-    return classes[1] if len(classes) == 2 else found.predicted
+def told_name(found: SlidePrediction) -> str:
+    """What the evidence is shown for: the second of two classes, else the predicted one; of a number, more of it."""
+    task = found.task
+    return task.statistics[task.column_of(found.predicted)]
 
 
 def evidence_of(found: SlidePrediction) -> dict[str, Any]:
-    """What the log-odds of each class are made of; ``constant + patches + unread``."""
-    said, classes = found.attribution, found.spec.classes
+    """What each statistic is made of; ``constant + patches + unread``."""
+    said, task = found.attribution, found.task
 
-    def by_class(values: Any) -> dict[str, float | None]:
-        return {name: float(v) if np.isfinite(v) else None for name, v in zip(classes, values, strict=True)}
+    def by_name(values: Any) -> dict[str, float | None]:
+        return {name: float(v) if np.isfinite(v) else None for name, v in zip(task.statistics, values, strict=True)}
 
     return {
-        "log_odds": by_class(said.log_odds),
-        "half_width": by_class(said.half_widths),
-        "constant": by_class(said.constant),
-        "patches": by_class(said.patches.sum(0)),
-        "unread": by_class(said.unread),
+        "unit": task.unit,
+        "log_odds" if task.unit == "log-odds" else "statistic": by_name(said.statistics),
+        "half_width": by_name(said.half_widths),
+        "constant": by_name(said.constant),
+        "patches": by_name(said.patches.sum(0)),
+        "unread": by_name(said.unread),
     }
 
 
 def write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
-    """Write the map of what speaks for and against each class, and the gallery of the class that is told; say which
-    patches the gallery shows."""
-    said, classes, shape = found.attribution, found.spec.classes, found.attention.shape
+    """Write the map of what speaks for and against each class, or for more and for less, and the gallery of the one
+    that is told; say which patches the gallery shows."""
+    said, names, shape = found.attribution, found.task.statistics, found.attention.shape
     mpp = found.slide.facts.require_mpp()
     told = said.told.reshape(shape)
-    maps = said.cells.T.reshape(len(classes), *shape)
-    write_evidence_zarr(folder / "evidence.zarr", maps, told, found.attention_raster, classes=classes, mpp=mpp)
-    name = told_class(found)
-    column = classes.index(name)
+    maps = said.cells.T.reshape(len(names), *shape)
+    write_evidence_zarr(folder / "evidence.zarr", maps, told, found.attention_raster, classes=names, mpp=mpp)
+    name = told_name(found)
+    column = names.index(name)
     shown = choose(said.patches[:, column], said.patch_half_widths[:, column])
     picture = render_gallery(
         found.slide,

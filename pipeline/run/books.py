@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline.cohort.metrics import evaluate
+from pipeline.cohort.labels import known_label
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.garbage import uncollected
 from pipeline.model.build import told_of_encoder
-from pipeline.model.checkpoint import MODEL, model_digest
+from pipeline.model.checkpoint import ENSEMBLE, MODEL, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
+from pipeline.output.documents import write_json
 from pipeline.output.failures import Failures, Notes
-from pipeline.output.folder import ABSTENTION
+from pipeline.output.folder import ABSTENTION, METRICS
 from pipeline.output.run_record import versions, write_run
 from pipeline.output.slide_folder import GALLERY
 from pipeline.output.table import decision_in_words, write_predictions, write_table
@@ -28,17 +28,18 @@ from pipeline.refer.label_set import UNLIKE
 from pipeline.refer.measure import coverage
 from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
+from pipeline.run.counting import TRAINED, Counted, count
 from pipeline.run.earlier import STALE, earlier_rows
 from pipeline.run.outage import identity, stay
 from pipeline.run.slide import WAITING, RunSettings, referral_of
 from pipeline.run.stale import withdraw_former
-from stages.amounts import apart, counted
+from pipeline.task.classes import Classes
+from pipeline.task.task import Task
+from stages.amounts import counted
 from stages.budget import Peaks, own_peak
 from stages.disk import PREFIX, new_file
 from stages.html import table
 from stages.lease import lease
-from stages.prediction.chance import with_interval
-from stages.prediction.intervals import stated
 
 SHARE = 0.02
 """Of the time, what writing the books may take while slides are worked on."""
@@ -57,9 +58,9 @@ class RunSummary:
         reused: how many of the predicted ones were so by an earlier run.
         rows: the rows of predictions.csv, by column.
         intervals: how sure theirs are, in a phrase.
-        metrics: of the slides that have labels and are counted; empty where there are none, or of one class only.
-        not_counted: how many labelled slides are not, by why: the model was trained on them, or the table says that
-            they are to train ("train") or to choose with ("val").
+        metrics: of the slides that have labels and are counted; empty where there are none.
+        not_counted: how many labelled slides are not, by why: the model was trained or validated on them or on others
+            of their patients, or the table says that they are to train ("train") or to choose with ("val").
         quality: how good the model was found to be where it was trained, and whether it has learned; None: not known.
         refer: what is stated of label sets, and how often it held; None: none were made.
         kept: how many slides of earlier runs into the same folder, of other slides with the same model and settings,
@@ -67,6 +68,8 @@ class RunSummary:
         others: how many there are whose model or settings are not these; they stay, and are not in the table.
         memory: the most that its processes held: see `stages.budget.Peaks`.
         waiting: how many were not tried: the run was stopped before, or was to do only others.
+        task: what kind of label was predicted.
+        judged: what is said of the metrics and of what they do not count, in lines.
         stale: how many of the kept ones' files are gone, or may have changed since: their rows warn of it.
     """
 
@@ -84,6 +87,8 @@ class RunSummary:
     others: int = field(default=0, repr=False)
     memory: dict[str, int] = field(default_factory=dict, repr=False)
     waiting: int = field(default=0, repr=False)
+    task: Task = field(default=Classes(()), repr=False)
+    judged: list[str] = field(default_factory=list, repr=False)
     stale: int = field(default=0, repr=False)
 
     @property
@@ -95,7 +100,7 @@ class RunSummary:
         return told + (f", {self.waiting} not tried" if self.waiting else "")
 
     def _repr_html_(self) -> str:
-        rows = [(row["slide_id"], in_words(row)) for row in self.rows]
+        rows = [(row["slide_id"], in_words(row, self.task)) for row in self.rows]
         counts = self.line
         if self.quality is not None and self.quality.warning:
             counts += f"; warning: {self.quality.warning}"
@@ -172,38 +177,29 @@ class Books:
         return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": error}
 
     def _write(self, ended: bool) -> RunSummary:
-        out, model, classes = self._out, self._model, self._model.spec.classes
+        out, model, task = self._out, self._model, task_of(self._model.spec)
         notes = self._failures.read()
         rows = [dict(self._rows.get(slide.slide_id) or self._waiting(slide, notes)) for slide in self._cohort.slides]
         done = [(slide, row) for slide, row in zip(self._cohort.slides, rows, strict=True) if row["status"] == "ok"]
-        given = {slide.slide_id for slide, _ in done}, self._digest, classes, notes.every
+        given = {slide.slide_id for slide, _ in done}, self._digest, model, notes.every
         earlier, others = earlier_rows(out, self._paths, *given)
         stale = sum(any(one.startswith(STALE) for one in row.get("warnings") or ()) for row in earlier)
         shown_of = (*(row for _, row in done), *(row for row in earlier if row["status"] == "ok"))
         galleries = {row["slide_id"]: row.pop("gallery") for row in shown_of}
         slide_bytes = sum(row.pop("slide_bytes") for _, row in done)
-        trained = {slide.slide_id for slide, row in done if row.pop("trained_on")}
-        labelled, not_counted = [], Counter[str]()
-        labels: dict[str, dict[str, str]] = {}
+        told = count(done, task, split=self._settings.split, count_seen=self._settings.count_seen)
         for slide, row in done:
-            why = "trained on" if slide.slide_id in trained else slide.split
-            if slide.label is not None:
-                labels[slide.slide_id] = {"label": slide.label}
-            if slide.label is not None and why in (None, "test"):
-                labelled.append((slide, row))
-            elif slide.label is not None:
-                not_counted[f"{why}"] += 1
-                labels[slide.slide_id]["not_counted"] = f"{why}"
-        metrics: dict[str, Any] = {}
-        if len({slide.label for slide, _ in labelled}) > 1:
-            metrics = evaluate(
-                [str(slide.label) for slide, _ in labelled],
-                np.array([[row[f"prob_{c}"] for c in classes] for _, row in labelled]),
-                [slide.patient for slide, _ in labelled],
-                classes,
-                sites=[slide.site for slide, _ in labelled],
-            )
-        refer = _referred(labelled, done, trained, model, self._settings)
+            row["seen"] = told.seen.get(slide.slide_id)
+        labels: dict[str, dict[str, Any]] = {}
+        for slide, row in done:
+            cells = known_label(slide, task)
+            if cells is not None:
+                labels[slide.slide_id] = {
+                    "label": task.label_in_words(cells),
+                    "agrees": task.agrees(row["predicted"], cells),
+                    "not_counted": told.why.get(slide.slide_id),
+                }
+        refer = _referred(told, done, model, self._settings)
         counts = Counter(row["status"] for row in rows)
         shown = [*rows, *earlier]
         self._peaks.add(own_peak())
@@ -214,8 +210,10 @@ class Books:
             "model": _name(self._settings.model),
             "settings": asdict(self._settings),
             "effective": self._effective,
-            "classes": list(classes),
-            "intervals": stated(len(classes)),
+            "task": task.kind,
+            "classes": list(task.names),
+            **({"times": list(task.times)} if task.times else {}),
+            "intervals": task.confidence,
             "encoder": told_of_encoder(model),
             "quality": model.quality and model.quality.to_json(),
             "warning": model.quality and model.quality.warning,
@@ -233,25 +231,30 @@ class Books:
             "bytes_read": sum(row["bytes_read"] for _, row in done),
             "slide_bytes": slide_bytes,
             "memory": self._peaks.to_json(),
-            "metrics": metrics,
+            "metrics": told.metrics,
             **({} if refer is None else {"refer": refer}),
             "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
-            "not_counted": dict(not_counted),
+            "not_counted": told.not_counted,
+            "seen": dict(Counter(told.seen.values())),
         }
-        write_predictions(out / "predictions.csv", shown, classes)
+        write_predictions(out / "predictions.csv", shown, task)
         if refer is None:
             (out / ABSTENTION).unlink(missing_ok=True)  # of a run that called
         else:
             write_table(out / ABSTENTION, refer["abstention"])
+        if told.slides or told.why:
+            write_json(out / METRICS, told.to_json())
+        else:
+            (out / METRICS).unlink(missing_ok=True)  # of a run with labels
         write_run(out / "run.json", run)
         picture = cohort_gallery(out, galleries, seen_mpp=model.spec.patch_mpp)
         if picture is not None:
             with new_file(out / GALLERY) as temporary:
                 picture.save(temporary, format="JPEG", quality=85)
         with new_file(out / "report.html") as temporary:
-            told = [{**row, **labels.get(row["slide_id"], {})} for row in shown]
+            lines = [{**row, **labels.get(row["slide_id"], {})} for row in shown]
             write_report(
-                temporary, told, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
+                temporary, lines, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
             )
         for row in shown:
             row.pop("words", None)
@@ -262,21 +265,23 @@ class Books:
             self.reused,
             rows,
             run["intervals"],
-            metrics,
-            dict(not_counted),
+            told.metrics,
+            told.not_counted,
             model.quality,
             refer,
             len(earlier),
             others,
             run["memory"],
             counts[WAITING],
+            task,
+            told.in_lines(),
             stale,
         )
 
 
 def _name(model: Path) -> str:
     """What people call a model: its file's name, or its folder's where the file is called as they all are."""
-    return model.parent.name if model.name == MODEL else model.stem
+    return model.parent.name if model.name in (MODEL, ENSEMBLE) else model.stem
 
 
 def _effective(settings: RunSettings, model: SlideModel) -> dict[str, str]:
@@ -297,9 +302,8 @@ def _effective(settings: RunSettings, model: SlideModel) -> dict[str, str]:
 
 
 def _referred(
-    labelled: Sequence[tuple[CohortSlide, dict[str, Any]]],
+    counts: Counted,
     done: Sequence[tuple[CohortSlide, dict[str, Any]]],
-    trained: set[str],
     model: SlideModel,
     settings: RunSettings,
 ) -> dict[str, Any] | None:
@@ -310,6 +314,7 @@ def _referred(
     calls = Counter(row["call"] for _, row in done)
     told = {**rule.to_json(model.spec.classes), "calls": dict(calls)}
     calibrated = {slide.slide_id for slide, row in done if row.pop("calibrated_on")}
+    labelled, seen = counts.slides, {name for name, how in counts.seen.items() if how == TRAINED}
     judged = [(slide, row) for slide, row in labelled if slide.slide_id not in calibrated]
     if judged:
         told["found"] = coverage(
@@ -320,20 +325,20 @@ def _referred(
             sites=[slide.site for slide, _ in judged],
         )
     told["not_counted"] = sum(slide.slide_id in calibrated for slide, _ in labelled)
-    told["too_sure"] = len(trained | calibrated)
+    told["too_sure"] = len(seen | calibrated)
     told["unlike"] = sum(any(one.startswith(UNLIKE) for one in row.get("warnings") or ()) for _, row in done)
     return told
 
 
-def in_words(row: dict[str, Any]) -> str:
+def in_words(row: Mapping[str, Any], task: Task) -> str:
     """A row of predictions.csv for a person."""
     if row["status"] != "ok":
         return f"failed: {row['error']}" if row["status"] == "failed" else row["status"]
-    name = row["predicted"]
+    ends = ([row[f"{column}{end}"] for column in task.columns] for end in ("", "_low", "_high"))
     called = f"; call: {row['call']}" if "call" in row else ""
     called += f" ({row['call_why']})" if row.get("call_why") else ""
     return (
-        f"{apart(name)} {with_interval(*(row[f'prob_{name}{end}'] for end in ('', '_low', '_high')))}, "
+        f"{task.in_words(*ends, exact=False)}, "
         f"read {row['patches_read']} of {row['cells']} patches ({row['fraction_read']:.1%} of the tissue's area), "
         f"{row['seconds']:.1f} s{decision_in_words(row, before='; ')}{called}"
         + "".join(f"; warning: {warning}" for warning in row.get("warnings", ()))

@@ -7,8 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.output.failures import gone
 from pipeline.output.slide_folder import read_commit
+from pipeline.run.counting import seen_by
 from pipeline.run.slide import told_of, told_whole, whole
 from stages.place import Url, place
 from stages.slide.revision import Revision, untouched
@@ -25,7 +28,7 @@ def earlier_rows(
     wanted: Mapping[str, str],
     done: Collection[str],
     digest: str,
-    classes: Sequence[str],
+    model: SlideModel,
     notes: Sequence[Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], int]:
     """Rows of slides that earlier runs with the same model and settings did in the folder, and how many there are of
@@ -41,7 +44,7 @@ def earlier_rows(
         wanted: paths of this run's slides, by name.
         done: names of those of them whose folder holds their result.
         digest: of model and settings.
-        classes: of the model.
+        model: whose results they are.
         notes: of what failed.
     """
     rows, others, recorded, damaged = [], 0, [], []
@@ -51,12 +54,13 @@ def earlier_rows(
         commit = None if path.name in done else read_commit(path)
         if commit is None or commit.get("path") in given or (path.name, commit.get("path")) in noted:
             continue
-        if commit.get("run") != digest or not told_whole(commit, classes):
+        if commit.get("run") != digest or not told_whole(commit, task_of(model.spec)):
             others += 1
         else:
-            rows.append({"slide_id": path.name, "path": commit["path"], **commit["row"], **told_of(commit)})
+            known = {"seen": seen_by(model, commit["fingerprint"]), **told_of(commit)}
+            rows.append({"slide_id": path.name, "path": commit["path"], **commit["row"], **known})
             recorded.append(Revision.recorded(commit.get("revision")))
-            damaged.append(not whole(path, commit, classes))
+            damaged.append(not whole(path, commit, task_of(model.spec)))
     for row, why, bad in zip(rows, _changes([row["path"] for row in rows], recorded), damaged, strict=True):
         del row["slide_bytes"]
         why = f"file {why}" if why is not None else _DAMAGED if bad else None

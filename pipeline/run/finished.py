@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.output.slide_folder import read_commit, readers, slide_key
 from pipeline.run.slide import RunSettings, drawn, known_of, made_of_all, told_of, whole
 from stages.place import Url
@@ -27,7 +28,7 @@ def finished(
     folder = out / "slides" / slide.slide_id
     try:
         commit = read_commit(folder)
-        if commit is None or not whole(folder, commit, model.spec.classes):
+        if commit is None or not whole(folder, commit, task_of(model.spec)):
             return None
     except OSError:  # whoever works on the slide finds out, and tells
         return None

@@ -47,7 +47,7 @@ def told_in_pictures(slide_id: str, found: SlidePrediction, shown: str) -> dict[
         "overlay": found.in_words(slide_id),
         "evidence": found.in_words(slide_id, of=shown),
         "class": shown,
-        "column": found.spec.classes.index(shown),
+        "column": found.task.statistics.index(shown),
         "thumbnail": list(astuple(found.thumbnail.raster)),
     }
 

@@ -12,8 +12,9 @@ from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
 from pipeline.garbage import uncollected
-from pipeline.model.checkpoint import find_model, load_model, model_digest
+from pipeline.model.checkpoint import checkpoint_files, find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import ModelSpec, task_of
 from pipeline.output.failures import NOTHING_FAILED, Failures
 from pipeline.output.folder import RUN, only_its_kind, prepare_output
 from pipeline.output.log import logging_to
@@ -28,6 +29,7 @@ from pipeline.run.process import telling
 from pipeline.run.ready import lacks
 from pipeline.run.slide import WAITING, RunSettings, process_slide, referral_of, run_digest
 from pipeline.run.workers import BUSY, each, suited
+from pipeline.task.task import Task
 from stages.budget import share_of_machine
 from stages.slide.resolution import check_mpp
 
@@ -104,6 +106,7 @@ def run_cohort(
         slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
         with uncollected():
             rows = {s.slide_id: finished(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
+        task = task_of(model.spec)
         known = [(s, row) for s in slides if (row := rows.get(s.slide_id)) is not None]
         slides = [s for s in slides if rows.get(s.slide_id) is None]
         jobs = [(s, out.resolve(), settings, digest, not retry_failed or s.slide_id in failed) for s in slides]
@@ -116,13 +119,13 @@ def run_cohort(
                 for slide, row in known:
                     books.add(slide, row, write=False)
                     done += 1
-                    tell(_line(slide, row))
+                    tell(_line(slide, row, task))
             for slide, row in _rows(jobs, stop, begun=begin, **how):
                 begin()
                 stop_at_outage(row)
                 books.add(slide, row)
                 done += 1
-                tell(_line(slide, row))
+                tell(_line(slide, row, task))
                 if fail_fast and row["status"] == "failed":
                     stop.at(slide.slide_id, row["error"])
         finally:
@@ -166,11 +169,11 @@ def prepared(
     return _checked(cohort, model, settings), model, workers
 
 
-def _line(slide: CohortSlide, row: Mapping[str, Any]) -> str | None:
+def _line(slide: CohortSlide, row: Mapping[str, Any], task: Task) -> str | None:
     """What is said of a slide that has ended; None where nothing is."""
     if row["status"] == WAITING:
         return None
-    return f"{slide.slide_id}: {in_words(dict(row))}{' (done earlier)' if row.get('reused') else ''}"
+    return f"{slide.slide_id}: {in_words(row, task)}{' (done earlier)' if row.get('reused') else ''}"
 
 
 def _rows(
@@ -192,7 +195,7 @@ def _rows(
 def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSettings:
     """The settings, which fit the model: what does not is told before anything is started."""
     spec = model.spec
-    check_labels(cohort, spec.classes, settings.model)
+    check_labels(cohort, spec, settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
     decision_of(spec, settings.decide, settings.risk, settings.positive, samples=settings.samples)
     if settings.prior is not None:
@@ -201,7 +204,7 @@ def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSet
             raise UsageError(f"--prior: {settings.prior.place} is one slide's map; give the folder that it is in")
         settings = replace(settings, prior=replace(settings.prior, place=settings.prior.place.resolve()))
     referral_of(settings, model)
-    prediction_columns(spec.classes)  # names that collide
+    prediction_columns(task_of(spec))  # names that collide
     return settings
 
 
@@ -209,22 +212,35 @@ def _needed(cohort: Cohort, out: Path, settings: RunSettings, digest: str) -> tu
     """What `lacks` is asked of workers elsewhere; of the slides, the first that is here."""
     others = (settings.encoder_weights, None if settings.prior is None else settings.prior.place)
     first = next((at for slide in cohort.slides if isinstance(at := slide.path, Path) and at.exists()), None)
-    files = [path for path in (*others, first) if path is not None]
+    files = [path for path in (*others, first, *checkpoint_files(settings.model)) if path is not None]
     return out.resolve(), settings.model, digest, files, settings.device
 
 
-def check_labels(cohort: Cohort, classes: Sequence[str], model: Path) -> None:
+def check_labels(cohort: Cohort, spec: ModelSpec, model: Path) -> None:
     """Refuse labels that a model does not know.
 
     Raises:
         UsageError: which, and what the model was trained for.
     """
-    unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(classes))
-    if unknown:
-        raise UsageError(
-            f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(classes)}: "
-            "use the model of this task, or a table without a label column to predict only"
-        )
+    task = task_of(spec)
+    if task.kind == "classification":
+        unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(task.names))
+        if unknown:
+            raise UsageError(
+                f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(task.names)}: "
+                "use the model of this task, or a table without a label column to predict only"
+            )
+        return
+    for slide in cohort.slides:
+        cells = slide.cells(task.labels)
+        if any(cell is not None for cell in cells):
+            try:
+                task.target(cells)
+            except ValueError as exc:
+                raise UsageError(
+                    f"{cohort.source}: slide {slide.slide_id!r}: {exc}, as {model} was trained for: correct it, or use "
+                    "a table without a label column to predict only"
+                ) from exc
 
 
 def _check_mpp(mpp: float | None) -> None:

@@ -18,6 +18,7 @@ from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, model_digest
 from pipeline.model.look import refuse_coarser
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.output.documents import plain
 from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
@@ -33,12 +34,14 @@ from pipeline.output.slide_folder import (
 )
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
-from pipeline.run.artefacts import DATA, evidence_of, told_class, write_artefacts
+from pipeline.run.artefacts import DATA, evidence_of, told_name, write_artefacts
+from pipeline.run.counting import seen_by
 from pipeline.run.outage import outage_row
 from pipeline.run.pictures import PICTURES, draw_pictures, drawn_by, told_in_pictures
 from pipeline.run.process import alive, memory_share
 from pipeline.run.stale import differing
 from pipeline.run.workers import BUSY
+from pipeline.task.task import Task
 from pipeline.words import tell
 from stages.budget import Need, need_of, own_peak
 from stages.lease import HeldError, lease
@@ -76,6 +79,7 @@ class RunSettings:
         by_class: whether it is stated of the slides of each class.
         memory: bytes that a process may take: a slide that needs more is refused; None: what whoever started the
             process allows it.
+        split, count_seen: what the metrics count: see `pipeline.run.counting.count`.
         verify: let an earlier result stand only by a digest of every byte of the slide.
         strict: refuse slides whose resolution something else in the file contradicts.
         encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
@@ -100,6 +104,8 @@ class RunSettings:
     by_class: bool = False
     memory: int | None = None
     verify: bool = False
+    split: str | None = None
+    count_seen: bool = False
 
 
 def process_slide(
@@ -113,9 +119,9 @@ def process_slide(
 
     Returns:
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
-        its commit mark, ``reused``: whether an earlier result was still valid, and ``trained_on``: whether the model
-        was fitted to it; with label sets ``calibrated_on``: whether they were to it. Of any slide ``peak``: the most
-        memory that this process has held so far.
+        its commit mark, ``reused``: whether an earlier result was still valid, and ``seen``: whether the model was made
+        with it, and how (`pipeline.run.counting.seen_by`); with label sets ``calibrated_on``: whether they were to it.
+        Of any slide ``peak``: the most memory that this process has held so far.
     """
     started = time.perf_counter()
     try:
@@ -205,7 +211,7 @@ def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: SlideM
     if commit is None:
         return found
     if commit["key"] == found.key:
-        if not whole(folder, commit, model.spec.classes):
+        if not whole(folder, commit, task_of(model.spec)):
             return replace(found, stale="something of it is gone or damaged")
         recorded = Revision.recorded(commit.get("revision"))
         if facts.unchanged(recorded):
@@ -254,7 +260,7 @@ def made_of_all(
 
 def known_of(settings: RunSettings, model: SlideModel, fingerprint: str) -> dict[str, Any]:
     """What the model knows of a slide."""
-    known: dict[str, Any] = {"trained_on": fingerprint in model.trained_on}
+    known: dict[str, Any] = {"seen": seen_by(model, fingerprint)}
     if settings.refer is not None and model.label_calibration is not None:
         known["calibrated_on"] = fingerprint in model.label_calibration.slides
     return known
@@ -323,7 +329,7 @@ def _write_slide(
         "quality": found.quality and found.quality.to_json(),
         "words": tell(found),
         "evidence": evidence_of(found) | {"gallery": gallery},
-        "pictures": told_in_pictures(slide.slide_id, found, told_class(found)) | {"drawn_by": drawn_by()},
+        "pictures": told_in_pictures(slide.slide_id, found, told_name(found)) | {"drawn_by": drawn_by()},
         **({} if found.label_set is None else {"label_set": asdict(found.label_set)}),
         "attention_not_read": found.attention_not_read,
         "regions_opened": found.regions_opened,
@@ -363,21 +369,21 @@ def drawn(folder: Path, commit: Mapping[str, Any]) -> bool:
     return bool(commit["pictures"].get("drawn_by") == drawn_by()) and not altered(folder, commit, PICTURES)
 
 
-def whole(folder: Path, commit: Mapping[str, Any], classes: Sequence[str]) -> bool:
+def whole(folder: Path, commit: Mapping[str, Any], task: Task) -> bool:
     """Whether all is there, as it was written, that a finished slide has beside its pictures, and its record says what
     one says."""
-    return told_whole(commit, classes) and not altered(folder, commit, DATA)
+    return told_whole(commit, task) and not altered(folder, commit, DATA)
 
 
-def told_whole(commit: Mapping[str, Any], classes: Sequence[str]) -> bool:
+def told_whole(commit: Mapping[str, Any], task: Task) -> bool:
     """Whether a record says what that of a finished slide says."""
     row = commit.get("row")
-    numbers = [f"prob_{name}{end}" for name in classes for end in ("", "_low", "_high")]
+    numbers = [f"{name}{end}" for name in task.columns for end in ("", "_low", "_high")]
     numbers += ["patches_read", "cells", "fraction_read", "bytes_read", "seconds"]
     return (
         isinstance(row, dict)
         and row.get("status") == "ok"
-        and row.get("predicted") in classes
+        and task.is_told(row.get("predicted"))
         and all(isinstance(row.get(name), int | float) for name in numbers)
         and isinstance(row.get("warnings"), list)
         and all(isinstance(commit.get(name), kind) for name, kind in _RECORDED.items())

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.model.build import Ensemble
 from pipeline.model.exhaustive_model import ExhaustiveModel
@@ -30,26 +29,26 @@ class OutOfBag:
 
     Attributes:
         slides: the n slides that some member never saw, by their index.
-        probabilities: (n, C).
-        spread: standard deviation among the members of the log-odds of a slide's own class, mean over slides.
+        values: (n, T), as the read-out tells them.
+        spread: standard deviation among the members of the read-out's statistics, mean over slides.
     """
 
     slides: list[int]
-    probabilities: Tensor
+    values: Tensor
     spread: float
 
 
-def draw_bags(patients: Sequence[str], labels: Sequence[int], members: int, *, seed: int) -> Tensor:
+def draw_bags(patients: Sequence[str], strata: Sequence[str | int], members: int, *, seed: int) -> Tensor:
     """How often each member sees each slide, (slides, members): patients drawn with replacement, from those whose
-    slides are of the same classes.
+    slides are of the same strata, as their classes are.
 
-    So no patient is parted, and every member sees every class; one member alone sees every slide once.
+    So no patient is parted, and every member sees every stratum; one member alone sees every slide once.
     """
     if members == 1:
-        return torch.ones(len(labels), 1)
+        return torch.ones(len(strata), 1)
     generator = torch.Generator().manual_seed(seed)
-    classes: dict[str, set[int]] = {}
-    for patient, label in zip(patients, labels, strict=True):
+    classes: dict[str, set[str | int]] = {}
+    for patient, label in zip(patients, strata, strict=True):
         classes.setdefault(patient, set()).add(label)
     place = {patient: i for i, patient in enumerate(classes)}
     drawn = torch.zeros(len(place), members)
@@ -65,7 +64,7 @@ def draw_bags(patients: Sequence[str], labels: Sequence[int], members: int, *, s
 def settle(
     model: Ensemble,
     slides: TrainingSlides,
-    labels: Sequence[int],
+    targets: Tensor,
     patients: Sequence[str],
     bags: Tensor,
     *,
@@ -91,22 +90,21 @@ def settle(
         if found is not None:
             logits[i] = found[1]
     rows = sorted(logits)
-    all_logits, wanted = torch.stack([logits[i] for i in rows]), torch.tensor([labels[i] for i in rows])
+    all_logits = torch.stack([logits[i] for i in rows])
     unseen = bags[rows] == 0  # (n, K)
     members = unseen.shape[1]
-    loss = functional.cross_entropy(all_logits.movedim(1, 2), wanted[:, None].expand(-1, members), reduction="none")
+    readout = model.readout
+    loss = readout.nll(all_logits, targets[rows], unseen.to(all_logits)).to(all_logits)
     share = _shares(loss, unseen)
     if bool(share.any()):
         model.heads.share.copy_(share.to(model.heads.share))
     weights = judging_shares(loss, unseen, [patients[i] for i in rows])
     told = weights.sum(1) > 0
     together = (weights[..., None] * all_logits).sum(1) / weights.sum(1).clamp(min=1e-12)[:, None]
-    own = functional.one_hot(wanted, all_logits.shape[2]).bool()[:, None].expand_as(all_logits)
-    odds = all_logits[own].view(-1, members) - all_logits.masked_fill(own, -torch.inf).logsumexp(2)
     return OutOfBag(
         [i for i, one in zip(rows, told.tolist(), strict=True) if one],
-        together[told].softmax(1),
-        float(odds.std(1).mean()) if members > 1 else 0.0,
+        readout.told(together[told]),
+        float(readout.statistics(all_logits).std(1).mean()) if members > 1 else 0.0,
     )
 
 

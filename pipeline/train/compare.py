@@ -70,13 +70,13 @@ class Comparison:
         A baseline's row that is there is used again; of one that was interrupted, what it said of finished folds is.
 
         Args:
-            jobs, models: what was fitted, and the models.
+            jobs, models: what was fitted, and the models; of repeated cross-validations the first is compared.
             out: the training's folder.
 
         Returns:
             The table's rows.
         """
-        held = [(job, model) for job, model in zip(jobs, models, strict=True) if job.held_out]
+        held = [(job, model) for job, model in zip(jobs, models, strict=True) if job.held_out and not job.repeat]
         classes = models[0].spec.classes
         self.say("comparison: every cell of every slide is read at the finest scale, and encoded where it was not yet")
         own: list[dict[str, Any]] = []
@@ -116,8 +116,7 @@ class Comparison:
         )
         settings = {**self.settings, "learning_rate": default_rate(spec)}
         made = made_of(
-            {"train": job.train, **job.held_out},
-            calibrates=(),
+            job.parts,
             facts=looks.usable(),
             spec=spec,
             settings={**settings, "reads": [baseline.rule, baseline.cells], "comparison": COMPARE_VERSION},
@@ -165,15 +164,15 @@ class Comparison:
         torch.manual_seed(self.seed)
         model = self.keep(build_model(spec, encoder_weights=self.weights))
         assert isinstance(model, ExhaustiveModel)
-        labels = [spec.classes.index(str(slide.label)) for slide in train]
+        targets = torch.tensor([spec.classes.index(str(slide.label)) for slide in train])
         patients = [slide.patient or slide.slide_id for slide in train]
-        bags = draw_bags(patients, labels, spec.members, seed=self.seed)
+        bags = draw_bags(patients, targets.tolist(), spec.members, seed=self.seed)
         remove(checkpoint)  # a row is fitted in one go
         self.say(f"comparison: {name}: fitting")
         fit(
             model,
             view,
-            labels,
+            targets,
             checkpoint=checkpoint,
             samples=0,
             say=lambda line: None,
@@ -185,9 +184,9 @@ class Comparison:
         )
         remove(checkpoint)
         model.eval()
-        within = TrainingSlides(len(labels), view, lose, dict(lost))
+        within = TrainingSlides(len(targets), view, lose, dict(lost))
         within.phase = "the judging of the members"
-        settle(model, within, labels, patients, bags, samples=0, seed=self.seed)
+        settle(model, within, targets, patients, bags, samples=0, seed=self.seed)
         return model
 
     def _predicted(
@@ -208,7 +207,7 @@ class Comparison:
                 except SlideError as exc:
                     self.say(f"comparison: {name}: left out: {slide.slide_id}: when predicted: {reason_of(exc)}")
                     continue
-                probabilities = zip(model.spec.classes, sampled.prediction.probabilities.tolist(), strict=True)
+                probabilities = zip(model.spec.classes, sampled.prediction.values.tolist(), strict=True)
                 rows.append(
                     {
                         "part": part,

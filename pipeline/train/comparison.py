@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cohort.metrics import evaluate
-from pipeline.cohort.paired import auroc_difference
+from pipeline.statistics.metrics import evaluate
+from pipeline.statistics.paired import auroc_difference
 
 
 def judged(
@@ -58,6 +58,7 @@ def judged(
                 "minus_model": None if apart is None else apart.value,
                 "minus_model_low": None if apart is None else apart.low,
                 "minus_model_high": None if apart is None else apart.high,
+                "minus_model_p": None if apart is None else apart.p,
                 "patches_per_slide": mean["patches"],
                 "bytes_per_slide": mean["bytes"],
                 "seconds_per_slide": mean["seconds"],

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from pipeline.cohort.metrics import evaluate
 from pipeline.output.table import write_table
+from pipeline.statistics.metrics import evaluate
+from stages.prediction.readout import ClassReadout, Readout
 
 SMOOTH = 3
 """Epochs that the losses of a validation slide are averaged over before epochs are compared."""
@@ -35,12 +35,12 @@ class Curve:
         rows: of the epochs, by `COLUMNS`; losses in nats.
         kept: the epoch, from 1, whose weights are kept; 0 before the first.
         lowest: the epoch of the lowest loss; 0 where there is none.
-        base: loss of one who knows the frequencies of classes and no more.
+        base: loss of one who knows the frequencies of labels and no more; None: not known.
     """
 
     keep: Keep = "last"
     patience: int | None = None
-    base: float = 0.0
+    base: float | None = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
     kept: int = 0
     lowest: int = 0
@@ -111,12 +111,17 @@ class Curve:
             self.kept = epoch
 
 
-def of_validation(logits: Tensor, labels: Tensor) -> tuple[Tensor, float | None]:
-    """Losses (n,) and AUROC of slides of known labels (n,) by their logits (n, C); NaN where these are."""
-    losses = functional.cross_entropy(logits, labels, reduction="none")
-    read = ~losses.isnan()
+def of_validation(logits: Tensor, targets: Tensor, readout: Readout) -> tuple[Tensor, float | None]:
+    """Losses (n,) and, of classes, AUROC of slides of known targets (n, ...) by their logits (n, K); NaN where these
+    are."""
+    read = ~logits.isnan().any(1)
+    losses = torch.full((len(logits),), torch.nan)
     if not bool(read.any()):
         return losses, None
+    losses[read] = readout.nll(logits[read][:, None], targets[read], torch.ones(int(read.sum()), 1))[:, 0].to(losses)
+    if not isinstance(readout, ClassReadout):
+        return losses, None
+    labels = targets
     names = [str(i) for i in range(logits.shape[1])]
     told = [names[i] for i in labels[read].tolist()]
     found = evaluate(told, logits[read].double().softmax(1).numpy(), [str(i) for i in range(len(told))], names)

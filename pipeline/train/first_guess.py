@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from pipeline.train.slides import TrainingSlides
 from stages.amounts import counted
 from stages.mil.contextual import EvidencePooling
 
+Seen = TypeVar("Seen")
 FINE_CELLS = 32
 """Patches of each slide, evenly over its tissue, that tell how fine features vary and what coarse ones foretell."""
 FINE_SLIDES = 64
@@ -32,7 +33,7 @@ RIDGE = 0.1
 def first_guess(
     model: EvidenceModel,
     slides: TrainingSlides,
-    labels: Sequence[int],
+    targets: Tensor,
     bags: Tensor,
     *,
     seed: int,
@@ -54,23 +55,20 @@ def first_guess(
 
     model.whitening.fit(_each(slides, fine, of=some, say=say, what="fine features"), within=True)
     model.control.zero_()
-    inputs, targets = [], []
+    inputs, outputs = [], []
     for x, y in _each(slides, lambda view: _pair(model, view, seed), of=some):
         inputs.append(x)
-        targets.append(y)
-    x, y = torch.cat(inputs).double(), torch.cat(targets).double()
+        outputs.append(y)
+    x, y = (torch.cat(parts).to(model.drawing_device).double() for parts in (inputs, outputs))
     penalty = RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
     penalty[-1, -1] = 1e-9 * len(x)  # the constant
     model.control.copy_(torch.linalg.solve(x.T @ x + penalty, x.T @ y))
-    left = (y - x @ model.control.double()).square().sum() / (y - y.mean(0)).square().sum()
+    left = (y - x @ model.control.to(y)).square().sum() / (y - y.mean(0)).square().sum()
     model.forget()
-    contexts, known = [], []
-    for i in range(slides.count):
-        found = slides.attempt([i], lambda kept, views: model.survey(views[0]).context.cpu())
-        if found is not None:
-            contexts.append(found[1])
-            known.append(i)
-    model.heads.start(contexts, [labels[i] for i in known], bags[known], generator=torch.Generator().manual_seed(seed))
+    seen = _Again(slides, lambda view: model.survey(view).context.cpu(), keep=model.store is None)
+    generator = torch.Generator().manual_seed(seed)
+    poles = model.readout.poles(targets)[seen.known]
+    model.heads.start(seen, seen.sizes, poles, bags[seen.known], generator=generator)
     new = 0 if model.store is None else model.store.encoded - encoded
     fresh = "" if model.store is None else f", {counted(new, 'patch')} encoded, the others were known"
     say(f"first guess: coarse features foretell {1 - float(left):.0%} of the fine ones' variance{fresh}")
@@ -80,7 +78,7 @@ def first_guess(
 def first_guess_of_all(
     model: ExhaustiveModel,
     slides: TrainingSlides,
-    labels: Sequence[int],
+    targets: Tensor,
     bags: Tensor,
     *,
     seed: int,
@@ -90,16 +88,49 @@ def first_guess_of_all(
     encoded = 0 if model.store is None else model.store.encoded
     model.whitening.fit(_each(slides, model.encode_all, say=say, what="features of all cells"), within=True)
     if isinstance(model.heads, EvidencePooling):
-        starts, known = [], []
-        for i in range(slides.count):
-            found = slides.attempt([i], lambda kept, views: _of_all(model, views[0]))
-            if found is not None:
-                starts.append(found[1])
-                known.append(i)
+        seen = _Again(slides, lambda view: _of_all(model, view), keep=model.store is None)
         generator = torch.Generator().manual_seed(seed)
-        model.heads.start(starts, [labels[i] for i in known], bags[known], generator=generator)
+        poles = model.readout.poles(targets)[seen.known]
+        model.heads.start(seen, seen.sizes, poles, bags[seen.known], generator=generator)
     if model.store is not None:
         say(f"first guess: {counted(model.store.encoded - encoded, 'patch')} encoded, the others were known")
+
+
+class _Again(Generic[Seen]):
+    """What ``act`` makes of those slides that can be read, made again each time that it is asked for: of all slides of
+    a cohort it would be gigabytes, and features are kept.
+
+    Args:
+        keep: keep it all the same, where features are not.
+
+    Attributes:
+        known: which slides these are.
+        sizes: their tissue cells.
+    """
+
+    def __init__(self, slides: TrainingSlides, act: Callable[[View], Seen], *, keep: bool) -> None:
+        self._slides, self._act = slides, act
+        self._kept: dict[int, Seen] = {}
+        self.known: list[int] = []
+        self.sizes: list[int] = []
+        for i in range(slides.count):
+            found = slides.attempt(
+                [i], lambda kept, views: (int(views[0].tissue.sum()), act(views[0]) if keep else None)
+            )
+            if found is not None:
+                size, made = found[1]
+                self.known.append(i)
+                self.sizes.append(size)
+                if made is not None:
+                    self._kept[i] = made
+
+    def __call__(self, place: int) -> Seen | None:
+        """Of a slide, by its place among those; None where it cannot be read any more."""
+        i = self.known[place]
+        if i in self._kept:
+            return self._kept[i]
+        found = self._slides.attempt([i], lambda kept, views: self._act(views[0]))
+        return None if found is None else found[1]
 
 
 def _of_all(model: ExhaustiveModel, view: View) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.device import find_device
+from pipeline.device import Precision, check_precision, find_device
 from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.sampler import AttentionSampler
@@ -20,11 +20,13 @@ from pipeline.model.values import View
 from pipeline.train.checkpoints import last_whole
 from pipeline.train.curve import Curve, Keep
 from pipeline.train.first_guess import first_guess, first_guess_of_all
+from pipeline.train.journal import Journal
 from pipeline.train.slides import LeaveOut, TrainingSlides
 from pipeline.train.steps import Fitting
 from pipeline.train.warm_up import warm_up as warm_attention
 from pipeline.train.watch import OnDisk, Watch, validate
 from stages.augmentation import Augmentation
+from stages.prediction.readout import ClassReadout, Readout, RiskReadout
 from stages.torchvision import admit_torchvision
 
 with warnings.catch_warnings():  # other people's deprecations, at import
@@ -39,7 +41,7 @@ STANDARDISE_SLIDES = 16
 def fit(
     model: SlideModel,
     view: Callable[[int], View],
-    labels: Sequence[int],
+    targets: Tensor,
     *,
     checkpoint: Path,
     samples: int,
@@ -53,6 +55,9 @@ def fit(
     gradient_clip: float,
     seed: int,
     device: str,
+    accumulate: int = 1,
+    precision: Precision = 32,
+    read_ahead: int = 0,
     say: Callable[[str], None],
     class_weights: Literal["none", "balanced"] = "none",
     keep: Keep = "best",
@@ -68,12 +73,13 @@ def fit(
     leave_out: LeaveOut | None = None,
     lost: Mapping[int, str] | None = None,
     names: Sequence[str] | None = None,
-    validation: tuple[TrainingSlides, Sequence[int]] | None = None,
+    validation: tuple[TrainingSlides, Tensor] | None = None,
     curve: Path | None = None,
+    events: Path | None = None,
 ) -> Curve:
-    """Fit ``model`` in place on slides with class indices ``labels``; ``view(i)`` gives slide ``i``.
+    """Fit ``model`` in place on slides with ``targets`` as its read-out has them; ``view(i)`` gives slide ``i``.
 
-    Loss of a batch: ``cross_entropy(logits, labels) - entropy_weight * mean attention entropy``, and the squared error
+    Loss of a batch: ``readout.nll(logits, targets) - entropy_weight * mean attention entropy``, and the squared error
     of the control variate where the model has one; with balanced ``class_weights`` the cross-entropy of a slide whose
     class ``n_c`` of ``n`` slides have counts ``n / (C n_c)`` times; AdamW with one cosine cycle. Goes on from
     the last whole one of the two files at and beside ``checkpoint`` (`pipeline.train.checkpoints`), and leaves them
@@ -83,6 +89,12 @@ def fit(
     (`stages.augmentation.Augmentation`); on a frozen encoder, features with ``noise``, a share of their spread, and
     members that do without a share ``dropout`` of the directions in each step.
 
+    The gradients of ``accumulate`` batches make one step, in which all of their slides count alike; an encoder that
+    learns computes in ``precision``.
+
+    With ``read_ahead`` patches are drawn so many steps before they are used and read meanwhile (`ReadAhead`); where the
+    encoder learns, and attention is of one level.
+
     Each of a model's M members has a loss of its own, in which a slide counts ``bags`` (slides, M) times, by default
     once. A model on a frozen encoder goes without patches for the first `COARSE_SHARE` of the epochs, while it does not
     know yet where to look.
@@ -91,36 +103,40 @@ def fit(
     from it stays. The other slides keep their places in the order and their steps. Those of ``lost`` are never tried.
 
     With ``validation`` slides and their classes, which are not fitted to, ``keep`` and ``patience`` are as `Curve` has
-    them, which is returned and written to ``curve``; without, the last epoch is kept.
+    them, which is returned and told in ``curve`` and ``events`` (`Journal`); without, the last epoch is kept.
 
     Raises:
         DivergedError: loss, gradient or weights are no numbers any more or beyond all bounds; it names the batch's
             slides by ``names``. The checkpoint is the last good epoch's, and a fit with a lower rate goes on from it.
     """
     chosen = find_device(device)
-    slides = TrainingSlides(len(labels), view, leave_out, lost)
-    weights = torch.ones(len(labels), model.spec.members) if bags is None else bags
+    check_precision(precision, chosen)
+    slides = TrainingSlides(len(targets), view, leave_out, lost)
+    weights = torch.ones(len(targets), model.spec.members) if bags is None else bags
+    model.to(chosen)
     resumed = last_whole(checkpoint, say)
     if resumed is None:
         slides.phase = "the warm-up"
+        model.readout.fit(targets)
         if isinstance(model, EvidenceModel):
-            first_guess(model, slides, labels, weights, seed=seed, say=say)
+            first_guess(model, slides, targets, weights, seed=seed, say=say)
         elif isinstance(model, ExhaustiveModel):
-            first_guess_of_all(model, slides, labels, weights, seed=seed, say=say)
+            first_guess_of_all(model, slides, targets, weights, seed=seed, say=say)
         elif isinstance(model, AttentionSampler):
             warm_attention(model, slides, passes=warm_up, seed=seed, say=say)
             _standardise(model, slides, samples=samples, seed=seed)
     if class_weights == "balanced":
-        weights = weights * _slide_weights(torch.tensor(labels))[:, None]
+        weights = weights * _slide_weights(targets)[:, None]
     module = Fitting(
         model,
         slides,
-        torch.tensor(labels),
+        targets,
         weights,
-        names=names or [f"slide {i}" for i in range(len(labels))],
+        names=names or [f"slide {i}" for i in range(len(targets))],
         checkpoint=checkpoint,
         samples=samples,
         batch_size=batch_size,
+        accumulate=accumulate,
         learning_rate=learning_rate,
         attention_rate=attention_rate,
         weight_decay=weight_decay,
@@ -130,9 +146,10 @@ def fit(
         noise=noise,
         dropout=dropout,
         epochs=epochs,
+        read_ahead=read_ahead,
     )
     course = Curve("last" if validation is None else keep, None if validation is None else patience)
-    course.base = _base_rate(torch.tensor(labels), weights)
+    course.base = _base_rate(model.readout, targets, weights)
 
     def judged() -> tuple[Tensor, float | None]:
         assert validation is not None
@@ -140,7 +157,8 @@ def fit(
         held_out.phase = f"the validation of epoch {module.current_epoch + 1}"
         return validate(model, held_out, wanted, samples=module.samples, seed=seed)
 
-    watch = Watch(course, checkpoint, path=curve, validate=judged if validation else None, say=say)
+    journal = Journal(curve, events=events, say=say)
+    watch = Watch(course, checkpoint, journal=journal, validate=judged if validation else None, say=say)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers that are not used here
@@ -149,6 +167,8 @@ def fit(
             accelerator=chosen.type,
             devices=1 if chosen.index is None else [chosen.index],
             gradient_clip_val=gradient_clip,
+            accumulate_grad_batches=accumulate,
+            precision=precision,
             callbacks=[watch],
             plugins=[OnDisk()],
             enable_checkpointing=False,
@@ -166,6 +186,10 @@ def fit(
                 raise
             # Lightning makes of Ctrl-C an exit with 1, which is that of slides that were left out
             raise KeyboardInterrupt from None
+        finally:
+            module.close()
+    model.to(chosen)  # Lightning leaves it on the CPU
+    journal.end(course)
     if watch.weights is not None:
         model.load_state_dict(watch.weights)
     if course.kept < len(course.rows):
@@ -173,11 +197,17 @@ def fit(
     return course
 
 
-def _base_rate(labels: Tensor, weights: Tensor) -> float:
-    """The loss in nats of one who knows how often classes (N,) occur, by how much slides count (N, M)."""
-    shares = torch.zeros(int(labels.max()) + 1).index_add_(0, labels, weights.sum(1).float())
-    shares = shares / shares.sum()
-    return float(-torch.xlogy(shares, shares).sum())
+def _base_rate(readout: Readout, targets: Tensor, weights: Tensor) -> float | None:
+    """The loss in nats of one who knows how frequent the targets (N, ...) are, by how much slides count (N, M); None
+    where a slide's loss depends on those that it is told with."""
+    if isinstance(readout, RiskReadout):
+        return None
+    often = weights.sum(1)
+    if isinstance(readout, ClassReadout):
+        shares = torch.zeros(readout.outputs).index_add_(0, targets, often.float())
+        shares = shares / shares.sum()
+        return float(-torch.xlogy(shares, shares).sum())
+    return readout.base(targets)
 
 
 def _standardise(model: AttentionSampler, slides: TrainingSlides, *, samples: int, seed: int) -> None:
@@ -185,7 +215,7 @@ def _standardise(model: AttentionSampler, slides: TrainingSlides, *, samples: in
     some = [i for i in order if i not in slides.lost][:STANDARDISE_SLIDES]
 
     def act(kept: list[int], views: list[View]) -> None:
-        model.standardise(views, samples=samples, generator=torch.Generator().manual_seed(seed))
+        model.standardise(views, samples=samples, generator=torch.Generator(model.drawing_device).manual_seed(seed))
 
     slides.attempt(some, act)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from pipeline.cohort.metrics import in_words
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.errors import UsageError
@@ -18,14 +17,14 @@ from pipeline.model.build import Ensemble, build_model, keep_features, told_of_e
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec
+from pipeline.model.values import ModelSpec, task_of
 from pipeline.output.documents import read_json, write_json
 from pipeline.refer.calibrate import calibrate_labels, calibration_key, in_lines
 from pipeline.refer.scores import budgets_of
 from pipeline.train.bagging import draw_bags, settle
-from pipeline.train.calibrate import calibrate
 from pipeline.train.held_out import out_of_bag_rows, scored
-from pipeline.train.job import Job, aside, begin, end, is_its_own, put
+from pipeline.train.job import CROSS, Job, aside, begin, end, is_its_own, put
+from pipeline.train.journal import Journal
 from pipeline.train.key import compared, differences, made_of, restated
 from pipeline.train.looks import Looks
 from pipeline.train.slides import TrainingSlides
@@ -41,9 +40,18 @@ def keeping(model: SlideModel, config: Config) -> SlideModel:
     return keep_features(model, config.reading.features, gigabytes=config.reading.features_gb)
 
 
+def chooses(config: Config) -> bool:
+    """Whether slides of val, where there are any, choose the epoch."""
+    return config.training.keep == "best" or config.training.patience is not None
+
+
 def refuse_lost_class(job: Job, spec: ModelSpec, looks: Looks) -> None:
     """A model needs a slide of every class to learn from."""
     usable = {slide.label for slide in job.train if slide.slide_id not in looks.excluded}
+    if spec.task != "classification":
+        if not usable:
+            raise UsageError(f"{job.name} has no slide left to train on, all {len(job.train)} are left out")
+        return
     for label in spec.classes:
         if label not in usable:
             lost = [slide.slide_id for slide in job.train if slide.label == label]
@@ -76,25 +84,26 @@ def stamp(job: Job, fitted: Fitted, quality: Quality) -> None:
 
 def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say: Say) -> None:
     """Let a model that has a val part know how often its calls are right, from slides that it was not fitted to."""
-    val = [slide for slide in job.held_out.get("val", ()) if slide.slide_id not in looks.excluded]
+    val = [slide for slide in job.val if slide.slide_id not in looks.excluded]
     model, seed = fitted.model, config.training.seed
+    if model.spec.task != "classification":
+        return
     missing = [name for name in model.spec.classes if all(slide.label != name for slide in val)]
     if not val:
         return
     if missing and len(model.spec.classes) == 2:
-        say(f"label sets: no slide of split val is labelled {missing[0]!r}, so none are calibrated")
+        say(f"label sets: no slide of val is labelled {missing[0]!r}, so none are calibrated")
         return
     key = calibration_key([(s, looks.facts[s.slide_id].content) for s in val], budgets_of(model.spec), seed=seed)
     if model.label_calibration is not None and model.label_calibration.key == key:
         return
-    chosen = config.training.keep == "best" or config.training.patience
     found = calibrate_labels(
         model,
         val,
         looks,
         seed=seed,
-        source="split val of the training",
-        doubt="the epoch was chosen by the same slides, for which calls may seem too good" if chosen else None,
+        source="split val of the training" if "val" in job.held_out else "patients held out of the training",
+        doubt="the epoch was chosen by the same slides, for which calls may seem too good" if chooses(config) else None,
         say=say,
         leave_out=looks.leave_out,
     )
@@ -108,19 +117,16 @@ def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say:
 def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -> Fitted:
     """Fit one model, or load it where the same one was fitted before."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    chosen = _calibration_slides(job, config, looks)
     settings = fit_settings(config, spec)
-    val = tuple(sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id))
-    chooses = "val" if config.training.keep == "best" or config.training.patience else None
+    val = job.val
     samples = config.sampling.train_samples or spec.samples
     made = made_of(
-        {"train": job.train, **job.held_out},
-        calibrates={slide.slide_id for slide in chosen},
+        job.parts,
         facts=looks.usable(),
         spec=spec,
         settings={**settings, "train_samples": samples, **prior_of(job, config), **encoder_of(spec, config)},
         weights=config.encoder.weights,
-        chooses=chooses,
+        chooses="val" if chooses(config) else None,
     )
     earlier = read_json(job.folder / "training.json") or {}
     made = compared(earlier.get("made_of"), made, looks.facts)
@@ -130,16 +136,20 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         model: SlideModel | None = None
         if not changes:
             try:
-                model = keeping(load_model(job.model, encoder_weights=config.encoder.weights), config)
+                model = load_model(job.model, device=config.training.device, encoder_weights=config.encoder.weights)
+                model = keeping(model, config)
             except UsageError as exc:  # the encoder is here, as the untrained model has shown
                 stale = f"is fitted again: {exc}"
         if model is not None:
             say(f"{job.model} is up to date")
+            if model.validated_on != _validated_on(made):  # of a version that did not record them
+                model.validated_on = _validated_on(made)
+                save_model(model, job.model)
             told = {**earlier, "made_of": restated(earlier["made_of"], made)}
             if told != earlier:
                 write_json(job.folder / "training.json", told)
             end(job, made, looks.facts)
-            for slide in job.train + chosen + val:
+            for slide in job.train + val:
                 if slide.slide_id in earlier["left_out"]:
                     looks.leave_out(slide, earlier["left_out"][slide.slide_id])
             losses = earlier.get("losses")
@@ -168,9 +178,11 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     checkpoint = begun.with_suffix(".ckpt")
     # the curve of a model that stands here stays beside it until it is put aside
     live = begun.with_suffix(".csv") if replaces else job.folder / "curve.csv"
-    labels = [spec.classes.index(str(slide.label)) for slide in job.train]
+    task = task_of(spec)
+    targets = task.tensor([slide.cells(task.labels) for slide in job.train])
     patients = [slide.patient or slide.slide_id for slide in job.train]
-    bags = draw_bags(patients, labels, spec.members, seed=config.training.seed)
+    strata = targets.tolist() if task.kind == "classification" else [slide.stratum for slide in job.train]
+    bags = draw_bags(patients, strata, spec.members, seed=config.training.seed)
     held_out = TrainingSlides(
         len(val),
         lambda index: looks(val[index]).view,
@@ -179,12 +191,12 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     )
     judges = len(held_out.lost) < held_out.count
     if config.training.patience and not judges:
-        say("warning: training.patience needs slides of split val to go by: it trains all epochs")
+        say("warning: training.patience needs slides of split val, or training.inner_val: it trains all epochs")
     try:
         curve = fit(
             model,
             lambda index: looks(job.train[index]).view,
-            labels,
+            targets,
             checkpoint=checkpoint,
             samples=samples,
             say=say,
@@ -192,8 +204,9 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
             leave_out=lose,
             lost=lost,
             names=[slide.slide_id for slide in job.train],
-            validation=(held_out, [spec.classes.index(str(slide.label)) for slide in val]) if judges else None,
+            validation=(held_out, task.tensor([slide.cells(task.labels) for slide in val])) if judges else None,
             curve=live,
+            events=job.folder / "tensorboard" / begun.stem if config.training.tensorboard else None,
             device=config.training.device,
             **settings,
         )
@@ -205,34 +218,30 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     spread = None
     if isinstance(model, Ensemble):
         gone = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
-        within = TrainingSlides(len(labels), lambda index: looks(job.train[index]).view, lose, gone)
+        within = TrainingSlides(len(targets), lambda index: looks(job.train[index]).view, lose, gone)
         within.phase = "the judging of the members"
-        judged = settle(model, within, labels, patients, bags, samples=samples, seed=config.training.seed)
+        judged = settle(model, within, targets, patients, bags, samples=samples, seed=config.training.seed)
         names = [job.train[i].slide_id for i in judged.slides]
-        out_of_bag = dict(zip(names, judged.probabilities.tolist(), strict=True))
+        out_of_bag = dict(zip(names, judged.values.tolist(), strict=True))
         spread = judged.spread
-        rows = out_of_bag_rows(job.train, out_of_bag, spec.classes)
-        if rows and "cross-validation" in job.held_out:  # the last one's are told with the other parts
-            say(f"{job.name}, out of bag: {in_words(scored(rows, spec.classes))}")
-        say(f"{job.name}: its {spec.members} members differ by {spread:.2f} in log-odds, mean over slides")
+        rows = out_of_bag_rows(job.train, out_of_bag, task)
+        if rows and CROSS in job.held_out:  # the last one's are told with the other parts
+            say(f"{job.name}, out of bag: {task.told_of(scored(rows, task))}")
+        say(f"{job.name}: its {spec.members} members differ by {spread:.2f} in {task.unit}, mean over slides")
     fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
     model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
+    model.validated_on = _validated_on(made)
     model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
     if not model.appearance.known:
         say(
             f"too few to tell later whether another slide looks like them: {counted(len(fitted), 'slide')} to train "
             f"on; that takes {FEWEST} of one field"
         )
-    if chosen:
-        # of those that were chosen at first, so that a rerun chooses the same
-        views = [lambda slide=slide: looks(slide).view for slide in chosen]
-        model.calibration = calibrate(
-            model, views, seed=config.training.seed, say=say, leave_out=lambda i, reason: leave_out(chosen[i], reason)
-        )
     put(model, job, begun)
-    curve.write(job.folder / "curve.csv")
+    if replaces:
+        Journal(job.folder / "curve.csv", say=say).end(curve)
     ended = curve.losses
-    losses = None if ended is None or math.isnan(ended[0]) else Losses(*ended, curve.base)
+    losses = None if ended is None or curve.base is None or math.isnan(ended[0]) else Losses(*ended, curve.base)
     done = {
         "key": key,
         "kept_epoch": curve.kept,
@@ -252,18 +261,15 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     return Fitted(model, out_of_bag, losses)
 
 
+def _validated_on(made: Mapping[str, Any]) -> frozenset[str]:
+    """Fingerprints of the slides that a model was not fitted to and yet follows from."""
+    others = (slide for slide in made["slides"].values() if slide["role"] != "train")
+    return frozenset(s["fingerprint"] for s in others if s["fingerprint"] and s["chooses"])
+
+
 def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str]:
     """Whether slides that were left out can be read by now, as a difference in words."""
-    by_name = {slide.slide_id: slide for part in (job.train, *job.held_out.values()) for slide in part}
+    by_name = {slide.slide_id: slide for part in job.parts.values() for slide in part}
     lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
     names = [slide.slide_id for slide in lost if looks.reads_whole(slide)]
     return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []
-
-
-def _calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSlide, ...]:
-    """The slides that are read whole for the intervals: those that training did not see first."""
-    if config.model.kind == "exhaustive":
-        return ()  # its intervals have no width
-    val = sorted(job.held_out.get("val", ()), key=lambda slide: slide.slide_id)
-    usable = [slide for slide in (*val, *job.train) if slide.slide_id not in looks.excluded]
-    return tuple(usable[: config.training.calibration_slides])

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cohort.metrics import evaluate, in_words
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import reason_of
 from pipeline.model.look import Look
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
+from pipeline.statistics.power import power_in_words
+from pipeline.task.task import Task
 from pipeline.train.looks import Looks
 from stages.amounts import counted
 from stages.slide.facts import SlideError
@@ -29,44 +31,81 @@ def predicted(model: SlideModel, slide: CohortSlide, looks: Looks, *, seed: int)
     except SlideError as exc:
         looks.leave_out(slide, f"when predicted: {reason_of(exc)}")
         return None
-    columns = {"": found.probabilities, "_low": found.low, "_high": found.high}
-    return {
-        **_who(slide),
-        "out_of_distribution": shown.likeness(model).score,
-        **{f"prob_{c}{end}": float(v[i]) for end, v in columns.items() for i, c in enumerate(model.spec.classes)},
-    }
+    task = task_of(model.spec)
+    told = task.row(*(values.tolist() for values in (found.values, found.low, found.high)))
+    return {**_who(slide, task), "out_of_distribution": shown.likeness(model).score, **told}
 
 
 def out_of_bag_rows(
-    slides: Sequence[CohortSlide], found: Mapping[str, Sequence[float]], classes: Sequence[str]
+    slides: Sequence[CohortSlide], found: Mapping[str, Sequence[float]], task: Task
 ) -> list[dict[str, Any]]:
-    """Rows of those slides of which ``found`` has the classes' probabilities, by name."""
+    """Rows of those slides of which ``found`` has the values that are told, by name."""
     return [
         {
             "part": OUT_OF_BAG,
-            **_who(slide),
-            **{f"prob_{c}": float(p) for c, p in zip(classes, found[slide.slide_id], strict=True)},
+            **_who(slide, task),
+            "predicted": task.predicted(found[slide.slide_id]),
+            **dict(zip(task.columns, found[slide.slide_id], strict=True)),
         }
         for slide in slides
         if slide.slide_id in found
     ]
 
 
-def scored(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
-    """How good rows of predictions are: see `pipeline.cohort.metrics.evaluate`."""
-    probabilities = np.array([[row[f"prob_{c}"] for c in classes] for row in rows])
-    label, patient, site = ([row[key] for row in rows] for key in ("label", "patient", "site"))
-    return evaluate(label, probabilities, patient, classes, sites=site)
+def scored(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+    """How good rows of predictions are: see `Task.evaluate`.
+
+    Of repeated cross-validations the mean over the repeats, and of its limits: repeats take out what the folds leave to
+    chance, and add no patient. ``repeats`` then has each one's values.
+    """
+    found = [_scored([row for row in rows if row.get("repeat") == r], task) for r in _repeats(rows)]
+    if len(found) == 1:
+        return found[0]
+    values = {name: [one[name]["value"] for one in found] for name in task.metrics if name in found[0]}
+    return {**_averaged(found), "repeats": values}
 
 
-def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[str]:
+def _repeats(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return list(dict.fromkeys(row.get("repeat") for row in rows))
+
+
+def _averaged(found: Sequence[Any]) -> Any:
+    """The mean of each number of values of one form; counts are rounded, and what is missing in one is so in all."""
+    first = found[0]
+    if any(one is None for one in found):
+        return None
+    if isinstance(first, dict):
+        return {key: _averaged([one.get(key) for one in found]) for key in first}
+    if isinstance(first, int):
+        return round(np.mean(found))
+    return float(np.mean(found)) if isinstance(first, float) else first
+
+
+def _scored(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+    patients, sites, folds = ([row.get(key) for row in rows] for key in ("patient", "site", "fold"))
+    return task.evaluate(rows, [str(patient) for patient in patients], sites=sites, folds=folds)
+
+
+def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], task: Task) -> list[str]:
     """What is said of a part, in lines."""
-    lines = [f"{part}: {in_words(dict(metrics))}"]
+    lines = [f"{part}: {task.told_of(metrics)}"]
+    name = task.metric.key
+    values = [one for one in metrics.get("repeats", {}).get(name, ()) if one is not None]
+    if values:
+        lines[0] += f"; mean of {len(values)} repeats, whose {name} is {min(values):.3f} to {max(values):.3f}"
+    needed, within = power_in_words(metrics), metrics.get("auroc_within_folds") or {}
+    lines += [f"{part}: {needed}"] if needed else []
+    if within.get("low") is not None:
+        lines.append(
+            f"{part}, within folds: auroc {within['value']:.3f} [{within['low']:.3f}, {within['high']:.3f}]: pairs of "
+            "slides of one fold, for each fold's model scores on a scale of its own"
+        )
     unlike = [row["slide_id"] for row in members if (row.get("out_of_distribution") or 0) > 1]
     if unlike:
         lines.append(f"warning: {part}: {counted(len(unlike), 'slide')} unlike those trained on: {', '.join(unlike)}")
-    return lines + [f"{part}, site {site}: {in_words(one)}" for site, one in metrics.get("sites", {}).items()]
+    return lines + [f"{part}, site {site}: {task.told_of(one)}" for site, one in metrics.get("sites", {}).items()]
 
 
-def _who(slide: CohortSlide) -> dict[str, Any]:
-    return {"slide_id": slide.slide_id, "patient": slide.patient, "label": slide.label, "site": slide.site}
+def _who(slide: CohortSlide, task: Task) -> dict[str, Any]:
+    label = task.label_row(slide.cells(task.labels))
+    return {"slide_id": slide.slide_id, "patient": slide.patient, **label, "site": slide.site}

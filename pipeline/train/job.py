@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.cohort.splits import split_cohort
+from pipeline.cohort.folds import deal_folds, held_out_of_all, hold_out, is_split
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.model.checkpoint import model_digest, save_model
@@ -18,19 +18,39 @@ from pipeline.train.key import compared, differences, key_of, smaller_steps
 from stages.disk import holds_only, new_file, new_folder
 from stages.slide.facts import SlideFacts
 
-WRITTEN = ("model.safetensors", "training.json", "curve.csv", "metrics.json", "predictions.csv", "comparison.csv")
-TELLING = ("training.json", "metrics.json", "predictions.csv", "comparison.csv")
+TELLING = ("training.json", "metrics.json", "predictions.csv", "report.html", "comparison.csv")
+WRITTEN = ("model.safetensors", "curve.csv", "curve.png", *TELLING)
 """What of that tells of the model."""
 """What of an earlier training is kept when another takes its place."""
 
 
+CROSS = "cross-validation"
+"""The part that all folds of a cross-validation are judged on together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One model to fit: on which slides, and which held-out parts it is then judged on."""
+    """One model to fit.
+
+    Attributes:
+        folder: where it goes.
+        train: slides that it is fitted to.
+        held_out: parts that it is then judged on.
+        val: slides that choose its epoch and thresholds, in the order of their names: of the split val, which it is
+            judged on, too; or an inner part of the training's patients, which it is not.
+        repeat: which of several cross-validations it belongs to.
+    """
 
     folder: Path
     train: tuple[CohortSlide, ...]
     held_out: dict[str, tuple[CohortSlide, ...]]
+    val: tuple[CohortSlide, ...] = ()
+    repeat: int = 0
+
+    @property
+    def parts(self) -> dict[str, tuple[CohortSlide, ...]]:
+        """All its slides, by what they are to it."""
+        return {"train": self.train, **({"val": self.val} if self.val else {}), **self.held_out}
 
     @property
     def model(self) -> Path:
@@ -40,30 +60,40 @@ class Job:
     @property
     def name(self) -> str:
         """For a person."""
-        return self.folder.name if "cross-validation" in self.held_out else "the model"
+        return self.folder.name if CROSS in self.held_out else "the model"
 
 
 def plan_jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> list[Job]:
-    """What to fit: one model where the table splits the slides, else one a fold and a last one on all of them.
+    """What to fit: one model where the table splits the slides, else one a fold and a last one on all of them; of each,
+    an inner part of the patients may choose the epoch (`hold_out`).
 
     Slides to train on are in the order of their names, so that a model does not depend on the table's.
     """
-    ordered = tuple(sorted(slides, key=lambda slide: slide.slide_id))
-    if config.training.folds is None and any(slide.split for slide in slides):
-        held_out = {name: tuple(s for s in slides if s.split == name) for name in ("val", "test")}
-        train = tuple(s for s in ordered if s.split == "train")
-        return [Job(out, train, {name: part for name, part in held_out.items() if part})]
     told = config.training
-    fold_of = split_cohort(slides, folds=told.folds, seed=told.seed, path=out / "splits.csv", by=told.folds_by)
+    if is_split(slides, told.folds):
+        held_out = {name: tuple(s for s in slides if s.split == name) for name in ("val", "test")}
+        train, inner = hold_out([s for s in slides if s.split == "train"], told.inner_val, seed=(told.seed,))
+        val = held_out["val"] or inner
+        return [Job(out, _ordered(train), {name: part for name, part in held_out.items() if part}, _ordered(val))]
+    folds = deal_folds(
+        slides,
+        folds=told.folds,
+        seed=told.seed,
+        path=out / "splits.csv",
+        by=told.folds_by,
+        repeats=told.repeats,
+        inner_val=told.inner_val,
+    )
     jobs = [
-        Job(
-            out / f"fold-{k}",
-            tuple(s for s in ordered if fold_of[s.slide_id] != k),
-            {"cross-validation": tuple(s for s in slides if fold_of[s.slide_id] == k)},
-        )
-        for k in sorted(set(fold_of.values()))
+        Job(out / fold.name, _ordered(fold.train), {CROSS: fold.test}, _ordered(fold.val), fold.repeat)
+        for fold in folds
     ]
-    return [*jobs, Job(out, ordered, {})]
+    train, val = held_out_of_all(slides, folds, inner_val=told.inner_val, seed=told.seed)
+    return [*jobs, Job(out, _ordered(train), {}, _ordered(val))]
+
+
+def _ordered(slides: Sequence[CohortSlide]) -> tuple[CohortSlide, ...]:
+    return tuple(sorted(slides, key=lambda slide: slide.slide_id))
 
 
 def begin(job: Job, made: dict[str, Any], facts: Mapping[str, SlideFacts]) -> tuple[Path, str]:
@@ -93,7 +123,8 @@ def end(job: Job, made: dict[str, Any], facts: Mapping[str, SlideFacts]) -> None
         earlier = (read_json(path) or {}).get("made_of")
         if not differences(earlier, compared(earlier, made, facts)):
             remove(path.with_suffix(".ckpt"))
-            path.with_suffix(".csv").unlink(missing_ok=True)
+            for suffix in (".csv", ".png"):
+                path.with_suffix(suffix).unlink(missing_ok=True)
             path.unlink()
 
 

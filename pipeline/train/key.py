@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ TRAINING_VERSION = 1
 NAMED = 4
 """Settings that a difference names with their values."""
 
+_BEFORE = {"accumulate": 1, "precision": 32, "read_ahead": 0}
+"""Settings that earlier versions did not have, at what these did."""
 _OF_A_SLIDE = {
     "role": "changed role",
     "fingerprint": "with other content",
@@ -32,7 +34,6 @@ _OF_A_SLIDE = {
 def made_of(
     parts: Mapping[str, Sequence[CohortSlide]],
     *,
-    calibrates: Collection[str],
     facts: Mapping[str, SlideFacts],
     spec: ModelSpec,
     settings: Mapping[str, Any],
@@ -43,7 +44,6 @@ def made_of(
 
     Args:
         parts: the slides of "train" and of each held-out part.
-        calibrates: names of those that its intervals are calibrated on.
         facts: of the slides that can be read, by name; of one that cannot the fingerprint is None.
         spec: the model's.
         settings: of the fit.
@@ -53,10 +53,9 @@ def made_of(
     slides = {
         slide.slide_id: {
             "role": part,
-            "calibrates": slide.slide_id in calibrates,
             "chooses": part == chooses,
             **content_of(facts.get(slide.slide_id)),
-            "label": slide.label,
+            "label": slide.cells(spec.labels) if spec.labels else slide.label,
             "mpp": slide.mpp,
             "site": slide.site,
         }
@@ -160,7 +159,7 @@ def differences(earlier: Any, now: Mapping[str, Any]) -> list[str]:
     changed = [
         f"{name} was {json.dumps(before[name]) if name in before else 'not there'}, is {json.dumps(value)}"
         for part in ("spec", "settings")
-        for before in [earlier.get(part) or {}]
+        for before in [_BEFORE | (earlier.get(part) or {})]
         for name, value in now[part].items()
         if name not in before or before[name] != value
     ]
@@ -179,14 +178,11 @@ def smaller_steps(earlier: Any, now: Mapping[str, Any]) -> bool:
 
 def _of_slides(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     counts: dict[str, list[str]] = {}
-    gone = any(
-        slide["fingerprint"] is None and (earlier.get(name) or {}).get("fingerprint") for name, slide in now.items()
-    )
     for name in sorted({*earlier, *now}):
         before, after = earlier.get(name), now.get(name)
         if not (_matters(before) or _matters(after)):
             continue
-        for words in _of_slide(before, after, gone=gone):
+        for words in _of_slide(before, after):
             counts.setdefault(words, []).append(name)
     return [
         f"{len(names)} slide{'s' * (len(names) > 1)} {words} ({names[0]}{', ...' * (len(names) > 1)})"
@@ -194,7 +190,7 @@ def _of_slides(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _of_slide(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, *, gone: bool) -> list[str]:
+def _of_slide(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[str]:
     if before is None or after is None:
         there = before or after or {}
         # one that could never be read taught nothing
@@ -206,9 +202,6 @@ def _of_slide(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None,
             found.append("that can be read now")
     if not found and (words := _of_bytes(before, after)):
         found.append(words)
-    # others take the place of one that cannot be read any more
-    if not found and not gone and before.get("calibrates") != after["calibrates"]:
-        found.append("to calibrate on or no longer")
     return found
 
 
@@ -224,5 +217,5 @@ def _of_bytes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None
 
 
 def _matters(slide: Mapping[str, Any] | None) -> bool:
-    """Whether the model depends on a slide: it is fitted to it, or its intervals are, or its epoch is chosen by it."""
-    return slide is not None and any((slide.get("role") == "train", slide.get("calibrates"), slide.get("chooses")))
+    """Whether the model depends on a slide: it is fitted to it, or its epoch is chosen by it."""
+    return slide is not None and (slide.get("role") == "train" or bool(slide.get("chooses")))

@@ -25,7 +25,7 @@ LOOKS_BYTES = 2**31
 """Thumbnails and masks kept in memory; beyond it the least recently used slides are looked at again."""
 OPEN_FILES = 256
 """Files that kept slides hold open, at most and by estimate; the others open theirs again when they are read, which
-takes some ten milliseconds. What OpenSlide keeps of a slide, up to 32 MB, goes with its files."""
+takes some ten milliseconds."""
 
 
 class Looks:

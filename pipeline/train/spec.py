@@ -3,41 +3,95 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from pipeline.cohort.labels import task_for
+from pipeline.cohort.spelling import column_key
 from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import Config
 from pipeline.config.cohort import CohortConfig
+from pipeline.errors import UsageError
 from pipeline.model.build import backbone_of
 from pipeline.model.values import ModelSpec
+from pipeline.task.task import WORDS, Task
 from pipeline.train.job import Job
 from pipeline.train.rates import default_rate
 from stages.given_map import MapError
 from stages.prior import Prior
 
 
-def configured_cohort(told: CohortConfig, *, folds: int | None = None) -> Cohort:
+def configured_cohort(told: CohortConfig, *, folds: int | None = None, splits: Path | None = None) -> Cohort:
     """The cohort that a configuration names, fit for training.
 
     Raises:
-        UsageError: see `read_training_table`.
+        UsageError: see `read_training_table`; or both folds and splits are given.
     """
+    if folds is not None and splits is not None:
+        raise UsageError("training.splits gives the splits, and training.folds asks for others; leave one out")
     columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
     return read_training_table(
         told.table,
-        label=told.label,
+        label=None if told.label_columns else told.label,
         root=told.slides,
         columns={role: name for role, name in columns.items() if name is not None},
         positive=told.positive,
         folds=folds,
+        classes=None if told.kind is None else told.kind == "classification",
+        splits=splits,
     )
 
 
-def model_spec(config: Config, classes: Sequence[str]) -> ModelSpec:
+def configured_task(told: CohortConfig, cohort: Cohort) -> Task:
+    """What a configuration, and else the labels, say of the task.
+
+    Raises:
+        UsageError: see `task_for`; a column that the table has not.
+    """
+    have = {column_key(name) for name, _ in cohort.slides[0].others}
+    for name in told.label_columns:
+        if column_key(name) not in have:
+            raise UsageError(f"{told.table}: no column {name!r}: correct cohort.{_setting_of(told, name)}")
+    return task_for(cohort, told.kind, labels=told.label_columns, grades=told.grades, times=told.times)
+
+
+def _setting_of(told: CohortConfig, column: str) -> str:
+    return next((name for name in ("time", "event") if getattr(told, name) == column), "labels")
+
+
+def refuse_settings(config: Config, task: Task) -> None:
+    """Refuse settings that are of classes where the label is another.
+
+    Raises:
+        UsageError: which.
+    """
+    if task.kind == "classification":
+        return
+    if config.training.class_weights == "balanced":
+        raise UsageError(
+            f"training.class_weights balanced is of classes, and the label is {WORDS[task.kind]}: leave it out"
+        )
+    if config.training.compare:
+        raise UsageError(f"training.compare is of classes, and the label is {WORDS[task.kind]}: leave it out")
+    if config.training.ensemble and task.kind in ("ordinal", "regression", "discrete_survival"):
+        raise UsageError(
+            f"training.ensemble takes the mean of log-odds or log hazards, and the label is {WORDS[task.kind]}, which "
+            "each fold tells on a scale of its own: leave it out"
+        )
+    if task.kind == "survival" and config.training.batch_size < 2:
+        raise UsageError(
+            "training.batch_size 1: survival compares slides of one step: give 2 at least, or set cohort.times "
+            "(discrete_survival), which compares none"
+        )
+
+
+def model_spec(config: Config, task: Task) -> ModelSpec:
     """What a configuration says of the model itself."""
     return ModelSpec(
-        classes=tuple(classes),
+        classes=task.names,
+        task=task.kind,
+        labels=task.labels,
+        times=task.times,
         attention_mpp=config.view.attention_mpp,
         patch_mpp=config.view.patch_mpp,
         patch_px=config.view.patch_px,
@@ -87,7 +141,8 @@ def _on_frozen(config: Config) -> dict[str, Any]:
 
 def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
     """What `fit` is told of the configuration, and what a model depends on of it."""
-    beside = {"folds", "folds_by", "calibration_slides", "device", "members", "compare"}
+    beside = {"folds", "folds_by", "repeats", "inner_val", "splits", "ensemble", "calibration_slides", "device"}
+    beside |= {"calibration_patches", "members", "compare", "threshold_sensitivity", "tensorboard"}
     settings = config.training.model_dump(exclude=beside) | config.augmentation.model_dump()
     if settings["learning_rate"] is None:
         settings["learning_rate"] = default_rate(spec)

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.errors import UsageError
 from pipeline.model.evidence_model import EvidenceModel
@@ -19,6 +18,7 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import Outcome, View
 from pipeline.train.checkpoints import written
+from pipeline.train.read_ahead import ReadAhead
 from pipeline.train.slides import TrainingSlides
 from stages.augmentation import Augmentation
 from stages.encoder.tuned import TunedEncoder
@@ -35,8 +35,12 @@ COARSE_SHARE = 0.3
 """Of the epochs: in these a model on a frozen encoder learns from the coarse scale alone."""
 RATE_DECAY = 0.65
 """Step size of a pretrained encoder's block as a share of the block's above it (as BEiT and MAE tune: 0.65 to 0.75)."""
+APART = 500_009
+"""Between a step's seeds, which are one apart in an epoch."""
 DIVERGED = 1e10
 """A weight beyond this is no use to anyone."""
+SMALLEST_SCALE = 1.0
+"""Of the loss in float16: gradients that overflow below it are no fault of float16's."""
 NAMED = 8
 """Slides of a batch that are named at most."""
 
@@ -58,19 +62,24 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._batches)
 
+    def after(self, index: int, count: int) -> list[Batch]:
+        """So many batches from one on, or those that are left."""
+        return self._batches[index : index + count]
+
 
 class Fitting(lightning.LightningModule):
     def __init__(
         self,
         model: SlideModel,
         slides: TrainingSlides,
-        labels: Tensor,
+        targets: Tensor,
         weights: Tensor,
         *,
         names: Sequence[str],
         checkpoint: Path,
         samples: int,
         batch_size: int,
+        accumulate: int,
         learning_rate: float,
         attention_rate: float,
         weight_decay: float,
@@ -80,17 +89,22 @@ class Fitting(lightning.LightningModule):
         noise: float,
         dropout: float,
         epochs: int,
+        read_ahead: int,
     ) -> None:
         super().__init__()
         self.model = model
-        self._slides, self._labels, self._weights = slides, labels, weights
+        self._slides, self._targets, self._weights = slides, targets, weights
         self._names, self._checkpoint = names, checkpoint
         self._samples, self._batch_size, self._seed, self._epochs = samples, batch_size, seed, epochs
         self._rates = (learning_rate * attention_rate, learning_rate)
         self._weight_decay, self._entropy_weight = weight_decay, entropy_weight
         self._augmentation = None if augmentation == Augmentation.none() else augmentation
         self._noise, self._dropout = noise, dropout
+        self._accumulate = accumulate
+        self._planned = 0
+        self._ahead, self._steps_ahead = ReadAhead(model, slides) if read_ahead else None, read_ahead
         self._batch: Batch = []
+        self._group: Batch = []
         self._losses: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -100,34 +114,46 @@ class Fitting(lightning.LightningModule):
         return 0 if coarse else self._samples
 
     def train_dataloader(self) -> Batches:
-        return Batches(len(self._labels), self._batch_size, self._seed, self.current_epoch)
+        self._batches = self._batches_of(self.current_epoch)
+        return self._batches
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
-        # every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have
-        step_seed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + index
+        step, step_seed = (self.current_epoch, index), self._step_seed(self.current_epoch, index)
         self._slides.phase, self._slides.learnt = f"epoch {self.current_epoch + 1}", self.current_epoch > 0
         self._batch = batch
+        if index % self._accumulate == 0:
+            group = [i for one in self._batches.after(index, self._accumulate) for i in one]
+            self._planned, self._group = sum(i not in self._slides.lost for i in group), []
 
         def act(kept: list[int], views: list[View]) -> Outcome:
-            generator = torch.Generator(self.model.drawing_device).manual_seed(step_seed)
+            # of what was drawn ahead, the first numbers of the step's own are spent
+            seed = step_seed if self._ahead is None else step_seed + APART
+            generator = torch.Generator(self.model.drawing_device).manual_seed(seed)
             augment = None if self._augmentation is None else partial(self._augmentation, generator=generator)
-            varied = {"augment": augment, "noise": self._noise, "dropout": self._dropout}
+            varied: dict[str, Any] = {"augment": augment, "noise": self._noise, "dropout": self._dropout}
+            if self._ahead is not None:
+                views, varied["draws"] = self._ahead.take(step, kept, views)
             return self.model(views, samples=self.samples, generator=generator, **varied)  # type: ignore[no-any-return]
 
         try:
+            if self._ahead is not None:
+                self._read_ahead(self.current_epoch, index + self._steps_ahead)
             attempted = self._slides.attempt(batch, act)
         except ValueError as exc:
             self.refuse_divergence(exc)
             raise
+        finally:
+            if self._ahead is not None:
+                self._ahead.done(step)
         if attempted is None:
             return None  # Lightning goes on to the next step
         kept, found = attempted
         self._batch = kept
+        self._group += kept
         members = found.logits.shape[1]
-        wanted = self._labels[kept].to(found.logits.device)[:, None].expand(-1, members)
-        each = functional.cross_entropy(found.logits.movedim(1, 2), wanted, reduction="none")
         # torch's own weights cancel in a batch of one class
-        weights = self._weights[kept].to(each)
+        weights = self._weights[kept].to(found.logits)
+        each = self.model.readout.nll(found.logits, self._targets[kept], weights)
         loss = (each * weights).mean()
         regularised: Tensor = (
             loss - self._entropy_weight * found.entropies.mean().to(loss) + found.control_error.to(loss)
@@ -137,7 +163,44 @@ class Fitting(lightning.LightningModule):
             well = each.isfinite().all(1).tolist()
             self._end("the loss is not a number", [i for i, one in zip(kept, well, strict=True) if not one])
         self._losses.append((each.detach().cpu(), weights.cpu()))
-        return members * regularised  # each member learns as if it were alone
+        # each member learns as if it were alone; Lightning divides by the number of batches of a step
+        share = self._accumulate * len(kept) / self._planned if self._accumulate > 1 else 1.0
+        return share * members * regularised
+
+    def on_train_epoch_start(self) -> None:
+        for index in range(self._steps_ahead):
+            self._read_ahead(self.current_epoch, index)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """What the next epoch begins with is read while this one is judged; its weights are those that it begins with,
+        so that a fit which goes on from here draws the same."""
+        if batch_idx == len(self._batches) - 1 and self.current_epoch + 1 < self._epochs:
+            for index in range(self._steps_ahead):
+                self._read_ahead(self.current_epoch + 1, index)
+
+    def close(self) -> None:
+        """Read nothing more ahead."""
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def _read_ahead(self, epoch: int, index: int) -> None:
+        batches = self._batches if epoch == self.current_epoch else self._batches_of(epoch)
+        for batch in batches.after(index, 1):
+            assert self._ahead is not None
+            self._slides.phase = f"epoch {epoch + 1}"
+            seed = self._step_seed(epoch, index)
+            try:
+                self._ahead.begin((epoch, index), batch, samples=self._samples, seed=seed)
+            except ValueError as exc:  # there is no drawing from attention that is no number
+                self.refuse_divergence(exc)
+                raise
+
+    def _step_seed(self, epoch: int, index: int) -> int:
+        """Every step draws from its own seed, so that a resumed run draws what the uninterrupted one would have."""
+        return (self._seed * 1_000_003 + epoch) * 1_000_003 + index
+
+    def _batches_of(self, epoch: int) -> Batches:
+        return Batches(len(self._targets), self._batch_size, self._seed, epoch)
 
     def epoch_losses(self) -> tuple[float, float, float | None]:
         """Of the epoch: mean loss over the slides by their weights, its standard error, and that of members on the
@@ -165,9 +228,16 @@ class Fitting(lightning.LightningModule):
                 group[name] *= times
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if self._accumulate > 1 and 0 < len(self._group) < self._planned:  # some were left out meanwhile
+            for p in self.model.parameters():
+                if p.grad is not None:
+                    p.grad *= self._planned / len(self._group)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and scaler.get_scale() >= SMALLEST_SCALE:
+            return  # of float16 some overflow: that step is left out, and the next ones are scaled less
         norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
         if norms and not bool(torch.stack(norms).isfinite().all()):
-            self._end("the gradient is not a number", self._batch)
+            self._end("the gradient is not a number", self._group)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["left_out"] = dict(self._slides.lost)

@@ -8,26 +8,43 @@ from typing import Any
 
 import torch
 
-from pipeline.cohort.splits import check_folds, refuse_twins
+from pipeline.cohort.folds import check_folds
+from pipeline.cohort.labels import dealt
+from pipeline.cohort.splits import refuse_twins
 from pipeline.cohort.table import Cohort
 from pipeline.config import Config
-from pipeline.device import find_device
+from pipeline.device import check_precision, find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import task_of
 from pipeline.output.documents import write_json
 from pipeline.output.folder import TRAINING, fitting_alone, prepare_output
 from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.refer.referral import check_names
+from pipeline.report.training import write_training_report
+from pipeline.train.calibrate_job import calibrate_intervals
 from pipeline.train.compare import Comparison
-from pipeline.train.fit_job import calibrate_calls, fit_job, keeping, refuse_lost_class, stamp
+from pipeline.train.ensemble import check_ensemble, put_together
+from pipeline.train.fit_job import calibrate_calls, chooses, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
-from pipeline.train.job import plan_jobs
+from pipeline.train.job import CROSS, plan_jobs
+from pipeline.train.journal import require_tensorboard
 from pipeline.train.looks import Looks
-from pipeline.train.spec import configured_cohort, fit_settings, model_spec, prior_in
+from pipeline.train.operating import in_lines as in_lines_of_threshold
+from pipeline.train.operating import operating_point
+from pipeline.train.spec import (
+    configured_cohort,
+    configured_task,
+    fit_settings,
+    model_spec,
+    prior_in,
+    refuse_settings,
+)
 from pipeline.train.verdict import closing, judge_quality
 from stages.amounts import counted
+from stages.disk import new_file
 from stages.pyramid.chunk_cache import chunk_cache
 
 Say = Callable[[str], None]
@@ -36,10 +53,12 @@ Say = Callable[[str], None]
 def train_cohort(
     config: Config, out: Path, *, say: Say, strict: bool = False, verify: bool = False, command: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Train on the configured cohort and write ``model.safetensors``, ``predictions.csv`` and ``metrics.json``.
+    """Train on the configured cohort and write ``model.safetensors``, ``predictions.csv``, ``metrics.json`` and
+    ``report.html``.
 
     With a split column the model is fitted on "train" and judged on "val" and "test"; otherwise every fold is held out
-    in turn, and the model that is kept is then fitted on all slides. A rerun goes on from the last finished epoch.
+    in turn, once or in several repeats, and the model that is kept is then fitted on all slides. What chooses an epoch
+    within a fold is an inner part of its training's patients. A rerun goes on from the last finished epoch.
 
     A slide that cannot be read is left out from then on, wherever that shows, and named with its reason under
     "excluded" of the metrics; the others go on; so is one whose resolution something contradicts, if ``strict``.
@@ -54,11 +73,21 @@ def train_cohort(
         UsageError: configuration, table or folder cannot be used, no slide of some class is left to train on, or
             training diverges.
     """
-    find_device(config.training.device)  # said before anything is read
-    cohort = configured_cohort(config.cohort, folds=config.training.folds)
-    check_folds(cohort.slides, folds=config.training.folds, by=config.training.folds_by)
-    spec = model_spec(config, cohort.classes)
-    prediction_columns(spec.classes)  # names that collide would be told at the end only
+    told = config.training
+    check_precision(told.precision, find_device(told.device))  # said before anything is read
+    if told.tensorboard:
+        require_tensorboard()
+    cohort = configured_cohort(config.cohort, folds=told.folds, splits=told.splits)
+    task = configured_task(config.cohort, cohort)
+    refuse_settings(config, task)
+    cohort = dealt(cohort, task, told.folds)
+    doubts = check_folds(
+        cohort.slides, folds=told.folds, by=told.folds_by, repeats=told.repeats, inner_val=told.inner_val
+    )
+    if told.ensemble:
+        check_ensemble(config, cohort.slides)
+    spec = model_spec(config, task)
+    prediction_columns(task)  # names that collide would be told at the end only
     try:
         untrained = build_model(spec, encoder_weights=config.encoder.weights)
         encoder: Any = untrained.backbone if isinstance(untrained, OnFrozenEncoder) else untrained.encoder
@@ -87,6 +116,8 @@ def train_cohort(
             log(line)
             say(line)
 
+        for doubt in doubts:
+            tell(f"warning: {doubt}")
         return _train(config, out, cohort, untrained, say=tell, strict=strict, verify=verify)
 
 
@@ -94,37 +125,48 @@ def _train(
     config: Config, out: Path, cohort: Cohort, untrained: SlideModel, *, say: Say, strict: bool, verify: bool
 ) -> dict[str, Any]:
     """`train_cohort`, once everything is found to be usable."""
-    spec = untrained.spec
-    say(cohort.reading)
-    try:
-        check_names(spec.classes)
-    except UsageError as exc:
-        say(f"warning: label sets: `saccade run --refer` will not be possible with this model: {exc}")
+    spec, told = untrained.spec, config.training
+    task = task_of(spec)
+    say(f"{cohort.reading}; {task.reading}")
+    if task.kind == "classification":
+        try:
+            check_names(spec.classes)
+        except UsageError as exc:
+            say(f"warning: label sets: `saccade run --refer` will not be possible with this model: {exc}")
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
     looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config), verify=verify)
     looks.first(cohort.slides)
     jobs = plan_jobs(cohort.slides, config, out)
-    twins = [refuse_twins({"train": job.train, **job.held_out}, looks.fingerprints) for job in jobs]
+    twins = [refuse_twins(job.parts, looks.fingerprints) for job in jobs]
     for warning in dict.fromkeys(one for found in twins for one in found):
         say(f"warning: {warning}")
     for job in jobs:
         refuse_lost_class(job, spec, looks)
     rows: list[dict[str, Any]] = []
-    models = []
+    every = []
     for job in jobs:
-        fitted = fit_job(job, spec, config, looks, say)
+        every.append(fit_job(job, spec, config, looks, say))
+        if job is not jobs[-1]:
+            every[-1].model.forget()  # of many folds it would be gigabytes
+    models = [fitted.model for fitted in every]
+    calibrate_intervals(jobs, models, config, looks, say)
+    for job, fitted in zip(jobs, every, strict=True):
         calibrate_calls(job, fitted, config, looks, say)
-        models.append(fitted.model)
         own: list[dict[str, Any]] = []
         for part, slides in job.held_out.items():
             found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in slides)
-            own += [{"part": part, **row} for row in found if row is not None]
+            fold: dict[str, Any] = {"fold": job.name} if part == CROSS else {}
+            if part == CROSS and any(one.repeat for one in jobs):
+                fold["repeat"] = job.repeat
+            own += [{"part": part, **fold, **row} for row in found if row is not None]
         rows += own
+        fitted.model.forget()
         if job is not jobs[-1] and own:  # of a fold; what is said of the last one says all
-            stamp(job, fitted, judge_quality({"cross-validation": scored(own, spec.classes)}, fitted.losses))
-    rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, spec.classes)
+            stamp(job, fitted, judge_quality({CROSS: scored(own, task)}, fitted.losses, task))
+    rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, task)
     metrics: dict[str, Any] = {
+        "task": task.kind,
         "classes": list(spec.classes),
         "slides": {"in_table": len(cohort.slides), "excluded": len(looks.excluded)},
         "excluded": looks.excluded,
@@ -135,15 +177,27 @@ def _train(
         if not members:
             say(f"{part}: none of its slides could be predicted, see the lines above")
             continue
-        metrics[part] = scored(members, spec.classes)
-        for line in in_lines(part, members, metrics[part]):
+        metrics[part] = scored(members, task)
+        if part == "val" and chooses(config):
+            say("val: the epoch was chosen by these slides, for which the model may seem too good")
+        for line in in_lines(part, members, metrics[part], task):
             say(line)
-    quality = judge_quality(metrics, fitted.losses)
+    quality = judge_quality(metrics, fitted.losses, task)
     stamp(jobs[-1], fitted, quality)
-    metrics |= {"learned": quality.learned, "reason": quality.reason}
+    binary = task.kind == "classification"
+    sensitivity = config.training.threshold_sensitivity
+    threshold = operating_point(rows, spec.classes, sensitivity=sensitivity) if binary else None
+    for line in in_lines_of_threshold(threshold):
+        say(line)
+    metrics |= {"threshold": threshold, "learned": quality.learned, "reason": quality.reason}
     write_table(out / "predictions.csv", rows)
     write_json(out / "metrics.json", metrics)
-    if config.training.compare:
+    judged = {part: metrics[part]["slides"] for part in dict.fromkeys(parts) if part in metrics}
+    with new_file(out / "report.html") as temporary:
+        write_training_report(temporary, metrics, quality, parts=judged, threshold=in_lines_of_threshold(threshold))
+    if told.ensemble:
+        put_together(jobs, models, config, out, looks, say=say)
+    if told.compare:
         comparison = Comparison(
             looks=looks,
             samples=config.sampling.samples,

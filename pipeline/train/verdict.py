@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.model.quality import CHANCE, USEFUL, Learned, Quality
+from pipeline.model.quality import Learned, Quality
+from pipeline.task.task import Metric, Task
 from stages.amounts import apart, counted
 
 PARTS = ("val", "cross-validation", "test", "out-of-bag")
@@ -37,12 +38,12 @@ class Losses:
         """Whether nothing was learnt even of these slides, as far as noise lets one tell."""
         return self.base - self.train <= max(NOISE * self.error, LEAST_GAIN * self.base)
 
-    def in_words(self) -> str:
-        """Both losses."""
-        return f"the training loss ended at {self.train:.2f}, where guessing by class frequency has {self.base:.2f}"
+    def in_words(self, of: str = "class frequency") -> str:
+        """Both losses; ``of`` what one guesses by who knows no slide."""
+        return f"the training loss ended at {self.train:.2f}, where guessing by {of} has {self.base:.2f}"
 
 
-def judge_quality(metrics: Mapping[str, Any], losses: Losses | None) -> Quality:
+def judge_quality(metrics: Mapping[str, Any], losses: Losses | None, task: Task | None = None) -> Quality:
     """What is to be said of a model.
 
     It has learned where the 95 % interval of its AUROC lies above .5, and chance ranks so many patients as well in
@@ -51,21 +52,26 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None) -> Quality:
     the AUROC of a few slides.
 
     Args:
-        metrics: of parts of the cohort, as `pipeline.cohort.metrics.evaluate` gives them, by their names.
+        metrics: of parts of the cohort, as `pipeline.statistics.metrics.evaluate` gives them, by their names.
         losses: of the fit; None where they are not known.
+        task: what is predicted; of another than classes its own measure takes the place of the AUROC; None: classes.
     """
-    known = [part for part in PARTS if part in metrics and metrics[part]["auroc"]["value"] is not None]
+    metric = Task.metric if task is None else task.metric
+    key, measure, chance, _ = metric
+    of = "class frequency" if task is None or task.kind == "classification" else "what labels are alone"
+    known = [part for part in PARTS if part in metrics and metrics[part][key]["value"] is not None]
     stuck = losses is not None and losses.at_base_rate
     if not known:
-        why = "there is no AUROC of patients that it had not seen"
+        why = f"there is no {measure} of patients that it had not seen"
         if losses is None:
             return Quality("unclear", why)
-        return Quality("no" if stuck else "unclear", f"{why}, and {losses.in_words()}")
-    told = {part: _learned(metrics[part]) for part in known}
+        return Quality("no" if stuck else "unclear", f"{why}, and {losses.in_words(of)}")
+    told = {part: _learned(metrics[part], metric) for part in known}
     part = next((part for part in known if told[part] != "unclear"), known[0])
     learned, scored = told[part], metrics[part]
-    score = scored["auroc"]
-    balanced = scored["balanced_accuracy"]
+    score = scored[key]
+    by_chance = scored.get("auroc_by_chance") or chance
+    balanced = scored.get("balanced_accuracy") or {"value": None, "low": None, "high": None}
     found = Quality(
         learned,
         "",
@@ -75,55 +81,59 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None) -> Quality:
         score["value"],
         score["low"],
         score["high"],
-        scored["right_per_class"],
-        scored["slides_per_class"],
+        scored.get("right_per_class"),
+        scored.get("slides_per_class"),
         balanced["value"],
         balanced["low"],
         balanced["high"],
+        measure,
+        chance,
     )
-    reason = f"{found.found} {_why(learned, part, score, scored['auroc_by_chance'])}"
+    reason = f"{found.found} {_why(learned, part, score, by_chance, metric)}"
     if stuck and losses is not None:
-        reason += f"{'; but ' if learned == 'yes' else '; and '}{losses.in_words()}"
+        reason += f"{'; but ' if learned == 'yes' else '; and '}{losses.in_words(of)}"
         learned = "unclear" if learned == "yes" else "no"
     return replace(found, learned=learned, reason=reason)
 
 
-def _learned(scored: Mapping[str, Any]) -> Learned:
-    auroc, low, high = (scored["auroc"][name] for name in ("value", "low", "high"))
+def _learned(scored: Mapping[str, Any], metric: Metric) -> Learned:
+    value, low, high = (scored[metric.key][name] for name in ("value", "low", "high"))
     if low is None or high is None:
         return "unclear"
-    if low > CHANCE and auroc > scored["auroc_by_chance"]:
+    if low > metric.chance and value > (scored.get("auroc_by_chance") or metric.chance):
         return "yes"
-    return "no" if high < USEFUL else "unclear"
+    return "no" if high < metric.useful else "unclear"
 
 
-def _why(learned: Learned, part: str, score: Mapping[str, Any], by_chance: float) -> str:
+def _why(learned: Learned, part: str, score: Mapping[str, Any], by_chance: float, metric: Metric) -> str:
+    chance, useful = metric.chance, metric.useful
+    mirrored = 2 * chance - score["value"]
     low, high = score["low"], score["high"]
     if low is None or high is None:
         return "is of a single patient: too few to tell"
     if learned == "yes":
-        return f"is above chance, {CHANCE:g}"
-    if low > CHANCE:
+        return f"is above chance, {chance:g}"
+    if low > chance:
         return "is what chance alone gives so few patients in more than 2.5 % of cases: too few to tell"
-    if 1 - score["value"] > by_chance and part in ("cross-validation", "out-of-bag"):
+    if mirrored > by_chance and part in ("cross-validation", "out-of-bag"):
         return (
-            f"is below chance, {CHANCE:g}, as it may be where there is nothing to learn: a patient is judged by what "
+            f"is below chance, {chance:g}, as it may be where there is nothing to learn: a patient is judged by what "
             "was fitted to others, among whom its class is rarer"
         )
-    if 1 - score["value"] > by_chance:
-        return f"is below chance, {CHANCE:g}: what goes with the labels there is not what it was fitted to"
-    if high < CHANCE:
-        return f"is no better than chance: nothing as good as {USEFUL:g} is in the interval"
+    if mirrored > by_chance:
+        return f"is below chance, {chance:g}: what goes with the labels there is not what it was fitted to"
+    if high < chance:
+        return f"is no better than chance: nothing as good as {useful:g} is in the interval"
     if learned == "no":
-        return f"is no better than chance: the interval holds {CHANCE:g}, and nothing as good as {USEFUL:g}"
-    return f"holds chance, {CHANCE:g}, as well as {USEFUL:g}: too few slides to tell"
+        return f"is no better than chance: the interval holds {chance:g}, and nothing as good as {useful:g}"
+    return f"holds chance, {chance:g}, as well as {useful:g}: too few slides to tell"
 
 
 def advice(quality: Quality, *, encoder: str, slides: int, patch_mpp: float) -> str | None:
     """What to try next with a model that has not learned, or of which that cannot be told."""
     if quality.learned == "yes":
         return None
-    more = "more patients to judge it on" if quality.learned == "unclear" and quality.auroc is not None else ""
+    more = "more patients to judge it on" if quality.learned == "unclear" and quality.score is not None else ""
     tries = [more] if more else []
     if slides < FEW_PATIENTS:
         tries.append(f"more slides to learn from than {slides}")

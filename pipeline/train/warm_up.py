@@ -41,7 +41,7 @@ def warm_up(
         def whole(one: View) -> Tensor:
             log_attention = model.attend(one).log_attention
             logits = given(image(one.rgb, model.device))
-            return _divergence(logits.flatten(), log_attention, log_attention > -torch.inf)
+            return _divergence(logits.flatten().to(log_attention), log_attention, log_attention > -torch.inf)
 
         nats = _fit_attention(model.attention, whole, slides, passes, generator)
         say(f"warmed up: attention within {nats:.2f} nats of the hematoxylin map")
@@ -55,8 +55,9 @@ def warm_up(
             some = regions[torch.randperm(len(regions), generator=generator)[:WARM_UP_REGIONS]]
             (pixels,) = read_together([(one.regions, some)], model.device)
             images = image(pixels, model.device)
-            cells = functional.pad(images, 4 * [-inner.around])  # the region without what is around it
-            parts = zip(cells, inner(images).flatten(1), tissue[some], strict=True)
+            # the region without what is around it; its grain is a variance, told in float64
+            cells = functional.pad(images, 4 * [-inner.around]).to(model.drawing_device)
+            parts = zip(cells, inner(images).flatten(1).to(cells), tissue[some], strict=True)
             return torch.stack(
                 [_divergence(grain(region).flatten(), ours, mask) for region, ours, mask in parts]
             ).mean()

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import View
 from pipeline.train.checkpoints import place_of, read
 from pipeline.train.curve import Curve, of_validation
+from pipeline.train.journal import Journal
 from pipeline.train.slides import TrainingSlides
 from stages.disk import new_file
 from stages.torchvision import admit_torchvision
@@ -34,7 +35,7 @@ class Watch(Callback):
     Args:
         curve: what was before goes on in it.
         checkpoint: what going on from the last finished epoch needs goes there (`pipeline.train.checkpoints`).
-        path: of the curve as CSV; None: it is not written.
+        journal: where the curve is told.
         validate: loss of each validation slide and their AUROC; None: there are none.
         say: told one line an epoch, with the time that is left.
 
@@ -47,13 +48,13 @@ class Watch(Callback):
         curve: Curve,
         checkpoint: Path,
         *,
-        path: Path | None,
+        journal: Journal,
         validate: Callable[[], tuple[Tensor, float | None]] | None,
         say: Callable[[str], None],
     ) -> None:
         self.curve = curve
         self.weights: dict[str, Tensor] | None = None
-        self._checkpoint, self._path, self._validate, self._say = checkpoint, path, validate, say
+        self._checkpoint, self._journal, self._validate, self._say = checkpoint, journal, validate, say
         self._started, self._first = time.monotonic(), 0
         self._ended_by = signal.getsignal(signal.SIGTERM)
 
@@ -75,8 +76,7 @@ class Watch(Callback):
         left = (time.monotonic() - self._started) / (done - self._first) * (trainer.max_epochs - done)
         self._say(f"epoch {done}/{trainer.max_epochs}: {_in_words(self.curve.rows[-1])}, {left:.0f} s left")
         trainer.save_checkpoint(place_of(self._checkpoint, done))
-        if self._path is not None:
-            self.curve.write(self._path)
+        self._journal.epoch(self.curve)
         if self.curve.over and done < trainer.max_epochs:
             self._say(f"no lower validation loss in {self.curve.patience} epochs: stopped after epoch {done}")
             trainer.should_stop = True
@@ -87,8 +87,7 @@ class Watch(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.curve.restore(state_dict["curve"])
         self.weights = state_dict["weights"]
-        if self._path is not None:
-            self.curve.write(self._path)
+        self._journal.epoch(self.curve)
 
 
 def _in_words(row: dict[str, Any]) -> str:
@@ -123,13 +122,13 @@ class OnDisk(CheckpointIO):
 
 @torch.no_grad()
 def validate(
-    model: SlideModel, slides: TrainingSlides, labels: Sequence[int], *, samples: int, seed: int
+    model: SlideModel, slides: TrainingSlides, targets: Tensor, *, samples: int, seed: int
 ) -> tuple[Tensor, float | None]:
     """Loss of each validation slide, NaN of one that cannot be read, and their AUROC: one draw each, the same in every
     epoch, by the model as it would predict."""
     training = model.training
     model.eval()
-    logits = torch.full((slides.count, len(model.spec.classes)), torch.nan)
+    logits = torch.full((slides.count, model.readout.outputs), torch.nan)
     try:
         for i in range(slides.count):
 
@@ -142,4 +141,4 @@ def validate(
                 logits[i] = found[1].to(logits)
     finally:
         model.train(training)
-    return of_validation(logits, torch.tensor(labels))
+    return of_validation(logits, targets, model.readout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,12 +50,17 @@ class EvidencePooling(nn.Module):
 
     def start(
         self,
-        slides: Sequence[tuple[Tensor, Tensor]],
-        labels: Sequence[int],
+        slide: Callable[[int], tuple[Tensor, Tensor] | None],
+        sizes: Sequence[int],
+        poles: Tensor,
         bags: Tensor,
         *,
         generator: torch.Generator,
     ) -> None:
         """As `EvidenceHeads.start`, from the features and the tissue of each slide."""
-        contexts = [neighbourhood(*one, self.sides) for one in slides]
-        self.heads.start(contexts, labels, bags, generator=generator)
+
+        def context(i: int) -> Tensor | None:
+            seen = slide(i)
+            return None if seen is None else neighbourhood(*seen, self.sides)
+
+        self.heads.start(context, sizes, poles, bags, generator=generator)

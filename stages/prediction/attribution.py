@@ -1,9 +1,9 @@
-"""What each patch says for and against each class: contributions in log-odds that add up to the prediction.
+"""What each patch says for and against what is told: contributions to its statistics that add up to the prediction.
 
 Logits are sums over cells, ``z = c + sum_i x_i``: of a constant, of what is known of each cell without reading it, and
-of what the patches that were read add, each with its weight in the estimate. A class's log-odds
-``l_c = z_c - log sum_{j != c} exp z_j`` are linear in them for two classes, and are attributed by the value of
-Aumann and Shapley, the mean of the slopes along the straight line from no evidence at all, for any number:
+of what the patches that were read add, each with its weight in the estimate. The statistics of a read-out are linear in
+them, but for the log-odds of more than two classes, ``l_c = z_c - log sum_{j != c} exp z_j``. These are attributed by
+the value of Aumann and Shapley, the mean of the slopes along the straight line from no evidence at all:
 
     ``l_c(z) = l_c(0) + sum_j S_cj z_j``    with    ``S_cj = int_0^1 dl_c / dz_j (t z) dt``,
 
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.prediction.intervals import log_odds_of, rivals
+from stages.prediction.readout import ClassReadout, Readout
 
 NODES = 256
 """Points of Gauss and Legendre on the line: logits that differ by 100 are integrated to rounding."""
@@ -31,10 +31,11 @@ READ, FORETOLD, INTERPOLATED = 1, 2, 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attribution:
-    """A prediction's log-odds of C classes as a sum, ``constant + contributions of N patches + unread``.
+    """A prediction's C statistics as sums, ``constant + contributions of N patches + unread``: of classes their
+    log-odds.
 
     Attributes:
-        log_odds: (C,), of the prediction.
+        statistics: (C,), of the prediction.
         half_widths: (C,), of its interval.
         constant: (C,), without any evidence.
         patches: (N, C), of each patch that was read; it stands for the tissue that its weight says.
@@ -45,7 +46,7 @@ class Attribution:
         told: (K,) uint8, what that is from: `READ`, `FORETOLD`, `INTERPOLATED`; 0 off the tissue.
     """
 
-    log_odds: NDArray[np.float64]
+    statistics: NDArray[np.float64]
     half_widths: NDArray[np.float64]
     constant: NDArray[np.float64]
     patches: NDArray[np.float64]
@@ -55,16 +56,15 @@ class Attribution:
     told: NDArray[np.uint8]
 
 
-def shapley_slopes(logits: Tensor) -> Tensor:
-    """``S`` (C, C) of logits (C,); float64."""
+def shapley_slopes(logits: Tensor, readout: Readout) -> Tensor:
+    """``S`` (C, K) of logits (K,); float64."""
     z = logits.detach().cpu().double()
-    classes = len(z)
-    if classes == 2:
-        return torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
+    if readout.linear:
+        return readout.slopes(z)
     nodes, weights = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(NODES))
-    along = 0.5 * (nodes + 1)[:, None] * z  # (nodes, C)
-    mean = torch.einsum("n,ncj->cj", weights / 2, torch.softmax(rivals(along), -1))
-    return torch.eye(classes, dtype=torch.float64) - mean
+    along = 0.5 * (nodes + 1)[:, None] * z  # (nodes, K)
+    there = readout.slopes(z)
+    return there + torch.einsum("n,ncj->cj", weights / 2, readout.slopes(along) - there)
 
 
 def attribute(
@@ -78,12 +78,13 @@ def attribute(
     foretold: Tensor | None,
     tissue: NDArray[np.bool_],
     interpolated: NDArray[np.float64] | None = None,
+    readout: Readout | None = None,
 ) -> Attribution:
     """Attribute a prediction.
 
     Args:
-        logits: (C,), of the prediction.
-        half_widths: (C,), of its log-odds.
+        logits: (K,), of the prediction.
+        half_widths: (C,), of its statistics.
         read: (N,), which cells were.
         adds: (N, C), what each adds to the logits, with its weight.
         own: (N, C), what it adds by itself, without.
@@ -91,30 +92,31 @@ def attribute(
         foretold: (K, C), each cell's part of what is known without reading; None: nothing is.
         tissue: (K,), which cells are.
         interpolated: (K, C), where nothing is known of cells without reading them: what they would add.
+        readout: what statistics are of logits; default: the log-odds of as many classes.
     """
-    slopes = shapley_slopes(logits)
-    classes = len(logits)
+    readout = ClassReadout(len(logits)) if readout is None else readout
+    slopes = shapley_slopes(logits, readout)
 
-    def in_odds(values: Tensor) -> NDArray[np.float64]:
+    def told_in(values: Tensor) -> NDArray[np.float64]:
         found: NDArray[np.float64] = (values.detach().cpu().double() @ slopes.T).numpy()
         return found
 
-    log_odds = log_odds_of(logits.detach().cpu().double()).numpy()
-    added, half = in_odds(adds), half_widths.detach().cpu().double().numpy()
+    statistics = readout.statistics(logits.detach().cpu().double()).numpy()
+    added, half = told_in(adds), half_widths.detach().cpu().double().numpy()
     told = np.where(tissue, FORETOLD if foretold is not None else INTERPOLATED, 0).astype(np.uint8)
     told[read] = READ
     if foretold is not None:
-        cells = in_odds(foretold)
+        cells = told_in(foretold)
         patches, unread = cells[read] + added, cells[tissue & (told != READ)].sum(0)
-        cells[read] += in_odds(own)
+        cells[read] += told_in(own)
     else:
-        cells = np.zeros((len(tissue), classes))
+        cells = np.zeros((len(tissue), len(slopes)))
         if interpolated is not None:
-            cells[:] = in_odds(torch.from_numpy(interpolated))
+            cells[:] = told_in(torch.from_numpy(interpolated))
         cells[~tissue] = 0
-        patches, unread = added, np.zeros(classes)
-        cells[read] = in_odds(own)
+        patches, unread = added, np.zeros(len(slopes))
+        cells[read] = told_in(own)
     share = spread.detach().cpu().double().clamp(min=0).sqrt().numpy()
     wide = np.where(share[:, None] > 0, share[:, None] * np.where(np.isfinite(half), half, np.inf), 0.0)
-    constant = log_odds - patches.sum(0) - unread
-    return Attribution(log_odds, half, constant, patches, wide, unread, cells, told)
+    constant = statistics - patches.sum(0) - unread
+    return Attribution(statistics, half, constant, patches, wide, unread, cells, told)

@@ -22,3 +22,8 @@ def brief_chance(p: float) -> str:
 def with_interval(p: float, low: float, high: float) -> str:
     """A probability and the ends of its interval, such as ``0.97 [0.93, 0.99]``."""
     return f"{brief_chance(p)} [{brief_chance(low)}, {brief_chance(high)}]"
+
+
+def stated(statements: int, of: str = "classes") -> str:
+    """How sure so many intervals ``of`` what are not told by each other are, in a phrase."""
+    return f"95 %, all {of} jointly" if statements > 1 else "95 %"

@@ -1,8 +1,11 @@
-"""How far a draw's log-odds may lie from the exhaustive ones: by what it tells, and by how a cohort's draws fell."""
+"""How far a draw's statistics may lie from the exhaustive ones: by what it tells, and by how a cohort's draws fell.
+
+Statistics are what a read-out takes of the logits: of classes their log-odds (`stages.prediction.readout`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 from torch import Tensor
+
+from stages.prediction.readout import ClassReadout, Readout
 
 SLIGHT = 1e-3
 """Share of the variance of all drawn patches below which a smaller variance is not believed: few draws look alike."""
@@ -24,10 +29,10 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What draws of B slides tell about the log-odds of C classes; all float64.
+    """What draws of B slides tell about C statistics, of classes their log-odds; all float64.
 
     Attributes:
-        log_odds: (B, C), ``l_c = z_c - log sum_{j != c} exp z_j``, of the estimated logits.
+        statistics: (B, C), of the estimated logits.
         unit: (B, 1), sum of the squared contrasts: the estimate's variance if patches differed by 1 at random.
         freedom: (B, 1), different patches left to chance, less one (0 at least); with two levels (B, C), of regions and
             patches.
@@ -35,15 +40,22 @@ class Evidence:
         among_random: (B, C), variance among the patches that were left to chance.
         among_all: (B, C), variance among all that were drawn, those drawn for sure included.
         freedom_all: its freedom, as ``freedom`` is that of ``among_random``.
+        statements: how many of the statistics' intervals are not told by the others.
     """
 
-    log_odds: Tensor
+    statistics: Tensor
     unit: Tensor
     freedom: Tensor
     by_design: Tensor
     among_random: Tensor
     among_all: Tensor
     freedom_all: Tensor
+    statements: int = 1
+
+    def with_each(self, make: Callable[[str], Tensor]) -> Evidence:
+        """The same with other tensors, each of which ``make`` gives by its name."""
+        tensors: dict[str, Any] = {field.name: make(field.name) for field in fields(self) if field.name != "statements"}
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +82,10 @@ class Calibration:
 
         ``log V = w (eta log by_design + (1 - eta) log among_random) + (1 - w) (alpha + beta log among_all) + log unit``
 
-    with ``w = freedom / (freedom + worth)``; the half-width is ``factor(N) t_{freedom + worth} sqrt(V)``. Of more than
-    two classes all intervals hold together: the level of ``t`` is shared out over them (Bonferroni), and the factor
-    takes back what that is too wide on the cohort. The default knows no cohort and takes the patches of a slide as
+    with ``w = freedom / (freedom + worth)``; the half-width is ``factor(N) t_{freedom + worth} sqrt(V)``. Of several
+    statements, as about more than two classes, all intervals hold together: the level of ``t`` is shared out over them
+    (Bonferroni), and the factor takes back what that is too wide on the cohort.
+    The default knows no cohort and takes the patches of a slide as
     exchangeable; what it adds is then worth no more than the patches that were drawn for sure.
 
     Attributes:
@@ -103,7 +116,7 @@ class Calibration:
         return (w * own + (1 - w) * cohort).exp() * evidence.unit
 
     def half_width(self, evidence: Evidence, drawn: int, *, confidence: float = 0.95) -> Tensor:
-        """Half the interval of the log-odds, (B, C), from ``drawn`` cells; ``confidence`` is of all classes jointly.
+        """Half the interval of the statistics, (B, C), from ``drawn`` cells; ``confidence`` is of all of them jointly.
 
         Infinite where chance drew the same cell every time: that tells nothing of the others.
         """
@@ -111,31 +124,13 @@ class Calibration:
         if self.far and confidence > 0.95:
             farther = float(np.interp(np.log(drawn), np.log(self.budgets), self.far)) / factor
             factor *= farther ** float(min(1.0, np.log((1 - confidence) / 0.05) / np.log((1 - FAR) / 0.05)))
-        classes = evidence.log_odds.shape[1]
-        # two classes mirror each other: what one interval misses, the other does
-        alone = 1 - (1 - confidence) / classes if classes > 2 else confidence
+        alone = 1 - (1 - confidence) / evidence.statements
         freedom = evidence.freedom + self.worth
         if not self.fitted:
             freedom = torch.minimum(freedom, evidence.freedom_all.clamp(min=1))
         quantile = stdtrit(freedom.numpy(), 0.5 + alone / 2)
         half = factor * torch.from_numpy(np.asarray(quantile)) * self.variance(evidence).sqrt()
         return half.masked_fill((evidence.unit > 0) & (evidence.freedom_all == 0), torch.inf)
-
-
-def log_odds_of(logits: Tensor) -> Tensor:
-    """``l_c = z_c - log sum_{j != c} exp z_j`` of logits (..., C)."""
-    return logits - rivals(logits).logsumexp(-1)
-
-
-def rivals(logits: Tensor) -> Tensor:
-    """Logits (..., C) -> (..., C, C), a row for each class, whose own is -inf in it."""
-    own = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
-    return logits.unsqueeze(-2).expand(*logits.shape, -1).masked_fill(own, -torch.inf)
-
-
-def stated(classes: int) -> str:
-    """How sure the intervals of so many classes are, in a phrase."""
-    return "95 %, all classes jointly" if classes > 2 else "95 %"
 
 
 UNFITTED = Calibration(fitted=False)
@@ -149,11 +144,12 @@ def weigh(
     *,
     cells: Tensor | None = None,
     stages: Stages | None = None,
+    readout: Readout | None = None,
 ) -> Evidence:
-    """What draws tell about each class's log-odds, linearised at the estimate.
+    """What draws tell about each statistic, linearised at the estimate.
 
-    Patch ``m`` adds ``y_m`` to the log-odds per unit of attention. With two classes this is exact, so the interval is
-    free of the bias that a nonlinear head adds (Jensen).
+    Patch ``m`` adds ``y_m`` to the statistic per unit of attention. But for more than two classes this is exact, so the
+    interval is free of the bias that a nonlinear head adds (Jensen).
 
     Patches of one region are alike, so with two levels a region counts once: by its patches' mean, among the regions.
     What differs within regions is evidence of its own, and the variance is the sum of the two, with the freedom of
@@ -166,28 +162,29 @@ def weigh(
         contrasts: (B, H, M), ``k_hm``: those of the draw times the patches' attention.
         cells: (B, M), which they are: one that is drawn again tells nothing new. Default: all different.
         stages: of a draw of regions, then of patches in them.
+        readout: what statistics are of logits; default: the log-odds of as many classes.
     """
     z, k = logits.detach().cpu().double(), contrasts.detach().cpu().double()
-    others = rivals(z)
-    # d l_c / d z_j: 1 for j = c, minus the share of j among the others elsewhere
-    slopes = torch.eye(z.shape[-1], dtype=torch.float64) - torch.softmax(others, -1)
-    y = patch_logits.detach().cpu().double() @ slopes.transpose(-1, -2)  # (B, M, C)
-    log_odds = z - others.logsumexp(-1)
+    readout = ClassReadout(z.shape[-1]) if readout is None else readout
+    y = patch_logits.detach().cpu().double() @ readout.slopes(z).transpose(-1, -2)  # (B, M, C)
+    statistics = readout.statistics(z)
     cells = torch.arange(y.shape[1]).expand(y.shape[:2]) if cells is None else cells.cpu()
     if stages is None:
-        return _told(log_odds, k.unsqueeze(2), y.unsqueeze(1), cells.unsqueeze(1))
+        found = _told(statistics, k.unsqueeze(2), y.unsqueeze(1), cells.unsqueeze(1))
+        return replace(found, statements=readout.statements)
     shares = stages.shares.detach().cpu().double()
     y, k = y.unflatten(1, shares.shape[1:]), k.unflatten(2, shares.shape[1:])  # (B, R, N, C), (B, H, R, N)
     real = shares > 0  # the others only fill up regions of few cells
     mean = (shares.unsqueeze(-1) * y).sum(2) / shares.sum(2).clamp(min=torch.finfo(torch.float64).tiny).unsqueeze(-1)
     apart, together = k[:, : stages.between].sum(3), k[:, stages.between :]
-    return _summed(
-        _told(log_odds, apart.unsqueeze(2), mean.unsqueeze(1), stages.regions.cpu().unsqueeze(1)),
-        _told(log_odds, together, y, cells.unflatten(1, shares.shape[1:]), real=real),
+    found = _summed(
+        _told(statistics, apart.unsqueeze(2), mean.unsqueeze(1), stages.regions.cpu().unsqueeze(1)),
+        _told(statistics, together, y, cells.unflatten(1, shares.shape[1:]), real=real),
     )
+    return replace(found, statements=readout.statements)
 
 
-def _told(log_odds: Tensor, k: Tensor, y: Tensor, units: Tensor, *, real: Tensor | None = None) -> Evidence:
+def _told(statistics: Tensor, k: Tensor, y: Tensor, units: Tensor, *, real: Tensor | None = None) -> Evidence:
     """Evidence of contrasts (B, H, G, M) among ``units`` (B, G, M), whose values are ``y`` (B, G, M, C), that are
     compared within each of G groups; of those that are ``real`` (B, G, M), default all."""
     real = torch.ones(y.shape[:3], dtype=torch.bool) if real is None else real
@@ -195,7 +192,7 @@ def _told(log_odds: Tensor, k: Tensor, y: Tensor, units: Tensor, *, real: Tensor
     chance = (k != 0).any(1)  # (B, G, M)
     (freedom, among_random), (freedom_all, among_all) = _within(y, chance, units), _within(y, real, units)
     return Evidence(
-        log_odds=log_odds,
+        statistics=statistics,
         unit=unit,
         freedom=freedom,
         by_design=torch.einsum("bhgm,bgmc->bhc", k, y).square().sum(1)
@@ -239,7 +236,7 @@ def _summed(one: Evidence, other: Evidence) -> Evidence:
         return fewest.masked_fill((one.unit > 0) & (getattr(one, name) == 0), 0.0)
 
     return Evidence(
-        log_odds=one.log_odds,
+        statistics=one.statistics,
         unit=unit,
         freedom=freedom("freedom"),
         by_design=mixed("by_design"),
@@ -251,20 +248,20 @@ def _summed(one: Evidence, other: Evidence) -> Evidence:
 
 def joined(parts: Sequence[Evidence]) -> Evidence:
     """Evidence of several sets of draws as that of one."""
-    return Evidence(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Evidence)))
+    return parts[0].with_each(lambda name: torch.cat([getattr(part, name) for part in parts]))
 
 
 def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibration | None:
     """Fit `Calibration` to the evidence and errors of draws; None where none left anything to chance.
 
     The parameters maximise the likelihood of the errors under the rule's own t distributions; then each budget's factor
-    is the 95 % quantile of the errors relative to the half-width, of each draw the largest over its classes, every
+    is the 95 % quantile of the errors relative to the half-width, of each draw the largest over its statistics, every
     slide counting alike, and its farther factor, which is no less, the quantile at `FAR` (split conformal prediction
     over draws: V. Vovk, A. Gammerman and G. Shafer, *Algorithmic Learning in a Random World*).
 
     Args:
-        found: for every budget a list of slides, each the evidence of its draws and by how much their log-odds fell
-            from the exhaustive ones, (draws, C).
+        found: for every budget a list of slides, each the evidence of its draws and by how much their statistics
+            fell from the exhaustive ones, (draws, C).
     """
     by_budget = {
         n: _left_open(joined([evidence for evidence, _ in parts]), torch.cat([errors for _, errors in parts]))
@@ -300,7 +297,7 @@ def fit_calibration(found: dict[int, list[tuple[Evidence, Tensor]]]) -> Calibrat
 
     def needed(n: int, confidence: float) -> float:
         evidence, errors = by_budget[n]
-        away = (errors.abs() / fitted.half_width(evidence, n, confidence=confidence))[:, _told_by(errors)].amax(1)
+        away = (errors.abs() / fitted.half_width(evidence, n, confidence=confidence))[:, _told_by(evidence)].amax(1)
         return float(torch.quantile(away, confidence))
 
     factors = tuple(needed(n, 0.95) for n in by_budget)
@@ -312,20 +309,20 @@ def _left_open(evidence: Evidence, errors: Tensor) -> tuple[Evidence, Tensor]:
     """Only draws that left something to chance: not all cells for sure, nor patches that are all one to the model,
     whose errors are rounding."""
     rows = (evidence.unit[:, 0] > 0) & (evidence.among_all > ROUNDING**2).any(1)
-    return Evidence(*(getattr(evidence, field.name)[rows] for field in fields(Evidence))), errors[rows]
+    return evidence.with_each(lambda name: getattr(evidence, name)[rows]), errors[rows]
 
 
 def _class_by_class(evidence: Evidence, errors: Tensor) -> tuple[Evidence, Tensor]:
-    """A row for each class of each draw."""
-    columns = _told_by(errors)
+    """A row for each statistic of each draw."""
+    columns = _told_by(evidence)
     wide = errors[:, columns].shape
 
     def flat(values: Tensor) -> Tensor:
         return (values[:, columns] if values.shape[1] > 1 else values).expand(wide).reshape(-1, 1)
 
-    return Evidence(*(flat(getattr(evidence, field.name)) for field in fields(Evidence))), flat(errors)
+    return evidence.with_each(lambda name: flat(getattr(evidence, name))), flat(errors)
 
 
-def _told_by(values: Tensor) -> slice:
+def _told_by(evidence: Evidence) -> slice:
     """The columns (B, C) that tell all: of two classes, which mirror each other, the second."""
-    return slice(1, None) if values.shape[1] == 2 else slice(None)
+    return slice(evidence.statistics.shape[1] - evidence.statements, None)

@@ -54,7 +54,7 @@ class Decide:
         """Where the class lies by the evidence of ``drawn`` cells of one slide (B = 1), at one of ``looks`` looks."""
         # a two-sided interval of twice the level; of more than two classes it holds for all, and so for this one
         bound = calibration.half_width(evidence, drawn, confidence=self.confidence(looks))[0, self.positive]
-        return self.beside(float(evidence.log_odds[0, self.positive]), float(bound))
+        return self.beside(float(evidence.statistics[0, self.positive]), float(bound))
 
     def confidence(self, looks: int) -> float:
         """Of the interval at each of so many looks, both of whose ends are bounds to one side."""

@@ -4,6 +4,7 @@ TIFFs that it does not open, or shows otherwise than they are."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import threading
@@ -44,6 +45,8 @@ OpenSlide from one index (MRXS). Their tiles are slow to decode, and comparing w
 
 TORN = "its list of pictures breaks off after {}, so that levels may be missing: the file is damaged: copy it again"
 
+DECODED_BYTES = 2**26
+"""Of decoded tiles that OpenSlide keeps, of all slides together: some 250 tiles of 256 x 256 pixels."""
 COMPARED = 3
 """Tiles of a level that are compared with OpenSlide before its own are used."""
 COMPARED_SIDE = 2048
@@ -293,7 +296,19 @@ def _is_of_the_disk(error: Exception) -> bool:
     return any(os.strerror(code) in str(error) for code in PASSING)
 
 
+@functools.cache
+def _decoded(pid: int) -> openslide.OpenSlideCache:
+    """What OpenSlide keeps of the tiles of all slides of a process: alone, each slide would keep 32 MB."""
+    return openslide.OpenSlideCache(DECODED_BYTES)
+
+
 def _open_handle(path: Path) -> openslide.OpenSlide:
+    handle = _opened(path)
+    handle.set_cache(_decoded(os.getpid()))
+    return handle
+
+
+def _opened(path: Path) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideError:

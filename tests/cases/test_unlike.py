@@ -16,6 +16,7 @@ from pipeline.model.look import look
 from pipeline.predict import predict_slide
 from pipeline.run.run import in_words, run_cohort
 from pipeline.run.slide import RunSettings
+from pipeline.task.classes import Classes
 from stages.appearance import FARTHEST, cohort_appearance
 from stages.pyramid.open import open_pyramid
 
@@ -56,7 +57,7 @@ def test_a_run_says_which_slides_are_unlike_those_of_the_training(
         found = {row["slide_id"]: row for row in summary.rows}
         assert found["own"]["out_of_distribution"] < 1
         assert not any("trained on" in warning for warning in found["own"]["warnings"])
-        assert f"warning: {GLOWS}" in in_words(found["glowing"])
+        assert f"warning: {GLOWS}" in in_words(found["glowing"], Classes(("normal", "tumour")))
         with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
             table = {row["slide_id"]: row for row in csv.DictReader(file)}
         assert float(table["stained"]["out_of_distribution"]) > 1

@@ -35,6 +35,7 @@ NEEDS_TORCH = (
         "pipeline.run.run",
         "pipeline.run.slide",
         "pipeline.run.stale",
+        "pipeline.run.counting",
         "pipeline.run.ready",
         "pipeline.run.artefacts",
         "pipeline.bench",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.device import check_device, find_device, here
+from pipeline.device import Precision, check_device, check_precision, find_device, here
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model
 
@@ -67,3 +67,27 @@ def test_a_torch_that_has_no_cuda_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_model_on_a_device_that_is_not_here_says_so_before_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot compute on 'cuda:99'"):
         load_model(tmp_path / "gone.safetensors", device="cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "words"),
+    [
+        (32, "mps", None),
+        ("bf16-mixed", "cpu", None),
+        ("16-mixed", "cpu", "cpu cannot learn in 16-mixed; use bf16-mixed or 32"),
+        ("bf16-mixed", "mps", "mps cannot learn in bf16-mixed; use 32"),
+        ("16-mixed", "cuda", None),
+        ("bf16-mixed", "cuda", "Tesla P100 has no bfloat16; use 16-mixed or 32"),
+    ],
+)
+def test_a_precision_that_a_device_cannot_learn_in_is_refused(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, device: str, words: str | None
+) -> None:
+    """Lightning would take bfloat16 for float16 on a CPU, and say so where nobody looks."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100")
+    if words is None:
+        check_precision(precision, torch.device(device))
+        return
+    with pytest.raises(UsageError, match=words):
+        check_precision(precision, torch.device(device))

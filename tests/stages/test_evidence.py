@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +15,11 @@ MEMBERS, CLASSES, SCALES, CELLS, R = 5, 3, 2, 11, 4
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def each(contexts: Sequence[Tensor]) -> tuple[Callable[[int], Tensor], list[int]]:
+    """Slides by their place, and their cells."""
+    return contexts.__getitem__, [one.shape[1] for one in contexts]
 
 
 @pytest.fixture
@@ -74,12 +81,16 @@ def test_the_gradient_reaches_every_direction(heads: EvidenceHeads, context: Ten
         assert bool((reached != 0).all())
 
 
+def one_hot(labels: list[int]) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(labels), 2).float()
+
+
 def test_a_start_puts_its_score_on_a_cell_that_stands_out() -> None:
     """Of a slide of that class; START is the score of just that cell, with the context of the member's own scale."""
     contexts = [torch.randn(SCALES, 40, R, generator=generator(10 + i)) for i in range(6)]
     labels = [0, 0, 1, 1, 0, 1]
     heads = EvidenceHeads(members=MEMBERS, classes=2, components=R, fine=2, scales=SCALES)
-    heads.start(contexts, labels, torch.ones(6, MEMBERS), generator=generator())
+    heads.start(*each(contexts), one_hot(labels), torch.ones(6, MEMBERS), generator=generator())
     for k in range(MEMBERS):
         for c in range(2):
             found = set()
@@ -98,7 +109,13 @@ def test_a_start_is_the_generators() -> None:
     weights = []
     for seed in (0, 0, 1):
         heads = EvidenceHeads(members=MEMBERS, classes=2, components=R, fine=2, scales=SCALES)
-        heads.start(contexts, [0, 1, 0], torch.ones(3, MEMBERS), generator=generator(seed))
+        heads.start(
+            contexts.__getitem__,
+            [c.shape[1] for c in contexts],
+            one_hot([0, 1, 0]),
+            torch.ones(3, MEMBERS),
+            generator=generator(seed),
+        )
         weights.append(heads.weight.detach())
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -106,7 +123,7 @@ def test_a_start_is_the_generators() -> None:
 
 def test_a_class_without_slides_starts_from_nothing_and_blank_cells_divide_by_nothing() -> None:
     heads = EvidenceHeads(members=2, classes=2, components=R, fine=2, scales=1)
-    heads.start([torch.zeros(1, 3, R)], [0], torch.ones(1, 2), generator=generator())
+    heads.start(lambda i: torch.zeros(1, 3, R), [3], one_hot([0]), torch.ones(1, 2), generator=generator())
     assert bool(torch.isfinite(heads.weight).all())
     assert not heads.weight.any()
 
@@ -123,8 +140,24 @@ def test_a_start_tells_slides_apart_and_never_looks_at_slides_out_of_the_bag() -
     bags = torch.ones(9, 8)
     bags[8] = 0
     heads = EvidenceHeads(members=8, classes=2, components=R, fine=2, scales=1)
-    heads.start(contexts, labels, bags, generator=generator())
+    heads.start(*each(contexts), one_hot(labels), bags, generator=generator())
     weight = heads.weight.detach()[:, 1]
     directions = weight / weight.norm(dim=1, keepdim=True)
     assert float(directions[:, 0].median()) > 0.9
     assert float(directions[:, 0].min()) > 0.4  # enough to tell these slides apart
+
+
+def test_a_slide_is_asked_for_twice_at_most_and_passed_over_once_it_is_gone() -> None:
+    """What all of a cohort look like together would be gigabytes."""
+    contexts = [torch.randn(SCALES, CELLS, R, generator=generator(i)) for i in range(4)]
+    asked: list[int] = []
+
+    def context(i: int) -> Tensor | None:
+        asked.append(i)
+        return None if i == 3 else contexts[i]
+
+    heads = EvidenceHeads(members=MEMBERS, classes=2, components=R, fine=2, scales=SCALES)
+    heads.start(context, 4 * [CELLS], one_hot([0, 1, 0, 1]), torch.ones(4, MEMBERS), generator=generator())
+    assert max(asked.count(i) for i in range(4)) == 2
+    assert asked[-4:] == [0, 1, 2, 3]
+    assert bool((heads.weight[:, 0] != 0).any(-1).all())

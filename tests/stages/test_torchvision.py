@@ -76,7 +76,7 @@ def test_training_and_metrics_need_none(torchvision: Path) -> None:
     torchvision.write_text(UNFIT)
     code = """
 import pipeline.train.fit, sys
-from pipeline.cohort.metrics import evaluate
+from pipeline.statistics.metrics import evaluate
 found = evaluate(["a", "b"], [[0.9, 0.1], [0.2, 0.8]], ["p", "q"], ["a", "b"])
 print(found["auroc"]["value"], "torchvision" in sys.modules)
 """

@@ -53,7 +53,7 @@ def test_what_is_drawn_from_a_slide_that_is_known_is_what_the_model_reads_of_it(
     for how in ({"samples": 8}, {"tolerance": 0.05}, {"decide": Decide(0.5, 0.01, 1)}):
         own, again = (one.sample(view, generator=seeded(), **how) for one in (model, known))  # type: ignore[arg-type]
         np.testing.assert_array_equal(own.cells, again.cells)
-        torch.testing.assert_close(own.prediction.probabilities, again.prediction.probabilities, rtol=0, atol=1e-5)
+        torch.testing.assert_close(own.prediction.values, again.prediction.values, rtol=0, atol=1e-5)
         assert own.side == again.side
 
 

@@ -245,8 +245,28 @@ def test_a_full_table(table, folder):
         "b.ndpi,P2,normal,,TEST,1.0,,,\n"
     )
     first, second = find_target(path).slides
-    assert first == CohortSlide("a", folder / "a.svs", "P1", "tumour", 0.25, "train", 0, "North")
-    assert second == CohortSlide("b", folder / "b.ndpi", "P2", "normal", None, "test", 1, None)
+    assert first == CohortSlide(
+        "a",
+        folder / "a.svs",
+        "P1",
+        "tumour",
+        0.25,
+        "train",
+        0,
+        "North",
+        others=(("label", "tumour"), ("time", "12"), ("event", "1")),
+    )
+    assert second == CohortSlide(
+        "b",
+        folder / "b.ndpi",
+        "P2",
+        "normal",
+        None,
+        "test",
+        1,
+        None,
+        others=(("label", "normal"), ("time", None), ("event", None)),
+    )
 
 
 @pytest.mark.parametrize("slide", ["slide", "slide_id", "wsi", "FILENAME", "image_path"])

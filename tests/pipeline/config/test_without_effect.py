@@ -19,6 +19,11 @@ from pipeline.errors import UsageError
             ["attention.kind=learned", "encoder.name=small", "augmentation.noise=0.1"],
             "noise has no effect on an encoder",
         ),
+        (["training.precision=bf16-mixed"], "is for an encoder that learns; .*, and see encoder.precision"),
+        (
+            ["training.read_ahead=2"],
+            "read_ahead is for an encoder that learns and attention of one level: leave it out",
+        ),
         (["attention.coarse_mpp=32"], "leaves 4 pixels of a cell to see; give at most 16"),
         (["attention.context=[]"], "attention.context: expected a list of values"),
         (["attention.uniform=1"], "expected a number above 0 and below 1, found 1"),

@@ -62,7 +62,7 @@ def test_a_prediction_reads_whole_blocks_within_its_budget(model: AttentionSampl
     for r, c in {(r // 2, c // 2) for r, c in zip(rows.tolist(), columns.tolist(), strict=True)}:
         inside = view.tissue[2 * r : 2 * r + 2, 2 * c : 2 * c + 2].sum()
         assert ((rows // 2 == r) & (columns // 2 == c)).sum() == inside
-    assert (found.prediction.low < found.prediction.probabilities).all()
+    assert (found.prediction.low < found.prediction.values).all()
 
 
 def test_a_slide_of_no_more_tissue_than_the_budget_is_read_whole(model: AttentionSampler, view: View) -> None:

@@ -63,7 +63,7 @@ def found(device, spec):
     prediction = sampled.prediction
     features = augment_features(torch.ones(9, 4, device=device), torch.ones(4, device=device), generator)
     logits = out.logits.detach().cpu()
-    return [features.cpu(), logits, *slopes, prediction.probabilities, prediction.low, prediction.high, errors]
+    return [features.cpu(), logits, *slopes, prediction.values, prediction.low, prediction.high, errors]
 
 with Distance():
     try:

@@ -105,7 +105,7 @@ def test_it_trains_like_the_others_and_encodes_no_patch_twice(
     assert isinstance(model, ExhaustiveModel)
     assert model.spec.head == head
     assert model.calibration is None  # there is nothing to calibrate
-    assert sum(line.startswith("out-of-bag: ") for line in lines) == 1
+    assert sum(line.startswith("out-of-bag: ") and " slides of " in line for line in lines) == 1
     train_cohort(config(cohort, more), tmp_path, say=lines.append)
     assert "is up to date" in " ".join(lines)
     lines.clear()

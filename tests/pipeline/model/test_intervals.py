@@ -56,7 +56,7 @@ def test_every_look_gets_its_share_of_the_five_per_cent(
             tolerance=tolerance,
         )
         assert len(found.cells) <= budget
-        half.append(torch.logit(found.prediction.high) - torch.logit(found.prediction.probabilities))
+        half.append(torch.logit(found.prediction.high) - torch.logit(found.prediction.values))
     # of three classes, each gets its share too
     freedom = len(found.cells) - 1  # a cell that is drawn again tells nothing new
     wider = student_t.ppf(1 - 0.025 / 3 / looks, freedom) / student_t.ppf(1 - 0.025 / 3, freedom)
@@ -68,7 +68,7 @@ def test_the_models_calibration_sets_its_intervals(model: AttentionSampler) -> N
     ruled = AttentionSampler(TINY, calibration=replace(UNFITTED, factors=(3.0,))).eval()
     ruled.load_state_dict(model.state_dict())
     found = [m.sample(slide(96), generator=torch.Generator().manual_seed(0)).prediction for m in (model, ruled)]
-    plain, wide = (torch.logit(one.high) - torch.logit(one.probabilities) for one in found)
+    plain, wide = (torch.logit(one.high) - torch.logit(one.values) for one in found)
     torch.testing.assert_close(wide, 3 * plain)
 
 

@@ -129,7 +129,7 @@ def test_decisions_are_wrong_no_more_often_than_stated_though_reading_stops() ->
     every = np.flatnonzero(view.tissue)
     with read_once(model, view):
         generator = torch.Generator().manual_seed(5)
-        truth = float(model.sample(view, generator=generator, samples=len(every)).prediction.probabilities[1])
+        truth = float(model.sample(view, generator=generator, samples=len(every)).prediction.values[1])
         runs, wrong, early = 120, 0, 0
         for run in range(runs):
             away = 0.1 if run % 2 else -0.1
@@ -146,7 +146,7 @@ def test_a_decision_ends_with_the_budget_undecided_and_with_the_tissue_decided()
     """A threshold at the prediction itself is not settled before all is read; then it counts as above."""
     model, view, _ = MODELS["systematic"]
     tissue = int(view.tissue.sum())
-    at = model.sample(view, generator=torch.Generator(), samples=tissue).prediction.probabilities
+    at = model.sample(view, generator=torch.Generator(), samples=tissue).prediction.values
     decide = Decide(float(at[1]) - 1e-12, 0.01, 1)
     found = model.sample(view, generator=torch.Generator().manual_seed(0), decide=decide)
     assert (found.side, len(found.cells)) == ("above", tissue)

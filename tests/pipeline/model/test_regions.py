@@ -87,12 +87,12 @@ def test_logits_are_unbiased_for_those_of_the_model_that_reads_everything(
         trained = [model([view], samples=12, generator=generator, scheme=scheme).logits[0, 0] for _ in range(200)]
         (drawn,) = model.draw([view], [attention], samples=12, generator=generator, scheme=scheme, repeats=4000)
         evidence = model.evidence(drawn, every[drawn.cells])
-    for logits, centred in ((torch.stack(trained).double(), truth), (evidence.log_odds, None)):
+    for logits, centred in ((torch.stack(trained).double(), truth), (evidence.statistics, None)):
         if centred is not None:
             error = logits.std(0) / math.sqrt(len(logits))
             assert ((logits.mean(0) - centred).abs() < 4 * error).all()  # four standard errors
     # and the stated variance of the (nearly linear) log-odds is that of the draws, within its own sampling error
-    stated, true = evidence.by_design * evidence.unit, evidence.log_odds.var(0)
+    stated, true = evidence.by_design * evidence.unit, evidence.statistics.var(0)
     assert ((stated.mean(0) / true - 1).abs() < 0.15).all()
 
 

@@ -23,7 +23,7 @@ def evidence(n: int) -> dict[str, Any]:
     unread, constant = np.array([0.5, -0.5]), np.array([-1.0, 1.0])
     log_odds = patches.sum(0) + unread + constant
     parts = (log_odds, np.ones(2), constant, patches, np.abs(patches) / 2, unread, np.zeros((9, 2)), np.zeros(9, "u1"))
-    return {"attribution": Attribution(*parts), "classes": ("none", "tümour")}
+    return {"attribution": Attribution(*parts), "names": ("none", "tümour"), "unit": "log-odds"}
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ def test_what_a_user_puts_beside_is_not_taken_for_ours(tmp_path):
     (tmp_path / "predictions.csv").write_text("a run's")
     prepare_output(tmp_path, names=())
     prepare_output(tmp_path, names=RUN)
-    (tmp_path / "metrics.json").write_text("mine")
-    with pytest.raises(UsageError, match=r"already has a 'metrics\.json'"):
+    (tmp_path / "curve.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"already has a 'curve\.csv'"):
         prepare_output(tmp_path, names=TRAINING)
 
 

@@ -14,6 +14,7 @@ from makers import AWKWARD
 from pipeline.cohort.table import read_table
 from pipeline.errors import UsageError
 from pipeline.output.table import prediction_columns, write_predictions, write_table
+from pipeline.task.classes import Classes
 
 
 def test_predictions_have_the_columns_that_are_promised(folder):
@@ -24,7 +25,7 @@ def test_predictions_have_the_columns_that_are_promised(folder):
     done |= {"key": "k", "not_a_column": 1}
     failed = {"slide_id": "b", "path": "/x/b\r.svs\udcff", "status": "failed", "error": "no\n  such\tfile"}
     path = folder / "predictions.csv"
-    write_predictions(path, [done, failed], ["no", "yes"])
+    write_predictions(path, [done, failed], Classes(("no", "yes")))
     with path.open(encoding="utf-8", newline="") as file:
         first, second = csv.DictReader(file)
     columns = (
@@ -42,7 +43,7 @@ def test_predictions_have_the_columns_that_are_promised(folder):
 
 def test_classes_whose_columns_collide_are_refused():
     with pytest.raises(UsageError, match=r"two columns 'prob_x_low'; rename a class"):
-        prediction_columns(["x", "x_low"])
+        prediction_columns(Classes(("x", "x_low")))
 
 
 def test_a_table_takes_its_columns_from_its_rows(tmp_path):

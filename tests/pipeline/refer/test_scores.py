@@ -21,7 +21,7 @@ def test_one_draw_scores_what_a_prediction_of_that_draw_says(samples: int) -> No
     model, view = frozen_model(), frozen_view(12, 14)
     found = slide_scores(model, view, (samples,), generator=torch.Generator().manual_seed(5), draws=1)
     predicted = model.sample(view, generator=torch.Generator().manual_seed(5), samples=samples).prediction
-    np.testing.assert_allclose(found[samples][0], scores_of(predicted.probabilities.numpy()), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(found[samples][0], scores_of(predicted.values.numpy()), rtol=1e-6, atol=1e-12)
 
 
 def test_each_budget_is_drawn_anew_and_again() -> None:
@@ -42,5 +42,5 @@ def test_a_model_that_reads_every_cell_has_one_score_of_its_own_prediction() -> 
     torch.manual_seed(0)
     model, view = ExhaustiveModel(spec, backbone=tiny_backbone()).eval(), frozen_view()
     found = slide_scores(model, view, budgets_of(spec), generator=torch.Generator())
-    predicted = model.sample(view, generator=torch.Generator()).prediction.probabilities
+    predicted = model.sample(view, generator=torch.Generator()).prediction.values
     assert {n: one.tolist() for n, one in found.items()} == {WHOLE: [scores_of(predicted.numpy()).tolist()]}

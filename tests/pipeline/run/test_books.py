@@ -195,9 +195,9 @@ def test_what_is_gone_or_cut_short_of_a_slide_is_made_again(
         lost.write_bytes(lost.read_bytes()[:left])
     else:
         shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
-    classes = load_model(checkpoint).spec.classes
+    model = load_model(checkpoint)
     run_of = json.loads((out / "slides" / "plain" / "prediction.json").read_text())["run"]
-    (row,), others = books.earlier_rows(out, {}, (), run_of, classes, ())
+    (row,), others = books.earlier_rows(out, {}, (), run_of, model, ())
     assert ([one.startswith(books.STALE) for one in row["warnings"]], others) == ([True] * (not reused), 0)
     assert run(slides_folder / "plain.tif", out, checkpoint).reused == reused
     whole, made = done / "slides" / "plain" / name, out / "slides" / "plain" / name

@@ -53,8 +53,8 @@ def opinionated(biases: list[list[float]]) -> EvidenceModel:
 def settled(model: EvidenceModel, bags: Tensor, labels: list[int]) -> tuple[Tensor, list[int], Tensor, float]:
     views = [frozen_view(seed=i) for i in range(len(labels))]
     slides = TrainingSlides(len(views), lambda i: views[i])
-    found = settle(model, slides, labels, [str(i) for i in range(len(labels))], bags, samples=8, seed=0)
-    return model.heads.share.clone(), found.slides, found.probabilities, found.spread
+    found = settle(model, slides, torch.tensor(labels), [str(i) for i in range(len(labels))], bags, samples=8, seed=0)
+    return model.heads.share.clone(), found.slides, found.values, found.spread
 
 
 BIASES = [[1.0, 0.0], [0.5, 0.0], [0.0, 1.0], [9.0, 0.0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from models import TINY
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
-from pipeline.train.calibrate import calibrate, drawn_errors
+from pipeline.train.calibrate import allotted, calibrate, drawn_errors, part_of
 from stages.prediction.intervals import fit_calibration
 from stages.sampling.schemes import SCHEMES
 from stages.slide.facts import SlideError
@@ -115,7 +116,7 @@ def test_a_slide_that_cannot_be_read_whole_changes_nothing_for_the_others(model:
     views = [lambda: slide(0), lambda: bad, lambda: slide(2)]
     found = calibrate(model, views, seed=0, say=print, leave_out=lambda i, why: lost.append((i, why)))
     assert found == calibrate(model, [views[0], views[2]], seed=0, say=print)
-    assert lost == [(1, "when read whole to calibrate intervals: s1.svs: a tile is damaged")]
+    assert lost == [(1, "when read to calibrate intervals: s1.svs: a tile is damaged")]
 
 
 def test_a_slide_that_cannot_be_read_whole_is_left_out_and_said(model: AttentionSampler) -> None:
@@ -139,3 +140,47 @@ def test_a_budgets_factor_makes_95_in_100_of_the_fitted_draws_hold(model: Attent
     assert rule is not None
     held = torch.cat([errors.abs()[:, 1] <= rule.half_width(evidence, 16)[:, 1] for evidence, errors in slides])
     assert int(held.sum()) == 285
+
+
+@pytest.mark.parametrize(
+    ("sizes", "patches", "given"),
+    [
+        ([3000, 100, 3000], 5100, [2500, 100, 2500]),
+        ([3000, 100, 3000], 1500, [1400, 100]),  # of three slides too little each
+        ([3000, 3000], 500, [500]),
+        ([10, 0, 20], 100, [10, 0, 20]),
+        ([], 100, []),
+    ],
+)
+def test_patches_are_allotted_to_as_many_slides_as_get_enough(sizes: list[int], patches: int, given: list[int]) -> None:
+    assert allotted(sizes, patches) == given
+
+
+@pytest.mark.parametrize(("side", "scheme"), [(1, {}), (4, {"block": 4}), (3, {"inner_mpp": 4.0})])
+def test_a_part_of_a_slide_is_whole_squares_of_it_everywhere_and_drawn_without_bias(
+    side: int, scheme: dict[str, Any]
+) -> None:
+    """Draws from it add up to what all of its cells do, on average."""
+    if "inner_mpp" in scheme:
+        scheme = {**scheme, "region_cells": 3, "region_samples": 2}
+    torch.manual_seed(2)
+    model = AttentionSampler(replace(SPEC, **scheme)).eval()
+    torch.nn.init.normal_(model.attention.logit.weight, std=3)
+    whole = slide(0)
+    regions = np.random.default_rng(0).integers(0, 256, (25, 38, 38, 3), np.uint8)
+    tissue = np.ones((15, 15), bool)
+    tissue[:, 13:] = False
+    view = replace(whole, tissue=tissue, regions=lambda found: regions[found])
+    with torch.no_grad():
+        part, attention = part_of(view, model.attend(view), 100, side=side)
+    assert 48 <= part.tissue.sum() <= 100
+    squares = np.pad(part.tissue, (0, -15 % side)).reshape(-(-15 // side), side, -(-15 // side), side)
+    there = np.pad(tissue, (0, -15 % side)).reshape(squares.shape)
+    assert ((squares.sum((1, 3)) == 0) | (squares.sum((1, 3)) == there.sum((1, 3)))).all()
+    assert part.tissue[:8].any()
+    assert part.tissue[8:].any()
+    assert float(attention.log_attention.exp().sum()) == pytest.approx(1)
+    generator = torch.Generator().manual_seed(0)
+    _, errors = drawn_errors(model, view, [16], draws=400, generator=generator, most=100)[16]
+    spread = errors.std(0) / 20
+    assert (errors.mean(0).abs() < 4 * spread + 0.5 * errors.var(0)).all()  # the log-odds bend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -112,7 +113,38 @@ def test_a_damaged_checkpoint_costs_its_epoch(
     assert results(tmp_path) == whole
 
 
-@pytest.mark.parametrize("rename", [2, 3, 4, 5, 7, 8])
+@pytest.mark.parametrize("where", ["curve.csv", "curve.png", "-even.ckpt"])
+def test_a_disk_that_is_full_loses_no_training(
+    cohort: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A curve that cannot be written is told once; a checkpoint ends it, and the same training goes on from the other
+    once there is room."""
+    replace, said = os.replace, list[str]()
+
+    def full(source: Path, target: Path) -> None:
+        if str(target).endswith(where):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        if where.endswith(".ckpt"):
+            with pytest.raises(OSError, match="No space left"):
+                train_cohort(config(cohort), tmp_path, say=said.append)
+        else:
+            train_cohort(config(cohort), tmp_path, say=said.append)
+            assert [line for line in said if "is full" in line] == [
+                f"warning: {tmp_path / where} is not written: the disk is full: make room on it; training goes on"
+            ]
+            assert {where, *results(tmp_path)} == set(whole)
+            return
+    said.clear()
+    train_cohort(config(cohort), tmp_path, say=said.append)
+    assert [line[:7] for line in said if line.startswith("epoch")] == ["epoch 2", "epoch 3"]
+    assert results(tmp_path) == whole
+
+
+@pytest.mark.parametrize("rename", [3, 5, 6, 7, 8, 9, 10, 11])
 def test_another_training_killed_anywhere_at_its_end_leaves_each_model_with_what_tells_of_it(
     cohort: Path,
     whole: dict[str, bytes],
@@ -127,7 +159,7 @@ def test_another_training_killed_anywhere_at_its_end_leaves_each_model_with_what
     left, replace = [-1], os.replace
 
     def say(line: str) -> None:
-        if line.startswith("calibrating"):
+        if line.startswith("epoch 3/"):
             left[0] = rename
 
     def counted(source: Path, target: Path) -> None:

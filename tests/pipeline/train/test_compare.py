@@ -15,6 +15,7 @@ from pipeline.cohort.table import read_training_table
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
 from pipeline.model.build import build_model
+from pipeline.task.classes import Classes
 from pipeline.train.baselines import Baseline, Reading
 from pipeline.train.looks import Looks
 from pipeline.train.spec import model_spec
@@ -90,7 +91,7 @@ def test_every_fold_has_its_baselines(cohort: Path, tmp_path: Path, tiny: Any) -
 def test_what_a_baseline_reads(cohort: Path, tiny: Any) -> None:
     told = config(cohort)
     slides = read_training_table(told.cohort.table, label="label").slides
-    model = build_model(model_spec(told, ("a", "b"))).eval()
+    model = build_model(model_spec(told, Classes(("a", "b")))).eval()
     looks = Looks(model, None, lambda line: None)
 
     def read(rule: Any, cells: int | None = 8, turn: int = 0, seed: int = 0) -> list[int]:

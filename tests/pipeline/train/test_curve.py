@@ -19,6 +19,7 @@ from pipeline.model.checkpoint import load_model
 from pipeline.train import checkpoints
 from pipeline.train.curve import Curve, of_validation
 from pipeline.train.train import train_cohort
+from stages.prediction.readout import ClassReadout
 
 FAST = [
     *("view.attention_mpp=8", "view.patch_px=32", "encoder.dim=8", "encoder.name=small", "attention.kind=learned"),
@@ -73,7 +74,9 @@ def test_it_is_over_after_so_many_epochs_without_a_lower_loss() -> None:
 
 
 def test_a_validation_slide_that_cannot_be_read_is_nothing() -> None:
-    losses, auroc = of_validation(torch.tensor([[2.0, 0.0], [torch.nan] * 2, [0.0, 2.0]]), torch.tensor([0, 0, 1]))
+    losses, auroc = of_validation(
+        torch.tensor([[2.0, 0.0], [torch.nan] * 2, [0.0, 2.0]]), torch.tensor([0, 0, 1]), ClassReadout(2)
+    )
     assert losses.isnan().tolist() == [False, True, False]
     assert auroc == 1.0
     curve = Curve("best")
@@ -131,10 +134,10 @@ def test_patience_ends_a_training_and_its_rerun(cohort: Path, tmp_path: Path, ri
     """One that was killed after it had stopped does not go on."""
 
     def dies(line: str) -> None:
-        if line.startswith("calibrating"):
+        if line.startswith("no lower validation loss"):
             raise KilledError
 
-    patient = config(cohort, "training.patience=1", "training.calibration_slides=2")
+    patient = config(cohort, "training.patience=1")
     with pytest.raises(KilledError):
         train_cohort(patient, tmp_path, say=dies)
     assert len(rows_of(tmp_path)) == 4

@@ -69,7 +69,7 @@ def fitted(
 ) -> AttentionSampler:
     labels = [i % 3 for i in range(len(views))]
     folder.mkdir(exist_ok=True)
-    fit(model, lambda i: views[i], labels, checkpoint=folder / "fit.ckpt", say=say, **PLAIN | changes)
+    fit(model, lambda i: views[i], torch.tensor(labels), checkpoint=folder / "fit.ckpt", say=say, **PLAIN | changes)
     return model
 
 
@@ -157,7 +157,7 @@ def test_every_epoch_takes_every_slide_once_in_an_order_of_its_own(tmp_path: Pat
         orders.append([])
 
     kept = PLAIN | {"epochs": 3, "batch_size": 1}
-    fit(new_model(), view, [0, 1, 2] * 3, checkpoint=tmp_path / "fit.ckpt", say=say, **kept)
+    fit(new_model(), view, torch.tensor([0, 1, 2] * 3), checkpoint=tmp_path / "fit.ckpt", say=say, **kept)
     first, second, third = (order[-9:] for order in orders[:3])
     assert sorted(first) == sorted(second) == sorted(third) == list(range(9))
     assert first != second != third != first
@@ -209,7 +209,7 @@ def test_balanced_classes_weigh_alike(tmp_path: Path, class_weights: str, batch_
     view, labels = replace(VIEWS[0], patches=lambda cells: patches[cells]), [0, 0, 0, 2, 0, 0, 0]
     model, told = new_model(), []
     settings = {**PLAIN, "epochs": 1, "learning_rate": 1e-12, "batch_size": batch_size, "class_weights": class_weights}
-    fit(model, lambda i: view, labels, checkpoint=tmp_path / "fit.ckpt", say=told.append, **settings)
+    fit(model, lambda i: view, torch.tensor(labels), checkpoint=tmp_path / "fit.ckpt", say=told.append, **settings)
     with torch.no_grad():
         logits = model([view], samples=90, generator=torch.Generator().manual_seed(0)).logits[0, 0]
     errors = -logits.log_softmax(0)
@@ -252,7 +252,7 @@ def test_a_step_whose_only_slide_fails_is_no_step_and_the_others_go_on(tmp_path:
     fit(
         new_model(),
         view,
-        [0, 1, 2, 0],
+        torch.tensor([0, 1, 2, 0]),
         checkpoint=tmp_path / "fit.ckpt",
         say=say,
         leave_out=lambda i, why: lost.append((i, why)),
@@ -268,4 +268,53 @@ def test_without_anyone_to_tell_a_slide_that_fails_ends_the_fit(tmp_path: Path) 
         raise SlideError("s1.svs: gone")
 
     with pytest.raises(SlideError, match=r"^s1\.svs: gone$"):
-        fit(new_model(), view, [0, 1], checkpoint=tmp_path / "fit.ckpt", say=print, **PLAIN)
+        fit(new_model(), view, torch.tensor([0, 1]), checkpoint=tmp_path / "fit.ckpt", say=print, **PLAIN)
+
+
+@pytest.mark.parametrize("lost", [(), (3,)])
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_batches_that_are_accumulated_are_one_large_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int, lost: tuple[int, ...]
+) -> None:
+    """Where all cells are read nothing is random but the order; the last step is of what is left, and who is left out
+    amid a step counts in neither. By plain gradients: AdamW enlarges what rounds to 0."""
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, weight_decay: torch.optim.SGD(groups, momentum=0.9))
+
+    def learnt(name: str, **how: int) -> Tensor:
+        model, broken = new_model(control=True), [False]
+
+        def view(i: int) -> View:
+            if i in lost and broken[0]:
+                raise SlideError("gone")
+            return VIEWS[i % 4]
+
+        def say(line: str) -> None:
+            broken[0] = True
+
+        told: list[int] = []
+        options = PLAIN | {"samples": 90, "turn": False, "entropy_weight": 0.1, "learning_rate": 1e-3} | how
+        labels, path = torch.tensor([i % 3 for i in range(9)]), tmp_path / f"{name}.ckpt"
+        fit(model, view, labels, checkpoint=path, say=say, leave_out=lambda i, why: told.append(i), **options)
+        assert told == list(lost)
+        return weights(model)
+
+    small, large = learnt("a", batch_size=2, accumulate=accumulate), learnt("b", batch_size=2 * accumulate)
+    learnt_at_all = float((large - weights(new_model(control=True))).norm())
+    assert float((small - large).norm()) < 1e-4 * learnt_at_all
+    assert float((small - learnt("c", batch_size=2)).norm()) > 0.1 * learnt_at_all
+
+
+def test_an_encoder_learns_in_bfloat16_and_attention_in_full(tmp_path: Path) -> None:
+    model, met = new_model(), dict[str, set[torch.dtype]]()
+
+    def meets(name: str) -> Callable[..., None]:
+        return lambda module, args, found: met.setdefault(name, set()).add(found.dtype)
+
+    for name, part in (("encoder", model.encoder.body), ("attention", model.attention)):
+        part.register_forward_hook(meets(name))
+    before = weights(model.encoder)
+    fitted(model, tmp_path / "a", precision="bf16-mixed", samples=90, turn=False)
+    assert met == {"encoder": {torch.bfloat16, torch.float32}, "attention": {torch.float32}}  # the scale is set before
+    assert weights(model.encoder).dtype == torch.float32
+    full = weights(fitted(new_model(), tmp_path / "b", samples=90, turn=False).encoder)
+    assert 0 < float((weights(model.encoder) - full).norm()) < 0.5 * float((full - before).norm())

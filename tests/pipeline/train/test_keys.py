@@ -79,8 +79,9 @@ def trains_again(folder: Path, *changes: str, told: list[str] | None = None, ver
         *("sampling.control_variate=true", "sampling.snap=true"),
         *("training.epochs=2", "training.batch_size=2", "training.learning_rate=0.002", "training.seed=1"),
         *("training.attention_rate=0.2", "training.warm_up=2", "training.weight_decay=0.01"),
-        *("training.entropy_weight=0.1", "training.gradient_clip=0.5", "training.calibration_slides=1"),
-        "training.class_weights=balanced",
+        *("training.entropy_weight=0.1", "training.gradient_clip=0.5"),
+        *("training.class_weights=balanced", "training.accumulate=2", "training.precision=bf16-mixed"),
+        "training.read_ahead=1",
     ],
 )
 def test_each_setting_alone_trains_again(trained: Path, change: str) -> None:
@@ -139,7 +140,7 @@ def test_what_the_encoder_starts_from_counts_by_its_content(trained: Path, tmp_p
 
 def test_a_folder_of_weights_counts_by_all_that_is_in_it(tmp_path: Path) -> None:
     def weights() -> str:
-        made = made_of({}, calibrates=(), facts={}, spec=TINY, settings={}, weights=tmp_path)
+        made = made_of({}, facts={}, spec=TINY, settings={}, weights=tmp_path)
         return str(made["weights"])
 
     (tmp_path / "config.json").write_text("{}")
@@ -170,7 +171,7 @@ def test_what_does_not_matter_trains_nothing(trained: Path, copied: Path) -> Non
 
 def of_one_slide(**state: str | None) -> dict[str, Any]:
     """What a training on one slide is made of, whose files are in a state."""
-    slide = {"role": "train", "calibrates": False, "fingerprint": "f", "label": "a", "mpp": None, "site": None}
+    slide = {"role": "train", "fingerprint": "f", "label": "a", "mpp": None, "site": None}
     return {"version": 1, "weights": None, "spec": {}, "settings": {}, "slides": {"s": {**slide, **state}}}
 
 
@@ -190,6 +191,15 @@ def test_a_slide_is_the_same_by_its_digest_or_by_the_state_of_its_files(
 ) -> None:
     found = differences(of_one_slide(**before), of_one_slide(**after))
     assert [words] == [line[: len(words)] for line in found] if words else found == []
+
+
+def test_settings_that_an_earlier_version_did_not_have_are_what_it_did() -> None:
+    def settings(**known: Any) -> dict[str, Any]:
+        return of_one_slide() | {"settings": known}
+
+    now = settings(seed=0, accumulate=1, precision=32, read_ahead=0)
+    assert differences(settings(seed=0), now) == []
+    assert differences(settings(seed=0), settings(seed=0, accumulate=2)) == ["accumulate was 1, is 2"]
 
 
 def test_a_slide_that_was_written_since_is_read_where_there_is_a_digest_to_compare_with(

@@ -12,13 +12,13 @@ import pytest
 from encoders import lite0_file
 from makers import tissue_pixels, write_slide
 
-from pipeline.cohort.metrics import evaluate
 from pipeline.commands import read_cohort
 from pipeline.config import load_config
 from pipeline.model.checkpoint import load_model
 from pipeline.model.quality import Quality
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings
+from pipeline.statistics.metrics import evaluate
 from pipeline.train.train import train_cohort
 from pipeline.train.verdict import Losses, closing, judge_quality
 

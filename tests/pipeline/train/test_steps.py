@@ -65,7 +65,7 @@ def test_a_slide_that_fails_amid_a_batch_is_the_one_that_is_left_out(tmp_path: P
     curve = fit(
         model,
         views.__getitem__,
-        [0, 1, 0, 1],
+        torch.tensor([0, 1, 0, 1]),
         checkpoint=tmp_path / "fit.ckpt",
         samples=6,
         epochs=4,

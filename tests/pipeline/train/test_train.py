@@ -18,6 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model
 from pipeline.model.sampler import AttentionSampler
 from pipeline.train.train import train_cohort
+from stages.prediction.intervals import Calibration
 
 FAST = [
     *("view.attention_mpp=8", "view.patch_px=32", "encoder.dim=16", "sampling.samples=16"),
@@ -53,6 +54,8 @@ def test_it_learns_and_says_so(cohort: Path, tmp_path: Path) -> None:
     assert metrics["test"]["slides"] == 4
     assert metrics["test"]["auroc"]["value"] == 1.0
     assert json.loads((tmp_path / "metrics.json").read_text())["test"]["auroc"]["value"] == 1.0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(told in page for told in ("Saccade training", "test: 4 slides", "<h4>ROC</h4>", "<h4>Calibration</h4>"))
     assert sum("epoch" in line and "s left" in line for line in lines) == 20
     logged = [line.partition("] ")[2] for line in (tmp_path / "train.log").read_text(encoding="utf-8").splitlines()]
     assert logged[1:-1] == lines
@@ -69,10 +72,11 @@ def test_it_learns_and_says_so(cohort: Path, tmp_path: Path) -> None:
 def test_every_parameter_learns_from_slide_labels(cohort: Path) -> None:
     """One step's gradient reaches attention, encoder and head alike."""
     from pipeline.model.look import look
+    from pipeline.task.classes import Classes
     from pipeline.train.spec import model_spec
 
     torch.manual_seed(0)
-    model = AttentionSampler(model_spec(config(cohort), ("a", "b")))
+    model = AttentionSampler(model_spec(config(cohort), Classes(("a", "b"))))
     torch.nn.init.normal_(list(model.attention.parameters())[-2], std=0.1)  # starts at zero, which passes nothing on
     views = [look(cohort / f"s{i}.tif", model).view for i in (0, 1)]
     logits, entropies, _ = model(views, samples=8, generator=torch.Generator().manual_seed(0))
@@ -124,6 +128,36 @@ def test_what_is_killed_while_intervals_are_calibrated_is_not_trained_again(
     assert any(line.startswith("calibrating") for line in lines)
     assert load_model(tmp_path / "model.safetensors").calibration is not None
     assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_other_calibration_settings_calibrate_again_and_train_nothing(cohort: Path, tmp_path: Path) -> None:
+    """Once for the last model: folds share its rule; the same settings do nothing at all."""
+    short = ("training.epochs=1", "training.folds=2")
+    told: list[list[str]] = []
+
+    def rules(*more: str) -> list[Calibration | None]:
+        told.append([])
+        train_cohort(config(cohort, *short, *more), tmp_path, say=told[-1].append)
+        return [load_model(tmp_path / name).calibration for name in (".", "fold-0", "fold-1")]
+
+    def done(beginning: str) -> int:
+        return sum(line.startswith(beginning) for line in told[-1])
+
+    first = rules("training.calibration_slides=2")
+    assert first[0] is not None
+    assert first == 3 * first[:1]
+    written = [(tmp_path / name / "model.safetensors").stat().st_mtime_ns for name in (".", "fold-0", "fold-1")]
+    assert rules("training.calibration_slides=2") == first
+    assert written == [(tmp_path / x / "model.safetensors").stat().st_mtime_ns for x in (".", "fold-0", "fold-1")]
+    assert (done("epoch"), done("calibrating")) == (0, 0)
+    for change in ("training.calibration_slides=3", "training.calibration_patches=100"):
+        changed = rules(change)
+        assert changed == 3 * changed[:1]
+        assert changed != first
+        assert (done("epoch"), done("calibrating") > 0) == (0, True)
+    assert "calibrating intervals: read 1/1 slides, 55 patches" in told[-1]
+    assert rules("training.calibration_slides=0") == 3 * [None]
+    assert done("epoch") == 0
 
 
 def test_an_interrupted_epoch_ends_as_an_interrupt(cohort: Path, tmp_path: Path) -> None:
@@ -197,17 +231,18 @@ def test_a_read_cache_changes_nothing_but_what_is_read(tmp_path: Path) -> None:
     assert any("up to date" in line for line in lines)
 
 
-def test_other_slides_to_calibrate_on_make_an_earlier_model_stale(cohort: Path, tmp_path: Path) -> None:
-    """Intervals come from val slides first: where those change, what stands there is not up to date."""
+def test_other_slides_to_calibrate_on_calibrate_again(cohort: Path, tmp_path: Path) -> None:
+    """Intervals come from val slides first; where these choose no epoch, the model stays."""
     lines = (cohort / "cohort.csv").read_text().splitlines()
-    overrides = [f"cohort.slides={cohort}", "training.epochs=1", "training.calibration_slides=1"]
+    overrides = [f"cohort.slides={cohort}", "training.epochs=1", "training.calibration_slides=1", "training.keep=last"]
     told: list[list[str]] = [[], [], []]
     for run, val in enumerate((8, 8, 9)):
         table = tmp_path / "cohort.csv"
         moved = [line.replace("test", "val") if line.startswith(f"s{val}.") else line for line in lines]
         table.write_text("\n".join(moved) + "\n")
         train_cohort(config(cohort, f"cohort.table={table}", *overrides), tmp_path / "out", say=told[run].append)
-    assert [any("up to date" in line for line in said) for said in told] == [False, True, False]
+    assert [any("up to date" in line for line in said) for said in told] == [False, True, True]
+    assert [any(line.startswith("calibrating") for line in said) for said in told] == [True, False, True]
 
 
 def test_cross_validation_tests_every_slide_once(cohort: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stages.prediction.attribution import FORETOLD, INTERPOLATED, READ, Attribution, attribute, shapley_slopes
+from stages.prediction.readout import ClassReadout
 
 
 def log_odds(z: torch.Tensor) -> torch.Tensor:
@@ -19,16 +20,18 @@ def log_odds(z: torch.Tensor) -> torch.Tensor:
 def test_slopes_add_up_to_the_log_odds(classes: int, spread: float) -> None:
     """From no evidence, where every class has the same chance, to the prediction."""
     z = spread * torch.randn(classes, generator=torch.Generator().manual_seed(classes), dtype=torch.float64)
-    assert torch.allclose(shapley_slopes(z) @ z - np.log(classes - 1), log_odds(z), atol=1e-9, rtol=0)
+    assert torch.allclose(
+        shapley_slopes(z, ClassReadout(classes)) @ z - np.log(classes - 1), log_odds(z), atol=1e-9, rtol=0
+    )
 
 
 def test_what_speaks_for_a_class_speaks_against_the_other_of_two() -> None:
-    slopes = shapley_slopes(torch.tensor([3.0, -1.0]))
+    slopes = shapley_slopes(torch.tensor([3.0, -1.0]), ClassReadout(2))
     assert slopes.tolist() == [[1, -1], [-1, 1]]
 
 
 def test_what_speaks_for_a_third_class_speaks_against_the_stronger_of_the_others() -> None:
-    slopes = shapley_slopes(torch.tensor([0.0, 4.0, 0.0]))
+    slopes = shapley_slopes(torch.tensor([0.0, 4.0, 0.0]), ClassReadout(3))
     assert slopes[0, 0] == 1
     assert slopes[0, 1] < -0.6 < slopes[0, 2] < 0
 
@@ -60,9 +63,9 @@ def parts(classes: int, *, foretold: bool) -> tuple[Attribution, dict[str, torch
 @pytest.mark.parametrize("classes", [2, 4])
 def test_constant_patches_and_unread_cells_add_up(classes: int, foretold: bool) -> None:
     found, said = parts(classes, foretold=foretold)
-    assert np.allclose(found.log_odds, log_odds(said["z"]), atol=1e-12)
-    assert np.allclose(found.constant + found.patches.sum(0) + found.unread, found.log_odds, atol=1e-12)
-    slopes = shapley_slopes(said["z"])
+    assert np.allclose(found.statistics, log_odds(said["z"]), atol=1e-12)
+    assert np.allclose(found.constant + found.patches.sum(0) + found.unread, found.statistics, atol=1e-12)
+    slopes = shapley_slopes(said["z"], ClassReadout(len(said["z"])))
     without = slopes @ said["constant"] - np.log(classes - 1)
     assert np.allclose(found.constant, without, atol=1e-9)  # what is left over is the constant, and no rest
     assert np.allclose(found.cells[1], slopes @ (said["own"][0] + (said["known"][1] if foretold else 0)))

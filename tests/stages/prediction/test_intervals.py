@@ -42,7 +42,8 @@ def test_the_half_width_uses_students_t(worth: float, confidence: float) -> None
 def test_a_confidence_is_of_all_classes_jointly(classes: int) -> None:
     """Each of more than two classes misses in its share of the five per cent; two miss together."""
     same = torch.ones(1, classes, dtype=torch.float64)
-    told = Evidence(same, same[:, :1], 7 * same[:, :1], same, same, same, 7 * same[:, :1])
+    parts = same, same[:, :1], 7 * same[:, :1], same, same, same, 7 * same[:, :1]
+    told = Evidence(*parts, statements=classes if classes > 2 else 1)
     shared = t.ppf(1 - 0.025 / (classes if classes > 2 else 1), 7 + Calibration().worth)
     torch.testing.assert_close(Calibration().half_width(told, 8), shared * Calibration().variance(told).sqrt())
 
@@ -99,7 +100,9 @@ def test_a_fitted_rule_holds_all_classes_jointly() -> None:
     def slide(seed: int) -> tuple[Evidence, torch.Tensor]:
         one = evidence(100, freedom=7, seed=seed)
         wide = {name: getattr(one, name)[:, :1].expand(-1, 5) for name in ("by_design", "among_random", "among_all")}
-        return replace(one, log_odds=torch.zeros(100, 5), **wide), torch.randn(100, 5, generator=generator).double()
+        return replace(one, statistics=torch.zeros(100, 5), statements=5, **wide), torch.randn(
+            100, 5, generator=generator
+        ).double()
 
     slides = [slide(seed) for seed in range(10)]
     rule = fit_calibration({16: slides})

@@ -37,7 +37,7 @@ def test_two_classes_by_hand() -> None:
     assert float(found.low[1]) == pytest.approx(1 / (1 + math.exp(-(0.5 - half))), abs=1e-12)
     assert float(found.high[1]) == pytest.approx(1 / (1 + math.exp(-(0.5 + half))), abs=1e-12)
     assert float(found.low[0]) == pytest.approx(1 - float(found.high[1]), abs=1e-12)
-    assert float(found.probabilities.sum()) == pytest.approx(1, abs=1e-12)
+    assert float(found.values.sum()) == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -91,7 +91,7 @@ def test_nothing_left_to_chance_leaves_nothing_open() -> None:
     for logits in torch.randn(50, 3, generator=torch.Generator().manual_seed(0)):
         found = predict(logits, torch.randn(5, 3), torch.zeros(1, 5))
         assert torch.equal(found.low, found.high)
-        assert torch.equal(found.low, found.probabilities)
+        assert torch.equal(found.low, found.values)
 
 
 @pytest.mark.parametrize("spread", [1e-9, 1.0, 300.0])
@@ -100,7 +100,7 @@ def test_a_probability_lies_within_its_interval_to_the_last_bit(spread: float) -
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
         found = predict(*independent_pairs(spread * torch.randn(8, 3, generator=generator, dtype=torch.float64)))
-        ends = torch.stack([found.low, found.probabilities, found.high])
+        ends = torch.stack([found.low, found.values, found.high])
         assert torch.equal(ends, ends.sort(0).values)
         assert bool(((ends >= 0) & (ends <= 1)).all())
 

@@ -17,7 +17,8 @@ def evidence(*log_odds: float, spread: float = 1.0) -> Evidence:
     row = torch.tensor([log_odds], dtype=torch.float64)
     alike = torch.full_like(row, spread)
     one = row.new_ones(1, 1)
-    return Evidence(row, 0.25 * one, 4 * one, alike, alike, alike, 4 * one)
+    told = len(log_odds) if len(log_odds) > 2 else 1
+    return Evidence(row, 0.25 * one, 4 * one, alike, alike, alike, 4 * one, statements=told)
 
 
 @pytest.mark.parametrize(("classes", "shared"), [(2, 1), (3, 3)])
@@ -38,7 +39,7 @@ def test_a_side_is_settled_beyond_the_looks_own_one_sided_quantile(classes: int,
 def test_where_nothing_is_left_open_the_threshold_itself_counts_as_above() -> None:
     exact = evidence(0.0, 0.0)
     known = Evidence(
-        *(exact.log_odds, 0 * exact.unit, 0 * exact.freedom, *[0 * exact.by_design] * 3, exact.freedom_all)
+        *(exact.statistics, 0 * exact.unit, 0 * exact.freedom, *[0 * exact.by_design] * 3, exact.freedom_all)
     )
     assert Decide(0.5, 0.01, 1).side(known, 8, Calibration(), looks=3) == "above"
     assert Decide(0.5, 0.01, 1).beside(-1e-9) == "below"

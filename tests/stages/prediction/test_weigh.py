@@ -25,14 +25,15 @@ def test_slopes_are_those_of_the_log_odds(classes: int) -> None:
     patches = torch.randn(7, classes, generator=generator, dtype=torch.float64)
     found = weigh(logits.expand(7, -1), patches.expand(7, -1, -1), torch.eye(7, dtype=torch.float64).unsqueeze(1))
     slopes = torch.autograd.functional.jacobian(log_odds, logits)
-    torch.testing.assert_close(found.log_odds, log_odds(logits).expand(7, -1))
+    torch.testing.assert_close(found.statistics, log_odds(logits).expand(7, -1))
     torch.testing.assert_close(found.by_design, (patches @ slopes.T).square())
     torch.testing.assert_close(found.among_all, (patches @ slopes.T).var(0).expand(7, -1))
 
 
 def same(found: Evidence, expected: Evidence) -> None:
     for field in fields(Evidence):
-        torch.testing.assert_close(*torch.broadcast_tensors(getattr(found, field.name), getattr(expected, field.name)))
+        both = getattr(found, field.name), getattr(expected, field.name)
+        torch.testing.assert_close(*torch.broadcast_tensors(*map(torch.as_tensor, both)))
 
 
 @pytest.fixture

@@ -157,3 +157,23 @@ def test_a_slide_that_opens_but_cannot_be_read(shared_data: Path) -> None:
     for _ in range(2):
         with pytest.raises(SlideError, match="the file is damaged"):
             slide.read_level(0, Box(0, 0, 16, 16))
+
+
+def test_all_slides_of_a_process_share_what_openslide_keeps_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two hundred that training keeps open would hold 32 MB each."""
+    given: list[object] = []
+    set_cache = openslide.OpenSlide.set_cache
+
+    def spied(self: openslide.OpenSlide, cache: openslide.OpenSlideCache) -> None:
+        given.append(cache)
+        set_cache(self, cache)
+
+    monkeypatch.setattr(openslide.OpenSlide, "set_cache", spied)
+    for i in range(3):
+        slide = open_slide(write_slide(tmp_path / f"{i}.tif", tissue_pixels(256, 256)))
+        assert isinstance(slide, OpenSlideSlide)
+        slide._open()
+    assert len(given) >= 3
+    assert len({id(cache) for cache in given}) == 1

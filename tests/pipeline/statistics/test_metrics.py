@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
-from functools import cache
 
 import numpy as np
 import pytest
-import scipy.stats
 import sklearn.metrics as sk
 
-from pipeline.cohort import metrics
-from pipeline.cohort.metrics import (
-    METRICS,
-    NO_SITE,
-    auroc_by_chance,
-    auroc_interval,
-    evaluate,
-    in_words,
-    share_interval,
-)
+from pipeline.statistics.groups import NO_SITE
+from pipeline.statistics.metrics import METRICS, evaluate, in_words
 
 
 def cohort(n: int, classes: int, *, seed: int, slides_per_patient: int = 2, strength: float = 1.0):
@@ -77,57 +65,6 @@ def test_more_slides_of_the_same_patients_do_not_narrow_intervals():
         assert narrower < 0.5 * width, name  # about 1/3
 
 
-def test_a_patient_of_many_slides_counts_as_no_more_than_one():
-    """Nineteen slides of one patient and one of another are worth (20^2 / 362) = 1.1 patients."""
-    assert metrics._independent(np.array([0] * 19 + [1])) == pytest.approx(400 / 362)
-    assert metrics._independent(np.arange(7)) == 7
-
-
-def test_an_auroc_interval_ends_where_its_own_standard_error_reaches_what_was_seen():
-    m, n, seen = 6, 10, 0.85
-    for a in auroc_interval(seen, m, n):
-        one, two = a / (2 - a), 2 * a * a / (1 + a)  # Hanley & McNeil 1982
-        variance = (a * (1 - a) + (m - 1) * (one - a * a) + (n - 1) * (two - a * a)) / (m * n)
-        assert abs(seen - a) == pytest.approx(1.959964 * variance**0.5, rel=1e-6)
-    assert auroc_interval(1 - seen, n, m) == pytest.approx([1 - x for x in reversed(auroc_interval(seen, m, n))])
-
-
-def test_chance_ranks_beyond_what_is_said_to_be_beyond_it_in_at_most_2_5_percent():
-    """By the exact distribution of every pair of sizes up to 12 and 16."""
-
-    @cache
-    def orders(m, n, pairs):
-        if min(m, n) == 0 or pairs < 0:
-            return int(pairs == 0)
-        return orders(m - 1, n, pairs - n) + orders(m, n - 1, pairs)
-
-    for m, n in itertools.product(range(1, 13), range(1, 17)):
-        limit = auroc_by_chance(m, n)
-        beyond = sum(orders(m, n, pairs) for pairs in range(m * n + 1) if pairs / (m * n) > limit)
-        assert beyond <= 0.025 * math.comb(m + n, m), (m, n)
-    assert auroc_by_chance(4, 4) < 1 < auroc_by_chance(3, 4)
-
-
-def test_a_share_interval_is_wilsons():
-    for hits in (0, 3, 20):
-        wilson = scipy.stats.binomtest(hits, 20).proportion_ci(method="wilson")
-        assert share_interval(hits / 20, 20) == pytest.approx(tuple(wilson), abs=1e-6)
-
-
-@pytest.mark.parametrize("patients", [8, 16, 32])
-@pytest.mark.parametrize("auroc", [0.8, 0.95, 0.99])
-def test_auroc_intervals_hold_the_truth_as_often_as_they_say(patients, auroc):
-    """Two normal distributions, half of the patients positive: the stated 95 % within 2, and five standard errors."""
-    half, cohorts = patients // 2, 4000
-    rng = np.random.default_rng(0)
-    positive, negative = rng.normal(size=(2, cohorts, half, 1))
-    seen = (positive + 2**0.5 * scipy.stats.norm.ppf(auroc) > negative.transpose(0, 2, 1)).mean((1, 2))
-    values, counts = np.unique(seen.round(12), return_counts=True)
-    limits = np.array([auroc_interval(value, half, half) for value in values])
-    held = counts @ ((limits[:, 0] <= auroc) & (auroc <= limits[:, 1])) / cohorts
-    assert abs(held - 0.95) < 0.02 + 5 * (0.95 * 0.05 / cohorts) ** 0.5
-
-
 def test_a_perfect_score_has_intervals_that_say_how_little_four_patients_tell():
     labels = ["a", "a", "b", "b"]
     found = evaluate(labels, np.eye(2)[[0, 0, 1, 1]], list("1234"), ["a", "b"])
@@ -140,13 +77,37 @@ def test_each_site_is_scored_by_itself_and_one_class_is_said():
     labels, p, patients, names, _ = cohort(30, 2, seed=8)
     sites = ["N"] * 20 + [None] * 10
     found = evaluate(labels, p, patients, names, sites=sites)
-    assert found["sites"]["N"] == evaluate(labels[:20], p[:20], patients[:20], names)
+    alone = evaluate(labels[:20], p[:20], patients[:20], names)
+    assert found["sites"]["N"] == {key: one for key, one in alone.items() if key not in ("curves", "patients_needed")}
     assert found["sites"][NO_SITE]["slides"] == 10
     assert "sites" not in evaluate(labels, p, patients, names, sites=[None] * 30)
     alone = evaluate(["b", "b"], [[0.4, 0.6], [0.7, 0.3]], ["1", "2"], ["a", "b"])
     assert "one class only, so no auroc" in in_words(alone)
     assert in_words(found).startswith("30 slides of 15 patients (15 c0, 15 c1): auroc 0.")
     assert "(2 '0', 1 '1')" in in_words(evaluate(["0", "0", "1"], np.eye(2)[[0, 0, 1]], list("abc"), ["0", "1"]))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_within_folds_only_slides_that_one_model_scored_are_compared(classes):
+    """A shift of a fold's scores changes the pooled AUROC, not the one within folds: the mean over pairs of a fold."""
+    labels, p, patients, names, y = cohort(48, classes, seed=4)
+    folds = [str(i % 3) for i in range(48)]
+    shifted = p.copy()
+    shifted[::3, 1:] **= 0.2
+    found, apart = (evaluate(labels, told, patients, names, folds=folds) for told in (p, shifted))
+    assert apart["auroc_within_folds"] == pytest.approx(found["auroc_within_folds"])
+    assert apart["auroc"]["value"] != pytest.approx(found["auroc"]["value"])
+    each = []
+    for c in range(classes) if classes > 2 else [1]:
+        pairs = [
+            ((y[k::3] == c).sum() * (y[k::3] != c).sum(), sk.roc_auc_score(y[k::3] == c, p[k::3, c])) for k in range(3)
+        ]
+        each.append(sum(n * a for n, a in pairs) / sum(n for n, _ in pairs))
+    assert found["auroc_within_folds"]["value"] == pytest.approx(np.mean(each))
+    one = evaluate(labels, p, patients, names, folds=["all"] * 48)
+    assert one["auroc_within_folds"] == pytest.approx(one["auroc"])
+    alone = evaluate(labels, p, patients, names, folds=labels)  # each fold of one class
+    assert alone["auroc_within_folds"] == {"value": None, "low": None, "high": None}
 
 
 def test_of_two_classes_the_last_is_the_positive():

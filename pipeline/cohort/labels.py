@@ -1,0 +1,173 @@
+"""The task of a cohort: what its table's labels are, each read and found to be one, and what folds hold evenly."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.cohort.spelling import are_amounts, is_number
+from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.errors import UsageError
+from pipeline.task.build import TASKS
+from pipeline.task.task import Cells, Task
+from stages.prediction.kinds import Kind
+
+SINGLE = ("classification", "ordinal", "regression")
+"""Kinds whose label stands in one column."""
+PARTS = 5
+"""Parts of equal size that values are dealt out to folds by, where there are patients enough."""
+
+
+def task_for(
+    cohort: Cohort,
+    kind: Kind | None = None,
+    *,
+    labels: Sequence[str] = (),
+    grades: Sequence[str] = (),
+    times: Sequence[float] = (),
+) -> Task:
+    """The task that a cohort's labels are for.
+
+    Args:
+        cohort: every slide of which has a label.
+        kind: what the user says it is; None: texts, and numbers of two values, are classes, and fractions a value.
+        labels: columns that hold the label, where it is not the one.
+        grades: an ordinal label's, from the least; empty: whole numbers in their order.
+        times: ends of the intervals of discrete survival.
+
+    Raises:
+        UsageError: labels that are no such, or numbers of which nobody says what they are.
+    """
+    given = {slide.label for slide in cohort.slides if slide.label is not None}
+    if kind is None:
+        kind = _kind_of(cohort, given)
+    if kind == "classification":
+        return TASKS[kind](cohort.classes)
+    column = (cohort.columns.get("label", "label"),)
+    if kind == "ordinal":
+        task = TASKS[kind](tuple(grades) or _grades_of(cohort, given), column)
+    elif kind == "multilabel":
+        task = TASKS[kind](tuple(labels), tuple(labels))
+    else:
+        single = kind == "regression"
+        task = TASKS[kind](("value",) if single else ("risk_score",), column if single else tuple(labels), tuple(times))
+    read = [label_of(slide, task, str(cohort.source)) for slide in cohort.slides]
+    refuse_one_sided(task, read, str(cohort.source))
+    return task
+
+
+def label_of(slide: CohortSlide, task: Task, source: str) -> Cells:
+    """A slide's label, which the task can read.
+
+    Raises:
+        UsageError: it has none, or it is none.
+    """
+    cells = slide.cells(task.labels)
+    try:
+        task.target(cells)
+    except ValueError as exc:
+        raise UsageError(f"{source}: slide {slide.slide_id!r}: {exc}; correct it or remove the row") from exc
+    if all(cell is None for cell in cells):
+        columns = ", ".join(task.labels)
+        raise UsageError(
+            f"{source}: slide {slide.slide_id!r} has nothing under {columns}; fill it in or remove the row"
+        )
+    return cells
+
+
+def known_label(slide: CohortSlide, task: Task) -> Cells | None:
+    """A slide's label; None where the table has none, or none that the task can read."""
+    cells = slide.cells(task.labels)
+    if all(cell is None for cell in cells):
+        return None
+    try:
+        task.target(cells)
+    except ValueError:
+        return None
+    return cells
+
+
+def refuse_one_sided(task: Task, labels: Sequence[Cells], source: str) -> None:
+    """Refuse labels of which nothing can be learnt: all alike, no event, grades that nobody has.
+
+    Raises:
+        UsageError: which.
+    """
+    found = [task.target(cells) for cells in labels]
+    if task.kind == "regression" and len(set(map(str, found))) < 2:
+        raise UsageError(f"{source}: every label is {found[0]:g}: nothing can be learnt of one value")
+    if task.kind == "multilabel":
+        for i, name in enumerate(task.names):
+            values = {row[i] for row in found if isinstance(row, list) and not math.isnan(row[i])}
+            if len(values) < 2:
+                only = "empty" if not values else f"{values.pop():.0f}"
+                raise UsageError(f"{source}: column {name!r} is {only} for every slide: leave it out of cohort.labels")
+    if task.kind == "ordinal":
+        lost = [name for i, name in enumerate(task.names) if i not in found]
+        if lost:
+            raise UsageError(f"{source}: no slide has the grade {lost[0]!r} of cohort.grades: leave it out")
+    if task.kind in ("survival", "discrete_survival"):
+        if not any(row[1] for row in found if isinstance(row, list)):
+            raise UsageError(f"{source}: no event was seen ({task.labels[1]!r} is 0 for every slide): nothing to learn")
+        latest = max(row[0] for row in found if isinstance(row, list))
+        if task.times and task.times[-1] > latest:
+            raise UsageError(
+                f"{source}: nobody was seen until cohort.times {task.times[-1]:g}, the latest time is {latest:g}: "
+                "choose earlier ones"
+            )
+
+
+def dealt(cohort: Cohort, task: Task, folds: int | None) -> Cohort:
+    """The cohort, with what folds are to hold evenly: classes, events, or parts of equal size of a value.
+
+    What has fewer patients than there are folds is not told apart.
+    """
+    if task.kind == "classification":
+        return cohort
+    read = [slide.cells(task.labels) for slide in cohort.slides]
+    if task.kind == "regression":
+        values = [float(str(cells[0])) for cells in read]
+        people = len({slide.patient for slide in cohort.slides})
+        parts = max(1, min(PARTS, people // (2 * (folds or 2))))
+        order = sorted(range(len(values)), key=values.__getitem__)
+        groups = [""] * len(values)
+        for rank, i in enumerate(order):
+            groups[i] = f"part {rank * parts // len(values) + 1} of {parts}"
+    else:
+        groups = [task.stratum(cells) for cells in read]
+    having = {
+        group: len({slide.patient for slide, one in zip(cohort.slides, groups, strict=True) if one == group})
+        for group in set(groups)
+    }
+    least = folds or 2
+    told = [group if having[group] >= least else "the rest" for group in groups]
+    if (
+        told.count("the rest")
+        and len({s.patient for s, g in zip(cohort.slides, told, strict=True) if g == "the rest"}) < least
+    ):
+        told = ["all"] * len(told)
+    slides = (replace(slide, dealt_by=group) for slide, group in zip(cohort.slides, told, strict=True))
+    return replace(cohort, slides=tuple(slides))
+
+
+def _kind_of(cohort: Cohort, given: set[str]) -> Kind:
+    if are_amounts(given):
+        return "regression"
+    if len(given) <= 2 or not all(map(is_number, given)):
+        return "classification"
+    column = cohort.columns.get("label", "label")
+    raise UsageError(
+        f"{cohort.source}: {column!r} holds {len(given)} different whole numbers: say what they are, with "
+        "cohort.task: classification (names of classes), ordinal (grades) or regression (amounts)"
+    )
+
+
+def _grades_of(cohort: Cohort, given: set[str]) -> tuple[str, ...]:
+    if all(re.fullmatch(r"[+-]?[0-9]+", one) for one in given):
+        return tuple(sorted(given, key=int))
+    raise UsageError(
+        f"{cohort.source}: the order of the grades {', '.join(sorted(given))} is not known: give cohort.grades, from "
+        "the least to the greatest"
+    )

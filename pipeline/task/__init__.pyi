@@ -1,0 +1,2 @@
+from .build import TASKS as TASKS
+from .task import Task as Task

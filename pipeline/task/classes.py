@@ -1,0 +1,114 @@
+"""One of several classes, or one of several grades that have an order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from pipeline.task.task import Cells, Task, chance_in_words, scores_in_words
+from stages.amounts import apart
+
+if TYPE_CHECKING:
+    from stages.prediction.kinds import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Classes(Task):
+    """One of several classes; of two the last is the positive."""
+
+    kind: ClassVar[Kind] = "classification"
+
+    @property
+    def statements(self) -> int:
+        return len(self.names) if len(self.names) > 2 else 1
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        return (1,) if len(self.names) == 2 else tuple(range(len(self.names)))
+
+    def predicted(self, values: Sequence[float]) -> str:
+        return self.names[int(np.argmax(values))]
+
+    def is_told(self, predicted: object) -> bool:
+        return predicted in self.names
+
+    def column_of(self, predicted: str | float) -> int:
+        return 1 if len(self.names) == 2 else self.names.index(str(predicted))
+
+    def in_words(self, values: Sequence[float], low: Sequence[float], high: Sequence[float], *, exact: bool) -> str:
+        i = int(np.argmax(values))
+        return chance_in_words(apart(self.names[i]), values[i], low[i], high[i], exact=exact)
+
+    def target(self, cells: Cells) -> int:
+        if cells[0] not in self.names:
+            raise ValueError(f"the label must be one of {', '.join(self.names)}, found {cells[0]!r}")
+        return self.names.index(cells[0])
+
+    def stratum(self, cells: Cells) -> str:
+        return str(cells[0])
+
+    def agrees(self, predicted: str | float, cells: Cells) -> bool | None:
+        return str(predicted) == cells[0]
+
+    def evaluate(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        patients: Sequence[str],
+        *,
+        sites: Sequence[str | None] | None = None,
+        folds: Sequence[str | None] | None = None,
+    ) -> dict[str, Any]:
+        from pipeline.statistics.metrics import evaluate
+
+        probabilities = np.array([[row[column] for column in self.columns] for row in rows])
+        return evaluate(
+            [str(row["label"]) for row in rows], probabilities, patients, self.names, sites=sites, folds=folds
+        )
+
+    def told_of(self, metrics: Mapping[str, Any]) -> str:
+        from pipeline.statistics.metrics import in_words
+
+        return in_words(dict(metrics))
+
+
+@dataclass(frozen=True, slots=True)
+class Grades(Classes):
+    """One of several grades, from the least to the greatest."""
+
+    kind: ClassVar[Kind] = "ordinal"
+    metrics: ClassVar[tuple[str, ...]] = ("kappa", "mae", "auroc")
+
+    @property
+    def statements(self) -> int:
+        return 1  # one number tells all of them
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        return tuple(range(len(self.names)))
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        return (f"above {self.names[0]}",)
+
+    def column_of(self, predicted: str | float) -> int:
+        return 0
+
+    def evaluate(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        patients: Sequence[str],
+        *,
+        sites: Sequence[str | None] | None = None,
+        folds: Sequence[str | None] | None = None,
+    ) -> dict[str, Any]:
+        from pipeline.statistics.ordinal import evaluate_ordinal
+
+        grades = [self.names.index(str(row["label"])) for row in rows]
+        probabilities = [[row[column] for column in self.columns] for row in rows]
+        return evaluate_ordinal(grades, probabilities, patients, self.names, sites=sites, folds=folds)
+
+    def told_of(self, metrics: Mapping[str, Any]) -> str:
+        return scores_in_words(metrics, self.metrics)

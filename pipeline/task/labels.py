@@ -1,0 +1,91 @@
+"""Several labels at once, each of them present or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pipeline.task.task import Cells, Task, chance_in_words, scores_in_words
+from stages.amounts import apart
+
+if TYPE_CHECKING:
+    from stages.prediction.kinds import Kind
+
+PRESENT = ("1", "1.0", "true", "yes", "y", "positive", "pos", "present", "+")
+ABSENT = ("0", "0.0", "false", "no", "n", "negative", "neg", "absent")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels(Task):
+    """Several labels at once; an empty cell says that nobody looked."""
+
+    kind: ClassVar[Kind] = "multilabel"
+
+    @property
+    def reading(self) -> str:
+        return f"labels from {', '.join(map(repr, self.names))}"
+
+    @property
+    def statements(self) -> int:
+        return len(self.names)
+
+    def predicted(self, values: Sequence[float]) -> str:
+        return "; ".join(name for name, p in zip(self.names, values, strict=True) if p >= 0.5) or "none"
+
+    def is_told(self, predicted: object) -> bool:
+        return isinstance(predicted, str)
+
+    def column_of(self, predicted: str | float) -> int:
+        first = str(predicted).split("; ")[0]
+        return self.names.index(first) if first in self.names else 0
+
+    def in_words(self, values: Sequence[float], low: Sequence[float], high: Sequence[float], *, exact: bool) -> str:
+        parts = zip(self.names, values, low, high, strict=True)
+        return ", ".join(chance_in_words(apart(name), p, *ends, exact=exact) for name, p, *ends in parts)
+
+    def target(self, cells: Cells) -> list[float]:
+        return [self._one(name, cell) for name, cell in zip(self.names, cells, strict=True)]
+
+    def _one(self, name: str, cell: str | None) -> float:
+        if cell is None:
+            return math.nan
+        if cell.casefold() in PRESENT:
+            return 1.0
+        if cell.casefold() in ABSENT:
+            return 0.0
+        raise ValueError(f"{name} must be 1, 0 or empty, found {cell!r}")
+
+    def stratum(self, cells: Cells) -> str:
+        return "".join("?" if math.isnan(one) else f"{one:.0f}" for one in self.target(cells))
+
+    def label_row(self, cells: Cells) -> dict[str, Any]:
+        return {f"label_{name}": one for name, one in zip(self.names, self.target(cells), strict=True)}
+
+    def label_in_words(self, cells: Cells) -> str:
+        told = [name for name, one in zip(self.names, self.target(cells), strict=True) if one == 1]
+        return "; ".join(told) or "none"
+
+    def evaluate(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        patients: Sequence[str],
+        *,
+        sites: Sequence[str | None] | None = None,
+        folds: Sequence[str | None] | None = None,
+    ) -> dict[str, Any]:
+        from pipeline.statistics.multilabel import evaluate_multilabel
+
+        labels = [[row[f"label_{name}"] for name in self.names] for row in rows]
+        probabilities = [[row[column] for column in self.columns] for row in rows]
+        return evaluate_multilabel(labels, probabilities, patients, self.names, sites=sites, folds=folds)
+
+    def told_of(self, metrics: Mapping[str, Any]) -> str:
+        told = [scores_in_words(metrics, ("auroc", "auprc"))]
+        told += [
+            f"{apart(name)} {scores_in_words(one, ('auroc',), who=False)}"
+            for name, one in metrics["labels"].items()
+            if one is not None and one["auroc"]["value"] is not None
+        ]
+        return "; ".join(told)

@@ -1,0 +1,99 @@
+"""How long until an event: a risk, and the chance to be without it at given times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pipeline.task.task import Cells, Metric, Task, number, scores_in_words
+from pipeline.task.value import numbers_in_words
+
+if TYPE_CHECKING:
+    from stages.prediction.kinds import Kind
+
+RISK = "risk_score"
+SEEN = ("1", "1.0", "true", "yes", "dead", "deceased", "event")
+CENSORED = ("0", "0.0", "false", "no", "alive", "living", "censored")
+
+
+@dataclass(frozen=True, slots=True)
+class Survival(Task):
+    """A risk, the logarithm of the hazard beside that of other patients: see `RiskReadout`."""
+
+    names: tuple[str, ...] = (RISK,)
+    kind: ClassVar[Kind] = "survival"
+    unit: ClassVar[str] = "log hazard"
+    chances: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = ("c_index",)
+    metric: ClassVar[Metric] = Metric("c_index", "C-index", 0.5, 0.7)
+
+    @property
+    def reading(self) -> str:
+        return f"survival: time from {self.labels[0]!r}, event from {self.labels[1]!r}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.values
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        return (RISK,)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        return (0,)
+
+    def predicted(self, values: Sequence[float]) -> float:
+        return float(values[0])
+
+    def in_words(self, values: Sequence[float], low: Sequence[float], high: Sequence[float], *, exact: bool) -> str:
+        return f"risk {numbers_in_words(values[0], low[0], high[0], exact=exact)}"
+
+    def target(self, cells: Cells) -> list[float]:
+        time = number(cells[0], "the time")
+        if time < 0:
+            raise ValueError(f"the time must be 0 or more, found {cells[0]!r}")
+        event = str(cells[1]).casefold()
+        if event not in (*SEEN, *CENSORED):
+            raise ValueError(f"the event must be 1 where it was seen and 0 where not, found {cells[1]!r}")
+        return [time, float(event in SEEN)]
+
+    def stratum(self, cells: Cells) -> str:
+        return "event" if self.target(cells)[1] else "no event"
+
+    def label_row(self, cells: Cells) -> dict[str, Any]:
+        time, event = self.target(cells)
+        return {"label_time": time, "label_event": int(event)}
+
+    def label_in_words(self, cells: Cells) -> str:
+        time, event = self.target(cells)
+        return f"{'event at' if event else 'none until'} {time:g}"
+
+    def evaluate(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        patients: Sequence[str],
+        *,
+        sites: Sequence[str | None] | None = None,
+        folds: Sequence[str | None] | None = None,
+    ) -> dict[str, Any]:
+        from pipeline.statistics.survival import evaluate_survival
+
+        times, events, risks = ([row[name] for row in rows] for name in ("label_time", "label_event", RISK))
+        return evaluate_survival(times, events, risks, patients, sites=sites, folds=folds)
+
+    def told_of(self, metrics: Mapping[str, Any]) -> str:
+        return f"{scores_in_words(metrics, self.metrics)} ({metrics['events']} with the event)"
+
+
+@dataclass(frozen=True, slots=True)
+class DiscreteSurvival(Survival):
+    """A risk, and the chance to be without the event at the end of each interval: see `HazardReadout`."""
+
+    kind: ClassVar[Kind] = "discrete_survival"
+    unit: ClassVar[str] = "log-odds of the hazard"
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        return (RISK, *(f"survival_{time:g}" for time in self.times))
