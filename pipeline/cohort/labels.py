@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,10 +15,10 @@ from pipeline.task.build import TASKS
 from pipeline.task.task import Cells, Task
 from stages.prediction.kinds import Kind
 
-SINGLE = ("classification", "ordinal", "regression")
-"""Kinds whose label stands in one column."""
 PARTS = 5
 """Parts of equal size that values are dealt out to folds by, where there are patients enough."""
+REST = "the rest"
+"""What has fewer patients than there are folds, together."""
 
 
 def task_for(
@@ -137,19 +138,20 @@ def dealt(cohort: Cohort, task: Task, folds: int | None) -> Cohort:
             groups[i] = f"part {rank * parts // len(values) + 1} of {parts}"
     else:
         groups = [task.stratum(cells) for cells in read]
-    having = {
-        group: len({slide.patient for slide, one in zip(cohort.slides, groups, strict=True) if one == group})
-        for group in set(groups)
-    }
     least = folds or 2
-    told = [group if having[group] >= least else "the rest" for group in groups]
-    if (
-        told.count("the rest")
-        and len({s.patient for s, g in zip(cohort.slides, told, strict=True) if g == "the rest"}) < least
-    ):
+    having = _patients_by(cohort, groups)
+    told = [group if len(having[group]) >= least else REST for group in groups]
+    if 0 < len(_patients_by(cohort, told)[REST]) < least:
         told = ["all"] * len(told)
     slides = (replace(slide, dealt_by=group) for slide, group in zip(cohort.slides, told, strict=True))
     return replace(cohort, slides=tuple(slides))
+
+
+def _patients_by(cohort: Cohort, groups: Sequence[str]) -> defaultdict[str, set[str]]:
+    having: defaultdict[str, set[str]] = defaultdict(set)
+    for slide, group in zip(cohort.slides, groups, strict=True):
+        having[group].add(slide.patient)
+    return having
 
 
 def _kind_of(cohort: Cohort, given: set[str]) -> Kind:

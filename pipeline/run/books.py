@@ -235,7 +235,7 @@ class Books:
             **({} if refer is None else {"refer": refer}),
             "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
             "not_counted": told.not_counted,
-            "seen": dict(Counter(told.seen.values())),
+            "seen": told.seen_counts,
         }
         write_predictions(out / "predictions.csv", shown, task)
         if refer is None:

@@ -54,6 +54,11 @@ class Counted:
         """How many labelled slides do not count, by why."""
         return dict(Counter(self.why.values()))
 
+    @property
+    def seen_counts(self) -> dict[str, int]:
+        """How many slides the model has seen, by how."""
+        return dict(Counter(self.seen.values()))
+
     def to_json(self) -> dict[str, Any]:
         """What metrics.json says."""
         return {
@@ -61,15 +66,14 @@ class Counted:
             "classes": list(self.task.names),
             "slides": {"labelled": len(self.slides) + len(self.why), "counted": len(self.slides)},
             "not_counted": self.not_counted,
-            "seen": dict(Counter(self.seen.values())),
+            "seen": self.seen_counts,
             "metrics": self.metrics,
         }
 
     def in_lines(self) -> list[str]:
         """What is said of it at the end of a run."""
-        seen = dict(Counter(self.seen.values()))
         counts_seen = any(slide.slide_id in self.seen for slide, _ in self.slides)
-        return in_lines(self.task, self.metrics, self.not_counted, seen, counts_seen=counts_seen)
+        return in_lines(self.task, self.metrics, self.not_counted, self.seen_counts, counts_seen=counts_seen)
 
 
 def count(done: Predicted, task: Task, *, split: str | None, count_seen: bool) -> Counted:
