@@ -102,11 +102,11 @@ def decoding(reader: PatchReader, cells: NDArray[np.int64]) -> Callable[[], None
     """The limit: decode what the patches touch, each tile once for a block."""
     grid = reader.slide.tiles(0)
     assert grid is not None
-    rasters, block = reader.rasters(cells), reader.patches(cells).chunks[0][0]
+    rasters = reader.rasters(cells)
     streams: list[list[tuple[bytes, int, int]]] = []
-    for begin in range(0, len(rasters), block):
+    for block in reader.blocks(cells):
         touched = set()
-        for raster in rasters[begin : begin + block]:
+        for raster in (rasters[i] for i in block):
             left, top, right, bottom = raster.extent_level0
             whole = Box(int(left), int(top), math.ceil(right - 1e-6) - int(left), math.ceil(bottom - 1e-6) - int(top))
             rows, columns = grid.touched(whole.intersect(Box(0, 0, *grid.size)))
