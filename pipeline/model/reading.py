@@ -44,7 +44,7 @@ def read_together(
     Raises:
         UnreadError: some of them fail, twice and alone; it says which.
     """
-    lazy = [() if read is None or not len(cells) else read(cells.cpu().numpy()) for read, cells in asked]
+    lazy = [() if read is None or not len(cells) else _as_read(read(cells.cpu().numpy())) for read, cells in asked]
     try:
         pixels = dask.compute(*lazy, scheduler="threads")
     except Exception as exc:
@@ -52,6 +52,11 @@ def read_together(
             raise
         pixels = _read_alone(lazy)
     return [torch.from_numpy(np.asarray(p, np.uint8)).to(device) for p in pixels]
+
+
+def _as_read(lazy: Any) -> Any:
+    """The one chunk of an array, which dask would copy in case that it is another's: what was read is nobody's."""
+    return lazy.to_delayed(optimize_graph=False).item() if getattr(lazy, "npartitions", 0) == 1 else lazy
 
 
 def of_each(asked: Iterable[Asked], act: Callable[[Asked], Result]) -> list[Result]:
