@@ -141,8 +141,16 @@ def _on_frozen(config: Config) -> dict[str, Any]:
 
 def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
     """What `fit` is told of the configuration, and what a model depends on of it."""
-    beside = {"folds", "folds_by", "repeats", "inner_val", "splits", "ensemble", "calibration_slides", "device"}
-    beside |= {"calibration_patches", "members", "compare", "threshold_sensitivity", "tensorboard"}
+    beside = {"folds", "folds_by", "repeats", "splits", "ensemble", "calibration_slides", "device"}
+    beside |= {
+        "inner_val",
+        "inner_val_by",
+        "calibration_patches",
+        "members",
+        "compare",
+        "threshold_sensitivity",
+        "tensorboard",
+    }
     settings = config.training.model_dump(exclude=beside) | config.augmentation.model_dump()
     if settings["learning_rate"] is None:
         settings["learning_rate"] = default_rate(spec)

@@ -82,7 +82,12 @@ def train_cohort(
     refuse_settings(config, task)
     cohort = dealt(cohort, task, told.folds)
     doubts = check_folds(
-        cohort.slides, folds=told.folds, by=told.folds_by, repeats=told.repeats, inner_val=told.inner_val
+        cohort.slides,
+        folds=told.folds,
+        by=told.folds_by,
+        repeats=told.repeats,
+        inner_val=told.inner_val,
+        inner_by=told.inner_val_by,
     )
     if told.ensemble:
         check_ensemble(config, cohort.slides)
