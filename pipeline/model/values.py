@@ -60,6 +60,8 @@ class ModelSpec:
         task: what kind of label it predicts: see `stages.prediction.readout`.
         labels: columns of a table that hold it, where they are several or it is no class; empty: the one of classes.
         times: ends of the intervals of discrete survival.
+        bags: what made the features, as the bags call it that it learnt from, or "" where they do not say; their length
+            is then ``dim``, and the encoder is loaded for a slide's pixels only. None: it learnt from slides.
     """
 
     classes: tuple[str, ...]
@@ -93,6 +95,7 @@ class ModelSpec:
     task: Kind = "classification"
     labels: tuple[str, ...] = ()
     times: tuple[float, ...] = ()
+    bags: str | None = None
 
     @property
     def exhaustive(self) -> bool:
@@ -134,6 +137,8 @@ class View:
             where a frozen encoder makes the attention only.
         prior: each cell's share of a map that was given, (rows, columns), 0 off the tissue; None: the model's attention
             alone says where to look.
+        features: row-major cell indices (N,) -> features (N, D) float32 that were made elsewhere, of a bag's tiles, in
+            place of pixels; None: patches are to be encoded.
         key, coarse_key: (encoder, dim) -> what features of ``patches`` and ``coarse`` are kept by; None: they are not.
     """
 
@@ -145,6 +150,7 @@ class View:
     key: Callable[[str, int], FeatureKey] | None = None
     coarse_key: Callable[[str, int], FeatureKey] | None = None
     prior: NDArray[np.float64] | None = None
+    features: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
 
 
 class Ratio(NamedTuple):

@@ -83,10 +83,11 @@ class Referral:
         each = ", ".join(f"{name!r} ({conformal.patients_of(i)})" for i, name in enumerate(classes))
         return f"it was itself {whose} of that class: {each}"
 
-    def doubt(self, looks: Appearance) -> str | None:
-        """Why the stated error may not hold for a slide that looks so, or None."""
+    def doubt(self, looks: Appearance | None) -> str | None:
+        """Why the stated error may not hold for a slide that looks so, or None; of a bag, which does not show how it
+        looks, nobody knows."""
         known = self.calibration.appearance
-        score = None if known is None else known.compare(looks).score
+        score = None if known is None or looks is None else known.compare(looks).score
         if score is None or score <= 1:
             return None
         return f"{UNLIKE} (score {score:.1f}; the limit is 1): the stated error of calls is not known to hold for it"
