@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +23,10 @@ def corners_of(count: int, *, columns: int = 6, step: int = SIDE, at: int = 1024
 
 
 def features_of(count: int, *, positive: float, seed: int, dim: int = DIM) -> NDArray[np.float32]:
-    """Noise; of a fifth of the tiles two directions tell ``positive``."""
+    """Noise; two directions tell ``positive``."""
     rng = np.random.default_rng(seed)
     found = rng.normal(size=(count, dim)).astype(np.float32)
-    found[: max(1, count // 5), :2] += 3 * positive
+    found[:, :2] += 2 * positive
     return found
 
 
@@ -67,16 +69,31 @@ def write_bag(
     return path
 
 
-def write_cohort(folder: Path, *, slides: int = 16, kind: Kind = "trident", label: Any = None, mpp: bool = False) -> Path:
-    """Bags of patients of two classes in ``folder/bags``, and their table; ``label`` gives the cells of a patient."""
-    names = "label" if label is None else ",".join(label(0, 0.0))
-    lines = [f"slide,patient,{names}{',mpp' if mpp else ''}"]
+def write_cohort(
+    folder: Path,
+    *,
+    slides: int = 16,
+    kind: Kind = "trident",
+    label: Callable[[int, float], dict[str, Any]] | None = None,
+) -> Path:
+    """Bags of patients of two kinds in ``folder/bags``, the last third held out, and their table.
+
+    Args:
+        folder: the folder.
+        slides: how many.
+        kind: whose form they have.
+        label: of a patient's number and kind, what the table says; None: a class.
+    """
+    rows = []
     for i in range(slides):
-        positive = float(i % 2)
-        count = 20 + 3 * (i % 4)
+        count, positive = 20 + 3 * (i % 4), float(i % 2)
         bag = features_of(count, positive=positive, seed=i)
         write_bag(folder / "bags" / f"s{i}.h5", corners_of(count), bag, kind)
-        cells = ["normal", "tumour"][i % 2] if label is None else ",".join(map(str, label(i, positive).values()))
-        lines.append(f"s{i}.svs,p{i},{cells}{',0.5' if mpp else ''}")
-    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
+        told = {"label": ("normal", "tumour")[i % 2]} if label is None else label(i, positive)
+        split = "train" if 3 * i < 2 * slides else "test"
+        rows.append({"slide": f"s{i}.svs", "patient": f"p{i}", **told, "split": split, "mpp": 0.5})
+    with (folder / "cohort.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
     return folder / "cohort.csv"

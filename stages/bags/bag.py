@@ -105,7 +105,7 @@ def read_bag(
         features = features[0]
     if coords.ndim == 3 and len(coords) == 1:
         coords = coords[0]
-    if features.ndim == 1 and coords.ndim == 2 and len(coords) > 1:
+    if features.ndim == 1 and coords.ndim == 2 and len(features) != len(coords):
         raise BagError(
             f"{path} has one vector of {len(features)} for the whole slide, no features of its {len(coords)} tiles: "
             "give the bags of patch features"

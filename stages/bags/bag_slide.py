@@ -47,6 +47,13 @@ class BagSlide(Slide):
         self._opened: Version = version_of(facts.file.stat())
 
     @property
+    def off_grid(self) -> int:
+        """How many tiles lie more than a hundredth of their side from the middle of their cell."""
+        middle = self.cells.centres_level0(self.cell_of) - np.array(self.side) / 2
+        apart = np.abs(middle - self.corners).max(1)
+        return int((apart > max(1.0, max(self.side) / 100)).sum())
+
+    @property
     def patch_mpp(self) -> float:
         """µm per pixel of a tile, by its extent on the slide.
 
