@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.cohort.files import slide_stem
 from pipeline.cohort.table import CohortSlide
 from pipeline.config.distil import DistilConfig
-from pipeline.distil.bags import ALIKE, BagFeatures, SlideBag, bag_view, refuse_other_encoder
+from pipeline.distil.bags import ALIKE, SlideBag, bag_view, refuse_other_encoder
 from pipeline.distil.fidelity import budgets, fidelity
 from pipeline.distil.fidelity import in_words as fidelity_in_words
 from pipeline.distil.student import Lesson, fit_member, lesson
@@ -258,7 +259,6 @@ class _Distilling:
         for doubt in model.doubts:
             self.say(f"warning: {doubt}")
         keep_features(model, told.reading.features, gigabytes=told.reading.features_gb)
-        model.store = BagFeatures(model.store)
         model.teacher.load_state_dict(teacher.state_dict())
         torch.manual_seed(told.student.seed)
         return model.eval()
@@ -296,7 +296,7 @@ class _Distilling:
                             f"warning: {slide.slide_id}: its tiles encoded again explain {like:.0%} of its features' "
                             "variance: they were read or resized otherwise; so will be those of new slides"
                         )
-                self._know(model, slide, found)
+                found = self._known(slide, found)
                 model.encode_coarse(found.view)
             except SlideError as exc:
                 self._lose(slide, exc)
@@ -313,11 +313,14 @@ class _Distilling:
             for slide, features in placed
         ]
 
-    def _know(self, model: DistilledModel, slide: CohortSlide, found: SlideBag) -> None:
-        assert isinstance(model.store, BagFeatures)
-        assert found.view.key is not None
-        key = found.view.key(model.backbone.card.identity, model.feature_dim)
-        model.store.know(key, np.flatnonzero(found.view.tissue), lambda: self.bag(slide).features[found.rows])
+    def _known(self, slide: CohortSlide, found: SlideBag) -> SlideBag:
+        """The same, whose features are the bag's."""
+        cells, rows = np.flatnonzero(found.view.tissue), found.rows
+
+        def features(some: NDArray[np.int64]) -> NDArray[np.float32]:
+            return self.bag(slide).features[rows[np.searchsorted(cells, some)]]
+
+        return replace(found, view=replace(found.view, features=features))
 
     def _judge(self, model: DistilledModel, slides: Sequence[CohortSlide], out: Path) -> dict[str, Any]:
         """Fidelity on held-out slides."""

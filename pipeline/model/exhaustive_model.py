@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.model.frozen import frozen_features
-from pipeline.model.reading import UnreadError
+from pipeline.model.frozen import fine_features
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
 from stages.attention import UniformAttention
@@ -19,7 +18,6 @@ from stages.augmentation import augment_features
 from stages.context import Whitening, standardised
 from stages.encoder.backbone import Backbone
 from stages.encoder.feature_store import FeatureStore
-from stages.encoder.named import NamedEncoder
 from stages.evidence import directions_kept
 from stages.mil.build import build_pooling
 from stages.mil.pooling import Pooled
@@ -27,7 +25,6 @@ from stages.prediction.predict import Prediction
 from stages.prediction.readout import Readout
 from stages.prediction.stopping import Decide
 from stages.sampling.designs import Draw
-from stages.slide.facts import SlideError
 
 
 class ExhaustiveModel(SlideModel):
@@ -77,19 +74,7 @@ class ExhaustiveModel(SlideModel):
 
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
         """Features (M, D) of the cells' patches, as the encoder gives them, or as a bag has them."""
-        if view.features is not None:
-            return self._given(view.features, cells)
-        try:
-            backbone = self.backbone.loaded() if isinstance(self.backbone, NamedEncoder) else self.backbone
-        except (ValueError, ImportError) as exc:
-            raise UnreadError({0: SlideError(str(exc))}) from exc
-        return frozen_features(backbone, cells, view.patches, key=view.key, store=self.store, device=self.device)
-
-    def _given(self, features: Callable[[NDArray[np.int64]], NDArray[np.float32]], cells: NDArray[np.int64]) -> Tensor:
-        try:
-            return torch.from_numpy(features(cells)).to(self.device)
-        except SlideError as exc:
-            raise UnreadError({0: exc}) from exc
+        return fine_features(self.backbone, view, cells, store=self.store, device=self.device)
 
     def encode_all(self, view: View) -> Tensor:
         """Features (n, D) of all tissue cells."""
