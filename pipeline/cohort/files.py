@@ -191,11 +191,11 @@ def finder(root: Path) -> Callable[[str, str], tuple[Place, str | None]]:
         if os.path.isdir(path.parent) and os.access(path.parent, os.R_OK):
             near = next((name for name in os.listdir(path.parent) if name.casefold() == path.name.casefold()), None)
             missing += f"; there is {near!r}" if near else ""
-        if path.suffix.lower() in (*SLIDE_SUFFIXES, PYRAMID_SUFFIX) or not os.path.isdir(path.parent):
+        if path.suffix.lower() in NAMED_SUFFIXES or not os.path.isdir(path.parent):
             return path, missing
         if path.parent not in by_stem:
             by_stem[path.parent] = {}
-            for slide in find_slides(path.parent):
+            for slide in find_slides(path.parent) or find_slides(path.parent, suffixes=BAG_SUFFIXES):
                 by_stem[path.parent].setdefault(slide_stem(slide), []).append(slide)
         fits = by_stem[path.parent].get(path.name, [])
         if len(fits) > 1:

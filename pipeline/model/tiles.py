@@ -19,6 +19,7 @@ ALIKE, OTHER = 0.02, 0.25
 """By how much a bag's tiles may differ in µm/px from the model's without a word, as scanners do; and at all."""
 PICTURE_PX, PICTURE_PIXELS = 8, 2**24
 """Pixels along a tile's side in the picture of where tiles lie, at most; of that picture in all, about."""
+_WORD = re.compile(r"[\w-]+")
 TILE, GLASS = (214, 200, 212), (255, 255, 255)
 
 
@@ -101,8 +102,8 @@ def doubts_of(slide: BagSlide, spec: ModelSpec, dim: int) -> tuple[str, ...]:
             "it is a bag, which has features and no pixels, and the model reads pixels: give the slide, or a model of "
             "model.kind exhaustive"
         )
-    made = spec.encoder if spec.bags is None else spec.bags
-    if slide.encoder is not None and made and not same_encoder(slide.encoder, made):
+    made = spec.features_by
+    if slide.encoder is not None and made is not None and not same_encoder(slide.encoder, made):
         raise SlideError(
             f"the bag's features were made by {slide.encoder!r}, the model takes those of {made!r}: give bags of that"
         )
@@ -127,8 +128,11 @@ def doubts_of(slide: BagSlide, spec: ModelSpec, dim: int) -> tuple[str, ...]:
 
 
 def same_encoder(one: str, other: str) -> bool:
-    """Whether two names are one encoder's, however programs spell it: ``uni_v1`` is UNI."""
-    return _plain(one) == _plain(other)
+    """Whether two names may be one encoder's, however programs spell it: ``uni_v1`` is UNI. What timm calls a model, or
+    a file's name, says nothing of what others call it."""
+    if (_WORD.fullmatch(one) is None) == (_WORD.fullmatch(other) is None):
+        return _plain(one) == _plain(other)
+    return True
 
 
 def _plain(encoder: str) -> str:

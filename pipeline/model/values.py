@@ -16,6 +16,7 @@ from pipeline.task.build import TASKS
 from pipeline.task.task import Task
 from stages.encoder.card import Precision
 from stages.encoder.feature_store import FeatureKey
+from stages.encoder.registry import UNNAMED
 from stages.mil.teacher import TeacherSizes
 from stages.prediction.kinds import Kind
 from stages.prediction.predict import Prediction
@@ -106,6 +107,13 @@ class ModelSpec:
     def frozen(self) -> bool:
         """Whether its encoder is a pretrained one that does not learn."""
         return self.exhaustive or self.coarse_mpp is not None
+
+    @property
+    def features_by(self) -> str | None:
+        """What makes the features that it takes, by name: the bags' own word where there is one; None: it learns that
+        itself, or nobody has said."""
+        made = self.bags or self.encoder
+        return made if self.frozen and made != UNNAMED else None
 
     @property
     def cell_px(self) -> int:

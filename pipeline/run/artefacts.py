@@ -52,6 +52,7 @@ def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list
         attribution=found.attribution,
         names=found.task.statistics,
         unit=found.task.unit,
+        encoder=spec.features_by,
     )
     outlines = geojson(
         found.attention,

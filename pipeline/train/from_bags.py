@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from stages.amounts import counted
 from stages.bags.bag import BAG_SUFFIXES
 from stages.bags.bag_slide import open_bag
 from stages.bags.common import Tiles, most_have
-from stages.encoder.named import UNNAMED
+from stages.encoder.registry import UNNAMED
 from stages.slide.facts import SlideError
 
 THUMBNAIL_MPP = 8.0
@@ -70,8 +69,7 @@ def of_bags(spec: ModelSpec, slides: Sequence[CohortSlide], config: Config, say:
     tiles = most_have(found)
     pitch = tiles.px * tiles.mpp
     named = config.encoder.name if "name" in config.encoder.model_fields_set else None
-    plain = named is not None and re.fullmatch(r"[\w-]+", named) is not None
-    if tiles.encoder is not None and plain and not same_encoder(str(named), tiles.encoder):
+    if tiles.encoder is not None and named is not None and not same_encoder(named, tiles.encoder):
         raise UsageError(
             f"encoder.name is {named!r}, and the bags say that {tiles.encoder!r} made them: correct it, or leave it out"
         )

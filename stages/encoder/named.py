@@ -10,9 +10,7 @@ from torch import nn
 from stages.encoder.backbone import Backbone
 from stages.encoder.card import EncoderCard, Precision
 from stages.encoder.load import load_backbone
-
-UNNAMED = "an unnamed encoder"
-"""The encoder of bags that nobody named."""
+from stages.encoder.registry import UNNAMED
 
 
 class NamedEncoder(Backbone):

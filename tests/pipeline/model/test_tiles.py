@@ -9,12 +9,15 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 from bags import DIM, PX, SIDE, corners_of, features_of, write_bag
 from makers import tissue_pixels, write_slide
-from models import EXHAUSTIVE, TINY, exhaustive_model
+from models import EXHAUSTIVE, TINY, exhaustive_model, random_lite0
 
+from pipeline.model.build import build_model
+from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import look, look_at
-from pipeline.model.tiles import doubts_of
+from pipeline.model.tiles import doubts_of, same_encoder
 from pipeline.model.values import ModelSpec
 from pipeline.predict import predict_slide
 from stages.bags.bag_slide import BagSlide, open_bag
@@ -116,3 +119,34 @@ def test_a_bag_that_breaks_after_it_was_looked_at_fails_its_slide(tmp_path: Path
         del file["features"]
     with pytest.raises(SlideError, match="the file is no longer the one that was opened"):
         model.encode_all(found.view)
+
+
+def test_a_model_of_bags_whose_encoder_is_here_predicts_a_slide_as_it_does_its_bag(tmp_path: Path) -> None:
+    """Once it is asked for pixels it is an exhaustive model like any other, which is doubted."""
+    slide = write_slide(tmp_path / "s.tif", tissue_pixels(500, 430, margin=0.1), levels=2, factor=4)
+    weights = random_lite0(tmp_path / "w.safetensors")
+    spec = replace(EXHAUSTIVE, head="mean", patch_px=64, patch_mpp=1.0, encoder="lite0", dim=1280, bags="", context=())
+    model = build_model(spec, encoder_weights=weights).eval()
+    model.whitening.mean.normal_()
+    model.whitening.basis.normal_()
+    for parameter in model.heads.parameters():
+        torch.nn.init.normal_(parameter, std=0.01)
+    save_model(model, tmp_path / "m.safetensors")
+    model = load_model(tmp_path / "m.safetensors", device="cpu", encoder_weights=weights)
+    whole = predict_slide(open_pyramid(slide), model)
+    assert any("whether lite0 makes the same features of pixels here was not compared" in w for w in whole.warnings)
+    told = {"patch_size": 64, "patch_size_level0": 128, "target_mpp": 1.0}
+    boxes = whole.attention_raster.centres_level0(whole.patch_cells) - 64
+    bag = open_bag(write_bag(tmp_path / "b" / "s.h5", boxes, whole.patch_features, told=told))
+    assert predict_slide(bag, model).probabilities == pytest.approx(whole.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        *(("UNI", "uni_v1", True), ("conch_v15", "conch-v1.5", True), ("virchow", "virchow2", False)),
+        *(("timm:a", "uni", True), ("timm:a", "timm:b", False), ("H-optimus-0", "hoptimus0", True)),
+    ],
+)
+def test_which_names_may_be_one_encoder(one: str, other: str, same: bool) -> None:
+    assert same_encoder(one, other) is same_encoder(other, one) is same

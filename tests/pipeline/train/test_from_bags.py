@@ -21,7 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model
 from pipeline.train.baselines import baselines
 from pipeline.train.train import train_cohort
-from stages.encoder.named import UNNAMED
+from stages.encoder.registry import UNNAMED
 from stages.slide.facts import SlideError
 
 FAST = [

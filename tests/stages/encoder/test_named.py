@@ -10,7 +10,8 @@ from models import random_lite0
 
 from stages.encoder.card import EncoderCard
 from stages.encoder.load import load_backbone
-from stages.encoder.named import UNNAMED, NamedEncoder
+from stages.encoder.named import NamedEncoder
+from stages.encoder.registry import UNNAMED
 
 PIXELS = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
