@@ -86,8 +86,8 @@ def read_bag(
         patch_px, patch_mpp: pixels along a tile's side and their µm, where no file says.
 
     Raises:
-        BagError: it cannot be read, has no coordinates or features, or of other lengths, or of no finite numbers; or
-            nothing says how large a tile is.
+        BagError: it cannot be read, has no coordinates or features, or of other lengths, or of no finite numbers, or
+            of a part of the tiles; or nothing says how large a tile is.
     """
     if path.suffix == ".pt":
         raise BagError(f"{path} has features only: give the bags with coordinates, CLAM's h5_files")
@@ -122,6 +122,11 @@ def read_bag(
         )
     if coords.dtype.kind not in "fiu" or not np.isfinite(coords).all():
         raise BagError(f"{path} has coordinates that are no finite numbers: write the bag anew")
+    if "weight" in found and not np.allclose(found["weight"][0], 1):
+        raise BagError(
+            f"{path} has the {len(coords)} patches that a run drew, which stand for the others by their weights: give "
+            "bags of all tiles, as runs of a model of model.kind exhaustive write them"
+        )
     lost = int((~np.isfinite(features.astype(np.float32))).any(1).sum())
     if lost:
         raise BagError(f"{path}: {lost} of {len(features)} tiles have NaN or infinite features: encode the slide anew")
@@ -166,7 +171,7 @@ def _datasets(path: Path) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
         raise BagError(f"cannot read the bag {path}: {refusal(exc, path, writing=False)}") from exc
     try:
         with h5py.File(path, "r") as file:
-            names = [name for name in ("coords", "features") if isinstance(file.get(name), h5py.Dataset)]
+            names = [name for name in ("coords", "features", "weight") if isinstance(file.get(name), h5py.Dataset)]
             return {name: (file[name][()], dict(file[name].attrs)) for name in names}
     except (OSError, RuntimeError, ValueError, KeyError) as exc:
         reason = " ".join(str(exc).split())
