@@ -43,7 +43,7 @@ class Looks:
         excluded: why slides were left out, by name.
         fingerprints: of those that were looked at, by name.
         facts: of the same, as they were first looked at.
-        appearances: of the same.
+        appearances: of the same, but for bags, which show none.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ class Looks:
         if slide.slide_id not in self._whole:
             try:
                 view = self(slide).view
-                cells = np.flatnonzero(view.tissue)
+                cells, read = np.flatnonzero(view.tissue), view.features or view.patches
                 for part in np.array_split(cells, math.ceil(len(cells) / ENCODER_BLOCK)):
-                    np.asarray(view.patches(part))
+                    np.asarray(read(part))
                 self._whole[slide.slide_id] = True
             except (SlideError, OSError) as exc:
                 if is_exhaustion(exc):
@@ -142,8 +142,8 @@ class Looks:
             found.slide.facts.unchanged(first.revision)
         ):
             raise SlideError(f"{slide.path} was replaced while training went on: start again with the new file")
-        if slide.slide_id not in self.appearances:
-            self.appearances[slide.slide_id] = found.appearance
+        if slide.slide_id not in self.appearances and (shown := found.appearance) is not None:
+            self.appearances[slide.slide_id] = shown
         return found
 
     def _keep(self, name: str, fresh: Look) -> None:

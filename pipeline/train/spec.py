@@ -39,6 +39,7 @@ def configured_cohort(told: CohortConfig, *, folds: int | None = None, splits: P
         folds=folds,
         classes=None if told.kind is None else told.kind == "classification",
         splits=splits,
+        bags=told.bags,
     )
 
 
@@ -159,7 +160,7 @@ def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
 
 def encoder_of(spec: ModelSpec, config: Config) -> dict[str, Any]:
     """What a frozen encoder is, whatever its name: its weights may come with another release."""
-    if not spec.frozen:
+    if not spec.frozen or spec.bags is not None:
         return {}
     return {"encoder": backbone_of(spec.encoder, config.encoder.weights, spec.precision).card.identity}
 
