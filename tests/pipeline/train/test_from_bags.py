@@ -128,7 +128,9 @@ def test_every_task_is_learnt(task: str, label: Any, told: str, tmp_path: Path) 
     write_cohort(tmp_path, label=label)
     # pixels of slides would be kept there
     cached = f"reading.cache={tmp_path / 'cache'}"
-    metrics = train_cohort(config(tmp_path, cached, cohort=told), tmp_path / "model", say=lambda line: None)
+    metrics = train_cohort(
+        config(tmp_path, cached, "training.epochs=1", cohort=told), tmp_path / "model", say=lambda line: None
+    )
     assert metrics["task"] == task
     assert metrics["test"]["slides"] == 5
     found = saccade.predict(tmp_path / "bags" / "s1.h5", tmp_path / "model")
