@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from backbones import tiny as tiny
+from bags import write_cohort
 from makers import ROOT, tissue_pixels, write_slide
 
 from benchmarks.mosaics.plan import Recipe
@@ -121,6 +122,19 @@ def test_a_configuration_of_classes_trains(name: str, slides: list[Path], tmp_pa
 def test_a_frozen_encoder_whose_weights_are_not_here_is_one_line(slides: list[Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^encoder: [^\n]*owkin/phikon[^\n]*$"):
         train("frozen-encoder", slides, tmp_path, {"label": LABELS, "split": SPLIT})
+
+
+@pytest.mark.slow
+def test_from_bags_trains_and_compares_every_head_without_a_slide(tmp_path: Path) -> None:
+    write_cohort(tmp_path, slides=8)
+    cohort, bags = (json.dumps(str(tmp_path / name)) for name in ("cohort.csv", "bags"))
+    config = load_config(
+        CONFIGS / "from-bags.yaml", [f"cohort.table={cohort}", f"cohort.bags={bags}", *SHORT, "training.folds=2"]
+    )
+    metrics = train_cohort(config, tmp_path / "model", say=lambda line: None)
+    assert metrics["cross-validation"]["slides"] == 8
+    with (tmp_path / "model" / "comparison.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 1 + 3 + 1  # itself, the other heads, some at random
 
 
 @pytest.mark.slow

@@ -165,7 +165,9 @@ def look(
     slide = open_pyramid(path, mpp=mpp)
     if verify:
         slide.facts = slide.facts.with_digest()
-    return look_at(slide if cache is None else CachedSlide(slide, cache), model, prior=prior)
+    if cache is not None and not isinstance(slide, BagSlide):
+        slide = CachedSlide(slide, cache)
+    return look_at(slide, model, prior=prior)
 
 
 def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> Look:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,29 @@ NO_PIXELS = "a bag has features and no pixels: give the slide where pixels are n
 _GIVE_MPP = "give its slide's µm per level-0 pixel in the table's column mpp, or with --mpp"
 
 
+class FeatureMemory:
+    """Features of bags that are read again and again, kept while there is room: those that come first, for of bags that
+    are gone through in turn whoever keeps the last ones finds none.
+
+    Args:
+        room: bytes that are kept, at most.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._known: dict[str, NDArray[np.float32]] = {}
+
+    def of(self, content: str, read: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The features of a bag of this content, by ``read`` where they are not here."""
+        if content in self._known:
+            return self._known[content]
+        found = read()
+        if found.nbytes <= self._room:
+            self._room -= found.nbytes
+            self._known[content] = found
+        return found
+
+
 class BagSlide(Slide):
     """A slide of which only the tiles' features are there.
 
@@ -36,6 +60,7 @@ class BagSlide(Slide):
         encoder: what made them, as the bag calls it; None: it does not say.
         cells: a grid that has a cell for each tile.
         cell_of: which cell each tile has, (N,), row-major.
+        memory: where its features are kept, in this process; None: they are read each time.
     """
 
     def __init__(self, facts: SlideFacts, bag: Bag, rows: NDArray[np.int64], side: tuple[float, float]) -> None:
@@ -45,6 +70,10 @@ class BagSlide(Slide):
         self.cells, self.cell_of = lay(self.corners, side)
         self._rows, self._shape = rows, bag.features.shape
         self._opened: Version = version_of(facts.file.stat())
+        self.memory: FeatureMemory | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "memory": None}
 
     @property
     def off_grid(self) -> int:
@@ -70,9 +99,14 @@ class BagSlide(Slide):
         Raises:
             SlideError: the file is another than was opened, or cannot be read.
         """
+        refuse_changed(patiently(self.facts.file.stat), self._opened)
+        found = self._read() if self.memory is None else self.memory.of(self.facts.content, self._read)
+        features: NDArray[np.float32] = found[tiles]
+        return features
+
+    def _read(self) -> NDArray[np.float32]:
         import h5py
 
-        refuse_changed(patiently(self.facts.file.stat), self._opened)
         try:
             with h5py.File(self.facts.file, "r") as file:
                 stored = file["features"]
@@ -81,7 +115,7 @@ class BagSlide(Slide):
                 raise ValueError(f"{found.shape} where {self._shape} were")
         except (OSError, RuntimeError, ValueError, KeyError) as exc:
             raise BagError(f"its features cannot be read ({' '.join(str(exc).split())}): write the bag anew") from exc
-        features: NDArray[np.float32] = found[self._rows[tiles]]
+        features: NDArray[np.float32] = found[self._rows]
         return features
 
     def feature_bytes(self, count: int) -> int:

@@ -126,7 +126,11 @@ TASKS: list[tuple[str, Callable[[int, float], dict[str, Any]], str]] = [
 @pytest.mark.parametrize(("task", "label", "told"), TASKS, ids=[one[0] for one in TASKS])
 def test_every_task_is_learnt(task: str, label: Any, told: str, tmp_path: Path) -> None:
     write_cohort(tmp_path, label=label)
-    metrics = train_cohort(config(tmp_path, cohort=told), tmp_path / "model", say=lambda line: None)
+    # pixels of slides would be kept there
+    cached = f"reading.cache={tmp_path / 'cache'}"
+    metrics = train_cohort(
+        config(tmp_path, cached, "training.epochs=1", cohort=told), tmp_path / "model", say=lambda line: None
+    )
     assert metrics["task"] == task
     assert metrics["test"]["slides"] == 5
     found = saccade.predict(tmp_path / "bags" / "s1.h5", tmp_path / "model")

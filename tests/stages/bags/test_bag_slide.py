@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from bags import DIM, PX, SIDE, Kind, corners_of, features_of, write_bag
 
-from stages.bags.bag_slide import BagSlide, open_bag
+from stages.bags.bag_slide import BagSlide, FeatureMemory, open_bag
 from stages.geometry import Box
 from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideError
@@ -71,6 +71,23 @@ def test_a_file_that_is_replaced_is_not_read_on(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(SlideError, match="changed or replaced"):
         slide.features(np.arange(3))
+
+
+def test_what_is_read_again_and_again_is_kept_while_there_is_room(tmp_path: Path) -> None:
+    reads: list[str] = []
+
+    def read(name: str) -> Any:
+        return lambda: reads.append(name) or FEATURES
+
+    memory = FeatureMemory(2 * FEATURES.nbytes)
+    for _ in range(3):
+        for name in "abc":
+            assert memory.of(name, read(name)) is FEATURES
+    assert reads == ["a", "b", "c", "c", "c"]
+    slide = open_bag(bag(tmp_path))
+    slide.memory = memory
+    assert np.array_equal(slide.features(np.array([4, 2])), FEATURES[[4, 2]])
+    assert pickle.loads(pickle.dumps(slide)).memory is None
 
 
 def test_the_size_of_clams_tiles_is_part_of_what_a_bag_is(tmp_path: Path) -> None:
