@@ -12,6 +12,7 @@ from pipeline.task.task import Cells, Task, chance_in_words, scores_in_words
 from stages.amounts import apart
 
 if TYPE_CHECKING:
+    from pipeline.statistics.paired import Difference
     from stages.prediction.kinds import Kind
 
 
@@ -63,10 +64,16 @@ class Classes(Task):
     ) -> dict[str, Any]:
         from pipeline.statistics.metrics import evaluate
 
-        probabilities = np.array([[row[column] for column in self.columns] for row in rows])
-        return evaluate(
-            [str(row["label"]) for row in rows], probabilities, patients, self.names, sites=sites, folds=folds
-        )
+        labels = [str(row["label"]) for row in rows]
+        return evaluate(labels, self.told_in(rows), patients, self.names, sites=sites, folds=folds)
+
+    def difference(
+        self, rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    ) -> Difference | None:
+        from pipeline.statistics.paired import auroc_difference
+
+        classes = [self.names.index(str(row["label"])) for row in rows]
+        return auroc_difference(classes, self.told_in(rows), self.told_in(others), patients)
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         from pipeline.statistics.metrics import in_words
@@ -107,8 +114,15 @@ class Grades(Classes):
         from pipeline.statistics.ordinal import evaluate_ordinal
 
         grades = [self.names.index(str(row["label"])) for row in rows]
-        probabilities = [[row[column] for column in self.columns] for row in rows]
-        return evaluate_ordinal(grades, probabilities, patients, self.names, sites=sites, folds=folds)
+        return evaluate_ordinal(grades, self.told_in(rows), patients, self.names, sites=sites, folds=folds)
+
+    def difference(
+        self, rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    ) -> Difference | None:
+        from pipeline.statistics.paired import ordinal_difference
+
+        grades = [self.names.index(str(row["label"])) for row in rows]
+        return ordinal_difference(grades, self.told_in(rows), self.told_in(others), patients)
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         return scores_in_words(metrics, self.metrics)

@@ -11,6 +11,7 @@ from pipeline.task.task import Cells, Task, chance_in_words, scores_in_words
 from stages.amounts import apart
 
 if TYPE_CHECKING:
+    from pipeline.statistics.paired import Difference
     from stages.prediction.kinds import Kind
 
 PRESENT = ("1", "1.0", "true", "yes", "y", "positive", "pos", "present", "+")
@@ -77,9 +78,19 @@ class Labels(Task):
     ) -> dict[str, Any]:
         from pipeline.statistics.multilabel import evaluate_multilabel
 
-        labels = [[row[f"label_{name}"] for name in self.names] for row in rows]
-        probabilities = [[row[column] for column in self.columns] for row in rows]
-        return evaluate_multilabel(labels, probabilities, patients, self.names, sites=sites, folds=folds)
+        return evaluate_multilabel(
+            self._labels_in(rows), self.told_in(rows), patients, self.names, sites=sites, folds=folds
+        )
+
+    def difference(
+        self, rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    ) -> Difference | None:
+        from pipeline.statistics.paired import multilabel_difference
+
+        return multilabel_difference(self._labels_in(rows), self.told_in(rows), self.told_in(others), patients)
+
+    def _labels_in(self, rows: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+        return [[row[f"label_{name}"] for name in self.names] for row in rows]
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         told = [scores_in_words(metrics, ("auroc", "auprc"))]

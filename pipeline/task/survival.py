@@ -10,6 +10,7 @@ from pipeline.task.task import Cells, Metric, Task, number, scores_in_words
 from pipeline.task.value import numbers_in_words
 
 if TYPE_CHECKING:
+    from pipeline.statistics.paired import Difference
     from stages.prediction.kinds import Kind
 
 RISK = "risk_score"
@@ -82,6 +83,14 @@ class Survival(Task):
 
         times, events, risks = ([row[name] for row in rows] for name in ("label_time", "label_event", RISK))
         return evaluate_survival(times, events, risks, patients, sites=sites, folds=folds)
+
+    def difference(
+        self, rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    ) -> Difference | None:
+        from pipeline.statistics.paired import concordance_difference
+
+        times, events, one = ([row[name] for row in rows] for name in ("label_time", "label_event", RISK))
+        return concordance_difference(times, events, one, [row[RISK] for row in others], patients)
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         return f"{scores_in_words(metrics, self.metrics)} ({metrics['events']} with the event)"

@@ -13,6 +13,7 @@ from stages.prediction.chance import brief_chance, stated, with_interval
 if TYPE_CHECKING:  # commands that predict nothing need no torch
     from torch import Tensor
 
+    from pipeline.statistics.paired import Difference
     from stages.prediction.kinds import Kind
 
 Cells = Sequence[str | None]
@@ -147,6 +148,10 @@ class Task:
         """Whether a prediction is the label; None where that is no question of yes or no."""
         return None
 
+    def told_in(self, rows: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+        """What rows of tables tell in `columns`."""
+        return [[row[column] for column in self.columns] for row in rows]
+
     # -- how good ------------------------------------------------------------------------------------------------
 
     def evaluate(
@@ -163,6 +168,17 @@ class Task:
             rows: of slides.
             patients: whose they are.
             sites, folds: where they are from, and by which fold's model they were told; None where nobody says.
+        """
+        raise NotImplementedError
+
+    def difference(
+        self, rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    ) -> Difference | None:
+        """By how much `metric` of one model's rows is above that of another's; None where it is not defined.
+
+        Args:
+            rows, others: of the same slides, as `evaluate` takes them.
+            patients: whose they are.
         """
         raise NotImplementedError
 
