@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -54,8 +53,10 @@ def task_for(
     else:
         single = kind == "regression"
         task = TASKS[kind](("value",) if single else ("risk_score",), column if single else tuple(labels), tuple(times))
-    read = [label_of(slide, task, str(cohort.source)) for slide in cohort.slides]
-    refuse_one_sided(task, read, str(cohort.source))
+    read = [task.target(label_of(slide, task, str(cohort.source))) for slide in cohort.slides]
+    why = task.unlearnable(read)
+    if why is not None:
+        raise UsageError(f"{cohort.source}: {why}")
     return task
 
 
@@ -88,36 +89,6 @@ def known_label(slide: CohortSlide, task: Task) -> Cells | None:
     except ValueError:
         return None
     return cells
-
-
-def refuse_one_sided(task: Task, labels: Sequence[Cells], source: str) -> None:
-    """Refuse labels of which nothing can be learnt: all alike, no event, grades that nobody has.
-
-    Raises:
-        UsageError: which.
-    """
-    found = [task.target(cells) for cells in labels]
-    if task.kind == "regression" and len(set(map(str, found))) < 2:
-        raise UsageError(f"{source}: every label is {found[0]:g}: nothing can be learnt of one value")
-    if task.kind == "multilabel":
-        for i, name in enumerate(task.names):
-            values = {row[i] for row in found if isinstance(row, list) and not math.isnan(row[i])}
-            if len(values) < 2:
-                only = "empty" if not values else f"{values.pop():.0f}"
-                raise UsageError(f"{source}: column {name!r} is {only} for every slide: leave it out of cohort.labels")
-    if task.kind == "ordinal":
-        lost = [name for i, name in enumerate(task.names) if i not in found]
-        if lost:
-            raise UsageError(f"{source}: no slide has the grade {lost[0]!r} of cohort.grades: leave it out")
-    if task.kind in ("survival", "discrete_survival"):
-        if not any(row[1] for row in found if isinstance(row, list)):
-            raise UsageError(f"{source}: no event was seen ({task.labels[1]!r} is 0 for every slide): nothing to learn")
-        latest = max(row[0] for row in found if isinstance(row, list))
-        if task.times and task.times[-1] > latest:
-            raise UsageError(
-                f"{source}: nobody was seen until cohort.times {task.times[-1]:g}, the latest time is {latest:g}: "
-                "choose earlier ones"
-            )
 
 
 def dealt(cohort: Cohort, task: Task, folds: int | None) -> Cohort:

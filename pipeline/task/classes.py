@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from pipeline.task.task import Cells, Task, chance_in_words, scores_in_words
+from pipeline.task.task import Cells, Task, chance_in_words
 from stages.amounts import apart
 
 if TYPE_CHECKING:
@@ -75,11 +75,6 @@ class Classes(Task):
         classes = [self.names.index(str(row["label"])) for row in rows]
         return auroc_difference(classes, self.told_in(rows), self.told_in(others), patients)
 
-    def told_of(self, metrics: Mapping[str, Any]) -> str:
-        from pipeline.statistics.metrics import in_words
-
-        return in_words(dict(metrics))
-
 
 @dataclass(frozen=True, slots=True)
 class Grades(Classes):
@@ -103,6 +98,10 @@ class Grades(Classes):
     def column_of(self, predicted: str | float) -> int:
         return 0
 
+    def unlearnable(self, targets: Sequence[Any]) -> str | None:
+        lost = [name for i, name in enumerate(self.names) if i not in targets]
+        return f"no slide has the grade {lost[0]!r} of cohort.grades: leave it out" if lost else None
+
     def evaluate(
         self,
         rows: Sequence[Mapping[str, Any]],
@@ -123,6 +122,3 @@ class Grades(Classes):
 
         grades = [self.names.index(str(row["label"])) for row in rows]
         return ordinal_difference(grades, self.told_in(rows), self.told_in(others), patients)
-
-    def told_of(self, metrics: Mapping[str, Any]) -> str:
-        return scores_in_words(metrics, self.metrics)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.task.task import Cells, Task, chance_in_words, scores_in_words
+from pipeline.task.task import Cells, Task, chance_in_words
 from stages.amounts import apart
 
 if TYPE_CHECKING:
@@ -58,6 +58,14 @@ class Labels(Task):
             return 0.0
         raise ValueError(f"{name} must be 1, 0 or empty, found {cell!r}")
 
+    def unlearnable(self, targets: Sequence[Any]) -> str | None:
+        for i, name in enumerate(self.names):
+            values = {row[i] for row in targets if not math.isnan(row[i])}
+            if len(values) < 2:
+                only = "empty" if not values else f"{values.pop():.0f}"
+                return f"column {name!r} is {only} for every slide: leave it out of cohort.labels"
+        return None
+
     def stratum(self, cells: Cells) -> str:
         return "".join("?" if math.isnan(one) else f"{one:.0f}" for one in self.target(cells))
 
@@ -91,12 +99,3 @@ class Labels(Task):
 
     def _labels_in(self, rows: Sequence[Mapping[str, Any]]) -> list[list[float]]:
         return [[row[f"label_{name}"] for name in self.names] for row in rows]
-
-    def told_of(self, metrics: Mapping[str, Any]) -> str:
-        told = [scores_in_words(metrics, ("auroc", "auprc"))]
-        told += [
-            f"{apart(name)} {scores_in_words(one, ('auroc',), who=False)}"
-            for name, one in metrics["labels"].items()
-            if one is not None and one["auroc"]["value"] is not None
-        ]
-        return "; ".join(told)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.task.task import Cells, Metric, Task, number, scores_in_words
+from pipeline.task.task import Cells, Metric, Task, number
 from pipeline.task.value import numbers_in_words
 
 if TYPE_CHECKING:
@@ -60,6 +60,17 @@ class Survival(Task):
             raise ValueError(f"the event must be 1 where it was seen and 0 where not, found {cells[1]!r}")
         return [time, float(event in SEEN)]
 
+    def unlearnable(self, targets: Sequence[Any]) -> str | None:
+        if not any(event for _, event in targets):
+            return f"no event was seen ({self.labels[1]!r} is 0 for every slide): nothing to learn"
+        latest = max(time for time, _ in targets)
+        if self.times and self.times[-1] > latest:
+            return (
+                f"nobody was seen until cohort.times {self.times[-1]:g}, the latest time is {latest:g}: choose "
+                "earlier ones"
+            )
+        return None
+
     def stratum(self, cells: Cells) -> str:
         return "event" if self.target(cells)[1] else "no event"
 
@@ -91,9 +102,6 @@ class Survival(Task):
 
         times, events, one = ([row[name] for row in rows] for name in ("label_time", "label_event", RISK))
         return concordance_difference(times, events, one, [row[RISK] for row in others], patients)
-
-    def told_of(self, metrics: Mapping[str, Any]) -> str:
-        return f"{scores_in_words(metrics, self.metrics)} ({metrics['events']} with the event)"
 
 
 @dataclass(frozen=True, slots=True)

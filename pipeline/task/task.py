@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pipeline.errors import UsageError
-from stages.amounts import counted
 from stages.prediction.chance import brief_chance, stated, with_interval
 
 if TYPE_CHECKING:  # commands that predict nothing need no torch
@@ -132,6 +131,11 @@ class Task:
         whole = isinstance(found[0], int) if found else False
         return torch.tensor(found, dtype=torch.int64 if whole else torch.float64)
 
+    def unlearnable(self, targets: Sequence[Any]) -> str | None:
+        """Why nothing can be learnt of a cohort's targets, in a clause: all alike, no event, grades that nobody has;
+        None where something can."""
+        return None
+
     def stratum(self, cells: Cells) -> str:
         """What a slide is dealt out to folds by, as even as may be."""
         raise NotImplementedError
@@ -184,26 +188,15 @@ class Task:
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         """What `evaluate` found, in one line."""
-        return scores_in_words(metrics, self.metrics)
+        from pipeline.statistics.metrics import SCORES, in_words
+
+        return in_words(metrics, [name for name in self.metrics if name in SCORES])
 
 
 def chance_in_words(name: str, value: float, low: float, high: float, *, exact: bool) -> str:
     """A class's probability in a phrase."""
     told = f"{brief_chance(value)}, exact: every cell was read" if exact else with_interval(value, low, high)
     return f"{name} {told}"
-
-
-def scores_in_words(metrics: Mapping[str, Any], names: Sequence[str], *, who: bool = True) -> str:
-    """Scores of so many slides with their intervals, in one line."""
-    told = [
-        f"{name} {score['value']:.3f}" + ("" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]")
-        for name, score in ((name, metrics[name]) for name in names)
-        if score["value"] is not None
-    ]
-    found = ", ".join(told) or "nothing can be compared"
-    if not who:
-        return found
-    return f"{counted(metrics['slides'], 'slide')} of {counted(metrics['patients'], 'patient')}: {found}"
 
 
 def number_in_words(value: float) -> str:

@@ -41,6 +41,9 @@ class Value(Task):
     def target(self, cells: Cells) -> float:
         return number(cells[0], "the label")
 
+    def unlearnable(self, targets: Sequence[Any]) -> str | None:
+        return f"every label is {targets[0]:g}: nothing can be learnt of one value" if len(set(targets)) == 1 else None
+
     def stratum(self, cells: Cells) -> str:
         return ""  # dealt out by their order: see `strata_of`
 
