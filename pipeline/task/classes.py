@@ -39,6 +39,10 @@ class Classes(Task):
     def column_of(self, predicted: str | float) -> int:
         return 1 if len(self.names) == 2 else self.names.index(str(predicted))
 
+    @property
+    def decided_first(self) -> str | None:
+        return self.names[1] if len(self.names) == 2 else None
+
     def in_words(self, values: Sequence[float], low: Sequence[float], high: Sequence[float], *, exact: bool) -> str:
         i = int(np.argmax(values))
         return chance_in_words(apart(self.names[i]), values[i], low[i], high[i], exact=exact)
@@ -94,6 +98,14 @@ class Grades(Classes):
     @property
     def statistics(self) -> tuple[str, ...]:
         return (f"above {self.names[0]}",)
+
+    @property
+    def decided(self) -> dict[str, str]:
+        return {name: f"at least {name}" for name in self.names[1:]}
+
+    @property
+    def decided_first(self) -> str | None:
+        return None
 
     def column_of(self, predicted: str | float) -> int:
         return 0

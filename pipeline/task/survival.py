@@ -114,3 +114,6 @@ class DiscreteSurvival(Survival):
     @property
     def values(self) -> tuple[str, ...]:
         return (RISK, *(f"survival_{time:g}" for time in self.times))
+
+    def is_chance(self, name: str) -> bool:
+        return name != RISK

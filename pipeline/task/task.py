@@ -101,6 +101,22 @@ class Task:
         """A prediction in a phrase, with the interval of what it says first."""
         raise NotImplementedError
 
+    # -- what may be decided -------------------------------------------------------------------------------------
+
+    @property
+    def decided(self) -> dict[str, str]:
+        """What `--decide` may be about: how it is named, and told; in the order of `Readout.threshold`."""
+        return {name: name for name in self.values}
+
+    @property
+    def decided_first(self) -> str | None:
+        """What `--decide` is about unless another is named; None: one has to be."""
+        return self.values[0] if len(self.values) == 1 else None
+
+    def is_chance(self, name: str) -> bool:
+        """Whether one of `decided` is a probability."""
+        return self.chances
+
     def row(self, values: Sequence[float], low: Sequence[float], high: Sequence[float]) -> dict[str, Any]:
         """The prediction's cells of a table."""
         told = {"predicted": self.predicted(values)}
