@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from pipeline.cohort.spelling import are_amounts, is_number
 from pipeline.cohort.table import Cohort, CohortSlide
@@ -89,6 +90,38 @@ def known_label(slide: CohortSlide, task: Task) -> Cells | None:
     except ValueError:
         return None
     return cells
+
+
+def refuse_unknown_labels(cohort: Cohort, task: Task, model: Path, *, without: str = "to predict only") -> None:
+    """Refuse labels that a model does not know.
+
+    Args:
+        cohort: some of whose slides may have labels.
+        task: the model's.
+        model: its path.
+        without: what a table without labels would still do.
+
+    Raises:
+        UsageError: which, and what the model was trained for.
+    """
+    if task.kind == "classification":
+        unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(task.names))
+        if unknown:
+            raise UsageError(
+                f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(task.names)}: "
+                f"use the model of this task, or a table without a label column {without}"
+            )
+        return
+    for slide in cohort.slides:
+        cells = slide.cells(task.labels)
+        if any(cell is not None for cell in cells):
+            try:
+                task.target(cells)
+            except ValueError as exc:
+                raise UsageError(
+                    f"{cohort.source}: slide {slide.slide_id!r}: {exc}, as {model} was trained for: correct it, or use "
+                    f"a table without a label column {without}"
+                ) from exc
 
 
 def dealt(cohort: Cohort, task: Task, folds: int | None) -> Cohort:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.task.task import Cells, Task, chance_in_words
+from pipeline.task.task import Cells, Floats, Task, chance_in_words
 from stages.amounts import apart
 
 if TYPE_CHECKING:
@@ -57,6 +58,24 @@ class Classes(Task):
 
     def agrees(self, predicted: str | float, cells: Cells) -> bool | None:
         return str(predicted) == cells[0]
+
+    def apart(self, values: Floats, others: Floats) -> Floats:
+        """``1/2 sum_c |p_c - q_c|``: of two classes ``|p - q|``."""
+        found: Floats = 0.5 * np.abs(values - others).sum(-1)
+        return found
+
+    def alike(self, values: Floats, others: Floats) -> NDArray[np.bool_]:
+        """Whether the same class is predicted: of two, the same side of .5."""
+        found: NDArray[np.bool_] = values.argmax(-1) == others.argmax(-1)
+        return found
+
+    @property
+    def apart_in(self) -> str:
+        return "probability"
+
+    @property
+    def alike_by(self) -> str:
+        return "decisions"
 
     def evaluate(
         self,

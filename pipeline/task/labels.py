@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.task.task import Cells, Task, chance_in_words
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.task.task import Cells, Floats, Task, chance_in_words
 from stages.amounts import apart
 
 if TYPE_CHECKING:
@@ -75,6 +78,24 @@ class Labels(Task):
     def label_in_words(self, cells: Cells) -> str:
         told = [name for name, one in zip(self.names, self.target(cells), strict=True) if one == 1]
         return "; ".join(told) or "none"
+
+    def apart(self, values: Floats, others: Floats) -> Floats:
+        """``|p - q|``, mean over the labels."""
+        found: Floats = np.abs(values - others).mean(-1)
+        return found
+
+    def alike(self, values: Floats, others: Floats) -> NDArray[np.bool_]:
+        """Whether all labels are on the same side of .5."""
+        found: NDArray[np.bool_] = ((values >= 0.5) == (others >= 0.5)).all(-1)
+        return found
+
+    @property
+    def apart_in(self) -> str:
+        return "probability"
+
+    @property
+    def alike_by(self) -> str:
+        return "decisions"
 
     def evaluate(
         self,

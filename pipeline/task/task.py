@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.errors import UsageError
 from stages.prediction.chance import brief_chance, stated, with_interval
 
@@ -14,6 +17,11 @@ if TYPE_CHECKING:  # commands that predict nothing need no torch
 
     from pipeline.statistics.paired import Difference
     from stages.prediction.kinds import Kind
+
+ALIKE = 0.2
+"""Standard deviations among slides within which two numbers are alike: errors of which 99 % are within it, .08 of them
+in the mean square, lower a correlation by .3 %."""
+Floats = NDArray[np.float64]
 
 Cells = Sequence[str | None]
 """A slide's label as it stands in the table: a text for each column that holds it, None where there is none."""
@@ -201,6 +209,27 @@ class Task:
             patients: whose they are.
         """
         raise NotImplementedError
+
+    def apart(self, values: Floats, others: Floats) -> Floats:
+        """How far predictions (..., T) are from others, (...), in `apart_in`: the difference of what is told first."""
+        found: Floats = np.abs(values[..., 0] - others[..., 0])
+        return found
+
+    def alike(self, values: Floats, others: Floats) -> NDArray[np.bool_]:
+        """Whether predictions (slides, draws, T) come to the same as others (slides, 1, T), (slides, draws): numbers,
+        that are within `ALIKE` standard deviations, among the slides, of the others."""
+        near: NDArray[np.bool_] = self.apart(values, others) <= ALIKE * others[..., 0].std()
+        return near
+
+    @property
+    def apart_in(self) -> str:
+        """What `apart` is in."""
+        return self.unit
+
+    @property
+    def alike_by(self) -> str:
+        """What `alike` calls the same, in a phrase, of several."""
+        return f"predictions within {ALIKE:g} standard deviations"
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         """What `evaluate` found, in one line."""

@@ -50,6 +50,10 @@ class Value(Task):
     def label_row(self, cells: Cells) -> dict[str, Any]:
         return {"label": self.target(cells)}
 
+    @property
+    def apart_in(self) -> str:
+        return "the label's unit"
+
     def evaluate(
         self,
         rows: Sequence[Mapping[str, Any]],
