@@ -195,5 +195,5 @@ def exact(view: View, found: AttentionMap, features: Tensor, *, readout: Readout
         own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
         spread=torch.zeros(len(cells), dtype=torch.float64),
         foretold=None if found.shares is None else found.shares().mean(1),
-        side=None if decide is None else decide.beside(float(torch.logit(values[decide.positive]))),
+        side=None if decide is None else decide.beside(readout.statistics(logits).tolist(), readout=readout),
     )

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from pipeline.output.table import settled_in_words
 from pipeline.refer.label_set import REFER
 from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show
 from pipeline.report.labels import is_wrong
@@ -189,8 +190,7 @@ def _decision(row: Mapping[str, Any]) -> str:
     at, risk = as_given(row["decided_at"]), f"<small>risk {as_given(row['risk'])}</small>"
     if row["decision"] == "undecided":
         return _cell("decision", "undecided", f"not settled at {at}{risk}", "text")
-    name, side = str(row["decision"]).rsplit(" ", 1)
-    words = escape(f"settled: P({name}) {side} {at}")
+    words = escape(f"settled: {settled_in_words(row)} {at}")
     return _cell("decision", str(row["decision"]), words + risk, "text")
 
 

@@ -72,8 +72,6 @@ def refuse_settings(config: Config, task: Task) -> None:
         raise UsageError(
             f"training.class_weights balanced is of classes, and the label is {WORDS[task.kind]}: leave it out"
         )
-    if config.training.compare:
-        raise UsageError(f"training.compare is of classes, and the label is {WORDS[task.kind]}: leave it out")
     if config.training.ensemble and task.kind in ("ordinal", "regression", "discrete_survival"):
         raise UsageError(
             f"training.ensemble takes the mean of log-odds or log hazards, and the label is {WORDS[task.kind]}, which "
