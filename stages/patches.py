@@ -7,7 +7,7 @@ that no compressed tile is decoded twice for one block.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from dask.highlevelgraph import HighLevelGraph
@@ -56,6 +56,8 @@ class PatchReader:
     inside: bool = True
     snap: bool = False
     block: int = BLOCK
+    features: ClassVar[None] = None
+    """None that are known without encoding."""
 
     def rasters(self, cells: ArrayLike) -> list[Raster]:
         """The patch of each cell (row-major indices, (N,)): centred on the cell, but for ``inside`` and ``snap``."""
