@@ -48,7 +48,13 @@ def task_for(
         return TASKS[kind](cohort.classes)
     column = (cohort.columns.get("label", "label"),)
     if kind == "ordinal":
-        task = TASKS[kind](tuple(grades) or _grades_of(cohort, given), column)
+        names = tuple(grades) or _grades_of(cohort, given)
+        if len(names) < 3:
+            raise UsageError(
+                f"{cohort.source}: an order needs three grades or more, found {', '.join(names)}: correct "
+                "cohort.grades, or set cohort.task to classification"
+            )
+        task = TASKS[kind](names, column)
     elif kind == "multilabel":
         task = TASKS[kind](tuple(labels), tuple(labels))
     else:
@@ -108,22 +114,31 @@ def refuse_one_sided(task: Task, labels: Sequence[Cells], source: str) -> None:
     if task.kind == "ordinal":
         lost = [name for i, name in enumerate(task.names) if i not in found]
         if lost:
-            raise UsageError(f"{source}: no slide has the grade {lost[0]!r} of cohort.grades: leave it out")
-    if task.kind in ("survival", "discrete_survival"):
-        if not any(row[1] for row in found if isinstance(row, list)):
-            raise UsageError(f"{source}: no event was seen ({task.labels[1]!r} is 0 for every slide): nothing to learn")
-        latest = max(row[0] for row in found if isinstance(row, list))
-        if task.times and task.times[-1] > latest:
             raise UsageError(
-                f"{source}: nobody was seen until cohort.times {task.times[-1]:g}, the latest time is {latest:g}: "
+                f"{source}: no slide has the grade {lost[0]!r} of cohort.grades: leave it out, or add patients"
+            )
+    if task.kind in ("survival", "discrete_survival"):
+        seen = [(row[0], bool(row[1])) for row in found if isinstance(row, list)]
+        if not any(event for _, event in seen):
+            raise UsageError(f"{source}: no event was seen ({task.labels[1]!r} is 0 for every slide): nothing to learn")
+        times = sorted(time for time, _ in seen)
+        if times[0] == times[-1]:
+            raise UsageError(f"{source}: every {task.labels[0]!r} is {times[0]:g}: nobody is sooner than another")
+        if task.times and task.times[-1] > times[-1]:
+            raise UsageError(
+                f"{source}: nobody was seen until cohort.times {task.times[-1]:g}, the latest time is {times[-1]:g}: "
                 "choose earlier ones"
+            )
+        if task.times and not any(event and time <= task.times[-1] for time, event in seen):
+            raise UsageError(
+                f"{source}: no event was seen until cohort.times {task.times[-1]:g}, all are later: choose later ones"
             )
 
 
 def dealt(cohort: Cohort, task: Task, folds: int | None) -> Cohort:
     """The cohort, with what folds are to hold evenly: classes, events, or parts of equal size of a value.
 
-    What has fewer patients than there are folds is not told apart.
+    What has fewer patients than there are folds is not told apart; without any they are two.
     """
     if task.kind == "classification":
         return cohort

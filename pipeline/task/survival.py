@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.task.task import Cells, Metric, Task, number, scores_in_words
+from pipeline.task.task import Cells, Metric, Task, number, scores_in_words, told
 from pipeline.task.value import numbers_in_words
 
 if TYPE_CHECKING:
@@ -51,12 +51,14 @@ class Survival(Task):
         return f"risk {numbers_in_words(values[0], low[0], high[0], exact=exact)}"
 
     def target(self, cells: Cells) -> list[float]:
-        time = number(cells[0], "the time")
+        time = number(cells[0], f"the time {self.labels[0]!r}")
         if time < 0:
-            raise ValueError(f"the time must be 0 or more, found {cells[0]!r}")
+            raise ValueError(f"the time {self.labels[0]!r} must be 0 or more, found {cells[0]!r}")
         event = str(cells[1]).casefold()
         if event not in (*SEEN, *CENSORED):
-            raise ValueError(f"the event must be 1 where it was seen and 0 where not, found {cells[1]!r}")
+            raise ValueError(
+                f"the event {self.labels[1]!r} must be 1 where it was seen and 0 where not, found {told(cells[1])}"
+            )
         return [time, float(event in SEEN)]
 
     def stratum(self, cells: Cells) -> str:
