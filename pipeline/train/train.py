@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from pipeline.cohort.folds import check_folds
+from pipeline.cohort.folds import check_folds, is_split
 from pipeline.cohort.labels import dealt
-from pipeline.cohort.splits import refuse_twins
+from pipeline.cohort.splits import DEFAULT_FOLDS, refuse_twins
 from pipeline.cohort.table import Cohort
 from pipeline.config import Config
 from pipeline.device import check_precision, find_device
@@ -81,7 +81,8 @@ def train_cohort(
     cohort = configured_cohort(config.cohort, folds=told.folds, splits=told.splits)
     task = configured_task(config.cohort, cohort)
     refuse_settings(config, task)
-    cohort = dealt(cohort, task, told.folds)
+    by_split = is_split(cohort.slides, told.folds)
+    cohort = dealt(cohort, task, None if by_split else told.folds or DEFAULT_FOLDS)
     doubts = check_folds(
         cohort.slides,
         folds=told.folds,
@@ -89,6 +90,8 @@ def train_cohort(
         repeats=told.repeats,
         inner_val=told.inner_val,
         inner_by=told.inner_val_by,
+        seed=told.seed,
+        task=task,
     )
     if told.ensemble:
         check_ensemble(config, cohort.slides)
