@@ -148,7 +148,9 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "model": (
             "quality",
             "label_calibration",
+            "stack",
             "values",
+            "joint",
             "reading",
             "regions",
             "reading_on",

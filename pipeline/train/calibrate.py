@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import reason_of
-from pipeline.model.reading import walk
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.stack import Stack, walk
 from pipeline.model.values import AttentionMap, View
 from stages.amounts import counted
 from stages.prediction.intervals import Calibration, Evidence, fit_calibration, joined
@@ -171,7 +171,7 @@ def part_of(view: View, attention: AttentionMap, most: int, *, side: int = 1) ->
     grown = np.zeros((rows * side, columns * side), bool)
     grown[: view.tissue.shape[0], : view.tissue.shape[1]] = view.tissue
     held = grown.reshape(rows, side, columns, side).sum((1, 3)).ravel()
-    order = walk(rows, columns).numpy()
+    order = walk(Stack(((rows, columns),))).numpy()
     order = order[held[order] > 0]
     chosen = np.zeros(rows * columns, bool)
     count = min(STRETCHES, len(order))

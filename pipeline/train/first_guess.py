@@ -135,7 +135,7 @@ class _Again(Generic[Seen]):
 
 def _of_all(model: ExhaustiveModel, view: View) -> tuple[Tensor, Tensor]:
     """What the head is given of a slide, on the CPU."""
-    return model.components(model.encode_all(view)).cpu(), torch.from_numpy(view.tissue)
+    return model.components(view, model.encode_all(view)).cpu(), torch.from_numpy(view.tissue)
 
 
 def _each(
