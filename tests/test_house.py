@@ -144,7 +144,9 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "output": (
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
-        "cohort": (*("files", "spelling", "rows", "columns", "given_splits", "table", "labels", "splits", "folds"),),
+        "cohort": (
+            *("files", "spelling", "rows", "columns", "given_splits", "table", "labels", "splits", "folds", "patients"),
+        ),
         "model": (
             "quality",
             "label_calibration",
@@ -164,6 +166,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "distilled_model",
             "build",
             "look",
+            "patient_look",
             "checkpoint",
         ),
         "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),

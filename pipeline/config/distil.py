@@ -123,6 +123,10 @@ class DistilConfig(Section):
 
     @model_validator(mode="after")
     def _frozen(self) -> Self:
+        if self.cohort.unit == "patient":
+            raise ValueError(
+                "cohort.unit: patient is of `saccade train`: what is distilled predicts slides; leave it out"
+            )
         if self.encoder.name == "small" or self.encoder.tune:
             raise ValueError(
                 "encoder must be the one that made the bags' features, which does not learn: name it, without "
