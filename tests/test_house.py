@@ -171,6 +171,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),
         "predict": (),
+        "predict_patient": (),
         "words": (),
         "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
         "train": (
@@ -212,7 +213,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
             *("workers", "ready", "pictures", "artefacts", "stale", "outage", "counting", "slide", "finished"),
-            *("earlier", "books", "names", "run"),
+            *("patient", "earlier", "combine", "books", "names", "run"),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

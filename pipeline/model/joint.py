@@ -27,6 +27,7 @@ class PartError(SlideError):
     def __init__(self, part: View, reason: Exception) -> None:
         super().__init__(part, reason)
         self.part, self.reason = part, reason
+        self.__cause__ = reason
 
     def __str__(self) -> str:
         return reason_of(self.reason)

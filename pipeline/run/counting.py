@@ -41,6 +41,7 @@ class Counted:
             train ("train") or to choose with ("val").
         seen: of each slide that the model has seen, labelled or not, how.
         metrics: of those that count; empty where there are none.
+        patients: of a model of slides, what is found by patient (`pipeline.run.combine`), where some have several.
     """
 
     task: Task
@@ -48,6 +49,7 @@ class Counted:
     why: dict[str, str] = field(default_factory=dict)
     seen: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    patients: dict[str, Any] | None = None
 
     @property
     def not_counted(self) -> dict[str, int]:
@@ -68,12 +70,16 @@ class Counted:
             "not_counted": self.not_counted,
             "seen": self.seen_counts,
             "metrics": self.metrics,
+            **({} if self.patients is None else {"patients": self.patients}),
         }
 
     def in_lines(self) -> list[str]:
         """What is said of it at the end of a run."""
         counts_seen = any(slide.slide_id in self.seen for slide, _ in self.slides)
-        return in_lines(self.task, self.metrics, self.not_counted, self.seen_counts, counts_seen=counts_seen)
+        lines = in_lines(self.task, self.metrics, self.not_counted, self.seen_counts, counts_seen=counts_seen)
+        if self.patients is not None:
+            lines.insert(1, f"by patient:  {self.task.told_of(self.patients['metrics'])}")
+        return lines
 
 
 def count(done: Predicted, task: Task, *, split: str | None, count_seen: bool) -> Counted:
@@ -107,6 +113,8 @@ def count(done: Predicted, task: Task, *, split: str | None, count_seen: bool) -
     if slides:
         sites = [slide.site for slide, _ in slides]
         metrics = task.evaluate([row for _, row in slides], [slide.patient for slide, _ in slides], sites=sites)
+        read = [len(row["pictured"]) for _, row in slides if "pictured" in row]
+        metrics |= {"unit": "patient", "slides": sum(read)} if read else {}
     return Counted(task, tuple(slides), why, seen, metrics)
 
 

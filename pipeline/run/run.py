@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.cohort.patients import by_patient, slides_of
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
@@ -25,6 +26,7 @@ from pipeline.run.finished import finished
 from pipeline.run.interrupt import finishing
 from pipeline.run.names import named_as_before
 from pipeline.run.outage import stop_at_outage
+from pipeline.run.patient import process_patient
 from pipeline.run.process import telling
 from pipeline.run.ready import lacks
 from pipeline.run.slide import WAITING, RunSettings, process_slide, referral_of, run_digest
@@ -72,7 +74,7 @@ def run_cohort(
     """
     settings, model, workers = prepared(cohort, settings, workers=workers, scheduler=scheduler)
     prepare_output(out, names=RUN)
-    cohort = named_as_before(cohort, out)
+    cohort = rows_for(model.spec, named_as_before(cohort, out))
     digest = model_digest(settings.model)
     run = run_digest(settings, model, digest)
     notes = Failures(out, "run").read()
@@ -105,7 +107,9 @@ def run_cohort(
         # what failed before may hang again
         slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
         with uncollected():
-            rows = {s.slide_id: finished(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
+            # whether a patient is done shows when its slides are opened
+            looked = [] if model.spec.unit == "patient" else [s for s in slides if s.slide_id not in failed]
+            rows = {s.slide_id: finished(s, out, settings, model, digest) for s in looked}
         task = task_of(model.spec)
         known = [(s, row) for s in slides if (row := rows.get(s.slide_id)) is not None]
         slides = [s for s in slides if rows.get(s.slide_id) is None]
@@ -120,7 +124,8 @@ def run_cohort(
                     books.add(slide, row, write=False)
                     done += 1
                     tell(_line(slide, row, task))
-            for slide, row in _rows(jobs, stop, begun=begin, **how):
+            act = process_patient if model.spec.unit == "patient" else process_slide
+            for slide, row in _rows(act, jobs, stop, begun=begin, **how):
                 begin()
                 stop_at_outage(row)
                 books.add(slide, row)
@@ -176,13 +181,24 @@ def _line(slide: CohortSlide, row: Mapping[str, Any], task: Task) -> str | None:
     return f"{slide.slide_id}: {in_words(row, task)}{' (done earlier)' if row.get('reused') else ''}"
 
 
+def rows_for(spec: ModelSpec, cohort: Cohort) -> Cohort:
+    """The cohort, with a row for what the model predicts: of one of patients, for each patient.
+
+    Raises:
+        UsageError: see `by_patient`.
+    """
+    if spec.unit == "slide":
+        return cohort
+    return replace(cohort, slides=by_patient(cohort.slides, task_of(spec), cohort.source))
+
+
 def _rows(
-    jobs: Sequence[tuple[Any, ...]], stop: threading.Event, **how: Any
+    act: Callable[..., dict[str, Any]], jobs: Sequence[tuple[Any, ...]], stop: threading.Event, **how: Any
 ) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
     """What became of each slide; what another run is working on comes last, when it may be done."""
     for wait in (False, True) if jobs else ():
         busy = set()
-        for slide, row in each(process_slide, [(*job, wait) for job in jobs], stop=stop, **how):
+        for slide, row in each(act, [(*job, wait) for job in jobs], stop=stop, **how):
             if row["status"] == BUSY:
                 busy.add(slide.slide_id)
             else:
@@ -211,7 +227,7 @@ def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSet
 def _needed(cohort: Cohort, out: Path, settings: RunSettings, digest: str) -> tuple[Any, ...]:
     """What `lacks` is asked of workers elsewhere; of the slides, the first that is here."""
     others = (settings.encoder_weights, None if settings.prior is None else settings.prior.place)
-    first = next((at for slide in cohort.slides if isinstance(at := slide.path, Path) and at.exists()), None)
+    first = next((at for slide in slides_of(cohort.slides) if isinstance(at := slide.path, Path) and at.exists()), None)
     files = [path for path in (*others, first, *checkpoint_files(settings.model)) if path is not None]
     return out.resolve(), settings.model, digest, files, settings.device
 
