@@ -47,7 +47,9 @@ def refuse_patients(spec: ModelSpec, what: str) -> None:
         UsageError: it is one of patients.
     """
     if spec.unit == "patient":
-        raise UsageError(f"{what} is of models of slides, and this one is of patients (cohort.unit): leave it out")
+        raise UsageError(
+            f"{what} is for models of slides, and this one is of patients: train one with cohort.unit: slide"
+        )
 
 
 def predict_patient(

@@ -24,6 +24,7 @@ from pipeline.output.folder import BENCH, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.table import write_table
 from pipeline.predict import check_budget
+from pipeline.predict_patient import refuse_patients
 from pipeline.task.task import refuse_untold
 from stages.amounts import counted
 from stages.disk import new_file
@@ -123,6 +124,7 @@ def bench_cohort(
     path = find_model(checkpoint).resolve()
     model = keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
     refuse_ensemble(model, path)
+    refuse_patients(model.spec, "`saccade bench`")
     tried = _checked(model, path, samples, draws, slides, tolerances)
     refuse_untold(task_of(model.spec), "`saccade bench`")
     unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(model.spec.classes))

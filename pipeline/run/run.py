@@ -21,6 +21,7 @@ from pipeline.output.folder import RUN, only_its_kind, prepare_output
 from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns
 from pipeline.predict import check_budget, check_prior, decision_of
+from pipeline.predict_patient import refuse_patients
 from pipeline.run.books import Books, RunSummary, in_words
 from pipeline.run.finished import finished
 from pipeline.run.interrupt import finishing
@@ -212,6 +213,8 @@ def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSet
     """The settings, which fit the model: what does not is told before anything is started."""
     spec = model.spec
     check_labels(cohort, spec, settings.model)
+    if settings.refer is not None:
+        refuse_patients(spec, "--refer")
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
     decision_of(spec, settings.decide, settings.risk, settings.positive, samples=settings.samples)
     if settings.prior is not None:
