@@ -213,7 +213,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
             *("workers", "ready", "pictures", "artefacts", "stale", "outage", "counting", "slide", "finished"),
-            *("patient", "earlier", "combine", "books", "names", "run"),
+            *("earlier", "patient", "combine", "books", "names", "run"),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

@@ -120,6 +120,7 @@ class Config(Section):
             "attention.inner_mpp": inner is not None,
             "sampling.block above 1": self.sampling.block > 1,
             "training.compare": compared,
+            "training.read_ahead": bool(self.training.read_ahead),
         }
         found = next((name for name, there in given.items() if there), None)
         if found is not None:

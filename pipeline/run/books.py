@@ -147,7 +147,8 @@ class Books:
         stay(self._out, self._place)
         self.reused += bool(row.get("reused"))
         if row["status"] == "failed":
-            self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest)
+            whose = named(slide) if slide.members else {}
+            self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest, **whose)
             withdraw_former(self._out, slide.slide_id, slide.path)
         self._peaks.add(row.get("peak"))
         told = {key: value for key, value in row.items() if key not in ("reused", "peak")}
@@ -189,7 +190,9 @@ class Books:
         rows = [dict(self._rows.get(slide.slide_id) or self._waiting(slide, notes)) for slide in self._cohort.slides]
         done = [(slide, row) for slide, row in zip(self._cohort.slides, rows, strict=True) if row["status"] == "ok"]
         if unit == "patient":
-            earlier, others = earlier_patients(out, self._paths, self._digest, task, partial(seen_by, model))
+            earlier, others = earlier_patients(
+                out, self._paths, self._digest, task, partial(seen_by, model), notes.every
+            )
         else:
             given = {slide.slide_id for slide, _ in done}, self._digest, model, notes.every
             earlier, others = earlier_rows(out, self._paths, *given)

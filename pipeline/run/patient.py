@@ -27,6 +27,8 @@ from pipeline.predict import decision_of
 from pipeline.predict_patient import PatientPrediction, predict_patient
 from pipeline.run.artefacts import evidence_of
 from pipeline.run.counting import TRAINED, VALIDATED
+from pipeline.run.earlier import STALE, changes
+from pipeline.run.finished import untouched_result
 from pipeline.run.process import alive, memory_share
 from pipeline.run.slide import (
     WAITING,
@@ -130,8 +132,7 @@ def patient_standing(
         found.slides[slide.slide_id] = opened
         if found.priors is not None and prior is not None:
             found.priors[slide.slide_id] = prior
-        own = {name: value for name, value in made.items() if name not in of_run(settings, model, digest)}
-        told[slide.slide_id] = [opened.facts.fingerprint, own]
+        told[slide.slide_id] = [opened.facts.fingerprint, _of_slide(made, settings, model, digest)]
     if not found.slides:
         raise SlideError(_none_left(found.lost))
     found.made_of = {**of_run(settings, model, digest), "slides": told}
@@ -302,8 +303,47 @@ def told_of_patient(commit: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def finished_patient(
+    row: CohortSlide, out: Path, settings: RunSettings, model: SlideModel, digest: str
+) -> dict[str, Any] | None:
+    """The row of a patient that an earlier run predicted, as `process_patient` gives it, without opening a slide; None
+    where that has to look: see `pipeline.run.finished.finished`. It has where a slide was left out."""
+    task = task_of(model.spec)
+    try:
+        commit = read_commit(out / PATIENTS / row.slide_id)
+    except OSError:  # whoever works on the patient finds out, and tells
+        return None
+    if commit is None or not told_whole(commit, task) or commit.get("left_out"):
+        return None
+    told, prints = {}, []
+    for slide in row.each:
+        own = untouched_result(slide, out, settings, task)
+        if own is None or own["key"] != commit["key"]:
+            return None
+        mpp = slide.mpp if slide.mpp is not None else settings.mpp
+        recorded = own["made_of"].get("slides", {}).get(slide.slide_id, [None, {}])[1]
+        warnings = recorded.get("warnings") or ()
+        made = made_of_all(settings, model, digest, mpp=mpp, prior=None, warnings=warnings)
+        told[slide.slide_id] = [own["fingerprint"], _of_slide(made, settings, model, digest)]
+        prints.append(own["fingerprint"])
+    if slide_key("", {**of_run(settings, model, digest), "slides": told}) != commit["key"]:
+        return None
+    result = {**commit["row"], **told_of_patient(commit), "reused": True, **_seen(settings, model, prints)}
+    return {"slide_id": row.slide_id, "path": str(row.path), **result}
+
+
+def _of_slide(made: Mapping[str, Any], settings: RunSettings, model: SlideModel, digest: str) -> dict[str, Any]:
+    """What of all that a slide's results follow from is the slide's own."""
+    return {name: value for name, value in made.items() if name not in of_run(settings, model, digest)}
+
+
 def earlier_patients(
-    out: Path, wanted: Collection[str], digest: str, task: Task, known: Callable[[str], str | None]
+    out: Path,
+    wanted: Collection[str],
+    digest: str,
+    task: Task,
+    known: Callable[[str], str | None],
+    notes: Sequence[Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], int]:
     """Rows of patients that earlier runs with the same model and settings did in the folder, and how many there are of
     others: what `pipeline.run.earlier.earlier_rows` is of slides.
@@ -314,10 +354,12 @@ def earlier_patients(
         digest: of model and settings.
         task: of the model.
         known: how the model has seen a slide, by its fingerprint.
+        notes: of what failed.
     """
     rows, others, folder = [], 0, out / PATIENTS
+    noted = {note["slide_id"] for note in notes}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        commit = None if path.name in wanted else read_commit(path)
+        commit = None if path.name in wanted or path.name in noted else read_commit(path)
         if commit is None:
             continue
         if commit.get("run") != digest or not told_whole(commit, task):
@@ -328,6 +370,24 @@ def earlier_patients(
         about = {"slide_id": path.name, "path": commit["path"], "patient": commit["patient"], "seen": seen}
         names = "; ".join(sorted({*commit["slides"], *commit["left_out"]}))
         rows.append({**about, "slides": names, **commit["row"], **told_of_patient(commit)})
-    for one in rows:
-        del one["slide_bytes"]
-    return rows, others
+        del rows[-1]["slide_bytes"]
+        rows[-1]["warnings"] = [*rows[-1]["warnings"], *_changed(out, commit)]
+    for note in notes:
+        if note["slide_id"] in wanted or "patient" not in note:
+            continue
+        if note.get("run") == digest:
+            about = {name: note[name] for name in ("slide_id", "path", "patient", "slides", "error")}
+            rows.append(about | {"status": "failed"})
+        else:
+            others += 1
+    return sorted(rows, key=lambda row: str(row["slide_id"])), others
+
+
+def _changed(out: Path, commit: Mapping[str, Any]) -> list[str]:
+    """What became of the slides' files since, where it is known, and of their folders."""
+    marks = {name: read_commit(out / "slides" / name) or {} for name in commit["slides"]}
+    there = {name: mark for name, mark in marks.items() if mark.get("key") == commit["key"]}
+    others = [f"{STALE} results of slide {name} are gone, or others': run it again" for name in marks.keys() - there]
+    revisions = [Revision.recorded(mark.get("revision")) for mark in there.values()]
+    found = zip(there, changes([mark["path"] for mark in there.values()], revisions), strict=True)
+    return sorted(others) + [f"{STALE} slide {name} {why}" for name, why in found if why is not None]

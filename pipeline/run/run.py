@@ -27,7 +27,7 @@ from pipeline.run.finished import finished
 from pipeline.run.interrupt import finishing
 from pipeline.run.names import named_as_before
 from pipeline.run.outage import stop_at_outage
-from pipeline.run.patient import process_patient
+from pipeline.run.patient import finished_patient, process_patient
 from pipeline.run.process import telling
 from pipeline.run.ready import lacks
 from pipeline.run.slide import WAITING, RunSettings, process_slide, referral_of, run_digest
@@ -108,9 +108,8 @@ def run_cohort(
         # what failed before may hang again
         slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
         with uncollected():
-            # whether a patient is done shows when its slides are opened
-            looked = [] if model.spec.unit == "patient" else [s for s in slides if s.slide_id not in failed]
-            rows = {s.slide_id: finished(s, out, settings, model, digest) for s in looked}
+            stands = finished_patient if model.spec.unit == "patient" else finished
+            rows = {s.slide_id: stands(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
         task = task_of(model.spec)
         known = [(s, row) for s in slides if (row := rows.get(s.slide_id)) is not None]
         slides = [s for s in slides if rows.get(s.slide_id) is None]

@@ -151,7 +151,13 @@ def test_nothing_depends_on_the_order_of_the_table_and_nothing_is_done_twice(coh
     # and patients of an earlier run stay in the table
     (cohort / "some.csv").write_text("\n".join([first, *others[3:4]]) + "\n")
     assert ran(cohort, table="some.csv").kept == 2
-    assert set(table_of(cohort)) == {"p", "q", "r"}
+    rows = table_of(cohort)
+    assert set(rows) == {"p", "q", "r"}
+    assert not any("earlier run" in row["warnings"] for row in rows.values())
+    # with a word where a slide of theirs is another by now
+    write_slide(cohort / "c1.tif", tissue_pixels(350, 300, margin=0.1), tile=128, levels=2, factor=4)
+    assert ran(cohort, table="some.csv").stale == 1
+    assert "its slide c1 may have changed since" in table_of(cohort)["r"]["warnings"]
 
 
 def test_a_slide_that_fails_is_named_and_a_patient_of_whom_none_is_left_fails(cohort: Path) -> None:
@@ -170,6 +176,12 @@ def test_a_slide_that_fails_is_named_and_a_patient_of_whom_none_is_left_fails(co
     whole = ran(cohort, samples=60, retry_failed=True)
     assert whole.waiting == 0
     assert (whole.reused, whole.failed) == (2, 1)
+    # what failed is not forgotten in a run of others
+    (cohort / "some.csv").write_text("slide,patient,label\na1.tif,s,a\n")
+    assert ran(cohort, table="some.csv", samples=60).kept == 3
+    assert table_of(cohort)["q"]["status"] == "failed"
+    assert table_of(cohort)["q"]["slides"] == "b"
+    assert "its results of slide a1 are gone, or others'" in table_of(cohort)["p"]["warnings"]
     # it is as if the slide had not been there
     (cohort / "less.csv").write_text("slide,patient,label\na1.tif,p,a\na3.tif,p,a\n")
     (cohort / "out").rename(cohort / "earlier")

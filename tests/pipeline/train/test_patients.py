@@ -156,6 +156,7 @@ def test_a_patient_has_one_label(whole: Path, tmp_path: Path) -> None:
         [*LEARNED, "attention.inner_mpp=4"],
         ["sampling.block=2"],
         ["training.compare=true"],
+        [*LEARNED, "training.read_ahead=1"],
     ],
 )
 def test_what_a_model_of_patients_does_without_is_said(more: list[str], whole: Path) -> None:
