@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.model.look import Look, look_at
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, Sampled, View, task_of
+from pipeline.model.values import ModelSpec, Sampled, Unit, View, task_of
 from pipeline.output.table import decision_in_words
 from pipeline.refer.label_set import LabelSet
 from pipeline.refer.referral import Referral
@@ -76,6 +76,8 @@ class SlidePrediction:
         decision: on which side of a threshold a class lies; None: it was not to be decided.
         label_set: the classes that may be the label at a stated error, and whether one is called or the slide is
             referred; None: nobody asked.
+        patient_cells: of one of several slides of a patient that were predicted together, how many cells they have,
+            over which the patient's attention sums to one; None: the slide was predicted by itself.
 
     Examples:
         >>> import saccade
@@ -110,6 +112,7 @@ class SlidePrediction:
     quality: Quality | None = None
     decision: Decision | None = None
     label_set: LabelSet | None = None
+    patient_cells: int | None = None
 
     @property
     def task(self) -> Task:
@@ -453,12 +456,14 @@ def decision_made(sampled: Sampled, decide: Decide | None, spec: ModelSpec) -> D
     return Decision(spec.classes[decide.positive], sampled.side, decide.at, decide.risk)
 
 
-def doubts_of(sampled: Sampled, tolerance: float | None, *doubts: str | None, fewer: bool) -> list[str]:
-    """What is doubtful about a prediction: these, where there are such; that ``fewer`` models than there are made it;
-    and that a tolerance was not reached."""
+def doubts_of(
+    sampled: Sampled, tolerance: float | None, *doubts: str | None, fewer: bool, unit: Unit = "slide"
+) -> list[str]:
+    """What is doubtful about a prediction of a slide or a patient: these, where there are such; that ``fewer`` models
+    than there are made it; and that a tolerance was not reached."""
     found = [doubt for doubt in doubts if doubt is not None]
     if fewer:
-        found.append("models of the ensemble that were made with this slide do not predict it")
+        found.append(f"models of the ensemble that were made with this {unit} do not predict it")
     if tolerance is not None and sampled.prediction.reach > tolerance:
         found.append(
             f"the tolerance of {as_given(tolerance)} was not reached: after {len(sampled.cells)} patches an interval "

@@ -106,7 +106,8 @@ def predict_patient(
         likeness = look.likeness(model)
         warnings = [*look.warnings, *agreements[name].warnings, *([likeness.warning] if likeness.warning else [])]
         beside: dict[str, Any] = {"decision": decision, "score": likeness.score, "warnings": tuple(warnings)}
-        parts[name] = prediction_of(look, own, said, model, **beside)
+        found = prediction_of(look, own, said, model, **beside)
+        parts[name] = replace(found, patient_cells=int(view.tissue.sum()) if view.parts else None)
     first = next(iter(parts.values()))
     filled = [look.filled.sum() for look in seen.looks]
     warnings = [f"{name}: {one}" if len(parts) > 1 else one for name, part in parts.items() for one in part.warnings]
@@ -122,7 +123,7 @@ def predict_patient(
         attention_not_read=sampled.missed,
         cost=sum((part.cost for part in parts.values()), ReadCount()),
         out_of_distribution=seen.likeness(model).score,
-        warnings=(*warnings, *doubts_of(sampled, tolerance, fewer=model is not every)),
+        warnings=(*warnings, *doubts_of(sampled, tolerance, fewer=model is not every, unit="patient")),
     )
     return PatientPrediction(together, {name: parts[name] for name in slides if name in parts})
 

@@ -70,18 +70,18 @@ def dry_run_cohort(
     jobs = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
     rows = _rows(cohort, _stand_of_run, jobs, count, limit, retry_failed, progress)
     to_do = [slide for row in cohort.slides if rows[row.slide_id]["status"] in TO_DO for slide in row.each]
-    told = [rows[slide.slide_id] for slide in cohort.slides]
+    told, unit = [rows[slide.slide_id] for slide in cohort.slides], model.spec.unit
     if not to_do:
-        return DryRun(told, 0, 0, 0.0)
+        return DryRun(told, 0, 0, 0.0, unit=unit)
     found = by_those_done(out, run_digest(settings, model, digest)) or by_one(to_do, settings, model)
     if isinstance(found, str):
-        return DryRun(told, how=found)
+        return DryRun(told, how=found, unit=unit)
     (read, disk, seconds), how = found
     at_once = max(1, min(count, len(to_do)))
     how += f", {f'by {at_once} processes' if at_once > 1 else 'by one process'}"
     how += "; the scheduler's workers share that" if scheduler is not None else ""
     number = len(to_do)
-    return DryRun(told, round(number * read), round(number * disk), number * seconds / at_once, how)
+    return DryRun(told, round(number * read), round(number * disk), number * seconds / at_once, how, unit)
 
 
 def dry_cache_cohort(

@@ -87,6 +87,13 @@ def test_a_row_a_patient_and_each_slide_with_its_share_of_the_draw(cohort: Path)
             assert told["patient"] == told["row"]["patient"] == patient
             assert told["share_of_attention"] == pytest.approx(float(np.nansum(attention)), abs=1e-5)
             shares.append(told["share_of_attention"])
+            if len(own) > 1:  # uniform is what each of the patient's cells would get
+                outlines = json.loads((folder / "overlay.geojson").read_text())["features"]
+                for one in outlines:
+                    said = one["properties"]["measurements"]
+                    if "weight" in said:
+                        uniform = said["attention"] * int(rows[patient]["cells"])
+                        assert said["attention, times uniform"] == pytest.approx(uniform, rel=1e-4)
             patches += told["row"]["patches_read"]
             cells += told["row"]["cells"]
             with h5py.File(folder / "samples.h5") as file:
