@@ -127,6 +127,8 @@ class DistilConfig(Section):
             raise ValueError(
                 "cohort.unit: patient is of `saccade train`: what is distilled predicts slides; leave it out"
             )
+        if self.cohort.bags is not None:
+            raise ValueError("cohort.bags stand in for slides, and `distil` reads slides: name them as bags.folder")
         if self.encoder.name == "small" or self.encoder.tune:
             raise ValueError(
                 "encoder must be the one that made the bags' features, which does not learn: name it, without "

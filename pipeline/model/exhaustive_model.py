@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.model.frozen import frozen_features
+from pipeline.model.frozen import fine_features
 from pipeline.model.reading import by_part
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
@@ -37,7 +37,7 @@ class ExhaustiveModel(SlideModel):
 
     Args:
         spec: its scale and sizes; ``head`` says which head.
-        backbone: the frozen encoder.
+        backbone: the frozen encoder; of a model of bags a name for it, until pixels are to be encoded.
         store: where features are kept; None: every cell is encoded again each time.
     """
 
@@ -74,10 +74,10 @@ class ExhaustiveModel(SlideModel):
         return self
 
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
-        """Features (M, D) of the cells' patches, as the encoder gives them."""
+        """Features (M, D) of the cells' patches, as the encoder gives them, or as a bag has them."""
 
         def own(one: View, some: NDArray[np.int64]) -> Tensor:
-            return frozen_features(self.backbone, some, one.patches, key=one.key, store=self.store, device=self.device)
+            return fine_features(self.backbone, one, some, store=self.store, device=self.device)
 
         return by_part(view, cells, own)
 
@@ -203,5 +203,5 @@ def exact(view: View, found: AttentionMap, features: Tensor, *, readout: Readout
         own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
         spread=torch.zeros(len(cells), dtype=torch.float64),
         foretold=None if found.shares is None else found.shares().mean(1),
-        side=None if decide is None else decide.beside(float(torch.logit(values[decide.positive]))),
+        side=None if decide is None else decide.beside(readout.statistics(logits).tolist(), readout=readout),
     )

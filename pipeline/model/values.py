@@ -17,6 +17,7 @@ from pipeline.task.build import TASKS
 from pipeline.task.task import Task
 from stages.encoder.card import Precision
 from stages.encoder.feature_store import FeatureKey
+from stages.encoder.registry import UNNAMED
 from stages.mil.teacher import TeacherSizes
 from stages.prediction.kinds import Kind
 from stages.prediction.predict import Prediction
@@ -67,6 +68,8 @@ class ModelSpec:
         labels: columns of a table that hold it, where they are several or it is no class; empty: the one of classes.
         times: ends of the intervals of discrete survival.
         unit: what it predicts; of patients attention is one over all of a patient's slides, and so is the draw.
+        bags: what made the features, as the bags call it that it learnt from, or "" where they do not say; their length
+            is then ``dim``, and the encoder is loaded for a slide's pixels only. None: it learnt from slides.
     """
 
     classes: tuple[str, ...]
@@ -101,6 +104,7 @@ class ModelSpec:
     labels: tuple[str, ...] = ()
     times: tuple[float, ...] = ()
     unit: Unit = "slide"
+    bags: str | None = None
 
     @property
     def apart(self) -> int:
@@ -116,6 +120,13 @@ class ModelSpec:
     def frozen(self) -> bool:
         """Whether its encoder is a pretrained one that does not learn."""
         return self.exhaustive or self.coarse_mpp is not None
+
+    @property
+    def features_by(self) -> str | None:
+        """What makes the features that it takes, by name: the bags' own word where there is one; None: it learns that
+        itself, or nobody has said."""
+        made = self.bags or self.encoder
+        return made if self.frozen and made != UNNAMED else None
 
     @property
     def cell_px(self) -> int:
@@ -148,6 +159,8 @@ class View:
             where a frozen encoder makes the attention only.
         prior: each cell's share of a map that was given, (rows, columns), 0 off the tissue; None: the model's attention
             alone says where to look.
+        features: row-major cell indices (N,) -> features (N, D) float32 that were made elsewhere, of a bag's tiles, in
+            place of pixels; None: patches are to be encoded.
         key, coarse_key: (encoder, dim) -> what features of ``patches`` and ``coarse`` are kept by; None: they are not.
         parts: of a patient with several slides, their views; what is of pixels or of a slide's own grid is theirs.
         apart: empty rows between these on the grid of all.
@@ -162,6 +175,7 @@ class View:
     key: Callable[[str, int], FeatureKey] | None = None
     coarse_key: Callable[[str, int], FeatureKey] | None = None
     prior: NDArray[np.float64] | None = None
+    features: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
     parts: tuple[View, ...] = ()
     apart: int = 0
     lose: Callable[[str], None] | None = None

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from pipeline.output.table import settled_in_words
 from pipeline.refer.label_set import REFER
 from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show
 from pipeline.report.labels import is_wrong
@@ -122,9 +123,9 @@ def _slide(
         for one, folder in folders.items()
         for file, caption in (("overlay.jpg", "where it looked"), ("evidence.jpg", "for and against"))
     ]
+    has = row.get("gallery", True)  # of a patient, which slides have one
     links = [
-        f'<a href="{folder}/gallery.jpg">gallery</a> <a href="{folder}/overlay.geojson">GeoJSON</a>'
-        + (f" {escape(one)}" if unit == "patient" else "")
+        _links(folder, shown=one in (slides if has is True else has or ())) + (f" {escape(one)}" * (unit == "patient"))
         for one, folder in folders.items()
     ]
     where = str(row.get("path", "")) if unit == "slide" else ""
@@ -182,6 +183,12 @@ def _picture(folder: str, file: str, name: str, caption: str) -> str:
     )
 
 
+def _links(folder: str, *, shown: bool) -> str:
+    """To what lies in a slide's folder; a bag has no pixels, and no gallery to be shown."""
+    gallery = f'<a href="{folder}/gallery.jpg">gallery</a> ' if shown else "no pixels, no gallery; "
+    return f'{gallery}<a href="{folder}/overlay.geojson">GeoJSON</a>'
+
+
 def _label(row: Mapping[str, Any]) -> str:
     """The label, and whether it is another than predicted: sorted, these come first."""
     label = row.get("label")
@@ -200,8 +207,7 @@ def _decision(row: Mapping[str, Any]) -> str:
     at, risk = as_given(row["decided_at"]), f"<small>risk {as_given(row['risk'])}</small>"
     if row["decision"] == "undecided":
         return _cell("decision", "undecided", f"not settled at {at}{risk}", "text")
-    name, side = str(row["decision"]).rsplit(" ", 1)
-    words = escape(f"settled: P({name}) {side} {at}")
+    words = escape(f"settled: {settled_in_words(row)} {at}")
     return _cell("decision", str(row["decision"]), words + risk, "text")
 
 

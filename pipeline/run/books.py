@@ -273,7 +273,9 @@ class Books:
             with new_file(out / GALLERY) as temporary:
                 picture.save(temporary, format="JPEG", quality=85)
         with new_file(out / "report.html") as temporary:
-            lines = [{**row, **labels.get(row["slide_id"], {})} for row in shown]
+            lines = [
+                {**row, **labels.get(row["slide_id"], {}), "gallery": _with_gallery(row, galleries)} for row in shown
+            ]
             write_report(
                 temporary, lines, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
             )
@@ -312,6 +314,13 @@ class Books:
             write_predictions(by_patient, people, task, PATIENT)
         else:
             by_patient.unlink(missing_ok=True)
+
+
+def _with_gallery(row: Mapping[str, Any], galleries: Mapping[str, Any]) -> bool | list[str]:
+    """Whether a slide has a gallery, or which of a patient's slides have."""
+    if "pictured" in row:
+        return [name for name in row["pictured"] if galleries.get(name) is not None]
+    return galleries.get(row["slide_id"]) is not None
 
 
 def _name(model: Path) -> str:

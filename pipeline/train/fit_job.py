@@ -21,7 +21,7 @@ from pipeline.model.values import ModelSpec, task_of
 from pipeline.output.documents import read_json, write_json
 from pipeline.refer.calibrate import calibrate_labels, calibration_key, in_lines
 from pipeline.refer.scores import budgets_of
-from pipeline.train.bagging import draw_bags, settle
+from pipeline.train.bagging import bagged, settle
 from pipeline.train.held_out import out_of_bag_rows, scored
 from pipeline.train.job import CROSS, Job, aside, begin, end, is_its_own, put
 from pipeline.train.journal import Journal
@@ -175,10 +175,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     # the curve of a model that stands here stays beside it until it is put aside
     live = begun.with_suffix(".csv") if replaces else job.folder / "curve.csv"
     task = task_of(spec)
-    targets = task.tensor([slide.cells(task.labels) for slide in job.train])
-    patients = [slide.patient or slide.slide_id for slide in job.train]
-    strata = targets.tolist() if task.kind == "classification" else [slide.stratum for slide in job.train]
-    bags = draw_bags(patients, strata, spec.members, seed=config.training.seed)
+    targets, patients, bags = bagged(job.train, task, spec.members, seed=config.training.seed)
     held_out = TrainingSlides(
         len(val),
         lambda index: looks.seen(val[index]).view,
@@ -227,8 +224,9 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     fitted = [slide.slide_id for slide in slides_of(job.train) if slide.slide_id not in before]
     model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
     model.validated_on = _validated_on(made)
-    model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
-    if not model.appearance.known:
+    shown = [looks.appearances[name] for name in fitted if name in looks.appearances]
+    model.appearance = cohort_appearance(shown) if shown else None
+    if model.appearance is not None and not model.appearance.known:
         say(
             f"too few to tell later whether another slide looks like them: {counted(len(fitted), 'slide')} to train "
             f"on; that takes {FEWEST} of one field"
