@@ -200,6 +200,7 @@ def test_a_slide_that_fails_is_named_and_a_patient_of_whom_none_is_left_fails(co
     assert "left out: c2" not in table_of(cohort)["r"]["warnings"]
 
 
+@pytest.mark.slow
 def test_slides_that_no_patch_was_drawn_from_have_their_folders_too(cohort: Path) -> None:
     lines = ["slide,patient", *(f"{name}.tif,all" for name in SLIDES)]
     (cohort / "one.csv").write_text("\n".join(lines) + "\n")
@@ -210,6 +211,7 @@ def test_slides_that_no_patch_was_drawn_from_have_their_folders_too(cohort: Path
     assert ran(cohort, table="one.csv", samples=4).reused == 1
 
 
+@pytest.mark.slow
 def test_one_task_a_patient_on_workers(cohort: Path) -> None:
     ran(cohort, workers=2)
     rows = table_of(cohort)
@@ -221,6 +223,7 @@ def test_one_task_a_patient_on_workers(cohort: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_frozen_encoder_and_what_it_foretells_of_each_slide(cohort: Path, tiny: object) -> None:
     spec = replace(FROZEN, classes=("a", "b"), unit="patient", patch_mpp=0.5, coarse_mpp=2.0)
     save_model(frozen_model(spec, backbone=tiny_backbone(dim=DIM)), cohort / "patient.safetensors")

@@ -98,7 +98,10 @@ def test_rows_metrics_and_out_of_bag_are_by_patient_whatever_the_tables_order(
     assert any("1 slide of another patient (p2c)" in line for line in lines)
 
 
-@pytest.mark.parametrize("kind", ["frozen", "learned", "exhaustive"])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("frozen", marks=pytest.mark.slow), "learned", pytest.param("exhaustive", marks=pytest.mark.slow)],
+)
 def test_a_slide_that_cannot_be_read_is_left_out_and_its_patient_goes_on(
     kind: str, whole: Path, tmp_path: Path, tiny: object
 ) -> None:
@@ -122,6 +125,7 @@ def test_a_slide_that_cannot_be_read_is_left_out_and_its_patient_goes_on(
     assert any("is up to date" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_folds_are_of_patients_and_their_models_predict_together(whole: Path, tmp_path: Path, tiny: object) -> None:
     table = (whole / "cohort.csv").read_text()
     cohort = shutil.copytree(whole, tmp_path / "cohort")
@@ -164,6 +168,7 @@ def test_what_a_model_of_patients_does_without_is_said(more: list[str], whole: P
         config(whole, *more)
 
 
+@pytest.mark.slow
 def test_numbers_are_of_patients_too(whole: Path, tmp_path: Path, tiny: object) -> None:
     cohort = shutil.copytree(whole, tmp_path / "cohort")
     first, *others = (cohort / "cohort.csv").read_text().splitlines()
