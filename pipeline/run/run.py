@@ -37,6 +37,8 @@ from pipeline.task.task import Task
 from stages.budget import share_of_machine
 from stages.slide.resolution import check_mpp
 
+INSTEAD = "give a table without that column, or predict by a model of slides"
+"""Of patients whose slides do not agree."""
 Progress = Callable[[int, int, str | None], None]
 
 
@@ -190,7 +192,7 @@ def rows_for(spec: ModelSpec, cohort: Cohort) -> Cohort:
     """
     if spec.unit == "slide":
         return cohort
-    return replace(cohort, slides=by_patient(cohort.slides, task_of(spec), cohort.source))
+    return replace(cohort, slides=by_patient(cohort.slides, task_of(spec), cohort.source, instead=INSTEAD))
 
 
 def _rows(
@@ -213,6 +215,7 @@ def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSet
     """The settings, which fit the model: what does not is told before anything is started."""
     spec = model.spec
     refuse_unknown_labels(cohort, task_of(spec), settings.model)
+    rows_for(spec, cohort)  # what differs within a patient is told before anything is started
     if settings.refer is not None:
         refuse_patients(spec, "--refer")
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)

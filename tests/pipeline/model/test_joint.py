@@ -177,6 +177,27 @@ def test_every_kind_of_model_predicts_a_patient(kind: str) -> None:
         assert len(found.cells) == model.spec.samples
 
 
+def test_reading_on_until_it_is_sure_and_a_prior_go_by_all_slides() -> None:
+    model = frozen_model(FROZEN)
+    slides, view = patient()
+    found = model.sample(view, generator=torch.Generator().manual_seed(0), tolerance=0.01)
+    assert found.prediction.reach <= 0.01
+    assert 12 < len(found.cells) <= int(view.tissue.sum())
+    # all that a prior says of the third slide is on one cell, and each slide has the share of its tissue
+    priors = [one.tissue / one.tissue.sum() for one in slides]
+    cell = int(np.flatnonzero(slides[2].tissue)[5])
+    priors[2] = np.eye(1, slides[2].tissue.size, cell).reshape(slides[2].tissue.shape)
+    given = joint_view([replace(one, prior=prior) for one, prior in zip(slides, priors, strict=True)], 3)
+    assert given.prior is not None
+    assert given.prior.sum() == pytest.approx(1)
+    at = int(given.stack.cells(2, np.array([cell]))[0])
+    assert given.prior.flat[at] == pytest.approx(slides[2].tissue.sum() / view.tissue.sum())
+    assert at in model.sample(given, generator=torch.Generator().manual_seed(0)).cells
+    truth = torch.einsum("k,kc->c", model.heads.share, one_bag(model, slides)).double()
+    whole = model.sample(given, generator=torch.Generator(), samples=1000).prediction.logits
+    torch.testing.assert_close(whole, truth, rtol=1e-4, atol=1e-4)
+
+
 def broken(view: View, lost: list[str]) -> View:
     """A slide whose patches cannot be read, and a patient's other slides go on."""
 
