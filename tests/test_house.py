@@ -144,11 +144,15 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "output": (
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
-        "cohort": (*("files", "spelling", "rows", "columns", "given_splits", "table", "labels", "splits", "folds"),),
+        "cohort": (
+            *("files", "spelling", "rows", "columns", "given_splits", "table", "labels", "splits", "folds", "patients"),
+        ),
         "model": (
             "quality",
             "label_calibration",
+            "stack",
             "values",
+            "joint",
             "reading",
             "regions",
             "reading_on",
@@ -163,10 +167,12 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "build",
             "tiles",
             "look",
+            "patient_look",
             "checkpoint",
         ),
         "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),
         "predict": (),
+        "predict_patient": (),
         "words": (),
         "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
         "train": (
@@ -209,7 +215,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
             *("workers", "ready", "pictures", "artefacts", "stale", "outage", "counting", "slide", "finished"),
-            *("earlier", "books", "names", "run"),
+            *("earlier", "patient", "combine", "books", "names", "run"),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.quality import Quality
-from pipeline.model.reading import of_each, read_together, walk
+from pipeline.model.reading import of_each, read_together
 from pipeline.model.reading_on import Reading, look_totals
 from pipeline.model.regions import by_region, joint_attention, look_inside, nested_draw, places, shares
+from pipeline.model.stack import Stack, walk
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
 from stages.appearance import CohortAppearance
 from stages.attention import Attention, ThumbnailAttention
@@ -106,8 +107,9 @@ class SlideModel(nn.Module):
         """Where attention, draws and what they add up to are, in float64: there, or on the CPU."""
         return drawing_device(self.device)
 
-    def unseen(self, fingerprint: str) -> SlideModel:
-        """What predicts a slide of this content: the model itself, whatever it has seen; see `FoldEnsemble`."""
+    def unseen(self, *fingerprints: str) -> SlideModel:
+        """What predicts a slide of this content, or a patient's: the model itself, whatever it has seen; see
+        `FoldEnsemble`."""
         return self
 
     def attend(
@@ -348,13 +350,13 @@ class SlideModel(nn.Module):
                 for view, log_a in zip(views, log_as, strict=True)
             ]
             return self._placed(log_as, maps, drawn_blocks)
-        sizes = {view.tissue.shape for view in views}
-        if not judged and repeats == 1 and len(sizes) == 1 and all(view.tissue.sum() > samples for view in views):
+        stacks = [view.stack for view in views]
+        if not judged and repeats == 1 and len(set(stacks)) == 1 and all(view.tissue.sum() > samples for view in views):
             # slides of one size are drawn together: what each draws alone, in the time of one
-            many = take(torch.cat(log_as).detach(), samples, order=self._order(*sizes.pop()))
+            many = take(torch.cat(log_as).detach(), samples, order=self._walk(stacks[0]))
             draws = [Draw(*one) for one in zip(many.cells.split(1), many.weights.split(1), strict=True)]
         else:
-            orders = [self._order(*view.tissue.shape) for view in views]
+            orders = [self._walk(stack) for stack in stacks]
             draws = [take(log_a.detach(), samples, order=o) for log_a, o in zip(log_as, orders, strict=True)]
         return self._placed(log_as, maps, draws)
 
@@ -439,7 +441,10 @@ class SlideModel(nn.Module):
         return places(view.tissue.shape, self.spec.region_cells, self.drawing_device)
 
     def _order(self, rows: int, columns: int) -> Tensor:
-        return walk(rows, columns).to(self.drawing_device)
+        return self._walk(Stack(((rows, columns),)))
+
+    def _walk(self, stack: Stack) -> Tensor:
+        return walk(stack).to(self.drawing_device)
 
     def read_drawn(self, views: Sequence[View], drawn: Sequence[PlacedDraw]) -> list[Tensor]:
         """Patches (N, P, P, 3) of single draws, of all slides together."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.patients import slides_of
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.model.build import Ensemble, build_model, keep_features, told_of_encoder
@@ -47,21 +47,21 @@ def chooses(config: Config) -> bool:
 
 def refuse_lost_class(job: Job, spec: ModelSpec, looks: Looks) -> None:
     """A model needs a slide of every class to learn from."""
-    usable = {slide.label for slide in job.train if slide.slide_id not in looks.excluded}
+    usable = {slide.label for slide in job.train if looks.lost(slide) is None}
     if spec.task != "classification":
         if not usable:
             raise UsageError(f"{job.name} has no slide left to train on, all {len(job.train)} are left out")
         return
     for label in spec.classes:
         if label not in usable:
-            lost = [slide.slide_id for slide in job.train if slide.label == label]
+            lost = [slide for slide in job.train if slide.label == label]
             if not lost:
                 raise UsageError(
                     f"{job.name} has no slide labelled {label!r} to train on: add some, or move some to it"
                 )
             raise UsageError(
                 f"{job.name} has no slide labelled {label!r} left to train on, all {len(lost)} are left out: restore "
-                f"some or add others; {lost[0]}: {looks.excluded[lost[0]]}"
+                f"some or add others; {lost[0].slide_id}: {looks.lost(lost[0])}"
             )
 
 
@@ -84,9 +84,9 @@ def stamp(job: Job, fitted: Fitted, quality: Quality) -> None:
 
 def calibrate_calls(job: Job, fitted: Fitted, config: Config, looks: Looks, say: Say) -> None:
     """Let a model that has a val part know how often its calls are right, from slides that it was not fitted to."""
-    val = [slide for slide in job.val if slide.slide_id not in looks.excluded]
+    val = [slide for slide in job.val if looks.lost(slide) is None]
     model, seed = fitted.model, config.training.seed
-    if model.spec.task != "classification":
+    if model.spec.task != "classification" or model.spec.unit == "patient":
         return
     missing = [name for name in model.spec.classes if all(slide.label != name for slide in val)]
     if not val:
@@ -149,7 +149,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
             if told != earlier:
                 write_json(job.folder / "training.json", told)
             end(job, made, looks.facts)
-            for slide in job.train + val:
+            for slide in slides_of(job.train + val):
                 if slide.slide_id in earlier["left_out"]:
                     looks.leave_out(slide, earlier["left_out"][slide.slide_id])
             losses = earlier.get("losses")
@@ -158,15 +158,11 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     replaces = job.model.exists() and not is_its_own(job, begun)
     if replaces:
         say(f"{job.model} {stale}; it moves to {aside(job)} when the new one is there")
-    lost = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
-    left_out: dict[str, str] = {}
-
-    def leave_out(slide: CohortSlide, reason: str) -> None:
-        left_out[slide.slide_id] = reason
-        looks.leave_out(slide, reason)
+    before = set(looks.excluded)
+    lost = {i: why for i, slide in enumerate(job.train) if (why := looks.lost(slide)) is not None}
 
     def lose(index: int, reason: str) -> None:
-        leave_out(job.train[index], reason)
+        looks.leave_out(job.train[index], reason)
         refuse_lost_class(job, spec, looks)
 
     torch.manual_seed(config.training.seed)
@@ -182,9 +178,9 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     targets, patients, bags = bagged(job.train, task, spec.members, seed=config.training.seed)
     held_out = TrainingSlides(
         len(val),
-        lambda index: looks(val[index]).view,
-        lambda index, reason: leave_out(val[index], reason),
-        {i: looks.excluded[s.slide_id] for i, s in enumerate(val) if s.slide_id in looks.excluded},
+        lambda index: looks.seen(val[index]).view,
+        lambda index, reason: looks.leave_out(val[index], reason),
+        {i: why for i, slide in enumerate(val) if (why := looks.lost(slide)) is not None},
     )
     judges = len(held_out.lost) < held_out.count
     if config.training.patience and not judges:
@@ -192,7 +188,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     try:
         curve = fit(
             model,
-            lambda index: looks(job.train[index]).view,
+            lambda index: looks.seen(job.train[index]).view,
             targets,
             checkpoint=checkpoint,
             samples=samples,
@@ -214,18 +210,18 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     out_of_bag: dict[str, list[float]] = {}
     spread = None
     if isinstance(model, Ensemble):
-        gone = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
-        within = TrainingSlides(len(targets), lambda index: looks(job.train[index]).view, lose, gone)
+        gone = {i: why for i, slide in enumerate(job.train) if (why := looks.lost(slide)) is not None}
+        within = TrainingSlides(len(targets), lambda index: looks.seen(job.train[index]).view, lose, gone)
         within.phase = "the judging of the members"
         judged = settle(model, within, targets, patients, bags, samples=samples, seed=config.training.seed)
         names = [job.train[i].slide_id for i in judged.slides]
         out_of_bag = dict(zip(names, judged.values.tolist(), strict=True))
         spread = judged.spread
-        rows = out_of_bag_rows(job.train, out_of_bag, task)
+        rows = out_of_bag_rows(job.train, out_of_bag, task, looks.excluded)
         if rows and CROSS in job.held_out:  # the last one's are told with the other parts
             say(f"{job.name}, out of bag: {task.told_of(scored(rows, task))}")
         say(f"{job.name}: its {spec.members} members differ by {spread:.2f} in {task.unit}, mean over slides")
-    fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
+    fitted = [slide.slide_id for slide in slides_of(job.train) if slide.slide_id not in before]
     model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
     model.validated_on = _validated_on(made)
     shown = [looks.appearances[name] for name in fitted if name in looks.appearances]
@@ -247,14 +243,14 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         "out_of_bag": out_of_bag,
         "spread_of_members": spread,
         "seconds": time.perf_counter() - started,
-        "left_out": left_out,
+        "left_out": {name: why for name, why in looks.excluded.items() if name not in before},
         "config": config.model_dump(mode="json"),
         "encoder": told_of_encoder(model),
         "made_of": made,
     }
     write_json(job.folder / "training.json", done)
     end(job, made, looks.facts)
-    count = sum(slide.slide_id not in looks.excluded for slide in job.train)
+    count = sum(slide.slide_id not in looks.excluded for slide in slides_of(job.train))
     say(f"fitted on {counted(count, 'slide')} in {done['seconds']:.0f} s: {job.model}")
     return Fitted(model, out_of_bag, losses)
 
@@ -267,7 +263,7 @@ def _validated_on(made: Mapping[str, Any]) -> frozenset[str]:
 
 def _readable_again(job: Job, earlier: dict[str, Any], looks: Looks) -> list[str]:
     """Whether slides that were left out can be read by now, as a difference in words."""
-    by_name = {slide.slide_id: slide for part in job.parts.values() for slide in part}
+    by_name = {slide.slide_id: slide for part in job.parts.values() for slide in slides_of(part)}
     lost = [by_name[name] for name in earlier.get("left_out", {}) if name in by_name and name not in looks.excluded]
     names = [slide.slide_id for slide in lost if looks.reads_whole(slide)]
     return [f"{len(names)} of the slides that were left out can be read now ({', '.join(names)})"] if names else []

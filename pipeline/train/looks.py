@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.look import Look, look
+from pipeline.model.patient_look import Seen, patient_look
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from stages.amounts import counted
 from stages.appearance import Appearance
@@ -94,6 +95,35 @@ class Looks:
             self._kept[oldest] = self._kept[oldest].at_rest()
         return found
 
+    def seen(self, row: CohortSlide) -> Seen:
+        """The look at a slide, or at those of a patient's slides that can be looked at: the others are left out.
+
+        Raises:
+            SlideError: see `__call__`; of a patient, where no slide is left.
+        """
+        if not row.members:
+            return self(row)
+        found = {}
+        for slide in row.members:
+            if slide.slide_id not in self.excluded:
+                try:
+                    found[slide.slide_id] = self(slide)
+                except SlideError as exc:
+                    self.leave_out(slide, str(exc))
+        if not found:
+            raise SlideError(str(self.lost(row)))
+        members = {slide.slide_id: slide for slide in row.members}
+        return patient_look(
+            found, self._model.spec.apart, lose=lambda name, reason: self.leave_out(members[name], reason)
+        )
+
+    def lost(self, row: CohortSlide) -> str | None:
+        """Why a slide is left out, or the first of a patient of whose slides all are; None of others."""
+        why = [self.excluded.get(slide.slide_id) for slide in row.each]
+        if not row.members or None in why:
+            return why[0] if not row.members else None
+        return f"none of its slides is left: {row.members[0].slide_id}: {why[0]}"
+
     def first(self, slides: Sequence[CohortSlide]) -> None:
         """Look at all of them; those that cannot be are left out: one bad slide must not cost the cohort."""
         for number, slide in enumerate(slides, 1):
@@ -106,11 +136,12 @@ class Looks:
         self._say(f"looked at {counted(len(slides), 'slide')}: {len(slides) - left_out} usable, {left_out} left out")
 
     def leave_out(self, slide: CohortSlide, reason: str, *, at: str = "") -> None:
-        """Do without a slide from now on, and say why."""
-        if slide.slide_id not in self.excluded:
-            self.excluded[slide.slide_id] = reason
-            self._say(f"{at}left out: {slide.slide_id}: {reason}")
-            self._drop(slide.slide_id)
+        """Do without a slide, or all of a patient's, from now on, and say why."""
+        for one in slide.each:
+            if one.slide_id not in self.excluded:
+                self.excluded[one.slide_id] = reason
+                self._say(f"{at}left out: {one.slide_id}: {reason}")
+                self._drop(one.slide_id)
 
     def usable(self) -> dict[str, SlideFacts]:
         """The facts of the slides that are not left out, by name."""

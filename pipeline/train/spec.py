@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cohort.labels import task_for
+from pipeline.cohort.patients import slides_of
 from pipeline.cohort.spelling import column_key
 from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import Config
@@ -91,6 +92,7 @@ def model_spec(config: Config, task: Task) -> ModelSpec:
         task=task.kind,
         labels=task.labels,
         times=task.times,
+        unit=config.cohort.unit,
         attention_mpp=config.view.attention_mpp,
         patch_mpp=config.view.patch_mpp,
         patch_px=config.view.patch_px,
@@ -177,7 +179,7 @@ def prior_of(job: Job, config: Config) -> dict[str, Any]:
     if prior.is_network:
         return {"prior": prior.digest()}
     digest = hashlib.sha256()
-    for slide in job.train:
+    for slide in slides_of(job.train):
         try:
             digest.update(slide.slide_id.encode() + bytes.fromhex(prior.of(slide.slide_id).digest()))
         except (MapError, OSError):

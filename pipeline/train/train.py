@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from pipeline.cohort.folds import check_folds, is_split
 from pipeline.cohort.labels import dealt
+from pipeline.cohort.patients import by_patient, slides_of
 from pipeline.cohort.splits import DEFAULT_FOLDS, refuse_twins
 from pipeline.cohort.table import Cohort
 from pipeline.config import Config
@@ -81,6 +83,9 @@ def train_cohort(
     cohort = configured_cohort(config.cohort, folds=told.folds, splits=told.splits)
     task = configured_task(config.cohort, cohort)
     refuse_settings(config, task)
+    if config.cohort.unit == "patient":
+        by_site = told.folds_by == "site"
+        cohort = replace(cohort, slides=by_patient(cohort.slides, task, cohort.source, by_site=by_site))
     by_split = is_split(cohort.slides, told.folds)
     cohort = dealt(cohort, task, None if by_split else told.folds or DEFAULT_FOLDS)
     doubts = check_folds(
@@ -148,9 +153,12 @@ def _train(
     kept = config.reading.cache
     cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
     looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config), verify=verify)
-    looks.first(cohort.slides)
+    slides = slides_of(cohort.slides)
+    looks.first(slides)
     jobs = plan_jobs(cohort.slides, config, out)
-    twins = [refuse_twins(job.parts, looks.fingerprints) for job in jobs]
+    twins = [
+        refuse_twins({part: slides_of(rows) for part, rows in job.parts.items()}, looks.fingerprints) for job in jobs
+    ]
     for warning in dict.fromkeys(one for found in twins for one in found):
         say(f"warning: {warning}")
     for job in jobs:
@@ -166,8 +174,8 @@ def _train(
     for job, fitted in zip(jobs, every, strict=True):
         calibrate_calls(job, fitted, config, looks, say)
         own: list[dict[str, Any]] = []
-        for part, slides in job.held_out.items():
-            found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in slides)
+        for part, held_out in job.held_out.items():
+            found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in held_out)
             fold: dict[str, Any] = {"fold": job.name} if part == CROSS else {}
             if part == CROSS and any(one.repeat for one in jobs):
                 fold["repeat"] = job.repeat
@@ -176,11 +184,12 @@ def _train(
         fitted.model.forget()
         if job is not jobs[-1] and own:  # of a fold; what is said of the last one says all
             stamp(job, fitted, judge_quality({CROSS: scored(own, task)}, fitted.losses, task))
-    rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, task)
+    rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, task, looks.excluded)
     metrics: dict[str, Any] = {
         "task": task.kind,
         "classes": list(spec.classes),
-        "slides": {"in_table": len(cohort.slides), "excluded": len(looks.excluded)},
+        **({"unit": spec.unit} if spec.unit == "patient" else {}),
+        "slides": {"in_table": len(slides), "excluded": len(looks.excluded)},
         "excluded": looks.excluded,
     }
     parts = [*(part for job in jobs for part in job.held_out), *([OUT_OF_BAG] if fitted.out_of_bag else [])]
@@ -220,7 +229,7 @@ def _train(
             say=say,
         )
         comparison(jobs, models, out)
-    learnt_from = [slide for slide in jobs[-1].train if slide.slide_id not in looks.excluded]
+    learnt_from = [slide for slide in slides_of(jobs[-1].train) if slide.slide_id not in looks.excluded]
     for line in closing(
         quality,
         classes=spec.classes,
@@ -232,7 +241,5 @@ def _train(
     ):
         say(line)
     if looks.excluded:
-        say(
-            f"{len(looks.excluded)} of {counted(len(cohort.slides), 'slide')} left out; {out / 'metrics.json'} says why"
-        )
+        say(f"{len(looks.excluded)} of {counted(len(slides), 'slide')} left out; {out / 'metrics.json'} says why")
     return metrics
