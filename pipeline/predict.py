@@ -12,6 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.model.look import Look, look_at
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.tiles import TileReader
 from pipeline.model.values import ModelSpec, Sampled, View, task_of
 from pipeline.output.table import decision_in_words
 from pipeline.refer.label_set import LabelSet
@@ -425,6 +426,8 @@ def predict_slide(
 
 def _watched(seen: Look, agreement: Agreement) -> View:
     """The model's part of a look, each of whose patches is compared when it is read."""
+    if isinstance(seen.reader, TileReader):
+        return seen.view
     coarse = None if seen.surveyor is None else agreement.watched(seen.surveyor)
     return replace(seen.view, patches=agreement.watched(seen.reader), coarse=coarse)
 

@@ -110,7 +110,7 @@ class Comparison:
             block=1,
             coarse_mpp=None,
             enlarge=1.0,
-            context=(),
+            context=baseline.context,
             fine_components=0,
             uniform=0.0,
         )

@@ -228,8 +228,9 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
     model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
     model.validated_on = _validated_on(made)
-    model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
-    if not model.appearance.known:
+    shown = [looks.appearances[name] for name in fitted if name in looks.appearances]
+    model.appearance = cohort_appearance(shown) if shown else None
+    if model.appearance is not None and not model.appearance.known:
         say(
             f"too few to tell later whether another slide looks like them: {counted(len(fitted), 'slide')} to train "
             f"on; that takes {FEWEST} of one field"

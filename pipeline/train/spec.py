@@ -39,6 +39,7 @@ def configured_cohort(told: CohortConfig, *, folds: int | None = None, splits: P
         folds=folds,
         classes=None if told.kind is None else told.kind == "classification",
         splits=splits,
+        bags=told.bags,
     )
 
 
@@ -139,8 +140,16 @@ def _on_frozen(config: Config) -> dict[str, Any]:
 
 def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
     """What `fit` is told of the configuration, and what a model depends on of it."""
-    beside = {"folds", "folds_by", "repeats", "inner_val", "splits", "ensemble", "calibration_slides", "device"}
-    beside |= {"calibration_patches", "members", "compare", "threshold_sensitivity", "tensorboard"}
+    beside = {"folds", "folds_by", "repeats", "splits", "ensemble", "calibration_slides", "device"}
+    beside |= {
+        "inner_val",
+        "inner_val_by",
+        "calibration_patches",
+        "members",
+        "compare",
+        "threshold_sensitivity",
+        "tensorboard",
+    }
     settings = config.training.model_dump(exclude=beside) | config.augmentation.model_dump()
     if settings["learning_rate"] is None:
         settings["learning_rate"] = default_rate(spec)
@@ -149,7 +158,7 @@ def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
 
 def encoder_of(spec: ModelSpec, config: Config) -> dict[str, Any]:
     """What a frozen encoder is, whatever its name: its weights may come with another release."""
-    if not spec.frozen:
+    if not spec.frozen or spec.bags is not None:
         return {}
     return {"encoder": backbone_of(spec.encoder, config.encoder.weights, spec.precision).card.identity}
 
