@@ -131,6 +131,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "device": (),
         "version": (),
         "garbage": (),
+        "parent": (),
         "shipped": (),
         "config": (
             *("section", "cohort", "view", "attention", "sampling", "encoder", "model", "training", "augmentation"),
@@ -170,6 +171,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
         "train": (
             *(
+                "share",
+                "processes",
                 "looks",
                 "key",
                 "checkpoints",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,12 +27,15 @@ from pipeline.train.held_out import out_of_bag_rows, scored
 from pipeline.train.job import CROSS, Job, aside, begin, end, is_its_own, put
 from pipeline.train.journal import Journal
 from pipeline.train.key import compared, differences, made_of, restated
-from pipeline.train.looks import Looks
+from pipeline.train.looks import Known, Looks
 from pipeline.train.slides import TrainingSlides
-from pipeline.train.spec import encoder_of, fit_settings, prior_of
+from pipeline.train.spec import cache_in, encoder_of, fit_settings, prior_in, prior_of
 from pipeline.train.verdict import Losses
 from stages.amounts import counted
 from stages.appearance import FEWEST, cohort_appearance
+
+if TYPE_CHECKING:
+    from pipeline.train.share import Share
 
 Say = Callable[[str], None]
 
@@ -158,7 +162,7 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     replaces = job.model.exists() and not is_its_own(job, begun)
     if replaces:
         say(f"{job.model} {stale}; it moves to {aside(job)} when the new one is there")
-    lost = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
+    lost = _lost(job.train, looks)
     left_out: dict[str, str] = {}
 
     def leave_out(slide: CohortSlide, reason: str) -> None:
@@ -169,47 +173,31 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
         leave_out(job.train[index], reason)
         refuse_lost_class(job, spec, looks)
 
-    torch.manual_seed(config.training.seed)
-    model = keeping(build_model(spec, encoder_weights=config.encoder.weights), config)
+    model = _new_model(spec, config)
     started = time.perf_counter()
     from pipeline.train.fit import fit  # Lightning takes seconds to import
+    from pipeline.train.processes import sharing
     from pipeline.train.steps import DivergedError
 
     checkpoint = begun.with_suffix(".ckpt")
     # the curve of a model that stands here stays beside it until it is put aside
     live = begun.with_suffix(".csv") if replaces else job.folder / "curve.csv"
     task = task_of(spec)
-    targets = task.tensor([slide.cells(task.labels) for slide in job.train])
-    patients = [slide.patient or slide.slide_id for slide in job.train]
-    strata = targets.tolist() if task.kind == "classification" else [slide.stratum for slide in job.train]
-    bags = draw_bags(patients, strata, spec.members, seed=config.training.seed)
-    held_out = TrainingSlides(
-        len(val),
-        lambda index: looks(val[index]).view,
-        lambda index, reason: leave_out(val[index], reason),
-        {i: looks.excluded[s.slide_id] for i, s in enumerate(val) if s.slide_id in looks.excluded},
-    )
-    judges = len(held_out.lost) < held_out.count
-    if config.training.patience and not judges:
+    given = _given(job, spec, config, looks, leave_out)
+    if config.training.patience and given["validation"] is None:
         say("warning: training.patience needs slides of split val, or training.inner_val: it trains all epochs")
     try:
-        curve = fit(
-            model,
-            lambda index: looks(job.train[index]).view,
-            targets,
-            checkpoint=checkpoint,
-            samples=samples,
-            say=say,
-            bags=bags,
-            leave_out=lose,
-            lost=lost,
-            names=[slide.slide_id for slide in job.train],
-            validation=(held_out, task.tensor([slide.cells(task.labels) for slide in val])) if judges else None,
-            curve=live,
-            events=job.folder / "tensorboard" / begun.stem if config.training.tensorboard else None,
-            device=config.training.device,
-            **settings,
-        )
+        with sharing(config.training.devices, _take_part, job, spec, config, looks.known, checkpoint) as share:
+            curve = fit(
+                model,
+                **given,
+                checkpoint=checkpoint,
+                say=say,
+                leave_out=lose,
+                curve=live,
+                events=job.folder / "tensorboard" / begun.stem if config.training.tensorboard else None,
+                share=share,
+            )
     except DivergedError:
         write_json(begun, {"key": key, "made_of": made, "diverged": True})
         raise
@@ -217,10 +205,11 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     out_of_bag: dict[str, list[float]] = {}
     spread = None
     if isinstance(model, Ensemble):
-        gone = {i: looks.excluded[s.slide_id] for i, s in enumerate(job.train) if s.slide_id in looks.excluded}
-        within = TrainingSlides(len(targets), lambda index: looks(job.train[index]).view, lose, gone)
+        gone = _lost(job.train, looks)
+        targets, bags, seed = given["targets"], given["bags"], config.training.seed
+        within = TrainingSlides(len(targets), given["view"], lose, gone)
         within.phase = "the judging of the members"
-        judged = settle(model, within, targets, patients, bags, samples=samples, seed=config.training.seed)
+        judged = settle(model, within, targets, _patients(job), bags, samples=samples, seed=seed)
         names = [job.train[i].slide_id for i in judged.slides]
         out_of_bag = dict(zip(names, judged.values.tolist(), strict=True))
         spread = judged.spread
@@ -259,6 +248,62 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     count = sum(slide.slide_id not in looks.excluded for slide in job.train)
     say(f"fitted on {counted(count, 'slide')} in {done['seconds']:.0f} s: {job.model}")
     return Fitted(model, out_of_bag, losses)
+
+
+def _new_model(spec: ModelSpec, config: Config) -> SlideModel:
+    torch.manual_seed(config.training.seed)
+    return keeping(build_model(spec, encoder_weights=config.encoder.weights), config)
+
+
+def _lost(slides: Sequence[CohortSlide], looks: Looks) -> dict[int, str]:
+    return {i: looks.excluded[slide.slide_id] for i, slide in enumerate(slides) if slide.slide_id in looks.excluded}
+
+
+def _patients(job: Job) -> list[str]:
+    return [slide.patient or slide.slide_id for slide in job.train]
+
+
+def _given(
+    job: Job, spec: ModelSpec, config: Config, looks: Looks, leave_out: Callable[[CohortSlide, str], None]
+) -> dict[str, Any]:
+    """What `fit` is told of a job, the same in each process that takes part."""
+    task, val = task_of(spec), job.val
+    targets = task.tensor([slide.cells(task.labels) for slide in job.train])
+    strata = targets.tolist() if task.kind == "classification" else [slide.stratum for slide in job.train]
+    held_out = TrainingSlides(
+        len(val),
+        lambda index: looks(val[index]).view,
+        lambda index, reason: leave_out(val[index], reason),
+        _lost(val, looks),
+    )
+    judges = len(held_out.lost) < held_out.count
+    return {
+        "view": lambda index: looks(job.train[index]).view,
+        "targets": targets,
+        "samples": config.sampling.train_samples or spec.samples,
+        "bags": draw_bags(_patients(job), strata, spec.members, seed=config.training.seed),
+        "lost": _lost(job.train, looks),
+        "names": [slide.slide_id for slide in job.train],
+        "validation": (held_out, task.tensor([slide.cells(task.labels) for slide in val])) if judges else None,
+        "device": config.training.device,
+        **fit_settings(config, spec),
+    }
+
+
+def _take_part(job: Job, spec: ModelSpec, config: Config, known: Known, checkpoint: Path, share: Share) -> None:
+    """What another process does of a fit."""
+    from pipeline.train.fit import fit
+
+    def quiet(line: str) -> None: ...
+
+    model = _new_model(spec, config)
+    looks = Looks(model, cache_in(config), quiet, prior=prior_in(config), known=known)
+    given = _given(job, spec, config, looks, looks.leave_out)
+
+    def lose(index: int, reason: str) -> None:
+        looks.leave_out(job.train[index], reason)
+
+    fit(model, **given, checkpoint=checkpoint, say=quiet, leave_out=lose, share=share)
 
 
 def _validated_on(made: Mapping[str, Any]) -> frozenset[str]:

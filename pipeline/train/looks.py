@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,6 +29,21 @@ OPEN_FILES = 256
 takes some ten milliseconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What another process has to know of looks, to look at the same slides.
+
+    Attributes:
+        excluded, fingerprints, facts: as `Looks` has them.
+        verify: whether it goes by every byte of the slides.
+    """
+
+    excluded: dict[str, str]
+    fingerprints: dict[str, str]
+    facts: dict[str, SlideFacts]
+    verify: bool
+
+
 class Looks:
     """A cohort's first looks. A slide that is left out raises its reason from then on.
 
@@ -38,6 +54,7 @@ class Looks:
         strict: leave out slides whose resolution something else in the file contradicts.
         prior: what says where to draw, beside the model; None: nothing does.
         verify: go by every byte of the slides.
+        known: what was found before, by another process; None: nothing.
 
     Attributes:
         excluded: why slides were left out, by name.
@@ -55,11 +72,11 @@ class Looks:
         strict: bool = False,
         prior: Prior | None = None,
         verify: bool = False,
+        known: Known | None = None,
     ) -> None:
-        self.facts: dict[str, SlideFacts] = {}
-        self._verify = verify
-        self.excluded: dict[str, str] = {}
-        self.fingerprints: dict[str, str] = {}
+        before = known or Known({}, {}, {}, verify)
+        self.facts, self._verify = dict(before.facts), before.verify
+        self.excluded, self.fingerprints = dict(before.excluded), dict(before.fingerprints)
         self.appearances: dict[str, Appearance] = {}
         self._model, self._cache, self._say, self._strict, self._prior = model, cache, say, strict, prior
         self._kept: OrderedDict[str, Look] = OrderedDict()
@@ -104,6 +121,11 @@ class Looks:
             self.excluded[slide.slide_id] = reason
             self._say(f"{at}left out: {slide.slide_id}: {reason}")
             self._drop(slide.slide_id)
+
+    @property
+    def known(self) -> Known:
+        """What another process has to know, as it is now."""
+        return Known(dict(self.excluded), dict(self.fingerprints), dict(self.facts), self._verify)
 
     def usable(self) -> dict[str, SlideFacts]:
         """The facts of the slides that are not left out, by name."""
