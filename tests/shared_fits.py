@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import torch
 from models import FROZEN, TINY, frozen_model, frozen_view, sampler_model
@@ -38,6 +39,8 @@ OPTIONS: dict[str, Any] = {
     "seed": 0,
     "device": "cpu",
 }
+LOST_CELL = 44
+"""Of slide 5, drawn in the second epoch."""
 SLIDES = 9
 """So that the last batch of an epoch is one slide, and the other process has none of it."""
 KINDS: dict[str, dict[str, Any]] = {
@@ -57,7 +60,7 @@ def slide(seed: int, cell_px: int, read: Callable[[], None] = lambda: None) -> V
     pixels = (shades * rng.uniform(0.7, 1, (rows * COLUMNS, 32, 32, 1))).astype(np.uint8)
     rgb = shades.reshape(rows, COLUMNS, 3).repeat(cell_px, 0).repeat(cell_px, 1).astype(np.uint8)
     regions = rng.integers(0, 256, (rows * COLUMNS // 9, 38, 38, 3), np.uint8)
-    prior = rng.random((rows, COLUMNS)) if seed == 1 else None
+    prior = rng.random((rows, COLUMNS)) if seed == 1 and cell_px == 4 else None
 
     def patches(cells: np.ndarray) -> np.ndarray:
         read()
@@ -83,16 +86,19 @@ def targets_of(kind: str, count: int = SLIDES) -> Tensor:
     return torch.tensor([i % 3 for i in range(count)])
 
 
-def take_part(kind: str, path: Path, how: dict[str, Any], share: Share, **more: Any) -> tuple[SlideModel, Curve]:
-    """The fit of one process: its model and its curve."""
+def take_part(
+    kind: str, path: Path, how: dict[str, Any], share: Share, **more: Any
+) -> tuple[SlideModel, Curve, list[str]]:
+    """The fit of one process: its model, its curve and why slides were left out."""
     rank, views = share.rank, []
     for i in range(SLIDES):
-        view = frozen_view(seed=i) if kind == "frozen" else slide(i, new_model(kind).spec.cell_px)
+        view = frozen_view(seed=i) if kind == "frozen" else slide(i, 2 if kind == "a second look" else 4)
         views.append(replace(view, patches=_doing(how.get("doing"), i, rank, view.patches)))
+    torch.set_default_dtype(torch.float64 if how.get("double") else torch.float32)
     model = new_model(kind)
     held_out = TrainingSlides(3, lambda i: views[2 * i], lambda i, why: None)
-    options = OPTIONS | {name: value for name, value in how.items() if name != "doing"}
-    lost: list[int] = []
+    options = OPTIONS | {name: value for name, value in how.items() if name not in ("doing", "double")}
+    lost: list[str] = []
     curve = fit(
         model,
         views.__getitem__,
@@ -100,20 +106,21 @@ def take_part(kind: str, path: Path, how: dict[str, Any], share: Share, **more: 
         checkpoint=path,
         validation=(held_out, targets_of(kind, 3)),
         share=share,
-        leave_out=lambda i, why: lost.append(i),
+        leave_out=lambda i, why: lost.append(why),
         **options | {"say": lambda line: None} | more,
     )
-    return model, curve
+    return model, curve, lost
 
 
 def _doing(what: str | None, i: int, rank: int, read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A reader of slide ``i``'s patches that something becomes of, the fifth time and later, in the second process."""
+    """A reader of slide ``i``'s patches that something becomes of: of whoever draws some cells of slide 5; or from the
+    third time on in the second process."""
     times = [0]
 
-    def patches(cells: np.ndarray) -> Any:
+    def taken(cells: np.ndarray) -> Any:
         times[0] += 1
-        if what == "damaged" and i == 4 and times[0] > 2:
-            raise SlideError("s4.svs: a tile is damaged")
+        if what == "damaged" and i == 5 and LOST_CELL in cells:
+            raise SlideError("s5.svs: a tile is damaged")
         if rank == 1 and times[0] > 2:
             if what == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -123,11 +130,11 @@ def _doing(what: str | None, i: int, rank: int, read: Callable[[Any], Any]) -> C
                 time.sleep(1000)
         return read(cells)
 
-    return patches
+    return lambda cells: dask.delayed(taken)(cells)
 
 
-def shared(kind: str, path: Path, how: dict[str, Any], size: int, **more: Any) -> tuple[Tensor, Curve]:
-    """What so many processes learn together: the weights, and the curve."""
+def shared(kind: str, path: Path, how: dict[str, Any], size: int, **more: Any) -> tuple[Tensor, Curve, list[str]]:
+    """What so many processes learn together: the weights, the curve, and why slides were left out."""
     with sharing(size, take_part, kind, path, how) as share:
-        model, curve = take_part(kind, path, how, share, **more)
-    return torch.nn.utils.parameters_to_vector(model.parameters()).detach(), curve
+        model, curve, lost = take_part(kind, path, how, share, **more)
+    return torch.nn.utils.parameters_to_vector(model.parameters()).detach(), curve, lost

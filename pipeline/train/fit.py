@@ -214,7 +214,7 @@ def _base_rate(readout: Readout, targets: Tensor, weights: Tensor) -> float | No
         return None
     often = weights.sum(1)
     if isinstance(readout, ClassReadout):
-        shares = torch.zeros(readout.outputs).index_add_(0, targets, often.float())
+        shares = torch.bincount(targets, often, minlength=readout.outputs)
         shares = shares / shares.sum()
         return float(-torch.xlogy(shares, shares).sum())
     return readout.base(targets)
