@@ -68,6 +68,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "budget": (),
         "heap": (),
         "appearance": (),
+        "patch_memory": (),
         "pyramid": (
             *(
                 "jpeg_metadata",

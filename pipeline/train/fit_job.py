@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from pipeline.model.build import Ensemble, build_model, keep_features, told_of_e
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, task_of
+from pipeline.model.values import ModelSpec, View, task_of
 from pipeline.output.documents import read_json, write_json
 from pipeline.refer.calibrate import calibrate_labels, calibration_key, in_lines
 from pipeline.refer.scores import budgets_of
@@ -33,6 +34,7 @@ from pipeline.train.spec import cache_in, encoder_of, fit_settings, prior_in, pr
 from pipeline.train.verdict import Losses
 from stages.amounts import counted
 from stages.appearance import FEWEST, cohort_appearance
+from stages.patch_memory import PatchMemory
 
 if TYPE_CHECKING:
     from pipeline.train.share import Share
@@ -268,17 +270,25 @@ def _given(
 ) -> dict[str, Any]:
     """What `fit` is told of a job, the same in each process that takes part."""
     task, val = task_of(spec), job.val
+    memory = PatchMemory(round(config.reading.patches_gb * 1e9 / config.training.devices))
+
+    def view(slide: CohortSlide) -> View:
+        found = looks(slide).view
+        if spec.frozen:  # whose features are kept
+            return found
+        return replace(found, patches=partial(memory.read, slide.slide_id, found.patches))
+
     targets = task.tensor([slide.cells(task.labels) for slide in job.train])
     strata = targets.tolist() if task.kind == "classification" else [slide.stratum for slide in job.train]
     held_out = TrainingSlides(
         len(val),
-        lambda index: looks(val[index]).view,
+        lambda index: view(val[index]),
         lambda index, reason: leave_out(val[index], reason),
         _lost(val, looks),
     )
     judges = len(held_out.lost) < held_out.count
     return {
-        "view": lambda index: looks(job.train[index]).view,
+        "view": lambda index: view(job.train[index]),
         "targets": targets,
         "samples": config.sampling.train_samples or spec.samples,
         "bags": draw_bags(_patients(job), strata, spec.members, seed=config.training.seed),
