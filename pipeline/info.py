@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from stages.amounts import size
+from stages.bags.bag_slide import BagSlide
 from stages.geometry import Box, Mpp
 from stages.place import Place, place
 from stages.pyramid.open import ZarrSlide, open_pyramid
@@ -30,6 +31,7 @@ def describe(path: str | PathLike[str] | Place, *, mpp: float | None = None, str
         raise UsageError(f"{where}: {exc}") from exc
     facts = slide.facts
     true = facts.mpp
+    bag = isinstance(slide, BagSlide)
     levels = [
         {
             "width": level.width,
@@ -40,6 +42,7 @@ def describe(path: str | PathLike[str] | Place, *, mpp: float | None = None, str
             "direct_tiles": slide.direct(index),
         }
         for index, (level, tile) in enumerate(zip(facts.levels, facts.tile_sizes, strict=True))
+        if not bag
     ]
     return {
         "path": str(where),
@@ -50,15 +53,32 @@ def describe(path: str | PathLike[str] | Place, *, mpp: float | None = None, str
         "objective_power": facts.objective_power,
         "bounds": [facts.bounds.x, facts.bounds.y, facts.bounds.width, facts.bounds.height],
         "levels": levels,
+        **({"bag": _tiles(slide)} if isinstance(slide, BagSlide) else {}),
         "associated": list(facts.associated),
         "fingerprint": facts.fingerprint,
         "warnings": _warnings(slide),
     }
 
 
+def _tiles(slide: BagSlide) -> dict[str, Any]:
+    """What a bag holds."""
+    return {
+        "tiles": len(slide.corners),
+        "dim": slide.dim,
+        "encoder": slide.encoder,
+        "patch_px": slide.patch_px,
+        "patch_mpp": slide.patch_mpp if slide.facts.mpp else None,
+        "side_level0": list(slide.side),
+        "pitch_level0": [slide.cells.scale_x, slide.cells.scale_y],
+        "off_grid": slide.off_grid,
+    }
+
+
 def _warnings(slide: Slide) -> list[str]:
     """What will bite later, found by looking and by reading a little of every level."""
     facts = slide.facts
+    if isinstance(slide, BagSlide):
+        return [*([facts.mpp_problem] if facts.mpp_problem else []), *facts.doubts]
     found = [*([facts.mpp_problem] if facts.mpp_problem else []), *facts.doubts, *slow_or_partial(slide)]
     for index, level in enumerate(facts.levels):
         x, y = level.width // 2, level.height // 2
@@ -100,6 +120,8 @@ def render_text(facts: dict[str, Any]) -> str:
         f"  bounds      {width} x {height} px at ({x}, {y})"
         + (f", {width * mpp[0] / 1000:.2f} x {height * mpp[1] / 1000:.2f} mm" if mpp else ""),
     ]
+    if "bag" in facts:
+        return "\n".join([*lines, *_tiles_in_words(facts["bag"]), *_warned(facts)])
     turned = facts["vendor"] in VENDORS.values()  # else tifffile reads the tiles as they are
     for index, level in enumerate(facts["levels"]):
         ours = level["direct_tiles"] or facts["vendor"].startswith("ome-zarr")
@@ -110,5 +132,18 @@ def render_text(facts: dict[str, Any]) -> str:
             + f", downsample {Mpp(*level['downsample'])}, tiles {level['tile'][0]} x {level['tile'][1]} ({how})"
         )
     lines.append(f"  also in it  {', '.join(facts['associated']) or 'no label, macro or thumbnail image'}")
-    lines += [f"  warning     {warning}" for warning in facts["warnings"]]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_warned(facts)])
+
+
+def _warned(facts: dict[str, Any]) -> list[str]:
+    return [f"  warning     {warning}" for warning in facts["warnings"]]
+
+
+def _tiles_in_words(bag: dict[str, Any]) -> list[str]:
+    side, pitch = (" x ".join(f"{value:g}" for value in bag[name]) for name in ("side_level0", "pitch_level0"))
+    at = f"{bag['patch_px']} px" + (f" at {bag['patch_mpp']:.4g} µm/px" if bag["patch_mpp"] else "")
+    off = f", {bag['off_grid']} of them off it" if bag["off_grid"] else ""
+    return [
+        f"  a bag       features and no pixels: length {bag['dim']}, by {bag['encoder'] or 'what it does not say'}",
+        f"  tiles       {bag['tiles']} of {at} ({side} level-0 px), on a grid of {pitch} level-0 px{off}",
+    ]

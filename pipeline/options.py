@@ -35,16 +35,16 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-def number(low: float, high: float | None = None, *, such_as: str) -> Callable[[str], float]:
-    """A function from what was typed to a number within these bounds."""
-    words = f"a number {_between(low, high)}, such as {such_as}"
+def number(low: float | None = None, high: float | None = None, *, such_as: str) -> Callable[[str], float]:
+    """A function from what was typed to a number, within these bounds where there are any."""
+    words = f"a number{'' if low is None else f' {_between(low, high)}'}, such as {such_as}"
 
     def parse(text: str | float) -> float:
         try:
             value = float(text)
         except ValueError:
             raise typer.BadParameter(f"expected {words}, found {text!r}") from None
-        if not math.isfinite(value) or value < low or (high is not None and value > high):
+        if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
             raise typer.BadParameter(f"expected {words}, found {text}")
         return value
 
@@ -139,8 +139,9 @@ Tolerance = Annotated[
 DecideOption = Annotated[
     float | None,
     _number(
-        "Read on only until it is settled on which side of this the positive class's probability lies, e.g. 0.5.",
-        inside(0, 1, such_as="0.5"),
+        "Read on only until it is settled on which side of this the positive class's probability, or the predicted "
+        "number, lies, e.g. 0.5.",
+        number(such_as="0.5"),
         "--decide",
         topic=READING,
     ),
@@ -156,7 +157,12 @@ RiskOption = Annotated[
 ]
 PositiveOption = Annotated[
     str | None,
-    typer.Option("--positive", help="With --decide: the class; default: of two the second.", rich_help_panel=READING),
+    typer.Option(
+        "--positive",
+        help="With --decide: the class, label, grade to be reached, or number, such as survival_5; default: of two "
+        "classes the second, or the only number.",
+        rich_help_panel=READING,
+    ),
 ]
 OneMoreBudget = Annotated[
     int | None,

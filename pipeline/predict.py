@@ -12,12 +12,13 @@ from pipeline.errors import UsageError
 from pipeline.model.look import Look, look_at
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.tiles import TileReader
 from pipeline.model.values import ModelSpec, Sampled, View, task_of
 from pipeline.output.table import decision_in_words
 from pipeline.refer.label_set import LabelSet
 from pipeline.refer.referral import Referral
 from pipeline.refer.scores import fewest_samples
-from pipeline.task.task import WORDS, Task, chance_in_words, number_in_words, refuse_untold
+from pipeline.task.task import WORDS, Task, chance_in_words, number_in_words
 from stages.agreement import Agreement
 from stages.amounts import as_given
 from stages.geometry import Raster
@@ -186,7 +187,7 @@ class SlidePrediction:
             ends = self.intervals[of]
             told = f"{name}: {chance_in_words(f'P({of})', self.values[of], *ends, exact=self.exact)}"
             told += f", predicted {self.predicted}"
-        return told + (decision_in_words(self.decision.columns(), before="; ") if self.decision else "")
+        return told + decision_in_words(self.columns(), before="; ")
 
     @property
     def exact(self) -> bool:
@@ -245,10 +246,10 @@ class SlidePrediction:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """On which side of a threshold the probability lies that the model would give a class after reading every patch.
+    """On which side of a threshold something lies that the model would tell after reading every patch.
 
     Attributes:
-        positive: the class.
+        positive: what: the class or label whose probability it is, the grade to be reached, or the number.
         side: "above" (or at it), "below", or "undecided" where reading ended before it was settled.
         at: the threshold.
         risk: how often it may have been decided for the wrong side.
@@ -277,27 +278,31 @@ def decision_of(
 
     Args:
         spec: what the model is.
-        at: the threshold, 0 < at < 1.
+        at: the threshold.
         risk: 0 < risk < 0.5; None: `RISK`.
-        positive: the class; None: of two classes the second.
+        positive: one of `Task.decided`; None: of two classes the second, or the only number that is told.
         samples: patches that may be read; None: all.
 
     Raises:
-        UsageError: no such class, none is named and there are more than two, or fewer samples than tell the risk.
+        UsageError: there is none of that name, none is named and there are several, a probability's threshold is
+            none, or fewer samples than tell the risk.
     """
     if at is None:
         return None
-    refuse_untold(task_of(spec), "--decide")
-    classes = spec.classes
-    if positive is None and len(classes) > 2:
-        raise UsageError(f"--decide: which of {', '.join(classes)}? Name the class, such as --positive {classes[-1]}")
-    if positive is not None and positive not in classes:
-        raise UsageError(f"--positive: the model has no class {positive!r}; its classes are {', '.join(classes)}")
+    task = task_of(spec)
+    names = list(task.decided)
+    chosen = task.decided_first if positive is None else positive
+    if chosen is None:
+        raise UsageError(f"--decide: which of {', '.join(names)}? Name one, such as --positive {names[-1]}")
+    if chosen not in names:
+        raise UsageError(f"--positive: the model tells nothing of {positive!r}, but of {', '.join(names)}")
+    if task.is_chance(chosen) and not 0 < at < 1:
+        raise UsageError(f"decide must lie between 0 and 1, found {as_given(at)}; such as 0.5")
     if samples is not None and samples < FIRST_LOOK:
         raise UsageError(
             f"--samples {samples} is too few to decide with a stated risk: give at least {FIRST_LOOK}, or none"
         )
-    return Decide(at, RISK if risk is None else risk, 1 if positive is None else classes.index(positive))
+    return Decide(at, RISK if risk is None else risk, names.index(chosen))
 
 
 def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) -> None:
@@ -377,10 +382,10 @@ def predict_slide(
     attribution = _attributed(sampled, seen, model)
     give_back()  # what encoding patches took
     likeness = seen.likeness(model)
-    classes, found, cells = model.spec.classes, sampled.prediction, sampled.cells
+    task, found, cells = task_of(model.spec), sampled.prediction, sampled.cells
     decision = None
     if decide is not None and sampled.side is not None:
-        decision = Decision(classes[decide.positive], sampled.side, decide.at, decide.risk)
+        decision = Decision([*task.decided.values()][decide.positive], sampled.side, decide.at, decide.risk)
     doubt = None if refer is None else refer.doubt(seen.appearance)
     doubts = [likeness.warning, doubt]
     if model is not every:
@@ -390,7 +395,7 @@ def predict_slide(
             f"the tolerance of {as_given(tolerance)} was not reached: after {len(cells)} patches an interval reaches "
             f"{found.reach:.2g} from its value"
         )
-    values = dict(zip(task_of(model.spec).values, found.values.tolist(), strict=True))
+    values = dict(zip(task.values, found.values.tolist(), strict=True))
     ends = zip(found.low.tolist(), found.high.tolist(), strict=True)
     return SlidePrediction(
         slide=slide,
@@ -421,6 +426,8 @@ def predict_slide(
 
 def _watched(seen: Look, agreement: Agreement) -> View:
     """The model's part of a look, each of whose patches is compared when it is read."""
+    if isinstance(seen.reader, TileReader):
+        return seen.view
     coarse = None if seen.surveyor is None else agreement.watched(seen.surveyor)
     return replace(seen.view, patches=agreement.watched(seen.reader), coarse=coarse)
 

@@ -96,7 +96,8 @@ def _decided(found: SlidePrediction) -> dict[str, str]:
     own = found.decision
     if own is None:
         return {}
-    of = f"the probability of {apart(own.positive)}"
+    plain = own.positive in found.task.columns
+    of = own.positive if plain else f"the probability of {apart(own.positive)}"
     if own.side == "undecided":
         told = f"Not settled: reading ended before it was known on which side of {as_given(own.at)} {of} lies."
     elif found.exact:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from dask.highlevelgraph import HighLevelGraph
@@ -57,6 +57,8 @@ class PatchReader:
     inside: bool = True
     snap: bool = False
     block: int = BLOCK
+    features: ClassVar[None] = None
+    """None that are known without encoding."""
 
     def rasters(self, cells: ArrayLike) -> list[Raster]:
         """The patch of each cell (row-major indices, (N,)): centred on the cell, but for ``inside`` and ``snap``."""

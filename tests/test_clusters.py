@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,10 @@ import yaml
 from distributed.cli.dask_scheduler import main as scheduler_command
 from distributed.cli.dask_worker import main as worker_command
 from jobs import work
-from makers import ROOT
+from makers import ROOT, tissue_pixels, write_slide
+from typer.main import get_command
 
+from pipeline.cli.assembly import app
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.run.workers import each
@@ -90,6 +95,105 @@ def test_a_run_is_one_job_of_slurm(site: dict[str, Any], slides_folder: Path, ch
     assert not (tmp_path / ".scheduler-7.json").exists()
 
 
+@pytest.fixture
+def broken_and_whole(slides_folder: Path, tmp_path: Path) -> Path:
+    """A table of three slides that can be read, and of one that cannot: its folder."""
+    (tmp_path / "broken.tif").write_bytes(b"II*\0 no pages")
+    slides = [tmp_path / "broken.tif", *sorted(slides_folder.iterdir())]
+    (tmp_path / "cohort.csv").write_text("\n".join(("slide", *map(str, slides))))
+    return tmp_path
+
+
+def mend(folder: Path) -> None:
+    write_slide(folder / "broken.tif", tissue_pixels(900, 800))
+
+
+def statuses(out: Path) -> dict[str, str]:
+    with (out / "predictions.csv").open(newline="") as file:
+        return {row["slide_id"]: row["status"] for row in csv.DictReader(file)}
+
+
+@pytest.mark.slow
+def test_tasks_of_an_array_share_the_slides(site: dict[str, Any], broken_and_whole: Path, checkpoint: Path) -> None:
+    """Each slide is done by one of them, whichever ends last has the whole table, and a failure is none's alone."""
+    command = ["bash", RECIPES / "slurm-array.sh", "cohort.csv", "--model", checkpoint, "--out", "out"]
+    site["env"] |= {"SLURM_CPUS_PER_TASK": "1", "SLURM_MEM_PER_CPU": "4096"}
+
+    def array() -> list[int]:
+        tasks = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **site) for _ in "12"]
+        return [task.wait(300) for task in tasks]
+
+    assert array() == [1, 1]
+    assert statuses(site["cwd"] / "out") == {"broken": "failed", "even": "ok", "odd": "ok", "plain": "ok"}
+    log = (site["cwd"] / "out" / "run.log").read_text()
+    for name in ("even", "odd", "plain"):
+        done = [line for line in log.splitlines() if f"] {name}: " in line]
+        assert sum("done earlier" not in line for line in done) == 1, done
+    mend(broken_and_whole)
+    assert array() == [0, 0]
+    assert set(statuses(site["cwd"] / "out").values()) == {"ok"}
+
+
+@pytest.mark.slow
+def test_a_workflow_of_snakemake_ends_with_the_run_s_code_and_goes_on(
+    site: dict[str, Any], broken_and_whole: Path, checkpoint: Path
+) -> None:
+    snakemake = shutil.which("snakemake")
+    if snakemake is None:
+        pytest.skip("no snakemake")
+    told = ("slides=cohort.csv", f"model={checkpoint}", "out=out", "parts=2")
+
+    def flow(*what: str) -> subprocess.CompletedProcess[str]:
+        # in an environment of its own it must not find this one's packages: the stand-in for `saccade` has its Python
+        command = [snakemake, "-s", RECIPES / "Snakefile", "--cores", "2", *what]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, **site)
+
+    failed = flow("--config", *told)
+    assert failed.returncode == 1
+    assert "2 of 4 steps" in failed.stderr  # both parts went on
+    assert statuses(site["cwd"] / "out")["broken"] == "failed"
+    mend(broken_and_whole)
+    done = flow("--config", *told)
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 slides predicted (3 already done), 0 failed" in done.stdout + done.stderr
+    assert "Nothing to be done" in flow("--config", *told).stderr
+    cached = flow("saccade_cache", "--config", "slides=cohort.csv", "out=pyramids")
+    assert cached.returncode == 0, cached.stderr
+    assert len(list((site["cwd"] / "pyramids").glob("*.ome.zarr"))) == 4
+
+
+@pytest.mark.parametrize("recipe", ["Snakefile", "saccade.nf"])
+def test_workflows_go_on_after_a_slide_that_failed_and_end_with_its_code(recipe: str) -> None:
+    """Of the commands that they start, each has options that Saccade has, and all but the last code of 1 goes on."""
+    commands = re.findall(r"^ *\"?(saccade (run|cache) [^\n]*?)\"?$", (RECIPES / recipe).read_text(), re.MULTILINE)
+    onwards = [command.partition(" || ")[2].replace("\\", "") for command, _ in commands]
+    assert [(name, code) for (_, name), code in zip(commands, onwards, strict=True)] == [
+        ("run", "[ $? -eq 1 ]"),
+        ("run", ""),
+        ("cache", ""),
+    ]
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    for command, name in commands:
+        options = set(re.findall(r" (--[a-z-]+)", command))
+        assert options <= {option for param in known[name].params for option in param.opts}
+    for code, expected in ((0, 0), (1, 0), (2, 1), (3, 1), (143, 1)):
+        line = f"(exit {code}) || [ $? -eq 1 ]"
+        assert subprocess.run(["bash", "-euo", "pipefail", "-c", line]).returncode == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "torch"), [("environment.yml", "pytorch-cpu"), ("environment-cuda.yml", "pytorch-gpu")]
+)
+def test_a_conda_environment_has_the_ranges_of_the_package(name: str, torch: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = next(one.removeprefix("torch") for one in project["dependencies"] if re.match(r"torch\W", one))
+    least = project["requires-python"]
+    newest = max(int(one.rpartition(".")[2]) for one in project["classifiers"] if ":: Python :: 3." in one)
+    environment = yaml.safe_load((RECIPES / name).read_text())
+    assert environment["channels"][0] == "conda-forge"
+    assert environment["dependencies"] == [f"python{least},<3.{newest + 1}", "pip>=24", f"{torch}{pinned}"]
+
+
 def test_what_kubernetes_starts_are_commands_of_dask_and_saccade() -> None:
     commands = []
     for document in documents():
@@ -131,6 +235,7 @@ def test_a_scheduler_is_reached_with_the_certificates_that_dask_is_configured_fo
 import sys
 from pathlib import Path
 from dasks import scheduler_in, worker
+from pipeline.cli.assembly import app
 from pipeline.cohort.table import CohortSlide
 from pipeline.run.workers import each
 from jobs import work

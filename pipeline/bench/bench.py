@@ -13,6 +13,7 @@ from pipeline.bench.recommend import recommend
 from pipeline.bench.slide import BenchSettings, bench_slide
 from pipeline.bench.table import Person, in_words, table_of
 from pipeline.bench.ways import ways_of
+from pipeline.cohort.labels import known_label, refuse_unknown_labels
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, is_exhaustion, reason_of
 from pipeline.model.build import keep_features
@@ -24,7 +25,7 @@ from pipeline.output.folder import BENCH, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.table import write_table
 from pipeline.predict import check_budget
-from pipeline.task.task import refuse_untold
+from pipeline.task.task import Task
 from stages.amounts import counted
 from stages.disk import new_file
 from stages.html import table
@@ -45,6 +46,7 @@ class BenchSummary:
     """What a bench came to; a notebook shows its table.
 
     Attributes:
+        task: what is predicted.
         samples: patches a slide that are recommended; None: none that was tried is enough.
         words: the recommendation, its rule and what to do.
         rows: of bench.csv, by column.
@@ -55,6 +57,7 @@ class BenchSummary:
         notes: what is not in the table, and why.
     """
 
+    task: Task = field(repr=False)
     samples: int | None
     words: str
     rows: list[dict[str, Any]] = field(repr=False)
@@ -68,14 +71,14 @@ class BenchSummary:
         """All of it as lines of text."""
         told = [
             f"{counted(self.slides, 'slide')}, {self.rows[0]['cells']:.0f} patches each in the mean",
-            *in_words(self.rows),
+            *in_words(self.rows, self.task),
         ]
         if self.left_out:
             told.append("left out: " + ", ".join(f"{count} {why}" for why, count in self.left_out.items()))
         return [*told, *self.notes, self.words]
 
     def _repr_html_(self) -> str:
-        names = ("way", "setting", "patches", "bytes", "auroc", "difference", "agreement")
+        names = ("way", "setting", "patches", "bytes", self.task.metric.key, "difference", "agreement")
         shown = [[_cell(row.get(name)) for name in names] for row in self.rows]
         return table(shown, header=names, caption=self.words)
 
@@ -124,13 +127,8 @@ def bench_cohort(
     model = keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
     refuse_ensemble(model, path)
     tried = _checked(model, path, samples, draws, slides, tolerances)
-    refuse_untold(task_of(model.spec), "`saccade bench`")
-    unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(model.spec.classes))
-    if unknown:
-        raise UsageError(
-            f"the cohort has the label {unknown[0]!r}, but {path} was trained for {', '.join(model.spec.classes)}: "
-            "use the model of this task, or a table without a label column to compare without AUROC"
-        )
+    task = task_of(model.spec)
+    refuse_unknown_labels(cohort, task, path, without=f"to compare without {task.metric.name}")
     if split is None:
         unseen = [slide for slide in cohort.slides if slide.split in (None, "test")]
     else:
@@ -139,7 +137,7 @@ def bench_cohort(
     if not unseen:
         raise UsageError(f"{cohort.source}: every slide is to train or to choose with; a bench needs slides of neither")
     if slides is not None:
-        unseen = _in_turn(unseen, seed)
+        unseen = _in_turn(unseen, task, seed)
     wanted = len(unseen) if slides is None else min(slides, len(unseen))
     prepare_output(out, names=BENCH)
     (out / "slides").mkdir(exist_ok=True)
@@ -175,7 +173,8 @@ def bench_cohort(
             told = f"{slide.slide_id}: failed: {failed[slide.slide_id]}"
         else:
             records.append(record)
-            people.append(Person(slide.patient, slide.label))
+            cells = known_label(slide, task)
+            people.append(Person(slide.patient, None if cells is None else task.label_row(cells)))
             told = f"{slide.slide_id}: {record['cells']} patches"
         if progress:
             progress(min(len(records) + len(failed), wanted), wanted, told)
@@ -202,11 +201,13 @@ def _finish(
     from pipeline.bench.picture import bench_figure, save_bench
 
     cells = float(np.mean([record["cells"] for record in records]))
-    rows = [{**row, "cells": cells} for row in table_of(records, people, model.spec.classes)]
-    recommended = recommend(rows, own=model.spec.samples)
+    task = task_of(model.spec)
+    rows = [{**row, "cells": cells} for row in table_of(records, people, task)]
+    recommended = recommend(rows, task, own=model.spec.samples)
     notes = [] if unlike is None else [f"not compared: {unlike}"]
-    if "auroc" not in rows[0]:
-        notes.append("no AUROC: it needs labels of two classes")
+    if task.metric.key not in rows[0]:
+        why = "two classes" if task.kind == "classification" else "slides that can be compared"
+        notes.append(f"no {task.metric.name}: it needs labels of {why}")
     if "wh" not in rows[0]:
         gpu = "on a GPU, whose share it does not tell" if model.device.type != "cpu" else "this machine tells none"
         notes.append(f"no energy (Wh): {gpu}; CPU seconds stand for it")
@@ -214,7 +215,9 @@ def _finish(
     notes.append(
         f"seconds: of reading and encoding afresh, one slide after the other, measured on {counted(metered, 'slide')}"
     )
-    summary = BenchSummary(recommended.samples, recommended.words, rows, len(records), failed, dict(left_out), notes)
+    summary = BenchSummary(
+        task, recommended.samples, recommended.words, rows, len(records), failed, dict(left_out), notes
+    )
     write_table(out / "bench.csv", rows)
     write_run(
         out / "bench.json",
@@ -235,11 +238,11 @@ def _finish(
     )
     title = f"{cohort.source.name}: {counted(len(records), 'slide')}, {cells:.0f} patches each in the mean"
     fine = (
-        "p*: the probability after reading everything, p: after so many patches. Bands: of the difference 95 % over "
-        "patients; of AUROC 90 % of the draws, which is what reading leaves open; grey: "
+        "p*: the prediction after reading everything, p: after so many patches. Bands: of the difference 95 % over "
+        f"patients; of {task.metric.name} 90 % of the draws, which is what reading leaves open; grey: "
         "95 % over patients, of reading everything. MB: with the thumbnail and all that is read coarsely."
     )
-    figure = bench_figure(rows, recommended, title=title, fine=fine)
+    figure = bench_figure(rows, recommended, task, title=title, fine=fine)
     with new_file(out / "bench.png") as temporary:
         save_bench(temporary, figure)
     return summary
@@ -281,11 +284,12 @@ def _count(names: Any) -> dict[str, int]:
     return found
 
 
-def _in_turn(slides: Sequence[CohortSlide], seed: int) -> list[CohortSlide]:
-    """In a random order in which classes take turns."""
+def _in_turn(slides: Sequence[CohortSlide], task: Task, seed: int) -> list[CohortSlide]:
+    """In a random order in which classes, or what else folds hold evenly, take turns."""
     random = np.random.default_rng(seed)
     by_label: dict[str, list[CohortSlide]] = {}
     for place in random.permutation(len(slides)):
-        by_label.setdefault(str(slides[place].label), []).append(slides[place])
+        cells = known_label(slides[place], task)
+        by_label.setdefault("" if cells is None else task.stratum(cells), []).append(slides[place])
     ranked = [(rank, name, one) for name, ones in sorted(by_label.items()) for rank, one in enumerate(ones)]
     return [one for _, _, one in sorted(ranked, key=lambda item: item[:2])]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.bench.recommend import AGREE, Recommendation
 from pipeline.bench.ways import ATTENTION, DECIDE, EVERYTHING, NOTHING, TOLERANCE, TOP, UNIFORM
+from pipeline.task.task import Task
 
 LEAST = 1e-5
 """Differences below this are drawn there: they are none."""
@@ -47,18 +49,25 @@ GREY = "#555555"
 MINUS = "\N{MINUS SIGN}"
 
 
-def bench_figure(rows: Sequence[Mapping[str, Any]], recommended: Recommendation, *, title: str, fine: str) -> Figure:
-    """The difference to reading everything, p*, the share of decisions that differ from its, and AUROC where there is
-    one, each against patches and bytes.
+def bench_figure(
+    rows: Sequence[Mapping[str, Any]], recommended: Recommendation, task: Task, *, title: str, fine: str
+) -> Figure:
+    """The difference to reading everything, p*, the share of decisions that differ from its, and the task's first
+    metric where there is one, each against patches and bytes.
 
     Args:
         rows: see `pipeline.bench.table.table_of`.
         recommended: marked; its number is the title's, its words are bench.json's.
+        task: what is predicted.
         title: first line.
         fine: what bands and lines mean, beyond the axes' names; below, in small.
     """
-    labelled = any(row.get("auroc") is not None for row in rows)
-    parts = [_differences, _decisions, *([_aurocs] if labelled else [])]
+    labelled = any(row.get(task.metric.key) is not None for row in rows)
+    parts: list[Callable[..., None]] = [
+        _differences,
+        partial(_decisions, task),
+        *([partial(_scores, task.metric.key)] if labelled else []),
+    ]
     figure = Figure(figsize=(11, 2.2 + 2.6 * len(parts)), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(parts), 2, squeeze=False, sharex="col", sharey="row")
@@ -74,7 +83,7 @@ def bench_figure(rows: Sequence[Mapping[str, Any]], recommended: Recommendation,
         axes[-1, column].xaxis.set_minor_formatter(NullFormatter())
     axes[-1, 0].set_xlabel("patches read of a slide, mean")
     axes[-1, 1].set_xlabel("MB read of a slide, compressed, all included")
-    names = (f"difference, |p {MINUS} p*|", "decisions that differ", "AUROC")
+    names = (f"|p {MINUS} p*|, {task.apart_in}", f"other {task.alike_by}", task.metric.name)
     for row, name in enumerate(names[: len(parts)]):
         axes[row, 0].set_ylabel(name)
     named = {name: one for ax in axes[:, 0] for one, name in zip(*ax.get_legend_handles_labels(), strict=True)}
@@ -113,34 +122,34 @@ def _differences(axes: Axes, rows: Sequence[Mapping[str, Any]], x: str) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _decisions(axes: Axes, rows: Sequence[Mapping[str, Any]], x: str) -> None:
+def _decisions(task: Task, axes: Axes, rows: Sequence[Mapping[str, Any]], x: str) -> None:
     unlike = [{**row, "unlike": 1 - row["agreement"]} for row in rows]
     for name, style in STYLES.items():
         _draw(axes, _line(unlike, name, x), x, style, "unlike")
     for row in unlike:
         if row["way"] == NOTHING:
             axes.axhline(row["unlike"], color=GREY, lw=1, ls=(0, (1, 2)))
-    axes.axhline(1 - AGREE, color="black", lw=1, ls=(0, (6, 3)), label=f"{1 - AGREE:.0%} of the decisions")
+    axes.axhline(1 - AGREE, color="black", lw=1, ls=(0, (6, 3)), label=f"{1 - AGREE:.0%} of the {task.alike_by}")
     top = max(2 * (1 - AGREE), *(row["unlike"] for row in unlike if row["way"] in STYLES))
     axes.set_ylim(-0.04 * top, 1.08 * top)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1 if top < 0.05 else 0))
 
 
-def _aurocs(axes: Axes, rows: Sequence[Mapping[str, Any]], x: str) -> None:
+def _scores(key: str, axes: Axes, rows: Sequence[Mapping[str, Any]], x: str) -> None:
     for name, style in STYLES.items():
-        _draw(axes, _line(rows, name, x), x, style, "auroc", "auroc_5", "auroc_95")
+        _draw(axes, _line(rows, name, x), x, style, key, f"{key}_5", f"{key}_95")
     (whole,) = (row for row in rows if row["way"] == EVERYTHING)
     told = "reading everything"
-    if not math.isnan(whole["auroc_low"]):
-        axes.axhspan(whole["auroc_low"], whole["auroc_high"], color="black", alpha=0.06, lw=0)
-        told += f", {whole['auroc']:.3f} [{whole['auroc_low']:.3f}, {whole['auroc_high']:.3f}]"
-    axes.axhline(whole["auroc"], color="black", lw=1.2, label=told)
+    if not math.isnan(whole[f"{key}_low"]):
+        axes.axhspan(whole[f"{key}_low"], whole[f"{key}_high"], color="black", alpha=0.06, lw=0)
+        told += f", {whole[key]:.3f} [{whole[f'{key}_low']:.3f}, {whole[f'{key}_high']:.3f}]"
+    axes.axhline(whole[key], color="black", lw=1.2, label=told)
     for row in rows:
         if row["way"] == NOTHING:
-            axes.axhline(row["auroc"], color=GREY, lw=1, ls=(0, (1, 2)))
+            axes.axhline(row[key], color=GREY, lw=1, ls=(0, (1, 2)))
     # the interval over patients is wider than all that reading does: what differs would not be seen
-    low = min(row["auroc_5"] for row in rows)
-    high = max(row["auroc_95"] for row in rows)
+    low = min(row[f"{key}_5"] for row in rows)
+    high = max(row[f"{key}_95"] for row in rows)
     room = max(0.1 * (high - low), 0.01)
     axes.set_ylim(low - room, min(high + room, 1 + 0.3 * room))
 

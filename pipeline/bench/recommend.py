@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.bench.ways import ATTENTION, DECIDE, EVERYTHING, NOTHING, TOLERANCE
+from pipeline.task.task import Task
 from stages.amounts import counted
 
 FEW_SLIDES = 20
@@ -30,33 +31,35 @@ class Recommendation:
     words: str
 
 
-def recommend(rows: Sequence[Mapping[str, Any]], *, own: int) -> Recommendation:
+def recommend(rows: Sequence[Mapping[str, Any]], task: Task, *, own: int) -> Recommendation:
     """The smallest number of patches from which on nothing is lost by not reading everything.
 
     It is the smallest N of the model's own draws such that for N and every larger one that was tried at least `AGREE`
-    of the decisions are those of reading everything, the mean AUROC is within `NEAR` of its (where labels tell one),
-    and the prediction is nearer than without any patch (where a coarse scale is read anyway): the noise of a few
-    patches may be larger than what they tell.
+    of the decisions are those of reading everything (`Task.alike`), the task's first metric, in the mean, is within
+    `NEAR` of its (where labels tell one), and the prediction is nearer than without any patch (where a coarse scale is
+    read anyway): the noise of a few patches may be larger than what they tell.
 
     Args:
         rows: see `table_of`.
+        task: what is predicted.
         own: the model's own number.
     """
     tried = sorted((row for row in rows if row["way"] == ATTENTION), key=lambda row: row["setting"])
     (whole,) = (row for row in rows if row["way"] == EVERYTHING)
     without = [row for row in rows if row["way"] == NOTHING]
-    labelled = whole.get("auroc") is not None
+    key, name = task.metric.key, task.metric.name
+    labelled = whole.get(key) is not None
 
     def alike(row: Mapping[str, Any]) -> bool:
-        return row["agreement"] >= AGREE and not (labelled and abs(row["auroc"] - whole["auroc"]) > NEAR)
+        return row["agreement"] >= AGREE and not (labelled and abs(row[key] - whole[key]) > NEAR)
 
     enough: list[Mapping[str, Any]] = []
     for row in reversed(tried):
         if not alike(row) or any(row["difference"] > one["difference"] for one in without):
             break
         enough.insert(0, row)
-    conditions = [f"at least {AGREE:.0%} of the decisions are those of reading everything"]
-    conditions += [f"the AUROC is within {NEAR:g} of its"] if labelled else []
+    conditions = [f"at least {AGREE:.0%} of the {task.alike_by} are those of reading everything"]
+    conditions += [f"the {name} is within {NEAR:g} of its"] if labelled else []
     conditions += ["the prediction is nearer than without any patch"] if without else []
     *first, last = conditions
     rule = f"the smallest number from which on {' and '.join([*([', '.join(first)] if first else []), last])}"
@@ -66,14 +69,14 @@ def recommend(rows: Sequence[Mapping[str, Any]], *, own: int) -> Recommendation:
     if sparing is not None and (not enough or sparing["patches"] < enough[0]["patches"]):
         adaptive = (
             f" Reading on only where it is needed takes fewer: `saccade run --{sparing['way']} {sparing['setting']:g}` "
-            f"reads {sparing['patches']:.0f} in the mean, with {sparing['agreement']:.1%} of the decisions alike."
+            f"reads {sparing['patches']:.0f} in the mean, with {sparing['agreement']:.1%} of the {task.alike_by} alike."
         )
     if not enough:
         most = tried[-1]
         return Recommendation(
             None,
-            f"No number that was tried is enough ({rule}): at {most['setting']:g} patches {_told(most, whole)}. Try "
-            f"more with --samples.{adaptive}",
+            f"No number that was tried is enough ({rule}): at {most['setting']:g} patches "
+            f"{_told(most, whole, task)}. Try more with --samples.{adaptive}",
         )
     samples, row = int(enough[0]["setting"]), enough[0]
     ending = f"Write `samples: {samples}` below `sampling:` in the configuration, or `saccade run --samples {samples}`."
@@ -89,13 +92,13 @@ def recommend(rows: Sequence[Mapping[str, Any]], *, own: int) -> Recommendation:
     share = f"{row['patches'] / whole['patches']:.1%} of all"
     return Recommendation(
         samples,
-        f"{coarse}Recommended: {samples} patches a slide ({share}): {_told(row, whole)}. It is {rule}.{few} "
+        f"{coarse}Recommended: {samples} patches a slide ({share}): {_told(row, whole, task)}. It is {rule}.{few} "
         f"{ending}{adaptive}",
     )
 
 
-def _told(row: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
-    told = f"{row['agreement']:.1%} of {row['decisions']} decisions are alike"
-    if whole.get("auroc") is not None:
-        told += f", AUROC {row['auroc']:.3f} against {whole['auroc']:.3f}"
+def _told(row: Mapping[str, Any], whole: Mapping[str, Any], task: Task) -> str:
+    told, key = f"{row['agreement']:.1%} of {row['decisions']} {task.alike_by} are alike", task.metric.key
+    if whole.get(key) is not None:
+        told += f", {task.metric.name} {row[key]:.3f} against {whole[key]:.3f}"
     return f"{told}, |p - p*| {row['difference']:.4f}"

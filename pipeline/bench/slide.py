@@ -23,7 +23,7 @@ from pipeline.model.look import Look, look
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import read_json, write_json
 
-BENCH_VERSION = 1
+BENCH_VERSION = 2
 """Raised when a change here changes results, so that earlier ones count as stale."""
 COUNTED = 3
 """Draws whose bytes are counted, of every way and setting: their mean is told."""
@@ -87,8 +87,8 @@ def bench_slide(
 
     Returns:
         ``cells`` of its tissue, ``fixed_bytes`` of what every way reads, and of each of ``ways`` its ``name``,
-        ``setting``, mean ``patches`` and ``bytes``, the share left ``undecided`` and the ``probabilities`` of each draw
-        (draws, C); where it was measured, ``spent``: on the ``survey`` (all but patches) and on each ``patch``.
+        ``setting``, mean ``patches`` and ``bytes``, the share left ``undecided`` and the ``values`` of each draw
+        (draws, T); where it was measured, ``spent``: on the ``survey`` (all but patches) and on each ``patch``.
 
     Raises:
         SlideError: it cannot be read whole.
@@ -122,7 +122,7 @@ def _told(known: ReadWhole, found: Look, settings: BenchSettings) -> dict[str, A
                 "patches": float(np.mean([len(one.cells) for one in read])),
                 "bytes": float(np.mean([_bytes(found, one.cells) for one in read[:COUNTED]])),
                 "undecided": float(np.mean([one.undecided for one in read])),
-                "probabilities": [one.probabilities for one in read],
+                "values": [one.values for one in read],
             }
         )
     fixed = found.count(nothing, nothing).bytes

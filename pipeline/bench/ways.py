@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.bench.whole import ReadWhole
-from pipeline.model.values import ModelSpec, PlacedDraw, View
+from pipeline.model.values import ModelSpec, PlacedDraw, View, task_of
+from pipeline.task.task import WORDS
 from stages.prediction.stopping import RISK, Decide
 
 EVERYTHING, NOTHING = "everything", "no patch"
@@ -45,9 +46,9 @@ class Way:
 
 
 class Read(NamedTuple):
-    """What one draw predicts, probabilities (C,), from which cells (M,); of `DECIDE`, whether it is left undecided."""
+    """What one draw predicts, values (T,), from which cells (M,); of `DECIDE`, whether it is left undecided."""
 
-    probabilities: NDArray[np.float64]
+    values: NDArray[np.float64]
     cells: NDArray[np.int64]
     undecided: bool = False
 
@@ -68,8 +69,9 @@ def ways_of(spec: ModelSpec, samples: Sequence[int], tolerances: Sequence[float]
     found += [Way(name, n) for name in (UNIFORM, TOP) for n in samples] + [
         Way(TOLERANCE, value) for value in tolerances
     ]
-    if len(spec.classes) > 2:
-        return found, "decide: there are more than two classes"
+    task = task_of(spec)
+    if task.decided_first is None or not task.chances:
+        return found, f"decide: a threshold of {WORDS[task.kind]} is the user's to say"
     return [*found, Way(DECIDE, HALF)], None
 
 
@@ -95,11 +97,12 @@ def read_by(
     """
     tissue = int(view.tissue.sum())
     if way.name == NOTHING:
-        yield Read(_probabilities(known.map.known.double().mean(0)), np.zeros(0, np.int64))
+        yield Read(_told(known, known.map.known.double().mean(0)), np.zeros(0, np.int64))
     elif way.name in (TOLERANCE, DECIDE):
         until: dict[str, Any] = {"tolerance": way.setting}
         if way.name == DECIDE:
-            until = {"decide": Decide(at=HALF, risk=RISK, positive=1)}
+            task = task_of(known.spec)
+            until = {"decide": Decide(HALF, RISK, list(task.decided).index(str(task.decided_first)))}
         for _ in range(draws):
             sampled = known.sample(view, generator=generator, **until)
             p = sampled.prediction.values.cpu().numpy()
@@ -110,7 +113,7 @@ def read_by(
         while left:
             many = max(1, min(left, DRAWN_AT_ONCE // n**2))
             drawn = _drawn(way, known, view, n, many, generator, opened)
-            for p, cells in zip(_probabilities(known.logits(drawn)), drawn.cells.cpu().numpy(), strict=True):
+            for p, cells in zip(_told(known, known.logits(drawn)), drawn.cells.cpu().numpy(), strict=True):
                 yield Read(p, np.unique(cells))
             left -= many
 
@@ -142,6 +145,6 @@ def _drawn(
     return drawn
 
 
-def _probabilities(logits: Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = torch.softmax(logits.double(), -1).cpu().numpy()
+def _told(known: ReadWhole, logits: Tensor) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = known.readout.told(logits.double()).cpu().numpy()
     return found

@@ -32,6 +32,7 @@ class ReadWhole(SlideModel):
 
     def __init__(self, model: SlideModel, attention: AttentionMap, said: Tensor) -> None:
         super().__init__(model.spec, calibration=model.calibration)
+        self.readout = model.readout
         self.attention, self.inner, self.feature_dim = model.attention, model.inner, 1
         self._device = model.device
         # what one slide says of itself is in no sum over cells that were not read

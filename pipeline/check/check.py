@@ -86,10 +86,11 @@ def _for_model(settings: CheckSettings, model: Path) -> tuple[CheckSettings, Sli
 
 
 def _labels(cohort: Cohort, model: SlideModel, path: Path) -> list[Finding]:
-    from pipeline.run.run import check_labels
+    from pipeline.cohort.labels import refuse_unknown_labels
+    from pipeline.model.values import task_of
 
     try:
-        check_labels(cohort, model.spec, path)
+        refuse_unknown_labels(cohort, task_of(model.spec), path)
     except UsageError as exc:
         return [Finding("label", str(exc))]
     return []

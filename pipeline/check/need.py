@@ -33,19 +33,20 @@ class Geometry:
     """Where and how a model reads: all of it that `pipeline.model.look.look_at` needs, and none of its weights.
 
     Attributes:
-        spec, attention, inner: see `SlideModel`.
+        spec, attention, inner, feature_dim: see `SlideModel`.
         samples: patches a slide.
     """
 
     spec: ModelSpec
     attention: Attention
     inner: ThumbnailAttention | None
+    feature_dim: int
     samples: int
 
 
 def geometry_of(model: SlideModel) -> Geometry:
     """Of a model."""
-    return Geometry(model.spec, model.attention, model.inner, model.spec.samples)
+    return Geometry(model.spec, model.attention, model.inner, model.feature_dim, model.spec.samples)
 
 
 def need_of(slide: Slide, model: Geometry) -> tuple[Look, Need]:

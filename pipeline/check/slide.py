@@ -13,6 +13,7 @@ from pipeline.check.values import Finding, Kind, Need, SlideCheck
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.info import slow_or_partial
+from stages.bags.bag_slide import BagSlide
 from stages.geometry import ResolutionError
 from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideError
@@ -73,8 +74,10 @@ def _checked(slide: CohortSlide, settings: CheckSettings) -> SlideCheck:
     except SlideError as exc:
         return SlideCheck(slide, (Finding("file", str(exc)),))
     facts = opened.facts
-    findings = [*_of_facts(opened, settings), *find_cut(opened), *sample_levels(opened)]
-    findings += [Finding("encoding", words, error=False) for words in slow_or_partial(opened)]
+    findings = [*_of_facts(opened, settings)]
+    if not isinstance(opened, BagSlide):
+        findings += [*find_cut(opened), *sample_levels(opened)]
+        findings += [Finding("encoding", words, error=False) for words in slow_or_partial(opened)]
     found = SlideCheck(
         slide,
         vendor=facts.vendor,
@@ -114,6 +117,9 @@ def _looked_at(slide: Slide, settings: CheckSettings, findings: list[Finding]) -
             Finding("tissue", words, error=False) for words in look.warnings if words not in slide.facts.doubts
         ]
         return float(look.mask.sum()) * look.thumbnail.mpp**2 / 1e6, need
+    if isinstance(slide, BagSlide):
+        mpp, (across, down) = slide.facts.require_mpp(), slide.side
+        return len(slide.corners) * across * mpp.x * down * mpp.y / 1e6, None
     thumbnail = read_thumbnail(slide, _scale(slide))
     tissue = find_tissue(thumbnail)
     findings += [Finding("tissue", words, error=False) for words in tissue_warnings(tissue, thumbnail.mpp)]

@@ -258,10 +258,10 @@ def _groups_patients(name: str, values: Sequence[str]) -> bool:
 
 
 def _names_files(rows: Rows, index: int) -> bool:
-    from pipeline.cohort.files import PYRAMID_SUFFIX, SLIDE_SUFFIXES
+    from pipeline.cohort.files import NAMED_SUFFIXES
 
     values = [row[index] for _, row in rows if row[index]]
-    return bool(values) and all(value.casefold().endswith((*SLIDE_SUFFIXES, PYRAMID_SUFFIX)) for value in values)
+    return bool(values) and all(value.casefold().endswith(NAMED_SUFFIXES) for value in values)
 
 
 def _list(header: Sequence[str]) -> str:

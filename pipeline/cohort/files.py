@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.errors import UsageError, printable
 from pipeline.output.folder import is_output
+from stages.bags.bag import BAG_SUFFIXES
 from stages.object_store import UNLISTED, children
 from stages.passing import UnreadableError
 from stages.place import Place, Url, place, refusal_of
@@ -26,6 +27,8 @@ SLIDE_SUFFIXES = (
 )
 """What OpenSlide opens, by name; a file that is named outright is tried whatever its suffix."""
 PYRAMID_SUFFIX = ".zarr"
+NAMED_SUFFIXES = (*SLIDE_SUFFIXES, PYRAMID_SUFFIX, *BAG_SUFFIXES)
+"""What is no part of a slide's name."""
 _NOT_THERE = (
     "of what lies in a store OME-Zarr is read, and this is of another format: copy it to a disk, or put a pyramid of "
     "it there, `saccade cache SLIDE --out URL`"
@@ -40,12 +43,14 @@ _MAX_NAME_BYTES = 120  # leaves room for what gets appended, within the 255 byte
 _DEVICE_NAME = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\..*)?", re.IGNORECASE)
 
 
-def find_slides(folder: Path, *, told: Callable[[str], None] = _log.warning) -> list[Path]:
+def find_slides(
+    folder: Path, *, told: Callable[[str], None] = _log.warning, suffixes: Sequence[str] = SLIDE_SUFFIXES
+) -> list[Path]:
     """Every slide under a folder, absolute and sorted; each file once, whatever links lead to it.
 
     Hidden names are skipped; `.zarr` folders are never entered (one that holds an OME-Zarr image is a slide), nor are
     the output folders of earlier runs. Files of one DICOM series are the levels of one slide: the first by name stands
-    for it, and OpenSlide finds the others.
+    for it, and OpenSlide finds the others. With other ``suffixes`` files of those are found instead.
 
     A folder below it that cannot be read, as `lost+found`, is told of, else in the log, and left out; so are pyramids
     of ours that stand beside the slides that they were made of.
@@ -81,7 +86,7 @@ def find_slides(folder: Path, *, told: Callable[[str], None] = _log.warning) -> 
                 elif not _holds_results(path):
                     pending.append(path)
             # what has a slide's name and is none, as a dead link or a pipe, stays in, so that it fails visibly
-            elif suffix in SLIDE_SUFFIXES:
+            elif suffix in suffixes:
                 files.append(path)
         for path in _without_copies(_one_per_series(files)):
             # of what is no link only the folder has to be looked at, which was
@@ -133,7 +138,7 @@ def find_slides_at(url: Url, *, told: Callable[[str], None] = _log.warning) -> l
 
 def slide_stem(path: Place) -> str:
     """A slide's file name without its format: `a.ome.tiff` and `a.ome.zarr` are `a`, `TCGA-1.2f6b` stays whole."""
-    if path.suffix.lower() not in (*SLIDE_SUFFIXES, PYRAMID_SUFFIX):
+    if path.suffix.lower() not in NAMED_SUFFIXES:
         return path.name
     return path.stem[:-4] if path.stem.lower().endswith(".ome") and len(path.stem) > 4 else path.stem
 
@@ -186,11 +191,11 @@ def finder(root: Path) -> Callable[[str, str], tuple[Place, str | None]]:
         if os.path.isdir(path.parent) and os.access(path.parent, os.R_OK):
             near = next((name for name in os.listdir(path.parent) if name.casefold() == path.name.casefold()), None)
             missing += f"; there is {near!r}" if near else ""
-        if path.suffix.lower() in (*SLIDE_SUFFIXES, PYRAMID_SUFFIX) or not os.path.isdir(path.parent):
+        if path.suffix.lower() in NAMED_SUFFIXES or not os.path.isdir(path.parent):
             return path, missing
         if path.parent not in by_stem:
             by_stem[path.parent] = {}
-            for slide in find_slides(path.parent):
+            for slide in find_slides(path.parent) or find_slides(path.parent, suffixes=BAG_SUFFIXES):
                 by_stem[path.parent].setdefault(slide_stem(slide), []).append(slide)
         fits = by_stem[path.parent].get(path.name, [])
         if len(fits) > 1:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipeline.cohort.splits import By, refuse_parted, split_cohort, strata_of
+from pipeline.cohort.splits import By, refuse_parted, sites_held_out, split_cohort, strata_of
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 
@@ -53,18 +54,19 @@ def deal_folds(
     by: By = "patient",
     repeats: int = 1,
     inner_val: float = 0.0,
+    inner_by: By | None = None,
 ) -> list[Fold]:
     """The folds of a cross-validation, or of several.
 
     Args:
         slides, folds, seed, path, by, repeats: see `split_cohort`; several given splits are a fold each.
-        inner_val: see `hold_out`; each fold's, of what it is fitted to.
+        inner_val, inner_by: see `hold_out`; each fold's, of what it is fitted to; None: as ``by``.
 
     Raises:
         UsageError: see there; a fold has no slide of some class to fit to, or none to judge on.
     """
     if folds is None and any(isinstance(part, str) for slide in slides for part in slide.rounds):
-        return _given(slides, by, repeats, inner_val)
+        return _given(slides, by, repeats, inner_val, inner_by or by)
     found = []
     told = split_cohort(slides, folds=folds, seed=seed, path=path, by=by, repeats=repeats)
     for repeat, fold_of in enumerate(told):
@@ -72,27 +74,34 @@ def deal_folds(
             test = tuple(slide for slide in slides if fold_of[slide.slide_id] == number)
             others = tuple(slide for slide in slides if fold_of[slide.slide_id] != number)
             _refuse_lost(others, slides, f"fold {number}")
-            train, val = hold_out(others, inner_val, seed=(seed, repeat, number), of=f"fold {number}")
+            seeds, where = (seed, repeat, number), f"the training of fold {number}"
+            train, val = hold_out(others, inner_val, seed=seeds, by=inner_by or by, of=where)
             found.append(Fold(repeat, number, train, val, test))
     return found
 
 
 def hold_out(
-    slides: Sequence[CohortSlide], share: float, *, seed: Sequence[int], of: str = "the training"
+    slides: Sequence[CohortSlide], share: float, *, seed: Sequence[int], by: By = "patient", of: str = "the training"
 ) -> tuple[Slides, Slides]:
     """Slides to fit to, and those of a share of the patients of each class, one at least, which choose the epoch.
+
+    By "site" they are all of whole sites, as near to that share as those allow, without chance (`sites_held_out`).
 
     Args:
         slides: of the training.
         share: 0: none are held out.
-        seed: of who is.
+        seed: of who is, by "patient".
+        by: what is never parted.
         of: what these slides are, for messages.
 
     Raises:
-        UsageError: a class has a single patient.
+        UsageError: a class has a single patient, or by "site" no sites can be spared.
     """
     if not share:
         return tuple(slides), ()
+    if by == "site":
+        held = sites_held_out(slides, share, of=of)
+        return tuple(s for s in slides if s.site not in held), tuple(s for s in slides if s.site in held)
     rng, chosen = np.random.default_rng(list(seed)), set()
     for label, patients in strata_of(slides).items():
         if len(patients) < 2:
@@ -109,7 +118,7 @@ def hold_out(
 
 
 def held_out_of_all(
-    slides: Sequence[CohortSlide], folds: Sequence[Fold], *, inner_val: float, seed: int
+    slides: Sequence[CohortSlide], folds: Sequence[Fold], *, inner_val: float, seed: int, inner_by: By = "patient"
 ) -> tuple[Slides, Slides]:
     """What the model is fitted to that is kept, and what chooses its epoch, as that of each fold is chosen: the same
     share of all patients, whether the folds' val is held out of them or given.
@@ -119,7 +128,7 @@ def held_out_of_all(
     """
     people = [({s.patient for s in fold.train}, {s.patient for s in fold.val}) for fold in folds]
     given = float(np.mean([len(val) / len(train | val) for train, val in people])) if people else 0.0
-    return hold_out(slides, inner_val or min(given, 0.5), seed=(seed,))
+    return hold_out(slides, inner_val or min(given, 0.5), seed=(seed,), by=inner_by)
 
 
 def check_folds(
@@ -129,6 +138,7 @@ def check_folds(
     by: By = "patient",
     repeats: int = 1,
     inner_val: float = 0.0,
+    inner_by: By | None = None,
 ) -> list[str]:
     """Refuse, before a slide is read, what `deal_folds` would; by "site" a split column that parts a site, too.
 
@@ -139,8 +149,9 @@ def check_folds(
         UsageError: as `deal_folds`; repeats or an inner part are asked for of slides whose split leaves no room for it.
     """
     if not is_split(slides, folds):
-        dealt = deal_folds(slides, folds=folds, seed=0, path=None, by=by, repeats=repeats, inner_val=inner_val)
-        held_out_of_all(slides, dealt, inner_val=inner_val, seed=0)
+        inner: dict[str, Any] = {"inner_val": inner_val, "inner_by": inner_by or by}
+        dealt = deal_folds(slides, folds=folds, seed=0, path=None, by=by, repeats=repeats, **inner)
+        held_out_of_all(slides, dealt, seed=0, **inner)
         return _doubts(dealt)
     if by == "site":
         refuse_parted(slides, {slide.slide_id: str(slide.split) for slide in slides}, "the table's split column", by)
@@ -150,11 +161,12 @@ def check_folds(
         )
     if inner_val and any(slide.split == "val" for slide in slides):
         raise UsageError("training.inner_val: there are slides of split val already; leave it out")
-    hold_out([slide for slide in slides if slide.split == "train"], inner_val, seed=(0,), of="split train")
+    train = [slide for slide in slides if slide.split == "train"]
+    hold_out(train, inner_val, seed=(0,), by=inner_by or by, of="split train")
     return []
 
 
-def _given(slides: Sequence[CohortSlide], by: By, repeats: int, inner_val: float) -> list[Fold]:
+def _given(slides: Sequence[CohortSlide], by: By, repeats: int, inner_val: float, inner_by: By) -> list[Fold]:
     """A fold of each given split; where they judge on the same slides, each is a repeat."""
     if repeats > 1:
         raise UsageError("training.repeats repeats a cross-validation, but its splits are given; leave it out")
@@ -174,7 +186,7 @@ def _given(slides: Sequence[CohortSlide], by: By, repeats: int, inner_val: float
         if inner_val and val:
             raise UsageError(f"training.inner_val: {where} has slides of val already; leave it out")
         if inner_val:
-            train, val = hold_out(train, inner_val, seed=(i,), of=where)
+            train, val = hold_out(train, inner_val, seed=(i,), by=inner_by, of=where)
         found.append(Fold(0, i, train, val, test) if apart else Fold(i, 0, train, val, test))
     return found
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from pipeline.cohort.spelling import are_amounts, is_number
 from pipeline.cohort.table import Cohort, CohortSlide
@@ -54,8 +54,10 @@ def task_for(
     else:
         single = kind == "regression"
         task = TASKS[kind](("value",) if single else ("risk_score",), column if single else tuple(labels), tuple(times))
-    read = [label_of(slide, task, str(cohort.source)) for slide in cohort.slides]
-    refuse_one_sided(task, read, str(cohort.source))
+    read = [task.target(label_of(slide, task, str(cohort.source))) for slide in cohort.slides]
+    why = task.unlearnable(read)
+    if why is not None:
+        raise UsageError(f"{cohort.source}: {why}")
     return task
 
 
@@ -90,34 +92,36 @@ def known_label(slide: CohortSlide, task: Task) -> Cells | None:
     return cells
 
 
-def refuse_one_sided(task: Task, labels: Sequence[Cells], source: str) -> None:
-    """Refuse labels of which nothing can be learnt: all alike, no event, grades that nobody has.
+def refuse_unknown_labels(cohort: Cohort, task: Task, model: Path, *, without: str = "to predict only") -> None:
+    """Refuse labels that a model does not know.
+
+    Args:
+        cohort: some of whose slides may have labels.
+        task: the model's.
+        model: its path.
+        without: what a table without labels would still do.
 
     Raises:
-        UsageError: which.
+        UsageError: which, and what the model was trained for.
     """
-    found = [task.target(cells) for cells in labels]
-    if task.kind == "regression" and len(set(map(str, found))) < 2:
-        raise UsageError(f"{source}: every label is {found[0]:g}: nothing can be learnt of one value")
-    if task.kind == "multilabel":
-        for i, name in enumerate(task.names):
-            values = {row[i] for row in found if isinstance(row, list) and not math.isnan(row[i])}
-            if len(values) < 2:
-                only = "empty" if not values else f"{values.pop():.0f}"
-                raise UsageError(f"{source}: column {name!r} is {only} for every slide: leave it out of cohort.labels")
-    if task.kind == "ordinal":
-        lost = [name for i, name in enumerate(task.names) if i not in found]
-        if lost:
-            raise UsageError(f"{source}: no slide has the grade {lost[0]!r} of cohort.grades: leave it out")
-    if task.kind in ("survival", "discrete_survival"):
-        if not any(row[1] for row in found if isinstance(row, list)):
-            raise UsageError(f"{source}: no event was seen ({task.labels[1]!r} is 0 for every slide): nothing to learn")
-        latest = max(row[0] for row in found if isinstance(row, list))
-        if task.times and task.times[-1] > latest:
+    if task.kind == "classification":
+        unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(task.names))
+        if unknown:
             raise UsageError(
-                f"{source}: nobody was seen until cohort.times {task.times[-1]:g}, the latest time is {latest:g}: "
-                "choose earlier ones"
+                f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(task.names)}: "
+                f"use the model of this task, or a table without a label column {without}"
             )
+        return
+    for slide in cohort.slides:
+        cells = slide.cells(task.labels)
+        if any(cell is not None for cell in cells):
+            try:
+                task.target(cells)
+            except ValueError as exc:
+                raise UsageError(
+                    f"{cohort.source}: slide {slide.slide_id!r}: {exc}, as {model} was trained for: correct it, or use "
+                    f"a table without a label column {without}"
+                ) from exc
 
 
 def dealt(cohort: Cohort, task: Task, folds: int | None) -> Cohort:

@@ -175,19 +175,11 @@ def _deal(slides: Sequence[CohortSlide], folds: int, seed: int, by: By, repeat: 
 
 
 def _deal_sites(slides: Sequence[CohortSlide], folds: int) -> dict[str, int]:
-    """Whole sites to folds, such that each has nearly its share of every class's patients; as many folds as there are
-    sites leave one out at a time, whatever classes it has.
-
-    Minimises ``sum over folds and classes of ((patients - share) / share)^2``, where a fold without a class counts more
-    than all else: the largest sites first, each where it costs least, then single moves and swaps of two while any
-    helps. A patient with slides of several classes counts in each. The aim is Howard et al.'s (2021).
+    """Whole sites to folds, such that each has nearly its share of every class's patients (`_spread`); as many folds as
+    there are sites leave one out at a time, whatever classes it has. The aim is Howard et al.'s (2021).
     """
     _refuse_unsited(slides)
-    sites = sorted({str(slide.site) for slide in slides})
-    classes = sorted({slide.stratum for slide in slides})
-    people = {(str(slide.site), slide.stratum, slide.patient) for slide in slides}
-    number = Counter(who[:2] for who in people)
-    counts = np.array([[number[site, name] for name in classes] for site in sites])
+    sites, classes, counts = _people_at(slides)
     sites_with = dict(zip(classes, (counts > 0).sum(0).tolist(), strict=True))
     alone = next((name for name, having in sites_with.items() if having < 2), None)
     if alone is not None:
@@ -204,25 +196,7 @@ def _deal_sites(slides: Sequence[CohortSlide], folds: int) -> dict[str, int]:
                 f"class {name!r} is at {having} sites, too few for {folds} folds by site, each of which needs it; set "
                 f"training.folds to {having}{every} or add sites"
             )
-    share = counts.sum(0) / folds
-
-    def cost(fold_of: NDArray[np.int64]) -> float:
-        held = np.stack([counts[fold_of == fold].sum(0) for fold in range(folds)])
-        return float((((held - share) / share) ** 2).sum() + counts.size * folds**2 * 1e3 * (held == 0).sum())
-
-    best = np.full(len(sites), -1)
-    for site in np.argsort(-counts.sum(1), kind="stable").tolist():
-        best = min((_changed(best, {site: fold}) for fold in range(folds)), key=cost)
-    while True:
-        moves = [(site, fold) for site in range(len(sites)) for fold in range(folds) if fold != best[site]]
-        tried = [_changed(best, {site: fold}) for site, fold in moves]
-        pairs = [(a, b) for a, b in itertools.combinations(range(len(sites)), 2) if best[a] != best[b]]
-        tried += [_changed(best, {a: best[b], b: best[a]}) for a, b in pairs]
-        found = min(tried, key=cost, default=best)
-        if cost(found) >= cost(best) - 1e-4:
-            break
-        best = found
-    fold_of = dict(zip(sites, best.tolist(), strict=True))
+    fold_of = dict(zip(sites, _spread(counts, [1 / folds] * folds), strict=True))
     dealt = {slide.slide_id: fold_of[str(slide.site)] for slide in slides}
     for fold, name in itertools.product(range(folds), classes):
         if not any(dealt[slide.slide_id] == fold and slide.stratum == name for slide in slides):
@@ -233,26 +207,89 @@ def _deal_sites(slides: Sequence[CohortSlide], folds: int) -> dict[str, int]:
     return dealt
 
 
+def sites_held_out(slides: Sequence[CohortSlide], share: float, *, of: str) -> set[str]:
+    """Whole sites that have nearly a share of every class's patients, one of each class at least, and leave one.
+
+    Args:
+        slides: of the training.
+        share: between 0 and 1.
+        of: what these slides are, for messages.
+
+    Raises:
+        UsageError: no such sites; a slide has no site, or a patient two.
+    """
+    _refuse_unsited(slides, "training.inner_val_by")
+    sites, classes, counts = _people_at(slides)
+    part_of = np.array(_spread(counts, [1 - share, share]))
+    for name, here in zip(classes, counts.T, strict=True):
+        if not here[part_of == 0].any() or not here[part_of == 1].any():
+            raise UsageError(
+                f"training.inner_val holds out whole sites, but no choice of the {counted(len(sites), 'site')} of {of} "
+                f"was found that leaves class {name!r}, which is at {(here > 0).sum()}, on both sides; set "
+                "training.inner_val_by to patient, leave training.inner_val out, or add sites"
+            )
+    return {site for site, part in zip(sites, part_of.tolist(), strict=True) if part}
+
+
+def _people_at(slides: Sequence[CohortSlide]) -> tuple[list[str], list[str], NDArray[np.int64]]:
+    """Sites, classes, and how many patients (sites, classes) each site has of each; one of several classes counts in
+    each."""
+    sites = sorted({str(slide.site) for slide in slides})
+    classes = sorted({slide.stratum for slide in slides})
+    number = Counter(who[:2] for who in {(str(slide.site), slide.stratum, slide.patient) for slide in slides})
+    return sites, classes, np.array([[number[site, name] for name in classes] for site in sites])
+
+
+def _spread(counts: NDArray[np.int64], weights: Sequence[float]) -> list[int]:
+    """Sites to parts, by the number of each, such that each part has nearly its weight of every class's patients.
+
+    Minimises ``sum over parts and classes of ((patients - share) / share)^2``, where a part without a class counts more
+    than all else: the largest sites first, each where it costs least, then single moves and swaps of two while any
+    helps.
+
+    Args:
+        counts: patients (sites, classes).
+        weights: of the parts; they add up to 1.
+    """
+    share, parts = np.outer(weights, counts.sum(0)), range(len(weights))
+
+    def cost(part_of: NDArray[np.int64]) -> float:
+        held = np.stack([counts[part_of == part].sum(0) for part in parts])
+        return float((((held - share) / share) ** 2).sum() + counts.size * share.size**2 * 1e3 * (held == 0).sum())
+
+    best = np.full(len(counts), -1)
+    for site in np.argsort(-counts.sum(1), kind="stable").tolist():
+        best = min((_changed(best, {site: part}) for part in parts), key=cost)
+    while True:
+        tried = [_changed(best, {site: part}) for site in range(len(best)) for part in parts if part != best[site]]
+        pairs = [(a, b) for a, b in itertools.combinations(range(len(best)), 2) if best[a] != best[b]]
+        tried += [_changed(best, {a: best[b], b: best[a]}) for a, b in pairs]
+        found = min(tried, key=cost, default=best)
+        if cost(found) >= cost(best) - 1e-4:
+            return [int(part) for part in best]
+        best = found
+
+
 def _changed(fold_of: NDArray[np.int64], new: Mapping[int, int]) -> NDArray[np.int64]:
     changed = fold_of.copy()
     changed[list(new)] = list(new.values())
     return changed
 
 
-def _refuse_unsited(slides: Sequence[CohortSlide]) -> None:
-    """Folds by site need a site of every slide, and one of every patient."""
+def _refuse_unsited(slides: Sequence[CohortSlide], setting: str = "training.folds_by") -> None:
+    """Parts by site need a site of every slide, and one of every patient."""
     seen: dict[str, CohortSlide] = {}
     for slide in slides:
         if slide.site is None:
             raise UsageError(
-                f"training.folds_by is site, but slide {slide.slide_id!r} has none; fill in the table's site column "
-                "(or name it with cohort.site_column), or set training.folds_by to patient"
+                f"{setting} is site, but slide {slide.slide_id!r} has none; fill in the table's site column "
+                f"(or name it with cohort.site_column), or set {setting} to patient"
             )
         first = seen.setdefault(slide.patient, slide)
         if first.site != slide.site:
             raise UsageError(
                 f"patient {slide.patient!r} is at two sites, {first.site!r} ({first.slide_id!r}) and {slide.site!r} "
-                f"({slide.slide_id!r}), which folds by site would part; correct it, or set training.folds_by to patient"
+                f"({slide.slide_id!r}), which parts by site would part; correct it, or set {setting} to patient"
             )
 
 

@@ -29,6 +29,7 @@ from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
 from pipeline.cohort.spelling import are_amounts, column_key, is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
 from stages.amounts import counted
+from stages.bags.bag import BAG_SUFFIXES, find_bag
 from stages.place import Place, Url, true_name
 
 Value = TypeVar("Value")
@@ -168,11 +169,14 @@ def examine_target(
     _refuse_unreadable(target)
     if target.is_dir() and target.suffix.lower() != PYRAMID_SUFFIX:
         found = [_unlabelled(path) for path in find_slides(target, told=told or _log.warning)]
+        if not found:
+            found = [_unlabelled(path) for path in find_slides(target, suffixes=BAG_SUFFIXES)]
         slides = _named_apart(found, target.absolute())
         if not slides:
             raise UsageError(
-                f"no slides in {target}: searched it and its folders for {' '.join(SLIDE_SUFFIXES)} files and OME-Zarr "
-                "pyramids, but not hidden files or outputs of earlier runs; name a slide, its folder or a cohort table"
+                f"no slides in {target}: searched it and its folders for {' '.join(SLIDE_SUFFIXES)} files, OME-Zarr "
+                f"pyramids and bags ({' '.join(BAG_SUFFIXES)}), but not hidden files or outputs of earlier runs; name "
+                "a slide, its folder or a cohort table"
             )
         return Cohort(target, slides), ()
     if not os.path.exists(target):
@@ -208,6 +212,7 @@ def read_training_table(
     folds: int | None = None,
     classes: bool | None = None,
     splits: Path | None = None,
+    bags: Path | None = None,
 ) -> Cohort:
     """A cohort table fit for training: every slide has a label and a patient, who is on one side of a split.
 
@@ -217,13 +222,14 @@ def read_training_table(
         folds: of a cross-validation that replaces the table's split or fold column, or None.
         classes: whether labels are classes, each of which every part of the table needs; None: unless they are amounts.
         splits: what replaces it by splits that were made elsewhere: see `read_splits`; or None.
+        bags: as in `read_table`.
 
     Raises:
         UsageError: as `read_table`, and where a slide has no label or no patient though others do, no slide at all is
             there, there is only one class, the split column is half filled or parts a patient's slides, or a part of
             the table (train, test or a fold) has no slides or lacks a class.
     """
-    cohort = read_table(table, label=label, root=root, columns=columns, training=True)
+    cohort = read_table(table, label=label, root=root, columns=columns, training=True, bags=bags)
     if all(slide.problem for slide in cohort.slides):  # some may have gone; none there is a wrong folder
         raise UsageError(f"{table}: {cohort.slides[0].problem} (and {len(cohort.slides) - 1} more, all of them)")
     if classes is None:
@@ -273,6 +279,7 @@ def read_table(
     root: Path | None = None,
     columns: Mapping[str, str] | None = None,
     training: bool = False,
+    bags: Path | None = None,
 ) -> Cohort:
     """Read a cohort table: `,`, `;`, `|` or tab separated UTF-8 with a header, one slide a row.
 
@@ -287,13 +294,14 @@ def read_table(
         root: folder that relative paths start from; default: the table's own.
         columns: names of the columns for any of "slide", "patient" and "site"; default: by their usual names.
         training: whether a missing label column or patient is an error, and `label` may have another usual name.
+        bags: folder of the bags that stand for the slides, which need not be there: see `find_bag`; None: none do.
 
     Raises:
         UsageError: unreadable, no slide column, no such label column, a slide twice, two slides with one name; several
             columns that may be meant, or one that looks like patients and is called otherwise; labels, patients or
             sites that differ by what nobody sees.
     """
-    cohort, faults = _examine_table(table, label=label, root=root, columns=columns, training=training)
+    cohort, faults = _examine_table(table, label=label, root=root, columns=columns, training=training, bags=bags)
     _refuse(faults)
     return cohort
 
@@ -305,6 +313,7 @@ def _examine_table(
     root: Path | None,
     columns: Mapping[str, str] | None = None,
     training: bool = False,
+    bags: Path | None = None,
 ) -> tuple[Cohort, tuple[str, ...]]:
     """What can be read of a table, and all that `read_table` refuses about it."""
     header, rows, decimal = read_rows(table)
@@ -325,7 +334,10 @@ def _examine_table(
         if not cell["slide"]:
             faults.append(f"{table}, {where}: no slide; fill in {header[taken['slide']]!r} or delete the row")
             continue
-        path, missing = find(cell["slide"], where)
+        if bags is None:
+            path, missing = find(cell["slide"], where)
+        else:
+            path, missing = _bag(bags, cell["slide"], told.get("name"), where)
         mpp, bad_mpp = mpp_of(cell.get("mpp", "").replace(decimal, "."), where)
         slide_id = folder_name(told.get("name") or slide_stem(path))
         if training and "patient" in taken and told["patient"] is None:
@@ -356,6 +368,20 @@ def _examine_table(
     if "label" in taken:
         faults += _near_equal(cohort)
     return cohort, tuple(faults)
+
+
+def _bag(folder: Path, slide: str, name: str | None, where: str) -> tuple[Place, str | None]:
+    """The bag of a slide, by its name or its file's, and why it cannot be used where it is not there."""
+    stem = slide_stem(Path(slide.replace("\\", "/")))
+    path = find_bag(folder.absolute(), [folder_name(name or stem), stem])
+    if path.exists():
+        return path, None
+    only = (
+        " (of CLAM's pt_files, which have no coordinates: give its h5_files)"
+        if path.with_suffix(".pt").exists()
+        else ""
+    )
+    return path, f"{where}: no bag {path}{only}; correct cohort.bags, or name the slide as its bag is named"
 
 
 def _value(text: str, decimal: str) -> str | None:

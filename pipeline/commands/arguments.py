@@ -37,8 +37,8 @@ def check_reading(
         return
     if tolerance is not None:
         raise UsageError("tolerance and decide each say when to stop reading: give one of them")
-    if not 0 < decide < 1:
-        raise UsageError(f"decide must lie between 0 and 1, found {as_given(decide)}; such as 0.5")
+    if not math.isfinite(decide):
+        raise UsageError(f"decide must be a number, found {decide}; such as 0.5")
     if risk is not None and not 0 < risk < 0.5:
         raise UsageError(f"risk must lie between 0 and 0.5, found {as_given(risk)}; such as 0.01")
 

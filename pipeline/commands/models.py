@@ -67,10 +67,12 @@ def predict(
         model: a loaded model, or its path.
         samples: patches to read, with a tolerance or a decision at most; default: the model's own number.
         tolerance: read on until no interval reaches farther than this from its probability, such as 0.02.
-        decide: read on only until it is settled whether the probability of the ``positive`` class, had every patch been
-            read, lies above or below this, such as 0.5; where ``samples`` end first, it is undecided.
+        decide: read on only until it is settled whether the probability of the ``positive`` class, or the number that
+            is predicted, had every patch been read, lies above or below this, such as 0.5; where ``samples`` end first,
+            it is undecided.
         risk: with ``decide``, how often a slide may be decided for the wrong side; default: 0.01.
-        positive: with ``decide``, the class; default: of two classes the second.
+        positive: with ``decide``, the class, the label, the grade that is to be reached, or one of the numbers, such as
+            "survival_5"; default: of two classes the second, or the only number.
         scheme: how the patches are drawn, "systematic", "gumbel" or "iid"; default: the model's.
         seed: of the draws; the same seed reads the same patches of the same slide.
         mpp: µm per level-0 pixel of a slide given by its path.

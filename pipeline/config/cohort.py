@@ -122,6 +122,13 @@ class CohortConfig(Section):
         min_length=1,
         description="Column that says at which hospital or laboratory the slide was made; unset: found by its name.",
     )
+    bags: Path | None = Field(
+        default=None,
+        strict=False,
+        description="Folder, relative to this file, of <slide>.h5 with coords and features (CLAM's h5_files, TRIDENT's "
+        "features_<encoder>), which are read instead of the slides, with model.kind: exhaustive; how large tiles are "
+        "and how long features they say themselves. Unset: slides are read, or the bags that the table names.",
+    )
     slides: Path | None = Field(
         default=None,
         strict=False,

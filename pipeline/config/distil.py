@@ -123,6 +123,8 @@ class DistilConfig(Section):
 
     @model_validator(mode="after")
     def _frozen(self) -> Self:
+        if self.cohort.bags is not None:
+            raise ValueError("cohort.bags stand in for slides, and `distil` reads slides: name them as bags.folder")
         if self.encoder.name == "small" or self.encoder.tune:
             raise ValueError(
                 "encoder must be the one that made the bags' features, which does not learn: name it, without "

@@ -20,6 +20,7 @@ from stages.encoder.registry import is_exported
 _PATHS = (
     ("cohort", "table"),
     ("cohort", "slides"),
+    ("cohort", "bags"),
     ("encoder", "weights"),
     ("reading", "cache"),
     ("reading", "features"),
@@ -62,6 +63,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     prior = config.attention.prior
     if prior is not None and not (prior.is_dir() or is_exported(str(prior))):
         raise UsageError(f"attention.prior: no folder or .onnx network {prior}; correct the path or leave it out")
+    if config.cohort.bags is not None and not config.cohort.bags.is_dir():
+        raise UsageError(f"cohort.bags: no folder {config.cohort.bags}; correct the path")
     return config
 
 

@@ -52,6 +52,7 @@ class Config(Section):
                 "training.read_ahead is for an encoder that learns and attention of one level: leave it out with "
                 "attention.kind: encoder, whose features are kept, and with attention.inner_mpp"
             )
+        self._bags_fit()
         if self.model.kind == "exhaustive" or self.training.compare:
             self._all_can_be_read()
         if self.attention.kind == "encoder":
@@ -109,6 +110,22 @@ class Config(Section):
             raise ValueError(
                 f"{wish} encodes every cell of every slide: give reading.features_gb room to keep that, "
                 "some 2.5 kB for a patch, found 0"
+            )
+
+    def _bags_fit(self) -> None:
+        """Bags in the slides' place have features of all tiles, and nothing else."""
+        if self.cohort.bags is None:
+            return
+        if self.model.kind != "exhaustive":
+            raise ValueError(
+                "cohort.bags hold features of all tiles, and a model that draws patches reads pixels: use model.kind: "
+                "exhaustive"
+            )
+        idle = [f"view.{name}" for name in sorted(self.view.model_fields_set)]
+        idle += ["cohort.slides"] if self.cohort.slides is not None else []
+        if idle:
+            raise ValueError(
+                f"{idle[0]} has no effect with cohort.bags, which say themselves how large tiles are: leave it out"
             )
 
     def _augmentation_fits(self) -> None:

@@ -126,6 +126,12 @@ class TrainingConfig(Section):
         description="Share of the patients of each class that every model holds out of its fit as val, which keep, "
         "patience and calibration go by; what is reported is of others, and has chosen nothing; 0: none.",
     )
+    inner_val_by: Literal["patient", "site"] | None = Field(
+        default=None,
+        description="What is never parted between inner_val and the fit: patient; or site, so that an epoch is chosen "
+        "at hospitals that the model has not learnt from, as near to that share as whole sites allow; unset: as "
+        "folds_by.",
+    )
     splits: Path | None = Field(
         default=None,
         strict=False,

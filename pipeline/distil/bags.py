@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.model.distilled_model import DistilledModel
-from pipeline.model.frozen import Store, frozen_features
+from pipeline.model.frozen import frozen_features
 from pipeline.model.look import Look
 from pipeline.model.values import View
 from stages.bags.bag import Bag, BagError
@@ -97,31 +97,6 @@ def _in_a_row(look: Look, centres: NDArray[np.float64]) -> View:
     return View(look.thumbnail.rgb, tissue, patches, coarse=coarse, key=key, coarse_key=coarse_key)
 
 
-class BagFeatures:
-    """Features that bags know, in place of encoding; of all others what a store knows or the encoder gives.
-
-    Args:
-        beyond: keeps the others; None: they are not kept.
-    """
-
-    def __init__(self, beyond: Store | None) -> None:
-        self.beyond = beyond
-        self._of: dict[FeatureKey, tuple[NDArray[np.int64], Callable[[], NDArray[np.float32]]]] = {}
-
-    def know(self, key: FeatureKey, cells: NDArray[np.int64], features: Callable[[], NDArray[np.float32]]) -> None:
-        """Take the features (n, D) of the cells (n,), ascending, from here."""
-        self._of[key] = cells, features
-
-    def features(
-        self, key: FeatureKey, cells: NDArray[np.int64], encode: Callable[[NDArray[np.int64]], NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
-        """Features (N, D) of cells (N,)."""
-        known, features = self._of.get(key, (None, None))
-        if known is not None and features is not None and np.isin(cells, known).all():
-            return features()[np.searchsorted(known, cells)]
-        return encode(cells) if self.beyond is None else self.beyond.features(key, cells, encode)
-
-
 def refuse_other_encoder(model: DistilledModel, found: SlideBag, bag: Bag) -> float:
     """Encode a few of a bag's tiles again; the share of the features' variance that they explain, 1 where they are the
     same.
@@ -138,8 +113,7 @@ def refuse_other_encoder(model: DistilledModel, found: SlideBag, bag: Bag) -> fl
         )
     cells = np.flatnonzero(found.view.tissue)
     some = np.unique(np.linspace(0, len(cells) - 1, CHECKED).round().astype(np.int64))
-    store = model.store.beyond if isinstance(model.store, BagFeatures) else model.store
-    options = {"key": found.view.key, "store": store}
+    options = {"key": found.view.key, "store": model.store}
     again = frozen_features(model.backbone, cells[some], found.view.patches, device=model.device, **options)  # type: ignore[arg-type]
     theirs = bag.features[found.rows]
     apart = np.square(again.cpu().numpy() - theirs[some]).sum(1).mean()

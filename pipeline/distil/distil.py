@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from pipeline.cohort.files import slide_stem
 from pipeline.cohort.table import CohortSlide
 from pipeline.config.distil import DistilConfig
-from pipeline.distil.bags import ALIKE, BagFeatures, SlideBag, bag_view, refuse_other_encoder
+from pipeline.distil.bags import ALIKE, SlideBag, bag_view, refuse_other_encoder
 from pipeline.distil.fidelity import budgets, fidelity
 from pipeline.distil.fidelity import in_words as fidelity_in_words
 from pipeline.distil.student import Lesson, fit_member, lesson
@@ -32,7 +33,8 @@ from pipeline.train.looks import Looks
 from pipeline.train.spec import configured_cohort
 from stages.amounts import counted
 from stages.appearance import cohort_appearance
-from stages.bags.bag import Bag, BagError, read_bag
+from stages.bags.bag import Bag, BagError, find_bag, read_bag
+from stages.bags.common import Tiles, most_have
 from stages.mil.teacher import AttentionTeacher, TeacherSizes
 from stages.mil.weights import read_teacher
 from stages.pyramid.open import open_pyramid
@@ -103,9 +105,8 @@ class _Distilling:
     # -- bags ----------------------------------------------------------------------------------------------------
 
     def bag(self, slide: CohortSlide) -> Bag:
-        told, name = self.config.bags, f"{slide.slide_id}.h5"
-        stem = f"{slide.path.name.removesuffix('.ome.zarr').rsplit('.', 1)[0]}.h5"
-        path = told.folder / (name if (told.folder / name).exists() else stem)
+        told = self.config.bags
+        path = find_bag(told.folder, [slide.slide_id, slide_stem(slide.path)])
         patches = None if told.patches is None else told.patches / path.name
         return read_bag(path, patches=patches, patch_px=told.patch_px, patch_mpp=told.patch_mpp)
 
@@ -119,24 +120,22 @@ class _Distilling:
 
     def measure(self) -> None:
         """Find the tiles' size, one for all bags, and the features' length."""
-        sizes: dict[str, tuple[int, float, int]] = {}
+        sizes: dict[str, Tiles] = {}
         for slide in self.slides:
             try:
                 if slide.problem:
                     raise SlideError(slide.problem)
                 bag = self.bag(slide)
                 scale = open_pyramid(slide.path, mpp=slide.mpp).facts.require_mpp()
-                sizes[slide.slide_id] = bag.patch_px, bag.mpp_on(scale), bag.features.shape[1]
-            except (SlideError, BagError) as exc:
+                sizes[slide.slide_id] = Tiles(bag.patch_px, bag.mpp_on(scale), int(bag.features.shape[1]))
+            except SlideError as exc:
                 self._lose(slide, exc)
         if not sizes:
             raise UsageError(f"no slide has a bag that can be used: {next(iter(self.left_out.values()))}")
-        self.px = Counter(px for px, _, _ in sizes.values()).most_common(1)[0][0]
-        self.dim = Counter(dim for _, _, dim in sizes.values()).most_common(1)[0][0]
-        median = np.median([mpp for px, mpp, _ in sizes.values() if px == self.px])
-        self.mpp = float(f"{median:.6g}")  # level-0 sides are whole pixels, which leaves a digit or two of noise
+        usual = most_have(sizes.values())
+        self.px, self.mpp, self.dim = usual.px, usual.mpp, usual.dim
         for slide in self.usable:
-            px, mpp, dim = sizes[slide.slide_id]
+            px, mpp, dim = (own := sizes[slide.slide_id]).px, own.mpp, own.dim
             if px != self.px or abs(mpp / self.mpp - 1) > ALIKE:
                 self._lose(
                     slide,
@@ -260,7 +259,6 @@ class _Distilling:
         for doubt in model.doubts:
             self.say(f"warning: {doubt}")
         keep_features(model, told.reading.features, gigabytes=told.reading.features_gb)
-        model.store = BagFeatures(model.store)
         model.teacher.load_state_dict(teacher.state_dict())
         torch.manual_seed(told.student.seed)
         return model.eval()
@@ -298,9 +296,9 @@ class _Distilling:
                             f"warning: {slide.slide_id}: its tiles encoded again explain {like:.0%} of its features' "
                             "variance: they were read or resized otherwise; so will be those of new slides"
                         )
-                self._know(model, slide, found)
+                found = self._known(slide, found)
                 model.encode_coarse(found.view)
-            except (SlideError, BagError) as exc:
+            except SlideError as exc:
                 self._lose(slide, exc)
                 continue
             self.found[slide.slide_id] = found
@@ -315,11 +313,14 @@ class _Distilling:
             for slide, features in placed
         ]
 
-    def _know(self, model: DistilledModel, slide: CohortSlide, found: SlideBag) -> None:
-        assert isinstance(model.store, BagFeatures)
-        assert found.view.key is not None
-        key = found.view.key(model.backbone.card.identity, model.feature_dim)
-        model.store.know(key, np.flatnonzero(found.view.tissue), lambda: self.bag(slide).features[found.rows])
+    def _known(self, slide: CohortSlide, found: SlideBag) -> SlideBag:
+        """The same, whose features are the bag's."""
+        cells, rows = np.flatnonzero(found.view.tissue), found.rows
+
+        def features(some: NDArray[np.int64]) -> NDArray[np.float32]:
+            return self.bag(slide).features[rows[np.searchsorted(cells, some)]]
+
+        return replace(found, view=replace(found.view, features=features))
 
     def _judge(self, model: DistilledModel, slides: Sequence[CohortSlide], out: Path) -> dict[str, Any]:
         """Fidelity on held-out slides."""

@@ -17,6 +17,7 @@ from stages.encoder.backbone import Backbone
 from stages.encoder.card import Precision
 from stages.encoder.feature_store import default_feature_folder, feature_store
 from stages.encoder.load import load_backbone
+from stages.encoder.named import NamedEncoder
 
 Ensemble = EvidenceModel | ExhaustiveModel
 """Models on a frozen encoder whose members learn from slide labels."""
@@ -40,7 +41,13 @@ def build_model(spec: ModelSpec, *, encoder_weights: Path | None = None, **known
         return AttentionSampler(spec, encoder_weights=encoder_weights, **known)
     kinds = {ExhaustiveModel: spec.exhaustive, DistilledModel: spec.teacher is not None, EvidenceModel: True}
     kind = next(kind for kind, chosen in kinds.items() if chosen)
-    return kind(spec, backbone=backbone_of(spec.encoder, encoder_weights, spec.precision), **known)
+    if spec.bags is not None:
+        backbone: Backbone = NamedEncoder(
+            spec.encoder, spec.dim, px=spec.patch_px, weights=encoder_weights, precision=spec.precision
+        )
+    else:
+        backbone = backbone_of(spec.encoder, encoder_weights, spec.precision)
+    return kind(spec, backbone=backbone, **known)
 
 
 def keep_features(model: SlideModel, folder: Path | None = None, *, gigabytes: float = 20.0) -> SlideModel:

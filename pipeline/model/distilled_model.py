@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.model.frozen import Store
 from pipeline.model.surveyed import SurveyedModel
 from pipeline.model.values import AttentionMap, ModelSpec, Ratio, View
 from stages.context import Whitening, standardised
 from stages.encoder.backbone import Backbone
-from stages.encoder.feature_store import FeatureKey
+from stages.encoder.feature_store import FeatureKey, FeatureStore
 from stages.mil.student import Foretold, Student, log_proposal
 from stages.mil.teacher import AttentionTeacher
 
@@ -48,7 +47,7 @@ class DistilledModel(SurveyedModel):
         asked: which of the student's members speaks alone, of a slide that it was not fitted to; None: all.
     """
 
-    def __init__(self, spec: ModelSpec, *, backbone: Backbone, store: Store | None = None, **known: Any) -> None:
+    def __init__(self, spec: ModelSpec, *, backbone: Backbone, store: FeatureStore | None = None, **known: Any) -> None:
         super().__init__(spec, backbone=backbone, store=store, **known)
         assert spec.teacher is not None
         self.whitening = Whitening(backbone.dim, spec.components)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.model.frozen import frozen_features
+from pipeline.model.frozen import fine_features
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
 from stages.attention import UniformAttention
@@ -36,7 +36,7 @@ class ExhaustiveModel(SlideModel):
 
     Args:
         spec: its scale and sizes; ``head`` says which head.
-        backbone: the frozen encoder.
+        backbone: the frozen encoder; of a model of bags a name for it, until pixels are to be encoded.
         store: where features are kept; None: every cell is encoded again each time.
     """
 
@@ -73,8 +73,8 @@ class ExhaustiveModel(SlideModel):
         return self
 
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
-        """Features (M, D) of the cells' patches, as the encoder gives them."""
-        return frozen_features(self.backbone, cells, view.patches, key=view.key, store=self.store, device=self.device)
+        """Features (M, D) of the cells' patches, as the encoder gives them, or as a bag has them."""
+        return fine_features(self.backbone, view, cells, store=self.store, device=self.device)
 
     def encode_all(self, view: View) -> Tensor:
         """Features (n, D) of all tissue cells."""
@@ -198,5 +198,5 @@ def exact(view: View, found: AttentionMap, features: Tensor, *, readout: Readout
         own=torch.zeros(len(cells), len(logits), dtype=torch.float64),
         spread=torch.zeros(len(cells), dtype=torch.float64),
         foretold=None if found.shares is None else found.shares().mean(1),
-        side=None if decide is None else decide.beside(float(torch.logit(values[decide.positive]))),
+        side=None if decide is None else decide.beside(readout.statistics(logits).tolist(), readout=readout),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,20 +12,23 @@ from torch import Tensor
 
 from pipeline.model.reading import UnreadError, read_together
 from pipeline.model.slide_model import ENCODER_BLOCK
+from pipeline.model.values import View
 from stages.encoder.backbone import Backbone
-from stages.encoder.feature_store import FeatureKey
+from stages.encoder.feature_store import FeatureKey, FeatureStore
 from stages.encoder.feature_table import rounded
 from stages.slide.facts import SlideError
 
 
-class Store(Protocol):
-    """What knows features, or keeps them: a `FeatureStore`, or bags that somebody else wrote."""
-
-    def features(
-        self, key: FeatureKey, cells: NDArray[np.int64], encode: Callable[[NDArray[np.int64]], NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
-        """Features (N, D) of cells (N,); those that it does not know by ``encode``."""
-        ...
+def fine_features(
+    backbone: Backbone, view: View, cells: NDArray[np.int64], *, store: FeatureStore | None, device: torch.device
+) -> Tensor:
+    """Features (M, D) of the patches of cells (M,): those that the view knows, else `frozen_features`."""
+    if view.features is None:
+        return frozen_features(backbone, cells, view.patches, key=view.key, store=store, device=device)
+    try:
+        return torch.from_numpy(view.features(cells)).to(device)
+    except SlideError as exc:
+        raise UnreadError({0: exc}) from exc
 
 
 @torch.no_grad()
@@ -35,7 +38,7 @@ def frozen_features(
     read: Callable[[NDArray[np.int64]], Any],
     *,
     key: Callable[[str, int], FeatureKey] | None,
-    store: Store | None,
+    store: FeatureStore | None,
     device: torch.device,
 ) -> Tensor:
     """Features (M, D) of the patches of cells (M,), as the encoder gives them.
@@ -48,6 +51,10 @@ def frozen_features(
         store: where; None: they are not.
         device: where they are wanted.
     """
+    try:
+        backbone = backbone.loaded()
+    except (ValueError, ImportError) as exc:
+        raise UnreadError({0: SlideError(str(exc))}) from exc
 
     def encode(some: NDArray[np.int64]) -> NDArray[np.float32]:
         blocks = []

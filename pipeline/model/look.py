@@ -13,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.tiles import TILE, TileReader, doubts_of, picture_of, tissue_of
 from pipeline.model.values import ModelSpec, View
 from stages.agreement import missing_tiles
 from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_shares, tissue_cells
+from stages.bags.bag_slide import BagSlide
 from stages.encoder.feature_store import FeatureKey
 from stages.geometry import Raster, ResolutionError, choose_level
 from stages.heap import give_back
@@ -32,6 +34,7 @@ from stages.tissue.mask import find_tissue
 from stages.tissue.quality import tissue_warnings
 from stages.tissue.thumbnail import Thumbnail, read_thumbnail
 
+_UNCHECKED = "the model learnt from bags: whether {} makes the same features of pixels here was not compared"
 SURVEY_BLOCK = 1024
 """Coarse patches that are read together: they are small, many to a tile, and a tile is decoded once for a block."""
 
@@ -61,7 +64,7 @@ class Look:
     cells: Raster
     filled: NDArray[np.float64]
     tissue: NDArray[np.bool_]
-    reader: PatchReader
+    reader: PatchReader | TileReader
     insider: PatchReader | None
     surveyor: PatchReader | None
     prior: NDArray[np.float64] | None
@@ -89,12 +92,13 @@ class Look:
             self._key(self.reader),
             coarse_key,
             self.prior,
+            self.reader.features,
         )
 
     @property
-    def appearance(self) -> Appearance:
-        """How its tissue looks, at the attention's resolution."""
-        return appearance(self.thumbnail.rgb, self.mask)
+    def appearance(self) -> Appearance | None:
+        """How its tissue looks, at the attention's resolution; None of a bag, which shows none."""
+        return None if isinstance(self.slide, BagSlide) else appearance(self.thumbnail.rgb, self.mask)
 
     @property
     def share(self) -> NDArray[np.float64]:
@@ -122,10 +126,12 @@ class Look:
         return self.cost + coarse + inside + self.reader.count(cells)
 
     def likeness(self, model: SlideModel) -> Likeness:
-        """How unlike the slides that a model was trained on it looks; no score where the model does not know them."""
-        return Likeness(None) if model.appearance is None else model.appearance.compare(self.appearance)
+        """How unlike the slides that a model was trained on it looks; no score where the model does not know them, or
+        it does not show how it looks."""
+        known, own = model.appearance, self.appearance
+        return Likeness(None) if known is None or own is None else known.compare(own)
 
-    def _key(self, reader: PatchReader) -> Callable[[str, int], FeatureKey]:
+    def _key(self, reader: PatchReader | TileReader) -> Callable[[str, int], FeatureKey]:
         def key(encoder: str, dim: int) -> FeatureKey:
             return FeatureKey(self.slide.facts.content, encoder, dim, reader.patch_mpp, reader.patch_px, reader.place)
 
@@ -159,7 +165,9 @@ def look(
     slide = open_pyramid(path, mpp=mpp)
     if verify:
         slide.facts = slide.facts.with_digest()
-    return look_at(slide if cache is None else CachedSlide(slide, cache), model, prior=prior)
+    if cache is not None and not isinstance(slide, BagSlide):
+        slide = CachedSlide(slide, cache)
+    return look_at(slide, model, prior=prior)
 
 
 def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> Look:
@@ -176,6 +184,8 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
         NoTissueError: there is nothing on it.
     """
     spec = model.spec
+    if isinstance(slide, BagSlide):
+        return _look_at_tiles(slide, model, prior)
     refuse_coarser(slide.facts, spec)
     thumbnail = read_thumbnail(slide, spec.attention_mpp)
     found = find_tissue(thumbnail)
@@ -199,6 +209,7 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
         *missing_tiles(slide, thumbnail),
         *tissue_warnings(found, thumbnail.mpp),
         *(given.notes if given else ()),
+        *([_UNCHECKED.format(spec.encoder)] if spec.bags is not None else []),
     )
     bits = np.packbits(mask)
     del found, mask
@@ -216,6 +227,29 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
         prior=None if given is None else given.shares,
         cost=_cost(slide, thumbnail, given),
         warnings=warnings,
+    )
+
+
+def _look_at_tiles(slide: BagSlide, model: SlideModel, prior: Prior | None) -> Look:
+    """The same of a bag: its cells are its tiles, all of them tissue."""
+    spec = model.spec
+    doubts = doubts_of(slide, spec, model.feature_dim)
+    if prior is not None:
+        raise SlideError("a map that says where to look is of pixels, and a bag has none: leave --prior out")
+    picture, tissue = picture_of(slide), tissue_of(slide)
+    return Look(
+        slide=slide,
+        thumbnail=picture,
+        mask_bits=np.packbits(picture.rgb[..., 1] == TILE[1]),
+        cells=slide.cells,
+        filled=tissue.astype(np.float64),
+        tissue=tissue,
+        reader=TileReader(slide, spec.patch_px, slide.patch_mpp),
+        insider=None,
+        surveyor=None,
+        prior=None,
+        cost=ReadCount(),
+        warnings=(*slide.facts.doubts, *doubts),
     )
 
 

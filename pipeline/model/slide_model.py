@@ -247,7 +247,9 @@ class SlideModel(nn.Module):
             prediction = self.judge(drawn, features, confidence=1 - 0.05 / len(totals))
             if decide is not None:
                 evidence = self.evidence(drawn, features[None])
-                side = decide.side(evidence, len(features), self.calibration or UNFITTED, looks=len(totals))
+                side = decide.side(
+                    evidence, len(features), self.calibration or UNFITTED, looks=len(totals), readout=self.readout
+                )
             if side in ("above", "below") or (tolerance is not None and prediction.reach <= tolerance):
                 break
         known, opened = reading.known, reading.opened

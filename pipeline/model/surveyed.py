@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.model.frozen import Store, frozen_features
+from pipeline.model.frozen import fine_features, frozen_features
 from pipeline.model.reading import of_each
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec, PlacedDraw, View
 from stages.attention import UniformAttention
 from stages.encoder.backbone import Backbone
+from stages.encoder.feature_store import FeatureStore
 
 
 class SurveyedModel(SlideModel):
@@ -30,7 +31,7 @@ class SurveyedModel(SlideModel):
         backbone, coarse_backbone: the encoder of fine and of coarse patches, which may be enlarged.
     """
 
-    def __init__(self, spec: ModelSpec, *, backbone: Backbone, store: Store | None = None, **known: Any) -> None:
+    def __init__(self, spec: ModelSpec, *, backbone: Backbone, store: FeatureStore | None = None, **known: Any) -> None:
         super().__init__(spec, **known)
         self.attention = UniformAttention(cell_px=spec.cell_px)
         self.inner = None
@@ -66,7 +67,7 @@ class SurveyedModel(SlideModel):
 
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
         """Features (M, D) of the cells' fine patches, as the encoder gives them."""
-        return frozen_features(self.backbone, cells, view.patches, key=view.key, store=self.store, device=self.device)
+        return fine_features(self.backbone, view, cells, store=self.store, device=self.device)
 
     def encode_coarse(self, view: View) -> Tensor:
         """Features (n, D) of all tissue cells at the coarse scale."""

@@ -16,6 +16,7 @@ from pipeline.task.build import TASKS
 from pipeline.task.task import Task
 from stages.encoder.card import Precision
 from stages.encoder.feature_store import FeatureKey
+from stages.encoder.registry import UNNAMED
 from stages.mil.teacher import TeacherSizes
 from stages.prediction.kinds import Kind
 from stages.prediction.predict import Prediction
@@ -60,6 +61,8 @@ class ModelSpec:
         task: what kind of label it predicts: see `stages.prediction.readout`.
         labels: columns of a table that hold it, where they are several or it is no class; empty: the one of classes.
         times: ends of the intervals of discrete survival.
+        bags: what made the features, as the bags call it that it learnt from, or "" where they do not say; their length
+            is then ``dim``, and the encoder is loaded for a slide's pixels only. None: it learnt from slides.
     """
 
     classes: tuple[str, ...]
@@ -93,6 +96,7 @@ class ModelSpec:
     task: Kind = "classification"
     labels: tuple[str, ...] = ()
     times: tuple[float, ...] = ()
+    bags: str | None = None
 
     @property
     def exhaustive(self) -> bool:
@@ -103,6 +107,13 @@ class ModelSpec:
     def frozen(self) -> bool:
         """Whether its encoder is a pretrained one that does not learn."""
         return self.exhaustive or self.coarse_mpp is not None
+
+    @property
+    def features_by(self) -> str | None:
+        """What makes the features that it takes, by name: the bags' own word where there is one; None: it learns that
+        itself, or nobody has said."""
+        made = self.bags or self.encoder
+        return made if self.frozen and made != UNNAMED else None
 
     @property
     def cell_px(self) -> int:
@@ -134,6 +145,8 @@ class View:
             where a frozen encoder makes the attention only.
         prior: each cell's share of a map that was given, (rows, columns), 0 off the tissue; None: the model's attention
             alone says where to look.
+        features: row-major cell indices (N,) -> features (N, D) float32 that were made elsewhere, of a bag's tiles, in
+            place of pixels; None: patches are to be encoded.
         key, coarse_key: (encoder, dim) -> what features of ``patches`` and ``coarse`` are kept by; None: they are not.
     """
 
@@ -145,6 +158,7 @@ class View:
     key: Callable[[str, int], FeatureKey] | None = None
     coarse_key: Callable[[str, int], FeatureKey] | None = None
     prior: NDArray[np.float64] | None = None
+    features: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
 
 
 class Ratio(NamedTuple):

@@ -32,6 +32,7 @@ def write_samples_h5(
     attribution: Attribution,
     names: Sequence[str],
     unit: str,
+    encoder: str | None = None,
 ) -> None:
     """Write the patches that were read as a bag that CLAM, TRIDENT and torchmil open, with our weights beside.
 
@@ -59,6 +60,7 @@ def write_samples_h5(
         attribution: of the prediction to the patches.
         names: what the C statistics speak for: of classes, theirs.
         unit: what contributions are in.
+        encoder: what made the features, an attribute of them; None: nobody knows a name for it.
 
     Raises:
         ValueError: the lengths differ.
@@ -112,6 +114,8 @@ def write_samples_h5(
             how = {"maxshape": (None, *column.shape[1:]), "chunks": chunk, "compression": "gzip", "shuffle": True}
             file.create_dataset(name, data=column, **how)
         file["coords"].attrs.update(attributes)
+        if encoder is not None:
+            file["features"].attrs["encoder"] = encoder
         total = "log_odds" if unit == "log-odds" else "statistic"
         parts = {total: attribution.statistics, "constant": attribution.constant, "unread": attribution.unread}
         file["contribution"].attrs.update({"classes": list(names), "unit": unit, **parts})

@@ -94,8 +94,13 @@ def decision_in_words(row: Mapping[str, Any], *, before: str = "") -> str:
     at, risk = as_given(row["decided_at"]), f"(risk {as_given(row['risk'])})"
     if row["decision"] == "undecided":
         return f"{before}undecided at {at} {risk}"
-    name, side = row["decision"].rsplit(" ", 1)
-    return f"{before}settled: P({name}) {side} {at} {risk}"
+    return f"{before}settled: {settled_in_words(row)} {at} {risk}"
+
+
+def settled_in_words(row: Mapping[str, Any]) -> str:
+    """Of what a row of predictions.csv was settled on which side it is: a probability, where no column is called so."""
+    name, side = str(row["decision"]).rsplit(" ", 1)
+    return f"{name if f'{name}_low' in row else f'P({name})'} {side}"
 
 
 def _cell(column: str, value: Any) -> str:

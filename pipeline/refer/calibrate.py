@@ -28,7 +28,7 @@ class _Scored:
     slide: CohortSlide
     fingerprint: str
     content: str
-    appearance: Appearance
+    appearance: Appearance | None
     scores: dict[int, Floats]
 
 
@@ -84,6 +84,7 @@ def calibrate_labels(
     if not found:
         return None
     kept = sorted(found.values(), key=lambda one: one.fingerprint)  # not by the table's order
+    shown = [one.appearance for one in kept if one.appearance is not None]
     return LabelCalibration(
         conformal=conformalize(
             {n: [one.scores[n] for one in kept] for n in budgets},
@@ -95,7 +96,7 @@ def calibrate_labels(
         doubt=doubt,
         slides=frozenset(found),
         key=calibration_key([(one.slide, one.content) for one in kept], budgets, seed=seed),
-        appearance=cohort_appearance([one.appearance for one in kept]),
+        appearance=cohort_appearance(shown) if shown else None,
     )
 
 

@@ -14,6 +14,7 @@ BETWEEN = " | "
 OWN = "the model, or its calls, were fitted to this slide: no error is stated of it"
 """Why of a slide that is no new one."""
 UNLIKE = "it looks unlike the slides that calls were calibrated on"
+UNTOLD = "the stated error of calls is not known to hold for it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pipeline.model.fold_ensemble import FoldEnsemble
 from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import task_of
-from pipeline.refer.label_set import BETWEEN, OWN, REFER, UNLIKE, LabelSet, percent
+from pipeline.refer.label_set import BETWEEN, OWN, REFER, UNLIKE, UNTOLD, LabelSet, percent
 from pipeline.task.task import refuse_untold
 from stages.amounts import as_given, counted
 from stages.appearance import Appearance
@@ -83,13 +83,15 @@ class Referral:
         each = ", ".join(f"{name!r} ({conformal.patients_of(i)})" for i, name in enumerate(classes))
         return f"it was itself {whose} of that class: {each}"
 
-    def doubt(self, looks: Appearance) -> str | None:
-        """Why the stated error may not hold for a slide that looks so, or None."""
+    def doubt(self, looks: Appearance | None) -> str | None:
+        """Why the stated error may not hold for a slide that looks so, or None; ``looks`` None: it does not show."""
         known = self.calibration.appearance
-        score = None if known is None else known.compare(looks).score
+        if known is not None and looks is None:
+            return f"it is a bag, which does not show whether it looks like the calibration's slides: {UNTOLD}"
+        score = None if known is None or looks is None else known.compare(looks).score
         if score is None or score <= 1:
             return None
-        return f"{UNLIKE} (score {score:.1f}; the limit is 1): the stated error of calls is not known to hold for it"
+        return f"{UNLIKE} (score {score:.1f}; the limit is 1): {UNTOLD}"
 
     def curve(self) -> list[dict[str, float]]:
         """The abstention curve of the calibration's patients, at the stated error and others, as far as the patients
@@ -106,8 +108,8 @@ class Referral:
         sentence = (
             f"Calls are about the label, not about reading: for at most {percent(self.error)} of {whose} of patients "
             "like those of the calibration, the true class is missing from the listed classes. One class listed: it is "
-            "called. Several or none: the slide is referred, as is one that looks unlike the calibration's"
-        )
+            "called. Several or none: the slide is referred"
+        ) + ("" if self.calibration.appearance is None else ", as is one that looks unlike the calibration's")
         doubt = "" if self.calibration.doubt is None else f"; {self.calibration.doubt}"
         return f"{sentence}{doubt}."
 

@@ -22,23 +22,24 @@ BELOW = 2 * LINE
 
 
 def strongest(
-    galleries: Mapping[str, Sequence[Mapping[str, Any]]],
+    galleries: Mapping[str, Sequence[Mapping[str, Any]] | None],
 ) -> dict[tuple[str, int], list[tuple[str, Mapping[str, Any]]]]:
     """Of each class the patches that say most for it and most against it, the strongest first, with their slides.
 
     Args:
-        galleries: by slide what its gallery shows, as its commit mark has it.
+        galleries: by slide what its gallery shows, as its commit mark has it; None of what has none.
 
     Returns:
         By class and sign.
     """
-    classes = sorted({one["class"] for shown in galleries.values() for one in shown})
+    there = {slide: shown for slide, shown in galleries.items() if shown}
+    classes = sorted({one["class"] for shown in there.values() for one in shown})
     found = {}
     for name in classes:
         for sign in (1, -1):
             own = [
                 (slide, one)
-                for slide, shown in galleries.items()
+                for slide, shown in there.items()
                 for one in sorted(shown, key=lambda one: -sign * one["contribution"])[:SLIDE_MOST]
                 if one["class"] == name and sign * one["contribution"] > 0
             ]
@@ -48,7 +49,7 @@ def strongest(
 
 
 def cohort_gallery(
-    out: Path, galleries: Mapping[str, Sequence[Mapping[str, Any]]], *, seen_mpp: float
+    out: Path, galleries: Mapping[str, Sequence[Mapping[str, Any]] | None], *, seen_mpp: float
 ) -> Image.Image | None:
     """A picture of the cohort's strongest patches; None where no slide shows any.
 

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from pipeline.output.table import settled_in_words
 from pipeline.refer.label_set import REFER
 from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show
 from pipeline.report.labels import is_wrong
@@ -117,6 +118,8 @@ def _slide(
     numbers = "".join(_chance(row, *one, named=len(shown) > 1) if chances else _number(row, one[1]) for one in shown)
     key = _key(row, shown[0][1]) if len(shown) == 1 else predicted
     head = "probabilities" if len(shown) > 1 else f"probability of {shown[0][0]}" if chances else shown[0][0]
+    # a bag has no pixels to show
+    gallery = f'<a href="{folder}/gallery.jpg">gallery</a> ' if row.get("gallery", True) else "no pixels, no gallery; "
     warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
     warned += f"<small>seen in the training: {escape(str(row['seen']))}</small>" if row.get("seen") else ""
     cells = [
@@ -126,7 +129,7 @@ def _slide(
             "slide",
             name,
             f"<strong>{escape(name)}</strong><small>{escape(str(row.get('path', '')))}</small>"
-            f'<small><a href="{folder}/gallery.jpg">gallery</a> <a href="{folder}/overlay.geojson">GeoJSON</a></small>'
+            f'<small>{gallery}<a href="{folder}/overlay.geojson">GeoJSON</a></small>'
             f"{warned}",
             "name",
         ),
@@ -187,8 +190,7 @@ def _decision(row: Mapping[str, Any]) -> str:
     at, risk = as_given(row["decided_at"]), f"<small>risk {as_given(row['risk'])}</small>"
     if row["decision"] == "undecided":
         return _cell("decision", "undecided", f"not settled at {at}{risk}", "text")
-    name, side = str(row["decision"]).rsplit(" ", 1)
-    words = escape(f"settled: P({name}) {side} {at}")
+    words = escape(f"settled: {settled_in_words(row)} {at}")
     return _cell("decision", str(row["decision"]), words + risk, "text")
 
 

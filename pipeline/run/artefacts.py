@@ -5,6 +5,7 @@ Pictures of them are drawn from what is written here: see `pipeline.run.pictures
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.output.bags import write_samples_h5
 from pipeline.output.documents import write_compact_json
 from pipeline.output.slide_folder import GALLERY, THUMBNAIL, write_thumbnail
 from pipeline.predict import SlidePrediction
+from stages.bags.bag_slide import BagSlide
 from stages.disk import new_file
 from stages.overlay.gallery import choose, render_gallery
 from stages.overlay.geojson import geojson
@@ -24,9 +26,14 @@ DATA = frozenset({THUMBNAIL, "attention.zarr", "samples.h5", "overlay.geojson", 
 """What there is of a predicted slide beside its commit mark and its `PICTURES`, which are drawn from it."""
 
 
-def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
+def data_of(commit: Mapping[str, Any]) -> frozenset[str]:
+    """Which of `DATA` a finished slide has: there is no gallery of a bag, which has no pixels."""
+    return DATA - {GALLERY} if commit["evidence"]["gallery"] is None else DATA
+
+
+def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]] | None:
     """Write everything of a slide but its pictures and its commit mark; which patches the gallery shows, and where, is
-    returned."""
+    returned; None of a bag, which has no pixels to show."""
     facts, spec, boxes = found.slide.facts, found.spec, found.patch_boxes_level0
     mpp = facts.require_mpp()
     write_thumbnail(folder / THUMBNAIL, found.thumbnail.rgb)
@@ -45,6 +52,7 @@ def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list
         attribution=found.attribution,
         names=found.task.statistics,
         unit=found.task.unit,
+        encoder=spec.features_by,
     )
     outlines = geojson(
         found.attention,
@@ -89,14 +97,16 @@ def evidence_of(found: SlidePrediction) -> dict[str, Any]:
     }
 
 
-def write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]]:
+def write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[dict[str, Any]] | None:
     """Write the map of what speaks for and against each class, or for more and for less, and the gallery of the one
-    that is told; say which patches the gallery shows."""
+    that is told; say which patches the gallery shows, None where there are no pixels to show."""
     said, names, shape = found.attribution, found.task.statistics, found.attention.shape
     mpp = found.slide.facts.require_mpp()
     told = said.told.reshape(shape)
     maps = said.cells.T.reshape(len(names), *shape)
     write_evidence_zarr(folder / "evidence.zarr", maps, told, found.attention_raster, classes=names, mpp=mpp)
+    if isinstance(found.slide, BagSlide):
+        return None
     name = told_name(found)
     column = names.index(name)
     shown = choose(said.patches[:, column], said.patch_half_widths[:, column])

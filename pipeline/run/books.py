@@ -252,7 +252,10 @@ class Books:
             with new_file(out / GALLERY) as temporary:
                 picture.save(temporary, format="JPEG", quality=85)
         with new_file(out / "report.html") as temporary:
-            lines = [{**row, **labels.get(row["slide_id"], {})} for row in shown]
+            lines = [
+                {**row, **labels.get(row["slide_id"], {}), "gallery": galleries.get(row["slide_id"]) is not None}
+                for row in shown
+            ]
             write_report(
                 temporary, lines, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
             )

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.cohort.labels import refuse_unknown_labels
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
 from pipeline.garbage import uncollected
 from pipeline.model.checkpoint import checkpoint_files, find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, task_of
+from pipeline.model.values import task_of
 from pipeline.output.failures import NOTHING_FAILED, Failures
 from pipeline.output.folder import RUN, only_its_kind, prepare_output
 from pipeline.output.log import logging_to
@@ -195,7 +196,7 @@ def _rows(
 def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSettings:
     """The settings, which fit the model: what does not is told before anything is started."""
     spec = model.spec
-    check_labels(cohort, spec, settings.model)
+    refuse_unknown_labels(cohort, task_of(spec), settings.model)
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
     decision_of(spec, settings.decide, settings.risk, settings.positive, samples=settings.samples)
     if settings.prior is not None:
@@ -214,33 +215,6 @@ def _needed(cohort: Cohort, out: Path, settings: RunSettings, digest: str) -> tu
     first = next((at for slide in cohort.slides if isinstance(at := slide.path, Path) and at.exists()), None)
     files = [path for path in (*others, first, *checkpoint_files(settings.model)) if path is not None]
     return out.resolve(), settings.model, digest, files, settings.device
-
-
-def check_labels(cohort: Cohort, spec: ModelSpec, model: Path) -> None:
-    """Refuse labels that a model does not know.
-
-    Raises:
-        UsageError: which, and what the model was trained for.
-    """
-    task = task_of(spec)
-    if task.kind == "classification":
-        unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(task.names))
-        if unknown:
-            raise UsageError(
-                f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(task.names)}: "
-                "use the model of this task, or a table without a label column to predict only"
-            )
-        return
-    for slide in cohort.slides:
-        cells = slide.cells(task.labels)
-        if any(cell is not None for cell in cells):
-            try:
-                task.target(cells)
-            except ValueError as exc:
-                raise UsageError(
-                    f"{cohort.source}: slide {slide.slide_id!r}: {exc}, as {model} was trained for: correct it, or use "
-                    "a table without a label column to predict only"
-                ) from exc
 
 
 def _check_mpp(mpp: float | None) -> None:

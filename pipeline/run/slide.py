@@ -34,7 +34,7 @@ from pipeline.output.slide_folder import (
 )
 from pipeline.predict import SlidePrediction, decision_of, predict_slide
 from pipeline.refer.referral import Referral, referral
-from pipeline.run.artefacts import DATA, evidence_of, told_name, write_artefacts
+from pipeline.run.artefacts import DATA, data_of, evidence_of, told_name, write_artefacts
 from pipeline.run.counting import seen_by
 from pipeline.run.outage import outage_row
 from pipeline.run.pictures import PICTURES, draw_pictures, drawn_by, told_in_pictures
@@ -43,6 +43,7 @@ from pipeline.run.stale import differing
 from pipeline.run.workers import BUSY
 from pipeline.task.task import Task
 from pipeline.words import tell
+from stages.bags.bag_slide import BagSlide
 from stages.budget import Need, need_of, own_peak
 from stages.lease import HeldError, lease
 from stages.passing import again
@@ -234,6 +235,8 @@ def need_for(slide: Slide, model: SlideModel) -> Need:
         SlideError: its resolution is unknown, or coarser than what is read.
     """
     spec = model.spec
+    if isinstance(slide, BagSlide):
+        return Need(tile=(0, 0))  # nothing is decoded, and features are there for all of it anyway
     refuse_coarser(slide.facts, spec)
     scales = [mpp for mpp in (spec.patch_mpp, spec.inner_mpp, spec.coarse_mpp) if mpp is not None]
     return need_of(slide.facts, thumbnail_mpp=spec.attention_mpp, mpps=scales)
@@ -372,7 +375,7 @@ def drawn(folder: Path, commit: Mapping[str, Any]) -> bool:
 def whole(folder: Path, commit: Mapping[str, Any], task: Task) -> bool:
     """Whether all is there, as it was written, that a finished slide has beside its pictures, and its record says what
     one says."""
-    return told_whole(commit, task) and not altered(folder, commit, DATA)
+    return told_whole(commit, task) and not altered(folder, commit, data_of(commit))
 
 
 def told_whole(commit: Mapping[str, Any], task: Task) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,27 +109,31 @@ SCORES = (*METRICS, "kappa", "mae", "rmse", "r2", "pearson", "spearman", "c_inde
 """Keys of all scores that this room gives, in the order in which they are told."""
 
 
-def in_words(metrics: dict[str, Any]) -> str:
-    """What `evaluate`, or its like for another kind of label, found, in one line.
-
-    A site has one more, which they give under "sites".
-    """
+def in_words(metrics: Mapping[str, Any], names: Sequence[str] = SCORES) -> str:
+    """What `evaluate`, or its like for another kind of label, found, in one line: those of ``names`` that there are."""
     told = [f"{counted(metrics['slides'], 'slide')} of {counted(metrics['patients'], 'patient')}"]
     per_class = metrics.get("slides_per_class")
     if per_class is not None:
         told.append("(" + ", ".join(f"{count} {apart(name)}" for name, count in per_class.items()) + ")")
     if "events" in metrics:
         told.append(f"({counted(metrics['events'], 'event')})")
-    scores = [
-        f"{name} {score['value']:.3f}" + ("" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]")
-        for name, score in ((name, metrics[name]) for name in SCORES if name in metrics)
-        if score["value"] is not None
-    ]
+    scores = [_one_in_words(name, metrics[name]) for name in names if name in metrics]
+    for name, one in metrics.get("labels", {}).items():
+        scores += [] if one is None else [_one_in_words(f"{apart(name)} auroc", one["auroc"])]
     if per_class is not None and sum(count > 0 for count in per_class.values()) < 2:
         scores.append("one class only, so no auroc")
     if "events" in metrics and not metrics["pairs"]:
         scores.append("no two patients of whom it is known who had the event first, so no c_index")
-    return " ".join(told) + ": " + ", ".join(scores)
+    return " ".join(told) + ": " + (", ".join(one for one in scores if one) or "nothing can be compared")
+
+
+def _one_in_words(name: str, score: Mapping[str, float | None]) -> str:
+    """A score with its interval; nothing where there is none."""
+    if score["value"] is None:
+        return ""
+    return f"{name} {score['value']:.3f}" + (
+        "" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]"
+    )
 
 
 def _scores(y: NDArray[np.int64], p: NDArray[np.float64], owner: NDArray[np.int64]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Two models on the same patients: how far their AUROCs or C-indices differ, with an interval and a test."""
+"""Two models on the same patients: how far their scores differ, with an interval and a test."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,9 @@ DRAWS = 2000
 """Bootstrap samples of the patients."""
 FLIPS = 4095
 """Random exchanges of the models for some of the patients; of up to 12 patients all there are."""
+
+_PARTS = 16
+"""In which draws are counted, so that those of many slides fit into memory."""
 
 Array = NDArray[np.float64]
 
@@ -76,20 +79,88 @@ def auroc_difference(
         seed: of the draws.
     """
     y = np.asarray(labels)
-    present = np.unique(y)
-    if len(present) < 2:
+    first, second = (np.asarray(p, np.float64) for p in (one, other))
+    kinds = range(first.shape[1]) if first.shape[1] > 2 else (1,)
+    positive = np.stack([y == c for c in kinds], 1)
+    return _aurocs(positive, first[:, kinds], second[:, kinds], patients, seed, classes=y)
+
+
+def ordinal_difference(
+    grades: Sequence[int], one: ArrayLike, other: ArrayLike, patients: Sequence[str], *, seed: int = 0
+) -> Difference | None:
+    """By how much one model's mean AUROC of grades (`evaluate_ordinal`) is above another's; None of one grade.
+
+    Interval and ``p`` are as `auroc_difference` has them.
+
+    Args:
+        grades: index of each slide's grade, (n,).
+        one, other: probabilities (n, G) of the two models.
+        patients: whose slide it is, (n,).
+        seed: of the draws.
+    """
+    y = np.asarray(grades)
+    # of grade k or above, k from 1
+    first, second = (np.asarray(p, np.float64)[:, ::-1].cumsum(1)[:, ::-1][:, 1:] for p in (one, other))
+    positive = y[:, None] >= np.arange(1, first.shape[1] + 1)
+    return _aurocs(positive, first, second, patients, seed, classes=y)
+
+
+def multilabel_difference(
+    labels: ArrayLike, one: ArrayLike, other: ArrayLike, patients: Sequence[str], *, seed: int = 0
+) -> Difference | None:
+    """By how much one model's mean AUROC of labels, as `evaluate_multilabel` has it, is above another's; None where no
+    label is known with and without.
+
+    Interval and ``p`` are as `auroc_difference` has them, but that patients are drawn among all: few share all labels.
+
+    Args:
+        labels: (n, L), 1, 0, or NaN where nobody looked.
+        one, other: probabilities (n, L) of the two models.
+        patients: whose slide it is, (n,).
+        seed: of the draws.
+    """
+    first, second = (np.asarray(p, np.float64) for p in (one, other))
+    return _aurocs(np.asarray(labels, np.float64), first, second, patients, seed)
+
+
+def correlation_difference(
+    values: ArrayLike, one: ArrayLike, other: ArrayLike, patients: Sequence[str], *, seed: int = 0
+) -> Difference | None:
+    """By how much one model's correlation with the truth (Pearson's r) is above another's on the same slides; None
+    where the truth, or a model, says the same of all.
+
+    The interval is as `auroc_difference` has it, patients drawn among all; so is ``p``, what is exchanged being the
+    models' predictions, each in its own standard deviations.
+
+    Args:
+        values: true values, (n,).
+        one, other: predictions of the two models, (n,).
+        patients: whose slide it is, (n,).
+        seed: of the draws.
+    """
+    shape = (len(patients),)
+    told = [numbers(v, what, shape=shape) for v, what in ((values, "values"), (one, "one"), (other, "other"))]
+    if min(np.ptp(v) for v in told) <= 0:
         return None
-    both = [np.asarray(p, np.float64) for p in (one, other)]
+    y, first, second = ((v - v.mean()) / v.std() for v in told)
     owner = owners(patients)
-    kinds = present if both[0].shape[1] > 2 else present[1:]
+    count = int(owner.max()) + 1
+
+    def gap(weights: Array, x: Array, z: Array) -> Array:
+        return _correlation(weights, y, x) - _correlation(weights, y, z)
+
+    everyone = np.ones((1, len(y)))
+    value = float(gap(everyone, first, second)[0])
+    if count < 2:
+        return Difference(value, None, None, None)
+    random = np.random.default_rng(seed)
+    drawn = np.concatenate([gap(w[:, owner], first, second) for w in np.split(_drawn([0] * count, random), _PARTS)])
     found = []
-    for c in kinds:
-        positive = y == c
-        ranks = [ranks_of(p[:, c]) for p in both]
-        all_of_them = np.ones((int(positive.sum()), int((~positive).sum())))
-        found.append(_pairs(all_of_them, ranks, positive, ~positive, owner))
-    classes = [tuple(np.unique(y[owner == patient]).tolist()) for patient in range(owner.max() + 1)]
-    return _difference(found, classes, seed)
+    for exchanged in np.array_split(_exchanges(count, random), _PARTS):
+        turned = exchanged[:, owner]
+        found.append(gap(everyone, np.where(turned, second, first), np.where(turned, first, second)))
+    p = float((np.abs(np.concatenate(found)) >= abs(value) - 1e-12).mean())
+    return Difference(value, *_ends(drawn, count), p)
 
 
 def concordance_difference(
@@ -128,6 +199,44 @@ def concordance_difference(
     return _difference([found], event.tolist(), seed)
 
 
+def _aurocs(
+    positive: NDArray[Any],
+    one: Array,
+    other: Array,
+    patients: Sequence[str],
+    seed: int,
+    *,
+    classes: NDArray[Any] | None = None,
+) -> Difference | None:
+    """The difference of two models' AUROCs, mean over K columns; None where none has slides of both kinds.
+
+    Args:
+        positive: (n, K), whether a slide is, or NaN where nobody knows.
+        one, other: scores (n, K) of the two models.
+        patients: whose slide it is, (n,).
+        seed: of the draws.
+        classes: (n,), what patients are drawn within; None: among all.
+    """
+    owner = owners(patients)
+    found, fewest = [], []
+    for column in range(positive.shape[1]):
+        above, below = positive[:, column] == 1, positive[:, column] == 0
+        if not (above.any() and below.any()):
+            continue
+        known = above | below
+        ranks = [np.zeros(len(owner)) for _ in range(2)]
+        for told, scores in zip(ranks, (one, other), strict=True):
+            told[known] = ranks_of(scores[known, column])
+        found.append(_pairs(np.ones((int(above.sum()), int(below.sum()))), ranks, above, below, owner))
+        fewest.append(min(len(np.unique(owner[kind])) for kind in (above, below)))
+    if not found:
+        return None
+    if classes is None:
+        return _difference(found, [0] * (int(owner.max()) + 1), seed, few=min(fewest))
+    strata = [tuple(np.unique(classes[owner == patient]).tolist()) for patient in range(owner.max() + 1)]
+    return _difference(found, strata, seed)
+
+
 def _pairs(
     comparable: Array,
     ranks: Sequence[Array],
@@ -141,10 +250,8 @@ def _pairs(
     return _Pairs(comparable, gap * comparable, crossed * comparable, owner[above], owner[below])
 
 
-def _difference(kinds: Sequence[_Pairs], strata: Sequence[object], seed: int) -> Difference:
-    """The mean over kinds of pairs; patients are drawn within their strata."""
-    from scipy.special import ndtr, stdtrit
-
+def _difference(kinds: Sequence[_Pairs], strata: Sequence[object], seed: int, *, few: int | None = None) -> Difference:
+    """The mean over kinds of pairs; patients are drawn within their strata, the smallest of which has ``few``."""
     random = np.random.default_rng(seed)
     patients = len(strata)
     # exchanging the models for some patients gives the difference sum_i sign_i adds_i: of a pair of which both are
@@ -159,22 +266,30 @@ def _difference(kinds: Sequence[_Pairs], strata: Sequence[object], seed: int) ->
         return Difference(value, None, None, None)
     weights = _drawn(strata, random)
     gaps = np.mean([_gap(pairs, weights) for pairs in kinds], axis=0)
+    low, high = _ends(gaps, min(Counter(strata).values()) if few is None else few)
+    signs = 1.0 - 2 * _exchanges(patients, random)
+    return Difference(value, low, high, float((np.abs(signs @ adds) >= abs(adds.sum()) - 1e-12).mean()))
+
+
+def _ends(gaps: Array, few: int) -> tuple[float | None, float | None]:
+    """The ends of the interval by bootstrapped differences, some of which may be NaN, of so few patients; None where
+    all are the same."""
+    from scipy.special import ndtr, stdtrit
+
     gaps = gaps[np.isfinite(gaps)]
-    few = min(n for n in Counter(strata).values())
+    if not len(gaps) or float(np.ptp(gaps)) <= 1e-12:
+        return None, None
     tail = 0.025 if few < 2 else float(ndtr(-math.sqrt(few / (few - 1)) * stdtrit(few - 1, 0.975)))
     low, high = np.quantile(gaps, [tail, 1 - tail])
-    told = float(np.ptp(gaps)) > 1e-12
-    return Difference(value, float(low) if told else None, float(high) if told else None, _flipped(adds, random))
+    return float(low), float(high)
 
 
-def _flipped(adds: Array, random: np.random.Generator) -> float:
-    """The share of signs of the patients with which the sum is as far from 0 as it is with none exchanged."""
-    count = len(adds)
-    if count <= 12:
-        signs = 1.0 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
-    else:
-        signs = np.concatenate([np.ones((1, count)), random.choice([-1.0, 1.0], (FLIPS, count))])
-    return float((np.abs(signs @ adds) >= abs(adds.sum()) - 1e-12).mean())
+def _exchanges(patients: int, random: np.random.Generator) -> NDArray[np.bool_]:
+    """For which of the patients the models are exchanged, (exchanges, patients); the first time for none."""
+    if patients <= 12:
+        return ((np.arange(2**patients)[:, None] >> np.arange(patients)) & 1).astype(bool)
+    drawn = random.choice([-1.0, 1.0], (FLIPS, patients)) < 0
+    return np.concatenate([np.zeros((1, patients), bool), drawn])
 
 
 def _drawn(strata: Sequence[object], random: np.random.Generator) -> Array:
@@ -195,6 +310,20 @@ def _gap(pairs: _Pairs, weights: Array) -> Array:
     with np.errstate(invalid="ignore"):
         told: Array = ((rows @ pairs.gap) * columns).sum(1) / ((rows @ pairs.comparable) * columns).sum(1)
     return told
+
+
+def _correlation(weights: Array, y: Array, x: Array) -> Array:
+    """Pearson's r with each row of weights (B, n), of predictions (n,) or (B, n); NaN where all are the same."""
+    size = weights.sum(1)
+
+    def mean(values: Array) -> Array:
+        told: Array = (weights * values).sum(1) / size
+        return told
+
+    a, b = mean(y), mean(x)
+    spread = np.sqrt((mean(y * y) - a * a).clip(0) * (mean(x * x) - b * b).clip(0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(spread > 1e-12, (mean(y * x) - a * b) / spread, np.nan)
 
 
 def _in_order(high: Array, low: Array) -> Array:

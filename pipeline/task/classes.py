@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.task.task import Cells, Task, chance_in_words, scores_in_words
+from pipeline.task.task import Cells, Floats, Task, chance_in_words
 from stages.amounts import apart
 
 if TYPE_CHECKING:
+    from pipeline.statistics.paired import Difference
     from stages.prediction.kinds import Kind
 
 
@@ -38,6 +40,10 @@ class Classes(Task):
     def column_of(self, predicted: str | float) -> int:
         return 1 if len(self.names) == 2 else self.names.index(str(predicted))
 
+    @property
+    def decided_first(self) -> str | None:
+        return self.names[1] if len(self.names) == 2 else None
+
     def in_words(self, values: Sequence[float], low: Sequence[float], high: Sequence[float], *, exact: bool) -> str:
         i = int(np.argmax(values))
         return chance_in_words(apart(self.names[i]), values[i], low[i], high[i], exact=exact)
@@ -53,6 +59,24 @@ class Classes(Task):
     def agrees(self, predicted: str | float, cells: Cells) -> bool | None:
         return str(predicted) == cells[0]
 
+    def apart(self, values: Floats, others: Floats) -> Floats:
+        """``1/2 sum_c |p_c - q_c|``: of two classes ``|p - q|``."""
+        found: Floats = 0.5 * np.abs(values - others).sum(-1)
+        return found
+
+    def alike(self, values: Floats, others: Floats) -> NDArray[np.bool_]:
+        """Whether the same class is predicted: of two, the same side of .5."""
+        found: NDArray[np.bool_] = values.argmax(-1) == others.argmax(-1)
+        return found
+
+    @property
+    def apart_in(self) -> str:
+        return "probability"
+
+    @property
+    def alike_by(self) -> str:
+        return "decisions"
+
     def evaluate(
         self,
         rows: Sequence[Mapping[str, Any]],
@@ -63,15 +87,16 @@ class Classes(Task):
     ) -> dict[str, Any]:
         from pipeline.statistics.metrics import evaluate
 
-        probabilities = np.array([[row[column] for column in self.columns] for row in rows])
-        return evaluate(
-            [str(row["label"]) for row in rows], probabilities, patients, self.names, sites=sites, folds=folds
-        )
+        labels = [str(row["label"]) for row in rows]
+        return evaluate(labels, self.told_in(rows), patients, self.names, sites=sites, folds=folds)
 
-    def told_of(self, metrics: Mapping[str, Any]) -> str:
-        from pipeline.statistics.metrics import in_words
+    def difference(
+        self, rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    ) -> Difference | None:
+        from pipeline.statistics.paired import auroc_difference
 
-        return in_words(dict(metrics))
+        classes = [self.names.index(str(row["label"])) for row in rows]
+        return auroc_difference(classes, self.told_in(rows), self.told_in(others), patients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +118,20 @@ class Grades(Classes):
     def statistics(self) -> tuple[str, ...]:
         return (f"above {self.names[0]}",)
 
+    @property
+    def decided(self) -> dict[str, str]:
+        return {name: f"at least {name}" for name in self.names[1:]}
+
+    @property
+    def decided_first(self) -> str | None:
+        return None
+
     def column_of(self, predicted: str | float) -> int:
         return 0
+
+    def unlearnable(self, targets: Sequence[Any]) -> str | None:
+        lost = [name for i, name in enumerate(self.names) if i not in targets]
+        return f"no slide has the grade {lost[0]!r} of cohort.grades: leave it out" if lost else None
 
     def evaluate(
         self,
@@ -107,8 +144,12 @@ class Grades(Classes):
         from pipeline.statistics.ordinal import evaluate_ordinal
 
         grades = [self.names.index(str(row["label"])) for row in rows]
-        probabilities = [[row[column] for column in self.columns] for row in rows]
-        return evaluate_ordinal(grades, probabilities, patients, self.names, sites=sites, folds=folds)
+        return evaluate_ordinal(grades, self.told_in(rows), patients, self.names, sites=sites, folds=folds)
 
-    def told_of(self, metrics: Mapping[str, Any]) -> str:
-        return scores_in_words(metrics, self.metrics)
+    def difference(
+        self, rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    ) -> Difference | None:
+        from pipeline.statistics.paired import ordinal_difference
+
+        grades = [self.names.index(str(row["label"])) for row in rows]
+        return ordinal_difference(grades, self.told_in(rows), self.told_in(others), patients)

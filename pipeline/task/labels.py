@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.task.task import Cells, Task, chance_in_words, scores_in_words
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.task.task import Cells, Floats, Task, chance_in_words
 from stages.amounts import apart
 
 if TYPE_CHECKING:
+    from pipeline.statistics.paired import Difference
     from stages.prediction.kinds import Kind
 
 PRESENT = ("1", "1.0", "true", "yes", "y", "positive", "pos", "present", "+")
@@ -57,6 +61,14 @@ class Labels(Task):
             return 0.0
         raise ValueError(f"{name} must be 1, 0 or empty, found {cell!r}")
 
+    def unlearnable(self, targets: Sequence[Any]) -> str | None:
+        for i, name in enumerate(self.names):
+            values = {row[i] for row in targets if not math.isnan(row[i])}
+            if len(values) < 2:
+                only = "empty" if not values else f"{values.pop():.0f}"
+                return f"column {name!r} is {only} for every slide: leave it out of cohort.labels"
+        return None
+
     def stratum(self, cells: Cells) -> str:
         return "".join("?" if math.isnan(one) else f"{one:.0f}" for one in self.target(cells))
 
@@ -66,6 +78,24 @@ class Labels(Task):
     def label_in_words(self, cells: Cells) -> str:
         told = [name for name, one in zip(self.names, self.target(cells), strict=True) if one == 1]
         return "; ".join(told) or "none"
+
+    def apart(self, values: Floats, others: Floats) -> Floats:
+        """``|p - q|``, mean over the labels."""
+        found: Floats = np.abs(values - others).mean(-1)
+        return found
+
+    def alike(self, values: Floats, others: Floats) -> NDArray[np.bool_]:
+        """Whether all labels are on the same side of .5."""
+        found: NDArray[np.bool_] = ((values >= 0.5) == (others >= 0.5)).all(-1)
+        return found
+
+    @property
+    def apart_in(self) -> str:
+        return "probability"
+
+    @property
+    def alike_by(self) -> str:
+        return "decisions"
 
     def evaluate(
         self,
@@ -77,15 +107,16 @@ class Labels(Task):
     ) -> dict[str, Any]:
         from pipeline.statistics.multilabel import evaluate_multilabel
 
-        labels = [[row[f"label_{name}"] for name in self.names] for row in rows]
-        probabilities = [[row[column] for column in self.columns] for row in rows]
-        return evaluate_multilabel(labels, probabilities, patients, self.names, sites=sites, folds=folds)
+        return evaluate_multilabel(
+            self._labels_in(rows), self.told_in(rows), patients, self.names, sites=sites, folds=folds
+        )
 
-    def told_of(self, metrics: Mapping[str, Any]) -> str:
-        told = [scores_in_words(metrics, ("auroc", "auprc"))]
-        told += [
-            f"{apart(name)} {scores_in_words(one, ('auroc',), who=False)}"
-            for name, one in metrics["labels"].items()
-            if one is not None and one["auroc"]["value"] is not None
-        ]
-        return "; ".join(told)
+    def difference(
+        self, rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    ) -> Difference | None:
+        from pipeline.statistics.paired import multilabel_difference
+
+        return multilabel_difference(self._labels_in(rows), self.told_in(rows), self.told_in(others), patients)
+
+    def _labels_in(self, rows: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+        return [[row[f"label_{name}"] for name in self.names] for row in rows]

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.task.task import Cells, Metric, Task, number, scores_in_words
+from pipeline.task.task import Cells, Metric, Task, number
 from pipeline.task.value import numbers_in_words
 
 if TYPE_CHECKING:
+    from pipeline.statistics.paired import Difference
     from stages.prediction.kinds import Kind
 
 RISK = "risk_score"
@@ -59,6 +60,17 @@ class Survival(Task):
             raise ValueError(f"the event must be 1 where it was seen and 0 where not, found {cells[1]!r}")
         return [time, float(event in SEEN)]
 
+    def unlearnable(self, targets: Sequence[Any]) -> str | None:
+        if not any(event for _, event in targets):
+            return f"no event was seen ({self.labels[1]!r} is 0 for every slide): nothing to learn"
+        latest = max(time for time, _ in targets)
+        if self.times and self.times[-1] > latest:
+            return (
+                f"nobody was seen until cohort.times {self.times[-1]:g}, the latest time is {latest:g}: choose "
+                "earlier ones"
+            )
+        return None
+
     def stratum(self, cells: Cells) -> str:
         return "event" if self.target(cells)[1] else "no event"
 
@@ -83,8 +95,13 @@ class Survival(Task):
         times, events, risks = ([row[name] for row in rows] for name in ("label_time", "label_event", RISK))
         return evaluate_survival(times, events, risks, patients, sites=sites, folds=folds)
 
-    def told_of(self, metrics: Mapping[str, Any]) -> str:
-        return f"{scores_in_words(metrics, self.metrics)} ({metrics['events']} with the event)"
+    def difference(
+        self, rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    ) -> Difference | None:
+        from pipeline.statistics.paired import concordance_difference
+
+        times, events, one = ([row[name] for row in rows] for name in ("label_time", "label_event", RISK))
+        return concordance_difference(times, events, one, [row[RISK] for row in others], patients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +114,6 @@ class DiscreteSurvival(Survival):
     @property
     def values(self) -> tuple[str, ...]:
         return (RISK, *(f"survival_{time:g}" for time in self.times))
+
+    def is_chance(self, name: str) -> bool:
+        return name != RISK

@@ -6,14 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.errors import UsageError
-from stages.amounts import counted
 from stages.prediction.chance import brief_chance, stated, with_interval
 
 if TYPE_CHECKING:  # commands that predict nothing need no torch
     from torch import Tensor
 
+    from pipeline.statistics.paired import Difference
     from stages.prediction.kinds import Kind
+
+ALIKE = 0.2
+"""Standard deviations among slides within which two numbers are alike: errors of which 99 % are within it, .08 of them
+in the mean square, lower a correlation by .3 %."""
+Floats = NDArray[np.float64]
 
 Cells = Sequence[str | None]
 """A slide's label as it stands in the table: a text for each column that holds it, None where there is none."""
@@ -101,6 +109,22 @@ class Task:
         """A prediction in a phrase, with the interval of what it says first."""
         raise NotImplementedError
 
+    # -- what may be decided -------------------------------------------------------------------------------------
+
+    @property
+    def decided(self) -> dict[str, str]:
+        """What `--decide` may be about: how it is named, and told; in the order of `Readout.threshold`."""
+        return {name: name for name in self.values}
+
+    @property
+    def decided_first(self) -> str | None:
+        """What `--decide` is about unless another is named; None: one has to be."""
+        return self.values[0] if len(self.values) == 1 else None
+
+    def is_chance(self, name: str) -> bool:
+        """Whether one of `decided` is a probability."""
+        return self.chances
+
     def row(self, values: Sequence[float], low: Sequence[float], high: Sequence[float]) -> dict[str, Any]:
         """The prediction's cells of a table."""
         told = {"predicted": self.predicted(values)}
@@ -131,6 +155,11 @@ class Task:
         whole = isinstance(found[0], int) if found else False
         return torch.tensor(found, dtype=torch.int64 if whole else torch.float64)
 
+    def unlearnable(self, targets: Sequence[Any]) -> str | None:
+        """Why nothing can be learnt of a cohort's targets, in a clause: all alike, no event, grades that nobody has;
+        None where something can."""
+        return None
+
     def stratum(self, cells: Cells) -> str:
         """What a slide is dealt out to folds by, as even as may be."""
         raise NotImplementedError
@@ -146,6 +175,10 @@ class Task:
     def agrees(self, predicted: str | float, cells: Cells) -> bool | None:
         """Whether a prediction is the label; None where that is no question of yes or no."""
         return None
+
+    def told_in(self, rows: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+        """What rows of tables tell in `columns`."""
+        return [[row[column] for column in self.columns] for row in rows]
 
     # -- how good ------------------------------------------------------------------------------------------------
 
@@ -166,28 +199,49 @@ class Task:
         """
         raise NotImplementedError
 
+    def difference(
+        self, rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    ) -> Difference | None:
+        """By how much `metric` of one model's rows is above that of another's; None where it is not defined.
+
+        Args:
+            rows, others: of the same slides, as `evaluate` takes them.
+            patients: whose they are.
+        """
+        raise NotImplementedError
+
+    def apart(self, values: Floats, others: Floats) -> Floats:
+        """How far predictions (..., T) are from others, (...), in `apart_in`: the difference of what is told first."""
+        found: Floats = np.abs(values[..., 0] - others[..., 0])
+        return found
+
+    def alike(self, values: Floats, others: Floats) -> NDArray[np.bool_]:
+        """Whether predictions (slides, draws, T) come to the same as others (slides, 1, T), (slides, draws): numbers,
+        that are within `ALIKE` standard deviations, among the slides, of the others."""
+        near: NDArray[np.bool_] = self.apart(values, others) <= ALIKE * others[..., 0].std()
+        return near
+
+    @property
+    def apart_in(self) -> str:
+        """What `apart` is in."""
+        return self.unit
+
+    @property
+    def alike_by(self) -> str:
+        """What `alike` calls the same, in a phrase, of several."""
+        return f"predictions within {ALIKE:g} standard deviations"
+
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         """What `evaluate` found, in one line."""
-        return scores_in_words(metrics, self.metrics)
+        from pipeline.statistics.metrics import SCORES, in_words
+
+        return in_words(metrics, [name for name in self.metrics if name in SCORES])
 
 
 def chance_in_words(name: str, value: float, low: float, high: float, *, exact: bool) -> str:
     """A class's probability in a phrase."""
     told = f"{brief_chance(value)}, exact: every cell was read" if exact else with_interval(value, low, high)
     return f"{name} {told}"
-
-
-def scores_in_words(metrics: Mapping[str, Any], names: Sequence[str], *, who: bool = True) -> str:
-    """Scores of so many slides with their intervals, in one line."""
-    told = [
-        f"{name} {score['value']:.3f}" + ("" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]")
-        for name, score in ((name, metrics[name]) for name in names)
-        if score["value"] is not None
-    ]
-    found = ", ".join(told) or "nothing can be compared"
-    if not who:
-        return found
-    return f"{counted(metrics['slides'], 'slide')} of {counted(metrics['patients'], 'patient')}: {found}"
 
 
 def number_in_words(value: float) -> str:

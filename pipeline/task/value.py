@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pipeline.task.task import Cells, Metric, Task, number
 
 if TYPE_CHECKING:
+    from pipeline.statistics.paired import Difference
     from stages.prediction.kinds import Kind
 
 
@@ -40,11 +41,18 @@ class Value(Task):
     def target(self, cells: Cells) -> float:
         return number(cells[0], "the label")
 
+    def unlearnable(self, targets: Sequence[Any]) -> str | None:
+        return f"every label is {targets[0]:g}: nothing can be learnt of one value" if len(set(targets)) == 1 else None
+
     def stratum(self, cells: Cells) -> str:
         return ""  # dealt out by their order: see `strata_of`
 
     def label_row(self, cells: Cells) -> dict[str, Any]:
         return {"label": self.target(cells)}
+
+    @property
+    def apart_in(self) -> str:
+        return "the label's unit"
 
     def evaluate(
         self,
@@ -58,6 +66,15 @@ class Value(Task):
 
         values, predictions = ([row[name] for row in rows] for name in ("label", self.columns[0]))
         return evaluate_regression(values, predictions, patients, sites=sites, folds=folds)
+
+    def difference(
+        self, rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], patients: Sequence[str]
+    ) -> Difference | None:
+        from pipeline.statistics.paired import correlation_difference
+
+        values = [row["label"] for row in rows]
+        one, other = ([row[self.columns[0]] for row in each] for each in (rows, others))
+        return correlation_difference(values, one, other, patients)
 
 
 def numbers_in_words(value: float, low: float, high: float, *, exact: bool) -> str:

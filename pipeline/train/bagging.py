@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.cohort.table import CohortSlide
 from pipeline.model.build import Ensemble
 from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.values import View
+from pipeline.task.task import Task
 from pipeline.train.slides import TrainingSlides
 
 KEENNESS = 2.0
@@ -58,6 +60,14 @@ def draw_bags(patients: Sequence[str], strata: Sequence[str | int], members: int
             chosen = torch.randint(len(of_kind), (len(of_kind),), generator=generator)
             drawn[of_kind, member] += torch.bincount(chosen, minlength=len(of_kind))
     return drawn[[place[patient] for patient in patients]]
+
+
+def bagged(slides: Sequence[CohortSlide], task: Task, members: int, *, seed: int) -> tuple[Tensor, list[str], Tensor]:
+    """Targets of slides (n, ...), whose they are, and how often each member sees each: see `draw_bags`."""
+    targets = task.tensor([slide.cells(task.labels) for slide in slides])
+    patients = [slide.patient or slide.slide_id for slide in slides]
+    strata = targets.tolist() if task.kind == "classification" else [slide.stratum for slide in slides]
+    return targets, patients, draw_bags(patients, strata, members, seed=seed)
 
 
 @torch.no_grad()

@@ -11,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.cohort.table import CohortSlide
+from pipeline.config.attention import AttentionConfig
 from pipeline.model.look import Look
 from pipeline.model.reading import image
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec, View
 from pipeline.train.looks import Looks
 from stages.attention import HematoxylinAttention
+from stages.mil.build import HEADS
 
 FIXED = 25
 """Cells of the baseline that reads the same ones of a slide, always."""
@@ -35,20 +37,33 @@ class Baseline:
             prediction; those of the model's largest attention, which is biased; those with most hematoxylin on the
             thumbnail, the same ones always.
         cells: how many of them; None: all.
+        context: sides of the squares that the evidence head sees a cell with.
     """
 
     name: str
     head: str
     rule: Rule
     cells: int | None = None
+    context: tuple[int, ...] = ()
+
+
+IN_WORDS = {"evidence": "evidence", "gated": "gated MIL", "mean": "mean", "transmil": "TransMIL"}
 
 
 def baselines(spec: ModelSpec, samples: int) -> list[Baseline]:
     """What a model is compared with that reads ``samples`` patches; a model that reads all is not compared with itself,
-    and has no attention before it has read."""
+    and has no attention before it has read. Bags, which have no stain to see and cost little to read whole, are read
+    with every head."""
+    if spec.bags is not None:
+        context = AttentionConfig().context
+        heads = [
+            Baseline(f"all cells, {IN_WORDS[head]}", head, "all", context=context if head == "evidence" else ())
+            for head in HEADS
+            if head != spec.head
+        ]
+        return [*heads, Baseline(f"{samples} at random", "gated", "random", samples)]
     every = [
-        Baseline("all cells, gated MIL", "gated", "all"),
-        Baseline("all cells, mean", "mean", "all"),
+        *(Baseline(f"all cells, {IN_WORDS[head]}", head, "all") for head in ("gated", "mean")),
         Baseline(f"{samples} at random", "gated", "random", samples),
         Baseline(f"top {samples} by attention (biased)", "gated", "attention", samples),
         Baseline(f"fixed top {FIXED} by hematoxylin", "gated", "stain", FIXED),

@@ -17,10 +17,10 @@ from pipeline.model.checkpoint import model_digest
 from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.look import Look
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.values import ModelSpec, View, task_of
 from pipeline.output.documents import read_json, write_json
 from pipeline.output.table import write_table
-from pipeline.train.bagging import draw_bags, settle
+from pipeline.train.bagging import bagged, settle
 from pipeline.train.baselines import Baseline, Reading, baselines
 from pipeline.train.checkpoints import remove
 from pipeline.train.comparison import in_words, judged
@@ -77,14 +77,14 @@ class Comparison:
             The table's rows.
         """
         held = [(job, model) for job, model in zip(jobs, models, strict=True) if job.held_out and not job.repeat]
-        classes = models[0].spec.classes
+        task = task_of(models[0].spec)
         self.say("comparison: every cell of every slide is read at the finest scale, and encoded where it was not yet")
         own: list[dict[str, Any]] = []
         spent = 0.0
         for job, model in held:
             own += self._predicted(ITSELF, model, job, lambda slide: (self.looks(slide), self.looks(slide).view))
             spent += float((read_json(job.folder / "training.json") or {}).get("seconds", 0.0))
-        table = judged(ITSELF, own, own, classes, seconds=spent)
+        table = judged(ITSELF, own, own, task, seconds=spent)
         for baseline in baselines(models[0].spec, self.samples):
             try:
                 done = [self._row(baseline, job, model) for job, model in held]
@@ -92,11 +92,11 @@ class Comparison:
                 self.say(f"comparison: {baseline.name}: no row: {exc}")
                 continue
             rows = [row for one in done for row in one["rows"]]
-            table += judged(baseline.name, rows, own, classes, seconds=sum(one["seconds"] for one in done))
+            table += judged(baseline.name, rows, own, task, seconds=sum(one["seconds"] for one in done))
         order = list(dict.fromkeys(row["part"] for row in own))
         table = [row for part in order for row in table if row["part"] == part]
         write_table(out / COMPARISON, table)
-        for line in in_words(table):
+        for line in in_words(table, task):
             self.say(line)
         return table
 
@@ -110,7 +110,7 @@ class Comparison:
             block=1,
             coarse_mpp=None,
             enlarge=1.0,
-            context=(),
+            context=baseline.context,
             fine_components=0,
             uniform=0.0,
         )
@@ -158,15 +158,13 @@ class Comparison:
         def lose(index: int, reason: str) -> None:
             lost[index] = reason
             self.say(f"comparison: {name}: left out: {train[index].slide_id}: {reason}")
-            if all(slide.label != train[index].label for i, slide in enumerate(train) if i not in lost):
-                raise UsageError(f"no slide labelled {train[index].label!r} is left to train on")
+            if all(slide.stratum != train[index].stratum for i, slide in enumerate(train) if i not in lost):
+                raise UsageError(f"no slide of {train[index].stratum!r} is left to train on")
 
         torch.manual_seed(self.seed)
         model = self.keep(build_model(spec, encoder_weights=self.weights))
         assert isinstance(model, ExhaustiveModel)
-        targets = torch.tensor([spec.classes.index(str(slide.label)) for slide in train])
-        patients = [slide.patient or slide.slide_id for slide in train]
-        bags = draw_bags(patients, targets.tolist(), spec.members, seed=self.seed)
+        targets, patients, bags = bagged(train, task_of(spec), spec.members, seed=self.seed)
         remove(checkpoint)  # a row is fitted in one go
         self.say(f"comparison: {name}: fitting")
         fit(
@@ -194,6 +192,7 @@ class Comparison:
     ) -> list[dict[str, Any]]:
         """Of each held-out slide, what a model says of what is read of it, and what that cost."""
         rows = []
+        task = task_of(model.spec)
         for part, slides in job.held_out.items():
             for slide in slides:
                 if slide.slide_id in self.looks.excluded:
@@ -207,17 +206,16 @@ class Comparison:
                 except SlideError as exc:
                     self.say(f"comparison: {name}: left out: {slide.slide_id}: when predicted: {reason_of(exc)}")
                     continue
-                probabilities = zip(model.spec.classes, sampled.prediction.values.tolist(), strict=True)
                 rows.append(
                     {
                         "part": part,
                         "slide_id": slide.slide_id,
                         "patient": slide.patient or slide.slide_id,
-                        "label": slide.label,
+                        **task.label_row(slide.cells(task.labels)),
                         "patches": len(sampled.cells),
                         "bytes": cost.bytes,
                         "seconds": seconds,
-                        **{f"prob_{kind}": p for kind, p in probabilities},
+                        **dict(zip(task.columns, sampled.prediction.values.tolist(), strict=True)),
                     }
                 )
         return rows

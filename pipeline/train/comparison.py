@@ -1,4 +1,4 @@
-"""The table of a comparison: AUROCs, how far they are from the model's, and what each way to read costs."""
+"""The table of a comparison: how good each way to read is, how far that is from the model's, and what it costs."""
 
 from __future__ import annotations
 
@@ -6,55 +6,43 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.statistics.metrics import evaluate
-from pipeline.statistics.paired import auroc_difference
+from pipeline.task.task import Task
 
 
 def judged(
-    name: str,
-    rows: Sequence[Mapping[str, Any]],
-    own: Sequence[Mapping[str, Any]],
-    classes: Sequence[str],
-    *,
-    seconds: float,
+    name: str, rows: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]], task: Task, *, seconds: float
 ) -> list[dict[str, Any]]:
     """The table's rows of one way to read, one for each held-out part.
 
     Args:
         name: the way's.
-        rows: of each slide ``part``, ``slide_id``, ``patient``, ``label``, ``prob_<class>`` and what it cost:
+        rows: of each slide ``part``, ``slide_id``, ``patient``, what `Task.evaluate` takes, and what it cost:
             ``patches``, ``bytes``, ``seconds``.
         own: the same of the model itself, which it is compared with.
-        classes: in the order of the model's logits.
+        task: what is predicted.
         seconds: that its fit took.
     """
     out = []
+    key = task.metric.key
     for part in dict.fromkeys(row["part"] for row in rows):
         here = [row for row in rows if row["part"] == part]
-        auroc = evaluate(
-            [row["label"] for row in here], _probabilities(here, classes), [row["patient"] for row in here], classes
-        )["auroc"]
+        score = task.evaluate(here, [row["patient"] for row in here])[key]
         model = {row["slide_id"]: row for row in own if row["part"] == part}
         shared = [row for row in here if row["slide_id"] in model]
         apart = None
         if rows is not own and shared:
-            apart = auroc_difference(
-                [classes.index(row["label"]) for row in shared],
-                _probabilities(shared, classes),
-                _probabilities([model[row["slide_id"]] for row in shared], classes),
-                [row["patient"] for row in shared],
-            )
-        mean = {key: float(np.mean([row[key] for row in here])) for key in ("patches", "bytes", "seconds")}
+            others = [model[row["slide_id"]] for row in shared]
+            apart = task.difference(shared, others, [row["patient"] for row in shared])
+        mean = {what: float(np.mean([row[what] for row in here])) for what in ("patches", "bytes", "seconds")}
         out.append(
             {
                 "part": part,
                 "way": name,
                 "slides": len(here),
-                "auroc": auroc["value"],
-                "auroc_low": auroc["low"],
-                "auroc_high": auroc["high"],
+                key: score["value"],
+                f"{key}_low": score["low"],
+                f"{key}_high": score["high"],
                 "minus_model": None if apart is None else apart.value,
                 "minus_model_low": None if apart is None else apart.low,
                 "minus_model_high": None if apart is None else apart.high,
@@ -68,21 +56,18 @@ def judged(
     return out
 
 
-def _probabilities(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> NDArray[np.float64]:
-    return np.array([[row[f"prob_{c}"] for c in classes] for row in rows], np.float64)
-
-
-def in_words(table: Sequence[Mapping[str, Any]]) -> list[str]:
+def in_words(table: Sequence[Mapping[str, Any]], task: Task) -> list[str]:
     """The table as lines of text, a part after the other."""
-    head = f"{'':34}{'AUROC':>22}{'minus this model':>26}{'patches':>9}{'MB':>8}{'s/slide':>9}{'s fit':>7}"
+    key = task.metric.key
+    head = f"{'':34}{task.metric.name:>22}{'minus this model':>26}{'patches':>9}{'MB':>8}{'s/slide':>9}{'s fit':>7}"
     lines = []
     for part in dict.fromkeys(row["part"] for row in table):
         lines += [f"comparison, {part}:", head]
         for row in (row for row in table if row["part"] == part):
-            auroc = _interval(row["auroc"], row["auroc_low"], row["auroc_high"], "")
+            score = _interval(row[key], row[f"{key}_low"], row[f"{key}_high"], "")
             apart = _interval(row["minus_model"], row["minus_model_low"], row["minus_model_high"], "+")
             cost = f"{row['patches_per_slide']:9.0f}{row['bytes_per_slide'] / 1e6:8.2f}{row['seconds_per_slide']:9.2f}"
-            lines.append(f"{row['way']:34}{auroc:>22}{apart:>26}{cost}{row['seconds_of_training']:7.0f}")
+            lines.append(f"{row['way']:34}{score:>22}{apart:>26}{cost}{row['seconds_of_training']:7.0f}")
     return lines
 
 

@@ -23,7 +23,7 @@ from pipeline.model.values import ModelSpec, View, task_of
 from pipeline.output.documents import read_json, write_json
 from pipeline.refer.calibrate import calibrate_labels, calibration_key, in_lines
 from pipeline.refer.scores import budgets_of
-from pipeline.train.bagging import draw_bags, settle
+from pipeline.train.bagging import bagged, settle
 from pipeline.train.held_out import out_of_bag_rows, scored
 from pipeline.train.job import CROSS, Job, aside, begin, end, is_its_own, put
 from pipeline.train.journal import Journal
@@ -208,10 +208,11 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     spread = None
     if isinstance(model, Ensemble):
         gone = _lost(job.train, looks)
-        targets, bags, seed = given["targets"], given["bags"], config.training.seed
+        seed = config.training.seed
+        targets, patients, bags = bagged(job.train, task, spec.members, seed=seed)
         within = TrainingSlides(len(targets), given["view"], lose, gone)
         within.phase = "the judging of the members"
-        judged = settle(model, within, targets, _patients(job), bags, samples=samples, seed=seed)
+        judged = settle(model, within, targets, patients, bags, samples=samples, seed=seed)
         names = [job.train[i].slide_id for i in judged.slides]
         out_of_bag = dict(zip(names, judged.values.tolist(), strict=True))
         spread = judged.spread
@@ -222,8 +223,9 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     fitted = [slide.slide_id for i, slide in enumerate(job.train) if i not in lost]
     model.trained_on = frozenset(looks.fingerprints[name] for name in fitted)
     model.validated_on = _validated_on(made)
-    model.appearance = cohort_appearance([looks.appearances[name] for name in fitted])
-    if not model.appearance.known:
+    shown = [looks.appearances[name] for name in fitted if name in looks.appearances]
+    model.appearance = cohort_appearance(shown) if shown else None
+    if model.appearance is not None and not model.appearance.known:
         say(
             f"too few to tell later whether another slide looks like them: {counted(len(fitted), 'slide')} to train "
             f"on; that takes {FEWEST} of one field"
@@ -261,10 +263,6 @@ def _lost(slides: Sequence[CohortSlide], looks: Looks) -> dict[int, str]:
     return {i: looks.excluded[slide.slide_id] for i, slide in enumerate(slides) if slide.slide_id in looks.excluded}
 
 
-def _patients(job: Job) -> list[str]:
-    return [slide.patient or slide.slide_id for slide in job.train]
-
-
 def _given(
     job: Job, spec: ModelSpec, config: Config, looks: Looks, leave_out: Callable[[CohortSlide, str], None]
 ) -> dict[str, Any]:
@@ -278,8 +276,7 @@ def _given(
             return found
         return replace(found, patches=partial(memory.read, slide.slide_id, found.patches))
 
-    targets = task.tensor([slide.cells(task.labels) for slide in job.train])
-    strata = targets.tolist() if task.kind == "classification" else [slide.stratum for slide in job.train]
+    targets, _, bags = bagged(job.train, task, spec.members, seed=config.training.seed)
     held_out = TrainingSlides(
         len(val),
         lambda index: view(val[index]),
@@ -291,7 +288,7 @@ def _given(
         "view": lambda index: view(job.train[index]),
         "targets": targets,
         "samples": config.sampling.train_samples or spec.samples,
-        "bags": draw_bags(_patients(job), strata, spec.members, seed=config.training.seed),
+        "bags": bags,
         "lost": _lost(job.train, looks),
         "names": [slide.slide_id for slide in job.train],
         "validation": (held_out, task.tensor([slide.cells(task.labels) for slide in val])) if judges else None,

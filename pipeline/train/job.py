@@ -70,9 +70,11 @@ def plan_jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> lis
     Slides to train on are in the order of their names, so that a model does not depend on the table's.
     """
     told = config.training
+    inner_by = told.inner_val_by or told.folds_by
     if is_split(slides, told.folds):
         held_out = {name: tuple(s for s in slides if s.split == name) for name in ("val", "test")}
-        train, inner = hold_out([s for s in slides if s.split == "train"], told.inner_val, seed=(told.seed,))
+        of_train = [slide for slide in slides if slide.split == "train"]
+        train, inner = hold_out(of_train, told.inner_val, seed=(told.seed,), by=inner_by)
         val = held_out["val"] or inner
         return [Job(out, _ordered(train), {name: part for name, part in held_out.items() if part}, _ordered(val))]
     folds = deal_folds(
@@ -83,12 +85,13 @@ def plan_jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> lis
         by=told.folds_by,
         repeats=told.repeats,
         inner_val=told.inner_val,
+        inner_by=inner_by,
     )
     jobs = [
         Job(out / fold.name, _ordered(fold.train), {CROSS: fold.test}, _ordered(fold.val), fold.repeat)
         for fold in folds
     ]
-    train, val = held_out_of_all(slides, folds, inner_val=told.inner_val, seed=told.seed)
+    train, val = held_out_of_all(slides, folds, inner_val=told.inner_val, seed=told.seed, inner_by=inner_by)
     return [*jobs, Job(out, _ordered(train), {}, _ordered(val))]
 
 

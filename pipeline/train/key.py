@@ -65,7 +65,8 @@ def made_of(
     made: dict[str, Any] = plain(
         {
             "version": TRAINING_VERSION,
-            "spec": {name: value for name, value in asdict(spec).items() if name != "teacher"},  # `train` has none
+            # `train` has no teacher, and of models of slides earlier versions did not say that they are
+            "spec": {k: v for k, v in asdict(spec).items() if k != "teacher" and (k, v) != ("bags", None)},
             "settings": dict(settings),
             "weights": None if weights is None else _content(weights),
             "slides": slides,

@@ -15,6 +15,8 @@ from pipeline.model.look import Look, look
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from stages.amounts import counted
 from stages.appearance import Appearance
+from stages.bags.bag_slide import BagSlide, FeatureMemory
+from stages.budget import available_bytes
 from stages.prior import Prior
 from stages.pyramid.chunk_cache import ChunkCache
 from stages.pyramid.open import ZarrSlide
@@ -27,6 +29,10 @@ LOOKS_BYTES = 2**31
 OPEN_FILES = 256
 """Files that kept slides hold open, at most and by estimate; the others open theirs again when they are read, which
 takes some ten milliseconds."""
+
+
+BAG_BYTES = 2**33
+"""Features of bags kept in memory, at most; and a quarter of what there is when training begins, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class Looks:
         excluded: why slides were left out, by name.
         fingerprints: of those that were looked at, by name.
         facts: of the same, as they were first looked at.
-        appearances: of the same.
+        appearances: of the same, but for bags, which show none.
     """
 
     def __init__(
@@ -80,6 +86,7 @@ class Looks:
         self.appearances: dict[str, Appearance] = {}
         self._model, self._cache, self._say, self._strict, self._prior = model, cache, say, strict, prior
         self._kept: OrderedDict[str, Look] = OrderedDict()
+        self._memory = FeatureMemory(min(BAG_BYTES, (available_bytes() or BAG_BYTES) // 4))
         self._open: OrderedDict[str, int] = OrderedDict()
         self._bytes = 0
         self._whole: dict[str, bool] = {}
@@ -136,9 +143,9 @@ class Looks:
         if slide.slide_id not in self._whole:
             try:
                 view = self(slide).view
-                cells = np.flatnonzero(view.tissue)
+                cells, read = np.flatnonzero(view.tissue), view.features or view.patches
                 for part in np.array_split(cells, math.ceil(len(cells) / ENCODER_BLOCK)):
-                    np.asarray(view.patches(part))
+                    np.asarray(read(part))
                 self._whole[slide.slide_id] = True
             except (SlideError, OSError) as exc:
                 if is_exhaustion(exc):
@@ -154,6 +161,8 @@ class Looks:
             found = look(slide.path, self._model, mpp=slide.mpp, cache=self._cache, prior=prior, verify=self._verify)
             if self._strict:
                 found.slide.facts.refuse_doubt()
+            if isinstance(found.slide, BagSlide):
+                found.slide.memory = self._memory
         except Exception as exc:
             if is_exhaustion(exc):
                 raise
@@ -164,8 +173,8 @@ class Looks:
             found.slide.facts.unchanged(first.revision)
         ):
             raise SlideError(f"{slide.path} was replaced while training went on: start again with the new file")
-        if slide.slide_id not in self.appearances:
-            self.appearances[slide.slide_id] = found.appearance
+        if slide.slide_id not in self.appearances and (shown := found.appearance) is not None:
+            self.appearances[slide.slide_id] = shown
         return found
 
     def _keep(self, name: str, fresh: Look) -> None:
@@ -182,6 +191,8 @@ class Looks:
 
 def _most_files(slide: Slide) -> int:
     """How many files reading a slide leaves open, at most."""
+    if isinstance(slide, BagSlide):
+        return 0
     if isinstance(slide, ZarrSlide):
         return sum(min(OPEN_SHARDS, math.prod(layout.grid)) for layout in slide.layouts)
     return 1 + len(slide.facts.levels)

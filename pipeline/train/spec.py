@@ -40,6 +40,7 @@ def configured_cohort(told: CohortConfig, *, folds: int | None = None, splits: P
         folds=folds,
         classes=None if told.kind is None else told.kind == "classification",
         splits=splits,
+        bags=told.bags,
     )
 
 
@@ -72,8 +73,6 @@ def refuse_settings(config: Config, task: Task) -> None:
         raise UsageError(
             f"training.class_weights balanced is of classes, and the label is {WORDS[task.kind]}: leave it out"
         )
-    if config.training.compare:
-        raise UsageError(f"training.compare is of classes, and the label is {WORDS[task.kind]}: leave it out")
     if config.training.ensemble and task.kind in ("ordinal", "regression", "discrete_survival"):
         raise UsageError(
             f"training.ensemble takes the mean of log-odds or log hazards, and the label is {WORDS[task.kind]}, which "
@@ -142,18 +141,16 @@ def _on_frozen(config: Config) -> dict[str, Any]:
 
 def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
     """What `fit` is told of the configuration, and what a model depends on of it."""
-    beside = {
-        "folds",
-        "folds_by",
-        "repeats",
+    beside = {"folds", "folds_by", "repeats", "splits", "ensemble", "calibration_slides", "device", "devices"}
+    beside |= {
         "inner_val",
-        "splits",
-        "ensemble",
-        "calibration_slides",
-        "device",
-        "devices",
+        "inner_val_by",
+        "calibration_patches",
+        "members",
+        "compare",
+        "threshold_sensitivity",
+        "tensorboard",
     }
-    beside |= {"calibration_patches", "members", "compare", "threshold_sensitivity", "tensorboard"}
     settings = config.training.model_dump(exclude=beside) | config.augmentation.model_dump()
     if settings["learning_rate"] is None:
         settings["learning_rate"] = default_rate(spec)
@@ -162,7 +159,7 @@ def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
 
 def encoder_of(spec: ModelSpec, config: Config) -> dict[str, Any]:
     """What a frozen encoder is, whatever its name: its weights may come with another release."""
-    if not spec.frozen:
+    if not spec.frozen or spec.bags is not None:
         return {}
     return {"encoder": backbone_of(spec.encoder, config.encoder.weights, spec.precision).card.identity}
 

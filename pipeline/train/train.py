@@ -28,6 +28,7 @@ from pipeline.train.calibrate_job import calibrate_intervals
 from pipeline.train.compare import Comparison
 from pipeline.train.ensemble import check_ensemble, put_together
 from pipeline.train.fit_job import calibrate_calls, chooses, fit_job, keeping, refuse_lost_class, stamp
+from pipeline.train.from_bags import are_bags, of_bags
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
 from pipeline.train.job import CROSS, plan_jobs
 from pipeline.train.journal import require_tensorboard
@@ -83,16 +84,24 @@ def train_cohort(
     refuse_settings(config, task)
     cohort = dealt(cohort, task, told.folds)
     doubts = check_folds(
-        cohort.slides, folds=told.folds, by=told.folds_by, repeats=told.repeats, inner_val=told.inner_val
+        cohort.slides,
+        folds=told.folds,
+        by=told.folds_by,
+        repeats=told.repeats,
+        inner_val=told.inner_val,
+        inner_by=told.inner_val_by,
     )
     if told.ensemble:
         check_ensemble(config, cohort.slides)
     spec = model_spec(config, task)
+    if are_bags(cohort.slides, config):
+        spec = of_bags(spec, cohort.slides, config, say)
     prediction_columns(task)  # names that collide would be told at the end only
     try:
         untrained = build_model(spec, encoder_weights=config.encoder.weights)
         encoder: Any = untrained.backbone if isinstance(untrained, OnFrozenEncoder) else untrained.encoder
-        encoder(torch.zeros(1, spec.patch_px, spec.patch_px, 3, dtype=torch.uint8))
+        if spec.bags is None:
+            encoder(torch.zeros(1, spec.patch_px, spec.patch_px, 3, dtype=torch.uint8))
     except (ValueError, ImportError) as exc:
         raise UsageError(f"encoder: {exc}") from exc
     except (RuntimeError, AssertionError) as exc:  # networks of a fixed input size

@@ -1,3 +1,11 @@
 from .bag import Bag as Bag
 from .bag import BagError as BagError
+from .bag import find_bag as find_bag
+from .bag import find_patches as find_patches
 from .bag import read_bag as read_bag
+from .bag_slide import BagSlide as BagSlide
+from .bag_slide import FeatureMemory as FeatureMemory
+from .bag_slide import open_bag as open_bag
+from .common import Tiles as Tiles
+from .common import most_have as most_have
+from .grid import lay as lay

@@ -1,15 +1,16 @@
 """Bags of CLAM, TRIDENT and of our own runs: HDF5 with ``coords`` and ``features``, and what their attributes mean.
 
 TRIDENT writes both into one file, with the tiles' size as attributes of ``coords``. CLAM's features come without: their
-tiles' size is an attribute of ``coords`` in the file of the same name in its folder ``patches``.
+tiles' size is an attribute of ``coords`` in the file of the same name in its folder ``patches``. Which encoder made the
+features TRIDENT tells by the folder that it wrote them to, ``features_<encoder>``, we by an attribute of ``features``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,13 @@ from numpy.typing import NDArray
 
 from stages.disk import open_regular, refusal
 from stages.geometry import Mpp
+from stages.slide.facts import SlideError
+
+BAG_SUFFIXES = (".h5", ".hdf5")
+_FEATURES_IN = "features_"
 
 
-class BagError(ValueError):
+class BagError(SlideError):
     """A bag that cannot be used, and what to do."""
 
 
@@ -34,6 +39,9 @@ class Bag:
         patch_px: side of a tile in its own pixels.
         side_level0: sides (x, y) of a tile in level-0 pixels; None: only ``mpp`` tells them.
         mpp: µm per pixel of a tile as the bag has it; None: only ``side_level0`` tells it.
+        mpp_level0: µm per level-0 pixel as the bag has it; None: it does not say.
+        encoder: what made the features, as the bag calls it; None: it does not say.
+        size_level0: (width, height) of the slide in level-0 pixels as the bag has it; (0, 0): it does not say.
     """
 
     path: Path
@@ -42,6 +50,9 @@ class Bag:
     patch_px: int
     side_level0: tuple[float, float] | None
     mpp: float | None
+    mpp_level0: Mpp | None = None
+    encoder: str | None = None
+    size_level0: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.coords)
@@ -70,12 +81,13 @@ def read_bag(
 
     Args:
         path: the HDF5 file of the features.
-        patches: file whose ``coords`` have the tiles' size, where the features' do not: CLAM's ``patches/<slide>.h5``.
+        patches: file whose ``coords`` have the tiles' size, where the features' do not: CLAM's ``patches/<slide>.h5``;
+            None: `find_patches` looks for it.
         patch_px, patch_mpp: pixels along a tile's side and their µm, where no file says.
 
     Raises:
-        BagError: it cannot be read, has no coordinates or features, or of other lengths, or of no finite numbers; or
-            nothing says how large a tile is.
+        BagError: it cannot be read, has no coordinates or features, or of other lengths, or of no finite numbers, or
+            of a part of the tiles; or nothing says how large a tile is.
     """
     if path.suffix == ".pt":
         raise BagError(f"{path} has features only: give the bags with coordinates, CLAM's h5_files")
@@ -83,13 +95,21 @@ def read_bag(
     for name in ("coords", "features"):
         if name not in found:
             have = ", ".join(found) or "nothing"
+            lacks = " (coordinates only: what features are to be made of)" if have == "coords" else ""
             raise BagError(
-                f"{path} has no dataset {name!r}, found {have}: give bags that have both, as CLAM's h5_files or "
+                f"{path} has no dataset {name!r}, found {have}{lacks}: give bags that have both, as CLAM's h5_files or "
                 "TRIDENT's features"
             )
-    (coords, told), (features, _) = found["coords"], found["features"]
+    (coords, told), (features, made) = found["coords"], found["features"]
     if features.ndim == 3 and len(features) == 1:
         features = features[0]
+    if coords.ndim == 3 and len(coords) == 1:
+        coords = coords[0]
+    if features.ndim == 1 and coords.ndim == 2 and len(features) != len(coords):
+        raise BagError(
+            f"{path} has one vector of {len(features)} for the whole slide, no features of its {len(coords)} tiles: "
+            "give the bags of patch features"
+        )
     if coords.ndim != 2 or coords.shape[1] != 2 or features.ndim != 2 or features.dtype.kind not in "fiu":
         raise BagError(
             f"{path}: expected coords (N, 2) and features (N, D), found {coords.shape} and {features.shape}: write the "
@@ -100,13 +120,44 @@ def read_bag(
             f"{path} has {len(coords)} coordinates and {len(features)} features, one of each a tile are needed: its "
             "writing was broken off, or it is of two runs; write the bag anew"
         )
+    if coords.dtype.kind not in "fiu" or not np.isfinite(coords).all():
+        raise BagError(f"{path} has coordinates that are no finite numbers: write the bag anew")
+    if "weight" in found and not np.allclose(found["weight"][0], 1):
+        raise BagError(
+            f"{path} has the {len(coords)} patches that a run drew, which stand for the others by their weights: give "
+            "bags of all tiles, as runs of a model of model.kind exhaustive write them"
+        )
     lost = int((~np.isfinite(features.astype(np.float32))).any(1).sum())
     if lost:
         raise BagError(f"{path}: {lost} of {len(features)} tiles have NaN or infinite features: encode the slide anew")
-    if patches is not None and not _has_size(told):
-        told = {**told, **_size_elsewhere(patches, coords)}
+    if not _has_size(told) and (there := patches or find_patches(path)) is not None:
+        told = {**told, **_size_elsewhere(there, coords)}
     px, side, mpp = _size(path, told, patch_px, patch_mpp)
-    return Bag(path, coords.astype(np.float64), features.astype(np.float32), px, side, mpp)
+    return Bag(
+        path,
+        coords.astype(np.float64),
+        features.astype(np.float32),
+        px,
+        side,
+        mpp,
+        mpp_level0=_mpp_level0(path, told),
+        encoder=_encoder(made),
+        size_level0=(_whole(told.get("level0_width")), _whole(told.get("level0_height"))),
+    )
+
+
+def find_bag(folder: Path, names: Sequence[str]) -> Path:
+    """The bag of a slide in a folder: the first of its names, each tried with the suffixes of bags, that is there; else
+    what the last would be."""
+    paths = [folder / f"{name}{suffix}" for name in dict.fromkeys(names) for suffix in BAG_SUFFIXES]
+    return next((path for path in paths if path.exists()), paths[-len(BAG_SUFFIXES)])
+
+
+def find_patches(path: Path) -> Path | None:
+    """CLAM's file of the same name in the folder ``patches`` beside the bag's own folder, or beside the folder of that;
+    None where there is none."""
+    near = (above / "patches" / path.name for above in (path.parent.parent, path.parent.parent.parent))
+    return next((file for file in near if file.is_file() and file != path), None)
 
 
 def _datasets(path: Path) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
@@ -120,7 +171,7 @@ def _datasets(path: Path) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
         raise BagError(f"cannot read the bag {path}: {refusal(exc, path, writing=False)}") from exc
     try:
         with h5py.File(path, "r") as file:
-            names = [name for name in ("coords", "features") if isinstance(file.get(name), h5py.Dataset)]
+            names = [name for name in ("coords", "features", "weight") if isinstance(file.get(name), h5py.Dataset)]
             return {name: (file[name][()], dict(file[name].attrs)) for name in names}
     except (OSError, RuntimeError, ValueError, KeyError) as exc:
         reason = " ".join(str(exc).split())
@@ -172,9 +223,41 @@ def _size(
     if px is not None and mpp is not None:
         return px, None, mpp
     raise BagError(
-        f"{path}: nothing says how large a tile is (patch_size with patch_size_level0, downsample or target_mpp): give "
-        "CLAM's folder patches as bags.patches, or bags.patch_px and bags.patch_mpp"
+        f"{path}: nothing says how large a tile is (patch_size with patch_size_level0, downsample or target_mpp): put "
+        "CLAM's folder patches beside the bags' folder; `saccade distil` takes also bags.patches, or bags.patch_px "
+        "with bags.patch_mpp"
     )
+
+
+def _encoder(told: Mapping[str, Any]) -> str | None:
+    """What made features: by an attribute, or by the folder that TRIDENT wrote them to."""
+    if "encoder" in told:
+        return _text(told["encoder"]) or None
+    folder = PurePosixPath(_text(told.get("savetodir", "")).replace("\\", "/")).name
+    return folder.removeprefix(_FEATURES_IN) if folder.startswith(_FEATURES_IN) else None
+
+
+def _mpp_level0(path: Path, told: Mapping[str, Any]) -> Mpp | None:
+    if "mpp_level0" not in told:
+        return None
+    try:
+        found = Mpp(*_pair(told["mpp_level0"]))
+        if min(found.x, found.y) > 0 and math.isfinite(found.x + found.y):
+            return found
+    except (TypeError, ValueError, IndexError):
+        pass
+    raise BagError(f"{path}: mpp_level0 of its coords is {told['mpp_level0']!r}, no resolution: write the bag anew")
+
+
+def _whole(value: Any) -> int:
+    try:
+        return max(0, int(value))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _pair(value: Any) -> tuple[float, float]:

@@ -41,6 +41,10 @@ class Backbone(nn.Module):
         """Whether no weight of it learns: only then are its features worth keeping, and its card's digest true."""
         return not any(parameter.requires_grad for parameter in self.body.parameters())
 
+    def loaded(self) -> Backbone:
+        """The encoder itself, ready for pixels; see `NamedEncoder`."""
+        return self
+
     def train(self, mode: bool = True) -> Backbone:
         """As `torch.nn.Module.train`, for what is not frozen; statistics of batch normalisation never move."""
         super().train(mode)

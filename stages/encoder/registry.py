@@ -18,6 +18,9 @@ from stages.encoder.card import EncoderCard, Readout
 
 Colour = tuple[float, float, float]
 
+UNNAMED = "an unnamed encoder"
+"""In the place of a name: what made features that nobody named it of."""
+
 IMAGENET: tuple[Colour, Colour] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALVES: tuple[Colour, Colour] = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 H_OPTIMUS: tuple[Colour, Colour] = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)

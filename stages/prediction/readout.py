@@ -10,7 +10,9 @@ But for classes, which have a logit each, a statistic has two logits, of what sp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,20 @@ from stages.prediction.kinds import Kind
 
 EDGE = 1e-6
 """How near 0 and 1 a frequency is taken at most: one that never occurred is rare, not impossible."""
+
+
+class Threshold(NamedTuple):
+    """A threshold of what is told, on the scale of the statistic that tells it.
+
+    Attributes:
+        statistic: which one, by its place.
+        level: of the statistic.
+        rising: whether what is told is above where the statistic is; else it is below.
+    """
+
+    statistic: int
+    level: float
+    rising: bool = True
 
 
 class Readout(nn.Module):
@@ -58,6 +74,10 @@ class Readout(nn.Module):
         centre = self.statistics(logits)
         one, other = self.tell(centre - half), self.tell(centre + half)
         return torch.minimum(one, other), torch.maximum(one, other)
+
+    def threshold(self, place: int, at: float) -> Threshold:
+        """Where the statistics put the threshold ``at`` of what is number ``place`` of all that may be decided."""
+        return Threshold(place, math.log(at) - math.log1p(-at))
 
     def nll(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """Loss of each of B slides for each of M members, (B, M): the negative log-likelihood of its label.
@@ -182,6 +202,9 @@ class ValueReadout(Readout):
     def tell(self, statistics: Tensor) -> Tensor:
         return self.centre.to(statistics) + self.spread.to(statistics) * statistics
 
+    def threshold(self, place: int, at: float) -> Threshold:
+        return Threshold(0, (at - float(self.centre)) / float(self.spread))
+
     def nll(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         wanted = ((targets.to(self.centre) - self.centre) / self.spread).to(logits)
         return (self.statistics(logits)[..., 0] - wanted[:, None]).square() / 2
@@ -231,6 +254,10 @@ class GradeReadout(Readout):
         one, other = self.tell(low), self.tell(high)
         return torch.minimum(one, other), torch.maximum(torch.maximum(one, other), most)
 
+    def threshold(self, place: int, at: float) -> Threshold:
+        """Of the chance to be above grade ``place``."""
+        return Threshold(0, float(self.cuts.detach()[place]) + math.log(at) - math.log1p(-at))
+
     def nll(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         # log of a difference of sigmoids, which underflows where a grade is far away
         score = self.statistics(logits)  # (B, M, 1)
@@ -276,6 +303,9 @@ class RiskReadout(Readout):
     def tell(self, statistics: Tensor) -> Tensor:
         return statistics
 
+    def threshold(self, place: int, at: float) -> Threshold:
+        return Threshold(0, at)
+
     def nll(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         risk = self.statistics(logits)[..., 0]  # (B, M)
         time, event = targets.to(risk.device).unbind(-1)
@@ -320,6 +350,27 @@ class HazardReadout(Readout):
     def tell(self, statistics: Tensor) -> Tensor:
         kept = -functional.softplus(statistics + self.base_odds.to(statistics)).cumsum(-1)
         return torch.cat([statistics, kept.exp()], -1)
+
+    def threshold(self, place: int, at: float) -> Threshold:
+        """Of the risk, or of the chance to be without the event at the end of as many intervals: the l with
+        ``sum_j log(1 + exp(l + base_j)) = -log at``, above which that chance is below."""
+        if place == 0:
+            return Threshold(0, at)
+        base = self.base_odds.detach()[:place].double().tolist()
+
+        def excess(risk: float) -> float:
+            odds = [risk + one for one in base]
+            return math.log(at) + math.fsum(max(x, 0.0) + math.log1p(math.exp(-abs(x))) for x in odds)
+
+        low, high = -1.0, 1.0
+        while excess(low) > 0:
+            low *= 2
+        while excess(high) < 0:
+            high *= 2
+        while high - low > 4 * math.ulp(max(abs(low), abs(high))):
+            middle = (low + high) / 2
+            low, high = (low, middle) if excess(middle) > 0 else (middle, high)
+        return Threshold(0, (low + high) / 2, rising=False)
 
     def nll(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         odds = self.statistics(logits) + self.base_odds.to(logits)  # (B, M, T)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # what users are told of it needs no torch
     from stages.prediction.intervals import Calibration, Evidence
+    from stages.prediction.readout import Readout
 
 Side = Literal["above", "below", "undecided"]
 
@@ -32,37 +33,39 @@ def first_look(calibration: Calibration, *, surveyed: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Decide:
-    """Read on until it is settled on which side of ``at`` the exhaustive model's probability of a class lies.
+    """Read on until it is settled on which side of ``at`` something lies that the exhaustive model would tell.
 
-    The class's log-odds ``l`` are settled where ``|l - logit(at)|`` exceeds a one-sided bound. Every look has its share
-    of the risk (Bonferroni), so that stopping at any of them is fair; and as the truth lies on one side, only a bound
-    to the other can be wrong:
+    It is settled where its statistic ``l``, of a class the log-odds, is farther from the threshold's level
+    (`Readout.threshold`; of a probability ``logit(at)``) than a one-sided bound. Every look has its share of the risk
+    (Bonferroni), so that stopping at any of them is fair; and as the truth lies on one side, only a bound to the other
+    can be wrong:
 
         ``P(decided for the wrong side) <= sum_r risk / J = risk``.
 
     Attributes:
-        at: the threshold, 0 < at < 1.
+        at: the threshold: of a probability 0 < at < 1.
         risk: 0 < risk < 0.5.
-        positive: the class's place among the classes.
+        positive: what is decided about, by its place among all that may be.
     """
 
     at: float
     risk: float
     positive: int
 
-    def side(self, evidence: Evidence, drawn: int, calibration: Calibration, *, looks: int) -> Side:
-        """Where the class lies by the evidence of ``drawn`` cells of one slide (B = 1), at one of ``looks`` looks."""
-        # a two-sided interval of twice the level; of more than two classes it holds for all, and so for this one
-        bound = calibration.half_width(evidence, drawn, confidence=self.confidence(looks))[0, self.positive]
-        return self.beside(float(evidence.statistics[0, self.positive]), float(bound))
+    def side(self, evidence: Evidence, drawn: int, calibration: Calibration, *, looks: int, readout: Readout) -> Side:
+        """Where it lies by the evidence of ``drawn`` cells of one slide (B = 1), at one of ``looks`` looks."""
+        # a two-sided interval of twice the level; of several statistics it holds for all, and so for this one
+        bound = calibration.half_width(evidence, drawn, confidence=self.confidence(looks))[0]
+        return self.beside(evidence.statistics[0].tolist(), bound.tolist(), readout=readout)
 
     def confidence(self, looks: int) -> float:
         """Of the interval at each of so many looks, both of whose ends are bounds to one side."""
         return 1 - 2 * self.risk / looks
 
-    def beside(self, log_odds: float, bound: float = 0.0) -> Side:
-        """On which side log-odds lie that may be off by less than ``bound``; at the threshold counts as above."""
-        away = log_odds - math.log(self.at) + math.log1p(-self.at)
-        if abs(away) < bound:
+    def beside(self, statistics: Sequence[float], bounds: Sequence[float] | None = None, *, readout: Readout) -> Side:
+        """Where it lies by statistics that may be off by less than bounds; at the threshold counts as above."""
+        threshold = readout.threshold(self.positive, self.at)
+        away = statistics[threshold.statistic] - threshold.level
+        if bounds is not None and abs(away) < bounds[threshold.statistic]:
             return "undecided"
-        return "above" if away >= 0 else "below"
+        return "above" if (away if threshold.rising else -away) >= 0 else "below"

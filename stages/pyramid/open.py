@@ -1,4 +1,5 @@
-"""Open the pixels of any slide to read them, be it a whole-slide file or a pyramid; nothing that writes is loaded."""
+"""Open the pixels of any slide to read them, be it a whole-slide file or a pyramid, or the bag in its place; nothing
+that writes is loaded."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.bags.bag import BAG_SUFFIXES
 from stages.geometry import Box
 from stages.place import Place, Url, place, refusal_of
 from stages.pyramid.layout import LevelLayout
@@ -81,7 +83,8 @@ class ZarrSlide(Slide):
 
 @unreadable()
 def open_pyramid(path: str | PathLike[str] | Place, *, mpp: float | None = None) -> Slide:
-    """Open the pixels of a slide: a whole-slide file, the pyramid that `cache_pyramid` made of one, any OME-Zarr image.
+    """Open the pixels of a slide: a whole-slide file, the pyramid that `cache_pyramid` made of one, any OME-Zarr image;
+    or a bag, which stands for its slide and has features in place of pixels.
 
     Args:
         path: the file, or the folder of the pyramid or image, or its URL: in a store of objects only OME-Zarr is read.
@@ -97,6 +100,10 @@ def open_pyramid(path: str | PathLike[str] | Place, *, mpp: float | None = None)
     elif not where.is_dir():
         if where.name.lower().endswith((".ozx", ".zarr.zip")):
             raise SlideError("a zipped OME-Zarr: unpack it into a folder and name that")
+        if where.name.lower().endswith((*BAG_SUFFIXES, ".pt")):
+            from stages.bags.bag_slide import open_bag  # h5py: for bags only
+
+            return open_bag(where, mpp=mpp)
         from stages.slide.files import open_slide  # a pyramid needs neither OpenSlide nor tifffile
 
         return open_slide(where, mpp=mpp)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from makers import saccade, small_slide
@@ -12,6 +14,7 @@ from models import TINY, save_untrained
 
 import pipeline.commands
 from pipeline.errors import UsageError
+from pipeline.output.table import decision_in_words
 from pipeline.predict import decision_of
 from stages.prediction.stopping import Decide
 
@@ -63,7 +66,38 @@ def test_table_record_report_and_notebook_say_what_was_decided(tmp_path: Path) -
 
 
 def test_of_more_than_two_classes_the_one_to_decide_about_is_named() -> None:
-    with pytest.raises(UsageError, match=r"^--decide: which of a, b, c\? Name the class, such as --positive c$"):
+    with pytest.raises(UsageError, match=r"^--decide: which of a, b, c\? Name one, such as --positive c$"):
         decision_of(TINY, 0.5)
     assert decision_of(TINY, 0.5, positive="a") == Decide(0.5, 0.01, 0)
     assert decision_of(TINY, None) is None
+
+
+def test_of_other_tasks_a_threshold_is_of_what_they_tell() -> None:
+    def decided(at: float, positive: str | None = None, **spec: Any) -> Decide | None:
+        return decision_of(replace(TINY, **spec), at, positive=positive)
+
+    hazards = {"classes": ("risk_score",), "task": "discrete_survival", "times": (1.0, 5.0)}
+    assert decided(-3.5, classes=("value",), task="regression") == Decide(-3.5, 0.01, 0)
+    assert decided(1.5, classes=("risk_score",), task="survival") == Decide(1.5, 0.01, 0)
+    assert decided(0.5, "survival_5", **hazards) == Decide(0.5, 0.01, 2)
+    assert decided(0.5, "c", task="ordinal") == Decide(0.5, 0.01, 1)
+    for told, why in (
+        ((1.5, "survival_5", hazards), "decide must lie between 0 and 1, found 1.5"),
+        ((0.5, None, hazards), "--decide: which of risk_score, survival_1, survival_5[?] Name one"),
+        (
+            (0.5, "a", {"task": "ordinal"}),
+            "--positive: the model tells nothing of 'a', but of b, c",
+        ),  # all are at least a
+        ((0.5, None, {"task": "multilabel"}), "--decide: which of a, b, c[?]"),
+    ):
+        at, positive, spec = told
+        with pytest.raises(UsageError, match=why):
+            decided(at, positive, **spec)
+
+
+def test_what_was_decided_is_told_in_words_of_its_own() -> None:
+    told = {"decided_at": 0.5, "risk": 0.01}
+    row = {"decision": "at least 2 above", **told}
+    assert decision_in_words(row) == "settled: P(at least 2) above 0.5 (risk 0.01)"
+    row = {"decision": "survival_5 below", "survival_5": 0.2, "survival_5_low": 0.1, **told}
+    assert decision_in_words(row) == "settled: survival_5 below 0.5 (risk 0.01)"

@@ -137,7 +137,7 @@ def test_predict_takes_what_was_opened_and_loaded(examples: Path) -> None:
         ({"decide": 1.0}, "decide must lie between 0 and 1, found 1; such as 0.5"),
         ({"decide": 0.5, "risk": 0.5}, "risk must lie between 0 and 0.5, found 0.5"),
         ({"decide": 0.5, "tolerance": 0.1}, "tolerance and decide each say when to stop reading: give one of them"),
-        ({"decide": 0.5, "positive": "z"}, "--positive: the model has no class 'z'; its classes are normal, tumour"),
+        ({"decide": 0.5, "positive": "z"}, "--positive: the model tells nothing of 'z', but of normal, tumour"),
         ({"decide": 0.5, "samples": 1}, "--samples 1 is too few for an interval: give at least 2"),
         (
             {"decide": 0.5, "samples": 7},

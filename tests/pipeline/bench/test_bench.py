@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from backbones import tiny
 from makers import saccade, tissue_pixels, write_slide
-from models import exhaustive_model
+from models import TINY, exhaustive_model
 from PIL import Image
 
 from pipeline.bench.bench import BenchSummary, bench_cohort
@@ -18,6 +20,7 @@ from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.sampler import AttentionSampler
+from pipeline.predict import predict_slide
 from stages.slide.files import open_slide
 
 __all__ = ["tiny"]  # a fixture
@@ -141,3 +144,38 @@ def test_what_cannot_be_compared_is_refused_in_one_line(cohort: Path, model: Pat
     with pytest.raises(UsageError, match="'cyst'"):
         bench_cohort(find_target(cohort / "other.csv"), model, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_number_is_benched_in_its_unit_and_by_its_correlation(cohort: Path, tmp_path: Path) -> None:
+    """With labels of a column of its own, a read-out that was fitted, and numbers that have no decision."""
+    torch.manual_seed(0)
+    spec = replace(TINY, classes=("value",), task="regression", labels=("amount",), samples=4)
+    made = AttentionSampler(spec).eval()
+    torch.nn.init.normal_(made.head.weight, std=0.2)
+    made.readout.fit(torch.tensor([100.0, 140.0], dtype=torch.float64))
+    save_model(made, tmp_path / "model.safetensors")
+    rows = "".join(f"{cohort / name}.tif,p{i},{100 + 7 * i}.5\n" for i, name in enumerate(SLIDES))
+    (tmp_path / "table.csv").write_text(f"slide,patient,amount\n{rows}")
+    summary = bench_cohort(
+        find_target(tmp_path / "table.csv"),
+        tmp_path / "model.safetensors",
+        tmp_path / "out",
+        samples=[4, 16],
+        draws=2,
+        tolerances=[0.5],
+    )
+    assert summary.slides == 4
+    whole, *others = summary.rows
+    assert whole["difference"] == 0
+    assert -1 <= whole["pearson"] <= 1
+    assert any(row["difference"] > 0 for row in others)
+    assert "decide" not in [row["way"] for row in summary.rows]
+    assert any("decide: a threshold of a value is the user's to say" in note for note in summary.notes)
+    assert "predictions within 0.2 standard deviations" in summary.words
+    assert (tmp_path / "out" / "bench.png").stat().st_size > 0
+    exact = json.loads((tmp_path / "out" / "slides" / "s0.json").read_text())["ways"][0]["values"][0]
+    every = predict_slide(open_slide(cohort / "s0.tif"), load_model(tmp_path / "model.safetensors"), samples=10_000)
+    assert exact == pytest.approx([every.values["value"]], rel=1e-5)  # in the label's unit
+    (tmp_path / "table.csv").write_text(f"slide,patient,amount\n{rows.replace('100.5', 'many')}")
+    with pytest.raises(UsageError, match="the label must be a number, found 'many'"):
+        bench_cohort(find_target(tmp_path / "table.csv"), tmp_path / "model.safetensors", tmp_path / "none")

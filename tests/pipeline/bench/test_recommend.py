@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from pipeline.bench.recommend import recommend
+from pipeline.task.classes import Classes
+from pipeline.task.value import Value
+
+TWO = Classes(("a", "b"))
 
 
 def rows(*tried: tuple[int, float, float | None]) -> list[dict[str, Any]]:
@@ -40,7 +44,7 @@ def rows(*tried: tuple[int, float, float | None]) -> list[dict[str, Any]]:
     ],
 )
 def test_the_smallest_number_from_which_on_nothing_is_lost(tried: list[Any], samples: int | None) -> None:
-    found = recommend(rows(*tried), own=20)
+    found = recommend(rows(*tried), TWO, own=20)
     assert found.samples == samples
     if samples is None:
         assert "No number" in found.words
@@ -51,12 +55,12 @@ def test_the_smallest_number_from_which_on_nothing_is_lost(tried: list[Any], sam
 
 
 def test_the_models_own_number_is_left_as_it_is() -> None:
-    assert "leave it as it is" in recommend(rows((8, 1.0, 0.9)), own=8).words
+    assert "leave it as it is" in recommend(rows((8, 1.0, 0.9)), TWO, own=8).words
 
 
 def test_patches_that_tell_less_than_their_noise_are_too_few() -> None:
     without = {"way": "no patch", "setting": None, "difference": 0.1, "agreement": 1.0, "auroc": 0.9, "patches": 0.0}
-    found = recommend([*rows((4, 1.0, 0.9), (8, 1.0, 0.9), (16, 1.0, 0.9)), without], own=20)
+    found = recommend([*rows((4, 1.0, 0.9), (8, 1.0, 0.9), (16, 1.0, 0.9)), without], TWO, own=20)
     assert found.samples == 16
     assert "than without any patch" in found.words
     assert found.words.startswith("The coarse scale alone decides as reading everything does, in 100.0%")
@@ -64,16 +68,23 @@ def test_patches_that_tell_less_than_their_noise_are_too_few() -> None:
 
 def test_few_slides_are_said_to_be_few() -> None:
     tried = rows((8, 1.0, 0.9))
-    assert "slides only" not in recommend(tried, own=20).words
-    assert "of 2 slides only: try it on more" in recommend([{**row, "slides": 2} for row in tried], own=20).words
+    assert "slides only" not in recommend(tried, TWO, own=20).words
+    assert "of 2 slides only: try it on more" in recommend([{**row, "slides": 2} for row in tried], TWO, own=20).words
 
 
 def test_reading_on_is_named_where_it_takes_fewer() -> None:
     decided = {"way": "decide", "setting": 0.5, "difference": 0.1, "agreement": 1.0, "auroc": 0.9, "decisions": 100}
     tried = rows((8, 0.9, 0.9), (16, 1.0, 0.9))
     for patches, named in ((12.0, True), (20.0, False)):
-        words = recommend([*tried, {**decided, "patches": patches}], own=20).words
+        words = recommend([*tried, {**decided, "patches": patches}], TWO, own=20).words
         assert ("saccade run --decide 0.5" in words) is named
     for agreement, named in ((1.0, True), (0.9, False)):
-        words = recommend([*tried[:2], {**decided, "patches": 20.0, "agreement": agreement}], own=20).words
+        words = recommend([*tried[:2], {**decided, "patches": 20.0, "agreement": agreement}], TWO, own=20).words
         assert ("saccade run --decide 0.5" in words) is named
+
+
+def test_of_a_number_predictions_are_counted_and_its_own_metric() -> None:
+    tried = [{**row, "pearson": row.pop("auroc")} for row in rows((8, 1.0, 0.9), (16, 1.0, 0.9)) if "auroc" in row]
+    words = recommend(tried, Value(), own=20).words
+    assert "at least 99% of the predictions within 0.2 standard deviations are those of reading everything" in words
+    assert "correlation 0.900 against 0.900" in words

@@ -43,7 +43,7 @@ def seeded() -> torch.Generator:
 def probabilities(way: Way, known: ReadWhole, view: View, draws: int) -> np.ndarray[Any, Any]:
     opened: dict[int, Tensor] = {}
     read = read_by(way, known, view, draws=draws, generator=seeded(), opened=opened)
-    return np.array([one.probabilities for one in read])
+    return np.array([one.values for one in read])
 
 
 @pytest.mark.parametrize("name", MODELS)

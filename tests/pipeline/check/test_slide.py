@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bags import corners_of, features_of, write_bag
 from makers import spoil, tissue_pixels, write_slide
 
 from pipeline.check.slide import CheckSettings, check_slide
@@ -84,3 +85,13 @@ def test_a_table_problem_is_told_without_opening(tmp_path: Path) -> None:
     slide = CohortSlide("s", tmp_path / "gone.tif", "s", problem="row 2: no slide")
     found = check_slide(slide, CheckSettings())["check"]
     assert [(f.kind, f.words) for f in found.findings] == [("file", "row 2: no slide")]
+
+
+def test_a_bag_is_checked_without_pixels(tmp_path: Path) -> None:
+    good = checked(write_bag(tmp_path / "b" / "s.h5", corners_of(20), features_of(20, positive=1, seed=0)))
+    assert (good.status, good.vendor, good.findings) == ("ok", "bag", ())
+    assert good.tissue_mm2 == pytest.approx(20 * 0.128**2)
+    broken = checked(write_bag(tmp_path / "b" / "t.h5", corners_of(20), np.full((20, 4), np.nan)))
+    assert len(errors(broken)) == 1
+    unknown = checked(write_bag(tmp_path / "b" / "u.h5", corners_of(20), features_of(20, positive=1, seed=0), "clam"))
+    assert errors(unknown) == ["resolution"]

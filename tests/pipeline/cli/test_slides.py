@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bags import corners_of, features_of, write_bag
 from makers import ROOT, saccade, tissue_pixels, write_slide
 
 
@@ -67,3 +68,14 @@ def test_cache_reports_bad_slides_and_does_the_rest(slides_folder: Path, tmp_pat
     assert done.returncode == 1
     assert "bad: failed: not a whole-slide image" in done.stderr
     assert (tmp_path / "cache" / "good.ome.zarr").is_dir()
+
+
+def test_info_says_what_a_bag_holds(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "b" / "s.h5", corners_of(20), features_of(20, positive=1, seed=0), encoder="uni_v1")
+    told = saccade("info", path).stdout
+    assert "features and no pixels: length 12, by uni_v1" in told
+    assert "20 of 128 px at 1 µm/px (256 x 256 level-0 px), on a grid of 256 x 256 level-0 px" in told
+    facts = json.loads(saccade("info", path, "--json").stdout)
+    assert (facts["bag"]["tiles"], facts["bag"]["dim"], facts["levels"], facts["warnings"]) == (20, 12, [], [])
+    (tmp_path / "s.pt").write_bytes(b"PK")
+    assert "give the bags with coordinates" in saccade("info", tmp_path / "s.pt").stderr

@@ -97,6 +97,39 @@ def test_as_many_folds_as_sites_leave_out_one_at_a_time_whatever_it_has(sites: d
         ]
 
 
+FIVE = {"N": "aabb", "S": "aaab", "W": "aab", "O": "abb", "X": "aaaaaaaaab"}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+def test_an_inner_part_by_site_is_of_sites_that_are_neither_fitted_to_nor_judged(share: float) -> None:
+    """As folds by site are, unless it is asked otherwise; every class is on both sides; the same whatever the order."""
+    slides = sited(FIVE)
+    found = dealt(slides, folds=5, by="site", inner_val=share)
+    assert found == dealt(slides, folds=5, by="site", inner_by="site", inner_val=share, seed=7)
+    for fold, again in zip(found, dealt(slides[::-1], folds=5, by="site", inner_val=share), strict=True):
+        sites = [{s.site for s in part} for part in (fold.train, fold.val, fold.test)]
+        assert sum(map(len, sites)) == len(set.union(*sites)) == 5
+        assert all({s.label for s in part} == {"a", "b"} for part in (fold.train, fold.val))
+        assert {s.slide_id for s in again.val} == {s.slide_id for s in fold.val}
+    train, val = held_out_of_all(slides, found, inner_val=share, seed=0, inner_by="site")
+    assert not {s.site for s in train} & {s.site for s in val}
+    by_patient = dealt(slides, folds=5, by="site", inner_by="patient", inner_val=0.25)
+    assert any({s.site for s in fold.train} & {s.site for s in fold.val} for fold in by_patient)
+
+
+def test_an_inner_part_by_site_has_the_share_that_whole_sites_allow() -> None:
+    """Of ten equal sites so many tenths of each class, and of unequal ones the one that is nearest."""
+    equal = sited({f"site {i}": "aaabb" for i in range(10)})
+    for tenths in (1, 2, 5):
+        val = hold_out(equal, tenths / 10, seed=(0,), by="site")[1]
+        assert {label: sum(s.label == label for s in val) for label in "ab"} == {"a": 3 * tenths, "b": 2 * tenths}
+    unequal = sited({"large": "ab" * 10, "half": "ab" * 5, "small": "ab" * 2})
+    assert {s.site for s in hold_out(unequal, 0.3, seed=(0,), by="site")[1]} == {"half"}
+    # sites of one class each: several together have both
+    single = sited({"N": "aaa", "S": "bbb", "W": "aaa", "O": "bbb"})
+    assert len({s.site for s in hold_out(single, 0.1, seed=(0,), by="site")[1]}) == 2
+
+
 SPLIT = [replace(s, split=("train", "test")[i % 4 > 1]) for i, s in enumerate(TEN)]
 GIVEN = [replace(s, rounds=("train" if i < 30 else "test", "test" if i < 10 else "train")) for i, s in enumerate(TEN)]
 
@@ -115,8 +148,19 @@ GIVEN = [replace(s, rounds=("train" if i < 30 else "test", "test" if i < 10 else
         (
             cohort({"P0": "a", "P1": "a", "P2": "a", "P3": "b", "P4": "b"}),
             {"folds": 2, "inner_val": 0.2},
-            r"fold 0 has 1 of class '[ab]' of its own to train on; leave it out, or add",
+            r"the training of fold 0 has 1 of class '[ab]' of its own to train on; leave it out, or add",
         ),
+        (
+            sited({"N": "ab", "S": "ab"}),
+            {"folds": 2, "by": "site", "inner_val": 0.2},
+            "1 site of the training of fold 0 was found that leaves class 'a', which is at 1, on both sides; set",
+        ),
+        (
+            [replace(s, split="train") for s in sited({"N": "ab", "S": "aaa"})],
+            {"by": "site", "inner_val": 0.2},
+            "2 sites of split train was found that leaves class 'b', which is at 1",
+        ),
+        (TEN, {"folds": 2, "inner_val": 0.2, "inner_by": "site"}, "inner_val_by is site, but slide 'P.*' has none"),
         (cohort({"P0": "a", "P1": "a", "P2": "b"}), {"folds": 2}, "class 'b' has 1 patient of its own"),
         (SPLIT, {"repeats": 2}, "the slides are split; leave it out, or set training.folds"),
         ([replace(SPLIT[0], split="val"), *SPLIT[1:]], {"inner_val": 0.2}, "slides of split val already; leave it out"),

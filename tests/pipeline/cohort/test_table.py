@@ -460,3 +460,27 @@ def test_a_part_that_lacks_a_class_is_refused_unless_folds_replace_it(table, fol
     with pytest.raises(UsageError, match=message):
         read_training_table(path)
     assert len(read_training_table(path, folds=2).slides) == 4
+
+
+def test_bags_are_found_where_there_is_no_slide(folder, tmp_path):
+    """Beside slides they are other files of theirs."""
+    for name in ("a.h5", "x.h5"):
+        touch(folder / name)
+        touch(tmp_path / "bags" / "deeper" / name)
+    assert [slide.slide_id for slide in find_target(folder).slides] == ["a", "b", "ç%0Ad"]
+    assert [slide.slide_id for slide in find_target(tmp_path / "bags").slides] == ["a", "x"]
+    (tmp_path / "bags" / "deeper" / "t.csv").write_text("slide\na\nx.h5\n")
+    assert [slide.path.name for slide in read_table(tmp_path / "bags" / "deeper" / "t.csv").slides] == ["a.h5", "x.h5"]
+
+
+def test_bags_stand_for_a_tables_slides_by_their_names_or_their_files(tmp_path):
+    text = "slide,slide_id,patient\nslides/a.ome.tiff,one,p\nC:\\wsi\\b.svs,two,q\nc.svs,c,r\nd.svs,d,s\n"
+    (tmp_path / "t.csv").write_text(text)
+    for name in ("one.h5", "a.h5", "b.hdf5", "d.pt"):
+        touch(tmp_path / "bags" / name)
+    found = read_table(tmp_path / "t.csv", bags=tmp_path / "bags").slides
+    assert [slide.slide_id for slide in found] == ["one", "two", "c", "d"]
+    assert [slide.path.name for slide in found] == ["one.h5", "b.hdf5", "c.h5", "d.h5"]
+    assert [slide.problem is None for slide in found] == [True, True, False, False]
+    assert "no bag" in found[2].problem
+    assert "no coordinates: give its h5_files" in found[3].problem

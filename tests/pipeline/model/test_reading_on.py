@@ -142,6 +142,43 @@ def test_decisions_are_wrong_no_more_often_than_stated_though_reading_stops() ->
     assert wrong <= binom.ppf(0.999, runs, RISK)
 
 
+DECIDED: dict[str, tuple[ModelSpec, int]] = {
+    "labels": (replace(TINY, classes=("x", "y"), task="multilabel"), 1),
+    "a grade": (replace(TINY, task="ordinal"), 1),
+    "a value": (replace(TINY, classes=("value",), task="regression"), 0),
+    "a risk": (replace(TINY, classes=("risk_score",), task="survival"), 0),
+    "survival": (replace(TINY, classes=("risk_score",), task="discrete_survival", times=(1.0, 2.0)), 2),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", DECIDED)
+def test_so_it_is_of_every_task(name: str) -> None:
+    """Of labels one, of grades to reach one, of numbers the value, and the chance to be without an event."""
+    spec, place = DECIDED[name]
+    model, view = model_of(spec), slide()
+    every = np.flatnonzero(view.tissue)
+    with read_once(model, view):
+        generator = torch.Generator().manual_seed(6)
+        found = model.sample(view, generator=generator, samples=len(every)).prediction
+        values, wrong, early = found.values, 0, 0
+        truth = float(values[place + 1 :].sum() if spec.task == "ordinal" else values[place])
+        runs = 60
+        for run in range(runs):
+            sign = 1 if run % 2 else -1
+            at = (
+                truth + sign * 0.1
+                if name in ("a value", "a risk")
+                else 1 / (1 + (1 / truth - 1) * math.exp(-0.1 * sign))
+            )
+            drawn = model.sample(view, generator=generator, decide=Decide(at, RISK, place))
+            assert drawn.side in ("above", "below")
+            wrong += drawn.side != ("below" if sign > 0 else "above")
+            early += len(drawn.cells) < len(every)
+    assert early > 0
+    assert wrong <= binom.ppf(0.999, runs, RISK)
+
+
 def test_a_decision_ends_with_the_budget_undecided_and_with_the_tissue_decided() -> None:
     """A threshold at the prediction itself is not settled before all is read; then it counts as above."""
     model, view, _ = MODELS["systematic"]

@@ -202,6 +202,7 @@ def test_of_a_slide_that_it_was_fitted_to_nothing_is_stated_and_one_unlike_the_c
     look[20:40, 20:40] = 150  # dark on bright, while all of those are bright on dark
     strange = replace(rule, calibration=replace(rule.calibration, appearance=CohortAppearance({"dark field": 9}, {})))
     doubt = strange.doubt(appearance(look, look[..., 0] < 200))
+    assert "it is a bag, which does not show whether it looks like" in str(strange.doubt(None))
     found = strange.of(seen, fingerprint="new", doubt=doubt)
     assert (found.call, found.classes) == (REFER, new.classes)
     assert found.why.startswith(UNLIKE)

@@ -40,6 +40,13 @@ TOLD: dict[str, tuple[str, list[str], tuple[str, ...]]] = {
         ("c_index",),
     ),
 }
+DECIDED = {
+    "multilabel": (0.5, "striped"),
+    "ordinal": (0.5, "2"),
+    "regression": (1.0, None),
+    "survival": (0.0, None),
+    "discrete_survival": (0.5, "survival_8"),
+}
 SLIDES = 12
 
 
@@ -111,6 +118,12 @@ def test_a_frozen_encoders_members_learn_it_too(cohort: Path, tmp_path: Path, ki
     low, high = np.array(list(found.intervals.values())).T
     assert (low <= values).all()
     assert (values <= high).all()
+    at, positive = DECIDED[kind]
+    decided = saccade.predict(cohort / "s2.tif", model, decide=at, positive=positive)
+    assert decided.decision is not None
+    assert decided.decision.side in ("above", "below")  # all of the tissue may be read
+    assert "; settled: " in repr(decided)
+    assert decided.columns()["decided_at"] == at
     if not found.task.chances:
         with pytest.raises(AttributeError, match="see values"):
             found.probabilities  # noqa: B018

@@ -88,6 +88,31 @@ def test_every_fold_has_its_baselines(cohort: Path, tmp_path: Path, tiny: Any) -
     assert {path.parent.parent.name for path in tmp_path.glob("*/compare/*.json")} == {"fold-0", "fold-1"}
 
 
+def test_of_survival_the_table_has_c_indices_and_what_each_way_is_apart(
+    cohort: Path, tmp_path: Path, tiny: Any
+) -> None:
+    """Whose first metric, label and values are others, and which has no class that could be lost."""
+    rows = read_training_table(cohort / "cohort.csv", label="label").slides
+    table_ = "slide,patient,split,mpp,time,event\n" + "".join(
+        f"{slide.path},{slide.patient},{slide.split},0.5,{3 + (i * 7) % 5},{int(i % 4 > 0)}\n"
+        for i, slide in enumerate(rows)
+    )
+    (tmp_path / "cohort.csv").write_text(table_)
+    (tmp_path / "config.yaml").write_text("cohort: {table: cohort.csv, time: time, event: event}\n")
+    lines: list[str] = []
+    metrics = train_cohort(
+        config(tmp_path, f"reading.features={cohort / 'features'}"), tmp_path / "m", say=lines.append
+    )
+    found = table(tmp_path / "m")
+    assert len(found) == 6
+    assert float(found["this model"]["c_index"]) == pytest.approx(metrics["test"]["c_index"]["value"])
+    others = [row for way, row in found.items() if way != "this model"]
+    own = float(found["this model"]["c_index"])
+    assert all(float(row["minus_model"]) == pytest.approx(float(row["c_index"]) - own, abs=1e-6) for row in others)
+    assert all(0 < float(row["minus_model_p"]) <= 1 for row in others)
+    assert sum("C-index" in line and "minus this model" in line for line in lines) == 1
+
+
 def test_what_a_baseline_reads(cohort: Path, tiny: Any) -> None:
     told = config(cohort)
     slides = read_training_table(told.cohort.table, label="label").slides

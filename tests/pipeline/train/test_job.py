@@ -44,6 +44,20 @@ def test_folds_end_with_the_model_that_is_kept_and_have_folders_of_their_own(tmp
     assert [job.repeat for job in jobs] == [0, 0, 1, 1, 0]
 
 
+def test_where_sites_are_held_out_an_inner_part_is_of_sites_too_unless_it_is_asked_otherwise(tmp_path: Path) -> None:
+    sited = tuple(replace(s, site=f"site {i // 4}") for i, s in enumerate(SLIDES))
+    for folds_by, inner_by, whole in (("site", None, True), ("site", "patient", False), ("patient", "site", True)):
+        jobs = planned(tmp_path, sited, folds=4, folds_by=folds_by, inner_val=0.3, inner_val_by=inner_by)
+        assert len(jobs) == 5
+        for job in jobs:
+            apart = not {s.site for s in job.train} & {s.site for s in job.val}
+            assert job.val
+            assert apart == whole
+        (tmp_path / "splits.csv").unlink()
+    (job,) = planned(tmp_path, tuple(replace(s, split="train") for s in sited), inner_val=0.25, inner_val_by="site")
+    assert len({s.site for s in job.val}) == 1
+
+
 def test_given_splits_are_folds_whose_val_chooses(tmp_path: Path) -> None:
     parts = ("train", "train", "val", "test")
     rounds = tuple(replace(s, rounds=(parts[i // 4], parts[-1 - i // 4])) for i, s in enumerate(SLIDES))

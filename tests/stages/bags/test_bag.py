@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from stages.bags.bag import BagError, read_bag
+from stages.bags.bag import BagError, find_bag, read_bag
 from stages.geometry import Mpp
 
 COORDS = np.array([[0, 0], [256, 0], [0, 256]])
@@ -72,3 +72,38 @@ def test_what_is_no_hdf5_or_not_there_is_said_to_be_so(tmp_path: Path) -> None:
         read_bag(tmp_path / "s.h5")
     with pytest.raises(BagError, match="there is no bag"):
         read_bag(tmp_path / "t.h5")
+
+
+def test_a_bag_is_found_by_any_of_its_slides_names(tmp_path: Path) -> None:
+    (tmp_path / "file.h5").touch()
+    assert find_bag(tmp_path, ["name", "file"]) == tmp_path / "file.h5"
+    (tmp_path / "name.hdf5").touch()
+    assert find_bag(tmp_path, ["name", "file"]) == tmp_path / "name.hdf5"
+    assert find_bag(tmp_path, ["other"]) == tmp_path / "other.h5"
+
+
+@pytest.mark.parametrize("patches", ["patches", "results/patches"])
+def test_clams_patches_are_found_beside_the_bags(patches: str, tmp_path: Path) -> None:
+    (tmp_path / patches).mkdir(parents=True)
+    bags = (tmp_path / patches).parent / "features" / "h5_files"
+    bags.mkdir(parents=True)
+    told = {"patch_size": 128, "downsample": (2.0, 2.0)}
+    write(tmp_path / patches / "s.h5", told)
+    assert read_bag(write(bags / "s.h5", {})).side_level0 == (256, 256)
+
+
+@pytest.mark.parametrize(
+    ("told", "encoder"),
+    [
+        ({"savetodir": "/a/20x_256px/features_uni_v1"}, "uni_v1"),
+        ({"savetodir": "C:\\a\\features_virchow2"}, "virchow2"),
+        ({"savetodir": "/a/other"}, None),
+        ({"encoder": "lite0", "savetodir": "/a/features_x"}, "lite0"),
+        ({}, None),
+    ],
+)
+def test_which_encoder_made_the_features(told: dict[str, str], encoder: str | None, tmp_path: Path) -> None:
+    path = write(tmp_path / "s.h5", TRIDENT)
+    with h5py.File(path, "r+") as file:
+        file["features"].attrs.update(told)
+    assert read_bag(path).encoder == encoder
