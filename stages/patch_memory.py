@@ -23,10 +23,13 @@ class PatchMemory:
 
     Args:
         limit: bytes that they may take.
+
+    Attributes:
+        nbytes: that they take.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._bytes = limit, 0
+        self._limit, self.nbytes = limit, 0
         self._kept: OrderedDict[tuple[Hashable, int], NDArray[np.uint8]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -60,6 +63,6 @@ class PatchMemory:
             for cell, patch in fresh.items():
                 if (slide, cell) not in self._kept and patch.nbytes <= self._limit:
                     self._kept[slide, cell] = patch.copy()  # a view would keep all that was read with it
-                    self._bytes += patch.nbytes
-            while self._bytes > self._limit:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+                    self.nbytes += patch.nbytes
+            while self.nbytes > self._limit:
+                self.nbytes -= self._kept.popitem(last=False)[1].nbytes
