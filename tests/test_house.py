@@ -68,6 +68,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "budget": (),
         "heap": (),
         "appearance": (),
+        "patch_memory": (),
         "pyramid": (
             *(
                 "jpeg_metadata",
@@ -131,6 +132,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "device": (),
         "version": (),
         "garbage": (),
+        "parent": (),
         "shipped": (),
         "config": (
             *("section", "cohort", "view", "attention", "sampling", "encoder", "model", "training", "augmentation"),
@@ -177,6 +179,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
         "train": (
             *(
+                "share",
+                "processes",
                 "looks",
                 "key",
                 "checkpoints",

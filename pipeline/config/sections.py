@@ -122,6 +122,7 @@ class Config(Section):
             "sampling.block above 1": self.sampling.block > 1,
             "training.compare": compared,
             "training.read_ahead": bool(self.training.read_ahead),
+            "training.devices above 1": self.training.devices > 1,
         }
         found = next((name for name, there in given.items() if there), None)
         if found is not None:

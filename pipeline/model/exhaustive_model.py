@@ -86,7 +86,10 @@ class ExhaustiveModel(SlideModel):
         return self.encode(view, np.flatnonzero(view.tissue))
 
     def features_of(
-        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
+        self,
+        views: Sequence[View],
+        drawn: Sequence[PlacedDraw],
+        vary: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None,
     ) -> list[Tensor]:
         """Features (N, D) of single draws."""
         return [self.encode(view, one.cells[0].cpu().numpy()) for view, one in zip(views, drawn, strict=True)]
@@ -146,9 +149,9 @@ class ExhaustiveModel(SlideModel):
         views: Sequence[View],
         *,
         samples: int,
-        generator: torch.Generator,
+        generator: torch.Generator | Sequence[torch.Generator],
         scheme: str | None = None,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
         noise: float = 0.0,
         dropout: float = 0.0,
         draws: Sequence[Draw] | None = None,

@@ -119,7 +119,10 @@ class FoldEnsemble(SlideModel):
         return torch.cat(blocks)
 
     def features_of(
-        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
+        self,
+        views: Sequence[View],
+        drawn: Sequence[PlacedDraw],
+        vary: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None,
     ) -> list[Tensor]:
         """Features of single draws, as `encode` gives them: an ensemble is never trained."""
         return [self.encode(view, one.cells[0].cpu().numpy()) for view, one in zip(views, drawn, strict=True)]

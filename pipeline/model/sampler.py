@@ -72,7 +72,7 @@ class AttentionSampler(SlideModel):
         self,
         views: Sequence[View],
         *,
-        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator | None] | None = None,
         noise: float = 0.0,
         dropout: float = 0.0,
     ) -> list[AttentionMap]:
@@ -98,11 +98,15 @@ class AttentionSampler(SlideModel):
         return torch.cat(blocks).to(self.drawing_device)
 
     def features_of(
-        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
+        self,
+        views: Sequence[View],
+        drawn: Sequence[PlacedDraw],
+        vary: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None,
     ) -> list[Tensor]:
         """Features (N, D) of single draws, encoded together."""
-        patches = torch.cat(self.read_drawn(views, drawn))
-        features: Tensor = self.encoder(augment(patches) if augment else patches).to(self.drawing_device)
+        read = self.read_drawn(views, drawn)
+        patches = torch.cat(list(read if vary is None else vary(read)))
+        features: Tensor = self.encoder(patches).to(self.drawing_device)
         return list(features.split([one.cells.shape[1] for one in drawn]))
 
     @torch.no_grad()

@@ -80,7 +80,10 @@ class SurveyedModel(SlideModel):
         return frozen_features(self.coarse_backbone, cells, read, key=key, store=self.store, device=self.device)
 
     def features_of(
-        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
+        self,
+        views: Sequence[View],
+        drawn: Sequence[PlacedDraw],
+        vary: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None,
     ) -> list[Tensor]:
         """Features (N, D) of single draws; frozen, so that none is encoded twice."""
         return of_each(

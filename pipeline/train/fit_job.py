@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pipeline.cohort.patients import slides_of
+from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.model.build import Ensemble, build_model, keep_features, told_of_encoder
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, task_of
+from pipeline.model.values import ModelSpec, View, task_of
 from pipeline.output.documents import read_json, write_json
 from pipeline.refer.calibrate import calibrate_labels, calibration_key, in_lines
 from pipeline.refer.scores import budgets_of
@@ -26,12 +29,16 @@ from pipeline.train.held_out import out_of_bag_rows, scored
 from pipeline.train.job import CROSS, Job, aside, begin, end, is_its_own, put
 from pipeline.train.journal import Journal
 from pipeline.train.key import compared, differences, made_of, restated
-from pipeline.train.looks import Looks
+from pipeline.train.looks import Known, Looks
 from pipeline.train.slides import TrainingSlides
-from pipeline.train.spec import encoder_of, fit_settings, prior_of
+from pipeline.train.spec import cache_in, encoder_of, fit_settings, prior_in, prior_of
 from pipeline.train.verdict import Losses
 from stages.amounts import counted
 from stages.appearance import FEWEST, cohort_appearance
+from stages.patch_memory import PatchMemory
+
+if TYPE_CHECKING:
+    from pipeline.train.share import Share
 
 Say = Callable[[str], None]
 
@@ -159,50 +166,36 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     if replaces:
         say(f"{job.model} {stale}; it moves to {aside(job)} when the new one is there")
     before = set(looks.excluded)
-    lost = {i: why for i, slide in enumerate(job.train) if (why := looks.lost(slide)) is not None}
 
     def lose(index: int, reason: str) -> None:
         looks.leave_out(job.train[index], reason)
         refuse_lost_class(job, spec, looks)
 
-    torch.manual_seed(config.training.seed)
-    model = keeping(build_model(spec, encoder_weights=config.encoder.weights), config)
+    model = _new_model(spec, config)
     started = time.perf_counter()
     from pipeline.train.fit import fit  # Lightning takes seconds to import
+    from pipeline.train.processes import sharing
     from pipeline.train.steps import DivergedError
 
     checkpoint = begun.with_suffix(".ckpt")
     # the curve of a model that stands here stays beside it until it is put aside
     live = begun.with_suffix(".csv") if replaces else job.folder / "curve.csv"
     task = task_of(spec)
-    targets, patients, bags = bagged(job.train, task, spec.members, seed=config.training.seed)
-    held_out = TrainingSlides(
-        len(val),
-        lambda index: looks.seen(val[index]).view,
-        lambda index, reason: looks.leave_out(val[index], reason),
-        {i: why for i, slide in enumerate(val) if (why := looks.lost(slide)) is not None},
-    )
-    judges = len(held_out.lost) < held_out.count
-    if config.training.patience and not judges:
+    given = _given(job, spec, config, looks)
+    if config.training.patience and given["validation"] is None:
         say("warning: training.patience needs slides of split val, or training.inner_val: it trains all epochs")
     try:
-        curve = fit(
-            model,
-            lambda index: looks.seen(job.train[index]).view,
-            targets,
-            checkpoint=checkpoint,
-            samples=samples,
-            say=say,
-            bags=bags,
-            leave_out=lose,
-            lost=lost,
-            names=[slide.slide_id for slide in job.train],
-            validation=(held_out, task.tensor([slide.cells(task.labels) for slide in val])) if judges else None,
-            curve=live,
-            events=job.folder / "tensorboard" / begun.stem if config.training.tensorboard else None,
-            device=config.training.device,
-            **settings,
-        )
+        with sharing(config.training.devices, _take_part, job, spec, config, looks.known, checkpoint) as share:
+            curve = fit(
+                model,
+                **given,
+                checkpoint=checkpoint,
+                say=say,
+                leave_out=lose,
+                curve=live,
+                events=job.folder / "tensorboard" / begun.stem if config.training.tensorboard else None,
+                share=share,
+            )
     except DivergedError:
         write_json(begun, {"key": key, "made_of": made, "diverged": True})
         raise
@@ -210,10 +203,12 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     out_of_bag: dict[str, list[float]] = {}
     spread = None
     if isinstance(model, Ensemble):
-        gone = {i: why for i, slide in enumerate(job.train) if (why := looks.lost(slide)) is not None}
-        within = TrainingSlides(len(targets), lambda index: looks.seen(job.train[index]).view, lose, gone)
+        gone = _lost(job.train, looks)
+        seed = config.training.seed
+        targets, patients, bags = bagged(job.train, task, spec.members, seed=seed)
+        within = TrainingSlides(len(targets), given["view"], lose, gone)
         within.phase = "the judging of the members"
-        judged = settle(model, within, targets, patients, bags, samples=samples, seed=config.training.seed)
+        judged = settle(model, within, targets, patients, bags, samples=samples, seed=seed)
         names = [job.train[i].slide_id for i in judged.slides]
         out_of_bag = dict(zip(names, judged.values.tolist(), strict=True))
         spread = judged.spread
@@ -253,6 +248,63 @@ def fit_job(job: Job, spec: ModelSpec, config: Config, looks: Looks, say: Say) -
     count = sum(slide.slide_id not in looks.excluded for slide in slides_of(job.train))
     say(f"fitted on {counted(count, 'slide')} in {done['seconds']:.0f} s: {job.model}")
     return Fitted(model, out_of_bag, losses)
+
+
+def _new_model(spec: ModelSpec, config: Config) -> SlideModel:
+    torch.manual_seed(config.training.seed)
+    return keeping(build_model(spec, encoder_weights=config.encoder.weights), config)
+
+
+def _lost(slides: Sequence[CohortSlide], looks: Looks) -> dict[int, str]:
+    return {i: why for i, slide in enumerate(slides) if (why := looks.lost(slide)) is not None}
+
+
+def _given(job: Job, spec: ModelSpec, config: Config, looks: Looks) -> dict[str, Any]:
+    """What `fit` is told of a job, the same in each process that takes part."""
+    task, val = task_of(spec), job.val
+    memory = PatchMemory(round(config.reading.patches_gb * 1e9 / config.training.devices))
+
+    def view(row: CohortSlide) -> View:
+        found = looks.seen(row).view
+        if spec.frozen or found.parts:  # whose features are kept; a patient's slides are read each by itself
+            return found
+        return replace(found, patches=partial(memory.read, row.slide_id, found.patches))
+
+    targets, _, bags = bagged(job.train, task, spec.members, seed=config.training.seed)
+    held_out = TrainingSlides(
+        len(val),
+        lambda index: view(val[index]),
+        lambda index, reason: looks.leave_out(val[index], reason),
+        _lost(val, looks),
+    )
+    judges = len(held_out.lost) < held_out.count
+    return {
+        "view": lambda index: view(job.train[index]),
+        "targets": targets,
+        "samples": config.sampling.train_samples or spec.samples,
+        "bags": bags,
+        "lost": _lost(job.train, looks),
+        "names": [slide.slide_id for slide in job.train],
+        "validation": (held_out, task.tensor([slide.cells(task.labels) for slide in val])) if judges else None,
+        "device": config.training.device,
+        **fit_settings(config, spec),
+    }
+
+
+def _take_part(job: Job, spec: ModelSpec, config: Config, known: Known, checkpoint: Path, share: Share) -> None:
+    """What another process does of a fit."""
+    from pipeline.train.fit import fit
+
+    def quiet(line: str) -> None: ...
+
+    model = _new_model(spec, config)
+    looks = Looks(model, cache_in(config), quiet, prior=prior_in(config), known=known)
+    given = _given(job, spec, config, looks)
+
+    def lose(index: int, reason: str) -> None:
+        looks.leave_out(job.train[index], reason)
+
+    fit(model, **given, checkpoint=checkpoint, say=quiet, leave_out=lose, share=share)
 
 
 def _validated_on(made: Mapping[str, Any]) -> frozenset[str]:

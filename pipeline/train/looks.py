@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,6 +36,21 @@ BAG_BYTES = 2**33
 """Features of bags kept in memory, at most; and a quarter of what there is when training begins, at most."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What another process has to know of looks, to look at the same slides.
+
+    Attributes:
+        excluded, fingerprints, facts: as `Looks` has them.
+        verify: whether it goes by every byte of the slides.
+    """
+
+    excluded: dict[str, str]
+    fingerprints: dict[str, str]
+    facts: dict[str, SlideFacts]
+    verify: bool
+
+
 class Looks:
     """A cohort's first looks. A slide that is left out raises its reason from then on.
 
@@ -45,6 +61,7 @@ class Looks:
         strict: leave out slides whose resolution something else in the file contradicts.
         prior: what says where to draw, beside the model; None: nothing does.
         verify: go by every byte of the slides.
+        known: what was found before, by another process; None: nothing.
 
     Attributes:
         excluded: why slides were left out, by name.
@@ -62,11 +79,11 @@ class Looks:
         strict: bool = False,
         prior: Prior | None = None,
         verify: bool = False,
+        known: Known | None = None,
     ) -> None:
-        self.facts: dict[str, SlideFacts] = {}
-        self._verify = verify
-        self.excluded: dict[str, str] = {}
-        self.fingerprints: dict[str, str] = {}
+        before = known or Known({}, {}, {}, verify)
+        self.facts, self._verify = dict(before.facts), before.verify
+        self.excluded, self.fingerprints = dict(before.excluded), dict(before.fingerprints)
         self.appearances: dict[str, Appearance] = {}
         self._model, self._cache, self._say, self._strict, self._prior = model, cache, say, strict, prior
         self._kept: OrderedDict[str, Look] = OrderedDict()
@@ -142,6 +159,11 @@ class Looks:
                 self.excluded[one.slide_id] = reason
                 self._say(f"{at}left out: {one.slide_id}: {reason}")
                 self._drop(one.slide_id)
+
+    @property
+    def known(self) -> Known:
+        """What another process has to know, as it is now."""
+        return Known(dict(self.excluded), dict(self.fingerprints), dict(self.facts), self._verify)
 
     def usable(self) -> dict[str, SlideFacts]:
         """The facts of the slides that are not left out, by name."""

@@ -20,6 +20,7 @@ from pipeline.train.job import Job
 from pipeline.train.rates import default_rate
 from stages.given_map import MapError
 from stages.prior import Prior
+from stages.pyramid.chunk_cache import ChunkCache, chunk_cache
 
 
 def configured_cohort(told: CohortConfig, *, folds: int | None = None, splits: Path | None = None) -> Cohort:
@@ -142,7 +143,7 @@ def _on_frozen(config: Config) -> dict[str, Any]:
 
 def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
     """What `fit` is told of the configuration, and what a model depends on of it."""
-    beside = {"folds", "folds_by", "repeats", "splits", "ensemble", "calibration_slides", "device"}
+    beside = {"folds", "folds_by", "repeats", "splits", "ensemble", "calibration_slides", "device", "devices"}
     beside |= {
         "inner_val",
         "inner_val_by",
@@ -163,6 +164,12 @@ def encoder_of(spec: ModelSpec, config: Config) -> dict[str, Any]:
     if not spec.frozen or spec.bags is not None:
         return {}
     return {"encoder": backbone_of(spec.encoder, config.encoder.weights, spec.precision).card.identity}
+
+
+def cache_in(config: Config) -> ChunkCache | None:
+    """What keeps on disk what was read of slides, where that is asked for."""
+    kept = config.reading.cache
+    return None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
 
 
 def prior_in(config: Config) -> Prior | None:

@@ -15,7 +15,7 @@ from pipeline.cohort.patients import by_patient, slides_of
 from pipeline.cohort.splits import DEFAULT_FOLDS, refuse_twins
 from pipeline.cohort.table import Cohort
 from pipeline.config import Config
-from pipeline.device import check_precision, find_device
+from pipeline.device import check_devices, check_precision, find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.slide_model import SlideModel
@@ -38,6 +38,7 @@ from pipeline.train.looks import Looks
 from pipeline.train.operating import in_lines as in_lines_of_threshold
 from pipeline.train.operating import operating_point
 from pipeline.train.spec import (
+    cache_in,
     configured_cohort,
     configured_task,
     fit_settings,
@@ -48,7 +49,6 @@ from pipeline.train.spec import (
 from pipeline.train.verdict import closing, judge_quality
 from stages.amounts import counted
 from stages.disk import new_file
-from stages.pyramid.chunk_cache import chunk_cache
 
 Say = Callable[[str], None]
 
@@ -78,6 +78,7 @@ def train_cohort(
     """
     told = config.training
     check_precision(told.precision, find_device(told.device))  # said before anything is read
+    check_devices(told.devices, told.device, batch_size=told.batch_size)
     if told.tensorboard:
         require_tensorboard()
     cohort = configured_cohort(config.cohort, folds=told.folds, splits=told.splits)
@@ -150,9 +151,7 @@ def _train(
             check_names(spec.classes)
         except UsageError as exc:
             say(f"warning: label sets: `saccade run --refer` will not be possible with this model: {exc}")
-    kept = config.reading.cache
-    cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
-    looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config), verify=verify)
+    looks = Looks(untrained, cache_in(config), say, strict=strict, prior=prior_in(config), verify=verify)
     slides = slides_of(cohort.slides)
     looks.first(slides)
     jobs = plan_jobs(cohort.slides, config, out)
