@@ -34,6 +34,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks"),
         "slide": (
             *(
+                "cropping",
                 "jpeg",
                 "tiles",
                 "levels",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import dask
 import numpy as np
 import torch
+from dask.threaded import get as on_threads  # by its name dask would import distributed to find it
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -46,9 +47,9 @@ def read_together(
         UnreadError: some of them fail, twice and alone; it says which.
     """
     pieces = [(place, *one) for place, (read, cells) in enumerate(asked) for one in _pieces(read, cells.cpu().numpy())]
-    lazy = [piece[3] for piece in pieces]
+    lazy = [_as_read(piece[3]) for piece in pieces]
     try:
-        pixels = dask.compute(*lazy, scheduler="threads")
+        pixels = dask.compute(*lazy, scheduler=on_threads)
     except Exception as exc:
         if is_exhaustion(exc):
             raise
@@ -101,6 +102,11 @@ def by_part(view: View, cells: Cells, act: Callable[[View, Cells], Tensor]) -> T
     return out
 
 
+def _as_read(lazy: Any) -> Any:
+    """The one chunk of an array, which dask would copy in case that it is another's: what was read is nobody's."""
+    return lazy.to_delayed(optimize_graph=False).item() if getattr(lazy, "npartitions", 0) == 1 else lazy
+
+
 def of_each(asked: Iterable[Asked], act: Callable[[Asked], Result]) -> list[Result]:
     """What ``act``, which reads of one slide, makes of each.
 
@@ -123,7 +129,7 @@ def _read_alone(asked: Sequence[tuple[int, View | None, Any]]) -> tuple[Any, ...
     pixels, reasons = [], dict[int, Exception]()
     for place, part, one in asked:
         try:
-            pixels.extend(dask.compute(one, scheduler="threads"))
+            pixels.extend(dask.compute(one, scheduler=on_threads))
         except Exception as exc:
             if is_exhaustion(exc):
                 raise
