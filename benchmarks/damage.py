@@ -12,8 +12,9 @@ Again and again a copy of one with one of its tiles damaged at one seeded place,
 - noise: 16 bytes replaced by random ones;
 - sector: 512 bytes zeroed, as of a disk that lost a sector;
 - foreign: 64 bytes replaced by those of another tile.
-The tile is then read by `Slide.read_level` and by OpenSlide: an error is "reported"; pixels that are the intact tile's
-are "right"; other pixels without an error are "silent". `refused_by_syntax` is what share of our silent ones a complete
+The tile, and a quarter of it alone at a seeded place ("a part"), are then read by `Slide.read_level`, and the tile by
+OpenSlide: an error is "reported"; pixels that are the intact tile's are "right"; other pixels without an error are
+"silent". `refused_by_syntax` is what share of our silent ones a complete
 check of the stream finds (libjxl's lossless transcoder, which must understand every bit): the rest are faultless JPEG
 streams of another picture, which only a checksum can tell, and a TIFF has none. `silent_error` is how far off these
 tiles are, the median of their mean absolute differences in grey levels. Ends with one JSON line.
@@ -109,7 +110,7 @@ def run(path: Path, count: int, seed: int) -> dict[str, Any]:
     whole = path.read_bytes()
     with tifffile.TiffFile(path) as tiff:
         offsets = np.array(tiff.pages[0].aspage().dataoffsets).reshape(shape)
-    found = {name: Counter[str]() for name in ("ours", "openslide", *KINDS)}
+    found = {name: Counter[str]() for name in ("ours", "a part", "openslide", *KINDS)}
     silent, refused = [], 0
     for i in range(count):
         (row, column), (y, x) = ((int(rng.integers(shape[0])), int(rng.integers(shape[1]))) for _ in range(2))
@@ -120,8 +121,12 @@ def run(path: Path, count: int, seed: int) -> dict[str, Any]:
         box = tiles.box(row, column)
         expected = jpeg.decode(intact, before, tiles.tile)[: box.height, : box.width]
         own, off = outcome(read_ours, copy, box, expected)
+        left, top = (int(rng.integers(side // 2)) for side in (box.width, box.height))
+        part = Box(left, top, box.width // 2, box.height // 2)
+        of_part, _ = outcome(read_ours, copy, part.moved(box.x, box.y), expected[part.slices])
         theirs, _ = outcome(read_openslide, copy, box, expected)
         found["ours"][own] += 1
+        found["a part"][of_part] += 1
         found["openslide"][theirs] += 1
         found[kind][own] += 1
         if own == "silent":
@@ -156,9 +161,9 @@ def main() -> None:
         }
         for slide, path in slides.items():
             figures[slide] = run(path, args.count, args.seed)
-            for name in ("ours", "openslide", *KINDS):
+            for name in ("ours", "a part", "openslide", *KINDS):
                 told = ", ".join(f"{word} {share:.0%}" for word, share in sorted(figures[slide][name].items()))
-                print(f"{slide}, {name + ('' if name in ('ours', 'openslide') else ' (ours)')}: {told}", flush=True)
+                print(f"{slide}, {name + ('' if name not in KINDS else ' (ours)')}: {told}", flush=True)
     print(json.dumps(figures))
 
 

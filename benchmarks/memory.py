@@ -1,4 +1,4 @@
-"""What `saccade run` and `saccade cache` hold at their peak: flat in slides and in pixels, and within a budget.
+"""What `saccade run`, `cache` and `train` hold at their peak: flat in slides and in pixels, and within a budget.
 
     python benchmarks/memory.py [--sizes 0.1 1.5 6] [--slides 10 200] [--tile 8192] [--tree PATH]      ten minutes
     python benchmarks/memory.py --sizes 0.1 6 --slides 10 2000                                          an hour
@@ -7,6 +7,7 @@ Each figure is the peak of a fresh process (its own, by `VmHWM`), on one thread:
 - pixels: `run` of mosaics of a scanner's own tiles (mosaic.py), all tissue;
 - slides: `run` of so many copies of one small mosaic, whose contents differ, in one process and on one worker;
 - a slide of huge tiles: beside the largest mosaic, what it takes and what was foretold;
+- kept slides: `train` end to end on so many copies of a slide, all of which it keeps open between epochs;
 - a slide whose tiles are all one part of its file: `cache` with a budget of disk, and what it wrote.
 Ratios are of the largest to the smallest of one run. `--tree` measures another checkout in turns with this one. Ends
 with one JSON line.
@@ -142,11 +143,28 @@ def copies(slide: Path, folder: Path, count: int) -> Path:
     """So many slides of other content: the same one, with other bytes behind it."""
     folder.mkdir()
     for number in range(count):
-        copied = folder / f"{number}.svs"
+        copied = folder / f"{number}{slide.suffix}"
         shutil.copy(slide, copied)
         with copied.open("ab") as file:
             file.write(number.to_bytes(4, "big"))
     return folder
+
+
+def of_training(slide: Path, folder: Path, count: int) -> float:
+    """MB at the peak of a training of two epochs on copies of a slide."""
+    copies(slide, folder / "kept", count)
+    rows = [f"kept/{n}{slide.suffix},p{n},{'ab'[n % 2]},{'train' if n < count - 2 else 'test'}" for n in range(count)]
+    (folder / "kept.csv").write_text("\n".join(("slide,patient,label,split", *rows, "")))
+    (folder / "kept.yaml").write_text("cohort:\n  table: kept.csv\n")
+    told = ["attention.kind=learned", "encoder.name=small", "view.patch_mpp=1", "training.epochs=2"]
+    told += ["training.warm_up=1", "training.calibration_slides=0", "training.read_ahead=1", "augmentation.turn=true"]
+    out = folder / "trained"
+    mb, code = peak(["train", folder / "kept.yaml", "--out", out, *(part for one in told for part in ("--set", one))])
+    if code:
+        raise RuntimeError(f"training on {count} copies of {slide}: exit code {code}")
+    for made in (out, folder / "kept"):
+        shutil.rmtree(made)
+    return round(mb, 1)
 
 
 def peak_of_workers(out: Path) -> float:
@@ -163,6 +181,8 @@ def main() -> None:
     parser.add_argument(
         "--shared", type=int, default=64, help="tiles across the slide whose tiles are all one; 0: none"
     )
+    parser.add_argument("--kept", type=int, nargs="*", default=(20, 200), help="slides of a training, of --small each")
+    parser.add_argument("--kept-slide", type=Path, help="what is copied for it, in place of a mosaic")
     parser.add_argument("--tree", type=Path, help="another checkout, measured for --sizes and --tile as well")
     args = parser.parse_args()
     trees = {"here": ROOT, **({} if args.tree is None else {"there": args.tree.resolve()})}
@@ -191,6 +211,10 @@ def main() -> None:
                 of_run(many, folder, "--workers", 1)
                 note("slides on a worker", f"{count}", value=peak_of_workers(folder / "out"))
                 shutil.rmtree(many)
+        if args.kept:
+            kept = args.kept_slide or make_mosaic(folder / "kept.svs", args.small)
+            for count in args.kept:
+                note("kept slides", f"{count}", value=of_training(kept, folder, count))
         if args.tile:
             path = write_repeated(folder / "huge.tif", tile=args.tile, across=1)
             told = need_of(open_slide(path).facts, thumbnail_mpp=SPEC.attention_mpp, mpps=[SPEC.patch_mpp])
@@ -205,7 +229,7 @@ def main() -> None:
             note("shared tiles", "file MB", value=round(path.stat().st_size / 1e6, 1))
             note("shared tiles", "exit code", value=code)
             note("shared tiles", "written MB", value=round(wrote / 1e6, 1))
-    for key in ("gigapixels", "slides", "slides on a worker"):
+    for key in ("gigapixels", "slides", "slides on a worker", "kept slides"):
         for kind, values in found.get(key, {}).items() if key == "gigapixels" else [("", found.get(key, {}))]:
             if values:
                 found.setdefault("ratios", {})[f"{key} {kind}".strip()] = round(

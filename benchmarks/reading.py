@@ -11,6 +11,8 @@ them with BOX, where that is needed (at 1.7 it is quicker than an average by are
 The limit is what it takes to decode the tiles that are touched, each once for a block of patches, from memory into
 memory that is there already, on two threads. Contestants take turns in every round; figures are medians of rounds.
 
+With --peers, cuCIM and fastslide read them as well where they are installed (`pip install cucim-cu12 fastslide`).
+
 Then opening at three sizes: OpenSlide's handle, `open_slide` (of which that handle is a part), its virtual pyramid,
 and the first read, which also compares tiles with OpenSlide. Then memory: by how much opening and reading raise a fresh
 process's resident peak over what it holds with everything imported. Ends with one JSON line of the figures.
@@ -19,9 +21,11 @@ process's resident peak over what it holds with everything imported. Ends with o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -32,6 +36,7 @@ from typing import Any
 import dask
 import numpy as np
 import openslide
+import torch
 import zarr
 from numpy.typing import NDArray
 from PIL import Image
@@ -39,11 +44,13 @@ from PIL import Image
 from benchmarks import costs
 from benchmarks.mosaic import make_mosaic
 from benchmarks.places import data_folder
+from pipeline.model.reading import read_together
 from stages.geometry import Box, Raster
 from stages.patches import PatchReader
 from stages.pyramid.cache import cache_pyramid, open_pyramid
 from stages.pyramid.store import SlideStore
 from stages.sampling.walk import hilbert_position
+from stages.slide.cropping import can_crop
 from stages.slide.files import Slide, open_slide
 
 SIDE = 256
@@ -68,11 +75,11 @@ def drawn(slide: Slide, case: str, count: int) -> tuple[PatchReader, NDArray[np.
     return PatchReader(slide, cells, side, mpp * factor), chosen[order]
 
 
-def by_pipeline(reader: PatchReader, cells: NDArray[np.int64]) -> NDArray[np.uint8]:
+def by_pipeline(reader: PatchReader, cells: NDArray[np.int64], *, threads: int = 2) -> NDArray[np.uint8]:
     """As the model reads them."""
-    (pixels,) = dask.compute(reader.patches(cells), scheduler="threads", num_workers=2)
-    found: NDArray[np.uint8] = pixels
-    return found
+    with dask.config.set(num_workers=threads):
+        (pixels,) = read_together([(reader.patches, torch.from_numpy(cells))], torch.device("cpu"))
+    return pixels.numpy()
 
 
 def by_openslide(
@@ -98,15 +105,76 @@ def by_openslide(
         return np.stack([pixels for part in pool.map(read, handles, shares) for pixels in part])
 
 
+def by_cucim(slide: Any, threads: int, reader: PatchReader, cells: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Of a `cucim.CuImage`; it keeps no tiles unless it is told to."""
+
+    def read(raster: Raster) -> NDArray[np.uint8]:
+        corner, size = (int(raster.x), int(raster.y)), (raster.width, raster.height)
+        return np.asarray(slide.read_region(corner, size, 0))[..., :3]
+
+    return _in_threads(read, threads, reader.rasters(cells))
+
+
+def by_fastslide(slide: Any, threads: int, reader: PatchReader, cells: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Of a `fastslide.FastSlide`; by default it keeps no tiles."""
+
+    def read(raster: Raster) -> NDArray[np.uint8]:
+        corner, size = (int(raster.x), int(raster.y)), (raster.width, raster.height)
+        return np.asarray(slide.read_region(corner, 0, size).numpy())[..., :3]
+
+    return _in_threads(read, threads, reader.rasters(cells))
+
+
+def _in_threads(
+    read: Callable[[Raster], NDArray[np.uint8]], threads: int, rasters: Sequence[Raster]
+) -> NDArray[np.uint8]:
+    if threads == 1:
+        return np.stack([read(raster) for raster in rasters])
+    with ThreadPoolExecutor(threads) as pool:
+        return np.stack(list(pool.map(read, rasters)))
+
+
+def peers(path: Path, case: str, *, count: int, rounds: int) -> dict[str, Any]:
+    """How many times as long as we other readers take for patches of level 0: CPU on one thread, wall on two."""
+    reader, cells = drawn(open_slide(path), case, count)
+    own = by_pipeline(reader, cells)
+    found: dict[str, Any] = {"crops": can_crop()}
+    for threads, clock in ((1, time.process_time), (2, time.perf_counter)):
+        handles = [openslide.OpenSlide(path) for _ in range(threads)]
+        steps: dict[str, Callable[[], NDArray[np.uint8]]] = {
+            "slide": partial(by_pipeline, reader, cells, threads=threads),
+            "openslide": partial(by_openslide, handles, reader, cells),
+        }
+        with contextlib.suppress(ImportError):
+            from cucim import CuImage
+
+            steps["cucim"] = partial(by_cucim, CuImage(str(path)), threads, reader, cells)
+        with contextlib.suppress(ImportError):
+            import fastslide
+
+            steps["fastslide"] = partial(
+                by_fastslide, fastslide.FastSlide.from_file_path(str(path)), threads, reader, cells
+            )
+        for name, step in steps.items():
+            off = int(np.abs(step().astype(int) - own).max())
+            assert off <= 2 * (name == "fastslide"), (name, off)  # it decodes by the quicker cosine transform
+        times = costs.interleaved_ms(steps, rounds=rounds, clock=clock)
+        found[f"{threads} threads"] = {
+            "ms": {name: round(ms / len(cells), 3) for name, ms in times.items()},
+            "over": {name: round(ms / times["slide"], 2) for name, ms in times.items() if name != "slide"},
+        }
+    return found
+
+
 def decoding(reader: PatchReader, cells: NDArray[np.int64]) -> Callable[[], None]:
     """The limit: decode what the patches touch, each tile once for a block."""
     grid = reader.slide.tiles(0)
     assert grid is not None
-    rasters, block = reader.rasters(cells), reader.patches(cells).chunks[0][0]
+    rasters = reader.rasters(cells)
     streams: list[list[tuple[bytes, int, int]]] = []
-    for begin in range(0, len(rasters), block):
+    for block in reader.blocks(cells):
         touched = set()
-        for raster in rasters[begin : begin + block]:
+        for raster in (rasters[i] for i in block):
             left, top, right, bottom = raster.extent_level0
             whole = Box(int(left), int(top), math.ceil(right - 1e-6) - int(left), math.ceil(bottom - 1e-6) - int(top))
             rows, columns = grid.touched(whole.intersect(Box(0, 0, *grid.size)))
@@ -194,6 +262,7 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--sizes", type=float, nargs=3, default=(0.1, 1.5, 6.0), help="of the mosaics, in gigapixels")
+    parser.add_argument("--peers", action="store_true", help="only the middle mosaic, beside other readers")
     parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
@@ -204,9 +273,14 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         mosaics = {f"{size:g}": folder / f"mosaic-{size:g}.svs" for size in arguments.sizes}
         for size, path in mosaics.items():
-            if not path.exists():
+            if not path.exists() and (not arguments.peers or path == list(mosaics.values())[1]):
                 make_mosaic(path, float(size), mpp=MPP)
         small, large, _ = mosaics.values()
+        if arguments.peers:
+            for case in ("aligned", "unaligned"):
+                beside = peers(large, case, count=arguments.patches, rounds=arguments.rounds)
+                print(f"{case}:", json.dumps(beside), flush=True)
+            return
         slides = {"mosaic": large, "small mosaic": small, "real slide": data_folder() / "slides/CMU-1-Small-Region.svs"}
         reading: dict[str, Any] = {}
         for name, path in slides.items():

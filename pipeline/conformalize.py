@@ -18,6 +18,7 @@ from pipeline.model.checkpoint import MODEL, find_model, load_model, refuse_ense
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import task_of
 from pipeline.predict import check_budget
+from pipeline.predict_patient import refuse_patients
 from pipeline.refer.agreement import contradiction, score, told_of_labels
 from pipeline.refer.calibrate import calibrate_labels, in_lines
 from pipeline.refer.referral import check_names
@@ -87,6 +88,7 @@ def conformalize_model(
     path = find_model(path)
     model = keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
     refuse_ensemble(model, path)
+    refuse_patients(model.spec, "`saccade conformalize`")
     target = _target(out, model, path)
     check_budget(model.spec, samples=samples, scheme=None)
     refuse_untold(task_of(model.spec), "how often calls are right")

@@ -66,6 +66,35 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def check_devices(count: int, name: str, *, batch_size: int) -> None:
+    """Go on only where so many processes can fit a model on a device of that name.
+
+    Raises:
+        UsageError: they cannot; it says what is here.
+    """
+    import torch
+
+    device = find_device(name)
+    if count == 1:
+        return
+    asked = f"training.devices: {count}"
+    if count > batch_size:
+        raise UsageError(
+            f"{asked} processes would part batches of training.batch_size {batch_size}: give at most as many, or "
+            "larger batches"
+        )
+    if not torch.distributed.is_available():
+        raise UsageError(f"{asked} needs a torch that knows several processes; this one computes alone: set it to 1")
+    if torch.distributed.is_initialized():
+        raise UsageError(f"{asked} starts processes of its own, but this one belongs to others already: set it to 1")
+    if device.type == "mps":
+        raise UsageError(f"{asked} needs as many GPUs, and mps is one: set it to 1, or training.device to cpu")
+    if device.index is not None:
+        raise UsageError(f"{asked} takes several GPUs, and training.device {name!r} is one: give cuda")
+    if device.type == "cuda" and count > torch.cuda.device_count():
+        raise UsageError(f"{asked} GPUs, found {torch.cuda.device_count()}: give at most as many")
+
+
 def check_precision(precision: Precision, device: torch.device) -> None:
     """Go on only where a device can learn in a precision.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
@@ -13,7 +14,7 @@ from pipeline.model.look import Look, look_at
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.tiles import TileReader
-from pipeline.model.values import ModelSpec, Sampled, View, task_of
+from pipeline.model.values import ModelSpec, Sampled, Unit, View, task_of
 from pipeline.output.table import decision_in_words
 from pipeline.refer.label_set import LabelSet
 from pipeline.refer.referral import Referral
@@ -76,6 +77,8 @@ class SlidePrediction:
         decision: on which side of a threshold a class lies; None: it was not to be decided.
         label_set: the classes that may be the label at a stated error, and whether one is called or the slide is
             referred; None: nobody asked.
+        patient_cells: of one of several slides of a patient that were predicted together, how many cells they have,
+            over which the patient's attention sums to one; None: the slide was predicted by itself.
 
     Examples:
         >>> import saccade
@@ -110,6 +113,7 @@ class SlidePrediction:
     quality: Quality | None = None
     decision: Decision | None = None
     label_set: LabelSet | None = None
+    patient_cells: int | None = None
 
     @property
     def task(self) -> Task:
@@ -378,27 +382,54 @@ def predict_slide(
     generator = seen.generator(seed, model.drawing_device)
     how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
     agreement = Agreement(seen.thumbnail)
-    sampled = model.sample(_watched(seen, agreement), generator=generator, **how)
-    attribution = _attributed(sampled, seen, model)
+    view = watched(seen, agreement)
+    sampled = model.sample(view, generator=generator, **how)
+    attribution = attributed(sampled, view, model)
     give_back()  # what encoding patches took
     likeness = seen.likeness(model)
-    task, found, cells = task_of(model.spec), sampled.prediction, sampled.cells
-    decision = None
-    if decide is not None and sampled.side is not None:
-        decision = Decision([*task.decided.values()][decide.positive], sampled.side, decide.at, decide.risk)
     doubt = None if refer is None else refer.doubt(seen.appearance)
-    doubts = [likeness.warning, doubt]
-    if model is not every:
-        doubts.append("models of the ensemble that were made with this slide do not predict it")
-    if tolerance is not None and found.reach > tolerance:
-        doubts.append(
-            f"the tolerance of {as_given(tolerance)} was not reached: after {len(cells)} patches an interval reaches "
-            f"{found.reach:.2g} from its value"
-        )
-    values = dict(zip(task.values, found.values.tolist(), strict=True))
+    found = prediction_of(
+        seen,
+        sampled,
+        attribution,
+        model,
+        decision=decision_made(sampled, decide, model.spec),
+        score=likeness.score,
+        warnings=(
+            *seen.warnings,
+            *agreement.warnings,
+            *doubts_of(sampled, tolerance, likeness.warning, doubt, fewer=model is not every),
+        ),
+    )
+    if refer is None:
+        return found
+    return replace(found, label_set=refer.of(found.values, fingerprint=slide.facts.fingerprint, doubt=doubt))
+
+
+def prediction_of(
+    seen: Look,
+    sampled: Sampled,
+    attribution: Attribution,
+    model: SlideModel,
+    *,
+    decision: Decision | None,
+    score: float | None,
+    warnings: tuple[str, ...],
+) -> SlidePrediction:
+    """What was found on a slide, by the names that are told.
+
+    Args:
+        seen: its look.
+        sampled: what was drawn and read of it.
+        attribution: of that.
+        model: that predicted.
+        decision, score, warnings: ``decision``, ``out_of_distribution`` and ``warnings`` of the prediction.
+    """
+    found, cells = sampled.prediction, sampled.cells
+    values = dict(zip(task_of(model.spec).values, found.values.tolist(), strict=True))
     ends = zip(found.low.tolist(), found.high.tolist(), strict=True)
     return SlidePrediction(
-        slide=slide,
+        slide=seen.slide,
         spec=model.spec,
         values=values,
         intervals=dict(zip(values, ends, strict=True)),
@@ -416,15 +447,37 @@ def predict_slide(
         regions_opened=len(sampled.opened),
         attention_not_read=sampled.missed,
         cost=seen.count(cells, sampled.opened),
-        out_of_distribution=likeness.score,
-        warnings=(*seen.warnings, *agreement.warnings, *(doubt for doubt in doubts if doubt is not None)),
+        out_of_distribution=score,
+        warnings=warnings,
         quality=model.quality,
         decision=decision,
-        label_set=None if refer is None else refer.of(values, fingerprint=slide.facts.fingerprint, doubt=doubt),
     )
 
 
-def _watched(seen: Look, agreement: Agreement) -> View:
+def decision_made(sampled: Sampled, decide: Decide | None, spec: ModelSpec) -> Decision | None:
+    """On which side it lies what was to be decided; None where nothing was."""
+    if decide is None or sampled.side is None:
+        return None
+    return Decision([*task_of(spec).decided.values()][decide.positive], sampled.side, decide.at, decide.risk)
+
+
+def doubts_of(
+    sampled: Sampled, tolerance: float | None, *doubts: str | None, fewer: bool, unit: Unit = "slide"
+) -> list[str]:
+    """What is doubtful about a prediction of a slide or a patient: these, where there are such; that ``fewer`` models
+    than there are made it; and that a tolerance was not reached."""
+    found = [doubt for doubt in doubts if doubt is not None]
+    if fewer:
+        found.append(f"models of the ensemble that were made with this {unit} do not predict it")
+    if tolerance is not None and sampled.prediction.reach > tolerance:
+        found.append(
+            f"the tolerance of {as_given(tolerance)} was not reached: after {len(sampled.cells)} patches an interval "
+            f"reaches {sampled.prediction.reach:.2g} from its value"
+        )
+    return found
+
+
+def watched(seen: Look, agreement: Agreement) -> View:
     """The model's part of a look, each of whose patches is compared when it is read."""
     if isinstance(seen.reader, TileReader):
         return seen.view
@@ -432,15 +485,19 @@ def _watched(seen: Look, agreement: Agreement) -> View:
     return replace(seen.view, patches=agreement.watched(seen.reader), coarse=coarse)
 
 
-def _attributed(sampled: Sampled, seen: Look, model: SlideModel) -> Attribution:
+def attributed(sampled: Sampled, view: View, model: SlideModel) -> Attribution:
     """What the parts of a prediction say; where a model knows nothing of unread cells, by cells that look like them."""
-    tissue, found = seen.view.tissue, sampled.prediction
+    tissue, found, stack = view.tissue, sampled.prediction, view.stack
     interpolated = None
     if sampled.foretold is None and len(sampled.cells):
         attention = sampled.log_attention.exp().cpu().numpy()
         own = sampled.own.cpu().numpy() / np.maximum(attention[sampled.cells], 1e-300)[:, None]
         unread = np.setdiff1d(np.flatnonzero(tissue), sampled.cells)
-        looks = cell_looks(seen.view.rgb, (tissue.shape[0], tissue.shape[1]), model.spec.cell_px)
+        each = [
+            torch.from_numpy(cell_looks(one.rgb, shape, model.spec.cell_px)).unflatten(0, shape)
+            for one, shape in zip(view.each, stack.shapes, strict=True)
+        ]
+        looks = stack.joined(each).flatten(0, 1).numpy()
         interpolated = np.zeros((tissue.size, own.shape[1]))
         interpolated[unread] = attention[unread, None] * interpolate(looks, sampled.cells, own, unread)
     return attribute(

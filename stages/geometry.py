@@ -48,12 +48,30 @@ class Box:
         """Pixels inside."""
         return self.width * self.height
 
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns, of an array in the same frame."""
+        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
+    def moved(self, right: int, down: int) -> Box:
+        """The same size elsewhere."""
+        return Box(self.x + right, self.y + down, self.width, self.height)
+
     def intersect(self, other: Box) -> Box:
         """The common part; width or height is 0 where there is none."""
         x, y = max(self.x, other.x), max(self.y, other.y)
         right = min(self.x + self.width, other.x + other.width)
         bottom = min(self.y + self.height, other.y + other.height)
         return Box(x, y, max(0, right - x), max(0, bottom - y))
+
+
+def around(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds each of some."""
+    if len(boxes) == 1:
+        return boxes[0]
+    x, y = min(box.x for box in boxes), min(box.y for box in boxes)
+    right, bottom = max(box.x + box.width for box in boxes), max(box.y + box.height for box in boxes)
+    return Box(x, y, right - x, bottom - y)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ that no compressed tile is decoded twice for one block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +18,7 @@ from stages.geometry import Raster, choose_level, patch_rasters, tile_step
 from stages.sampling.walk import hilbert_position
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
-from stages.slide.render import ReadCount, count_reads, render_many, source_pixels
+from stages.slide.render import ReadCount, count_reads, render_into, source_pixels
 from stages.slide.tiles import DamagedTilesError
 
 if TYPE_CHECKING:
@@ -97,82 +96,79 @@ class PatchReader:
         return np.array(rows, np.float64).reshape(-1, 4)
 
     def patches(self, cells: ArrayLike) -> da.Array:
-        """Lazy RGB patches (N, patch_px, patch_px, 3) uint8 of the cells, in their order.
+        """Lazy RGB patches (N, patch_px, patch_px, 3) uint8 of the cells, in their order: one chunk.
 
-        Nothing is read until it is computed; then each block is one task on any dask scheduler. Blocks are cut from the
-        cells in the order of a Hilbert curve; where that is not the order of ``cells``, as many tasks again put the
-        patches where they belong. Computing raises `SlideError` where the slide cannot be read; it says how many
-        patches of a block are lost, and by which tiles.
+        Nothing is read until it is computed; then each block is one task on any dask scheduler, and puts its patches
+        where they belong in the memory of the whole: who wants less memory asks for fewer cells. Blocks are cut from
+        the cells in the order of a Hilbert curve. Computing raises `SlideError` where the slide cannot be read; it
+        says how many patches of a block are lost, and by which tiles.
         """
         import dask.array as da  # brings xarray and pandas along where they are: half a second
 
         size, rasters = self.patch_px, self.rasters(cells)
+        shape = (len(rasters), size, size, 3)
         if not rasters:
-            empty: da.Array = da.empty((0, size, size, 3), dtype=np.uint8)
+            empty: da.Array = da.empty(shape, dtype=np.uint8)
             return empty
-        order, block = self._order(cells), self._block(rasters)
-        corners = np.array([(r.x, r.y) for r in rasters], np.int64)[order]
-        coordinates = da.from_array(corners, chunks=(block, 2))
-        patches: da.Array = coordinates.map_blocks(
-            _read_block,
-            slide=self.slide,
-            scale=(rasters[0].scale_x, rasters[0].scale_y),
-            size=size,
-            drop_axis=1,
-            new_axis=[1, 2, 3],
-            chunks=(coordinates.chunks[0], (size,), (size,), (3,)),
-            dtype=np.uint8,
-            meta=np.empty((0, 0, 0, 0), np.uint8),
-        )
-        return patches if (np.diff(order) > 0).all() else _reordered(patches, order, block)
+        corners, scale = np.array([(r.x, r.y) for r in rasters], np.int64), (rasters[0].scale_x, rasters[0].scale_y)
+        blocks = self.blocks(cells)
+        name = f"patches-{tokenize(self.slide, corners, scale, size, blocks)}"
+        tasks: dict[Any, Any] = {(memory := f"memory-{name}"): (_Memory, shape)}
+        for number, places in enumerate(blocks):
+            tasks[f"block-{name}", number] = (_read_block, memory, places, self.slide, corners[places], scale)
+        tasks[name, 0, 0, 0, 0] = (_together, memory, [key for key in tasks if key != memory])
+        graph = HighLevelGraph.from_collections(name, tasks)
+        return da.Array(graph, name, tuple((side,) for side in shape), dtype=np.uint8)
 
     def count(self, cells: ArrayLike) -> ReadCount:
         """What reading these cells' patches costs: a tile counts once for every block that touches it."""
         rasters = self.rasters(cells)
-        if not rasters:
-            return ReadCount()
-        order, block = self._order(cells), self._block(rasters)
-        blocks = (order[begin : begin + block] for begin in range(0, len(order), block))
-        return sum((count_reads(self.slide, [rasters[i] for i in part]) for part in blocks), ReadCount())
+        parts = ([rasters[i] for i in block] for block in self.blocks(cells))
+        return sum((count_reads(self.slide, part) for part in parts), ReadCount())
 
-    def _order(self, cells: ArrayLike) -> NDArray[np.int64]:
-        """Indices that put cells in the order in which they are read."""
+    def blocks(self, cells: ArrayLike) -> list[NDArray[np.int64]]:
+        """Which of the cells are read together: their places in ``cells``, block by block as they are read."""
         rows, columns = self.cells.shape
-        return np.argsort(hilbert_position(rows, columns, cells), kind="stable")
+        order = np.argsort(hilbert_position(rows, columns, cells), kind="stable")
+        if not len(order):
+            return []
+        (raster,) = self.rasters(np.asarray(cells)[:1])
+        block = max(1, min(self.block, BLOCK_PIXELS // source_pixels(self.slide, raster)))
+        return [order[begin : begin + block] for begin in range(0, len(order), block)]
 
-    def _block(self, rasters: Sequence[Raster]) -> int:
-        """Patches that are read together."""
-        return max(1, min(self.block, BLOCK_PIXELS // source_pixels(self.slide, rasters[0])))
+
+class _Memory:
+    """Where the patches of one computation go. It is not shipped: another process puts its part into memory there."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.pixels = np.empty(shape, np.uint8)
+
+    def __reduce__(self) -> tuple[type[_Memory], tuple[tuple[int, ...]]]:
+        return _Memory, (self.pixels.shape,)
 
 
-def _read_block(corners: NDArray[np.int64], slide: Slide, scale: tuple[float, float], size: int) -> NDArray[np.uint8]:
+Block = list[tuple[int, NDArray[np.uint8]]]
+"""Patches that were read together, and the place of each."""
+
+
+def _read_block(
+    memory: _Memory, places: NDArray[np.int64], slide: Slide, corners: NDArray[np.int64], scale: tuple[float, float]
+) -> Block:
+    """Patches at level-0 ``corners`` (n, 2), each a part of the memory."""
+    size, out = memory.pixels.shape[1], [memory.pixels[place] for place in places]
     try:
-        return render_many(slide, [Raster(float(x), float(y), *scale, size, size) for x, y in corners])
+        render_into(slide, [Raster(float(x), float(y), *scale, size, size) for x, y in corners], out)
     except SlideError as exc:
         damaged, lost = exc.__cause__, ""
         if isinstance(damaged, DamagedTilesError):
             lost = f"{len(damaged.boxes)} of {len(corners)} patches are lost: "
         raise SlideError(f"{slide.facts.path}: {lost}{exc}") from exc
+    return list(zip(places.tolist(), out, strict=True))
 
 
-def _reordered(patches: da.Array, order: NDArray[np.int64], block: int) -> da.Array:
-    """The patches that are ``order[i]``-th at ``i``, each block from those that hold its patches."""
-    import dask.array as da
-
-    place = np.argsort(order)  # of each patch among those that were read
-    name = f"patches-{tokenize(patches.name, order)}"
-    tasks: dict[Any, Any] = {}
-    for number, begin in enumerate(range(0, len(place), block)):
-        blocks, within = np.divmod(place[begin : begin + block], block)
-        needed, which = np.unique(blocks, return_inverse=True)
-        tasks[name, number, 0, 0, 0] = (_pick, [(patches.name, int(i), 0, 0, 0) for i in needed], which, within)
-    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[patches])  # type: ignore[list-item]
-    return da.Array(graph, name, patches.chunks, dtype=np.uint8)
-
-
-def _pick(blocks: list[NDArray[np.uint8]], which: NDArray[np.int64], within: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Patch ``within[i]`` of block ``which[i]``, for each i."""
-    out = np.empty((len(which), *blocks[0].shape[1:]), np.uint8)
-    for target, number, index in zip(out, which, within, strict=True):
-        target[:] = blocks[number][index]
-    return out
+def _together(memory: _Memory, blocks: list[Block]) -> NDArray[np.uint8]:
+    """All patches: most are there, only what another process read is copied."""
+    for place, patch in (found for block in blocks for found in block):
+        if patch.base is not memory.pixels:
+            memory.pixels[place] = patch
+    return memory.pixels

@@ -34,6 +34,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks"),
         "slide": (
             *(
+                "cropping",
                 "jpeg",
                 "tiles",
                 "levels",
@@ -68,6 +69,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "budget": (),
         "heap": (),
         "appearance": (),
+        "patch_memory": (),
         "pyramid": (
             *(
                 "jpeg_metadata",
@@ -131,6 +133,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "device": (),
         "version": (),
         "garbage": (),
+        "parent": (),
         "shipped": (),
         "config": (
             *("section", "cohort", "view", "attention", "sampling", "encoder", "model", "training", "augmentation"),
@@ -144,11 +147,15 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "output": (
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
-        "cohort": (*("files", "spelling", "rows", "columns", "given_splits", "table", "labels", "splits", "folds"),),
+        "cohort": (
+            *("files", "spelling", "rows", "columns", "given_splits", "table", "labels", "splits", "folds", "patients"),
+        ),
         "model": (
             "quality",
             "label_calibration",
+            "stack",
             "values",
+            "joint",
             "reading",
             "regions",
             "reading_on",
@@ -163,14 +170,18 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "build",
             "tiles",
             "look",
+            "patient_look",
             "checkpoint",
         ),
         "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),
         "predict": (),
+        "predict_patient": (),
         "words": (),
         "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
         "train": (
             *(
+                "share",
+                "processes",
                 "looks",
                 "key",
                 "checkpoints",
@@ -209,7 +220,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
             *("workers", "ready", "pictures", "artefacts", "stale", "outage", "counting", "slide", "finished"),
-            *("earlier", "books", "names", "run"),
+            *("earlier", "patient", "combine", "books", "names", "run"),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

@@ -25,6 +25,7 @@ from pipeline.output.folder import BENCH, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.table import write_table
 from pipeline.predict import check_budget
+from pipeline.predict_patient import refuse_patients
 from pipeline.task.task import Task
 from stages.amounts import counted
 from stages.disk import new_file
@@ -126,6 +127,7 @@ def bench_cohort(
     path = find_model(checkpoint).resolve()
     model = keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
     refuse_ensemble(model, path)
+    refuse_patients(model.spec, "`saccade bench`")
     tried = _checked(model, path, samples, draws, slides, tolerances)
     task = task_of(model.spec)
     refuse_unknown_labels(cohort, task, path, without=f"to compare without {task.metric.name}")

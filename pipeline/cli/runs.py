@@ -169,7 +169,8 @@ def run(
     if summary.quality is not None and summary.quality.warning:
         echo(f"WARNING:     {summary.quality.warning}")
     echo(peak(summary.memory))
-    echo(f"predictions: {out / 'predictions.csv'}\nreport:      {out / 'report.html'}")
+    table = "patients.csv" if summary.unit == "patient" else "predictions.csv"
+    echo(f"predictions: {out / table}\nreport:      {out / 'report.html'}")
     raise typer.Exit(1 if summary.failed else 0)
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.cohort.labels import refuse_one_sided
 from pipeline.cohort.splits import By, refuse_parted, sites_held_out, split_cohort, strata_of
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
+from pipeline.task.task import Task
 
 Slides = tuple[CohortSlide, ...]
 
@@ -139,8 +141,11 @@ def check_folds(
     repeats: int = 1,
     inner_val: float = 0.0,
     inner_by: By | None = None,
+    seed: int = 0,
+    task: Task | None = None,
 ) -> list[str]:
-    """Refuse, before a slide is read, what `deal_folds` would; by "site" a split column that parts a site, too.
+    """Refuse, before a slide is read, what `deal_folds` would, and parts of which the ``task`` can learn nothing
+    (`refuse_one_sided`); by "site" a split column that parts a site, too.
 
     Returns:
         What is doubtful about the folds, a line each.
@@ -150,8 +155,10 @@ def check_folds(
     """
     if not is_split(slides, folds):
         inner: dict[str, Any] = {"inner_val": inner_val, "inner_by": inner_by or by}
-        dealt = deal_folds(slides, folds=folds, seed=0, path=None, by=by, repeats=repeats, **inner)
-        held_out_of_all(slides, dealt, seed=0, **inner)
+        dealt = deal_folds(slides, folds=folds, seed=seed, path=None, by=by, repeats=repeats, **inner)
+        last = held_out_of_all(slides, dealt, seed=seed, **inner)[0]
+        for name, train in [*((f"the training of {fold.name}", fold.train) for fold in dealt), ("the training", last)]:
+            _refuse_one_sided(task, train, name)
         return _doubts(dealt)
     if by == "site":
         refuse_parted(slides, {slide.slide_id: str(slide.split) for slide in slides}, "the table's split column", by)
@@ -161,9 +168,20 @@ def check_folds(
         )
     if inner_val and any(slide.split == "val" for slide in slides):
         raise UsageError("training.inner_val: there are slides of split val already; leave it out")
-    train = [slide for slide in slides if slide.split == "train"]
-    hold_out(train, inner_val, seed=(0,), by=inner_by or by, of="split train")
-    return []
+    train = tuple(slide for slide in slides if slide.split == "train")
+    fitted, _ = hold_out(train, inner_val, seed=(seed,), by=inner_by or by, of="split train")
+    _refuse_one_sided(task, fitted, "split train")
+    people = {name: {slide.patient for slide in fitted if slide.label == name} for name in sorted(_classes(fitted))}
+    return [
+        f"split train has a single patient of class {name!r}: what tells that class may be what tells the patient"
+        for name, having in people.items()
+        if len(having) == 1
+    ]
+
+
+def _refuse_one_sided(task: Task | None, train: Slides, where: str) -> None:
+    if task is not None:
+        refuse_one_sided(task, [slide.cells(task.labels) for slide in train], where)
 
 
 def _given(slides: Sequence[CohortSlide], by: By, repeats: int, inner_val: float, inner_by: By) -> list[Fold]:
@@ -191,9 +209,13 @@ def _given(slides: Sequence[CohortSlide], by: By, repeats: int, inner_val: float
     return found
 
 
+def _classes(slides: Sequence[CohortSlide]) -> set[str]:
+    """Those that slides are dealt by; none where the label is no class (`pipeline.cohort.labels.dealt`)."""
+    return {str(slide.label) for slide in slides if slide.dealt_by is None}
+
+
 def _refuse_lost(train: Slides, slides: Sequence[CohortSlide], where: str) -> None:
-    labels = {slide.label for slide in train}
-    lost = sorted({str(slide.label) for slide in slides if slide.label not in labels})
+    lost = sorted(_classes(slides) - _classes(train))
     if lost:
         raise UsageError(
             f"{where} has no slide labelled {lost[0]!r} to train on: all of that class are held out there; part them "
@@ -203,11 +225,10 @@ def _refuse_lost(train: Slides, slides: Sequence[CohortSlide], where: str) -> No
 
 def _doubts(folds: Sequence[Fold]) -> list[str]:
     """Folds whose own figures tell little: they count with the others only."""
-    classes = sorted({str(slide.label) for fold in folds for slide in (*fold.train, *fold.test)})
     lines = []
     for fold in folds:
         patients, sites = {s.patient for s in fold.test}, {s.site for s in fold.test}
-        lost = [name for name in classes if all(slide.label != name for slide in fold.test)]
+        lost = sorted(_classes((*fold.train, *fold.val)) - _classes(fold.test))
         at = f" (site {next(iter(sites))!r})" if len(sites) == 1 and len(folds) > 1 and None not in sites else ""
         why = [f"no slide labelled {name!r}" for name in lost] + ["a single patient"] * (len(patients) == 1)
         if why:

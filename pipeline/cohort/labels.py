@@ -48,17 +48,32 @@ def task_for(
         return TASKS[kind](cohort.classes)
     column = (cohort.columns.get("label", "label"),)
     if kind == "ordinal":
-        task = TASKS[kind](tuple(grades) or _grades_of(cohort, given), column)
+        names = tuple(grades) or _grades_of(cohort, given)
+        if len(names) < 3:
+            raise UsageError(
+                f"{cohort.source}: an order needs three grades or more, found {', '.join(names)}: correct "
+                "cohort.grades, or set cohort.task to classification"
+            )
+        task = TASKS[kind](names, column)
     elif kind == "multilabel":
         task = TASKS[kind](tuple(labels), tuple(labels))
     else:
         single = kind == "regression"
         task = TASKS[kind](("value",) if single else ("risk_score",), column if single else tuple(labels), tuple(times))
-    read = [task.target(label_of(slide, task, str(cohort.source))) for slide in cohort.slides]
-    why = task.unlearnable(read)
-    if why is not None:
-        raise UsageError(f"{cohort.source}: {why}")
+    read = [label_of(slide, task, str(cohort.source)) for slide in cohort.slides]
+    refuse_one_sided(task, read, str(cohort.source))
     return task
+
+
+def refuse_one_sided(task: Task, labels: Sequence[Cells], where: str) -> None:
+    """Refuse labels of which nothing can be learnt; see `Task.unlearnable`.
+
+    Raises:
+        UsageError: why.
+    """
+    why = task.unlearnable([task.target(cells) for cells in labels])
+    if why is not None:
+        raise UsageError(f"{where}: {why}")
 
 
 def label_of(slide: CohortSlide, task: Task, source: str) -> Cells:
@@ -127,7 +142,7 @@ def refuse_unknown_labels(cohort: Cohort, task: Task, model: Path, *, without: s
 def dealt(cohort: Cohort, task: Task, folds: int | None) -> Cohort:
     """The cohort, with what folds are to hold evenly: classes, events, or parts of equal size of a value.
 
-    What has fewer patients than there are folds is not told apart.
+    What has fewer patients than there are folds is not told apart; without any they are two.
     """
     if task.kind == "classification":
         return cohort

@@ -56,6 +56,7 @@ class CohortSlide:
         others: what the table's other columns and the label's say of it, by their names; None where there is no value.
         dealt_by: what folds are to hold evenly, where it is not the label.
         rounds: where slides are split several times, what it is in each: its fold; or train, val, test or None.
+        members: of a patient (`pipeline.cohort.patients`), its slides; empty of a slide.
     """
 
     slide_id: str
@@ -83,6 +84,12 @@ class CohortSlide:
         return tuple(told.get(column_key(name)) for name in columns)
 
     rounds: tuple[Part, ...] = ()
+    members: tuple[CohortSlide, ...] = ()
+
+    @property
+    def each(self) -> tuple[CohortSlide, ...]:
+        """A patient's slides; of a slide itself."""
+        return self.members or (self,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,6 +26,12 @@ class CohortConfig(Section):
         min_length=1,
         description="Which of two classes is the positive one in AUPRC, F1 and wherever classes are listed, where it "
         "is last; unset: the later one in the alphabet, or the greater number.",
+    )
+
+    unit: Literal["slide", "patient"] = Field(
+        default="slide",
+        description="What is predicted: slide, each by itself; patient: each patient of all of its slides, over which "
+        "attention is one and sampling.samples patches are drawn, for labels that are of patients.",
     )
 
     @field_validator("positive", mode="before")

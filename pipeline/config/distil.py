@@ -123,6 +123,10 @@ class DistilConfig(Section):
 
     @model_validator(mode="after")
     def _frozen(self) -> Self:
+        if self.cohort.unit == "patient":
+            raise ValueError(
+                "cohort.unit: patient is of `saccade train`: what is distilled predicts slides; leave it out"
+            )
         if self.cohort.bags is not None:
             raise ValueError("cohort.bags stand in for slides, and `distil` reads slides: name them as bags.folder")
         if self.encoder.name == "small" or self.encoder.tune:

@@ -55,6 +55,8 @@ class Config(Section):
         self._bags_fit()
         if self.model.kind == "exhaustive" or self.training.compare:
             self._all_can_be_read()
+        if self.cohort.unit == "patient":
+            self._of_patients()
         if self.attention.kind == "encoder":
             self._coarse_fits()
         elif not (self.encoder.tune or self.encoder.name == "small" or self.encoder.name.startswith("timm:")):
@@ -111,6 +113,20 @@ class Config(Section):
                 f"{wish} encodes every cell of every slide: give reading.features_gb room to keep that, "
                 "some 2.5 kB for a patch, found 0"
             )
+
+    def _of_patients(self) -> None:
+        """What a model of patients does not do."""
+        inner, compared = self.attention.inner_mpp, self.training.compare
+        given = {
+            "attention.inner_mpp": inner is not None,
+            "sampling.block above 1": self.sampling.block > 1,
+            "training.compare": compared,
+            "training.read_ahead": bool(self.training.read_ahead),
+            "training.devices above 1": self.training.devices > 1,
+        }
+        found = next((name for name, there in given.items() if there), None)
+        if found is not None:
+            raise ValueError(f"cohort.unit: patient does without {found}: leave it out, or use cohort.unit: slide")
 
     def _bags_fit(self) -> None:
         """Bags in the slides' place have features of all tiles, and nothing else."""

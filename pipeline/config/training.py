@@ -172,6 +172,14 @@ class TrainingConfig(Section):
         description="Where to compute: auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps.",
     )
 
+    devices: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes that fit a model together: on as many GPUs, or on the CPU, whose cores they part. Each "
+        "takes a part of every batch, so that the same is learnt however many they are; at most batch_size.",
+    )
+
     @field_validator("device", mode="before")
     @classmethod
     def _known_device(cls, value: object) -> str:

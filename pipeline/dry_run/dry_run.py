@@ -58,30 +58,30 @@ def dry_run_cohort(
     from pipeline.dry_run.cost import by_one, by_those_done
     from pipeline.model.checkpoint import model_digest
     from pipeline.run.names import named_as_before
-    from pipeline.run.run import prepared
+    from pipeline.run.run import prepared, rows_for
     from pipeline.run.slide import run_digest
 
     settings, model, count = prepared(cohort, settings, workers=workers, scheduler=scheduler)
     refuse_store(out)
     refuse_foreign(out, names=RUN)
     refuse_unwritable(out, names=RUN)
-    cohort = named_as_before(cohort, out)
+    cohort = rows_for(model.spec, named_as_before(cohort, out))
     digest = model_digest(settings.model)
     jobs = [(slide, out.resolve(), settings, digest) for slide in cohort.slides]
     rows = _rows(cohort, _stand_of_run, jobs, count, limit, retry_failed, progress)
-    to_do = [slide for slide in cohort.slides if rows[slide.slide_id]["status"] in TO_DO]
-    told = [rows[slide.slide_id] for slide in cohort.slides]
+    to_do = [slide for row in cohort.slides if rows[row.slide_id]["status"] in TO_DO for slide in row.each]
+    told, unit = [rows[slide.slide_id] for slide in cohort.slides], model.spec.unit
     if not to_do:
-        return DryRun(told, 0, 0, 0.0)
+        return DryRun(told, 0, 0, 0.0, unit=unit)
     found = by_those_done(out, run_digest(settings, model, digest)) or by_one(to_do, settings, model)
     if isinstance(found, str):
-        return DryRun(told, how=found)
+        return DryRun(told, how=found, unit=unit)
     (read, disk, seconds), how = found
     at_once = max(1, min(count, len(to_do)))
     how += f", {f'by {at_once} processes' if at_once > 1 else 'by one process'}"
     how += "; the scheduler's workers share that" if scheduler is not None else ""
     number = len(to_do)
-    return DryRun(told, round(number * read), round(number * disk), number * seconds / at_once, how)
+    return DryRun(told, round(number * read), round(number * disk), number * seconds / at_once, how, unit)
 
 
 def dry_cache_cohort(
@@ -160,6 +160,7 @@ def _rows(
 def _stand_of_run(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
     """How a slide stands: the one place where its exceptions end."""
     from pipeline.run.finished import finished
+    from pipeline.run.patient import patient_standing, pictures_stand
     from pipeline.run.slide import drawn, need_for, standing
 
     try:
@@ -167,6 +168,11 @@ def _stand_of_run(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
             raise ValueError(slide.problem)
         model = _model(settings.model, settings.encoder_weights)
         failed = Failures(out, "run").of(slide.slide_id, slide.path)
+        if slide.members:
+            patient = again(lambda: patient_standing(slide, out, settings, model, digest))
+            if patient.commit is None:
+                return _not_done(failed, patient.stale)
+            return {"status": DONE, "why": "" if pictures_stand(patient, out) else "its pictures are drawn anew"}
         if failed is None and finished(slide, out, settings, model, digest) is not None:
             return {"status": DONE, "why": ""}
         found = again(lambda: standing(slide, out, settings, model, digest))

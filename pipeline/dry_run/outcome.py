@@ -25,6 +25,7 @@ class DryRun:
             fail".
         read_bytes, disk_bytes, seconds: about what all that is to be done would read, write and take; None: unknown.
         how: by what that is judged, or why it is unknown.
+        unit: what has a row: "slide", or "patient" with a model of patients.
     """
 
     rows: list[dict[str, str]] = field(repr=False)
@@ -32,6 +33,7 @@ class DryRun:
     disk_bytes: int | None = None
     seconds: float | None = None
     how: str = field(default="", repr=False)
+    unit: str = field(default="slide", repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -47,20 +49,20 @@ class DryRun:
             for row in self.rows
         ]
         kinds = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        told.append(f"{counted(len(self.rows), 'slide')}: {kinds}")
+        told.append(f"{counted(len(self.rows), self.unit)}: {kinds}")
         to_do = sum(row["status"] in TO_DO for row in self.rows)
         if to_do:
             parts = [
-                f"{verb} {'unknown' if value is None else f'about {unit(value)}'}"
-                for verb, value, unit in (
+                f"{verb} {'unknown' if value is None else f'about {tell(value)}'}"
+                for verb, value, tell in (
                     ("read:", self.read_bytes, size),
                     ("written:", self.disk_bytes, size),
                     ("time:", self.seconds, duration),
                 )
             ]
-            told.append(f"for {counted(to_do, 'slide')} {', '.join(parts)} ({self.how})")
+            told.append(f"for {counted(to_do, self.unit)} {', '.join(parts)} ({self.how})")
         return [*told, "nothing was written: this was a dry run"]
 
     def _repr_html_(self) -> str:
         rows = [(row["slide_id"], row["status"], row["why"]) for row in self.rows]
-        return table(rows, header=("slide", "status", "why"), caption="; ".join(self.lines[len(rows) : -1]))
+        return table(rows, header=(self.unit, "status", "why"), caption="; ".join(self.lines[len(rows) : -1]))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.model.reading import of_parts
 from pipeline.model.surveyed import SurveyedModel
 from pipeline.model.values import AttentionMap, ModelSpec, View
 from stages.augmentation import augment_features
@@ -25,7 +26,7 @@ SURVEY_BYTES = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the coarse scale tells of a slide's n tissue cells.
+    """What the coarse scale tells of the n tissue cells of a slide, or of a patient's slides.
 
     Attributes:
         context: (scales, n, r): standardised features of each cell and its neighbours.
@@ -92,7 +93,13 @@ class EvidenceModel(SurveyedModel):
 
     @torch.no_grad()
     def survey(self, view: View) -> Survey:
-        """What the coarse scale tells of a slide; kept in memory for slides of which features are kept."""
+        """What the coarse scale tells of a slide; kept in memory for slides of which features are kept.
+
+        Of a patient's slides one after the other: no cell is compared, or seen, with those of another slide.
+        """
+        if view.parts:
+            each = of_parts(view, self.survey)
+            return Survey(torch.cat([one.context for one in each], 1), torch.cat([one.foretold for one in each]))
         key = None if view.coarse_key is None else view.coarse_key(self.coarse_backbone.card.identity, self.feature_dim)
         if key is not None and key in self._surveys:
             self._surveys.move_to_end(key)
@@ -110,7 +117,7 @@ class EvidenceModel(SurveyedModel):
 
     @torch.no_grad()
     def regressors(self, view: View) -> Tensor:
-        """What the fine features of all tissue cells are foretold from, (n, 2 r + 1)."""
+        """What the fine features of all tissue cells of one slide are foretold from, (n, 2 r + 1)."""
         return _beside(self.coarse_whitening(self.encode_coarse(view)))
 
     def attend(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.model.frozen import fine_features
+from pipeline.model.reading import by_part
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
 from stages.attention import UniformAttention
@@ -74,22 +75,32 @@ class ExhaustiveModel(SlideModel):
 
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
         """Features (M, D) of the cells' patches, as the encoder gives them, or as a bag has them."""
-        return fine_features(self.backbone, view, cells, store=self.store, device=self.device)
+
+        def own(one: View, some: NDArray[np.int64]) -> Tensor:
+            return fine_features(self.backbone, one, some, store=self.store, device=self.device)
+
+        return by_part(view, cells, own)
 
     def encode_all(self, view: View) -> Tensor:
         """Features (n, D) of all tissue cells."""
         return self.encode(view, np.flatnonzero(view.tissue))
 
     def features_of(
-        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
+        self,
+        views: Sequence[View],
+        drawn: Sequence[PlacedDraw],
+        vary: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None,
     ) -> list[Tensor]:
         """Features (N, D) of single draws."""
         return [self.encode(view, one.cells[0].cpu().numpy()) for view, one in zip(views, drawn, strict=True)]
 
-    def components(self, features: Tensor) -> Tensor:
-        """Features (n, D) of all cells of a slide -> what the head is given of them, (n, r)."""
+    def components(self, view: View, features: Tensor) -> Tensor:
+        """Features (n, D) of all cells -> what the head is given of them, (n, r), each slide's by itself."""
         found: Tensor = self.whitening(features)
-        return standardised(found) if self.heads.standardised else found
+        if not self.heads.standardised:
+            return found
+        own = found.split([int(one.tissue.sum()) for one in view.each])
+        return torch.cat([standardised(one) for one in own])
 
     def attend(
         self, view: View, *, generator: torch.Generator | None = None, noise: float = 0.0, dropout: float = 0.0
@@ -110,7 +121,7 @@ class ExhaustiveModel(SlideModel):
     ) -> AttentionMap:
         """As `attend`, from the features (n, D) of all tissue cells; ``each`` member for itself, or with one voice."""
         keep, there = None, self.drawing_device
-        components = self.components(features)
+        components = self.components(view, features)
         if self.training and generator is not None:
             components = augment_features(components, components.std(0), generator, noise=noise, dropout=0)
             keep = directions_kept(self.spec.members, len(self.whitening.basis), dropout, generator).to(self.device)
@@ -138,9 +149,9 @@ class ExhaustiveModel(SlideModel):
         views: Sequence[View],
         *,
         samples: int,
-        generator: torch.Generator,
+        generator: torch.Generator | Sequence[torch.Generator],
         scheme: str | None = None,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
         noise: float = 0.0,
         dropout: float = 0.0,
         draws: Sequence[Draw] | None = None,

@@ -63,12 +63,12 @@ class FoldEnsemble(SlideModel):
         """The members."""
         return [member for member in self.members if isinstance(member, SlideModel)]
 
-    def unseen(self, fingerprint: str) -> SlideModel:
-        """Those together that were made without a slide of this content; all where none was.
+    def unseen(self, *fingerprints: str) -> SlideModel:
+        """Those together that were made without any slide of this content; all where none was.
 
         The calibration of all is none of fewer: a single one has its own, and of several each draw tells for itself.
         """
-        left = [one for one in self.each if fingerprint not in one.trained_on | one.validated_on]
+        left = [one for one in self.each if not (one.trained_on | one.validated_on).intersection(fingerprints)]
         if len(left) in (0, len(self.members)):
             return self
         return left[0] if len(left) == 1 else FoldEnsemble(left, appearance=self.appearance, quality=self.quality)
@@ -119,7 +119,10 @@ class FoldEnsemble(SlideModel):
         return torch.cat(blocks)
 
     def features_of(
-        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
+        self,
+        views: Sequence[View],
+        drawn: Sequence[PlacedDraw],
+        vary: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None,
     ) -> list[Tensor]:
         """Features of single draws, as `encode` gives them: an ensemble is never trained."""
         return [self.encode(view, one.cells[0].cpu().numpy()) for view, one in zip(views, drawn, strict=True)]

@@ -1,20 +1,22 @@
-"""What a model reads of slides, as tensors on its device, and the walks that it draws along."""
+"""What a model reads of slides, as tensors on its device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import dask
 import numpy as np
 import torch
+from dask.threaded import get as on_threads  # by its name dask would import distributed to find it
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import is_exhaustion, reason_of
-from stages.sampling.walk import hilbert_order
+from pipeline.model.joint import JointReader, PartError, put_together
+from pipeline.model.stack import Cells
+from pipeline.model.values import View
 from stages.slide.facts import SlideError
 
 Asked = TypeVar("Asked")
@@ -44,14 +46,65 @@ def read_together(
     Raises:
         UnreadError: some of them fail, twice and alone; it says which.
     """
-    lazy = [() if read is None or not len(cells) else read(cells.cpu().numpy()) for read, cells in asked]
+    pieces = [(place, *one) for place, (read, cells) in enumerate(asked) for one in _pieces(read, cells.cpu().numpy())]
+    lazy = [_as_read(piece[3]) for piece in pieces]
     try:
-        pixels = dask.compute(*lazy, scheduler="threads")
+        pixels = dask.compute(*lazy, scheduler=on_threads)
     except Exception as exc:
         if is_exhaustion(exc):
             raise
-        pixels = _read_alone(lazy)
-    return [torch.from_numpy(np.asarray(p, np.uint8)).to(device) for p in pixels]
+        pixels = _read_alone([(place, part, patches) for place, part, _, patches in pieces])
+    found: dict[int, list[tuple[Cells, NDArray[Any]]]] = {}
+    for (place, _, places, _), read_now in zip(pieces, pixels, strict=True):
+        found.setdefault(place, []).append((places, np.asarray(read_now, np.uint8)))
+    whole = (one[0][1] if len(one) == 1 else put_together(len(asked[i][1]), one) for i, one in found.items())
+    return [torch.from_numpy(one).to(device) for one in whole]
+
+
+def _pieces(read: Callable[[Cells], Any] | None, cells: Cells) -> list[tuple[View | None, Cells, Any]]:
+    """What is read of each slide of a patient, and which it is; of one slide all."""
+    if isinstance(read, JointReader) and len(cells):
+        return list(read.pieces(cells))
+    return [(None, np.arange(len(cells)), () if read is None or not len(cells) else read(cells))]
+
+
+@contextmanager
+def blaming(view: View, part: View) -> Iterator[None]:
+    """Say of what fails for a patient's slide that it does for that slide."""
+    try:
+        yield
+    except UnreadError as exc:
+        if part is view:
+            raise
+        raise UnreadError({0: PartError(part, next(iter(exc.reasons.values())))}) from exc
+
+
+def of_parts(view: View, act: Callable[[View], Result]) -> list[Result]:
+    """What ``act``, which reads of one slide, makes of each of a view's."""
+    found = []
+    for part in view.each:
+        with blaming(view, part):
+            found.append(act(part))
+    return found
+
+
+def by_part(view: View, cells: Cells, act: Callable[[View, Cells], Tensor]) -> Tensor:
+    """What ``act`` makes of cells (M,) of one slide, (M, ...), for those of all of a view's, in their order."""
+    if not view.parts:
+        return act(view, cells)
+    out: Tensor | None = None
+    for i, places, own in view.stack.split(cells):
+        with blaming(view, view.parts[i]):
+            found = act(view.parts[i], own)
+        out = found.new_empty((len(cells), *found.shape[1:])) if out is None else out
+        out[torch.from_numpy(places).to(out.device)] = found
+    assert out is not None, "no cells"
+    return out
+
+
+def _as_read(lazy: Any) -> Any:
+    """The one chunk of an array, which dask would copy in case that it is another's: what was read is nobody's."""
+    return lazy.to_delayed(optimize_graph=False).item() if getattr(lazy, "npartitions", 0) == 1 else lazy
 
 
 def of_each(asked: Iterable[Asked], act: Callable[[Asked], Result]) -> list[Result]:
@@ -71,16 +124,16 @@ def of_each(asked: Iterable[Asked], act: Callable[[Asked], Result]) -> list[Resu
     return found
 
 
-def _read_alone(lazy: Sequence[Any]) -> tuple[Any, ...]:
+def _read_alone(asked: Sequence[tuple[int, View | None, Any]]) -> tuple[Any, ...]:
     """One after the other, which tells whose fault it is."""
-    pixels, reasons = [], {}
-    for place, one in enumerate(lazy):
+    pixels, reasons = [], dict[int, Exception]()
+    for place, part, one in asked:
         try:
-            pixels.extend(dask.compute(one, scheduler="threads"))
+            pixels.extend(dask.compute(one, scheduler=on_threads))
         except Exception as exc:
             if is_exhaustion(exc):
                 raise
-            reasons[place] = exc
+            reasons[place] = exc if part is None else PartError(part, exc)
     if reasons:
         raise UnreadError(reasons) from next(iter(reasons.values()))
     return tuple(pixels)
@@ -99,9 +152,3 @@ def stored(rgb: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:
 def in_full(device: torch.device) -> AbstractContextManager[Any]:
     """Compute in full precision, also where the encoder learns in less: attention, and what patches add up to."""
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
-
-
-@lru_cache(maxsize=32)
-def walk(rows: int, columns: int) -> Tensor:
-    """`hilbert_order` of a grid; slides of a batch and the steps of training ask for the same ones."""
-    return hilbert_order(rows, columns)

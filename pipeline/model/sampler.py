@@ -30,6 +30,7 @@ class AttentionSampler(SlideModel):
 
     ``logits = W (10 Phi) + b`` with ``Phi = sum_i a_i f_i`` estimated from a draw (Katharopoulos & Fleuret, 2019). With
     two levels ``a_{ri} = A_r b_{i|r}``: A from the thumbnail, b from a second look that is taken in drawn regions only.
+    Of a patient's slides attention is one softmax over the cells of all.
     """
 
     def __init__(self, spec: ModelSpec, *, encoder_weights: Path | None = None, **known: Any) -> None:
@@ -51,32 +52,41 @@ class AttentionSampler(SlideModel):
         tissue, there = torch.from_numpy(view.tissue).to(self.drawing_device), self.drawing_device
         if self.inner is not None:
             tissue = by_region(tissue, self.spec.region_cells).any(2)
-        rgb = stored(view.rgb, self.device)
+        thumbnails = [stored(one.rgb, self.device) for one in view.each]
         with in_full(self.device):
             if self.control is None:
-                return self._map(masked_log_softmax(self.attention(rgb).to(there), tissue).flatten(), None)
-            channels = self.attention.features(rgb)  # type: ignore[operator]
-            logits = self.attention.logits(channels).to(there)  # type: ignore[operator]
+                own = [self.attention(rgb).to(there) for rgb in thumbnails]
+                return self._map(masked_log_softmax(self._joined(view, own), tissue).flatten(), None)
+            channels = [self.attention.features(rgb) for rgb in thumbnails]  # type: ignore[operator]
+            logits = [self.attention.logits(one).to(there) for one in channels]  # type: ignore[operator]
             # detached: foretelling features must not bend where the model looks
-            control = self.control(channels.detach().flatten(1).T).to(there)
-        return self._map(masked_log_softmax(logits, tissue).flatten(), control)
+            foretold = [self.control(one.detach().flatten(1).T).unflatten(0, one.shape[1:]) for one in channels]
+            control = self._joined(view, foretold).flatten(0, 1).to(there)
+        return self._map(masked_log_softmax(self._joined(view, logits), tissue).flatten(), control)
+
+    def _joined(self, view: View, values: Sequence[Tensor]) -> Tensor:
+        """Of each slide's cells -> of all cells of a view; with two levels, of the regions of its one slide."""
+        return values[0] if self.inner is not None else view.stack.joined(values)
 
     def attend_all(
         self,
         views: Sequence[View],
         *,
-        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator | None] | None = None,
         noise: float = 0.0,
         dropout: float = 0.0,
     ) -> list[AttentionMap]:
         """`attend` of each; thumbnails of one size are looked at together, in less time."""
-        alike = len(views) > 1 and len({view.rgb.shape for view in views}) == 1
+        slides = [one for view in views for one in view.each]
+        alike = len(slides) > 1 and len({one.rgb.shape for one in slides}) == 1
         if not alike or self.spec.attention != "learned" or self.inner is not None or self.control is not None:
             return super().attend_all(views)
         with in_full(self.device):
-            logits = self.attention(image(np.stack([view.rgb for view in views]), self.device)).to(self.drawing_device)
+            logits = self.attention(image(np.stack([one.rgb for one in slides]), self.device)).to(self.drawing_device)
         tissue = [torch.from_numpy(view.tissue).to(self.drawing_device) for view in views]
-        return [self._map(masked_log_softmax(*one).flatten(), None) for one in zip(logits, tissue, strict=True)]
+        each = logits.split([len(view.each) for view in views])
+        joined = [view.stack.joined(list(own)) for view, own in zip(views, each, strict=True)]
+        return [self._map(masked_log_softmax(*one).flatten(), None) for one in zip(joined, tissue, strict=True)]
 
     @torch.no_grad()
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
@@ -88,11 +98,15 @@ class AttentionSampler(SlideModel):
         return torch.cat(blocks).to(self.drawing_device)
 
     def features_of(
-        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
+        self,
+        views: Sequence[View],
+        drawn: Sequence[PlacedDraw],
+        vary: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None,
     ) -> list[Tensor]:
         """Features (N, D) of single draws, encoded together."""
-        patches = torch.cat(self.read_drawn(views, drawn))
-        features: Tensor = self.encoder(augment(patches) if augment else patches).to(self.drawing_device)
+        read = self.read_drawn(views, drawn)
+        patches = torch.cat(list(read if vary is None else vary(read)))
+        features: Tensor = self.encoder(patches).to(self.drawing_device)
         return list(features.split([one.cells.shape[1] for one in drawn]))
 
     @torch.no_grad()

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.quality import Quality
-from pipeline.model.reading import of_each, read_together, walk
+from pipeline.model.reading import of_each, read_together
 from pipeline.model.reading_on import Reading, look_totals
 from pipeline.model.regions import by_region, joint_attention, look_inside, nested_draw, places, shares
+from pipeline.model.stack import Stack, walk
 from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
 from stages.appearance import CohortAppearance
 from stages.attention import Attention, ThumbnailAttention
@@ -106,8 +107,9 @@ class SlideModel(nn.Module):
         """Where attention, draws and what they add up to are, in float64: there, or on the CPU."""
         return drawing_device(self.device)
 
-    def unseen(self, fingerprint: str) -> SlideModel:
-        """What predicts a slide of this content: the model itself, whatever it has seen; see `FoldEnsemble`."""
+    def unseen(self, *fingerprints: str) -> SlideModel:
+        """What predicts a slide of this content, or a patient's: the model itself, whatever it has seen; see
+        `FoldEnsemble`."""
         return self
 
     def attend(
@@ -131,35 +133,41 @@ class SlideModel(nn.Module):
         raise NotImplementedError
 
     def features_of(
-        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
+        self,
+        views: Sequence[View],
+        drawn: Sequence[PlacedDraw],
+        vary: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None,
     ) -> list[Tensor]:
-        """Features (N, D) of single draws, as training has them."""
+        """Features (N, D) of single draws, as training has them: of what ``vary`` makes of each slide's patches."""
         raise NotImplementedError
 
     def attend_all(
         self,
         views: Sequence[View],
         *,
-        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator | None] | None = None,
         noise: float = 0.0,
         dropout: float = 0.0,
     ) -> list[AttentionMap]:
-        """`attend` of each."""
-        return of_each(views, lambda view: self.attend(view, generator=generator, noise=noise, dropout=dropout))
+        """`attend` of each, with a generator of its own."""
+        asked = zip(views, generators or [None] * len(views), strict=True)
+        return of_each(asked, lambda one: self.attend(one[0], generator=one[1], noise=noise, dropout=dropout))
 
     def forward(
         self,
         views: Sequence[View],
         *,
         samples: int,
-        generator: torch.Generator,
+        generator: torch.Generator | Sequence[torch.Generator],
         scheme: str | None = None,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
         noise: float = 0.0,
         dropout: float = 0.0,
         draws: Sequence[Draw] | None = None,
     ) -> Outcome:
         """One draw of each slide of a batch; ``samples`` of 0: what is known without any patch.
+
+        With a ``generator`` for each slide, what becomes of a slide does not depend on the others of its batch.
 
         With ``draws`` (1, N) of one level, which were made before by whatever attention, these are used.
 
@@ -167,17 +175,23 @@ class SlideModel(nn.Module):
 
         The patches of all slides are read together, by dask on threads, and encoded together.
         """
-        maps = self.attend_all(views, generator=generator, noise=noise, dropout=dropout)
+        generators = _of_each_slide(generator, len(views))
+        maps = self.attend_all(views, generators=generators, noise=noise, dropout=dropout)
         if not samples:
             known = torch.stack([one.known for one in maps])
             entropies = torch.stack([entropy(one.log_attention[None])[0] for one in maps])
             return Outcome(known, entropies, known.new_zeros(()))
         if draws is None:
-            drawn = self.draw(views, maps, samples=samples, generator=generator, scheme=scheme, judged=False)
+            drawn = self.draw(views, maps, samples=samples, generator=generators, scheme=scheme, judged=False)
         else:
             maps = [self._by_prior(*one) for one in zip(views, maps, strict=True)]
             drawn = self._placed([one.log_attention[None] for one in maps], maps, draws)
-        features = self.features_of(views, drawn, augment)
+
+        def vary(patches: Sequence[Tensor]) -> list[Tensor]:
+            assert augment is not None
+            return [augment(*one) for one in zip(patches, generators, strict=True)]
+
+        features = self.features_of(views, drawn, None if augment is None else vary)
         logits = [one.logits(one.say(part[None])) for one, part in zip(drawn, features, strict=True)]
         errors = [m.error(one.cells[0], f) for m, one, f in zip(maps, drawn, features, strict=True) if m.error]
         return Outcome(
@@ -287,29 +301,30 @@ class SlideModel(nn.Module):
         maps: Sequence[AttentionMap],
         *,
         samples: int,
-        generator: torch.Generator,
+        generator: torch.Generator | Sequence[torch.Generator],
         scheme: str | None = None,
         judged: bool = True,
         repeats: int = 1,
         opened: Sequence[dict[int, Tensor]] | None = None,
     ) -> list[PlacedDraw]:
-        """Draw at most ``samples`` cells of each slide, ``repeats`` times; `judged`, such that they also tell how sure
-        they are.
+        """Draw at most ``samples`` cells of each slide, ``repeats`` times, by one generator or each slide by its own;
+        `judged`, such that they also tell how sure they are.
 
         With two levels the drawn regions of all slides are looked into together; what ``opened`` holds for a slide
         (region -> log attention inside it) is used and added to, so that no region is looked into twice.
         """
         maps = [self._by_prior(*one) for one in zip(views, maps, strict=True)]
         name = scheme or self.spec.scheme
-        take = partial(draw_judged if judged else draw, scheme=name, generator=generator)
+        generators = _of_each_slide(generator, len(views))
+        take = partial(draw_judged if judged else draw, scheme=name)
         if self.inner is None:
-            return self._draw_cells(views, maps, take, samples, repeats=repeats, judged=judged)
+            return self._draw_cells(views, maps, take, samples, generators=generators, repeats=repeats, judged=judged)
         outers, counts = [], []
-        for view, attention in zip(views, maps, strict=True):
+        for view, attention, own in zip(views, maps, generators, strict=True):
             rows, columns = (n // self.spec.region_cells for n in view.tissue.shape)
             regions, count = self._shares(view, attention, samples)
             log_a = attention.log_attention.detach().expand(repeats, -1)
-            outers.append(take(log_a, regions, order=self._order(rows, columns)))
+            outers.append(take(log_a, regions, order=self._order(rows, columns), generator=own))
             counts.append(count)
         insides = self._look_inside(views, [outer.cells.flatten() for outer in outers], opened)
         order = self._order(self.spec.region_cells, self.spec.region_cells)
@@ -319,10 +334,12 @@ class SlideModel(nn.Module):
                 inside,
                 self._places(view),
                 outer=outer,
-                inner=take(inside.detach(), count, order=order),  # of (B R) regions
+                inner=take(inside.detach(), count, order=order, generator=own),  # of (B R) regions
                 repeats=SCHEMES[name].repeats,
             )
-            for view, attention, outer, count, inside in zip(views, maps, outers, counts, insides, strict=True)
+            for view, attention, outer, count, inside, own in zip(
+                views, maps, outers, counts, insides, generators, strict=True
+            )
         ]
 
     def _by_prior(self, view: View, attention: AttentionMap) -> AttentionMap:
@@ -338,24 +355,27 @@ class SlideModel(nn.Module):
         take: Callable[..., Draw],
         samples: int,
         *,
+        generators: Sequence[torch.Generator],
         repeats: int,
         judged: bool,
     ) -> list[PlacedDraw]:
         log_as = [attention.log_attention.expand(repeats, -1) for attention in maps]
         if self.spec.block > 1:
             drawn_blocks = [
-                self._draw_blocks(view, log_a.detach(), take, samples, judged=judged)
-                for view, log_a in zip(views, log_as, strict=True)
+                self._draw_blocks(view, log_a.detach(), partial(take, generator=own), samples, judged=judged)
+                for view, log_a, own in zip(views, log_as, generators, strict=True)
             ]
             return self._placed(log_as, maps, drawn_blocks)
-        sizes = {view.tissue.shape for view in views}
-        if not judged and repeats == 1 and len(sizes) == 1 and all(view.tissue.sum() > samples for view in views):
+        stacks = [view.stack for view in views]
+        if not judged and repeats == 1 and len(set(stacks)) == 1 and all(view.tissue.sum() > samples for view in views):
             # slides of one size are drawn together: what each draws alone, in the time of one
-            many = take(torch.cat(log_as).detach(), samples, order=self._order(*sizes.pop()))
+            many = take(torch.cat(log_as).detach(), samples, order=self._walk(stacks[0]), generator=generators)
             draws = [Draw(*one) for one in zip(many.cells.split(1), many.weights.split(1), strict=True)]
         else:
-            orders = [self._order(*view.tissue.shape) for view in views]
-            draws = [take(log_a.detach(), samples, order=o) for log_a, o in zip(log_as, orders, strict=True)]
+            draws = [
+                take(log_a.detach(), samples, order=self._walk(stack), generator=own)
+                for log_a, stack, own in zip(log_as, stacks, generators, strict=True)
+            ]
         return self._placed(log_as, maps, draws)
 
     def _draw_blocks(
@@ -439,10 +459,18 @@ class SlideModel(nn.Module):
         return places(view.tissue.shape, self.spec.region_cells, self.drawing_device)
 
     def _order(self, rows: int, columns: int) -> Tensor:
-        return walk(rows, columns).to(self.drawing_device)
+        return self._walk(Stack(((rows, columns),)))
+
+    def _walk(self, stack: Stack) -> Tensor:
+        return walk(stack).to(self.drawing_device)
 
     def read_drawn(self, views: Sequence[View], drawn: Sequence[PlacedDraw]) -> list[Tensor]:
         """Patches (N, P, P, 3) of single draws, of all slides together."""
         return read_together(
             [(view.patches, one.cells[0]) for view, one in zip(views, drawn, strict=True)], self.device
         )
+
+
+def _of_each_slide(generator: torch.Generator | Sequence[torch.Generator], slides: int) -> Sequence[torch.Generator]:
+    """A generator for each slide: its own, or one that they share."""
+    return [generator] * slides if isinstance(generator, torch.Generator) else generator

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.model.frozen import fine_features, frozen_features
-from pipeline.model.reading import of_each
+from pipeline.model.reading import by_part, of_each
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec, PlacedDraw, View
 from stages.attention import UniformAttention
@@ -67,16 +67,23 @@ class SurveyedModel(SlideModel):
 
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:
         """Features (M, D) of the cells' fine patches, as the encoder gives them."""
-        return fine_features(self.backbone, view, cells, store=self.store, device=self.device)
+
+        def own(one: View, some: NDArray[np.int64]) -> Tensor:
+            return fine_features(self.backbone, one, some, store=self.store, device=self.device)
+
+        return by_part(view, cells, own)
 
     def encode_coarse(self, view: View) -> Tensor:
-        """Features (n, D) of all tissue cells at the coarse scale."""
+        """Features (n, D) of all tissue cells of one slide at the coarse scale."""
         assert view.coarse is not None
         read, key, cells = view.coarse, view.coarse_key, np.flatnonzero(view.tissue)
         return frozen_features(self.coarse_backbone, cells, read, key=key, store=self.store, device=self.device)
 
     def features_of(
-        self, views: Sequence[View], drawn: Sequence[PlacedDraw], augment: Callable[[Tensor], Tensor] | None
+        self,
+        views: Sequence[View],
+        drawn: Sequence[PlacedDraw],
+        vary: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None,
     ) -> list[Tensor]:
         """Features (N, D) of single draws; frozen, so that none is encoded twice."""
         return of_each(

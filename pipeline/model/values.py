@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.model.stack import Stack
 from pipeline.task.build import TASKS
 from pipeline.task.task import Task
 from stages.encoder.card import Precision
@@ -23,6 +24,11 @@ from stages.prediction.predict import Prediction
 from stages.prediction.stopping import Side
 from stages.sampling.designs import Draw
 from stages.sampling.estimate import expectation
+
+Unit = Literal["slide", "patient"]
+"""What a model predicts: each slide by itself, or a patient from all of its slides."""
+SEES = 3
+"""Cells that the heads of all cells see around one, at least (`stages.mil.transmil`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class ModelSpec:
         task: what kind of label it predicts: see `stages.prediction.readout`.
         labels: columns of a table that hold it, where they are several or it is no class; empty: the one of classes.
         times: ends of the intervals of discrete survival.
+        unit: what it predicts; of patients attention is one over all of a patient's slides, and so is the draw.
         bags: what made the features, as the bags call it that it learnt from, or "" where they do not say; their length
             is then ``dim``, and the encoder is loaded for a slide's pixels only. None: it learnt from slides.
     """
@@ -96,7 +103,13 @@ class ModelSpec:
     task: Kind = "classification"
     labels: tuple[str, ...] = ()
     times: tuple[float, ...] = ()
+    unit: Unit = "slide"
     bags: str | None = None
+
+    @property
+    def apart(self) -> int:
+        """Empty rows of cells between a patient's slides, across which no cell sees another's (`Stack`)."""
+        return max(SEES, *(side // 2 for side in self.context), 0)
 
     @property
     def exhaustive(self) -> bool:
@@ -133,7 +146,8 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the model needs of one slide; pixels beyond the thumbnail come through ``patches`` and ``regions`` only.
+    """What the model needs of one slide, or of a patient's (`pipeline.model.joint`); pixels beyond the thumbnail come
+    through ``patches`` and ``regions`` only.
 
     Attributes:
         rgb: thumbnail, (H, W, 3) uint8.
@@ -148,6 +162,9 @@ class View:
         features: row-major cell indices (N,) -> features (N, D) float32 that were made elsewhere, of a bag's tiles, in
             place of pixels; None: patches are to be encoded.
         key, coarse_key: (encoder, dim) -> what features of ``patches`` and ``coarse`` are kept by; None: they are not.
+        parts: of a patient with several slides, their views; what is of pixels or of a slide's own grid is theirs.
+        apart: empty rows between these on the grid of all.
+        lose: of a patient's slide: told why it cannot be read, does without it from now on; None: nobody does.
     """
 
     rgb: NDArray[np.uint8]
@@ -159,6 +176,20 @@ class View:
     coarse_key: Callable[[str, int], FeatureKey] | None = None
     prior: NDArray[np.float64] | None = None
     features: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
+    parts: tuple[View, ...] = ()
+    apart: int = 0
+    lose: Callable[[str], None] | None = None
+
+    @property
+    def each(self) -> tuple[View, ...]:
+        """The views of its slides; of one slide itself."""
+        return self.parts or (self,)
+
+    @property
+    def stack(self) -> Stack:
+        """Where the cells of its slides lie on its grid."""
+        shapes = tuple((one.tissue.shape[0], one.tissue.shape[1]) for one in self.each)
+        return Stack(shapes, self.apart)
 
 
 class Ratio(NamedTuple):

@@ -18,7 +18,10 @@ MARK = ".saccade"
 """File that marks a folder as an output of ours."""
 
 ABSTENTION, METRICS = "abstention.csv", "metrics.json"
-RUN = ("run.json", "predictions.csv", "report.html", "gallery.jpg", "slides", ABSTENTION, METRICS)
+RUN = (
+    *("run.json", "predictions.csv", "patients.csv", "report.html", "gallery.jpg", "slides", "patients"),
+    *(ABSTENTION, METRICS),
+)
 TRAINING = (
     "model.safetensors",
     "training.json",

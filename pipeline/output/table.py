@@ -42,13 +42,17 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
             (careful if any("\r" in cell for cell in cells) else writer).writerow(cells)
 
 
-def prediction_columns(task: Task) -> list[str]:
-    """The columns of predictions.csv.
+SLIDE, PATIENT = ("slide_id", "path"), ("patient", "slides")
+"""Columns that say whose a row is, in predictions.csv and in patients.csv."""
+
+
+def prediction_columns(task: Task, of: Sequence[str] = SLIDE) -> list[str]:
+    """The columns of predictions.csv, or of patients.csv.
 
     Raises:
         UsageError: two columns would share a name, as with classes "x" and "x_low".
     """
-    columns = ["slide_id", "path", "status", "error", "predicted"]
+    columns = [*of, "status", "error", "predicted"]
     columns += [f"{name}{end}" for name in task.columns for end in ("", "_low", "_high")]
     columns += ["patches_read", "cells", "fraction_read", "bytes_read", "seconds", "key"]
     twice = next((column for column in columns if columns.count(column) > 1), None)
@@ -63,8 +67,9 @@ none."""
 CALLS = ["call", "call_why", "label_set", "stated_error"]
 
 
-def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], task: Task) -> None:
-    """Write predictions.csv, one row a slide; a failed slide's numbers stay empty and its error is one line.
+def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], task: Task, of: Sequence[str] = SLIDE) -> None:
+    """Write predictions.csv, one row a slide, or patients.csv, one row a patient; a failed one's numbers stay empty and
+    its error is one line.
 
     Last come the columns ``seen`` where the model was made with a slide, ``decision``, ``decided_at`` and ``risk``
     where something was to be decided, ``out_of_distribution`` where a slide has a score, ``call``, ``call_why``,
@@ -78,7 +83,7 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], task: Task)
         }
         for row in rows
     ]
-    columns = prediction_columns(task)
+    columns = prediction_columns(task, of)
     columns += ["seen"] if any(row.get("seen") for row in rows) else []
     columns += ["decision", "decided_at", "risk"] if any("decision" in row for row in rows) else []
     columns += ["out_of_distribution"] if any(row.get("out_of_distribution") is not None for row in rows) else []

@@ -31,7 +31,8 @@ def write_report(
         path: the HTML file.
         rows: a dict for each slide, keyed as the columns of predictions.csv; a failed slide needs only ``slide_id``,
             ``path``, ``status`` and ``error``; a predicted one has its ``words`` and ``warnings``, too, and where it is
-            known its ``label``, with ``not_counted``: why the metrics leave it out.
+            known its ``label``, with ``not_counted``: why the metrics leave it out. Of a model of patients a dict for
+            each of them, with ``patient`` and the names of its slides that have folders, ``pictured``.
         run: as in run.json: ``task``, ``classes``, ``times``, ``intervals``, ``command``, ``settings``, ``started``,
             ``written``, ``ended``, ``reused``, ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low",
             "high"}``), ``not_counted`` and ``quality``, of the model, None where it is not known; ``cohort`` and
@@ -56,7 +57,7 @@ def write_report(
         gallery_section(gallery),
         origin(run),
     ]
-    write_page(path, f"{_title(run)}: {counted(len(rows), 'slide')}", body)
+    write_page(path, f"{_title(run)}: {counted(len(rows), run.get('unit', 'slide'))}", body)
 
 
 def write_page(path: Path, title: str, body: Sequence[str]) -> None:

@@ -49,7 +49,8 @@ def slides_table(rows: Sequence[Mapping[str, Any]], task: Task, intervals: str |
         "called": any("call" in row for row in rows),
         "scored": any(number(row.get("out_of_distribution")) is not None for row in rows),
     }
-    heads = ['<th scope="col">pictures</th>', _head("slide"), _head("prediction")]
+    unit = "patient" if "patient" in rows[0] else "slide"
+    heads = ['<th scope="col">pictures</th>', _head(unit), _head("prediction")]
     heads += [_head("label")] if columns["labelled"] else []
     heads += [_head(single, "number chances") if len(shown) == 1 else '<th scope="col">probabilities</th>']
     heads += [_head("decision")] if columns["decided"] else []
@@ -58,7 +59,7 @@ def slides_table(rows: Sequence[Mapping[str, Any]], task: Task, intervals: str |
     heads += [_head("unlike the training", "number")] if columns["scored"] else []
     body = "".join(_slide(row, shown, width=len(heads), chances=task.chances, **columns) for row in rows)
     return (
-        "<h2>Slides</h2>"
+        f"<h2>{unit.capitalize()}s</h2>"
         f'<p class="soft">{BARS if task.chances else NUMBERS} for what was not read'
         f"{escape(f' ({intervals})' if intervals else '')}{', the mark the prediction' if task.chances else ''}.{READ}"
         f"{SCORED if columns['scored'] else ''} Click a picture for all of it; the GeoJSON opens in QuPath.</p>"
@@ -113,24 +114,34 @@ def _slide(
     scored: bool,
 ) -> str:
     predicted = show(row.get("predicted"), ".4g") if not chances else str(row.get("predicted", ""))
-    name = str(row["slide_id"])
-    folder = f"slides/{quote(os.fsencode(name), safe='')}"
+    unit = "patient" if "patient" in row else "slide"
+    name = str(row.get("patient", row["slide_id"]))
+    slides = [str(one) for one in row.get("pictured", [row["slide_id"]])]
+    folders = {one: f"slides/{quote(os.fsencode(one), safe='')}" for one in slides}
+    pictures = [
+        _picture(folder, file, one, caption if unit == "slide" else f"{one}: {caption}")
+        for one, folder in folders.items()
+        for file, caption in (("overlay.jpg", "where it looked"), ("evidence.jpg", "for and against"))
+    ]
+    has = row.get("gallery", True)  # of a patient, which slides have one
+    links = [
+        _links(folder, shown=one in (slides if has is True else has or ())) + (f" {escape(one)}" * (unit == "patient"))
+        for one, folder in folders.items()
+    ]
+    where = str(row.get("path", "")) if unit == "slide" else ""
     numbers = "".join(_chance(row, *one, named=len(shown) > 1) if chances else _number(row, one[1]) for one in shown)
     key = _key(row, shown[0][1]) if len(shown) == 1 else predicted
     head = "probabilities" if len(shown) > 1 else f"probability of {shown[0][0]}" if chances else shown[0][0]
-    # a bag has no pixels to show
-    gallery = f'<a href="{folder}/gallery.jpg">gallery</a> ' if row.get("gallery", True) else "no pixels, no gallery; "
     warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
     warned += f"<small>seen in the training: {escape(str(row['seen']))}</small>" if row.get("seen") else ""
     cells = [
-        f'<td class="pictures">{_picture(folder, "overlay.jpg", name, "where it looked")}'
-        f"{_picture(folder, 'evidence.jpg', name, 'for and against')}</td>",
+        f'<td class="pictures">{"".join(pictures)}</td>',
         _cell(
-            "slide",
+            unit,
             name,
-            f"<strong>{escape(name)}</strong><small>{escape(str(row.get('path', '')))}</small>"
-            f'<small>{gallery}<a href="{folder}/overlay.geojson">GeoJSON</a></small>'
-            f"{warned}",
+            f"<strong>{escape(name)}</strong><small>{escape(where)}</small>"
+            + "".join(f"<small>{link}</small>" for link in links)
+            + warned,
             "name",
         ),
         _cell("prediction", predicted, escape(predicted), "text"),
@@ -150,7 +161,7 @@ def _slide(
     if scored:
         score = show(row.get("out_of_distribution"), ".2f")
         cells += [_cell("unlike the training", _key(row, "out_of_distribution"), score, _bad("number", is_unlike(row)))]
-    text = " ".join((name, predicted, str(row.get("label") or ""), told(str(row.get("path", "")))))
+    text = " ".join((name, *(slides if unit == "patient" else ()), predicted, str(row.get("label") or ""), told(where)))
     return (
         f'<tbody data-text="{escape(text)}" data-kinds="{" ".join(_kinds(row))}"><tr>{"".join(cells)}</tr>'
         f"{_words(row.get('words') or {}, width)}</tbody>"
@@ -170,6 +181,12 @@ def _picture(folder: str, file: str, name: str, caption: str) -> str:
         f'<a href="{folder}/{file}"><img src="{folder}/{file}" loading="lazy" '
         f'alt="{escape(f"{name}: {caption}")}"><small>{caption}</small></a>'
     )
+
+
+def _links(folder: str, *, shown: bool) -> str:
+    """To what lies in a slide's folder; a bag has no pixels, and no gallery to be shown."""
+    gallery = f'<a href="{folder}/gallery.jpg">gallery</a> ' if shown else "no pixels, no gallery; "
+    return f'{gallery}<a href="{folder}/overlay.geojson">GeoJSON</a>'
 
 
 def _label(row: Mapping[str, Any]) -> str:

@@ -38,10 +38,10 @@ def cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]
     wall = (ended - started).total_seconds() if started and ended else None
     read, whole = number(run.get("bytes_read")), number(run.get("slide_bytes"))
     share = f"{read / whole:.1%} of the slides' {bytes_in_words(whole)}" if read is not None and whole else ""
-    reused = int(number(run.get("reused")) or 0)
+    reused, unit = int(number(run.get("reused")) or 0), run.get("unit", "slide")
     cards = [
-        ("slides predicted", f"{len(done):,} of {len(done) + len(failed):,}", f"{reused:,} reused" if reused else ""),
-        ("slides failed", f"{len(failed):,}", "each attempted again on a rerun" if failed else ""),
+        (f"{unit}s predicted", f"{len(done):,} of {len(done) + len(failed):,}", f"{reused:,} reused" if reused else ""),
+        (f"{unit}s failed", f"{len(failed):,}", "each attempted again on a rerun" if failed else ""),
         ("patches read", f"{total(done, 'patches_read'):,.0f}", f"of {total(done, 'cells'):,.0f} with tissue"),
         (
             "tissue read, mean",
@@ -50,7 +50,7 @@ def cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]
         ),
         ("bytes read", bytes_in_words(read), share),
         *_decided(done),
-        ("time", duration(wall), f"{duration(total(done, 'seconds') / len(done))} per slide" if done else ""),
+        ("time", duration(wall), f"{duration(total(done, 'seconds') / len(done))} per {unit}" if done else ""),
     ]
     return (
         '<dl class="cards">'
@@ -89,7 +89,8 @@ def seen(run: Mapping[str, Any]) -> str:
     counts = (run.get("settings") or {}).get("count_seen")
     weight = "the metrics count them, as was asked for" if counts else "the metrics do not count them"
     return (
-        f'<section class="failed"><h2 class="bad">{counted(sum(found.values()), "slide")} seen in the training</h2>'
+        f'<section class="failed"><h2 class="bad">{counted(sum(found.values()), run.get("unit", "slide"))} seen in the '
+        "training</h2>"
         f"<p>{escape(told)}: what the model says of them is no proof of how good it is, and {weight}. The table below "
         "can be cut down to them (Show: seen in the training).</p></section>"
     )
@@ -139,6 +140,7 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> str:
     """Which slides failed, and why."""
     if not rows:
         return ""
+    unit = "patient" if "patient" in rows[0] else "slide"
     lines = "".join(
         f'<tr><td class="name">{escape(str(row["slide_id"]))}'
         f"<small>{escape(told(str(row.get('path', ''))))}</small></td>"
@@ -146,8 +148,8 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     )
     return (
-        f'<section class="failed"><h2 class="bad">{counted(len(rows), "slide")} failed</h2><div class="wide"><table>'
-        f'<thead><tr><th scope="col">slide</th><th scope="col">reason</th></tr></thead><tbody>{lines}</tbody></table>'
+        f'<section class="failed"><h2 class="bad">{counted(len(rows), unit)} failed</h2><div class="wide"><table>'
+        f'<thead><tr><th scope="col">{unit}</th><th scope="col">reason</th></tr></thead><tbody>{lines}</tbody></table>'
         "</div></section>"
     )
 
@@ -173,7 +175,8 @@ def unlike(done: Sequence[Mapping[str, Any]]) -> str:
     named = ", ".join(f"{row['slide_id']} ({score_in_words(float(row['out_of_distribution']))})" for row in found[:FEW])
     more = f" and {len(found) - FEW:,} more" if len(found) > FEW else ""
     verb = "looks" if len(found) == 1 else "look"
-    head = f"{counted(len(found), 'slide')} {verb} unlike those of the training"
+    unit = "patient" if "patient" in found[0] else "slide"
+    head = f"{counted(len(found), unit)} {verb} unlike those of the training"
     return (
         f'<section class="failed"><h2 class="bad">{head}</h2>'
         f"<p>{escape(named + more)}; the limit is 1. How good the model was found to be need not hold for them. "

@@ -62,6 +62,7 @@ def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list
         weights=found.patch_weights,
         origin=facts.origin,
         contributions=_by_name(found),
+        cells=found.patient_cells,
     )
     write_compact_json(folder / "overlay.geojson", outlines)
     return write_evidence(folder, slide_id, found)

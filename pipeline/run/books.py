@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,22 @@ from pipeline.model.build import told_of_encoder
 from pipeline.model.checkpoint import ENSEMBLE, MODEL, model_digest
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
+from pipeline.model.values import Unit, task_of
 from pipeline.output.documents import write_json
 from pipeline.output.failures import Failures, Notes
 from pipeline.output.folder import ABSTENTION, METRICS
 from pipeline.output.run_record import versions, write_run
 from pipeline.output.slide_folder import GALLERY
-from pipeline.output.table import decision_in_words, write_predictions, write_table
+from pipeline.output.table import PATIENT, decision_in_words, write_predictions, write_table
 from pipeline.refer.label_set import UNLIKE
 from pipeline.refer.measure import coverage
 from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
-from pipeline.run.counting import TRAINED, Counted, count
+from pipeline.run.combine import patient_metrics, patient_rows, tells_patients
+from pipeline.run.counting import TRAINED, Counted, count, seen_by
 from pipeline.run.earlier import STALE, earlier_rows
 from pipeline.run.outage import identity, stay
+from pipeline.run.patient import earlier_patients, named
 from pipeline.run.slide import WAITING, RunSettings, referral_of
 from pipeline.run.stale import withdraw_former
 from pipeline.task.classes import Classes
@@ -71,6 +74,7 @@ class RunSummary:
         task: what kind of label was predicted.
         judged: what is said of the metrics and of what they do not count, in lines.
         stale: how many of the kept ones' files are gone, or may have changed since: their rows warn of it.
+        unit: what is counted and has a row: slides, or the patients of a model of patients, in patients.csv.
     """
 
     total: int
@@ -90,13 +94,13 @@ class RunSummary:
     task: Task = field(default=Classes(()), repr=False)
     judged: list[str] = field(default_factory=list, repr=False)
     stale: int = field(default=0, repr=False)
+    unit: Unit = field(default="slide", repr=False)
 
     @property
     def line(self) -> str:
         """How many became what."""
-        told = (
-            f"{self.ok} of {counted(self.total, 'slide')} predicted ({self.reused} already done), {self.failed} failed"
-        )
+        of = counted(self.total, self.unit)
+        told = f"{self.ok} of {of} predicted ({self.reused} already done), {self.failed} failed"
         return told + (f", {self.waiting} not tried" if self.waiting else "")
 
     def _repr_html_(self) -> str:
@@ -104,7 +108,7 @@ class RunSummary:
         counts = self.line
         if self.quality is not None and self.quality.warning:
             counts += f"; warning: {self.quality.warning}"
-        return table(rows, header=("slide", "prediction"), caption=counts)
+        return table(rows, header=(self.unit, "prediction"), caption=counts)
 
 
 class Books:
@@ -143,10 +147,12 @@ class Books:
         stay(self._out, self._place)
         self.reused += bool(row.get("reused"))
         if row["status"] == "failed":
-            self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest)
+            whose = named(slide) if slide.members else {}
+            self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest, **whose)
             withdraw_former(self._out, slide.slide_id, slide.path)
         self._peaks.add(row.get("peak"))
-        self._rows[slide.slide_id] = {key: value for key, value in row.items() if key not in ("reused", "peak")}
+        told = {key: value for key, value in row.items() if key not in ("reused", "peak")}
+        self._rows[slide.slide_id] = told | (named(slide) if slide.members else {})
         if write and time.monotonic() >= self._due:
             self.write()
 
@@ -174,22 +180,35 @@ class Books:
         """The row of a slide that was not tried; why it failed in an earlier run is not forgotten for that."""
         why = notes.of(slide.slide_id, slide.path)
         error = "" if why is None else f"failed when it was last tried: {why}"
-        return {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": error}
+        told = {"slide_id": slide.slide_id, "path": str(slide.path), "status": WAITING, "error": error}
+        return told | (named(slide) if slide.members else {})
 
     def _write(self, ended: bool) -> RunSummary:
         out, model, task = self._out, self._model, task_of(self._model.spec)
+        unit = model.spec.unit
         notes = self._failures.read()
         rows = [dict(self._rows.get(slide.slide_id) or self._waiting(slide, notes)) for slide in self._cohort.slides]
         done = [(slide, row) for slide, row in zip(self._cohort.slides, rows, strict=True) if row["status"] == "ok"]
-        given = {slide.slide_id for slide, _ in done}, self._digest, model, notes.every
-        earlier, others = earlier_rows(out, self._paths, *given)
+        if unit == "patient":
+            earlier, others = earlier_patients(
+                out, self._paths, self._digest, task, partial(seen_by, model), notes.every
+            )
+        else:
+            given = {slide.slide_id for slide, _ in done}, self._digest, model, notes.every
+            earlier, others = earlier_rows(out, self._paths, *given)
         stale = sum(any(one.startswith(STALE) for one in row.get("warnings") or ()) for row in earlier)
         shown_of = (*(row for _, row in done), *(row for row in earlier if row["status"] == "ok"))
-        galleries = {row["slide_id"]: row.pop("gallery") for row in shown_of}
+        galleries: dict[str, Any] = {}
+        for row in shown_of:
+            found = row.pop("gallery")
+            galleries |= found if unit == "patient" else {row["slide_id"]: found}
         slide_bytes = sum(row.pop("slide_bytes") for _, row in done)
         told = count(done, task, split=self._settings.split, count_seen=self._settings.count_seen)
         for slide, row in done:
             row["seen"] = told.seen.get(slide.slide_id)
+        several = unit == "slide" and tells_patients(self._cohort)
+        if several:
+            told = replace(told, patients=patient_metrics(told, task))
         labels: dict[str, dict[str, Any]] = {}
         for slide, row in done:
             cells = known_label(slide, task)
@@ -220,7 +239,8 @@ class Books:
             "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
             "written": now,
             "ended": now if ended else None,  # of one that goes on, or was cut short
-            "slides": len(rows),
+            **({"unit": unit, "patients": len(rows)} if unit == "patient" else {}),
+            "slides": sum(len(slide.each) for slide in self._cohort.slides),
             "ok": counts["ok"],
             "failed": counts["failed"],
             "waiting": counts[WAITING],
@@ -237,7 +257,8 @@ class Books:
             "not_counted": told.not_counted,
             "seen": told.seen_counts,
         }
-        write_predictions(out / "predictions.csv", shown, task)
+        people = patient_rows(list(zip(self._cohort.slides, rows, strict=True)), task) if several else []
+        self._write_tables(shown, people, task)
         if refer is None:
             (out / ABSTENTION).unlink(missing_ok=True)  # of a run that called
         else:
@@ -253,8 +274,7 @@ class Books:
                 picture.save(temporary, format="JPEG", quality=85)
         with new_file(out / "report.html") as temporary:
             lines = [
-                {**row, **labels.get(row["slide_id"], {}), "gallery": galleries.get(row["slide_id"]) is not None}
-                for row in shown
+                {**row, **labels.get(row["slide_id"], {}), "gallery": _with_gallery(row, galleries)} for row in shown
             ]
             write_report(
                 temporary, lines, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
@@ -279,7 +299,28 @@ class Books:
             task,
             told.in_lines(),
             stale,
+            unit,
         )
+
+    def _write_tables(self, rows: list[dict[str, Any]], people: list[dict[str, Any]], task: Task) -> None:
+        """What is predicted, by slide and by patient; a table that is of a run of the other unit goes."""
+        by_slide, by_patient = (self._out / name for name in ("predictions.csv", "patients.csv"))
+        if self._model.spec.unit == "patient":
+            by_slide.unlink(missing_ok=True)
+            write_predictions(by_patient, rows, task, PATIENT)
+            return
+        write_predictions(by_slide, rows, task)
+        if people:
+            write_predictions(by_patient, people, task, PATIENT)
+        else:
+            by_patient.unlink(missing_ok=True)
+
+
+def _with_gallery(row: Mapping[str, Any], galleries: Mapping[str, Any]) -> bool | list[str]:
+    """Whether a slide has a gallery, or which of a patient's slides have."""
+    if "pictured" in row:
+        return [name for name in row["pictured"] if galleries.get(name) is not None]
+    return galleries.get(row["slide_id"]) is not None
 
 
 def _name(model: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.cohort.labels import known_label
 from pipeline.cohort.table import CohortSlide
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.values import Unit
 from pipeline.task.task import Task
 from stages.amounts import counted
 
@@ -41,6 +42,8 @@ class Counted:
             train ("train") or to choose with ("val").
         seen: of each slide that the model has seen, labelled or not, how.
         metrics: of those that count; empty where there are none.
+        patients: of a model of slides, what is found by patient (`pipeline.run.combine`), where some have several.
+        unit: what is predicted, and counted.
     """
 
     task: Task
@@ -48,6 +51,8 @@ class Counted:
     why: dict[str, str] = field(default_factory=dict)
     seen: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    patients: dict[str, Any] | None = None
+    unit: Unit = "slide"
 
     @property
     def not_counted(self) -> dict[str, int]:
@@ -68,12 +73,18 @@ class Counted:
             "not_counted": self.not_counted,
             "seen": self.seen_counts,
             "metrics": self.metrics,
+            **({} if self.patients is None else {"patients": self.patients}),
         }
 
     def in_lines(self) -> list[str]:
         """What is said of it at the end of a run."""
         counts_seen = any(slide.slide_id in self.seen for slide, _ in self.slides)
-        return in_lines(self.task, self.metrics, self.not_counted, self.seen_counts, counts_seen=counts_seen)
+        lines = in_lines(
+            self.task, self.metrics, self.not_counted, self.seen_counts, counts_seen=counts_seen, unit=self.unit
+        )
+        if self.patients is not None:
+            lines.insert(1, f"by patient:  {self.task.told_of(self.patients['metrics'])}")
+        return lines
 
 
 def count(done: Predicted, task: Task, *, split: str | None, count_seen: bool) -> Counted:
@@ -85,6 +96,7 @@ def count(done: Predicted, task: Task, *, split: str | None, count_seen: bool) -
         split: which slides were asked for; None: all, of which those of split "test" and of no split count.
         count_seen: whether slides count that the model has seen.
     """
+    unit: Unit = "patient" if any(slide.members for slide, _ in done) else "slide"
     seen = {slide.slide_id: str(row["seen"]) for slide, row in done if row.get("seen")}
     by_patient = {slide.patient: seen[slide.slide_id] for slide, _ in done if slide.slide_id in seen}
     for slide, _ in done:
@@ -107,7 +119,9 @@ def count(done: Predicted, task: Task, *, split: str | None, count_seen: bool) -
     if slides:
         sites = [slide.site for slide, _ in slides]
         metrics = task.evaluate([row for _, row in slides], [slide.patient for slide, _ in slides], sites=sites)
-    return Counted(task, tuple(slides), why, seen, metrics)
+        if unit == "patient":
+            metrics |= {"unit": unit, "slides": sum(len(row["pictured"]) for _, row in slides)}
+    return Counted(task, tuple(slides), why, seen, metrics, unit=unit)
 
 
 def in_lines(
@@ -117,6 +131,7 @@ def in_lines(
     seen: Mapping[str, int],
     *,
     counts_seen: bool,
+    unit: Unit = "slide",
 ) -> list[str]:
     """Metrics, each site's, what they do not count, and how many slides the model has seen."""
     lines = [f"metrics:     {task.told_of(metrics)}"] if metrics else []
@@ -132,7 +147,7 @@ def in_lines(
     if seen:
         told = ", ".join(f"{many} {how}" for how, many in seen.items())
         weight = _weight({why: many for why, many in not_counted.items() if why in seen}, counts=counts_seen)
-        lines.append(f"seen:        {counted(sum(seen.values()), 'slide')}: {told}: {weight}")
+        lines.append(f"seen:        {counted(sum(seen.values()), unit)}: {told}: {weight}")
     return lines
 
 

@@ -61,7 +61,7 @@ def earlier_rows(
             rows.append({"slide_id": path.name, "path": commit["path"], **commit["row"], **known})
             recorded.append(Revision.recorded(commit.get("revision")))
             damaged.append(not whole(path, commit, task_of(model.spec)))
-    for row, why, bad in zip(rows, _changes([row["path"] for row in rows], recorded), damaged, strict=True):
+    for row, why, bad in zip(rows, changes([row["path"] for row in rows], recorded), damaged, strict=True):
         del row["slide_bytes"]
         why = f"file {why}" if why is not None else _DAMAGED if bad else None
         row["warnings"] = [*row["warnings"], *([] if why is None else [f"{STALE} {why}"])]
@@ -75,7 +75,7 @@ def earlier_rows(
     return sorted(rows, key=lambda row: str(row["slide_id"])), others
 
 
-def _changes(paths: Sequence[str], recorded: Sequence[Revision | None]) -> list[str | None]:
+def changes(paths: Sequence[str], recorded: Sequence[Revision | None]) -> list[str | None]:
     """What became of slides' files since, each; None where nothing did, or none can tell."""
     found: list[str | None] = []
 

@@ -10,6 +10,7 @@ from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import task_of
 from pipeline.output.slide_folder import read_commit, readers, slide_key
 from pipeline.run.slide import RunSettings, drawn, known_of, made_of_all, told_of, whole
+from pipeline.task.task import Task
 from stages.place import Url
 from stages.slide.revision import Revision, touched
 
@@ -23,25 +24,13 @@ def finished(
     ask to verify every byte or have a prior, which may have changed; where what reads slides has another version by
     now; and where pictures are drawn otherwise.
     """
-    if slide.problem or settings.verify or settings.prior is not None:
+    commit = untouched_result(slide, out, settings, task_of(model.spec))
+    if commit is None:
         return None
-    folder = out / "slides" / slide.slide_id
-    try:
-        commit = read_commit(folder)
-        if commit is None or not whole(folder, commit, task_of(model.spec)):
-            return None
-    except OSError:  # whoever works on the slide finds out, and tells
-        return None
-    recorded, earlier = Revision.recorded(commit.get("revision")), commit.get("made_of")
-    if recorded is None or not isinstance(earlier, dict) or commit.get("read_by") != readers():
-        return None
-    if isinstance(slide.path, Url):  # a store tells of no state that would vouch for every chunk
-        return None
-    if (settings.strict and commit.get("doubt")) or not drawn(folder, commit) or commit["path"] != str(slide.path):
-        return None
+    earlier = commit["made_of"]
     mpp, warnings = slide.mpp if slide.mpp is not None else settings.mpp, earlier.get("warnings") or ()
     key = slide_key(commit["fingerprint"], made_of_all(settings, model, digest, mpp=mpp, prior=None, warnings=warnings))
-    if commit["key"] != key or touched(slide.path, recorded.names) != recorded.touched:
+    if commit["key"] != key:
         return None
     known = known_of(settings, model, commit["fingerprint"])
     return {
@@ -52,3 +41,25 @@ def finished(
         "reused": True,
         **known,
     }
+
+
+def untouched_result(slide: CohortSlide, out: Path, settings: RunSettings, task: Task) -> dict[str, Any] | None:
+    """The commit record of a slide whose result is whole and whose files are as they were, whatever it was made of;
+    None where whoever works on it has to look, see `finished`."""
+    if slide.problem or settings.verify or settings.prior is not None:
+        return None
+    folder = out / "slides" / slide.slide_id
+    try:
+        commit = read_commit(folder)
+        if commit is None or not whole(folder, commit, task):
+            return None
+    except OSError:  # whoever works on the slide finds out, and tells
+        return None
+    recorded, earlier = Revision.recorded(commit.get("revision")), commit.get("made_of")
+    if recorded is None or not isinstance(earlier, dict) or commit.get("read_by") != readers():
+        return None
+    if isinstance(slide.path, Url):  # a store tells of no state that would vouch for every chunk
+        return None
+    if (settings.strict and commit.get("doubt")) or not drawn(folder, commit) or commit["path"] != str(slide.path):
+        return None
+    return commit if touched(slide.path, recorded.names) == recorded.touched else None

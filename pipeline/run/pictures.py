@@ -42,13 +42,15 @@ def drawn_by() -> str:
 
 def told_in_pictures(slide_id: str, found: SlidePrediction, shown: str) -> dict[str, Any]:
     """What the commit mark keeps for pictures, beside the data: titles, the class whose evidence is ``shown``, and
-    where the thumbnail lies (x, y, scale_x, scale_y, width, height)."""
+    where the thumbnail lies (x, y, scale_x, scale_y, width, height); of how many cells attention is, where these are
+    not the slide's own."""
     return {
         "overlay": found.in_words(slide_id),
         "evidence": found.in_words(slide_id, of=shown),
         "class": shown,
         "column": found.task.statistics.index(shown),
         "thumbnail": list(astuple(found.thumbnail.raster)),
+        **({} if found.patient_cells is None else {"of_cells": found.patient_cells}),
     }
 
 
@@ -64,7 +66,16 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
     boxes = read_boxes_level0(folder / "samples.h5")
     attention, cells = read_attention_zarr(folder / "attention.zarr")
     with new_file(folder / OVERLAY) as temporary:
-        draw_overlay(temporary, thumbnail, attention, cells, boxes, title=told["overlay"], mpp_level0=mpp)
+        draw_overlay(
+            temporary,
+            thumbnail,
+            attention,
+            cells,
+            boxes,
+            title=told["overlay"],
+            mpp_level0=mpp,
+            cells=told.get("of_cells"),
+        )
     maps, origin, cells = read_evidence_zarr(folder / "evidence.zarr")
     with new_file(folder / EVIDENCE) as temporary:
         draw_evidence(

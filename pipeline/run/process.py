@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import struct
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any
 
+from pipeline.parent import heed_parent
 from stages.disk import FULL
 
 LENGTH = struct.Struct("<Q")
@@ -91,11 +90,7 @@ def main(memory: int | None) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     _tell = partial(_say, answers)
     os.dup2(2, 1)  # whatever prints must not disturb the answers
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        with suppress(ValueError, AttributeError):
-            # sent to a whole group they are the parent's, which says when to stop, and whose end is this one's
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    _die_with(os.getppid())
+    heed_parent()
     jobs = sys.stdin.buffer
     while True:
         try:
@@ -116,15 +111,3 @@ def main(memory: int | None) -> None:
 
 def _say(stream: IO[bytes], line: str) -> None:
     put(stream, ("said", line))
-
-
-def _die_with(parent: int) -> None:
-    """End when the parent is gone, also from the middle of a job that would never end."""
-
-    def watch() -> None:
-        pause = threading.Event()
-        while os.getppid() == parent:
-            pause.wait(2.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

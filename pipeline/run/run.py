@@ -9,23 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cohort.labels import refuse_unknown_labels
+from pipeline.cohort.patients import by_patient, slides_of
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device, find_device
 from pipeline.errors import UsageError
 from pipeline.garbage import uncollected
 from pipeline.model.checkpoint import checkpoint_files, find_model, load_model, model_digest
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
+from pipeline.model.values import ModelSpec, task_of
 from pipeline.output.failures import NOTHING_FAILED, Failures
 from pipeline.output.folder import RUN, only_its_kind, prepare_output
 from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns
 from pipeline.predict import check_budget, check_prior, decision_of
+from pipeline.predict_patient import refuse_patients
 from pipeline.run.books import Books, RunSummary, in_words
 from pipeline.run.finished import finished
 from pipeline.run.interrupt import finishing
 from pipeline.run.names import named_as_before
 from pipeline.run.outage import stop_at_outage
+from pipeline.run.patient import finished_patient, process_patient
 from pipeline.run.process import telling
 from pipeline.run.ready import lacks
 from pipeline.run.slide import WAITING, RunSettings, process_slide, referral_of, run_digest
@@ -34,6 +37,8 @@ from pipeline.task.task import Task
 from stages.budget import share_of_machine
 from stages.slide.resolution import check_mpp
 
+INSTEAD = "give a table without that column, or predict by a model of slides"
+"""Of patients whose slides do not agree."""
 Progress = Callable[[int, int, str | None], None]
 
 
@@ -73,7 +78,7 @@ def run_cohort(
     """
     settings, model, workers = prepared(cohort, settings, workers=workers, scheduler=scheduler)
     prepare_output(out, names=RUN)
-    cohort = named_as_before(cohort, out)
+    cohort = rows_for(model.spec, named_as_before(cohort, out))
     digest = model_digest(settings.model)
     run = run_digest(settings, model, digest)
     notes = Failures(out, "run").read()
@@ -106,7 +111,8 @@ def run_cohort(
         # what failed before may hang again
         slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
         with uncollected():
-            rows = {s.slide_id: finished(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
+            stands = finished_patient if model.spec.unit == "patient" else finished
+            rows = {s.slide_id: stands(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
         task = task_of(model.spec)
         known = [(s, row) for s in slides if (row := rows.get(s.slide_id)) is not None]
         slides = [s for s in slides if rows.get(s.slide_id) is None]
@@ -121,7 +127,8 @@ def run_cohort(
                     books.add(slide, row, write=False)
                     done += 1
                     tell(_line(slide, row, task))
-            for slide, row in _rows(jobs, stop, begun=begin, **how):
+            act = process_patient if model.spec.unit == "patient" else process_slide
+            for slide, row in _rows(act, jobs, stop, begun=begin, **how):
                 begin()
                 stop_at_outage(row)
                 books.add(slide, row)
@@ -177,13 +184,24 @@ def _line(slide: CohortSlide, row: Mapping[str, Any], task: Task) -> str | None:
     return f"{slide.slide_id}: {in_words(row, task)}{' (done earlier)' if row.get('reused') else ''}"
 
 
+def rows_for(spec: ModelSpec, cohort: Cohort) -> Cohort:
+    """The cohort, with a row for what the model predicts: of one of patients, for each patient.
+
+    Raises:
+        UsageError: see `by_patient`.
+    """
+    if spec.unit == "slide":
+        return cohort
+    return replace(cohort, slides=by_patient(cohort.slides, task_of(spec), cohort.source, instead=INSTEAD))
+
+
 def _rows(
-    jobs: Sequence[tuple[Any, ...]], stop: threading.Event, **how: Any
+    act: Callable[..., dict[str, Any]], jobs: Sequence[tuple[Any, ...]], stop: threading.Event, **how: Any
 ) -> Iterator[tuple[CohortSlide, dict[str, Any]]]:
     """What became of each slide; what another run is working on comes last, when it may be done."""
     for wait in (False, True) if jobs else ():
         busy = set()
-        for slide, row in each(process_slide, [(*job, wait) for job in jobs], stop=stop, **how):
+        for slide, row in each(act, [(*job, wait) for job in jobs], stop=stop, **how):
             if row["status"] == BUSY:
                 busy.add(slide.slide_id)
             else:
@@ -197,6 +215,9 @@ def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSet
     """The settings, which fit the model: what does not is told before anything is started."""
     spec = model.spec
     refuse_unknown_labels(cohort, task_of(spec), settings.model)
+    rows_for(spec, cohort)  # what differs within a patient is told before anything is started
+    if settings.refer is not None:
+        refuse_patients(spec, "--refer")
     check_budget(spec, samples=settings.samples, scheme=settings.scheme)
     decision_of(spec, settings.decide, settings.risk, settings.positive, samples=settings.samples)
     if settings.prior is not None:
@@ -212,7 +233,7 @@ def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSet
 def _needed(cohort: Cohort, out: Path, settings: RunSettings, digest: str) -> tuple[Any, ...]:
     """What `lacks` is asked of workers elsewhere; of the slides, the first that is here."""
     others = (settings.encoder_weights, None if settings.prior is None else settings.prior.place)
-    first = next((at for slide in cohort.slides if isinstance(at := slide.path, Path) and at.exists()), None)
+    first = next((at for slide in slides_of(cohort.slides) if isinstance(at := slide.path, Path) and at.exists()), None)
     files = [path for path in (*others, first, *checkpoint_files(settings.model)) if path is not None]
     return out.resolve(), settings.model, digest, files, settings.device
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -125,11 +125,24 @@ def process_slide(
         Of any slide ``peak``: the most memory that this process has held so far.
     """
     started = time.perf_counter()
-    try:
+
+    def act() -> dict[str, Any]:
         if slide.problem:
             raise ValueError(slide.problem)
-        with lease(lease_of(out / "slides", slide.slide_id), wait=wait):
-            row = again(lambda: _predict_slide(slide, out, settings, digest, started, begin))
+        return _predict_slide(slide, out, settings, digest, started, begin)
+
+    return attempted(slide, out, lease_of(out / "slides", slide.slide_id), act, begin=begin, wait=wait)
+
+
+def attempted(
+    slide: CohortSlide, out: Path, held: Path, act: Callable[[], dict[str, Any]], *, begin: bool, wait: bool
+) -> dict[str, Any]:
+    """The row of a slide, or of a patient, that ``act`` makes while nobody else has the lease ``held``: see
+    `process_slide`."""
+    started = time.perf_counter()
+    try:
+        with lease(held, wait=wait):
+            row = again(act)
     except HeldError:
         row = {"status": BUSY}
     except Exception as exc:
@@ -143,11 +156,11 @@ def process_slide(
 def _predict_slide(
     slide: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float, begin: bool
 ) -> dict[str, Any]:
-    model = _worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
+    model = worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
     found = standing(slide, out, settings, model, digest)
     facts, failures = found.slide.facts, Failures(out, "run")
     known = known_of(settings, model, facts.fingerprint)
-    if found.commit is not None and _kept(out / "slides" / slide.slide_id, found.commit, slide, facts):
+    if found.commit is not None and kept(out / "slides" / slide.slide_id, found.commit, slide, facts):
         failures.forget(slide.slide_id, slide.path)
         return {**found.commit["row"], **told_of(found.commit), "reused": True, **known}
     if not begin:
@@ -199,12 +212,8 @@ def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: SlideM
     """
     mpp = slide.mpp if slide.mpp is not None else settings.mpp
     folder = out / "slides" / slide.slide_id
-    opened = open_pyramid(slide.path, mpp=mpp)
-    if settings.verify:
-        opened.facts = opened.facts.with_digest()
+    opened = opened_for(slide, settings)
     facts = opened.facts
-    if settings.strict:
-        facts.refuse_doubt()
     prior = None if settings.prior is None else settings.prior.of(slide.slide_id)
     made_of = made_of_all(settings, model, digest, mpp=mpp, prior=prior, warnings=facts.warnings)
     found = Standing(opened, slide_key(facts.fingerprint, made_of), made_of, prior=prior)
@@ -226,6 +235,20 @@ def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: SlideM
             "use another --out or rename the slide"
         )
     return replace(found, stale=differing(commit, facts.fingerprint, made_of))
+
+
+def opened_for(slide: CohortSlide, settings: RunSettings) -> Slide:
+    """A slide, opened as a run's settings ask.
+
+    Raises:
+        SlideError, ValueError: it cannot be, or it is doubtful and ``strict`` refuses that.
+    """
+    opened = open_pyramid(slide.path, mpp=slide.mpp if slide.mpp is not None else settings.mpp)
+    if settings.verify:
+        opened.facts = opened.facts.with_digest()
+    if settings.strict:
+        opened.facts.refuse_doubt()
+    return opened
 
 
 def need_for(slide: Slide, model: SlideModel) -> Need:
@@ -253,7 +276,7 @@ def made_of_all(
 ) -> dict[str, Any]:
     """What a slide's results follow from beside its content."""
     return {
-        **_of_run(settings, model, digest),
+        **of_run(settings, model, digest),
         "mpp": mpp,
         **({} if prior is None else {"prior": prior.digest()}),
         # a slide that is read otherwise than its file claims is another slide
@@ -269,7 +292,7 @@ def known_of(settings: RunSettings, model: SlideModel, fingerprint: str) -> dict
     return known
 
 
-def _of_run(settings: RunSettings, model: SlideModel, digest: str) -> dict[str, Any]:
+def of_run(settings: RunSettings, model: SlideModel, digest: str) -> dict[str, Any]:
     """What the results of all slides of a run depend on."""
     decide = decision_of(model.spec, settings.decide, settings.risk, settings.positive)
     return {
@@ -287,7 +310,7 @@ def _of_run(settings: RunSettings, model: SlideModel, digest: str) -> dict[str, 
 def run_digest(settings: RunSettings, model: SlideModel, digest: str) -> str:
     """What tells a run from those with another model or other settings, whatever their slides."""
     prior = None if settings.prior is None else asdict(settings.prior)
-    parts = [_of_run(settings, model, digest), settings.mpp, plain(prior)]
+    parts = [of_run(settings, model, digest), settings.mpp, plain(prior)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -313,26 +336,38 @@ def referral_of(settings: RunSettings, model: SlideModel) -> Referral | None:
 def _write_slide(
     slide: CohortSlide, out: Path, stands: Standing, run: str, found: SlidePrediction, started: float
 ) -> dict[str, Any]:
-    facts, folder = found.slide.facts, out / "slides" / slide.slide_id
-    mpp = facts.require_mpp()
     seconds = time.perf_counter() - started
     row: dict[str, Any] = {"status": "ok", "error": "", **found.columns(), "seconds": seconds, "key": stands.key}
     row["warnings"] = list(found.warnings)
+    commit = write_result(slide, out, found, {"key": stands.key, "made_of": stands.made_of, "run": run, "row": row})
+    return {**row, **told_of(commit), "reused": False}
+
+
+def write_result(
+    slide: CohortSlide, out: Path, found: SlidePrediction, told: Mapping[str, Any], *, name: str | None = None
+) -> dict[str, Any]:
+    """Write all of a slide's folder: what was found, and, last, its commit mark, which is returned.
+
+    Args:
+        slide: which; ``out`` is the run's folder.
+        found: what is said of it.
+        told: of the commit mark its key, what that follows from, the run and the row.
+        name: that pictures call it by; default: its own.
+    """
+    facts, folder, name = found.slide.facts, out / "slides" / slide.slide_id, name or slide.slide_id
+    mpp = facts.require_mpp()
     begin_slide(folder)
     gallery = write_artefacts(folder, slide.slide_id, found)
     commit = {
-        "key": stands.key,
-        "made_of": stands.made_of,
-        "run": run,
+        **told,
         "fingerprint": facts.fingerprint,
         **state_of(facts),
         "path": str(slide.path),
         "notice": NOTICE,
-        "row": row,
         "quality": found.quality and found.quality.to_json(),
         "words": tell(found),
         "evidence": evidence_of(found) | {"gallery": gallery},
-        "pictures": told_in_pictures(slide.slide_id, found, told_name(found)) | {"drawn_by": drawn_by()},
+        "pictures": told_in_pictures(name, found, told_name(found)) | {"drawn_by": drawn_by()},
         **({} if found.label_set is None else {"label_set": asdict(found.label_set)}),
         "attention_not_read": found.attention_not_read,
         "regions_opened": found.regions_opened,
@@ -346,10 +381,10 @@ def _write_slide(
     }
     draw_pictures(folder, commit)
     write_commit(folder, {**commit, "files": sizes_of(folder, DATA | PICTURES)})
-    return {**row, **told_of(commit), "reused": False}
+    return commit
 
 
-def _kept(folder: Path, commit: dict[str, Any], slide: CohortSlide, facts: SlideFacts) -> bool:
+def kept(folder: Path, commit: dict[str, Any], slide: CohortSlide, facts: SlideFacts) -> bool:
     """Bring a valid result up to date without reading its slide: where the slide is and the state of its files, and
     pictures that are damaged, or drawn otherwise now. False where what they are drawn from is damaged, so that the
     slide is to be read again."""
@@ -403,7 +438,7 @@ def told_of(commit: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _worker_model(
+def worker_model(
     path: Path, digest: str, device: str, encoder_weights: Path | None, features: Path | None
 ) -> SlideModel:
     if model_digest(path) != digest:

@@ -131,7 +131,7 @@ class Grades(Classes):
 
     def unlearnable(self, targets: Sequence[Any]) -> str | None:
         lost = [name for i, name in enumerate(self.names) if i not in targets]
-        return f"no slide has the grade {lost[0]!r} of cohort.grades: leave it out" if lost else None
+        return f"no slide has the grade {lost[0]!r} of cohort.grades: leave it out, or add patients" if lost else None
 
     def evaluate(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.task.task import Cells, Metric, Task, number
+from pipeline.task.task import Cells, Metric, Task, number, told
 from pipeline.task.value import numbers_in_words
 
 if TYPE_CHECKING:
@@ -52,23 +52,27 @@ class Survival(Task):
         return f"risk {numbers_in_words(values[0], low[0], high[0], exact=exact)}"
 
     def target(self, cells: Cells) -> list[float]:
-        time = number(cells[0], "the time")
+        time = number(cells[0], f"the time {self.labels[0]!r}")
         if time < 0:
-            raise ValueError(f"the time must be 0 or more, found {cells[0]!r}")
+            raise ValueError(f"the time {self.labels[0]!r} must be 0 or more, found {cells[0]!r}")
         event = str(cells[1]).casefold()
         if event not in (*SEEN, *CENSORED):
-            raise ValueError(f"the event must be 1 where it was seen and 0 where not, found {cells[1]!r}")
+            raise ValueError(
+                f"the event {self.labels[1]!r} must be 1 where it was seen and 0 where not, found {told(cells[1])}"
+            )
         return [time, float(event in SEEN)]
 
     def unlearnable(self, targets: Sequence[Any]) -> str | None:
         if not any(event for _, event in targets):
             return f"no event was seen ({self.labels[1]!r} is 0 for every slide): nothing to learn"
-        latest = max(time for time, _ in targets)
-        if self.times and self.times[-1] > latest:
-            return (
-                f"nobody was seen until cohort.times {self.times[-1]:g}, the latest time is {latest:g}: choose "
-                "earlier ones"
-            )
+        first, latest = (pick(time for time, _ in targets) for pick in (min, max))
+        if first == latest:
+            return f"every {self.labels[0]!r} is {first:g}: nobody is sooner than another"
+        end = self.times[-1] if self.times else latest
+        if end > latest:
+            return f"nobody was seen until cohort.times {end:g}, the latest time is {latest:g}: choose earlier ones"
+        if not any(event and time <= end for time, event in targets):
+            return f"no event was seen until cohort.times {end:g}, all are later: choose later ones"
         return None
 
     def stratum(self, cells: Cells) -> str:

@@ -262,8 +262,13 @@ def number(text: str | None, what: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{what} must be a number, found {text!r}")
+        raise ValueError(f"{what} must be a number, found {told(text)}")
     return value
+
+
+def told(text: str | None) -> str:
+    """What stands in a cell, for a message."""
+    return "nothing" if text is None else repr(text)
 
 
 def refuse_untold(task: Task, what: str) -> None:

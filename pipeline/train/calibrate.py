@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import reason_of
-from pipeline.model.reading import walk
+from pipeline.model.joint import spared
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.stack import Stack, walk
 from pipeline.model.values import AttentionMap, View
 from stages.amounts import counted
 from stages.prediction.intervals import Calibration, Evidence, fit_calibration, joined
@@ -73,17 +74,21 @@ def calibrate(
     views = views if shares is None else views[: len(shares)]
     for number, view in enumerate(views, 1):
         before, one = generator.get_state(), {}
-        try:
-            looked = view()
-            part = None if shares is None else shares[number - 1]
-            one = drawn_errors(model, looked, budgets, draws=DRAWS, generator=generator, most=part)
-            cells.append(min(int(looked.tissue.sum()), part or looked.tissue.size))
-        except SlideError as exc:  # reading all of a slide meets what training never touched
-            generator.set_state(before)  # what the others draw does not depend on it
-            if leave_out is None:
-                say(f"calibrating intervals: left out: {reason_of(exc)}")
-            else:
-                leave_out(number - 1, f"when read to calibrate intervals: {reason_of(exc)}")
+        again = True
+        while again:
+            again = False
+            try:
+                looked = view()
+                part = None if shares is None else shares[number - 1]
+                one = drawn_errors(model, looked, budgets, draws=DRAWS, generator=generator, most=part)
+                cells.append(min(int(looked.tissue.sum()), part or looked.tissue.size))
+            except SlideError as exc:  # reading all of a slide meets what training never touched
+                generator.set_state(before)  # what the others draw does not depend on it
+                again = spared(exc, f"when read to calibrate intervals: {reason_of(exc)}")
+                if not again and leave_out is None:
+                    say(f"calibrating intervals: left out: {reason_of(exc)}")
+                elif not again and leave_out is not None:
+                    leave_out(number - 1, f"when read to calibrate intervals: {reason_of(exc)}")
         for n, drawn in one.items():
             found[n].append(drawn)
         if number % 4 == 0 or number == len(views):
@@ -171,7 +176,7 @@ def part_of(view: View, attention: AttentionMap, most: int, *, side: int = 1) ->
     grown = np.zeros((rows * side, columns * side), bool)
     grown[: view.tissue.shape[0], : view.tissue.shape[1]] = view.tissue
     held = grown.reshape(rows, side, columns, side).sum((1, 3)).ravel()
-    order = walk(rows, columns).numpy()
+    order = walk(Stack(((rows, columns),))).numpy()
     order = order[held[order] > 0]
     chosen = np.zeros(rows * columns, bool)
     count = min(STRETCHES, len(order))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pipeline.cohort.patients import slides_of
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.model.checkpoint import save_model
@@ -37,7 +38,7 @@ def calibrate_intervals(
     (*folds, last), (*others, model) = jobs, models
     chosen, earlier = calibration_slides(last, config, looks), _record(last)
     key = _key(last, chosen, config, looks)
-    lost = [slide for slide in chosen if slide.slide_id in earlier.get("left_out", {})]
+    lost = [slide for slide in slides_of(chosen) if slide.slide_id in earlier.get("left_out", {})]
     if earlier.get("key") == key and not any(looks.reads_whole(slide) for slide in lost):
         for slide in lost:
             looks.leave_out(slide, earlier["left_out"][slide.slide_id])
@@ -58,18 +59,17 @@ def _calibrated(
     looks: Looks,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    left_out: dict[str, str] = {}
+    before = set(looks.excluded)
     started = time.perf_counter()
 
     def lose(index: int, reason: str) -> None:
-        left_out[chosen[index].slide_id] = reason
         looks.leave_out(chosen[index], reason)
 
     model.calibration = None
     if chosen:
         model.calibration = calibrate(
             model,
-            [lambda slide=slide: looks(slide).view for slide in chosen],  # type: ignore[misc]
+            [lambda slide=slide: looks.seen(slide).view for slide in chosen],  # type: ignore[misc]
             seed=config.training.seed,
             say=say,
             leave_out=lose,
@@ -79,7 +79,7 @@ def _calibrated(
     return {
         "slides": [slide.slide_id for slide in chosen],
         "patches": config.training.calibration_patches,
-        "left_out": left_out,
+        "left_out": {name: why for name, why in looks.excluded.items() if name not in before},
         "seconds": seconds,
     }
 
@@ -102,7 +102,7 @@ def calibration_slides(job: Job, config: Config, looks: Looks) -> tuple[CohortSl
     it, so that a rerun chooses the same."""
     if config.model.kind == "exhaustive":
         return ()  # its intervals have no width
-    usable = [slide for slide in (*job.val, *job.train) if slide.slide_id not in looks.excluded]
+    usable = [slide for slide in (*job.val, *job.train) if looks.lost(slide) is None]
     return tuple(usable[: config.training.calibration_slides])
 
 
@@ -112,7 +112,11 @@ def _key(job: Job, chosen: Sequence[CohortSlide], config: Config, looks: Looks) 
         CALIBRATION_VERSION,
         config.training.seed,
         config.training.calibration_patches if chosen else None,
-        [(looks.facts[slide.slide_id].content, slide.mpp) for slide in chosen],
+        [
+            (looks.facts[slide.slide_id].content, slide.mpp)
+            for slide in slides_of(chosen)
+            if slide.slide_id not in looks.excluded
+        ],
         prior_of(job, config),
     ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.cohort.folds import is_split
+from pipeline.cohort.patients import slides_of
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.errors import UsageError
@@ -49,7 +50,8 @@ def put_together(
     path, last = out / ENSEMBLE, models[-1]
     ensemble = FoldEnsemble(models[:-1], appearance=last.appearance, quality=last.quality)
     chosen = calibration_slides(jobs[-1], config, looks)
-    on = sorted(looks.fingerprints[slide.slide_id] for slide in chosen)
+    read = [slide.slide_id for slide in slides_of(chosen) if slide.slide_id not in looks.excluded]
+    on = sorted(looks.fingerprints[name] for name in read)
     files = [job.model for job in jobs[:-1]]
     beside = {"calibrated_on": on, "seed": config.training.seed}
     earlier = read_json(path) or {}
@@ -57,7 +59,7 @@ def put_together(
         ensemble.calibration = load_model(path, encoder_weights=config.encoder.weights).calibration
     elif chosen:
         say(f"the models of {counted(len(files), 'fold')} together:")
-        views = [lambda slide=slide: looks(slide).view for slide in chosen]
+        views = [lambda slide=slide: looks.seen(slide).view for slide in chosen]
         ensemble.calibration = calibrate(ensemble, views, seed=config.training.seed, say=say)
     save_ensemble(ensemble, path, files=files, beside=beside)
     say(f"ensemble of {counted(len(files), 'fold')}: {path} (`saccade run --ensemble`)")

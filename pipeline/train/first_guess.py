@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.exhaustive_model import ExhaustiveModel
+from pipeline.model.reading import of_parts
 from pipeline.model.values import View
 from pipeline.train.slides import TrainingSlides
 from stages.amounts import counted
@@ -135,7 +136,7 @@ class _Again(Generic[Seen]):
 
 def _of_all(model: ExhaustiveModel, view: View) -> tuple[Tensor, Tensor]:
     """What the head is given of a slide, on the CPU."""
-    return model.components(model.encode_all(view)).cpu(), torch.from_numpy(view.tissue)
+    return model.components(view, model.encode_all(view)).cpu(), torch.from_numpy(view.tissue)
 
 
 def _each(
@@ -146,13 +147,14 @@ def _each(
     say: Callable[[str], None] | None = None,
     what: str = "",
 ) -> Iterator[Any]:
-    """What ``act`` makes of each slide, one after the other; those that cannot be read are left out."""
+    """What ``act`` makes of each slide, one after the other, and of each of a patient's; those that cannot be read are
+    left out."""
     chosen = range(slides.count) if of is None else of
     started = told = time.monotonic()
     for number, i in enumerate(chosen, 1):
-        found = slides.attempt([i], lambda kept, views: act(views[0]))
+        found = slides.attempt([i], lambda kept, views: of_parts(views[0], act))
         if found is not None:
-            yield found[1]
+            yield from found[1]
         now = time.monotonic()
         if say is not None and (now - told > SAY_SECONDS or number == len(chosen)):
             told = now

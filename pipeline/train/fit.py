@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from pipeline.train.checkpoints import last_whole
 from pipeline.train.curve import Curve, Keep
 from pipeline.train.first_guess import first_guess, first_guess_of_all
 from pipeline.train.journal import Journal
+from pipeline.train.share import ALONE, Share
 from pipeline.train.slides import LeaveOut, TrainingSlides
 from pipeline.train.steps import Fitting
 from pipeline.train.warm_up import warm_up as warm_attention
@@ -76,6 +77,7 @@ def fit(
     validation: tuple[TrainingSlides, Tensor] | None = None,
     curve: Path | None = None,
     events: Path | None = None,
+    share: Share = ALONE,
 ) -> Curve:
     """Fit ``model`` in place on slides with ``targets`` as its read-out has them; ``view(i)`` gives slide ``i``.
 
@@ -105,17 +107,20 @@ def fit(
     With ``validation`` slides and their classes, which are not fitted to, ``keep`` and ``patience`` are as `Curve` has
     them, which is returned and told in ``curve`` and ``events`` (`Journal`); without, the last epoch is kept.
 
+    Several processes fit it together where each calls this with its ``share`` and otherwise the same: batches are as
+    large, and what is learnt is the same but for rounding. The first one begins, and writes.
+
     Raises:
         DivergedError: loss, gradient or weights are no numbers any more or beyond all bounds; it names the batch's
             slides by ``names``. The checkpoint is the last good epoch's, and a fit with a lower rate goes on from it.
     """
-    chosen = find_device(device)
+    chosen = share.device(find_device(device))
     check_precision(precision, chosen)
     slides = TrainingSlides(len(targets), view, leave_out, lost)
     weights = torch.ones(len(targets), model.spec.members) if bags is None else bags
     model.to(chosen)
-    resumed = last_whole(checkpoint, say)
-    if resumed is None:
+    resumed = last_whole(checkpoint, say) if share.first else None
+    if share.first and resumed is None:
         slides.phase = "the warm-up"
         model.readout.fit(targets)
         if isinstance(model, EvidenceModel):
@@ -147,6 +152,7 @@ def fit(
         dropout=dropout,
         epochs=epochs,
         read_ahead=read_ahead,
+        share=share,
     )
     course = Curve("last" if validation is None else keep, None if validation is None else patience)
     course.base = _base_rate(model.readout, targets, weights)
@@ -155,17 +161,20 @@ def fit(
         assert validation is not None
         held_out, wanted = validation
         held_out.phase = f"the validation of epoch {module.current_epoch + 1}"
-        return validate(model, held_out, wanted, samples=module.samples, seed=seed)
+        return validate(model, held_out, wanted, samples=module.samples, seed=seed, share=share)
 
     journal = Journal(curve, events=events, say=say)
     watch = Watch(course, checkpoint, journal=journal, validate=judged if validation else None, say=say)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), share.joined(chosen):
         warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers that are not used here
+        resumed, left_out = share.gather((resumed, dict(slides.lost)))[0]
+        slides.restore(left_out)
+        share.align(model)
+        alone: dict[str, Any] = {"devices": 1 if chosen.index is None else [chosen.index]}
         trainer = lightning.Trainer(
             max_epochs=epochs,
             accelerator=chosen.type,
-            devices=1 if chosen.index is None else [chosen.index],
             gradient_clip_val=gradient_clip,
             accumulate_grad_batches=accumulate,
             precision=precision,
@@ -178,6 +187,7 @@ def fit(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             reload_dataloaders_every_n_epochs=1,
+            **alone | share.trainer,
         )
         try:
             trainer.fit(module, ckpt_path=resumed, weights_only=True)
@@ -204,7 +214,7 @@ def _base_rate(readout: Readout, targets: Tensor, weights: Tensor) -> float | No
         return None
     often = weights.sum(1)
     if isinstance(readout, ClassReadout):
-        shares = torch.zeros(readout.outputs).index_add_(0, targets, often.float())
+        shares = torch.bincount(targets, often, minlength=readout.outputs)
         shares = shares / shares.sum()
         return float(-torch.xlogy(shares, shares).sum())
     return readout.base(targets)

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import reason_of
-from pipeline.model.look import Look
+from pipeline.model.joint import spared
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import task_of
 from pipeline.statistics.power import power_in_words
@@ -23,27 +23,32 @@ OUT_OF_BAG = "out-of-bag"
 
 
 def predicted(model: SlideModel, slide: CohortSlide, looks: Looks, *, seed: int) -> dict[str, Any] | None:
-    """A held-out slide's row of predictions.csv, or None where it is left out."""
-    try:
-        shown: Look = looks(slide)
-        generator = shown.generator(seed, model.drawing_device)
-        found = model.sample(shown.view, generator=generator).prediction
-    except SlideError as exc:
-        looks.leave_out(slide, f"when predicted: {reason_of(exc)}")
-        return None
+    """A held-out slide's row of predictions.csv, or a patient's; None where it is left out."""
+    while True:
+        try:
+            shown = looks.seen(slide)
+            generator = shown.generator(seed, model.drawing_device)
+            found = model.sample(shown.view, generator=generator).prediction
+            break
+        except SlideError as exc:
+            reason = f"when predicted: {reason_of(exc)}"
+            if not spared(exc, reason):
+                looks.leave_out(slide, reason)
+                return None
     task = task_of(model.spec)
     told = task.row(*(values.tolist() for values in (found.values, found.low, found.high)))
-    return {**_who(slide, task), "out_of_distribution": shown.likeness(model).score, **told}
+    return {**_who(slide, task, looks.excluded), "out_of_distribution": shown.likeness(model).score, **told}
 
 
 def out_of_bag_rows(
-    slides: Sequence[CohortSlide], found: Mapping[str, Sequence[float]], task: Task
+    slides: Sequence[CohortSlide], found: Mapping[str, Sequence[float]], task: Task, excluded: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Rows of those slides of which ``found`` has the values that are told, by name."""
+    """Rows of those slides, or patients, of which ``found`` has the values that are told, by name; patients' slides
+    that are ``excluded`` do not count."""
     return [
         {
             "part": OUT_OF_BAG,
-            **_who(slide, task),
+            **_who(slide, task, excluded),
             "predicted": task.predicted(found[slide.slide_id]),
             **dict(zip(task.columns, found[slide.slide_id], strict=True)),
         }
@@ -83,7 +88,9 @@ def _averaged(found: Sequence[Any]) -> Any:
 
 def _scored(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
     patients, sites, folds = ([row.get(key) for row in rows] for key in ("patient", "site", "fold"))
-    return task.evaluate(rows, [str(patient) for patient in patients], sites=sites, folds=folds)
+    found = task.evaluate(rows, [str(patient) for patient in patients], sites=sites, folds=folds)
+    counts = [row["slides"] for row in rows if "slides" in row]
+    return {**found, "unit": "patient", "slides": sum(counts)} if counts else found
 
 
 def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], task: Task) -> list[str]:
@@ -100,12 +107,17 @@ def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[s
             f"{part}, within folds: auroc {within['value']:.3f} [{within['low']:.3f}, {within['high']:.3f}]: pairs of "
             "slides of one fold, for each fold's model scores on a scale of its own"
         )
-    unlike = [row["slide_id"] for row in members if (row.get("out_of_distribution") or 0) > 1]
+    unlike = [str(row.get("slide_id", row["patient"])) for row in members if (row.get("out_of_distribution") or 0) > 1]
     if unlike:
-        lines.append(f"warning: {part}: {counted(len(unlike), 'slide')} unlike those trained on: {', '.join(unlike)}")
+        what = counted(len(unlike), str(metrics.get("unit", "slide")))
+        lines.append(f"warning: {part}: {what} unlike those trained on: {', '.join(unlike)}")
     return lines + [f"{part}, site {site}: {task.told_of(one)}" for site, one in metrics.get("sites", {}).items()]
 
 
-def _who(slide: CohortSlide, task: Task) -> dict[str, Any]:
+def _who(slide: CohortSlide, task: Task, excluded: Mapping[str, str]) -> dict[str, Any]:
+    """Whose row it is; a patient's says of how many slides."""
     label = task.label_row(slide.cells(task.labels))
+    if slide.members:
+        slides = sum(one.slide_id not in excluded for one in slide.members)
+        return {"patient": slide.patient, "slides": slides, **label, "site": slide.site}
     return {"slide_id": slide.slide_id, "patient": slide.patient, **label, "site": slide.site}

@@ -20,7 +20,7 @@ TRAINING_VERSION = 1
 NAMED = 4
 """Settings that a difference names with their values."""
 
-_BEFORE = {"accumulate": 1, "precision": 32, "read_ahead": 0}
+_BEFORE = {"accumulate": 1, "precision": 32, "read_ahead": 0, "unit": "slide"}
 """Settings that earlier versions did not have, at what these did."""
 _OF_A_SLIDE = {
     "role": "changed role",
@@ -28,6 +28,7 @@ _OF_A_SLIDE = {
     "label": "with another label",
     "mpp": "with another mpp",
     "site": "of another site",
+    "patient": "of another patient",
 }
 
 
@@ -43,7 +44,7 @@ def made_of(
     """All that a model follows from, as JSON has it; no paths, so that a folder may be moved.
 
     Args:
-        parts: the slides of "train" and of each held-out part.
+        parts: the slides, or the patients, of "train" and of each held-out part.
         facts: of the slides that can be read, by name; of one that cannot the fingerprint is None.
         spec: the model's.
         settings: of the fit.
@@ -58,9 +59,11 @@ def made_of(
             "label": slide.cells(spec.labels) if spec.labels else slide.label,
             "mpp": slide.mpp,
             "site": slide.site,
+            **({"patient": row.patient} if row.members else {}),
         }
-        for part, members in parts.items()
-        for slide in members
+        for part, rows in parts.items()
+        for row in rows
+        for slide in row.each
     }
     made: dict[str, Any] = plain(
         {
@@ -196,7 +199,7 @@ def _of_slide(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None)
         there = before or after or {}
         # one that could never be read taught nothing
         return [] if there["fingerprint"] is None else ["fewer" if before else "more"]
-    found = [words for field, words in _OF_A_SLIDE.items() if before.get(field) != after[field]]
+    found = [words for field, words in _OF_A_SLIDE.items() if before.get(field) != after.get(field)]
     if _OF_A_SLIDE["fingerprint"] in found and None in (before.get("fingerprint"), after["fingerprint"]):
         found.remove(_OF_A_SLIDE["fingerprint"])
         if after["fingerprint"]:

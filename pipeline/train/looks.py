@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.look import Look, look
+from pipeline.model.patient_look import Seen, patient_look
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from stages.amounts import counted
 from stages.appearance import Appearance
@@ -34,6 +36,21 @@ BAG_BYTES = 2**33
 """Features of bags kept in memory, at most; and a quarter of what there is when training begins, at most."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What another process has to know of looks, to look at the same slides.
+
+    Attributes:
+        excluded, fingerprints, facts: as `Looks` has them.
+        verify: whether it goes by every byte of the slides.
+    """
+
+    excluded: dict[str, str]
+    fingerprints: dict[str, str]
+    facts: dict[str, SlideFacts]
+    verify: bool
+
+
 class Looks:
     """A cohort's first looks. A slide that is left out raises its reason from then on.
 
@@ -44,6 +61,7 @@ class Looks:
         strict: leave out slides whose resolution something else in the file contradicts.
         prior: what says where to draw, beside the model; None: nothing does.
         verify: go by every byte of the slides.
+        known: what was found before, by another process; None: nothing.
 
     Attributes:
         excluded: why slides were left out, by name.
@@ -61,11 +79,11 @@ class Looks:
         strict: bool = False,
         prior: Prior | None = None,
         verify: bool = False,
+        known: Known | None = None,
     ) -> None:
-        self.facts: dict[str, SlideFacts] = {}
-        self._verify = verify
-        self.excluded: dict[str, str] = {}
-        self.fingerprints: dict[str, str] = {}
+        before = known or Known({}, {}, {}, verify)
+        self.facts, self._verify = dict(before.facts), before.verify
+        self.excluded, self.fingerprints = dict(before.excluded), dict(before.fingerprints)
         self.appearances: dict[str, Appearance] = {}
         self._model, self._cache, self._say, self._strict, self._prior = model, cache, say, strict, prior
         self._kept: OrderedDict[str, Look] = OrderedDict()
@@ -94,6 +112,35 @@ class Looks:
             self._kept[oldest] = self._kept[oldest].at_rest()
         return found
 
+    def seen(self, row: CohortSlide) -> Seen:
+        """The look at a slide, or at those of a patient's slides that can be looked at: the others are left out.
+
+        Raises:
+            SlideError: see `__call__`; of a patient, where no slide is left.
+        """
+        if not row.members:
+            return self(row)
+        found = {}
+        for slide in row.members:
+            if slide.slide_id not in self.excluded:
+                try:
+                    found[slide.slide_id] = self(slide)
+                except SlideError as exc:
+                    self.leave_out(slide, str(exc))
+        if not found:
+            raise SlideError(str(self.lost(row)))
+        members = {slide.slide_id: slide for slide in row.members}
+        return patient_look(
+            found, self._model.spec.apart, lose=lambda name, reason: self.leave_out(members[name], reason)
+        )
+
+    def lost(self, row: CohortSlide) -> str | None:
+        """Why a slide is left out, or the first of a patient of whose slides all are; None of others."""
+        why = [self.excluded.get(slide.slide_id) for slide in row.each]
+        if not row.members or None in why:
+            return why[0] if not row.members else None
+        return f"none of its slides is left: {row.members[0].slide_id}: {why[0]}"
+
     def first(self, slides: Sequence[CohortSlide]) -> None:
         """Look at all of them; those that cannot be are left out: one bad slide must not cost the cohort."""
         for number, slide in enumerate(slides, 1):
@@ -106,11 +153,17 @@ class Looks:
         self._say(f"looked at {counted(len(slides), 'slide')}: {len(slides) - left_out} usable, {left_out} left out")
 
     def leave_out(self, slide: CohortSlide, reason: str, *, at: str = "") -> None:
-        """Do without a slide from now on, and say why."""
-        if slide.slide_id not in self.excluded:
-            self.excluded[slide.slide_id] = reason
-            self._say(f"{at}left out: {slide.slide_id}: {reason}")
-            self._drop(slide.slide_id)
+        """Do without a slide, or all of a patient's, from now on, and say why."""
+        for one in slide.each:
+            if one.slide_id not in self.excluded:
+                self.excluded[one.slide_id] = reason
+                self._say(f"{at}left out: {one.slide_id}: {reason}")
+                self._drop(one.slide_id)
+
+    @property
+    def known(self) -> Known:
+        """What another process has to know, as it is now."""
+        return Known(dict(self.excluded), dict(self.fingerprints), dict(self.facts), self._verify)
 
     def usable(self) -> dict[str, SlideFacts]:
         """The facts of the slides that are not left out, by name."""

@@ -8,7 +8,7 @@ stay unbiased (`stages.sampling.estimate`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -44,23 +44,29 @@ class ReadAhead:
         self._coming: dict[tuple[int, int], Coming | None] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read ahead")  # which reads on dask's threads
 
-    def begin(self, step: tuple[int, int], batch: Sequence[int], *, samples: int, seed: int) -> None:
+    def begin(
+        self,
+        step: tuple[int, int],
+        batch: Sequence[int],
+        *,
+        samples: int,
+        generators: Callable[[Sequence[int]], Sequence[torch.Generator]],
+    ) -> None:
         """Draw what a step (epoch, number) will use, and begin to read it; nothing where that is done.
 
         Args:
             step: epoch and number.
             batch: its slides.
             samples: cells of each.
-            seed: of the draw.
+            generators: gives those of slides.
         """
         if step in self._coming:
             return
 
         @torch.no_grad()
         def act(kept: list[int], views: list[View]) -> Coming:
-            generator = torch.Generator(self._model.drawing_device).manual_seed(seed)
             maps = self._model.attend_all(views)
-            placed = self._model.draw(views, maps, samples=samples, generator=generator, judged=False)
+            placed = self._model.draw(views, maps, samples=samples, generator=generators(kept), judged=False)
             cells = [one.cells[0].cpu() for one in placed]
             return Coming(kept, [one.draw for one in placed], self._reader.submit(_read, views, cells))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from pipeline.errors import reason_of
+from pipeline.model.joint import spared
 from pipeline.model.reading import UnreadError
 from pipeline.model.values import View
 from stages.slide.facts import SlideError
@@ -45,7 +46,8 @@ class TrainingSlides:
     ) -> tuple[list[int], Result] | None:
         """What ``act`` makes of those slides that can be read, and which these are; None where none can.
 
-        ``act`` is called again without the slides that it could not read, so it must begin its random draws itself.
+        ``act`` is called again without the slides that it could not read, so it must begin its random draws itself; a
+        patient goes on with its other slides.
         """
         left = [i for i in indices if i not in self.lost]
         while left:
@@ -80,5 +82,7 @@ class TrainingSlides:
         reason = f"in {self.phase}: {reason_of(exc)}" + (
             "; what was learnt from it until then stays" if self.learnt else ""
         )
+        if spared(exc, reason):
+            return
         self.lost[i] = reason
         self._leave_out(i, reason)

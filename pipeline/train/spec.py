@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cohort.labels import task_for
+from pipeline.cohort.patients import slides_of
 from pipeline.cohort.spelling import column_key
 from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import Config
@@ -19,6 +20,7 @@ from pipeline.train.job import Job
 from pipeline.train.rates import default_rate
 from stages.given_map import MapError
 from stages.prior import Prior
+from stages.pyramid.chunk_cache import ChunkCache, chunk_cache
 
 
 def configured_cohort(told: CohortConfig, *, folds: int | None = None, splits: Path | None = None) -> Cohort:
@@ -91,6 +93,7 @@ def model_spec(config: Config, task: Task) -> ModelSpec:
         task=task.kind,
         labels=task.labels,
         times=task.times,
+        unit=config.cohort.unit,
         attention_mpp=config.view.attention_mpp,
         patch_mpp=config.view.patch_mpp,
         patch_px=config.view.patch_px,
@@ -140,7 +143,7 @@ def _on_frozen(config: Config) -> dict[str, Any]:
 
 def fit_settings(config: Config, spec: ModelSpec) -> dict[str, Any]:
     """What `fit` is told of the configuration, and what a model depends on of it."""
-    beside = {"folds", "folds_by", "repeats", "splits", "ensemble", "calibration_slides", "device"}
+    beside = {"folds", "folds_by", "repeats", "splits", "ensemble", "calibration_slides", "device", "devices"}
     beside |= {
         "inner_val",
         "inner_val_by",
@@ -163,6 +166,12 @@ def encoder_of(spec: ModelSpec, config: Config) -> dict[str, Any]:
     return {"encoder": backbone_of(spec.encoder, config.encoder.weights, spec.precision).card.identity}
 
 
+def cache_in(config: Config) -> ChunkCache | None:
+    """What keeps on disk what was read of slides, where that is asked for."""
+    kept = config.reading.cache
+    return None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
+
+
 def prior_in(config: Config) -> Prior | None:
     """What says where to draw, beside the model's attention."""
     told = config.attention
@@ -177,7 +186,7 @@ def prior_of(job: Job, config: Config) -> dict[str, Any]:
     if prior.is_network:
         return {"prior": prior.digest()}
     digest = hashlib.sha256()
-    for slide in job.train:
+    for slide in slides_of(job.train):
         try:
             digest.update(slide.slide_id.encode() + bytes.fromhex(prior.of(slide.slide_id).digest()))
         except (MapError, OSError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +19,7 @@ from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import Outcome, View
 from pipeline.train.checkpoints import written
 from pipeline.train.read_ahead import ReadAhead
+from pipeline.train.share import Share
 from pipeline.train.slides import TrainingSlides
 from stages.augmentation import Augmentation
 from stages.encoder.tuned import TunedEncoder
@@ -67,7 +68,33 @@ class Batches:
         return self._batches[index : index + count]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one process makes of its part of a batch.
+
+    Attributes:
+        slides: those of it that could be read.
+        outcome: theirs; None where there are none.
+        lost: why slides are left out, as far as this process knows.
+    """
+
+    slides: list[int]
+    outcome: Outcome | None
+    lost: dict[int, str]
+
+    def told(self) -> Part:
+        """As others are told of it, who need no gradients."""
+        found = None if self.outcome is None else Outcome(*(values.detach().cpu() for values in self.outcome))
+        return Part(self.slides, found, self.lost)
+
+
 class Fitting(lightning.LightningModule):
+    """The steps of one process; of several each takes a part of every batch, and the loss of all is the loss of each.
+
+    What a slide draws is by a generator of its own, from the step and its place in the batch: however a batch is parted
+    the same is learnt. Every process has the logits of all, and the gradient through its own; their sum is that of all.
+    """
+
     def __init__(
         self,
         model: SlideModel,
@@ -90,6 +117,7 @@ class Fitting(lightning.LightningModule):
         dropout: float,
         epochs: int,
         read_ahead: int,
+        share: Share,
     ) -> None:
         super().__init__()
         self.model = model
@@ -100,7 +128,7 @@ class Fitting(lightning.LightningModule):
         self._weight_decay, self._entropy_weight = weight_decay, entropy_weight
         self._augmentation = None if augmentation == Augmentation.none() else augmentation
         self._noise, self._dropout = noise, dropout
-        self._accumulate = accumulate
+        self._accumulate, self._share = accumulate, share
         self._planned = 0
         self._ahead, self._steps_ahead = ReadAhead(model, slides) if read_ahead else None, read_ahead
         self._batch: Batch = []
@@ -121,35 +149,36 @@ class Fitting(lightning.LightningModule):
         step, step_seed = (self.current_epoch, index), self._step_seed(self.current_epoch, index)
         self._slides.phase, self._slides.learnt = f"epoch {self.current_epoch + 1}", self.current_epoch > 0
         self._batch = batch
-        if index % self._accumulate == 0:
-            group = [i for one in self._batches.after(index, self._accumulate) for i in one]
-            self._planned, self._group = sum(i not in self._slides.lost for i in group), []
+        # of what was drawn ahead, the first numbers of the step's own are spent
+        generators = self._generators(step_seed if self._ahead is None else step_seed + APART, batch)
 
         def act(kept: list[int], views: list[View]) -> Outcome:
-            # of what was drawn ahead, the first numbers of the step's own are spent
-            seed = step_seed if self._ahead is None else step_seed + APART
-            generator = torch.Generator(self.model.drawing_device).manual_seed(seed)
-            augment = None if self._augmentation is None else partial(self._augmentation, generator=generator)
-            varied: dict[str, Any] = {"augment": augment, "noise": self._noise, "dropout": self._dropout}
+            varied: dict[str, Any] = {"augment": self._augmentation, "noise": self._noise, "dropout": self._dropout}
             if self._ahead is not None:
                 views, varied["draws"] = self._ahead.take(step, kept, views)
-            return self.model(views, samples=self.samples, generator=generator, **varied)  # type: ignore[no-any-return]
+            return self.model(views, samples=self.samples, generator=generators(kept), **varied)  # type: ignore[no-any-return]
 
         try:
             if self._ahead is not None:
                 self._read_ahead(self.current_epoch, index + self._steps_ahead)
-            attempted = self._slides.attempt(batch, act)
+            attempted = self._slides.attempt(self._share.of(batch), act)
         except ValueError as exc:
             self.refuse_divergence(exc)
             raise
         finally:
             if self._ahead is not None:
                 self._ahead.done(step)
-        if attempted is None:
-            return None  # Lightning goes on to the next step
-        kept, found = attempted
+        own, outcome = attempted or ([], None)
+        parts = self._gathered(Part(own, outcome, dict(self._slides.lost)))
+        if index % self._accumulate == 0:
+            group = [i for one in self._batches.after(index, self._accumulate) for i in one]
+            self._planned, self._group = sum(i not in self._slides.lost for i in group), []
+        kept = [i for part in parts for i in part.slides]
+        if not kept:
+            return self._nothing() if self._share.size > 1 else None  # Lightning goes on to the next step
         self._batch = kept
         self._group += kept
+        found = _together(parts, self.model.drawing_device)
         members = found.logits.shape[1]
         # torch's own weights cancel in a batch of one class
         weights = self._weights[kept].to(found.logits)
@@ -165,7 +194,34 @@ class Fitting(lightning.LightningModule):
         self._losses.append((each.detach().cpu(), weights.cpu()))
         # each member learns as if it were alone; Lightning divides by the number of batches of a step
         share = self._accumulate * len(kept) / self._planned if self._accumulate > 1 else 1.0
-        return share * members * regularised
+        learnt = share * members * regularised
+        return learnt if attempted is not None else learnt + self._nothing()
+
+    def _gathered(self, own: Part) -> list[Part]:
+        """The parts of all processes; what one of them leaves out all do."""
+        if self._share.size == 1:
+            return [own]
+        parts = self._share.gather(own.told())
+        parts[self._share.rank] = own
+        for values in own.outcome or ():
+            if (
+                values.requires_grad
+            ):  # DDP takes the mean over processes; what each has whole, as a read-out, is so right
+                values.register_hook(lambda gradient: gradient * self._share.size)
+        for part in parts:
+            self._slides.restore(part.lost)
+        return parts
+
+    def _nothing(self) -> Tensor:
+        """0, of which every parameter has the gradient 0: DDP waits for those of all."""
+        return torch.stack([p.flatten()[:0].sum() for p in self.model.parameters() if p.requires_grad]).sum()
+
+    def _generators(self, seed: int, batch: Batch) -> Callable[[Sequence[int]], list[torch.Generator]]:
+        """What gives slides of a batch their generators: each by its place in it, whoever else is drawn."""
+        drawn = torch.randint(2**32, (len(batch),), generator=torch.Generator().manual_seed(seed))
+        seeds = dict(zip(batch, drawn.tolist(), strict=True))
+        device = self.model.drawing_device
+        return lambda slides: [torch.Generator(device).manual_seed(seeds[i]) for i in slides]
 
     def on_train_epoch_start(self) -> None:
         for index in range(self._steps_ahead):
@@ -188,9 +244,9 @@ class Fitting(lightning.LightningModule):
         for batch in batches.after(index, 1):
             assert self._ahead is not None
             self._slides.phase = f"epoch {epoch + 1}"
-            seed = self._step_seed(epoch, index)
+            generators = self._generators(self._step_seed(epoch, index), batch)
             try:
-                self._ahead.begin((epoch, index), batch, samples=self._samples, seed=seed)
+                self._ahead.begin((epoch, index), self._share.of(batch), samples=self._samples, generators=generators)
             except ValueError as exc:  # there is no drawing from attention that is no number
                 self.refuse_divergence(exc)
                 raise
@@ -228,7 +284,10 @@ class Fitting(lightning.LightningModule):
                 group[name] *= times
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        if self._accumulate > 1 and 0 < len(self._group) < self._planned:  # some were left out meanwhile
+        if not self._group:  # none of its slides could be read: there is no step
+            optimizer.zero_grad()
+            return
+        if self._accumulate > 1 and len(self._group) < self._planned:  # some were left out meanwhile
             for p in self.model.parameters():
                 if p.grad is not None:
                     p.grad *= self._planned / len(self._group)
@@ -287,3 +346,16 @@ class Fitting(lightning.LightningModule):
             optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=0.1
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _together(parts: Sequence[Part], device: torch.device) -> Outcome:
+    """The outcome of the slides of all parts."""
+    found = [(len(part.slides), part.outcome) for part in parts if part.outcome is not None]
+    if len(found) == 1:
+        return found[0][1]
+    total = sum(count for count, _ in found)
+    return Outcome(
+        torch.cat([one.logits.to(device) for _, one in found]),
+        torch.cat([one.entropies.to(device) for _, one in found]),
+        torch.stack([one.control_error.to(device) * (count / total) for count, one in found]).sum(),
+    )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.cohort.folds import check_folds
+from pipeline.cohort.folds import check_folds, is_split
 from pipeline.cohort.labels import dealt
-from pipeline.cohort.splits import refuse_twins
+from pipeline.cohort.patients import by_patient, slides_of
+from pipeline.cohort.splits import DEFAULT_FOLDS, refuse_twins
 from pipeline.cohort.table import Cohort
 from pipeline.config import Config
-from pipeline.device import check_precision, find_device
+from pipeline.device import check_devices, check_precision, find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.slide_model import SlideModel
@@ -36,6 +38,7 @@ from pipeline.train.looks import Looks
 from pipeline.train.operating import in_lines as in_lines_of_threshold
 from pipeline.train.operating import operating_point
 from pipeline.train.spec import (
+    cache_in,
     configured_cohort,
     configured_task,
     fit_settings,
@@ -46,7 +49,6 @@ from pipeline.train.spec import (
 from pipeline.train.verdict import closing, judge_quality
 from stages.amounts import counted
 from stages.disk import new_file
-from stages.pyramid.chunk_cache import chunk_cache
 
 Say = Callable[[str], None]
 
@@ -76,12 +78,17 @@ def train_cohort(
     """
     told = config.training
     check_precision(told.precision, find_device(told.device))  # said before anything is read
+    check_devices(told.devices, told.device, batch_size=told.batch_size)
     if told.tensorboard:
         require_tensorboard()
     cohort = configured_cohort(config.cohort, folds=told.folds, splits=told.splits)
     task = configured_task(config.cohort, cohort)
     refuse_settings(config, task)
-    cohort = dealt(cohort, task, told.folds)
+    if config.cohort.unit == "patient":
+        by_site = told.folds_by == "site"
+        cohort = replace(cohort, slides=by_patient(cohort.slides, task, cohort.source, by_site=by_site))
+    by_split = is_split(cohort.slides, told.folds)
+    cohort = dealt(cohort, task, None if by_split else told.folds or DEFAULT_FOLDS)
     doubts = check_folds(
         cohort.slides,
         folds=told.folds,
@@ -89,6 +96,8 @@ def train_cohort(
         repeats=told.repeats,
         inner_val=told.inner_val,
         inner_by=told.inner_val_by,
+        seed=told.seed,
+        task=task,
     )
     if told.ensemble:
         check_ensemble(config, cohort.slides)
@@ -142,12 +151,13 @@ def _train(
             check_names(spec.classes)
         except UsageError as exc:
             say(f"warning: label sets: `saccade run --refer` will not be possible with this model: {exc}")
-    kept = config.reading.cache
-    cache = None if kept is None else chunk_cache(kept, round(config.reading.cache_gb * 1e9))
-    looks = Looks(untrained, cache, say, strict=strict, prior=prior_in(config), verify=verify)
-    looks.first(cohort.slides)
+    looks = Looks(untrained, cache_in(config), say, strict=strict, prior=prior_in(config), verify=verify)
+    slides = slides_of(cohort.slides)
+    looks.first(slides)
     jobs = plan_jobs(cohort.slides, config, out)
-    twins = [refuse_twins(job.parts, looks.fingerprints) for job in jobs]
+    twins = [
+        refuse_twins({part: slides_of(rows) for part, rows in job.parts.items()}, looks.fingerprints) for job in jobs
+    ]
     for warning in dict.fromkeys(one for found in twins for one in found):
         say(f"warning: {warning}")
     for job in jobs:
@@ -163,8 +173,8 @@ def _train(
     for job, fitted in zip(jobs, every, strict=True):
         calibrate_calls(job, fitted, config, looks, say)
         own: list[dict[str, Any]] = []
-        for part, slides in job.held_out.items():
-            found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in slides)
+        for part, held_out in job.held_out.items():
+            found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in held_out)
             fold: dict[str, Any] = {"fold": job.name} if part == CROSS else {}
             if part == CROSS and any(one.repeat for one in jobs):
                 fold["repeat"] = job.repeat
@@ -173,11 +183,12 @@ def _train(
         fitted.model.forget()
         if job is not jobs[-1] and own:  # of a fold; what is said of the last one says all
             stamp(job, fitted, judge_quality({CROSS: scored(own, task)}, fitted.losses, task))
-    rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, task)
+    rows += out_of_bag_rows(jobs[-1].train, fitted.out_of_bag, task, looks.excluded)
     metrics: dict[str, Any] = {
         "task": task.kind,
         "classes": list(spec.classes),
-        "slides": {"in_table": len(cohort.slides), "excluded": len(looks.excluded)},
+        **({"unit": spec.unit} if spec.unit == "patient" else {}),
+        "slides": {"in_table": len(slides), "excluded": len(looks.excluded)},
         "excluded": looks.excluded,
     }
     parts = [*(part for job in jobs for part in job.held_out), *([OUT_OF_BAG] if fitted.out_of_bag else [])]
@@ -217,7 +228,7 @@ def _train(
             say=say,
         )
         comparison(jobs, models, out)
-    learnt_from = [slide for slide in jobs[-1].train if slide.slide_id not in looks.excluded]
+    learnt_from = [slide for slide in slides_of(jobs[-1].train) if slide.slide_id not in looks.excluded]
     for line in closing(
         quality,
         classes=spec.classes,
@@ -229,7 +240,5 @@ def _train(
     ):
         say(line)
     if looks.excluded:
-        say(
-            f"{len(looks.excluded)} of {counted(len(cohort.slides), 'slide')} left out; {out / 'metrics.json'} says why"
-        )
+        say(f"{len(looks.excluded)} of {counted(len(slides), 'slide')} left out; {out / 'metrics.json'} says why")
     return metrics

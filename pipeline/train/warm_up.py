@@ -40,7 +40,7 @@ def warm_up(
 
         def whole(one: View) -> Tensor:
             log_attention = model.attend(one).log_attention
-            logits = given(image(one.rgb, model.device))
+            logits = one.stack.joined([given(image(slide.rgb, model.device)) for slide in one.each])
             return _divergence(logits.flatten().to(log_attention), log_attention, log_attention > -torch.inf)
 
         nats = _fit_attention(model.attention, whole, slides, passes, generator)

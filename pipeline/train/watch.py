@@ -18,6 +18,7 @@ from pipeline.model.values import View
 from pipeline.train.checkpoints import place_of, read
 from pipeline.train.curve import Curve, of_validation
 from pipeline.train.journal import Journal
+from pipeline.train.share import ALONE, Share
 from pipeline.train.slides import TrainingSlides
 from stages.disk import new_file
 from stages.torchvision import admit_torchvision
@@ -122,15 +123,15 @@ class OnDisk(CheckpointIO):
 
 @torch.no_grad()
 def validate(
-    model: SlideModel, slides: TrainingSlides, targets: Tensor, *, samples: int, seed: int
+    model: SlideModel, slides: TrainingSlides, targets: Tensor, *, samples: int, seed: int, share: Share = ALONE
 ) -> tuple[Tensor, float | None]:
     """Loss of each validation slide, NaN of one that cannot be read, and their AUROC: one draw each, the same in every
-    epoch, by the model as it would predict."""
+    epoch, by the model as it would predict. Of several processes each judges its share of them."""
     training = model.training
     model.eval()
     logits = torch.full((slides.count, model.readout.outputs), torch.nan)
     try:
-        for i in range(slides.count):
+        for i in share.of(range(slides.count)):
 
             def act(kept: list[int], views: list[View], i: int = i) -> Tensor:
                 generator = torch.Generator(model.drawing_device).manual_seed(seed * 1_000_003 + i)
@@ -141,4 +142,7 @@ def validate(
                 logits[i] = found[1].to(logits)
     finally:
         model.train(training)
+    for rank, (theirs, lost) in enumerate(share.gather((logits, dict(slides.lost)))):
+        slides.restore(lost)
+        logits[rank :: share.size] = theirs[rank :: share.size]
     return of_validation(logits, targets, model.readout)

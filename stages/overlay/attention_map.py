@@ -12,10 +12,15 @@ from stages.geometry import Raster
 Floats = NDArray[np.float64]
 
 
-def times_uniform(attention: NDArray[np.floating]) -> Floats:
-    """Attention (rows, cols) as a multiple of what each cell would get if all with any were alike: ``a_i K``."""
+def times_uniform(attention: NDArray[np.floating], cells: int | None = None) -> Floats:
+    """Attention (rows, cols) as a multiple of what each cell would get if all with any were alike: ``a_i K``.
+
+    Args:
+        attention: of a slide.
+        cells: K, where it sums to one over more than the slide's own: those of all of a patient's slides.
+    """
     values = np.asarray(attention, np.float64)
-    return values * np.count_nonzero(values)
+    return values * (cells or np.count_nonzero(values))
 
 
 def attention_image(raster: Raster, attention: NDArray[np.floating], attention_raster: Raster) -> Floats:

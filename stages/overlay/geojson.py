@@ -29,6 +29,7 @@ def geojson(
     origin: tuple[int, int],
     contributions: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     region_multiple: float = REGION_MULTIPLE,
+    cells: int | None = None,
 ) -> dict[str, Any]:
     """Sampled patches (detections) and regions of high attention (annotations) as QuPath reads them.
 
@@ -44,25 +45,26 @@ def geojson(
         contributions: by class what each patch adds to its log-odds (N,), and half of the interval of that (N,); None:
             not known.
         region_multiple: regions are the joined cells with at least this many times the uniform attention.
+        cells: see `times_uniform`.
 
     Raises:
         ValueError: a number is not finite; GeoJSON cannot hold it.
     """
     boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
     drawn, weight = np.asarray(attention_at, np.float64).ravel(), np.asarray(weights, np.float64).ravel()
-    multiple = times_uniform(attention)
+    multiple = times_uniform(attention, cells)
     if not all(np.isfinite(v).all() for v in (boxes, drawn, weight, multiple)):
         raise ValueError("attention, weights and boxes must be finite: the model's output is not a number somewhere")
     said = {name: [np.asarray(v, np.float64).ravel() for v in both] for name, both in (contributions or {}).items()}
-    uniform = np.count_nonzero(multiple)
+    uniform = cells or np.count_nonzero(multiple)
     corner_level0 = np.array(origin, np.float64)
     features = []
     regions, count = ndimage.label(multiple >= region_multiple)
     for n, part in enumerate(ndimage.find_objects(regions), 1):
-        cells = regions[part] == n
+        own = regions[part] == n
         corner = np.array([part[1].start, part[0].start])
-        rings = [attention_raster.to_level0(ring + corner) - corner_level0 for ring in trace(cells)]
-        inside = multiple[part][cells]
+        rings = [attention_raster.to_level0(ring + corner) - corner_level0 for ring in trace(own)]
+        inside = multiple[part][own]
         features.append(
             _feature(
                 rings,

@@ -93,12 +93,16 @@ def paged(picture: Image.Image, raster: Raster, mpp_level0: Mpp) -> tuple[Image.
 
 
 def attention_picture(
-    thumbnail: Thumbnail, attention: NDArray[np.floating], attention_raster: Raster, mpp_level0: Mpp
+    thumbnail: Thumbnail,
+    attention: NDArray[np.floating],
+    attention_raster: Raster,
+    mpp_level0: Mpp,
+    cells: int | None = None,
 ) -> tuple[Image.Image, Raster, float]:
     """The thumbnail with attention as colour, its pixels' place, and the multiple of the uniform attention that its
-    strongest colour stands for."""
+    strongest colour stands for; ``cells`` as `times_uniform` has it."""
     picture, raster = picture_of(thumbnail, mpp_level0)
-    multiple = times_uniform(attention)
+    multiple = times_uniform(attention, cells)
     top = max(2.0, float(multiple.max(initial=0.0)))
     lay(picture, under(raster, coloured(multiple, top), attention_raster))
     return picture, raster, top
@@ -112,6 +116,7 @@ def overlay_page(
     *,
     title: str,
     mpp_level0: Mpp,
+    cells: int | None = None,
 ) -> Page:
     """The overlay with title, scale bar and legend.
 
@@ -122,8 +127,9 @@ def overlay_page(
         patch_boxes_level0: (N, 4) x, y, width, height of the patches that were read, level-0 pixels.
         title: wrapped where it is long, such as the prediction with its interval.
         mpp_level0: µm per level-0 pixel.
+        cells: see `times_uniform`.
     """
-    picture, raster, top = attention_picture(thumbnail, attention, attention_raster, mpp_level0)
+    picture, raster, top = attention_picture(thumbnail, attention, attention_raster, mpp_level0, cells)
 
     def legend(image: Image.Image, place: tuple[int, int], width: int) -> None:
         _legend(image, place, width, top)

@@ -18,6 +18,7 @@ import numpy as np
 from imagecodecs import zstd_decode
 from numpy.typing import NDArray
 
+from stages.geometry import Box
 from stages.place import Opened, Place, Url, each, reading, write
 from stages.pyramid.ahead import Ahead
 from stages.pyramid.layout import LevelLayout
@@ -113,11 +114,13 @@ class ShardTiles(TileGrid):
             raise ValueError("does not have the checksum that was written")
         return content
 
-    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def decode(
+        self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
+    ) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""
         if self.jpeg is not None:
             try:
-                return jpeg.decode(data, self._prefix, self.tile, into=into)
+                return jpeg.decode(data, self._prefix, self.tile, into=into, part=part)
             except jpeg.JpegError as exc:  # its checksum says that it is what was copied
                 raise ValueError(f"does not decode, nor did it in the slide: {exc}") from exc
         try:

@@ -8,6 +8,8 @@ are never drawn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ def draw(
     n: int,
     *,
     scheme: str = DEFAULT,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     log_proposal: Tensor | None = None,
     order: Tensor | None = None,
 ) -> Draw:
@@ -43,7 +45,8 @@ def draw(
         log_attention: (B, K), log-softmax over each slide's cells, of any float dtype; no gradient is needed.
         n: cells to draw, at least 1.
         scheme: a name in `SCHEMES`. All are unbiased but ``topk``; `stages.sampling.designs` has each one's ``w``.
-        generator: on the device of ``log_attention``.
+        generator: on the device of ``log_attention``; one for all slides, or one for each, which then draws what it
+            would alone.
         log_proposal: (B, K), log q up to a constant; a itself by default. Whatever is positive where a is keeps the
             estimate unbiased: a stale attention map, or one that favours cheap reads.
         order: (K,), the walk of ``systematic``; by index by default. Neighbours in it should look alike:
@@ -104,7 +107,7 @@ def _checked(
     log_attention: Tensor,
     n: int,
     scheme: str,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     log_proposal: Tensor | None,
     order: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
@@ -115,8 +118,12 @@ def _checked(
         raise ValueError(f"at least one cell must be drawn, got n = {n}")
     if log_attention.ndim != 2:
         raise ValueError(f"log_attention must be (slides, cells), got shape {tuple(log_attention.shape)}")
-    if generator.device.type != log_attention.device.type:
-        raise ValueError(f"attention is on {log_attention.device} but the generator on {generator.device}: match them")
+    each = [generator] if isinstance(generator, torch.Generator) else generator
+    if not isinstance(generator, torch.Generator) and len(generator) != len(log_attention):
+        raise ValueError(f"{len(log_attention)} slides need one generator or as many, got {len(generator)}")
+    for one in each:
+        if one.device.type != log_attention.device.type:
+            raise ValueError(f"attention is on {log_attention.device} but the generator on {one.device}: match them")
     outside = log_attention == -torch.inf
     _check_logits("log_attention", log_attention)
     if bool(outside.all(1).any()):

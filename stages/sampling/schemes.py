@@ -6,7 +6,7 @@ table needs no torch: help and configuration do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.sampling.designs import Draw
+
+    Generators = torch.Generator | Sequence[torch.Generator]
 
 DEFAULT = "systematic"
 MOST_CONTRASTS = 512
@@ -28,7 +30,8 @@ class Scheme:
     """A way to draw cells.
 
     Both functions take probabilities (B, K) float64, the number N of cells to draw, the walk (K,) over the cells and a
-    generator, and give a draw of (B, N); of slides with at most N cells the caller makes nothing of it.
+    generator, and give a draw of (B, N); of slides with at most N cells the caller makes nothing of it. ``draw`` also
+    takes a generator for each slide.
 
     Attributes:
         about: one line for users.
@@ -40,7 +43,7 @@ class Scheme:
     """
 
     about: str
-    draw: Callable[[Tensor, int, Tensor, torch.Generator], Draw]
+    draw: Callable[[Tensor, int, Tensor, Generators], Draw]
     judged: Callable[[Tensor, int, Tensor, torch.Generator], Draw] | None = None
     most_judged: int | None = None
     repeats: bool = False
@@ -50,10 +53,10 @@ class Scheme:
         return self.judged is not None and (self.most_judged is None or n <= self.most_judged)
 
 
-def _systematic(q: Tensor, n: int, order: Tensor, generator: torch.Generator) -> Draw:
+def _systematic(q: Tensor, n: int, order: Tensor, generator: Generators) -> Draw:
     from stages.sampling import designs
 
-    return designs.systematic(q, n, _uniform(generator, len(q), 1), order)
+    return designs.systematic(q, n, _uniform_rows(generator, len(q), 1), order)
 
 
 def _pairs(q: Tensor, n: int, order: Tensor, generator: torch.Generator) -> Draw:
@@ -62,10 +65,10 @@ def _pairs(q: Tensor, n: int, order: Tensor, generator: torch.Generator) -> Draw
     return designs.pairs(q, n, MOST_CONTRASTS, _uniform(generator, 3, len(q), n // 2), order)
 
 
-def _gumbel(q: Tensor, n: int, order: Tensor, generator: torch.Generator) -> Draw:
+def _gumbel(q: Tensor, n: int, order: Tensor, generator: Generators) -> Draw:
     from stages.sampling import designs
 
-    return designs.gumbel(q, n, _uniform(generator, *q.shape))
+    return designs.gumbel(q, n, _uniform_rows(generator, *q.shape))
 
 
 def _judged_gumbel(q: Tensor, n: int, order: Tensor, generator: torch.Generator) -> Draw:
@@ -74,10 +77,10 @@ def _judged_gumbel(q: Tensor, n: int, order: Tensor, generator: torch.Generator)
     return designs.judged_gumbel(q, n, _uniform(generator, *q.shape))
 
 
-def _iid(q: Tensor, n: int, order: Tensor, generator: torch.Generator) -> Draw:
+def _iid(q: Tensor, n: int, order: Tensor, generator: Generators) -> Draw:
     from stages.sampling import designs
 
-    return designs.iid(q, _uniform(generator, len(q), n))
+    return designs.iid(q, _uniform_rows(generator, len(q), n))
 
 
 def _judged_iid(q: Tensor, n: int, order: Tensor, generator: torch.Generator) -> Draw:
@@ -86,7 +89,7 @@ def _judged_iid(q: Tensor, n: int, order: Tensor, generator: torch.Generator) ->
     return designs.judged_iid(q, _uniform(generator, len(q), n))
 
 
-def _topk(q: Tensor, n: int, order: Tensor, generator: torch.Generator) -> Draw:
+def _topk(q: Tensor, n: int, order: Tensor, generator: Generators) -> Draw:
     from stages.sampling import designs
 
     return designs.topk(q, n)
@@ -97,6 +100,15 @@ def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
     import torch
 
     return torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
+
+
+def _uniform_rows(generator: Generators, rows: int, width: int) -> Tensor:
+    """`_uniform` (rows, width), of one generator or each row of its own."""
+    import torch
+
+    if isinstance(generator, torch.Generator):
+        return _uniform(generator, rows, width)
+    return torch.cat([_uniform(one, 1, width) for one in generator])
 
 
 SCHEMES: Mapping[str, Scheme] = {

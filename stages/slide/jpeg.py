@@ -15,6 +15,9 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from stages.geometry import Box
+from stages.slide.cropping import decode_part
+
 Colour = Literal["rgb", "ycbcr"]
 """What the three components of a stream are."""
 
@@ -61,7 +64,13 @@ def prefix(tables: bytes | None, colour: Colour) -> bytes:
 
 
 def decode(
-    stream: bytes, before: bytes, size: tuple[int, int], *, scale: int = 1, into: NDArray[np.uint8] | None = None
+    stream: bytes,
+    before: bytes,
+    size: tuple[int, int],
+    *,
+    scale: int = 1,
+    into: NDArray[np.uint8] | None = None,
+    part: Box | None = None,
 ) -> NDArray[np.uint8]:
     """RGB (height, width, 3) of a tile, as libjpeg decodes it by default (accurate DCT, smooth upsampling of colour).
 
@@ -71,6 +80,7 @@ def decode(
         size: (width, height) that the file states; anything else in the stream is damage.
         scale: 1, or one of `scales`: each pixel then stands for a square of so many, about their mean.
         into: contiguous memory for the pixels, which is then what is returned.
+        part: what of them is asked for, where not all are: the others may be anything.
 
     Raises:
         JpegError: the stream is not a JPEG of this size, or the decoder warns of it.
@@ -81,6 +91,10 @@ def decode(
         raise JpegError(f"it holds {found[0]} x {found[1]} pixels, not the file's {size[0]} x {size[1]}")
     if _HOLE in stream and _is_hole(whole):
         raise JpegError(f"{len(_HOLE)} bytes or more of it are zero: a part of it was lost")
+    if part is not None and into is not None and scale == 1:
+        unit = _unit(stream)
+        if unit is not None and decode_part(whole, size, unit, part, into):
+            return into
     width, height = (-(-side // scale) for side in size)
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
@@ -123,6 +137,24 @@ def frame_size(stream: bytes) -> tuple[int, int]:
             break
         at += 1 if marker == 0xFF else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
     raise JpegError("it is not a JPEG stream")
+
+
+def _unit(stream: bytes) -> tuple[int, int] | None:
+    """(width, height) in pixels of what a stream's only scan is a sequence of; None of other kinds of streams."""
+    at, components, unit = 2, 0, (8, 8)
+    while at + 12 <= len(stream) and stream[at] == 0xFF:
+        marker, end = stream[at + 1], at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        if marker in (0xC0, 0xC1) and stream[at + 4] == 8:
+            components = stream[at + 9]
+            if components > 1:
+                factors = stream[at + 11 : end : 3]
+                unit = 8 * max(n >> 4 for n in factors), 8 * max(n & 15 for n in factors)
+        elif marker in _FRAMES:
+            return None
+        elif marker == 0xDA:
+            return unit if components == stream[at + 4] else None
+        at = end
+    return None
 
 
 def _body(stream: bytes) -> bytes:

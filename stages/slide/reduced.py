@@ -66,7 +66,9 @@ class ReducedTiles(TileGrid):
         """As `TileGrid.stored`."""
         return self._tiles.stored(row, column)
 
-    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def decode(
+        self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
+    ) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""
         box, scale = self._tiles.box(row, column), self._scale
         if not box.width % scale and not box.height % scale:
@@ -77,10 +79,10 @@ class ReducedTiles(TileGrid):
         pixels = np.empty((height, width, 3), np.uint8)
         lines = max(1, LINES_PIXELS // (width * scale**2))
         for y in range(0, height, lines):
-            part = tile[y * scale : (y + lines) * scale]
+            strip = tile[y * scale : (y + lines) * scale]
             whole = np.empty((min(lines, height - y) * scale, width * scale, 3), np.uint8)
             whole[:] = self._background
-            whole[: part.shape[0], : part.shape[1]] = part
+            whole[: strip.shape[0], : strip.shape[1]] = strip
             pixels[y : y + lines] = np.rint(whole.reshape(-1, scale, width, scale, 3).mean((1, 3)))
         return pixels
 

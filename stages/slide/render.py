@@ -99,20 +99,26 @@ def render(slide: Slide, raster: Raster) -> NDArray[np.uint8]:
 
 
 def render_many(slide: Slide, rasters: Sequence[Raster]) -> NDArray[np.uint8]:
-    """RGB (N, height, width, 3) of rasters of one shape and scale, each as `render` gives it, read together.
+    """RGB (N, height, width, 3) of rasters of one shape and scale, each as `render` gives it; see `render_into`."""
+    out = np.empty((len(rasters), *rasters[0].shape, 3), np.uint8)
+    render_into(slide, rasters, list(out))
+    return out
+
+
+def render_into(slide: Slide, rasters: Sequence[Raster], out: Sequence[NDArray[np.uint8]]) -> None:
+    """Fill ``out``, a (height, width, 3) for each of some rasters of one shape and scale, which are read together.
 
     Every tile is read once where a raster's `source_pixels` are at most ``BLOCK_SIDE**2``; memory is then that of the
-    result and of the sources. Larger rasters are read one after the other.
+    sources. Larger rasters are read one after the other.
 
     Raises:
         ResolutionError: the rasters are finer than the slide.
         SlideError: the slide cannot be read there; caused by `DamagedTilesError` where it is known which tiles.
     """
-    sources, shape = _sources(slide, rasters), rasters[0].shape
-    out = np.empty((len(rasters), *shape, 3), np.uint8)
+    sources = _sources(slide, rasters)
     boxes = [source.box for source in sources]
     if all(source.same_grid() for source in sources):
-        _read_padded(slide, sources[0], boxes, list(out))
+        _read_padded(slide, sources[0], boxes, out)
     elif max(box.area for box in boxes) <= BLOCK_SIDE**2:
         height, width = max(box.height for box in boxes), max(box.width for box in boxes)
         memory = np.empty((len(rasters), height, width, 3), np.uint8)
@@ -123,7 +129,6 @@ def render_many(slide: Slide, rasters: Sequence[Raster]) -> NDArray[np.uint8]:
     else:
         for source, pixels in zip(sources, out, strict=True):
             _render_large(slide, source, pixels)
-    return out
 
 
 def source_pixels(slide: Slide, raster: Raster) -> int:

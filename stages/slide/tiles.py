@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.geometry import Box
+from stages.geometry import Box, around
 
 Background = tuple[int, int, int]
 WHITE: Background = (255, 255, 255)
@@ -75,13 +75,16 @@ class TileGrid(ABC):
         """
 
     @abstractmethod
-    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def decode(
+        self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
+    ) -> NDArray[np.uint8]:
         """RGB of a tile from its stored bytes; at least the part that lies inside the level.
 
         Args:
             data: as `stored` gives them.
             row, column: of the tile.
             into: memory of a whole tile, (height, width, 3), where the pixels may be put; whoever does returns it.
+            part: what of the tile is asked for, in its pixels; the others may be anything. By default all.
 
         Raises:
             ValueError: they do not decode.
@@ -112,19 +115,21 @@ class TileGrid(ABC):
         """Whether nothing is stored of a tile."""
         return not self.byte_counts[row, column]
 
-    def pixels(self, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8] | None:
+    def pixels(
+        self, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
+    ) -> NDArray[np.uint8] | None:
         """RGB (height, width, 3) of a tile's part of the level, or None where it is blank.
 
         Args:
             row, column: of the tile.
-            into: see `decode`; fresh memory costs about as much as decoding a tile into it.
+            into, part: see `decode`; fresh memory costs about as much as decoding a tile into it.
 
         Raises:
             OSError, ValueError: it cannot be read or does not decode.
         """
         if self.is_blank(row, column):
             return None
-        found, box = self.decode(self.stored(row, column), row, column, into), self.box(row, column)
+        found, box = self.decode(self.stored(row, column), row, column, into, part), self.box(row, column)
         if found.shape == (box.height, box.width, 3):
             return found
         if found.ndim != 3 or found.shape[0] < box.height or found.shape[1] < box.width or found.shape[2] != 3:
@@ -169,26 +174,19 @@ class TileGrid(ABC):
         damage: dict[tuple[int, int], str] = {}
         for row, column in self.coming(sorted(wanted)):
             users, tile = wanted[row, column], self.box(row, column)
+            parts = [boxes[i].intersect(tile) for i in users]
             # a box that is a tile is decoded where it belongs
             whole = (targets[i] for i in users if boxes[i] == tile and targets[i].shape == scratch.shape)
             into = next((target for target in whole if target.flags.c_contiguous), scratch)
             try:
-                pixels = self.pixels(row, column, into)
+                pixels = self.pixels(row, column, into, around(parts).moved(-tile.x, -tile.y))
             except (OSError, ValueError) as exc:
                 damage[row, column] = str(exc)
                 continue
-            for i in users:
-                if targets[i] is pixels:
-                    continue
-                box = boxes[i]
-                left, top = max(tile.x, box.x), max(tile.y, box.y)
-                right = min(tile.x + tile.width, box.x + box.width)
-                bottom = min(tile.y + tile.height, box.y + box.height)
-                target = targets[i][top - box.y : bottom - box.y, left - box.x : right - box.x]
-                if pixels is None:
-                    target[:] = blank
-                else:
-                    target[:] = pixels[top - tile.y : bottom - tile.y, left - tile.x : right - tile.x]
+            for i, part in zip(users, parts, strict=True):
+                if targets[i] is not pixels:
+                    found = blank if pixels is None else pixels[part.moved(-tile.x, -tile.y).slices]
+                    targets[i][part.moved(-boxes[i].x, -boxes[i].y).slices] = found
         if damage:
             raise DamagedTilesError(damage, sorted({i for at in damage for i in wanted[at]}))
 

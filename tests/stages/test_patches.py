@@ -49,8 +49,8 @@ def test_the_graph_depends_on_the_number_of_patches_only(tmp_path: Path) -> None
         blocks = -(-100 // BLOCK)
         for cells in (np.zeros(100, np.int64), np.arange(100) * 7 % 60):
             lazy = read.patches(cells)
-            assert lazy.npartitions == blocks
-            assert len(lazy.__dask_graph__()) <= 3 * blocks + 1
+            assert lazy.npartitions == 1  # so that nothing is put together after it was read
+            assert len(lazy.__dask_graph__()) == blocks + 2
 
 
 def test_every_scheduler_reads_the_same(slides_folder: Path) -> None:
@@ -73,6 +73,17 @@ def test_every_scheduler_reads_the_same(slides_folder: Path) -> None:
         Client(cluster) as client,
     ):
         assert (client.compute(lazy).result() == expected).all()
+
+
+def test_what_is_computed_twice_is_read_into_memory_of_its_own(slides_folder: Path) -> None:
+    """Also at once: whoever changes what came of one computation changes nothing of another."""
+    read = reader(slides_folder / "even.tif")
+    lazy = read.patches(np.arange(0, 96, 2))
+    first, second = lazy.compute(scheduler="threads"), lazy.compute(scheduler="threads")
+    expected = second.copy()
+    first[:] = 0
+    assert (second == expected).all()
+    assert (dask.compute(lazy, lazy[3:40], scheduler="threads")[1] == expected[3:40]).all()
 
 
 def test_physical_size_is_true_whatever_the_slides_resolution(tmp_path: Path) -> None:
@@ -161,7 +172,7 @@ def test_patches_come_back_in_the_callers_order(slides_folder: Path) -> None:
     read = reader(slides_folder / "even.tif")
     drawn = np.random.default_rng(1).integers(0, read.cells.width * read.cells.height, 3 * BLOCK + 5)
     lazy = read.patches(drawn)
-    assert lazy.chunks[0] == (BLOCK, BLOCK, BLOCK, 5)
+    assert [len(block) for block in read.blocks(drawn)] == [BLOCK, BLOCK, BLOCK, 5]
     for patch, raster in zip(lazy.compute(scheduler="threads"), read.rasters(drawn), strict=True):
         np.testing.assert_array_equal(patch, render(read.slide, raster))
 
@@ -171,7 +182,7 @@ def test_blocks_hold_fewer_patches_where_they_are_made_of_more_pixels(tmp_path: 
     slide = open_slide(write_slide(tmp_path / "a.tif", tissue_pixels(2048, 2048), levels=1))
     cells = physical_raster(slide.facts.bounds, slide.facts.require_mpp(), 64)
     for factor, block in [(1, 32), (8, 32), (16, 16), (32, 4)]:
-        assert PatchReader(slide, cells, 64, 0.5 * factor).patches(np.zeros(40, int)).chunks[0][0] == block
+        assert len(PatchReader(slide, cells, 64, 0.5 * factor).blocks(np.zeros(40, int))[0]) == block
 
 
 def test_counts_follow_the_patches(slides_folder: Path) -> None:

@@ -53,7 +53,7 @@ def found(device, spec):
     model.to(device)
     assert model.device.type == device
     generator = torch.Generator("cpu").manual_seed(3)
-    out = model([view, view], samples=12, generator=generator, augment=partial(Augmentation(), generator=generator))
+    out = model([view, view], samples=12, generator=generator, augment=Augmentation())
     loss = torch.nn.functional.cross_entropy(out.logits[:, 0], torch.tensor([0, 2]).to(out.logits.device))
     (loss - 0.1 * out.entropies.mean().to(loss) + out.control_error.to(loss)).backward()
     slopes = [parameter.grad.cpu() for parameter in model.parameters() if parameter.grad is not None]

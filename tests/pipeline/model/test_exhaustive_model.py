@@ -59,7 +59,7 @@ def test_a_prediction_is_what_all_cells_say_and_has_no_width(head: str, slide: P
     cells = np.flatnonzero(view.tissue)
     found = predict_slide(open_pyramid(slide), model)
     features = model.backbone(torch.from_numpy(np.asarray(view.patches(cells))))
-    logits = model.heads(model.components(features), torch.from_numpy(view.tissue)).logits.mean(0)
+    logits = model.heads(model.components(view, features), torch.from_numpy(view.tissue)).logits.mean(0)
     assert list(found.probabilities.values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-3)
     assert all(found.intervals[name] == (p, p) for name, p in found.probabilities.items())
     assert found.exact

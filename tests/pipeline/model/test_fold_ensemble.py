@@ -124,6 +124,7 @@ def test_a_slide_is_predicted_by_those_that_have_not_seen_it() -> None:
     assert ensemble.unseen("x") is ensemble, "all have: it is said to be seen"
     assert (ensemble.trained_on, ensemble.validated_on) == ({"x"}, set())
     assert ensemble.unseen("y") is models[2]
+    assert ensemble.unseen("y", "new") is models[2], "of a patient with one slide that some have seen"
     left = ensemble.unseen("w")
     assert isinstance(left, FoldEnsemble)
     assert left.each == models[:2]

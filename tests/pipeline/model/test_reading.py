@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.model.reading import UnreadError, image, read_together, walk
+from pipeline.model.reading import UnreadError, image, read_together
 from stages.slide.facts import SlideError
 
 CPU = torch.device("cpu")
@@ -37,10 +37,6 @@ def test_an_image_has_its_channels_first_and_white_is_one() -> None:
     found = image(rgb, CPU)
     assert found.shape == (2, 3, 5, 7)
     assert found[1, :, 4, 6].tolist() == pytest.approx([1, 0, 0.2])
-
-
-def test_a_walk_is_made_once() -> None:
-    assert walk(5, 7) is walk(5, 7)
 
 
 def test_whose_fault_it_is_that_some_cannot_be_read_together() -> None:

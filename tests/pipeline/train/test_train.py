@@ -345,3 +345,21 @@ def test_a_part_without_a_class_starts_nothing(cohort: Path, tmp_path: Path) -> 
     with pytest.raises(UsageError, match="class 'a' has 6 patients of its own, too few for 7 folds"):
         train_cohort(config(cohort, *given, "training.folds=7"), tmp_path / "out", say=lambda line: None)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_model_that_one_does(cohort: Path, tmp_path: Path) -> None:
+    """From slides on disk, one of which is damaged; with as many processes or others it is the same training."""
+    shutil.copytree(cohort, tmp_path / "cohort")
+    (tmp_path / "cohort/s3.tif").write_bytes(b"no slide")
+    losses = {}
+    for devices in (1, 2):
+        out = tmp_path / f"{devices}"
+        metrics = train_cohort(config(tmp_path / "cohort", f"training.devices={devices}"), out, say=print)
+        assert list(metrics["excluded"]) == ["s3"]
+        with (out / "curve.csv").open() as file:
+            losses[devices] = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses[2] == pytest.approx(losses[1], abs=2e-6)  # of six digits each
+    lines: list[str] = []
+    train_cohort(config(tmp_path / "cohort"), tmp_path / "2", say=lines.append)
+    assert any("is up to date" in line for line in lines)

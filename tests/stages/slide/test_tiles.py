@@ -231,8 +231,8 @@ def test_tiles_that_differ_from_openslide_are_not_used(tmp_path: Path, monkeypat
     path = write_slide(tmp_path / "a.tif", tissue_pixels(512, 512), levels=2)
     decode = TiffTiles.pixels
 
-    def slightly_off(self: TiffTiles, row: int, column: int, into: Any = None) -> Any:
-        pixels = decode(self, row, column, into).copy()
+    def slightly_off(self: TiffTiles, row: int, column: int, *options: Any) -> Any:
+        pixels = decode(self, row, column, *options).copy()
         pixels[7, 7, 1] ^= 1
         return pixels
 

@@ -1,0 +1,241 @@
+"""A run with a model of patients: one prediction of each, its slides' folders, failures and resumption."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from backbones import DIM, tiny
+from makers import spoil, tissue_pixels, write_slide
+from models import FROZEN, TINY, frozen_model, sampler_model, tiny_backbone
+
+from pipeline.cohort.table import Cohort, find_target
+from pipeline.dry_run.dry_run import dry_run_cohort
+from pipeline.errors import UsageError
+from pipeline.model.checkpoint import save_model
+from pipeline.model.joint import joint_view
+from pipeline.model.look import look
+from pipeline.output.attention_map import read_attention_zarr
+from pipeline.run.books import RunSummary
+from pipeline.run.run import run_cohort
+from pipeline.run.slide import RunSettings
+
+__all__ = ["tiny"]  # a fixture
+
+SLIDES = {"a1": "p", "a2": "p", "a3": "p", "b": "q", "c1": "r", "c2": "r"}
+"""Whose slides there are."""
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    lines = ["slide,patient,label"]
+    for i, (name, patient) in enumerate(SLIDES.items()):
+        write_slide(tmp_path / f"{name}.tif", tissue_pixels(300 + 8 * i, 320, margin=0.1), tile=128, levels=2, factor=4)
+        lines.append(f"{name}.tif,{patient},{'a' if patient == 'p' else 'b'}")
+    (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def checkpoint(folder: Path, *, unit: str = "patient", **changes: Any) -> Path:
+    path = folder / f"{unit}.safetensors"
+    if not path.exists():
+        spec = replace(TINY, classes=("a", "b"), unit=unit, patch_mpp=0.5, attention_mpp=4.0, **changes)
+        save_model(sampler_model(spec), path)
+    return path
+
+
+def ran(cohort: Path, *, unit: str = "patient", table: str = "cohort.csv", **how: Any) -> RunSummary:
+    settings = RunSettings(checkpoint(cohort, unit=unit), device="cpu", samples=how.pop("samples", None))
+    found: Cohort = find_target(cohort / table)
+    return run_cohort(found, cohort / "out", settings, **how)
+
+
+def table_of(cohort: Path, name: str = "patients.csv") -> dict[str, dict[str, str]]:
+    with (cohort / "out" / name).open() as file:
+        return {row.get("patient") or row["slide_id"]: row for row in csv.DictReader(file)}
+
+
+def record(cohort: Path, *parts: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((cohort / "out").joinpath(*parts, "prediction.json").read_text())
+    return found
+
+
+def test_a_row_a_patient_and_each_slide_with_its_share_of_the_draw(cohort: Path) -> None:
+    summary = ran(cohort)
+    assert summary.line == "3 of 3 patients predicted (0 already done), 0 failed"
+    rows = table_of(cohort)
+    assert [(name, row["slides"]) for name, row in rows.items()] == [("p", "a1; a2; a3"), ("q", "b"), ("r", "c1; c2")]
+    assert all(row["patches_read"] == "12" for row in rows.values()), "one budget over all slides"
+    assert not (cohort / "out" / "predictions.csv").exists()
+    for patient in "pqr":
+        own = [name for name, whose in SLIDES.items() if whose == patient]
+        shares, patches, cells = [], 0, 0
+        for name in own:
+            folder = cohort / "out" / "slides" / name
+            assert {"overlay.jpg", "overlay.geojson", "evidence.jpg", "samples.h5"} <= {
+                p.name for p in folder.iterdir()
+            }
+            attention, _ = read_attention_zarr(folder / "attention.zarr")
+            told = record(cohort, "slides", name)
+            assert told["patient"] == told["row"]["patient"] == patient
+            assert told["share_of_attention"] == pytest.approx(float(np.nansum(attention)), abs=1e-5)
+            shares.append(told["share_of_attention"])
+            if len(own) > 1:  # uniform is what each of the patient's cells would get
+                outlines = json.loads((folder / "overlay.geojson").read_text())["features"]
+                for one in outlines:
+                    said = one["properties"]["measurements"]
+                    if "weight" in said:
+                        uniform = said["attention"] * int(rows[patient]["cells"])
+                        assert said["attention, times uniform"] == pytest.approx(uniform, rel=1e-4)
+            patches += told["row"]["patches_read"]
+            cells += told["row"]["cells"]
+            with h5py.File(folder / "samples.h5") as file:
+                assert len(file["coords"]) == told["row"]["patches_read"]
+            # the prediction in parts that add up, and the patient's
+            parts = told["evidence"]
+            for one, value in parts["log_odds"].items():
+                assert value == pytest.approx(sum(parts[part][one] for part in ("constant", "patches", "unread")))
+            assert told["row"]["prob_b"] == record(cohort, "patients", patient)["row"]["prob_b"]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert patches == 12
+        assert cells == int(rows[patient]["cells"])
+    metrics = json.loads((cohort / "out" / "metrics.json").read_text())
+    assert metrics["metrics"]["patients"] == 3
+    assert metrics["metrics"]["slides"] == 6
+    assert metrics["metrics"]["unit"] == "patient"
+    report = (cohort / "out" / "report.html").read_text()
+    assert all(f"slides/{name}/overlay.jpg" in report for name in SLIDES)
+    assert "3 patients" in report
+
+
+def test_the_prediction_is_that_of_the_joint_view_and_of_one_slide_that_of_a_model_of_slides(cohort: Path) -> None:
+    ran(cohort)
+    model = sampler_model(replace(TINY, classes=("a", "b"), patch_mpp=0.5, attention_mpp=4.0))
+    looks = sorted(
+        (look(cohort / f"{name}.tif", model) for name in ("c1", "c2")), key=lambda one: one.slide.facts.fingerprint
+    )
+    everything = model.sample(
+        joint_view([one.view for one in looks], 3), generator=torch.Generator(), samples=10**6
+    ).prediction
+    row = record(cohort, "patients", "r")["row"]
+    assert row["prob_b_low"] <= float(everything.values[1]) <= row["prob_b_high"]
+    (cohort / "out").rename(cohort / "of-patients")
+    ran(cohort, unit="slide")
+    slide = record(cohort, "slides", "b")
+    patient = json.loads((cohort / "of-patients" / "patients" / "q" / "prediction.json").read_text())
+    for name in ("prob_a", "prob_b", "prob_b_low", "prob_b_high", "patches_read", "fraction_read", "bytes_read"):
+        assert slide["row"][name] == patient["row"][name], name
+
+
+def test_nothing_depends_on_the_order_of_the_table_and_nothing_is_done_twice(cohort: Path) -> None:
+    ran(cohort)
+    before = table_of(cohort)
+    assert ran(cohort).reused == 3
+    first, *others = (cohort / "cohort.csv").read_text().splitlines()
+    (cohort / "turned.csv").write_text("\n".join([first, *others[::-1]]) + "\n")
+    assert ran(cohort, table="turned.csv").reused == 3
+    (cohort / "out").rename(cohort / "earlier")
+    ran(cohort, table="turned.csv")
+    after = table_of(cohort)
+    for patient, row in before.items():
+        assert {**row, "seconds": ""} == {**after[patient], "seconds": ""}
+    # what changes is done again, and only that
+    write_slide(cohort / "a2.tif", tissue_pixels(340, 300, margin=0.1), tile=128, levels=2, factor=4)
+    (cohort / "out" / "slides" / "c1" / "samples.h5").unlink()
+    told = dry_run_cohort(
+        find_target(cohort / "cohort.csv"), cohort / "out", RunSettings(checkpoint(cohort), device="cpu")
+    )
+    assert {row["slide_id"]: row["status"] for row in told.rows} == {"p": "stale", "q": "done", "r": "stale"}
+    assert ran(cohort).reused == 1
+    assert (cohort / "out" / "slides" / "c1" / "samples.h5").exists()
+    # and patients of an earlier run stay in the table
+    (cohort / "some.csv").write_text("\n".join([first, *others[3:4]]) + "\n")
+    assert ran(cohort, table="some.csv").kept == 2
+    rows = table_of(cohort)
+    assert set(rows) == {"p", "q", "r"}
+    assert not any("earlier run" in row["warnings"] for row in rows.values())
+    # with a word where a slide of theirs is another by now
+    write_slide(cohort / "c1.tif", tissue_pixels(350, 300, margin=0.1), tile=128, levels=2, factor=4)
+    assert ran(cohort, table="some.csv").stale == 1
+    assert "its slide c1 may have changed since" in table_of(cohort)["r"]["warnings"]
+
+
+def test_a_slide_that_fails_is_named_and_a_patient_of_whom_none_is_left_fails(cohort: Path) -> None:
+    for name in ("a2", "b"):
+        for index in range(9):
+            spoil(cohort / f"{name}.tif", 0, index)
+    (cohort / "c2.tif").unlink()
+    summary = ran(cohort, samples=60)
+    assert (summary.ok, summary.failed) == (2, 1)
+    rows = table_of(cohort)
+    assert "left out: a2: " in rows["p"]["warnings"]
+    assert "left out: c2: " in rows["r"]["warnings"]
+    assert rows["q"]["status"] == "failed"
+    assert "b.tif" in rows["q"]["error"]
+    assert not (cohort / "out" / "slides" / "a2").exists()
+    whole = ran(cohort, samples=60, retry_failed=True)
+    assert whole.waiting == 0
+    assert (whole.reused, whole.failed) == (2, 1)
+    # what failed is not forgotten in a run of others
+    (cohort / "some.csv").write_text("slide,patient,label\na1.tif,s,a\n")
+    assert ran(cohort, table="some.csv", samples=60).kept == 3
+    assert table_of(cohort)["q"]["status"] == "failed"
+    assert table_of(cohort)["q"]["slides"] == "b"
+    assert "its results of slide a1 are gone, or others'" in table_of(cohort)["p"]["warnings"]
+    # it is as if the slide had not been there
+    (cohort / "less.csv").write_text("slide,patient,label\na1.tif,p,a\na3.tif,p,a\n")
+    (cohort / "out").rename(cohort / "earlier")
+    ran(cohort, table="less.csv", samples=60)
+    assert table_of(cohort)["p"]["prob_b"] == rows["p"]["prob_b"]
+    # and once it can be read, it is
+    write_slide(cohort / "c2.tif", tissue_pixels(340, 320, margin=0.1), tile=128, levels=2, factor=4)
+    assert ran(cohort, samples=60).failed == 1
+    assert "left out: c2" not in table_of(cohort)["r"]["warnings"]
+
+
+@pytest.mark.slow
+def test_slides_that_no_patch_was_drawn_from_have_their_folders_too(cohort: Path) -> None:
+    lines = ["slide,patient", *(f"{name}.tif,all" for name in SLIDES)]
+    (cohort / "one.csv").write_text("\n".join(lines) + "\n")
+    ran(cohort, table="one.csv", samples=4)
+    counts = [record(cohort, "slides", name)["row"]["patches_read"] for name in SLIDES]
+    assert sum(counts) == 4
+    assert 0 in counts
+    assert ran(cohort, table="one.csv", samples=4).reused == 1
+
+
+@pytest.mark.slow
+def test_one_task_a_patient_on_workers(cohort: Path) -> None:
+    ran(cohort, workers=2)
+    rows = table_of(cohort)
+    (cohort / "out").rename(cohort / "earlier")
+    ran(cohort)
+    drop = {"seconds": ""}
+    assert {name: row | drop for name, row in table_of(cohort).items()} == {
+        name: row | drop for name, row in rows.items()
+    }
+
+
+@pytest.mark.slow
+def test_a_frozen_encoder_and_what_it_foretells_of_each_slide(cohort: Path, tiny: object) -> None:
+    spec = replace(FROZEN, classes=("a", "b"), unit="patient", patch_mpp=0.5, coarse_mpp=2.0)
+    save_model(frozen_model(spec, backbone=tiny_backbone(dim=DIM)), cohort / "patient.safetensors")
+    assert ran(cohort).ok == 3
+    told = record(cohort, "slides", "a1")["evidence"]
+    assert any(told["unread"].values())
+    for one, value in told["log_odds"].items():
+        assert value == pytest.approx(sum(told[part][one] for part in ("constant", "patches", "unread")))
+
+
+def test_slides_of_a_patient_with_two_labels_are_refused(cohort: Path) -> None:
+    text = (cohort / "cohort.csv").read_text().replace("a3.tif,p,a", "a3.tif,p,b")
+    (cohort / "cohort.csv").write_text(text)
+    with pytest.raises(UsageError, match=r"patient 'p' has two labels, 'a' .* and 'b'"):
+        ran(cohort)

@@ -1,0 +1,63 @@
+"""Patches kept in memory: what is asked for is what is given, whoever read it, within the bounds."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import dask
+import numpy as np
+import pytest
+
+from stages.patch_memory import PatchMemory
+from stages.slide.facts import SlideError
+
+PATCHES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+SIZE = PATCHES[0].nbytes
+
+
+def test_what_is_kept_is_not_read_again_and_is_the_same() -> None:
+    asked: list[list[int]] = []
+
+    def reader(cells: np.ndarray) -> np.ndarray:
+        asked.append(cells.tolist())
+        return PATCHES[cells]
+
+    memory = PatchMemory(3 * SIZE)
+    for cells, read in (
+        ([3, 1, 3], [3, 1]),  # one that is drawn twice is read once
+        ([1, 3], None),
+        ([5, 1], [5]),
+        ([7], [7]),  # 3 is the one that was asked for longest ago
+        ([1, 5, 7], None),
+        ([3], [3]),
+    ):
+        asked.clear()
+        found = memory.read("a", reader, np.array(cells)).compute(scheduler="threads")
+        np.testing.assert_array_equal(found, PATCHES[cells])
+        assert asked == ([] if read is None else [read])
+
+
+def test_slides_do_not_mix_and_threads_may_ask_at_once() -> None:
+    memory, readers = PatchMemory(10 * SIZE), {name: partial(np.add, k) for k, name in enumerate("ab")}
+    rng = np.random.default_rng(1)
+
+    def ask(cells: np.ndarray) -> bool:
+        lazy = [memory.read(name, lambda c, act=act: act(PATCHES[c]), cells) for name, act in readers.items()]
+        found = dask.compute(*lazy, scheduler="threads")
+        return all(np.array_equal(one, k + PATCHES[cells]) for k, one in enumerate(found))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, [rng.integers(0, 40, 6) for _ in range(100)]))
+    assert memory.nbytes <= 10 * SIZE
+
+
+def test_what_fails_is_not_kept_and_no_room_keeps_nothing() -> None:
+    def fails(cells: np.ndarray) -> np.ndarray:
+        raise SlideError("gone")
+
+    memory = PatchMemory(0)
+    with pytest.raises(SlideError, match="gone"):
+        memory.read("a", fails, np.array([1])).compute()
+    np.testing.assert_array_equal(memory.read("a", PATCHES.__getitem__, np.array([1])).compute(), PATCHES[[1]])
+    assert memory.nbytes == 0
