@@ -104,7 +104,8 @@ def by_part(view: View, cells: Cells, act: Callable[[View, Cells], Tensor]) -> T
 
 def _as_read(lazy: Any) -> Any:
     """The one chunk of an array, which dask would copy in case that it is another's: what was read is nobody's."""
-    return lazy.to_delayed(optimize_graph=False).item() if getattr(lazy, "npartitions", 0) == 1 else lazy
+    parts = getattr(lazy, "npartitions", 0)  # of a delayed value, whatever is asked for is delayed, too
+    return lazy.to_delayed(optimize_graph=False).item() if isinstance(parts, int) and parts == 1 else lazy
 
 
 def of_each(asked: Iterable[Asked], act: Callable[[Asked], Result]) -> list[Result]:
