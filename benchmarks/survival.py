@@ -236,7 +236,7 @@ def lines_of(record: Mapping[str, Any]) -> list[str]:
     lines = []
     for way, one in record["ways"].items():
         score, apart = one["c_index"], one["model_minus"]
-        line = f"seed {record['seed']}, {way:32} C-index {score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+        line = f"seed {record['seed']}, {way:36} C-index {score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
         if apart is not None:
             line += f", the model's less it {apart['value']:+.3f}"
             line += "" if apart["low"] is None else f" [{apart['low']:+.3f}, {apart['high']:+.3f}]"
@@ -249,7 +249,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for way in records[0]["ways"]:
         each = [record["ways"][way] for record in records]
-        line = f"{len(records)} seeds, {way:32} C-index {np.mean([one['c_index']['value'] for one in each]):.3f}"
+        line = f"{len(records)} seeds, {way:36} C-index {np.mean([one['c_index']['value'] for one in each]):.3f}"
         if each[0]["model_minus"] is not None:
             line += f", the model's less it {mean_in_words(np.array([one['model_minus']['value'] for one in each]))}"
         lines.append(line)

@@ -27,7 +27,7 @@ class ReadingConfig(Section):
     )
 
     patches_gb: float = Field(
-        default=0.25,
+        default=0.0,
         ge=0,
         description="Gigabytes of memory for patches that an encoder which learns was shown, some 0.2 MB for 256 x 256 "
         "pixels: what is drawn again is not read again, and of small cohorts soon nothing is. 0: nothing is kept.",

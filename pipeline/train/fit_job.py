@@ -266,7 +266,8 @@ def _given(job: Job, spec: ModelSpec, config: Config, looks: Looks) -> dict[str,
 
     def view(row: CohortSlide) -> View:
         found = looks.seen(row).view
-        if spec.frozen or found.parts:  # whose features are kept; a patient's slides are read each by itself
+        # of a frozen encoder features are kept, and a patient's slides are read each by itself
+        if spec.frozen or found.parts or not config.reading.patches_gb:
             return found
         return replace(found, patches=partial(memory.read, row.slide_id, found.patches))
 
