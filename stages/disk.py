@@ -362,3 +362,10 @@ def _fsync(path: Path, flags: int) -> None:
 def temporary_files() -> Path:
     """The system's folder for what need not last."""
     return Path(tempfile.gettempdir())
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of its own among temporary files, which is gone in the end."""
+    with tempfile.TemporaryDirectory(prefix="saccade-") as folder:
+        yield Path(folder)

@@ -8,7 +8,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import IO, Any
 
 from pipeline.parent import heed_parent
 from pipeline.train.share import ALONE, Share
+from stages.disk import temporary_folder
 
 START = "import sys; sys.path[:] = {path!r}; from pipeline.train.processes import main; main()"
 READY = b"ready\n"
@@ -36,8 +36,8 @@ def sharing(size: int, act: Callable[..., None], *given: Any) -> Iterator[Share]
     if size == 1:
         yield ALONE
         return
-    with tempfile.TemporaryDirectory(prefix="saccade-") as folder:
-        store = Path(folder) / "store"
+    with temporary_folder() as folder:
+        store = folder / "store"
         others = [_started(rank, size, store, act, given) for rank in range(1, size)]
         try:
             yield Share(0, size, store, partial(_await, others))
