@@ -61,13 +61,15 @@ def scored(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
     """How good rows of predictions are: see `Task.evaluate`.
 
     Of repeated cross-validations the mean over the repeats, and of its limits: repeats take out what the folds leave to
-    chance, and add no patient. ``repeats`` then has each one's values.
+    chance, and add no patient. ``repeats`` then has each one's values, and ``folds`` the folds of all, which are each
+    of one repeat.
     """
     found = [_scored([row for row in rows if row.get("repeat") == r], task) for r in _repeats(rows)]
     if len(found) == 1:
         return found[0]
     values = {name: [one[name]["value"] for one in found] for name in task.metrics if name in found[0]}
-    return {**_averaged(found), "repeats": values}
+    folds = {name: fold for one in found for name, fold in one.get("folds", {}).items()}
+    return {**_averaged(found), **({"folds": folds} if folds else {}), "repeats": values}
 
 
 def _repeats(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -80,7 +82,7 @@ def _averaged(found: Sequence[Any]) -> Any:
     if any(one is None for one in found):
         return None
     if isinstance(first, dict):
-        return {key: _averaged([one.get(key) for one in found]) for key in first}
+        return {key: _averaged([one[key] for one in found]) for key in first if all(key in one for one in found)}
     if isinstance(first, int):
         return round(np.mean(found))
     return float(np.mean(found)) if isinstance(first, float) else first
