@@ -14,6 +14,7 @@ from pipeline.bench.slide import BenchSettings, bench_slide
 from pipeline.bench.table import Person, in_words, table_of
 from pipeline.bench.ways import ways_of
 from pipeline.cohort.labels import known_label, refuse_unknown_labels
+from pipeline.cohort.patients import refuse_two_labels
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, is_exhaustion, reason_of
 from pipeline.model.build import keep_features
@@ -131,6 +132,7 @@ def bench_cohort(
     tried = _checked(model, path, samples, draws, slides, tolerances)
     task = task_of(model.spec)
     refuse_unknown_labels(cohort, task, path, without=f"to compare without {task.metric.name}")
+    refuse_two_labels(cohort.slides, task, cohort.source)
     if split is None:
         unseen = [slide for slide in cohort.slides if slide.split in (None, "test")]
     else:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from pipeline.cohort.files import folder_name
+from pipeline.cohort.labels import known_label
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
-from pipeline.task.task import Task
+from pipeline.task.task import WORDS, Task
 
 INSTEAD = "use cohort.unit: slide"
 """Of patients whose slides do not agree."""
@@ -36,6 +37,38 @@ def by_patient(
     for patient, own in members.items():
         _refuse_two_sided(own, task, f"{source}: patient {patient!r}", by_site, instead)
     return tuple(_row(patient, own, task) for patient, own in members.items())
+
+
+def refuse_two_labels(slides: Sequence[CohortSlide], task: Task, source: object) -> None:
+    """Refuse slides that are predicted each by itself, and have different labels where a label is the patient's.
+
+    Raises:
+        UsageError: whose.
+    """
+    if not task.of_patient:
+        return
+    first: dict[str, CohortSlide] = {}
+    for slide in _labelled(slides, task):
+        labels = [
+            task.label_in_words(one.cells(task.labels)) for one in (first.setdefault(slide.patient, slide), slide)
+        ]
+        if labels[0] != labels[1]:
+            raise UsageError(
+                f"{source}: patient {slide.patient!r} has two labels, {labels[0]!r} "
+                f"({first[slide.patient].slide_id!r}) and {labels[1]!r} ({slide.slide_id!r}), but "
+                f"{WORDS[task.kind]} is the patient's: give all slides of one the same"
+            )
+
+
+def two_labelled(slides: Iterable[CohortSlide], task: Task) -> frozenset[str]:
+    """Patients whose slides have different labels, where a label is the patient's; unread labels are none."""
+    if not task.of_patient:
+        return frozenset()
+    labels: dict[str, set[str]] = {}
+    for slide in slides:
+        if (cells := known_label(slide, task)) is not None:
+            labels.setdefault(slide.patient, set()).add(task.label_in_words(cells))
+    return frozenset(patient for patient, own in labels.items() if len(own) > 1)
 
 
 def _refuse_two_sided(own: Sequence[CohortSlide], task: Task, where: str, by_site: bool, instead: str) -> None:

@@ -117,7 +117,7 @@ def patient_metrics(told: Counted, task: Task) -> dict[str, Any] | None:
     sites = [own[0][0].site for own in judged.values()]
     metrics = {**task.evaluate(rows, list(judged), sites=sites), "unit": "patient"}
     metrics["slides"] = sum(map(len, judged.values()))
-    return {"counted": len(judged), "labels_differ": len(people) - len(judged), "metrics": metrics}
+    return {"counted": len(judged), "labels_differ": len(people) - len(judged) + len(told.differ), "metrics": metrics}
 
 
 def _by_patient(rows: Rows) -> dict[str, list[tuple[CohortSlide, Mapping[str, Any]]]]:

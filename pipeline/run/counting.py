@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.cohort.labels import known_label
+from pipeline.cohort.patients import two_labelled
 from pipeline.cohort.table import CohortSlide
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import Unit
@@ -18,6 +19,8 @@ TRAINED, VALIDATED = "trained on", "validated on"
 """How a model may have seen a slide: it was fitted to its label; or its epoch was chosen by it."""
 _PATIENT = "of a patient {}"
 """Another slide of the same patient was: tissue, stain and scanner may be the same."""
+DIFFER = "of patients whose slides have different labels"
+"""Why a slide does not count where a label is the patient's."""
 SITES_TOLD = 10
 """Sites that have a line each on the terminal, at most."""
 
@@ -38,10 +41,11 @@ class Counted:
     Attributes:
         task: what was predicted.
         slides: those that count, with their rows.
-        why: of each labelled slide that does not, by its name: the model has seen it, or the table says that it is to
-            train ("train") or to choose with ("val").
+        why: of each labelled slide that does not, by its name: the model has seen it, the table says that it is to
+            train ("train") or to choose with ("val"), or its patient is of those that ``differ``.
         seen: of each slide that the model has seen, labelled or not, how.
         metrics: of those that count; empty where there are none.
+        differ: patients whose slides have different labels, where a label is the patient's: none of theirs count.
         patients: of a model of slides, what is found by patient (`pipeline.run.combine`), where some have several.
         unit: what is predicted, and counted.
     """
@@ -51,6 +55,7 @@ class Counted:
     why: dict[str, str] = field(default_factory=dict)
     seen: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    differ: frozenset[str] = frozenset()
     patients: dict[str, Any] | None = None
     unit: Unit = "slide"
 
@@ -104,7 +109,7 @@ def count(done: Predicted, task: Task, *, split: str | None, count_seen: bool) -
             seen.setdefault(slide.slide_id, _PATIENT.format(by_patient[slide.patient]))
     counts = (None, "test") if split is None else (split,)
     why: dict[str, str] = {}
-    slides = []
+    slides: list[tuple[CohortSlide, dict[str, Any]]] = []
     for slide, row in done:
         cells = known_label(slide, task)
         if cells is None:
@@ -115,13 +120,16 @@ def count(done: Predicted, task: Task, *, split: str | None, count_seen: bool) -
             why[slide.slide_id] = str(slide.split)
         else:
             slides.append((slide, row | task.label_row(cells)))
+    differ = two_labelled((slide for slide, _ in slides), task)
+    why |= {slide.slide_id: DIFFER for slide, _ in slides if slide.patient in differ}
+    slides = [(slide, row) for slide, row in slides if slide.patient not in differ]
     metrics: dict[str, Any] = {}
     if slides:
         sites = [slide.site for slide, _ in slides]
         metrics = task.evaluate([row for _, row in slides], [slide.patient for slide, _ in slides], sites=sites)
         if unit == "patient":
             metrics |= {"unit": unit, "slides": sum(len(row["pictured"]) for _, row in slides)}
-    return Counted(task, tuple(slides), why, seen, metrics, unit=unit)
+    return Counted(task, tuple(slides), why, seen, metrics, differ, unit=unit)
 
 
 def in_lines(
@@ -141,6 +149,9 @@ def in_lines(
     elif len(sites) > SITES_TOLD:
         lines.append(f"sites:       {len(sites)}, each in the report and in metrics.json")
     left = {why: many for why, many in not_counted.items() if why not in seen}
+    differ = left.pop(DIFFER, 0)
+    if differ:
+        lines.append(f"not counted: {differ} {DIFFER}: what is predicted is the patient's, so give all of his the same")
     if left:
         told = ", ".join(f"{many} of split {why}" for why, many in left.items())
         lines.append(f"not counted: {told} (--split runs and counts another split than test)")

@@ -26,6 +26,7 @@ class Survival(Task):
     kind: ClassVar[Kind] = "survival"
     unit: ClassVar[str] = "log hazard"
     chances: ClassVar[bool] = False
+    of_patient: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("c_index",)
     metric: ClassVar[Metric] = Metric("c_index", "C-index", 0.5, 0.7)
 
@@ -84,7 +85,7 @@ class Survival(Task):
 
     def label_in_words(self, cells: Cells) -> str:
         time, event = self.target(cells)
-        return f"{'event at' if event else 'none until'} {time:g}"
+        return f"{'event at' if event else 'none until'} {repr(time).removesuffix('.0')}"
 
     def evaluate(
         self,

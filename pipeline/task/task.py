@@ -48,6 +48,7 @@ class Task:
         kind: as `stages.prediction.readout` has it.
         unit: what contributions of patches are in.
         chances: whether values are probabilities.
+        of_patient: whether a label is the patient's, and the same for all of his slides.
         metric: what says first how good predictions are.
         metrics: keys of all scores that `evaluate` gives.
     """
@@ -58,6 +59,7 @@ class Task:
     kind: ClassVar[Kind]
     unit: ClassVar[str] = "log-odds"
     chances: ClassVar[bool] = True
+    of_patient: ClassVar[bool] = False
     metric: ClassVar[Metric] = Metric("auroc", "AUROC", 0.5, 0.8)
     metrics: ClassVar[tuple[str, ...]] = ("auroc", "auroc_within_folds", "auprc", "f1", "balanced_accuracy")
 

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.cohort.folds import check_folds, is_split
 from pipeline.cohort.labels import dealt
-from pipeline.cohort.patients import by_patient, slides_of
+from pipeline.cohort.patients import by_patient, refuse_two_labels, slides_of
 from pipeline.cohort.splits import DEFAULT_FOLDS, refuse_twins
 from pipeline.cohort.table import Cohort
 from pipeline.config import Config
@@ -87,6 +87,8 @@ def train_cohort(
     if config.cohort.unit == "patient":
         by_site = told.folds_by == "site"
         cohort = replace(cohort, slides=by_patient(cohort.slides, task, cohort.source, by_site=by_site))
+    else:
+        refuse_two_labels(cohort.slides, task, cohort.source)
     by_split = is_split(cohort.slides, told.folds)
     cohort = dealt(cohort, task, None if by_split else told.folds or DEFAULT_FOLDS)
     doubts = check_folds(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cohort.patients import by_patient, slides_of
+from pipeline.cohort.patients import by_patient, refuse_two_labels, slides_of, two_labelled
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.task.build import TASKS
@@ -61,3 +61,19 @@ def test_labels_of_several_columns_are_compared_whole() -> None:
     other = replace(one, slide_id="y", others=(("time", "4"), ("event", "1")))
     with pytest.raises(UsageError, match="two labels"):
         by_patient((one, other), SURVIVAL, "t.csv")
+
+
+def test_slides_by_themselves_may_differ_but_in_what_is_the_patients() -> None:
+    """A time that differs in its tenth digit is another; one that is written otherwise is not."""
+    one = slide("x", "p", None, others=(("time", "3"), ("event", "1")))
+    same = replace(one, slide_id="y", others=(("time", "3.0"), ("event", "yes")))
+    other = replace(one, slide_id="z", others=(("time", "3.000000001"), ("event", "1")))
+    bare = replace(one, slide_id="w", others=())
+    refuse_two_labels((bare, one, same), SURVIVAL, "t.csv")
+    assert two_labelled((bare, one, same), SURVIVAL) == frozenset()
+    told = r"t.csv: patient 'p' has two labels, 'event at 3' \('x'\) and 'event at 3.000000001' \('z'\), but a risk is"
+    with pytest.raises(UsageError, match=told):
+        refuse_two_labels((one, same, other), SURVIVAL, "t.csv")
+    assert two_labelled((one, same, other, slide("v", "q")), SURVIVAL) == {"p"}
+    refuse_two_labels((slide("x", "p", "a"), slide("y", "p", "b")), CLASSES, "t.csv")
+    assert two_labelled((slide("x", "p", "a"), slide("y", "p", "b")), CLASSES) == frozenset()

@@ -13,7 +13,9 @@ from pipeline import commands
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
-from pipeline.run.counting import Counted, count
+from pipeline.run.combine import patient_metrics
+from pipeline.run.counting import DIFFER, Counted, count
+from pipeline.task.build import TASKS
 from pipeline.task.classes import Classes
 from stages.pyramid.open import open_pyramid
 
@@ -73,6 +75,31 @@ def test_another_slide_of_a_patient_who_was_trained_on_does_not_count() -> None:
     found = judged(predicted("one", "trained on", patient="P"), predicted("two", patient="P"), predicted("three"))
     assert names(found) == ["three"]
     assert found.why == {"one": "trained on", "two": "of a patient trained on"}
+
+
+@pytest.mark.parametrize("times", [(), (2.0,)])
+def test_patients_whose_times_differ_do_not_count_and_that_is_said_once(times: tuple[float, ...]) -> None:
+    kind = TASKS["discrete_survival" if times else "survival"]
+    task = kind(("risk_score",), ("time", "event"), times)
+    done = []
+    for i in range(12):
+        differs = i == 1  # of the first patient, of two slides each
+        cells = (("time", f"{1 + i // 2 + differs}"), ("event", "1"))
+        slide = CohortSlide(f"s{i}", Path(f"/x/s{i}"), f"p{i // 2}", None, others=cells)
+        values = [float(-i)] + [0.5] * len(times)
+        done.append((slide, {"seen": None, **task.row(values, values, values)}))
+    found = count(done, task, split=None, count_seen=False)
+    assert found.why == {"s0": DIFFER, "s1": DIFFER}
+    assert found.metrics["patients"] == 5
+    assert found.metrics["c_index"]["value"] == 1.0
+    by_patient = patient_metrics(found, task)
+    assert by_patient is not None
+    assert (by_patient["counted"], by_patient["labels_differ"]) == (5, 1)
+    assert [line for line in found.in_lines() if "differ" in line] == [
+        f"not counted: 2 {DIFFER}: what is predicted is the patient's, so give all of his the same"
+    ]
+    alone = count(done[:2], task, split=None, count_seen=True)
+    assert (alone.metrics, alone.not_counted) == ({}, {DIFFER: 2})
 
 
 def test_without_labels_there_is_nothing_to_say_but_what_was_seen() -> None:
