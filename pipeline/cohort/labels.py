@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cohort.spelling import are_amounts, is_number
+from pipeline.cohort.spelling import are_amounts, column_key, is_number
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError
 from pipeline.task.build import TASKS
@@ -44,9 +44,9 @@ def task_for(
     given = {slide.label for slide in cohort.slides if slide.label is not None}
     if kind is None:
         kind = _kind_of(cohort, given)
-    if kind == "classification":
-        return TASKS[kind](cohort.classes)
     column = (cohort.columns.get("label", "label"),)
+    if kind == "classification":
+        return TASKS[kind](cohort.classes, column)
     if kind == "ordinal":
         names = tuple(grades) or _grades_of(cohort, given)
         if len(names) < 3:
@@ -95,9 +95,18 @@ def label_of(slide: CohortSlide, task: Task, source: str) -> Cells:
     return cells
 
 
+def cells_of(slide: CohortSlide, task: Task) -> Cells:
+    """A slide's label as its table has it, under the model's own columns; classes, which their names tell, also under
+    `label` where it has no such column."""
+    there = {column_key(name) for name, _ in slide.others}
+    if task.kind == "classification" and there.isdisjoint(map(column_key, task.labels)):
+        return slide.cells(())
+    return slide.cells(task.labels)
+
+
 def known_label(slide: CohortSlide, task: Task) -> Cells | None:
     """A slide's label; None where the table has none, or none that the task can read."""
-    cells = slide.cells(task.labels)
+    cells = cells_of(slide, task)
     if all(cell is None for cell in cells):
         return None
     try:
@@ -120,7 +129,8 @@ def refuse_unknown_labels(cohort: Cohort, task: Task, model: Path, *, without: s
         UsageError: which, and what the model was trained for.
     """
     if task.kind == "classification":
-        unknown = sorted({s.label for s in cohort.slides if s.label is not None} - set(task.names))
+        given = {cells_of(slide, task)[0] for slide in cohort.slides}
+        unknown = sorted({label for label in given if label is not None} - set(task.names))
         if unknown:
             raise UsageError(
                 f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(task.names)}: "
@@ -128,7 +138,7 @@ def refuse_unknown_labels(cohort: Cohort, task: Task, model: Path, *, without: s
             )
         return
     for slide in cohort.slides:
-        cells = slide.cells(task.labels)
+        cells = cells_of(slide, task)
         if any(cell is not None for cell in cells):
             try:
                 task.target(cells)

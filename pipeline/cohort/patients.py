@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from pipeline.cohort.files import folder_name
-from pipeline.cohort.labels import known_label
+from pipeline.cohort.labels import cells_of, known_label
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.task.task import WORDS, Task
@@ -49,9 +49,7 @@ def refuse_two_labels(slides: Sequence[CohortSlide], task: Task, source: object)
         return
     first: dict[str, CohortSlide] = {}
     for slide in _labelled(slides, task):
-        labels = [
-            task.label_in_words(one.cells(task.labels)) for one in (first.setdefault(slide.patient, slide), slide)
-        ]
+        labels = [task.label_in_words(cells_of(one, task)) for one in (first.setdefault(slide.patient, slide), slide)]
         if labels[0] != labels[1]:
             raise UsageError(
                 f"{source}: patient {slide.patient!r} has two labels, {labels[0]!r} "
@@ -73,7 +71,7 @@ def two_labelled(slides: Iterable[CohortSlide], task: Task) -> frozenset[str]:
 
 def _refuse_two_sided(own: Sequence[CohortSlide], task: Task, where: str, by_site: bool, instead: str) -> None:
     parts: dict[str, Callable[[CohortSlide], object]] = {
-        "has two labels": lambda slide: task.label_in_words(slide.cells(task.labels)),
+        "has two labels": lambda slide: task.label_in_words(cells_of(slide, task)),
         "is in two parts of the split": lambda slide: slide.rounds or (slide.split, slide.fold),
         **({"is at two sites, which folds by site would part": lambda slide: slide.site} if by_site else {}),
     }
@@ -88,7 +86,7 @@ def _refuse_two_sided(own: Sequence[CohortSlide], task: Task, where: str, by_sit
 
 
 def _labelled(own: Sequence[CohortSlide], task: Task) -> list[CohortSlide]:
-    return [slide for slide in own if any(cell is not None for cell in slide.cells(task.labels))]
+    return [slide for slide in own if any(cell is not None for cell in cells_of(slide, task))]
 
 
 def _row(patient: str, own: Sequence[CohortSlide], task: Task) -> CohortSlide:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.cohort.files import slide_stem
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.config.distil import DistilConfig
 from pipeline.distil.bags import ALIKE, SlideBag, bag_view, refuse_other_encoder
 from pipeline.distil.fidelity import budgets, fidelity
@@ -78,7 +78,7 @@ def distil_cohort(config: DistilConfig, out: Path, *, say: Say) -> dict[str, Any
     prepare_output(out, names=DISTILLED)
     with fitting_alone(out):
         say(cohort.reading)
-        work = _Distilling(config, classes, cohort.slides, say)
+        work = _Distilling(config, classes, cohort, say)
         work.measure()
         return work.run(teacher, out)
 
@@ -96,9 +96,10 @@ def _classes(config: DistilConfig, found: Sequence[str]) -> tuple[str, ...]:
 class _Distilling:
     """One distillation: its slides, their bags, and which are left out."""
 
-    def __init__(self, config: DistilConfig, classes: tuple[str, ...], slides: Sequence[CohortSlide], say: Say) -> None:
+    def __init__(self, config: DistilConfig, classes: tuple[str, ...], cohort: Cohort, say: Say) -> None:
         self.config, self.classes, self.say = config, classes, say
-        self.slides = tuple(sorted(slides, key=lambda slide: slide.slide_id))
+        self.slides = tuple(sorted(cohort.slides, key=lambda slide: slide.slide_id))
+        self.label = cohort.columns.get("label", "label")
         self.left_out: dict[str, str] = {}
         self.found: dict[str, SlideBag] = {}
 
@@ -172,6 +173,7 @@ class _Distilling:
             members=told.members,
             precision=self.config.encoder.precision,
             teacher=sizes,
+            labels=(self.label,),
         )
 
     # -- the work ------------------------------------------------------------------------------------------------

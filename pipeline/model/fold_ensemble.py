@@ -43,8 +43,8 @@ class FoldEnsemble(SlideModel):
     def __init__(self, members: Sequence[SlideModel], **known: Any) -> None:
         first = members[0]
         super().__init__(first.spec, **known)
-        other = next((member for member in members if member.spec != first.spec), None)
-        if other is not None:
+        # which column held a class, earlier versions did not say
+        if len({replace(member.spec, labels=()) for member in members}) > 1:
             raise ValueError("they are not of one configuration")
         if first.spec.inner_mpp is not None or first.spec.teacher is not None:
             raise ValueError("models that look twice (attention.inner_mpp) or are distilled are not averaged")

@@ -65,7 +65,7 @@ class ModelSpec:
         head: what makes one slide of all its cells, where the model reads every one; None: it draws cells.
         teacher: the sizes of the attention MIL whose own prediction is estimated; None: of no other model's.
         task: what kind of label it predicts: see `stages.prediction.readout`.
-        labels: columns of a table that hold it, where they are several or it is no class; empty: the one of classes.
+        labels: columns of a table that hold it; empty: the one called `label`, of classes that earlier versions learnt.
         times: ends of the intervals of discrete survival.
         unit: what it predicts; of patients attention is one over all of a patient's slides, and so is the draw.
         bags: what made the features, as the bags call it that it learnt from, or "" where they do not say; their length

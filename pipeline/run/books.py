@@ -363,7 +363,7 @@ def _referred(
     if judged:
         told["found"] = coverage(
             [row for _, row in judged],
-            [str(slide.label) for slide, _ in judged],
+            [str(row["label"]) for _, row in judged],
             [slide.patient for slide, _ in judged],
             model.spec.classes,
             sites=[slide.site for slide, _ in judged],

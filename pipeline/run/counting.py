@@ -46,6 +46,7 @@ class Counted:
         seen: of each slide that the model has seen, labelled or not, how.
         metrics: of those that count; empty where there are none.
         differ: patients whose slides have different labels, where a label is the patient's: none of theirs count.
+        asked: whether the user asked for what is to be counted, so that nothing to count is worth a word.
         patients: of a model of slides, what is found by patient (`pipeline.run.combine`), where some have several.
         unit: what is predicted, and counted.
     """
@@ -56,6 +57,7 @@ class Counted:
     seen: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     differ: frozenset[str] = frozenset()
+    asked: bool = False
     patients: dict[str, Any] | None = None
     unit: Unit = "slide"
 
@@ -84,6 +86,9 @@ class Counted:
     def in_lines(self) -> list[str]:
         """What is said of it at the end of a run."""
         counts_seen = any(slide.slide_id in self.seen for slide, _ in self.slides)
+        if self.asked and not self.slides and not self.why:
+            column = " and ".join(repr(name) for name in self.task.labels or ("label",))
+            return [f"metrics:     none: no {self.unit} has a label, which is sought under {column}"]
         lines = in_lines(
             self.task, self.metrics, self.not_counted, self.seen_counts, counts_seen=counts_seen, unit=self.unit
         )
@@ -129,7 +134,8 @@ def count(done: Predicted, task: Task, *, split: str | None, count_seen: bool) -
         metrics = task.evaluate([row for _, row in slides], [slide.patient for slide, _ in slides], sites=sites)
         if unit == "patient":
             metrics |= {"unit": unit, "slides": sum(len(row["pictured"]) for _, row in slides)}
-    return Counted(task, tuple(slides), why, seen, metrics, differ, unit=unit)
+    asked = count_seen or split is not None
+    return Counted(task, tuple(slides), why, seen, metrics, differ, asked=asked, unit=unit)
 
 
 def in_lines(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ def made_of(
         weights: file or folder that the encoder starts from, by its content.
         chooses: the part by which the epoch to keep is chosen; None: there is none.
     """
+    if spec.task == "classification":  # which column holds a class makes no other model; earlier versions did not say
+        spec = replace(spec, labels=())
     slides = {
         slide.slide_id: {
             "role": part,

@@ -108,6 +108,24 @@ def test_without_labels_there_is_nothing_to_say_but_what_was_seen() -> None:
     assert line.endswith("1 trained on: what the model says of them is no proof of how good it is")
 
 
+def test_classes_are_sought_in_the_column_that_the_model_learnt_from_else_in_label() -> None:
+    """What stands under `label` beside the model's own column is of something else."""
+    task = Classes(CLASSES, ("Verdict",))
+    row = {"seen": None, "prob_a": 0.75, "prob_b": 0.25}
+    own = [
+        (CohortSlide(f"s{i}", Path(f"/x/{i}"), f"p{i}", "other", others=(("verdict", "ab"[i % 2]),)), row)
+        for i in range(4)
+    ]
+    found = count(own, task, split=None, count_seen=False)
+    assert found.metrics["slides_per_class"] == {"a": 2, "b": 2}
+    assert names(count([predicted("x"), predicted("y", label="b")], task, split=None, count_seen=False)) == ["x", "y"]
+    bare = [predicted("x", label=None)]
+    assert count(bare, task, split=None, count_seen=False).in_lines() == []
+    for how in ({"split": "test", "count_seen": False}, {"split": None, "count_seen": True}):
+        (line,) = count(bare, task, **how).in_lines()
+        assert line == "metrics:     none: no slide has a label, which is sought under 'Verdict'"
+
+
 def test_a_run_of_one_split_says_what_counts_on_the_terminal_and_in_files(
     slides_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from makers import tissue_pixels, write_slide
 import saccade
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import load_model
+from pipeline.model.checkpoint import load_model, save_model
 from pipeline.train.baselines import baselines
 from pipeline.train.train import train_cohort
 from stages.encoder.registry import UNNAMED
@@ -112,6 +112,25 @@ def test_bags_are_predicted_and_slides_are_refused_for_want_of_their_encoder(tra
     slide = write_slide(tmp_path / "s.tif", tissue_pixels(900, 900, margin=0.1))
     with pytest.raises(SlideError, match="an encoder that nobody named: give bags"):
         saccade.predict(slide, trained / "model")
+
+
+def test_a_model_of_classes_knows_their_column(tmp_path: Path) -> None:
+    """A run counts them without being told; a model of before, which did not say the column, stands as it is."""
+    write_cohort(tmp_path, label=lambda i, positive: {"verdict": "tumour" if positive else "normal"})
+    told = config(tmp_path, "training.epochs=1", cohort=", label: verdict")
+    model = tmp_path / "model" / "model.safetensors"
+    train_cohort(told, model.parent, say=lambda line: None)
+    assert load_model(model).spec.labels == ("verdict",)
+    (tmp_path / "bags" / "cohort.csv").write_text((tmp_path / "cohort.csv").read_text().replace(".svs", ".h5"))
+    run = saccade.run(tmp_path / "bags" / "cohort.csv", model, out=tmp_path / "run", workers=0, split="test")
+    assert run.metrics["slides"] == 5
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["slides"]["counted"] == 5
+    before = load_model(model)
+    before.spec = replace(before.spec, labels=())
+    save_model(before, model)
+    lines: list[str] = []
+    train_cohort(told, model.parent, say=lines.append)
+    assert load_model(model).spec.labels == (), "it was trained again"
 
 
 TASKS: list[tuple[str, Callable[[int, float], dict[str, Any]], str]] = [
