@@ -48,6 +48,11 @@ def stopped(exc: OSError) -> str:
     return f"stopped at {path}: {refusal(exc, path, writing=not unread)}"
 
 
+def of_file(where: object, exc: Exception) -> str:
+    """What an error says of a file, which it names once."""
+    return str(exc) if str(where) in str(exc) else f"{where}: {exc}"
+
+
 def reason_of(exc: Exception) -> str:
     """Why a slide failed, in one line; what was not foreseen is called so, with its type."""
     if isinstance(exc, OSError) and exc.errno and exc.filename:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, of_file
 from stages.amounts import size
 from stages.bags.bag_slide import BagSlide
 from stages.geometry import Box, Mpp
@@ -28,7 +28,7 @@ def describe(path: str | PathLike[str] | Place, *, mpp: float | None = None, str
         if strict:
             slide.facts.refuse_doubt()
     except SlideError as exc:
-        raise UsageError(f"{where}: {exc}") from exc
+        raise UsageError(of_file(where, exc)) from exc
     facts = slide.facts
     true = facts.mpp
     bag = isinstance(slide, BagSlide)

@@ -68,6 +68,13 @@ def are_amounts(texts: Iterable[str]) -> bool:
     return len(given) > 2 and all(map(is_number, given)) and any(not float(one).is_integer() for one in given)
 
 
+def have_commas(texts: Iterable[str]) -> bool:
+    """Whether texts are more than two numbers, some of them with a decimal comma."""
+    given = set(texts)
+    commas = {text for text in given if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", text)}
+    return len(given) > 2 and bool(commas) and all(map(is_number, given - commas))
+
+
 def tcga_patient(name: str) -> str | None:
     """The patient of a TCGA barcode, its first twelve characters (TCGA-A1-A0SB of TCGA-A1-A0SB-01Z-00-DX1), or None.
 

@@ -26,7 +26,7 @@ from pipeline.cohort.files import (
 )
 from pipeline.cohort.given_splits import Part, part_of, read_splits
 from pipeline.cohort.rows import fold_of, mpp_of, read_rows, split_of
-from pipeline.cohort.spelling import are_amounts, column_key, is_missing, near_equal, tcga_patient
+from pipeline.cohort.spelling import are_amounts, column_key, have_commas, is_missing, near_equal, tcga_patient
 from pipeline.errors import UsageError
 from stages.amounts import counted
 from stages.bags.bag import BAG_SUFFIXES, find_bag
@@ -240,6 +240,7 @@ def read_training_table(
     if all(slide.problem for slide in cohort.slides):  # some may have gone; none there is a wrong folder
         raise UsageError(f"{table}: {cohort.slides[0].problem} (and {len(cohort.slides) - 1} more, all of them)")
     if classes is None:
+        _refuse(_with_commas(cohort))
         classes = not are_amounts(slide.label for slide in cohort.slides if slide.label is not None)
     if label is not None:
         _refuse(unlabelled(cohort, classes=classes))
@@ -493,6 +494,18 @@ def _by_folders(slide: CohortSlide, root: Place) -> tuple[str, str]:
 def as_file_systems_see(name: str) -> str:
     """A name as any file system tells it from others."""
     return unicodedata.normalize("NFC", name.casefold())  # some of them fold case
+
+
+def _with_commas(cohort: Cohort) -> Iterator[str]:
+    """Labels that look like numbers with decimal commas, of a table whose columns commas part."""
+    labels = [slide.label for slide in cohort.slides if slide.label is not None]
+    if have_commas(labels):
+        one = next(label for label in labels if "," in label)
+        yield (
+            f"{cohort.source}: column {cohort.columns['label']!r} looks like numbers with decimal commas, as {one!r}: "
+            "write them with points, or part the columns by ; (then commas are decimal); or set cohort.task to "
+            "classification if they are names of classes"
+        )
 
 
 def unlabelled(cohort: Cohort, *, classes: bool = True) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands.arguments import AnyPath
+from pipeline.errors import of_file
 from stages.place import place
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def open_slide(path: AnyPath, *, mpp: float | None = None) -> Slide:
     try:
         return open_pyramid(path, mpp=mpp)
     except SlideError as exc:
-        raise SlideError(f"{os.fspath(path)}: {exc}") from exc
+        raise SlideError(of_file(os.fspath(path), exc)) from exc
 
 
 def read_cohort(target: AnyPath, *, label: str = "label", root: AnyPath | None = None) -> Cohort:

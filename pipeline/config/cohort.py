@@ -90,6 +90,8 @@ class CohortConfig(Section):
                 raise ValueError(
                     f"cohort.{name} says nothing of {self.kind or 'classes'}: leave it out, or correct task"
                 )
+        if self.positive is not None and self.kind not in (None, "classification"):
+            raise ValueError(f"cohort.positive is of two classes, and the task is {self.kind}: leave it out")
         if self.grades and self.kind != "ordinal":
             raise ValueError("cohort.grades are of cohort.task ordinal: set it, or leave them out")
         if len(set(self.labels)) < len(self.labels) or len(set(self.grades)) < len(self.grades):

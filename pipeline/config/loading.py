@@ -150,6 +150,6 @@ def _resolve_paths(data: dict[str, Any], base: Path) -> None:
 def _one_line(exc: ValidationError, source: str, typed: set[str], kind: type[Kind]) -> str:
     errors = foremost(exc.errors(), kind)
     dotted = ".".join(str(part) for part in errors[0]["loc"])
-    where = f"--set {dotted}" if dotted in typed else f"{source}: {dotted}"
+    where = f"--set {dotted}" if dotted in typed else ": ".join(part for part in (source, dotted) if part)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{where}: {in_words(errors[0], kind)}{more}"

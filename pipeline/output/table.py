@@ -57,6 +57,9 @@ def prediction_columns(task: Task, of: Sequence[str] = SLIDE) -> list[str]:
     columns += ["patches_read", "cells", "fraction_read", "bytes_read", "seconds", "key"]
     twice = next((column for column in columns if columns.count(column) > 1), None)
     if twice is not None:
+        if task.times:
+            times = ", ".join(map(repr, task.times))
+            raise UsageError(f"cohort.times {times} are too near: two would give the column {twice!r}; choose others")
         raise UsageError(f"the classes {', '.join(task.names)} would give two columns {twice!r}; rename a class")
     return columns
 

@@ -63,11 +63,14 @@ def _setting_of(told: CohortConfig, column: str) -> str:
 
 
 def refuse_settings(config: Config, task: Task) -> None:
-    """Refuse settings that are of classes where the label is another.
+    """Refuse settings that are of classes, or of two, where the label is another.
 
     Raises:
         UsageError: which.
     """
+    if config.training.threshold_sensitivity is not None and (task.kind != "classification" or len(task.names) != 2):
+        found = f"{len(task.names)} classes" if task.kind == "classification" else WORDS[task.kind]
+        raise UsageError(f"training.threshold_sensitivity is of two classes, and the label is {found}: leave it out")
     if task.kind == "classification":
         return
     if config.training.class_weights == "balanced":

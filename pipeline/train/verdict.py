@@ -89,7 +89,10 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None, task: Task 
         measure,
         chance,
     )
-    reason = f"{found.found} {_why(learned, part, score, by_chance, metric)}"
+    rarer = (
+        "among whom its class is rarer" if metric.key == "auroc" else "whose labels lie, in the mean, away from its own"
+    )
+    reason = f"{found.found} {_why(learned, part, score, by_chance, metric, rarer)}"
     if stuck and losses is not None:
         reason += f"{'; but ' if learned == 'yes' else '; and '}{losses.in_words(of)}"
         learned = "unclear" if learned == "yes" else "no"
@@ -105,7 +108,7 @@ def _learned(scored: Mapping[str, Any], metric: Metric) -> Learned:
     return "no" if high < metric.useful else "unclear"
 
 
-def _why(learned: Learned, part: str, score: Mapping[str, Any], by_chance: float, metric: Metric) -> str:
+def _why(learned: Learned, part: str, score: Mapping[str, Any], by_chance: float, metric: Metric, rarer: str) -> str:
     chance, useful = metric.chance, metric.useful
     mirrored = 2 * chance - score["value"]
     low, high = score["low"], score["high"]
@@ -118,7 +121,7 @@ def _why(learned: Learned, part: str, score: Mapping[str, Any], by_chance: float
     if mirrored > by_chance and part in ("cross-validation", "out-of-bag"):
         return (
             f"is below chance, {chance:g}, as it may be where there is nothing to learn: a patient is judged by what "
-            "was fitted to others, among whom its class is rarer"
+            f"was fitted to others, {rarer}"
         )
     if mirrored > by_chance:
         return f"is below chance, {chance:g}: what goes with the labels there is not what it was fitted to"

@@ -83,6 +83,12 @@ def test_labels_of_every_kind_are_dealt_to_folds_without_a_doubt(
             "column 'b' is 0",
         ),
         ("{table: t.csv, task: regression}", "label", ["high", *map(str, range(9))], "'s0': the label .*found 'high'"),
+        (
+            "{table: t.csv}",
+            "label",
+            [f'"{i},5"' for i in ROWS],
+            "column 'label' looks like numbers with decimal commas, as '0,5': write them with points",
+        ),
         ("{table: t.csv}", "label", ["b", *"a" * 9], "class 'b' has 1 patient of its own, too few for 5 folds"),
     ],
 )

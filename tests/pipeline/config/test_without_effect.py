@@ -26,6 +26,8 @@ from pipeline.errors import UsageError
         ),
         (["attention.coarse_mpp=32"], "leaves 4 pixels of a cell to see; give at most 16"),
         (["attention.context=[]"], "attention.context: expected a list of values"),
+        (["cohort.time=t", "cohort.event=e", "cohort.positive=x"], "c.yaml: cohort: cohort.positive is of two classes"),
+        (["cohort.unit=patient", "training.compare=true"], "c.yaml: cohort.unit: patient does without"),
         (["attention.uniform=1"], "expected a number above 0 and below 1, found 1"),
     ],
 )

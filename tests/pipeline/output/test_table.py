@@ -14,6 +14,7 @@ from makers import AWKWARD
 from pipeline.cohort.table import read_table
 from pipeline.errors import UsageError
 from pipeline.output.table import prediction_columns, write_predictions, write_table
+from pipeline.task.build import TASKS
 from pipeline.task.classes import Classes
 
 
@@ -44,6 +45,9 @@ def test_predictions_have_the_columns_that_are_promised(folder):
 def test_classes_whose_columns_collide_are_refused():
     with pytest.raises(UsageError, match=r"two columns 'prob_x_low'; rename a class"):
         prediction_columns(Classes(("x", "x_low")))
+    near = TASKS["discrete_survival"](("risk_score",), ("time", "event"), (2.0000001, 2.0000002))
+    with pytest.raises(UsageError, match=r"cohort.times 2.0000001, 2.0000002 are too near: .* 'survival_2'"):
+        prediction_columns(near)
 
 
 def test_a_table_takes_its_columns_from_its_rows(tmp_path):

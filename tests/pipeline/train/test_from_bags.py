@@ -19,7 +19,11 @@ import saccade
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
+from pipeline.task.classes import Classes
+from pipeline.task.survival import Survival
+from pipeline.task.task import Task
 from pipeline.train.baselines import baselines
+from pipeline.train.spec import refuse_settings
 from pipeline.train.train import train_cohort
 from stages.encoder.registry import UNNAMED
 from stages.slide.facts import SlideError
@@ -233,3 +237,14 @@ def test_settings_that_do_not_go_with_bags_are_refused(more: list[str], said: st
     write_cohort(tmp_path, slides=2)
     with pytest.raises(UsageError, match=said):
         config(tmp_path, *more)
+
+
+@pytest.mark.parametrize(
+    ("task", "said"), [(Classes(("a", "b", "c")), "3 classes"), (Survival(labels=("t", "e")), "a risk")]
+)
+def test_a_threshold_is_of_two_classes(task: Task, said: str, tmp_path: Path) -> None:
+    write_cohort(tmp_path, slides=2)
+    told = config(tmp_path, "training.threshold_sensitivity=0.9")
+    with pytest.raises(UsageError, match=f"threshold_sensitivity is of two classes, and the label is {said}"):
+        refuse_settings(told, task)
+    refuse_settings(told, Classes(("a", "b")))

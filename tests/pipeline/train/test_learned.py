@@ -19,6 +19,7 @@ from pipeline.model.quality import Quality
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings
 from pipeline.statistics.metrics import evaluate
+from pipeline.task.survival import Survival
 from pipeline.train.train import train_cohort
 from pipeline.train.verdict import Losses, closing, judge_quality
 
@@ -157,7 +158,11 @@ def test_below_chance_is_laid_to_other_slides_only_where_others_were_judged() ->
     """Where patients are judged by the others, among whom their class is rarer, lot comes out below chance."""
     told = {name: judge_quality({name: part(0.1, 0.02, 0.37)}, FITTED).reason for name in ("test", "out-of-bag")}
     assert "is not what it was fitted to" in told["test"]
-    assert "where there is nothing to learn" in told["out-of-bag"]
+    assert told["out-of-bag"].endswith("was fitted to others, among whom its class is rarer")
+    scored = {"slides": 60, "patients": 60, "c_index": {"value": 0.2, "low": 0.1, "high": 0.4}}
+    risk = judge_quality({"out-of-bag": scored}, FITTED, Survival(labels=("time", "event")))
+    assert "is below chance, 0.5" in risk.reason
+    assert "class" not in risk.reason
 
 
 @pytest.mark.parametrize(
