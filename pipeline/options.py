@@ -123,7 +123,7 @@ StrictOption = Annotated[
 Samples = Annotated[
     int | None,
     _number(
-        "Patches to read of a slide (at most, with --tolerance or --decide); default: the model's.",
+        "Patches to read of a slide; default: the model's. With --tolerance or --decide at most; default: all.",
         whole(1, 1_000_000),
         topic=READING,
     ),

@@ -171,7 +171,7 @@ def run(
     echo(peak(summary.memory))
     table = "patients.csv" if summary.unit == "patient" else "predictions.csv"
     echo(f"predictions: {out / table}\nreport:      {out / 'report.html'}")
-    raise typer.Exit(1 if summary.failed else 0)
+    raise typer.Exit(1 if summary.failed or summary.left_out else 0)
 
 
 def bench(

@@ -159,7 +159,7 @@ def check_folds(
         last = held_out_of_all(slides, dealt, seed=seed, **inner)[0]
         for name, train in [*((f"the training of {fold.name}", fold.train) for fold in dealt), ("the training", last)]:
             _refuse_one_sided(task, train, name)
-        return _doubts(dealt)
+        return [*_doubts(dealt), *_unsplit(slides)]
     if by == "site":
         refuse_parted(slides, {slide.slide_id: str(slide.split) for slide in slides}, "the table's split column", by)
     if repeats > 1:
@@ -176,6 +176,16 @@ def check_folds(
         f"split train has a single patient of class {name!r}: what tells that class may be what tells the patient"
         for name, having in people.items()
         if len(having) == 1
+    ]
+
+
+def _unsplit(slides: Sequence[CohortSlide]) -> list[str]:
+    held = [slide for slide in slides if slide.split in ("val", "test")]
+    if not held:
+        return []
+    return [
+        "training.folds takes the place of the table's split: the slides of val and test are in the folds, and in the "
+        f"training of the model that is kept ({held[0].slide_id!r} for one); leave training.folds out to keep them out"
     ]
 
 

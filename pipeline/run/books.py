@@ -75,6 +75,7 @@ class RunSummary:
         judged: what is said of the metrics and of what they do not count, in lines.
         stale: how many of the kept ones' files are gone, or may have changed since: their rows warn of it.
         unit: what is counted and has a row: slides, or the patients of a model of patients, in patients.csv.
+        left_out: how many slides of patients that were predicted could not be read.
     """
 
     total: int
@@ -95,12 +96,14 @@ class RunSummary:
     judged: list[str] = field(default_factory=list, repr=False)
     stale: int = field(default=0, repr=False)
     unit: Unit = field(default="slide", repr=False)
+    left_out: int = field(default=0, repr=False)
 
     @property
     def line(self) -> str:
         """How many became what."""
         of = counted(self.total, self.unit)
         told = f"{self.ok} of {of} predicted ({self.reused} already done), {self.failed} failed"
+        told += f"; {counted(self.left_out, 'slide')} of theirs left out" if self.left_out else ""
         return told + (f", {self.waiting} not tried" if self.waiting else "")
 
     def _repr_html_(self) -> str:
@@ -300,6 +303,7 @@ class Books:
             told.in_lines(),
             stale,
             unit,
+            sum(row.get("left_out", 0) for _, row in done),
         )
 
     def _write_tables(self, rows: list[dict[str, Any]], people: list[dict[str, Any]], task: Task) -> None:

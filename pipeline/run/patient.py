@@ -300,6 +300,7 @@ def told_of_patient(commit: Mapping[str, Any]) -> dict[str, Any]:
         "words": commit["words"],
         "gallery": commit["evidence"]["gallery"],
         "pictured": list(commit["slides"]),
+        "left_out": len(commit["left_out"]),
     }
 
 

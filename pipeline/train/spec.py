@@ -87,6 +87,12 @@ def refuse_settings(config: Config, task: Task) -> None:
             "training.batch_size 1: survival compares slides of one step: give 2 at least, or set cohort.times "
             "(discrete_survival), which compares none"
         )
+    if task.kind == "survival" and config.training.accumulate > 1:
+        raise UsageError(
+            f"training.accumulate {config.training.accumulate}: survival compares slides of one batch, and of several "
+            "it would be another loss, not that of one so many times as large: leave it out and raise "
+            "training.batch_size, or set cohort.times (discrete_survival), which compares none"
+        )
 
 
 def model_spec(config: Config, task: Task) -> ModelSpec:

@@ -191,11 +191,18 @@ class Fitting(lightning.LightningModule):
             self.refuse_divergence()
             well = each.isfinite().all(1).tolist()
             self._end("the loss is not a number", [i for i, one in zip(kept, well, strict=True) if not one])
-        self._losses.append((each.detach().cpu(), weights.cpu()))
+        self._losses.append((self._told(found.logits, kept, each, weights).cpu(), weights.cpu()))
         # each member learns as if it were alone; Lightning divides by the number of batches of a step
         share = self._accumulate * len(kept) / self._planned if self._accumulate > 1 else 1.0
         learnt = share * members * regularised
         return learnt if attempted is not None else learnt + self._nothing()
+
+    @torch.no_grad()
+    def _told(self, logits: Tensor, slides: list[int], each: Tensor, weights: Tensor) -> Tensor:
+        """The losses ``each`` (B, M); of a slide that a member is not fitted to as if it were, among all of its step,
+        where the loss depends on those that it is told with."""
+        as_if = self.model.readout.nll(logits, self._targets[slides], torch.ones_like(weights))
+        return torch.where(weights > 0, each, as_if)
 
     def _gathered(self, own: Part) -> list[Part]:
         """The parts of all processes; what one of them leaves out all do."""

@@ -20,6 +20,7 @@ NEEDS_TORCH = (
     *(
         "pipeline.model",
         "pipeline.predict",
+        "pipeline.predict_patient",
         "pipeline.refer.agreement",
         "pipeline.refer.scores",
         "pipeline.refer.referral",
@@ -34,6 +35,8 @@ NEEDS_TORCH = (
         "pipeline.run.pictures",
         "pipeline.run.run",
         "pipeline.run.slide",
+        "pipeline.run.patient",
+        "pipeline.run.combine",
         "pipeline.run.stale",
         "pipeline.run.counting",
         "pipeline.run.ready",

@@ -214,3 +214,10 @@ def test_columns_of_the_table_are_repeats() -> None:
     assert [fold.name for fold in dealt(slides)] == [
         *("fold-0", "fold-1", "fold-0-repeat-1", "fold-1-repeat-1", "fold-2-repeat-1"),
     ]
+
+
+def test_folds_in_the_place_of_a_split_say_what_becomes_of_its_test_slides() -> None:
+    slides = [replace(slide, split="test" if i % 4 == 0 else "train") for i, slide in enumerate(sited(FIVE))]
+    (line,) = check_folds(slides, folds=2)
+    assert "training.folds takes the place of the table's split" in line
+    assert check_folds([replace(slide, split=None) for slide in slides], folds=2) == []

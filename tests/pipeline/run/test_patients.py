@@ -173,7 +173,7 @@ def test_a_slide_that_fails_is_named_and_a_patient_of_whom_none_is_left_fails(co
             spoil(cohort / f"{name}.tif", 0, index)
     (cohort / "c2.tif").unlink()
     summary = ran(cohort, samples=60)
-    assert (summary.ok, summary.failed) == (2, 1)
+    assert (summary.ok, summary.failed, summary.left_out) == (2, 1, 2)
     rows = table_of(cohort)
     assert "left out: a2: " in rows["p"]["warnings"]
     assert "left out: c2: " in rows["r"]["warnings"]
@@ -182,7 +182,8 @@ def test_a_slide_that_fails_is_named_and_a_patient_of_whom_none_is_left_fails(co
     assert not (cohort / "out" / "slides" / "a2").exists()
     whole = ran(cohort, samples=60, retry_failed=True)
     assert whole.waiting == 0
-    assert (whole.reused, whole.failed) == (2, 1)
+    assert (whole.reused, whole.failed, whole.left_out) == (2, 1, 2)
+    assert whole.line.endswith("; 2 slides of theirs left out")
     # what failed is not forgotten in a run of others
     (cohort / "some.csv").write_text("slide,patient,label\na1.tif,s,a\n")
     assert ran(cohort, table="some.csv", samples=60).kept == 3

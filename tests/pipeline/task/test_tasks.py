@@ -14,6 +14,7 @@ from makers import tissue_pixels, write_slide
 
 import saccade
 from pipeline.config import load_config
+from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model
 from pipeline.train.train import train_cohort
 
@@ -111,6 +112,9 @@ def test_a_frozen_encoders_members_learn_it_too(cohort: Path, tmp_path: Path, ki
     lite0_file()
     metrics = trained(cohort, tmp_path / "model", kind, FROZEN, 4)
     assert metrics["out-of-bag"]["slides"] > 0
+    with (tmp_path / "model" / "curve.csv").open() as file:
+        unseen = [row["out_of_bag_loss"] for row in csv.DictReader(file)]
+    assert any(float(loss) > 0 for loss in unseen if loss)  # also where a loss is of those that it is told with
     model = load_model(tmp_path / "model")
     found = saccade.predict(cohort / "s2.tif", model, samples=16)
     values = np.array(list(found.values.values()))
@@ -127,3 +131,10 @@ def test_a_frozen_encoders_members_learn_it_too(cohort: Path, tmp_path: Path, ki
     if not found.task.chances:
         with pytest.raises(AttributeError, match="see values"):
             found.probabilities  # noqa: B018
+
+
+def test_batches_of_survival_are_not_accumulated(cohort: Path, tmp_path: Path) -> None:
+    """A risk set is of one batch: the sum over several is another loss than that of one so many times as large."""
+    with pytest.raises(UsageError, match=r"training\.accumulate 2: survival compares"):
+        trained(cohort, tmp_path / "model", "survival", [*SMALL, "training.accumulate=2"], 1)
+    assert not (tmp_path / "model").exists()
