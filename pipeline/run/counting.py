@@ -88,9 +88,7 @@ class Counted:
         counts_seen = any(slide.slide_id in self.seen for slide, _ in self.slides)
         if self.asked and not self.slides and not self.why:
             column = " and ".join(repr(name) for name in self.task.labels or ("label",))
-            return [
-                f"metrics:     none: no {self.unit} has a label, which is sought under {column}: call the table's column so"
-            ]
+            return [f"metrics:     none: no {self.unit} has a label under {column}: call its column so"]
         lines = in_lines(
             self.task, self.metrics, self.not_counted, self.seen_counts, counts_seen=counts_seen, unit=self.unit
         )

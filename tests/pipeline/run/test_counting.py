@@ -123,10 +123,7 @@ def test_classes_are_sought_in_the_column_that_the_model_learnt_from_else_in_lab
     assert count(bare, task, split=None, count_seen=False).in_lines() == []
     for how in ({"split": "test", "count_seen": False}, {"split": None, "count_seen": True}):
         (line,) = count(bare, task, **how).in_lines()
-        assert (
-            line
-            == "metrics:     none: no slide has a label, which is sought under 'Verdict': call the table's column so"
-        )
+        assert line == "metrics:     none: no slide has a label under 'Verdict': call its column so"
 
 
 def test_a_run_of_one_split_says_what_counts_on_the_terminal_and_in_files(
