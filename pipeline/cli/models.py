@@ -73,7 +73,7 @@ def train(
     strict: StrictOption = False,
     verify: VerifyOption = False,
 ) -> None:
-    """Train a model on slides with one label each.
+    """Train a model on labelled slides, patients or bags.
 
     Cross-validates where the table has no splits; writes the checkpoint and metrics.
     """

@@ -260,7 +260,11 @@ def read_training_table(
 def _split_by(cohort: Cohort, path: Path) -> Cohort:
     """The cohort, split as is given elsewhere instead of as its table says."""
     given = read_splits(path)
-    names = {slide.slide_id: (slide.slide_id, slide_stem(slide.path), slide.path.name) for slide in cohort.slides}
+    names = {
+        # that of a training of patients lists these
+        slide.slide_id: (slide.slide_id, slide_stem(slide.path), slide.path.name, folder_name(slide.patient))
+        for slide in cohort.slides
+    }
     found = {name: next((given[one] for one in called if one in given), None) for name, called in names.items()}
     lost = [name for name, parts in found.items() if parts is None or set(parts) == {None}]
     if lost:

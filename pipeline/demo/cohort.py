@@ -29,6 +29,7 @@ from pipeline.demo.scene import CLASSES, MPP, Kind, Scene, make_scene
 from pipeline.errors import UsageError
 from pipeline.output.documents import read_json, write_json
 from pipeline.output.table import write_table
+from pipeline.parent import heed_parent
 from stages.disk import new_file
 
 FORMAT = 1
@@ -84,11 +85,15 @@ def make_cohort(
             report(done, slides)
     elif missing:
         # spawn: forking a process that has threads (torch, dask) can deadlock
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for future in as_completed([pool.submit(_make_slide, *job) for job in missing]):
-                future.result()
-                done += 1
-                report(done, slides)
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=heed_parent) as pool:
+            try:
+                for future in as_completed([pool.submit(_make_slide, *job) for job in missing]):
+                    future.result()
+                    done += 1
+                    report(done, slides)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # who interrupts waits for the slides in hand, not for all
+                raise
     table = out / "cohort.csv"
     rows = [
         {

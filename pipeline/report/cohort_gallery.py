@@ -49,7 +49,7 @@ def strongest(
 
 
 def cohort_gallery(
-    out: Path, galleries: Mapping[str, Sequence[Mapping[str, Any]] | None], *, seen_mpp: float
+    out: Path, galleries: Mapping[str, Sequence[Mapping[str, Any]] | None], *, seen_mpp: float, unit: str
 ) -> Image.Image | None:
     """A picture of the cohort's strongest patches; None where no slide shows any.
 
@@ -65,7 +65,7 @@ def cohort_gallery(
     width = MARGIN + COLUMNS * step
     heights = [LINE + -(-len(own) // COLUMNS) * (step + BELOW) for own in found.values()]
     names = dict.fromkeys(name for name, _ in found)
-    legend = wrapped(explained(" or ".join(names), "each slide's own", seen_mpp), width - 2 * MARGIN, FONT)
+    legend = wrapped(explained(" or ".join(names), "each slide's own", seen_mpp, unit), width - 2 * MARGIN, FONT)
     page = Image.new("RGB", (width, sum(heights) + (1 + len(legend)) * LINE + 2 * MARGIN), "white")
     pen, top = ImageDraw.Draw(page), MARGIN
     for ((name, sign), own), height in zip(found.items(), heights, strict=True):

@@ -200,9 +200,11 @@ def origin(run: Mapping[str, Any]) -> str:
         for name, value in facts.items()
         if value != ""
     )
+    table = "patients.csv" if run.get("unit") == "patient" else "predictions.csv"
     return (
         f'<h2>How it was made</h2><div class="wide"><table><tbody>{lines}</tbody></table></div>'
-        '<p class="soft">The same figures for programs: <a href="predictions.csv">predictions.csv</a>, '
+        '<p class="soft">The same figures for programs: '
+        f'<a href="{table}">{table}</a>, '
         '<a href="run.json">run.json</a>.</p>'
         if lines
         else ""

@@ -63,6 +63,7 @@ def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list
         origin=facts.origin,
         contributions=_by_name(found),
         cells=found.patient_cells,
+        unit=found.task.unit,
     )
     write_compact_json(folder / "overlay.geojson", outlines)
     return write_evidence(folder, slide_id, found)
@@ -120,6 +121,7 @@ def write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[
         tissue=found.patch_tissue,
         mpp=mpp,
         seen_mpp=found.spec.patch_mpp,
+        unit=found.task.unit,
     )
     with new_file(folder / GALLERY) as temporary:
         write_jpeg(temporary, picture)

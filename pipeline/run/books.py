@@ -271,7 +271,7 @@ class Books:
         else:
             (out / METRICS).unlink(missing_ok=True)  # of a run with labels
         write_run(out / "run.json", run)
-        picture = cohort_gallery(out, galleries, seen_mpp=model.spec.patch_mpp)
+        picture = cohort_gallery(out, galleries, seen_mpp=model.spec.patch_mpp, unit=task.unit)
         if picture is not None:
             with new_file(out / GALLERY) as temporary:
                 picture.save(temporary, format="JPEG", quality=85)

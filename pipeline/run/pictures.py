@@ -20,7 +20,7 @@ from stages.disk import new_file
 from stages.geometry import Mpp, Raster
 from stages.heap import give_back
 from stages.overlay import evidence_picture, jpeg, picture
-from stages.overlay.evidence_picture import draw_evidence
+from stages.overlay.evidence_picture import LOG_ODDS, draw_evidence
 from stages.overlay.picture import PICTURE_PX, draw_overlay, paged
 from stages.prediction.attribution import INTERPOLATED
 from stages.tissue.thumbnail import Thumbnail
@@ -36,6 +36,7 @@ def drawn_by() -> str:
     settings = [
         *(PICTURES_VERSION, picture.COLOURS, picture.OPACITY, picture.PICTURE_PX, jpeg.BYTES_PER_PIXEL),
         *(evidence_picture.FOR, evidence_picture.AGAINST, evidence_picture.OPACITY, evidence_picture.LEAST),
+        evidence_picture.LEAST_ELSE,
     ]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
@@ -49,6 +50,7 @@ def told_in_pictures(slide_id: str, found: SlidePrediction, shown: str) -> dict[
         "evidence": found.in_words(slide_id, of=shown),
         "class": shown,
         "column": found.task.statistics.index(shown),
+        "unit": found.task.unit,
         "thumbnail": list(astuple(found.thumbnail.raster)),
         **({} if found.patient_cells is None else {"of_cells": found.patient_cells}),
     }
@@ -88,6 +90,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
             interpolated=bool((origin == INTERPOLATED).any()),
             title=told["evidence"],
             mpp_level0=mpp,
+            unit=told.get("unit", LOG_ODDS),
         )
 
 

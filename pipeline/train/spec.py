@@ -30,7 +30,10 @@ def configured_cohort(told: CohortConfig, *, folds: int | None = None, splits: P
         UsageError: see `read_training_table`; or both folds and splits are given.
     """
     if folds is not None and splits is not None:
-        raise UsageError("training.splits gives the splits, and training.folds asks for others; leave one out")
+        raise UsageError(
+            "training.splits gives the splits, and training.folds asks for others: give one of the two (null unsets "
+            "the other)"
+        )
     columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
     return read_training_table(
         told.table,

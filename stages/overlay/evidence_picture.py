@@ -21,8 +21,11 @@ FOR, AGAINST = (217, 95, 2), (5, 113, 176)
 """Told apart in any colour blindness, by hue and on grey."""
 OPACITY = 0.85
 """Of the strongest evidence; weaker evidence shows by the root of its share, so that it is seen at all."""
+LOG_ODDS = "log-odds"
 LEAST = 2.0
 """Log-odds of a cell below which the scale does not shrink: without evidence, noise is not to look like it."""
+LEAST_ELSE = 0.1
+"""The same of other units, whose sums over all cells are of the order of 1."""
 
 
 def coloured(evidence: NDArray[np.floating], top: float) -> NDArray[np.uint8]:
@@ -48,26 +51,28 @@ def evidence_page(
     interpolated: bool,
     title: str,
     mpp_level0: Mpp,
+    unit: str = LOG_ODDS,
 ) -> Page:
     """The evidence with title, scale bar and legend.
 
     Args:
         thumbnail: the slide at low resolution.
-        evidence: (rows, cols), what each cell adds to the log-odds of the class.
+        evidence: (rows, cols), what each cell adds to the log-odds of the class, or to the number that is told.
         evidence_raster: its cells' place on the level-0 frame.
         patch_boxes_level0: (N, 4) x, y, width, height of the patches that were read, level-0 pixels.
         name: of the class.
         interpolated: whether values of cells that were not read are those of patches that look alike.
         title: wrapped where it is long.
         mpp_level0: µm per level-0 pixel.
+        unit: of the evidence; log-odds are coloured up to `LEAST` at least, others up to `LEAST_ELSE`.
     """
     picture, raster = picture_of(thumbnail, mpp_level0)
     picture = greyed(picture)
-    top = max(LEAST, float(np.abs(evidence).max(initial=0.0)))
+    top = max(LEAST if unit == LOG_ODDS else LEAST_ELSE, float(np.abs(evidence).max(initial=0.0)))
     lay(picture, under(raster, coloured(evidence.astype(np.float64), top), evidence_raster))
 
     def legend(image: Image.Image, place: tuple[int, int], width: int) -> None:
-        _legend(image, place, width, top, name, interpolated=interpolated)
+        _legend(image, place, width, top, f"{unit} per cell, for {name}", interpolated=interpolated)
 
     return page(picture, raster, patch_boxes_level0, title=title, mpp_level0=mpp_level0, legend=legend)
 
@@ -78,10 +83,10 @@ def draw_evidence(path: Path, *parts: Any, **said: Any) -> None:
 
 
 def _legend(
-    image: Image.Image, place: tuple[int, int], width: int, top: float, name: str, *, interpolated: bool
+    image: Image.Image, place: tuple[int, int], width: int, top: float, head: str, *, interpolated: bool
 ) -> None:
     (left, upper), inner = place, width - 24
-    told = shortened(f"log-odds per cell, for {name}", width, TEXT)
+    told = shortened(head, width, TEXT)
     pen = colour_bar(image, place, coloured(np.linspace(-top, top, inner), top), told)
     digits = max(0, 1 - math.floor(math.log10(top)))
     for at in (-1, 0, 1):

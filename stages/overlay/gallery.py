@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from stages.geometry import Mpp, Raster
-from stages.overlay.evidence_picture import AGAINST, FOR
+from stages.overlay.evidence_picture import AGAINST, FOR, LOG_ODDS
 from stages.overlay.picture import round_length
 from stages.overlay.text import pen_font, printable, signed, wrapped
 from stages.slide.protocol import Slide
@@ -69,19 +69,20 @@ def caption(contribution: float, half_width: float | None, tissue: float) -> str
     return signed(contribution, half_width) + (f"  ({tissue:.0%} tissue)" if tissue < EDGE else "")
 
 
-def explained(name: str, level0: str, seen_mpp: float) -> str:
+def explained(name: str, level0: str, seen_mpp: float, unit: str) -> str:
     """What the numbers below patches are, and at which resolution these are shown.
 
     Args:
         name: of the class.
         level0: µm/px of what is shown.
         seen_mpp: µm/px of what the model saw.
+        unit: of the numbers.
     """
+    scale = "Log-odds: 0 is a probability of 0.5, +2 is 0.88, +4 is 0.98. " if unit == LOG_ODDS else ""
     return (
-        f"Below each patch: what it adds to the log-odds of {name}, \N{PLUS-MINUS SIGN} half of its 95 % interval for "
+        f"Below each patch: what it adds to {name}, in {unit}, \N{PLUS-MINUS SIGN} half of its 95 % interval for "
         "tissue that was not read (0.00: it stands for itself alone); patches whose interval holds 0 are left out. "
-        f"Log-odds: 0 is a probability of 0.5, +2 is 0.88, +4 is 0.98. Shown at level 0 ({level0}); the model saw "
-        f"{seen_mpp:g} µm/px."
+        f"{scale}Shown at level 0 ({level0}); the model saw {seen_mpp:g} µm/px."
     )
 
 
@@ -95,8 +96,9 @@ def render_gallery(
     tissue: ArrayLike,
     mpp: Mpp,
     seen_mpp: float,
+    unit: str = LOG_ODDS,
 ) -> Image.Image:
-    """A gallery: patches by contribution at full resolution, each with what it adds to the log-odds, and a scale bar.
+    """A gallery: patches by contribution at full resolution, each with what it adds, and a scale bar.
 
     Args:
         slide: opened.
@@ -107,6 +109,7 @@ def render_gallery(
         tissue: (N,), how much of each patch is tissue.
         mpp: µm per level-0 pixel.
         seen_mpp: µm/px at which the model saw them.
+        unit: of contributions.
 
     Raises:
         SlideError: the slide cannot be read there.
@@ -115,7 +118,7 @@ def render_gallery(
     part = np.asarray(tissue, np.float64)
     columns = max((one.column for one in shown), default=0) + 1
     width = max(MARGIN + columns * (SIDE + MARGIN), 3 * (SIDE + MARGIN))
-    legend = wrapped(explained(name, f"{mpp} µm/px", seen_mpp), width - 2 * MARGIN, FONT)
+    legend = wrapped(explained(name, f"{mpp} µm/px", seen_mpp, unit), width - 2 * MARGIN, FONT)
     foot = corner(2, 0)[1] - HEAD
     page = Image.new("RGB", (width, foot + CAPTION + LINE * len(legend) + MARGIN), "white")
     pen, font = ImageDraw.Draw(page), pen_font(FONT)

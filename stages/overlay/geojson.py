@@ -30,6 +30,7 @@ def geojson(
     contributions: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     region_multiple: float = REGION_MULTIPLE,
     cells: int | None = None,
+    unit: str = "log-odds",
 ) -> dict[str, Any]:
     """Sampled patches (detections) and regions of high attention (annotations) as QuPath reads them.
 
@@ -42,10 +43,11 @@ def geojson(
         patch_boxes_level0: (N, 4) x, y, width, height in level-0 pixels, in the order of drawing.
         attention_at, weights: (N,) each patch's attention and its weight in the estimator.
         origin: the level-0 point that QuPath counts from, see `SlideFacts`.
-        contributions: by class what each patch adds to its log-odds (N,), and half of the interval of that (N,); None:
-            not known.
+        contributions: by class, or number, what each patch adds to it (N,), and half of the interval of that (N,);
+            None: not known.
         region_multiple: regions are the joined cells with at least this many times the uniform attention.
         cells: see `times_uniform`.
+        unit: of contributions.
 
     Raises:
         ValueError: a number is not finite; GeoJSON cannot hold it.
@@ -89,7 +91,7 @@ def geojson(
         }
         for name, (values, half_widths) in said.items():
             value, half = float(values[n - 1]), float(half_widths[n - 1])
-            measurements[f"contribution to {name}, log-odds"] = value
+            measurements[f"contribution to {name}, {unit}"] = value
             if np.isfinite(half):  # what nothing is known of has no measurement
                 measurements |= {
                     f"contribution to {name}, low": value - half,

@@ -43,7 +43,7 @@ def test_patches_are_cut_from_where_the_slides_gallery_has_them(tmp_path: Path) 
             page[y : y + SIDE, x : x + SIDE] = 40 + 60 * number + 30 * int(one["row"])
         (tmp_path / "slides" / slide).mkdir(parents=True)
         Image.fromarray(page).save(tmp_path / "slides" / slide / "gallery.jpg", quality=95)
-    picture = cohort_gallery(tmp_path, galleries, seen_mpp=0.5)
+    picture = cohort_gallery(tmp_path, galleries, seen_mpp=0.5, unit="log-odds")
     assert picture is not None
     pixels, step = np.asarray(picture).astype(int), SIDE + MARGIN
     middles = [pixels[MARGIN + LINE + SIDE // 2, MARGIN + i * step + SIDE // 2, 0] for i in range(2)]
@@ -53,4 +53,4 @@ def test_patches_are_cut_from_where_the_slides_gallery_has_them(tmp_path: Path) 
 
 
 def test_a_cohort_without_evidence_has_none(tmp_path: Path) -> None:
-    assert cohort_gallery(tmp_path, {"a": [], "b": []}, seen_mpp=0.5) is None
+    assert cohort_gallery(tmp_path, {"a": [], "b": []}, seen_mpp=0.5, unit="log-odds") is None

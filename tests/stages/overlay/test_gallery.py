@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from makers import tissue_pixels, write_slide
 
-from stages.overlay.gallery import SIDE, caption, choose, corner, render_gallery
+from stages.overlay.gallery import SIDE, caption, choose, corner, explained, render_gallery
 from stages.slide.files import open_slide
 from stages.slide.protocol import Slide
 
@@ -61,3 +61,10 @@ def test_a_patch_smaller_than_its_place_is_enlarged_and_one_that_is_larger_reduc
 def test_a_slide_without_evidence_has_an_empty_gallery(tmp_path: Path) -> None:
     slide = open_slide(write_slide(tmp_path / "a.tif", tissue_pixels(300, 300), mpp=0.5))
     assert render_gallery(slide, np.zeros((0, 4)), [], **said(slide, 0)).width > 0
+
+
+def test_only_log_odds_are_explained_as_probabilities() -> None:
+    assert "0 is a probability of 0.5" in explained("tumour", "0.25 µm/px", 0.5, "log-odds")
+    told = explained("risk_score", "0.25 µm/px", 0.5, "log hazard")
+    assert "adds to risk_score, in log hazard" in told
+    assert "probability" not in told
