@@ -94,8 +94,8 @@ def test_they_take_the_place_of_the_table_s_and_slides_go_by_their_names(table: 
 
 def test_those_of_a_training_of_patients_list_patients(table: Path, tmp_path: Path) -> None:
     path = tmp_path / "splits.csv"
-    path.write_text("slide_id,fold\n" + "".join(f"P{i},{i % 2}\n" for i in range(5)))
-    assert [slide.fold for slide in read_training_table(table, splits=path).slides] == [0, 1, 0, 1, 0]
+    path.write_text("slide_id,fold\n" + "".join(f"P{i},{i // 3}\n" for i in range(5)))
+    assert [slide.fold for slide in read_training_table(table, splits=path).slides] == [0, 0, 0, 1, 1]
 
 
 def test_slides_that_they_do_not_list_and_patients_that_they_part_are_refused(table: Path, tmp_path: Path) -> None:
