@@ -166,4 +166,4 @@ def test_reading_loads_nothing_that_writes(cached: Cached, tmp_path: Path, what:
     writing = {f"stages.pyramid.{name}" for name in ("cache", "chunks", "copying", "plan", "transaction", "export")}
     assert not found & (heavy | writing)
     assert len({name for name in found if name.startswith("stages")}) <= 31
-    assert len(found - loaded(needed)) <= 80  # Python's own differ from version to version
+    assert len(found - loaded(needed)) <= 83  # Python's own differ from version to version
