@@ -179,3 +179,20 @@ def save_untrained(path: Path, *, classes: tuple[str, ...] = ("normal", "tumour"
         torch.nn.init.normal_(parameter, std=0.3)
     save_model(model, path)
     return path
+
+
+def one_bag(model: EvidenceModel, slides: list[View]) -> Tensor:
+    """Logits (K, C) of the members that read every patch of all slides, as the model's docstring writes them: each
+    slide is standardised and seen by itself, attention is one over all."""
+    heads = model.heads
+    context = torch.cat([model.survey(one).context for one in slides], 1)
+    fine = model.whitening(torch.cat([model.encode(one, np.flatnonzero(one.tissue)) for one in slides]))
+    rows = []
+    for k in range(heads.members):
+        seen = context[k % len(context)]
+        for c in range(len(model.spec.classes)):
+            s = seen @ heads.weight[k, c]
+            a = (heads.log_sharpness[k].exp() * s).softmax(0)
+            beyond = (a - 1 / len(a)) @ fine @ heads.fine[k, c]
+            rows.append(heads.log_gain[k].exp() * (a @ s) + heads.bias[k, c] + beyond)
+    return torch.stack(rows).view(heads.members, -1)

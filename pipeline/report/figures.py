@@ -56,6 +56,11 @@ def moment(run: Mapping[str, Any], key: str) -> datetime | None:
         return None
 
 
+def unit_of(row: Mapping[str, Any]) -> str:
+    """What a row is of: "patient" with a model of patients, else "slide"."""
+    return "patient" if "patient" in row else "slide"
+
+
 def total(rows: Sequence[Mapping[str, Any]], key: str) -> float:
     """The sum of a column over rows; what is missing counts as 0."""
     return sum(number(row.get(key)) or 0.0 for row in rows)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pipeline.output.table import settled_in_words
 from pipeline.refer.label_set import REFER
-from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show
+from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show, unit_of
 from pipeline.report.labels import is_wrong
 from pipeline.task.task import Task
 from stages.amounts import as_given
@@ -49,7 +49,7 @@ def slides_table(rows: Sequence[Mapping[str, Any]], task: Task, intervals: str |
         "called": any("call" in row for row in rows),
         "scored": any(number(row.get("out_of_distribution")) is not None for row in rows),
     }
-    unit = "patient" if "patient" in rows[0] else "slide"
+    unit = unit_of(rows[0])
     heads = ['<th scope="col">pictures</th>', _head(unit), _head("prediction")]
     heads += [_head("label")] if columns["labelled"] else []
     heads += [_head(single, "number chances") if len(shown) == 1 else '<th scope="col">probabilities</th>']
@@ -114,7 +114,7 @@ def _slide(
     scored: bool,
 ) -> str:
     predicted = show(row.get("predicted"), ".4g") if not chances else str(row.get("predicted", ""))
-    unit = "patient" if "patient" in row else "slide"
+    unit = unit_of(row)
     name = str(row.get("patient", row["slide_id"]))
     slides = [str(one) for one in row.get("pictured", [row["slide_id"]])]
     folders = {one: f"slides/{quote(os.fsencode(one), safe='')}" for one in slides}

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.model.quality import ABOUT_READING, UNKNOWN, Quality
 from pipeline.output.table import decision_in_words
 from pipeline.refer.measure import parts_of, run_in_lines
-from pipeline.report.figures import MISSING, bytes_in_words, duration, moment, number, total
+from pipeline.report.figures import MISSING, bytes_in_words, duration, moment, number, total, unit_of
 from pipeline.report.slides import is_unlike
 from stages.amounts import counted
 from stages.appearance import score_in_words
@@ -140,7 +140,7 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> str:
     """Which slides failed, and why."""
     if not rows:
         return ""
-    unit = "patient" if "patient" in rows[0] else "slide"
+    unit = unit_of(rows[0])
     lines = "".join(
         f'<tr><td class="name">{escape(str(row["slide_id"]))}'
         f"<small>{escape(told(str(row.get('path', ''))))}</small></td>"
@@ -175,7 +175,7 @@ def unlike(done: Sequence[Mapping[str, Any]]) -> str:
     named = ", ".join(f"{row['slide_id']} ({score_in_words(float(row['out_of_distribution']))})" for row in found[:FEW])
     more = f" and {len(found) - FEW:,} more" if len(found) > FEW else ""
     verb = "looks" if len(found) == 1 else "look"
-    unit = "patient" if "patient" in found[0] else "slide"
+    unit = unit_of(found[0])
     head = f"{counted(len(found), unit)} {verb} unlike those of the training"
     return (
         f'<section class="failed"><h2 class="bad">{head}</h2>'

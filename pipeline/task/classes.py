@@ -69,14 +69,6 @@ class Classes(Task):
         found: NDArray[np.bool_] = values.argmax(-1) == others.argmax(-1)
         return found
 
-    @property
-    def apart_in(self) -> str:
-        return "probability"
-
-    @property
-    def alike_by(self) -> str:
-        return "decisions"
-
     def evaluate(
         self,
         rows: Sequence[Mapping[str, Any]],

@@ -89,14 +89,6 @@ class Labels(Task):
         found: NDArray[np.bool_] = ((values >= 0.5) == (others >= 0.5)).all(-1)
         return found
 
-    @property
-    def apart_in(self) -> str:
-        return "probability"
-
-    @property
-    def alike_by(self) -> str:
-        return "decisions"
-
     def evaluate(
         self,
         rows: Sequence[Mapping[str, Any]],

@@ -226,12 +226,12 @@ class Task:
     @property
     def apart_in(self) -> str:
         """What `apart` is in."""
-        return self.unit
+        return "probability" if self.chances else self.unit
 
     @property
     def alike_by(self) -> str:
         """What `alike` calls the same, in a phrase, of several."""
-        return f"predictions within {ALIKE:g} standard deviations"
+        return "decisions" if self.chances else f"predictions within {ALIKE:g} standard deviations"
 
     def told_of(self, metrics: Mapping[str, Any]) -> str:
         """What `evaluate` found, in one line."""

@@ -201,6 +201,8 @@ class Fitting(lightning.LightningModule):
     def _told(self, logits: Tensor, slides: list[int], each: Tensor, weights: Tensor) -> Tensor:
         """The losses ``each`` (B, M); of a slide that a member is not fitted to as if it were, among all of its step,
         where the loss depends on those that it is told with."""
+        if bool((weights > 0).all()):
+            return each.detach()
         as_if = self.model.readout.nll(logits, self._targets[slides], torch.ones_like(weights))
         return torch.where(weights > 0, each, as_if)
 
@@ -210,10 +212,9 @@ class Fitting(lightning.LightningModule):
             return [own]
         parts = self._share.gather(own.told())
         parts[self._share.rank] = own
+        # DDP takes the mean over processes; what each has whole, as a read-out, is so right
         for values in own.outcome or ():
-            if (
-                values.requires_grad
-            ):  # DDP takes the mean over processes; what each has whole, as a read-out, is so right
+            if values.requires_grad:
                 values.register_hook(lambda gradient: gradient * self._share.size)
         for part in parts:
             self._slides.restore(part.lost)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from enumeration import EXACT, UNBIASED, outcomes_of
-from models import FROZEN, frozen_model, frozen_view, tiny_backbone
+from models import FROZEN, frozen_model, frozen_view, one_bag, tiny_backbone
 from torch import Tensor
 
 from pipeline.model.evidence_model import EvidenceModel
@@ -38,17 +38,7 @@ def exact(seed: int = 1, **changes: object) -> EvidenceModel:
 
 def exhaustive(model: EvidenceModel, view: View) -> Tensor:
     """Logits (K, C) of the members that read every patch, cell by cell, as the model's docstring writes them."""
-    heads, context = model.heads, model.survey(view).context
-    fine = model.whitening(model.encode(view, np.flatnonzero(view.tissue)))
-    rows = []
-    for k in range(heads.members):
-        seen = context[k % len(context)]
-        for c in range(len(model.spec.classes)):
-            s = seen @ heads.weight[k, c]
-            a = (heads.log_sharpness[k].exp() * s).softmax(0)
-            beyond = (a - 1 / len(a)) @ fine @ heads.fine[k, c]
-            rows.append(heads.log_gain[k].exp() * (a @ s) + heads.bias[k, c] + beyond)
-    return torch.stack(rows).view(heads.members, -1)
+    return one_bag(model, [view])
 
 
 def every_draw(model: EvidenceModel, view: View, scheme: str, n: int, *, each: bool) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from enumeration import EXACT, UNBIASED, outcomes_of
-from models import FROZEN, TINY, exhaustive_model, frozen_model, frozen_view, sampler_model
+from models import FROZEN, TINY, exhaustive_model, frozen_model, frozen_view, one_bag, sampler_model
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -42,23 +42,6 @@ def features_of_all(model: EvidenceModel, view: View) -> Tensor:
     cells = np.flatnonzero(view.tissue)
     features[cells] = model.encode(view, cells)
     return features
-
-
-def one_bag(model: EvidenceModel, slides: list[View]) -> Tensor:
-    """Logits (K, C) of the members that read every patch of all slides, as the model's docstring writes them: each
-    slide is standardised and seen by itself, attention is one over all."""
-    heads = model.heads
-    context = torch.cat([model.survey(one).context for one in slides], 1)
-    fine = model.whitening(torch.cat([model.encode(one, np.flatnonzero(one.tissue)) for one in slides]))
-    rows = []
-    for k in range(heads.members):
-        seen = context[k % len(context)]
-        for c in range(len(model.spec.classes)):
-            s = seen @ heads.weight[k, c]
-            a = (heads.log_sharpness[k].exp() * s).softmax(0)
-            beyond = (a - 1 / len(a)) @ fine @ heads.fine[k, c]
-            rows.append(heads.log_gain[k].exp() * (a @ s) + heads.bias[k, c] + beyond)
-    return torch.stack(rows).view(heads.members, -1)
 
 
 @pytest.mark.parametrize("scheme", UNBIASED)
