@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from skimage.color import rgb2hed
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,9 +22,11 @@ GREY = (0.05, 0.15)
 """Chroma up to which a colour is no stain's, and from which it is; a nucleus has 0.2 to 0.3."""
 
 STRIP = 2**18
-"""Thumbnail pixels that are looked at together at least where nothing is learned, some 50 MB while they are: memory is
-theirs, however large the slide is. Much smaller ones torch convolves in another way, whose sums round otherwise; larger
-ones take longer."""
+"""Thumbnail pixels that are looked at together where nothing is learned: memory is theirs, however large the slide."""
+
+BLOCK_PX = 96
+"""Side of the squares that are looked at where there is tissue: larger ones take in more glass, smaller ones more of
+what lies around them, up to 14 pixels, twice."""
 
 
 class ThumbnailAttention(nn.Module):
@@ -55,31 +59,55 @@ class ThumbnailAttention(nn.Module):
         self.margin = (self.field - cell_px) // 2  # as far beyond the cell on the left as on the right
         self.around = self.margin if surrounded else 0
 
-    def forward(self, thumbnail: Tensor) -> Tensor:
-        """Thumbnail (3, H, W), uint8 or in 0 to 1 -> logits (rows, cols); or a batch of equal ones (B, 3, H, W)."""
-        return self.logits(self.features(thumbnail))
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (..., 3, H, W), uint8 or in 0 to 1 -> logits (..., rows, cols)."""
+        return self.logits(self.features(images))
 
-    def features(self, thumbnail: Tensor) -> Tensor:
-        """What the logits are made from: (``channels``, rows, cols), or (B, ``channels``, rows, cols).
-
-        In strips where no gradients are kept: each with what its receptive fields reach, so that the numbers are the
-        same.
-        """
+    def features(self, images: Tensor) -> Tensor:
+        """What the logits of images (..., 3, H, W) are made from: (..., ``channels``, rows, cols)."""
         if self.around:
-            around: Tensor = self.layers(_ink(thumbnail, (0, 0, 0, 0)))
-            return around
-        # on a GPU the order of sums may follow the size
-        if torch.is_grad_enabled() or thumbnail.device.type != "cpu":
-            return self._strip(thumbnail, 0, -(-thumbnail.shape[-2] // self.cell_px))
-        return torch.cat([self._strip(thumbnail, *strip) for strip in _strips(thumbnail, self.cell_px)], -2)
+            return self._layers(images)
+        return self._layers(functional.pad(images, self._beyond(images), value=_white(images)))
 
-    def _strip(self, thumbnail: Tensor, first: int, end: int) -> Tensor:
-        """Features of the rows of cells from ``first`` to before ``end``."""
-        height, width = thumbnail.shape[-2:]
-        top, bottom = first * self.stride - self.margin, (end - 1) * self.stride + self.field - self.margin
-        right = (-(-width // self.cell_px) - 1) * self.stride + self.field - self.margin - width
-        part = thumbnail[..., max(0, top) : max(0, min(bottom, height)), :]
-        features: Tensor = self.layers(_ink(part, (self.margin, right, max(0, -top), max(0, bottom - height))))
+    def features_of(self, thumbnails: Sequence[Tensor], marked: Sequence[Tensor]) -> list[Tensor]:
+        """`features` of thumbnails (3, H, W) of any sizes in the cells ``marked`` of each (rows, cols) bool; elsewhere
+        the same or 0.
+
+        Only squares of `BLOCK_PX` that cover these are looked at, all together, or few at a time where no gradients are
+        kept: memory is theirs, however large the slide is.
+        """
+        side = max(1, BLOCK_PX // self.cell_px)
+        corners = [_cover(cells.cpu().numpy(), side) for cells in marked]
+        windows = [one for rgb, own in zip(thumbnails, corners, strict=True) for one in self._windows(rgb, own, side)]
+        some = len(windows) if torch.is_grad_enabled() else max(1, STRIP // (side * self.cell_px) ** 2)
+        looks = [self._layers(torch.stack(windows[i : i + some])) for i in range(0, len(windows), some or 1)]
+        found = torch.cat(looks) if looks else self.logit.weight.new_zeros((0, self.channels, side, side))
+        parts = found.split([len(own) for own in corners])
+        each = zip(parts, corners, marked, strict=True)
+        return [_placed(part, own, cells.shape) for part, own, cells in each]
+
+    def _windows(self, thumbnail: Tensor, corners: Sequence[tuple[int, int]], side: int) -> list[Tensor]:
+        """The squares of ``side`` x ``side`` cells at these cells, (3, S, S), with what their fields reach."""
+        reach = (side - 1) * self.stride + self.field
+        pixels = functional.pad(thumbnail, (self.margin, reach, self.margin, reach), value=_white(thumbnail))
+        tops = [(row * self.stride, column * self.stride) for row, column in corners]
+        return [pixels[:, top : top + reach, left : left + reach] for top, left in tops]
+
+    def _beyond(self, images: Tensor) -> tuple[int, int, int, int]:
+        """Pixels of background beyond the left, right, top and bottom of images that their cells' fields reach."""
+        height, width = images.shape[-2:]
+        rows, columns = (-(-n // self.cell_px) for n in (height, width))
+        reach = self.field - self.margin
+        below, right = (rows - 1) * self.stride + reach - height, (columns - 1) * self.stride + reach - width
+        return self.margin, right, self.margin, below
+
+    def _layers(self, images: Tensor) -> Tensor:
+        """Features of images with all that their receptive fields reach, from how much these are darker than white, 0
+        to 4; channels last, which takes half the time."""
+        ink = (1 - _in_0_to_1(images)).mul_(4)
+        if ink.ndim == 4:
+            ink = ink.contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.layers(ink)
         return features
 
     def logits(self, features: Tensor) -> Tensor:
@@ -228,9 +256,33 @@ def _in_0_to_1(image: Tensor) -> Tensor:
     return image / 255 if image.dtype == torch.uint8 else image
 
 
-def _ink(image: Tensor, beyond: tuple[int, int, int, int]) -> Tensor:
-    """How much an image, uint8 or in 0 to 1, is darker than white, 0 to 4, with background ``beyond`` its edges."""
-    return functional.pad(1 - _in_0_to_1(image), beyond).mul_(4)
+def _white(images: Tensor) -> int:
+    return 255 if images.dtype == torch.uint8 else 1
+
+
+def _cover(cells: NDArray[np.bool_], side: int) -> list[tuple[int, int]]:
+    """First row and column of squares of ``side`` x ``side`` cells, none over another, that cover the marked ones."""
+    found, top = [], 0
+    while (rows := np.flatnonzero(cells[top:].any(1))).size:
+        top, end = top + int(rows[0]), 0
+        for column in np.flatnonzero(cells[top : top + side].any(0)).tolist():
+            if column >= end:
+                found.append((top, column))
+                end = column + side
+        top += side
+    return found
+
+
+def _placed(found: Tensor, corners: Sequence[tuple[int, int]], shape: Sequence[int]) -> Tensor:
+    """Values (K, C, side, side) of squares at their places among (rows, cols) cells, (C, rows, cols); 0 elsewhere."""
+    count, channels, side, _ = found.shape
+    values = functional.pad(found.transpose(0, 1).flatten(1), (1, 0))
+    source = np.zeros((shape[0] + side, shape[1] + side), np.int64)
+    squares = 1 + np.arange(count * side**2).reshape(count, side, side)
+    for (row, column), square in zip(corners, squares, strict=True):
+        source[row : row + side, column : column + side] = square
+    where = torch.from_numpy(source[: shape[0], : shape[1]].ravel()).to(found.device)
+    return values.index_select(1, where).view(channels, *shape)
 
 
 def _hematoxylin(image: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.model.reading import image, in_full, read_together, stored
+from pipeline.model.reading import in_full, read_together, stored
 from pipeline.model.regions import by_region
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
@@ -49,24 +49,7 @@ class AttentionSampler(SlideModel):
         self, view: View, *, generator: torch.Generator | None = None, noise: float = 0.0, dropout: float = 0.0
     ) -> AttentionMap:
         """Attention that sums to one over the tissue, and the control variate, from the thumbnail."""
-        tissue, there = torch.from_numpy(view.tissue).to(self.drawing_device), self.drawing_device
-        if self.inner is not None:
-            tissue = by_region(tissue, self.spec.region_cells).any(2)
-        thumbnails = [stored(one.rgb, self.device) for one in view.each]
-        with in_full(self.device):
-            if self.control is None:
-                own = [self.attention(rgb).to(there) for rgb in thumbnails]
-                return self._map(masked_log_softmax(self._joined(view, own), tissue).flatten(), None)
-            channels = [self.attention.features(rgb) for rgb in thumbnails]  # type: ignore[operator]
-            logits = [self.attention.logits(one).to(there) for one in channels]  # type: ignore[operator]
-            # detached: foretelling features must not bend where the model looks
-            foretold = [self.control(one.detach().flatten(1).T).unflatten(0, one.shape[1:]) for one in channels]
-            control = self._joined(view, foretold).flatten(0, 1).to(there)
-        return self._map(masked_log_softmax(self._joined(view, logits), tissue).flatten(), control)
-
-    def _joined(self, view: View, values: Sequence[Tensor]) -> Tensor:
-        """Of each slide's cells -> of all cells of a view; with two levels, of the regions of its one slide."""
-        return values[0] if self.inner is not None else view.stack.joined(values)
+        return self.attend_all([view])[0]
 
     def attend_all(
         self,
@@ -76,17 +59,40 @@ class AttentionSampler(SlideModel):
         noise: float = 0.0,
         dropout: float = 0.0,
     ) -> list[AttentionMap]:
-        """`attend` of each; thumbnails of one size are looked at together, in less time."""
+        """`attend` of each; their thumbnails are looked at together, and where there is tissue only."""
         slides = [one for view in views for one in view.each]
-        alike = len(slides) > 1 and len({one.rgb.shape for one in slides}) == 1
-        if not alike or self.spec.attention != "learned" or self.inner is not None or self.control is not None:
-            return super().attend_all(views)
+        thumbnails = [stored(one.rgb, self.device) for one in slides]
+        channels: list[Tensor] | None = None
         with in_full(self.device):
-            logits = self.attention(image(np.stack([one.rgb for one in slides]), self.device)).to(self.drawing_device)
-        tissue = [torch.from_numpy(view.tissue).to(self.drawing_device) for view in views]
-        each = logits.split([len(view.each) for view in views])
-        joined = [view.stack.joined(list(own)) for view, own in zip(views, each, strict=True)]
-        return [self._map(masked_log_softmax(*one).flatten(), None) for one in zip(joined, tissue, strict=True)]
+            if isinstance(self.attention, ThumbnailAttention):
+                channels = self.attention.features_of(thumbnails, [self._units(one).to(self.device) for one in slides])
+                logits = [self.attention.logits(one) for one in channels]
+            else:
+                logits = [self.attention(rgb) for rgb in thumbnails]
+            foretold = None
+            if self.control is not None and channels is not None:
+                # detached: foretelling features must not bend where the model looks
+                foretold = [self.control(one.detach().flatten(1).T).unflatten(0, one.shape[1:]) for one in channels]
+        maps, first = [], 0
+        for view in views:
+            own = slice(first, first := first + len(view.each))
+            log_attention = masked_log_softmax(
+                self._joined(view, logits[own]), self._units(view).to(self.drawing_device)
+            )
+            control = None if foretold is None else self._joined(view, foretold[own]).flatten(0, 1)
+            maps.append(self._map(log_attention.flatten(), control))
+        return maps
+
+    def _units(self, view: View) -> Tensor:
+        """Which cells or, with two levels, regions have tissue, (rows, columns)."""
+        tissue = torch.from_numpy(view.tissue)
+        return tissue if self.inner is None else by_region(tissue, self.spec.region_cells).any(2)
+
+    def _joined(self, view: View, values: Sequence[Tensor]) -> Tensor:
+        """Of each slide's cells -> of all cells of a view, where draws are made; with two levels, of the regions of its
+        one slide."""
+        there = [one.to(self.drawing_device) for one in values]
+        return there[0] if self.inner is not None else view.stack.joined(there)
 
     @torch.no_grad()
     def encode(self, view: View, cells: NDArray[np.int64]) -> Tensor:

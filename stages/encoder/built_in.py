@@ -28,4 +28,5 @@ def filter_bank(dim: int, widths: tuple[int, int] = (16, 32)) -> nn.Module:
     with torch.no_grad():
         first.weight -= first.weight.mean(dim=(2, 3), keepdim=True)
     pool = nn.AdaptiveAvgPool2d(1)
-    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), pool, nn.Flatten(), nn.Linear(widths[1], dim))
+    relu = nn.ReLU(inplace=True)
+    return nn.Sequential(first, relu, second, relu, pool, nn.Flatten(), nn.Linear(widths[1], dim))

@@ -158,18 +158,91 @@ def test_grain_prefers_nuclei_to_an_even_stain_of_the_same_mean() -> None:
     assert float(grain[1] - grain[0]) > 10
 
 
-@pytest.mark.parametrize("name", ["learned", "hematoxylin"])
-def test_a_large_thumbnail_is_looked_at_in_strips_with_the_same_result(name: str) -> None:
+def test_a_large_thumbnail_is_unmixed_in_strips_with_the_same_result() -> None:
     """To the last bit, whether its pixels come as bytes or as what they stand for."""
+    attention = build_attention("hematoxylin", cell_px=16)
+    pixels = torch.randint(0, 256, (3, 1019, 621), dtype=torch.uint8)
+    assert len(module._strips(pixels, 16)) == 2
+    strips = attention(pixels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "STRIP", pixels.numel())
+        whole = attention(pixels / 255)
+    assert torch.equal(strips, whole)
+
+
+def any_network(cell_px: int) -> ThumbnailAttention:
     torch.manual_seed(0)
-    attention = build_attention(name, cell_px=16)
+    attention = ThumbnailAttention(cell_px=cell_px)
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    pixels = torch.randint(0, 256, (3, 1019, 621), dtype=torch.uint8)
+    return attention
+
+
+def blob(rows: int, columns: int) -> torch.Tensor:
+    """A disk of marked cells, and one far from it in the corner."""
+    y, x = (torch.linspace(-1, 1, n) for n in (rows, columns))
+    cells = (y[:, None] + 0.3) ** 2 + x**2 < 0.2
+    cells[-1, -1] = True
+    return cells
+
+
+@pytest.mark.parametrize("cell_px", [4, 7, 8, 16, 20, 32, 128])
+def test_tissue_alone_gives_what_the_whole_thumbnail_gives_there(cell_px: int) -> None:
+    """Of slides of any sizes together, whether their pixels come as bytes or as what they stand for."""
+    attention = any_network(cell_px)
+    thumbnails = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((517, 530), (301, 120), (3, 9))]
+    marked = [blob(-(-rgb.shape[1] // cell_px), -(-rgb.shape[2] // cell_px)) for rgb in thumbnails]
     with torch.no_grad():
-        assert len(module._strips(pixels, 16)) == 2
-        strips = attention(pixels)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "STRIP", pixels.numel())
-            whole = attention(pixels / 255)
-    assert torch.equal(strips, whole)
+        wanted = [attention.features(rgb) for rgb in thumbnails]
+        found = attention.features_of(thumbnails, marked)
+        told = attention.features_of([rgb / 255 for rgb in thumbnails], marked)
+    for whole, own, same, cells in zip(wanted, found, told, marked, strict=True):
+        assert own.shape == whole.shape
+        torch.testing.assert_close(own[:, cells], whole[:, cells], rtol=0, atol=1e-5)
+        assert torch.equal(own, same)
+        elsewhere = own[:, ~cells]
+        assert ((elsewhere == 0) | torch.isclose(elsewhere, whole[:, ~cells], rtol=0, atol=1e-5)).all()
+
+
+def test_tissue_alone_teaches_what_the_whole_thumbnail_teaches() -> None:
+    attention = any_network(8).double()
+    pixels = torch.rand(3, 517, 530, dtype=torch.float64)
+    cells = blob(65, 67)
+
+    def gradients(logits: torch.Tensor) -> list[torch.Tensor]:
+        attention.zero_grad()
+        masked_log_softmax(logits, cells)[cells].square().sum().backward()
+        return [p.grad.clone() for p in attention.parameters() if p.grad is not None]
+
+    whole = gradients(attention(pixels))
+    (features,) = attention.features_of([pixels], [cells])
+    torch.testing.assert_close(gradients(attention.logits(features)), whole)
+
+
+def test_glass_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large slide with two specks, little more than the specks; of much tissue few squares at a time."""
+    attention, seen = any_network(8), []
+    layers = attention._layers
+
+    def counted(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images.shape[0] * images.shape[2] * images.shape[3])
+        return layers(images)
+
+    monkeypatch.setattr(attention, "_layers", counted)
+    pixels = torch.full((3, 1600, 1600), 255, dtype=torch.uint8)
+    specks = torch.zeros(200, 200, dtype=torch.bool)
+    specks[3:5, 11:14] = specks[150, 199] = True
+    with torch.no_grad():
+        attention.features_of([pixels], [specks])
+    assert sum(seen) == 2 * (module.BLOCK_PX + attention.field - attention.stride) ** 2
+    seen.clear()
+    with torch.no_grad():
+        attention.features_of([pixels], [torch.ones_like(specks)])
+    assert len(seen) > 4
+    assert max(seen) < 2 * module.STRIP
+
+
+def test_of_no_marked_cell_nothing_is_known() -> None:
+    found = any_network(8).features_of([thumbnail(64, 64)], [torch.zeros(8, 8, dtype=torch.bool)])
+    assert found[0].shape == (16, 8, 8)
+    assert not found[0].any()

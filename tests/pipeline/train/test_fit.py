@@ -310,7 +310,7 @@ def test_an_encoder_learns_in_bfloat16_and_attention_in_full(tmp_path: Path) -> 
     def meets(name: str) -> Callable[..., None]:
         return lambda module, args, found: met.setdefault(name, set()).add(found.dtype)
 
-    for name, part in (("encoder", model.encoder.body), ("attention", model.attention)):
+    for name, part in (("encoder", model.encoder.body), ("attention", model.attention.layers)):
         part.register_forward_hook(meets(name))
     before = weights(model.encoder)
     fitted(model, tmp_path / "a", precision="bf16-mixed", samples=90, turn=False)

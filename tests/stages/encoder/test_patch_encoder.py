@@ -64,3 +64,11 @@ def test_standardised_features_point_every_way() -> None:
     assert before > 0.9
     assert features.mean(0).norm() < 0.3
     torch.testing.assert_close(features.norm(dim=1), torch.ones(64), rtol=0, atol=1e-4)
+
+
+def test_pixels_are_normalised_to_the_last_bit() -> None:
+    """``(x - mean) / std`` of each colour, whatever the order in which it is done."""
+    encoder = PatchEncoder(torch.nn.Identity(), 3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    patches = torch.randint(0, 256, (5, 12, 12, 3), dtype=torch.uint8)
+    wanted = (patches.permute(0, 3, 1, 2).float() - encoder.mean) / encoder.std
+    assert torch.equal(encoder._responses(patches), wanted)
