@@ -22,7 +22,7 @@ from pipeline.train.curve import Curve, Keep
 from pipeline.train.first_guess import first_guess, first_guess_of_all
 from pipeline.train.journal import Journal
 from pipeline.train.share import ALONE, Share
-from pipeline.train.slides import LeaveOut, TrainingSlides
+from pipeline.train.slides import LeaveOut, LeaveOutMembers, TrainingSlides
 from pipeline.train.steps import Fitting
 from pipeline.train.warm_up import warm_up as warm_attention
 from pipeline.train.watch import OnDisk, Watch, validate
@@ -74,6 +74,7 @@ def fit(
     bags: Tensor | None = None,
     leave_out: LeaveOut | None = None,
     lost: Mapping[int, str] | None = None,
+    members: LeaveOutMembers | None = None,
     names: Sequence[str] | None = None,
     validation: tuple[TrainingSlides, Tensor] | None = None,
     curve: Path | None = None,
@@ -104,6 +105,7 @@ def fit(
 
     A slide that cannot be read is left out from then on and ``leave_out`` told of its index and why; what was learnt
     from it stays. The other slides keep their places in the order and their steps. Those of ``lost`` are never tried.
+    Of patients, ``members`` leaves out single slides. A fit that goes on leaves out what it had left out.
 
     With ``validation`` slides and their classes, which are not fitted to, ``keep`` and ``patience`` are as `Curve` has
     them, which is returned and told in ``curve`` and ``events`` (`Journal`); without, the last epoch is kept.
@@ -117,7 +119,7 @@ def fit(
     """
     chosen = share.device(find_device(device))
     check_precision(precision, chosen)
-    slides = TrainingSlides(len(targets), view, leave_out, lost)
+    slides = TrainingSlides(len(targets), view, leave_out, lost, members)
     weights = torch.ones(len(targets), model.spec.members) if bags is None else bags
     model.to(chosen)
     keep_freed()
@@ -155,6 +157,7 @@ def fit(
         epochs=epochs,
         read_ahead=read_ahead,
         share=share,
+        held_out=None if validation is None else validation[0],
     )
     course = Curve("last" if validation is None else keep, None if validation is None else patience)
     course.base = _base_rate(model.readout, targets, weights)
@@ -170,7 +173,7 @@ def fit(
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings(), share.joined(chosen):
         warnings.simplefilter("ignore")  # Lightning's advice on loaders and loggers that are not used here
-        resumed, left_out = share.gather((resumed, dict(slides.lost)))[0]
+        resumed, left_out = share.gather((resumed, slides.told))[0]
         slides.restore(left_out)
         share.align(model)
         alone: dict[str, Any] = {"devices": 1 if chosen.index is None else [chosen.index]}

@@ -271,12 +271,14 @@ def _given(job: Job, spec: ModelSpec, config: Config, looks: Looks) -> dict[str,
             return found
         return replace(found, patches=partial(memory.read, row.slide_id, found.patches))
 
+    members = partial(_leave_out_members, job, looks) if spec.unit == "patient" else None
     targets, _, bags = bagged(job.train, task, spec.members, seed=config.training.seed)
     held_out = TrainingSlides(
         len(val),
         lambda index: view(val[index]),
         lambda index, reason: looks.leave_out(val[index], reason),
         _lost(val, looks),
+        members,
     )
     judges = len(held_out.lost) < held_out.count
     return {
@@ -285,11 +287,20 @@ def _given(job: Job, spec: ModelSpec, config: Config, looks: Looks) -> dict[str,
         "samples": config.sampling.train_samples or spec.samples,
         "bags": bags,
         "lost": _lost(job.train, looks),
+        "members": members,
         "names": [slide.slide_id for slide in job.train],
         "validation": (held_out, task.tensor([slide.cells(task.labels) for slide in val])) if judges else None,
         "device": config.training.device,
         **fit_settings(config, spec),
     }
+
+
+def _leave_out_members(job: Job, looks: Looks, lost: Mapping[str, str]) -> dict[str, str]:
+    """Leave out some slides of the patients that a job is fitted to or chosen by, and tell all that are."""
+    own = {slide.slide_id: slide for slide in slides_of(job.train + job.val)}
+    for name, reason in lost.items():
+        looks.leave_out(own[name], reason)
+    return {name: reason for name, reason in looks.excluded.items() if name in own}
 
 
 def _take_part(job: Job, spec: ModelSpec, config: Config, known: Known, checkpoint: Path, share: Share) -> None:

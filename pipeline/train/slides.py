@@ -14,6 +14,10 @@ from stages.slide.facts import SlideError
 Result = TypeVar("Result")
 LeaveOut = Callable[[int, str], None]
 """Told of a slide's index and why it is left out; may end the fit by raising."""
+LeaveOutMembers = Callable[[Mapping[str, str]], dict[str, str]]
+"""Told of slides of patients that are left out while the others of theirs go on, by name, and why; gives all such."""
+Told = dict[int | str, str]
+"""Why something is left out: of slides, or patients, by their index; of single slides of patients by their name."""
 
 
 class TrainingSlides:
@@ -24,6 +28,7 @@ class TrainingSlides:
         view: gives slide ``i``.
         leave_out: told of each that fails; None: its error is raised instead.
         lost: those that are left out from the start, and why.
+        members: leaves out single slides of patients; None: there are none.
     """
 
     def __init__(
@@ -32,6 +37,7 @@ class TrainingSlides:
         view: Callable[[int], View],
         leave_out: LeaveOut | None = None,
         lost: Mapping[int, str] | None = None,
+        members: LeaveOutMembers | None = None,
     ) -> None:
         self.count = count
         self.phase = ""
@@ -39,7 +45,7 @@ class TrainingSlides:
         self.learnt = False
         """Whether the model has been fitted to them before."""
         self.lost = dict(lost or {})
-        self._view, self._leave_out = view, leave_out
+        self._view, self._leave_out, self._members = view, leave_out, members
 
     def attempt(
         self, indices: Sequence[int], act: Callable[[list[int], list[View]], Result]
@@ -68,10 +74,20 @@ class TrainingSlides:
                 left = [i for i in left if i not in self.lost]
         return None
 
-    def restore(self, lost: Mapping[int, str]) -> None:
-        """Leave out what an interrupted fit left out."""
-        for i, reason in lost.items():
-            if i not in self.lost:
+    @property
+    def told(self) -> Told:
+        """What is left out by now, as an interrupted fit keeps it and the processes of one tell each other."""
+        told: Told = {} if self._members is None else dict(self._members({}).items())
+        for i, reason in self.lost.items():
+            told[i] = reason
+        return told
+
+    def restore(self, told: Told) -> None:
+        """Leave out what an interrupted fit, or another of its processes, left out."""
+        if self._members is not None:
+            self._members({name: reason for name, reason in told.items() if isinstance(name, str)})
+        for i, reason in told.items():
+            if isinstance(i, int) and i not in self.lost:
                 self.lost[i] = reason
                 if self._leave_out is not None:
                     self._leave_out(i, reason)

@@ -20,7 +20,7 @@ from pipeline.model.values import Outcome, View
 from pipeline.train.checkpoints import written
 from pipeline.train.read_ahead import ReadAhead
 from pipeline.train.share import Share
-from pipeline.train.slides import TrainingSlides
+from pipeline.train.slides import Told, TrainingSlides
 from stages.augmentation import Augmentation
 from stages.encoder.tuned import TunedEncoder
 from stages.torchvision import admit_torchvision
@@ -80,7 +80,7 @@ class Part:
 
     slides: list[int]
     outcome: Outcome | None
-    lost: dict[int, str]
+    lost: Told
 
     def told(self) -> Part:
         """As others are told of it, who need no gradients."""
@@ -118,6 +118,7 @@ class Fitting(lightning.LightningModule):
         epochs: int,
         read_ahead: int,
         share: Share,
+        held_out: TrainingSlides | None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -128,7 +129,7 @@ class Fitting(lightning.LightningModule):
         self._weight_decay, self._entropy_weight = weight_decay, entropy_weight
         self._augmentation = None if augmentation == Augmentation.none() else augmentation
         self._noise, self._dropout = noise, dropout
-        self._accumulate, self._share = accumulate, share
+        self._accumulate, self._share, self._held_out = accumulate, share, held_out
         self._planned = 0
         self._ahead, self._steps_ahead = ReadAhead(model, slides) if read_ahead else None, read_ahead
         self._batch: Batch = []
@@ -169,7 +170,7 @@ class Fitting(lightning.LightningModule):
             if self._ahead is not None:
                 self._ahead.done(step)
         own, outcome = attempted or ([], None)
-        parts = self._gathered(Part(own, outcome, dict(self._slides.lost)))
+        parts = self._gathered(Part(own, outcome, self._slides.told))
         if index % self._accumulate == 0:
             group = [i for one in self._batches.after(index, self._accumulate) for i in one]
             self._planned, self._group = sum(i not in self._slides.lost for i in group), []
@@ -307,10 +308,13 @@ class Fitting(lightning.LightningModule):
             self._end("the gradient is not a number", self._group)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["left_out"] = dict(self._slides.lost)
+        checkpoint["left_out"] = self._slides.told
+        checkpoint["left_out_of_validation"] = {} if self._held_out is None else self._held_out.told
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._slides.restore(checkpoint.get("left_out", {}))
+        if self._held_out is not None:
+            self._held_out.restore(checkpoint.get("left_out_of_validation", {}))
 
     def refuse_divergence(self, cause: Exception | None = None) -> None:
         """End where a weight is beyond all use."""

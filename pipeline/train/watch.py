@@ -142,7 +142,7 @@ def validate(
                 logits[i] = found[1].to(logits)
     finally:
         model.train(training)
-    for rank, (theirs, lost) in enumerate(share.gather((logits, dict(slides.lost)))):
+    for rank, (theirs, lost) in enumerate(share.gather((logits, slides.told))):
         slides.restore(lost)
         logits[rank :: share.size] = theirs[rank :: share.size]
     return of_validation(logits, targets, model.readout)

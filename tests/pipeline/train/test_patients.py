@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,11 @@ from makers import spoil, tissue_pixels, write_slide
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model
+from pipeline.model.look import Look
+from pipeline.model.patient_look import patient_look
+from pipeline.model.values import View
 from pipeline.train.train import train_cohort
+from stages.slide.facts import SlideError
 
 __all__ = ["tiny"]  # a fixture
 
@@ -180,3 +186,57 @@ def test_numbers_are_of_patients_too(whole: Path, tmp_path: Path, tiny: object) 
     assert metrics["task"] == "regression"
     assert np.isfinite(metrics["test"]["mae"]["value"])
     assert [row["label"] for row in rows_of(tmp_path / "out") if row["part"] == "test"] == ["60.5", "70.5"]
+
+
+def test_a_fit_that_goes_on_does_without_the_slides_that_it_had_left_out(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: object
+) -> None:
+    """Two slides cannot be read in the second epoch, of the training and of val, and later can: killed after it or not,
+    the third draws from the others of their patients."""
+
+    class KilledError(Exception):
+        pass
+
+    cohort = shutil.copytree(whole, tmp_path / "cohort")
+    text = (cohort / "cohort.csv").read_text()
+    (cohort / "cohort.csv").write_text(text.replace("p7,b,test", "p7,b,val").replace("p6,a,test", "p6,a,val"))
+    failing: list[str] = []
+
+    def shown(found: Look) -> View:
+        def read(block: np.ndarray) -> np.ndarray:
+            if found.slide.facts.path.stem in failing:
+                raise SlideError("a tile is damaged")
+            return block
+
+        def patches(cells: np.ndarray) -> Any:
+            pixels = found.reader.patches(cells)
+            return pixels.map_blocks(read, dtype=np.uint8, meta=np.empty((0, 0, 0, 0), np.uint8))
+
+        return replace(found.view, patches=patches)
+
+    looked = partial(patient_look, shown=shown)
+    monkeypatch.setattr("pipeline.train.looks.patient_look", looked)
+
+    def trained_with(out: Path, *, killed: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
+        def say(line: str) -> None:
+            if line.startswith("epoch "):
+                failing[:] = ["p2b", "p7a"] if line.startswith("epoch 1/") else []
+            if killed and line.startswith("epoch 3/"):  # what resuming takes of the second is written by then
+                raise KilledError
+
+        how = config(cohort, *LEARNED)
+        if killed:
+            with pytest.raises(KilledError):
+                train_cohort(how, out, say=say)
+            failing.clear()
+        metrics = train_cohort(how, out, say=(lambda line: None) if killed else say)
+        model = load_model(out / "model.safetensors").state_dict()
+        return metrics, model, (out / "curve.csv").read_text()
+
+    metrics, model, curve = trained_with(tmp_path / "whole", killed=False)
+    assert set(metrics["excluded"]) == {"p2b", "p7a"}
+    again, gone_on, same_curve = trained_with(tmp_path / "killed", killed=True)
+    assert again["excluded"] == metrics["excluded"]
+    assert same_curve == curve
+    for name, value in model.items():
+        assert torch.equal(value, gone_on[name]), name
