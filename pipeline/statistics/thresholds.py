@@ -100,17 +100,25 @@ def at_threshold(
 
 
 def cross_fitted(
-    positive: NDArray[np.bool_], scores: Array, folds: Sequence[Any], *, sensitivity: float | None = None
+    positive: NDArray[np.bool_],
+    scores: Array,
+    owner: NDArray[np.int64],
+    folds: Sequence[Any],
+    *,
+    sensitivity: float | None = None,
 ) -> Array | None:
-    """For each slide the threshold that is chosen on the slides of the other folds, (n,): none is judged by its own.
+    """For each slide the threshold that is chosen on the slides of the patients who are not in its fold, (n,).
 
-    None where the slides outside some fold are of one class.
+    Of repeated cross-validations a patient has a score in each, so that no fold of another repeat counts whole: nobody
+    is judged by what his own scores chose, whichever repeat they are from. None where the slides of the patients
+    outside some fold are of one class.
     """
     names = np.array([str(fold) for fold in folds])
     chosen = np.empty(len(scores))
     for fold in np.unique(names):
         inside = names == fold
-        found = choose_threshold(positive[~inside], scores[~inside], sensitivity=sensitivity)
+        others = ~np.isin(owner, owner[inside])
+        found = choose_threshold(positive[others], scores[others], sensitivity=sensitivity)
         if found is None:
             return None
         chosen[inside] = found.value

@@ -69,20 +69,20 @@ def scored(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
         return found[0]
     values = {name: [one[name]["value"] for one in found] for name in task.metrics if name in found[0]}
     folds = {name: fold for one in found for name, fold in one.get("folds", {}).items()}
-    return {**_averaged(found), **({"folds": folds} if folds else {}), "repeats": values}
+    return {**averaged(found), **({"folds": folds} if folds else {}), "repeats": values}
 
 
 def _repeats(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
     return list(dict.fromkeys(row.get("repeat") for row in rows))
 
 
-def _averaged(found: Sequence[Any]) -> Any:
+def averaged(found: Sequence[Any]) -> Any:
     """The mean of each number of values of one form; counts are rounded, and what is missing in one is so in all."""
     first = found[0]
     if any(one is None for one in found):
         return None
     if isinstance(first, dict):
-        return {key: _averaged([one[key] for one in found]) for key in first if all(key in one for one in found)}
+        return {key: averaged([one[key] for one in found]) for key in first if all(key in one for one in found)}
     if isinstance(first, int):
         return round(np.mean(found))
     return float(np.mean(found)) if isinstance(first, float) else first

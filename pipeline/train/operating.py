@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.statistics.groups import owners
 from pipeline.statistics.thresholds import Threshold, at_threshold, choose_threshold, cross_fitted
+from pipeline.train.held_out import averaged
 from stages.amounts import apart
 
 CHOSEN_ON = ("val", "cross-validation")
@@ -23,7 +24,8 @@ def operating_point(
     """The threshold of two classes' positive one, and what it comes to on slides that it was not chosen on.
 
     It is chosen on the slides of split val and judged on those of test; or on all slides of a cross-validation, where a
-    fold is judged by a threshold that was chosen on the others.
+    fold is judged by a threshold that was chosen on patients who are not in it. Of repeats, of which each has its own
+    score of a patient, what each comes to is told in the mean, and of its limits: they add no patient.
 
     Args:
         rows: of predictions.csv.
@@ -48,11 +50,20 @@ def operating_point(
         judged["test"] = at_threshold(*_told(parts["test"], classes), found.value)
     folds = [row.get("fold") for row in parts[chosen_on]]
     if chosen_on == "cross-validation" and all(folds):
-        told = _told(parts[chosen_on], classes)
-        each = cross_fitted(*told[:2], folds, sensitivity=sensitivity)
+        each = cross_fitted(*_told(parts[chosen_on], classes), folds, sensitivity=sensitivity)
         if each is not None:
-            judged[chosen_on] = at_threshold(*told, each)
-    return _as_written(found, classes[1], chosen_on, len(parts[chosen_on])) | {"judged_on": judged}
+            judged[chosen_on] = _judged(parts[chosen_on], classes, each)
+    slides = len({row.get("slide_id", row["patient"]) for row in parts[chosen_on]})
+    return _as_written(found, classes[1], chosen_on, slides) | {"judged_on": judged}
+
+
+def _judged(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], each: NDArray[np.float64]) -> dict[str, Any]:
+    """What slides come to by thresholds of their own (n,)."""
+    positive, scores, owner = _told(rows, classes)
+    repeats = [row.get("repeat") for row in rows]
+    places = [np.flatnonzero([one == repeat for one in repeats]) for repeat in dict.fromkeys(repeats)]
+    found = [at_threshold(positive[i], scores[i], owner[i], each[i]) for i in places]
+    return found[0] if len(found) == 1 else {**averaged(found), "repeats": len(found)}
 
 
 def in_lines(told: Mapping[str, Any] | None) -> list[str]:
@@ -69,6 +80,7 @@ def in_lines(told: Mapping[str, Any] | None) -> list[str]:
             if one["value"] is not None
         )
         own = ", a fold by what was chosen on the others" if part == told["chosen_on"] else ""
+        own += f", mean of {found['repeats']} repeats" if "repeats" in found else ""
         lines.append(f"threshold, {part}{own}: {shares}")
     return lines
 

@@ -30,7 +30,7 @@ def test_a_stated_sensitivity_is_reached_at_the_highest_threshold() -> None:
 
 def test_of_one_class_there_is_none() -> None:
     assert choose_threshold(Y[:4], P[:4]) is None
-    assert cross_fitted(Y, P, [0, 0, 0, 0, 1, 1, 1, 1]) is None
+    assert cross_fitted(Y, P, np.arange(8), [0, 0, 0, 0, 1, 1, 1, 1]) is None
 
 
 def test_at_a_threshold_shares_are_counted_with_intervals_over_patients() -> None:
@@ -46,9 +46,31 @@ def test_at_a_threshold_shares_are_counted_with_intervals_over_patients() -> Non
 
 def test_no_slide_is_judged_by_a_threshold_that_it_was_chosen_with() -> None:
     folds = [0, 1, 0, 1, 0, 1, 0, 1]
-    found = cross_fitted(Y, P, folds)
+    found = cross_fitted(Y, P, np.arange(8), folds)
     assert found is not None
     for fold in (0, 1):
         others = choose_threshold(Y[1 - fold :: 2], P[1 - fold :: 2])
         assert others is not None
         assert found[fold::2].tolist() == [others.value] * 4
+
+
+def test_scores_of_other_repeats_do_not_choose_the_threshold_that_their_patient_is_judged_by() -> None:
+    """Scores that know nothing: were a patient's score of another repeat among those that choose, as it is where every
+    other fold's are, sensitivity + specificity would be above that of chance, 1."""
+    sums = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        positive = rng.permutation(np.arange(24) % 2 == 0)
+        scores = rng.random(24)[:, None] + 0.02 * rng.random((24, 3))  # the three repeats differ little
+        folds = np.stack([3 * repeat + rng.permutation(np.arange(24) % 3) for repeat in range(3)], 1)
+        told = np.repeat(positive, 3), scores.ravel(), np.repeat(np.arange(24), 3)
+        each = cross_fitted(*told, folds.ravel().tolist())
+        assert each is not None
+        own = scores.copy()
+        own[0] = 5 - own[0]  # another score of one patient in all repeats moves no threshold of his
+        moved = cross_fitted(told[0], own.ravel(), told[2], folds.ravel().tolist())
+        assert moved is not None
+        assert (moved[:3] == each[:3]).all()
+        found = at_threshold(*told, each)
+        sums.append(found["sensitivity"]["value"] + found["specificity"]["value"])
+    assert np.mean(sums) < 1 + 2 * np.std(sums) / len(sums) ** 0.5

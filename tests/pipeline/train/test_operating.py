@@ -47,6 +47,20 @@ def test_in_cross_validation_a_fold_is_judged_by_what_was_chosen_on_the_others()
     assert "a fold by what was chosen on the others" in in_lines(found)[1]
 
 
+def test_repeats_add_no_patient() -> None:
+    """Two cross-validations that say the same: shares and intervals are those of one of them."""
+    told = [("normal", 0.1), ("tumour", 0.3), ("normal", 0.7), ("tumour", 0.9)] * 3
+    one = rows("cross-validation", told, fold="aabb" * 3, repeat=[0] * 12)
+    two = rows("cross-validation", told, fold="ccdd" * 3, repeat=[1] * 12)
+    once, twice = (operating_point(each, CLASSES, sensitivity=None) for each in (one, [*one, *two]))
+    assert once is not None
+    assert twice is not None
+    assert (once["slides"], twice["slides"]) == (12, 12)
+    judged = twice["judged_on"]["cross-validation"]
+    assert judged == {**once["judged_on"]["cross-validation"], "repeats": 2}
+    assert "a fold by what was chosen on the others, mean of 2 repeats: " in in_lines(twice)[1]
+
+
 @pytest.mark.parametrize(
     ("told", "classes"),
     [
