@@ -9,6 +9,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from pipeline.cohort.labels import cells_of
 from pipeline.cohort.splits import refuse_twins
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device
@@ -22,7 +23,7 @@ from pipeline.predict_patient import refuse_patients
 from pipeline.refer.agreement import contradiction, score, told_of_labels
 from pipeline.refer.calibrate import calibrate_labels, in_lines
 from pipeline.refer.referral import check_names
-from pipeline.task.task import refuse_untold
+from pipeline.task.task import Task, refuse_untold
 from pipeline.train.looks import Looks
 from stages.amounts import counted
 from stages.prediction.conformal import least_error
@@ -72,7 +73,8 @@ def conformalize_model(
 
     Args:
         path: the checkpoint, or its folder.
-        cohort: the table's slides; those without a label are left aside.
+        cohort: the table's slides; those without a label are left aside. Labels are what the column that the model
+            learnt from says, where the table has it and was not read with another than ``label``.
         out: the new checkpoint, or a folder for it.
         split: only slides of this part of the table.
         samples: a number of patches to calibrate for beside those that always are.
@@ -93,7 +95,7 @@ def conformalize_model(
     check_budget(model.spec, samples=samples, scheme=None)
     refuse_untold(task_of(model.spec), "how often calls are right")
     check_names(model.spec.classes)
-    slides = _chosen(cohort, model.spec.classes, path, split, say)
+    slides = _chosen(cohort, task_of(model.spec), path, split, say)
     if not model.trained_on:
         say("warning: the model does not say which slides it was trained on: see to it that none of these is")
     else:
@@ -151,19 +153,22 @@ def _target(out: Path, model: SlideModel, path: Path) -> Path:
     return target
 
 
-def _chosen(cohort: Cohort, classes: Sequence[str], path: Path, split: str | None, say: Say) -> tuple[CohortSlide, ...]:
+def _chosen(cohort: Cohort, task: Task, path: Path, split: str | None, say: Say) -> tuple[CohortSlide, ...]:
     slides = cohort.slides if split is None else cohort.of_split(split)
+    if cohort.columns.get("label", "label") == "label":  # nobody named another
+        slides = tuple(replace(slide, label=cells_of(slide, task)[0]) for slide in slides)
     labelled = tuple(slide for slide in slides if slide.label is not None)
     if not labelled:
+        own = dict.fromkeys((*task.labels, "label"))
         raise UsageError(
-            f"{cohort.source}: no slide has a label, and sets are calibrated on what slides are: give a table with a "
-            "label column"
+            f"{cohort.source}: no slide has a label, and sets are calibrated on what slides are: give a table with "
+            f"labels under {' or '.join(map(repr, own))}, or name their column (--label)"
         )
-    unknown = sorted({str(slide.label) for slide in labelled} - set(classes))
+    unknown = sorted({str(slide.label) for slide in labelled} - set(task.names))
     if unknown:
         raise UsageError(
-            f"the table has the label {unknown[0]!r}, but {path} was trained for {', '.join(classes)}: correct it, or "
-            "use the model of this task"
+            f"the table has the label {unknown[0]!r}, but {path} was trained for {', '.join(task.names)}: correct it, "
+            "or use the model of this task"
         )
     if len(labelled) < len(slides):
         aside = len(slides) - len(labelled)

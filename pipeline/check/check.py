@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from pipeline.run.interrupt import finishing
 from pipeline.run.workers import each, suited
 
 if TYPE_CHECKING:
+    from pipeline.config import Config
     from pipeline.model.slide_model import SlideModel
 
 Progress = Callable[[int, int, str | None], None]
@@ -29,6 +30,7 @@ def check_cohort(
     faults: tuple[str, ...] = (),
     unsearched: tuple[str, ...] = (),
     model: Path | None = None,
+    config: Config | None = None,
     workers: int | None = 0,
     limit: float | None = None,
     progress: Progress | None = None,
@@ -40,6 +42,7 @@ def check_cohort(
         settings: how; the defaults where None.
         faults, unsearched: what was wrong in reading the cohort: see `pipeline.cohort.table.examine_target`.
         model: whose scales slides are checked for, and whose cost is estimated; None: no model is meant.
+        config: of a training on the cohort, which is asked what it would refuse; None: labels are taken for classes.
         workers: processes; 0 works in this one, None is as many as suit the machine.
         limit: see `pipeline.run.workers.each`.
         progress: called with (slides finished, slides in all, a line about the last one, where something is wrong).
@@ -66,7 +69,9 @@ def check_cohort(
         if stop.is_set():
             raise KeyboardInterrupt
     checked = tuple(found[slide] for slide in slides)
-    together = [*of_reading(faults, unsearched, cohort), *check_together(cohort, checked)]
+    together = [*of_reading(faults, unsearched, cohort), *check_together(cohort, checked, learnt=config is None)]
+    if config is not None:
+        together += _training(config, {finding.words for finding in together})
     cost: Estimate | None = None
     if loaded is not None and model is not None:
         together += _labels(cohort, loaded, model)
@@ -74,6 +79,18 @@ def check_cohort(
 
         cost = estimate(checked, loaded, workers=workers)
     return CheckSummary(cohort.source, checked, tuple(together), cost)
+
+
+def _training(config: Config, known: Collection[str]) -> list[Finding]:
+    """What a training would refuse, or warn of, before it reads a slide, but for what is found anyway."""
+    from pipeline.train.train import cohort_to_train_on  # which needs torch
+
+    try:
+        _, _, doubts = cohort_to_train_on(config)
+    except UsageError as exc:
+        words = str(exc).removeprefix(f"{config.cohort.table}: ").removeprefix(f"{config.cohort.table}, ")
+        return [] if words in known else [Finding("training", f"`saccade train` would refuse this: {words}")]
+    return [Finding("training", words, error=False) for words in doubts]
 
 
 @computing()

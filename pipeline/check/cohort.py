@@ -26,18 +26,19 @@ _OF_A_PATIENT: dict[str, tuple[Kind, str]] = {
 """What a patient has one of, usually."""
 
 
-def check_together(cohort: Cohort, slides: Sequence[SlideCheck]) -> Iterator[Finding]:
+def check_together(cohort: Cohort, slides: Sequence[SlideCheck], *, learnt: bool = True) -> Iterator[Finding]:
     """All that only shows where slides are looked at together.
 
     Args:
         cohort: the slides, and what the table says of them.
         slides: each as it was found.
+        learnt: whether to say what keeps labels, taken for classes, from being learnt.
     """
     yield from _twins(slides)
     strip = f"{cohort.source}: "
     for words in leaks(cohort):
         yield Finding("split", words.removeprefix(strip))
-    if "label" in cohort.columns:
+    if learnt and "label" in cohort.columns:
         untrained = [*unlabelled(cohort), *lost_classes(cohort)]
         for words in untrained:
             yield Finding("label", f"`saccade train` would refuse this: {words.removeprefix(strip)}", error=False)

@@ -24,6 +24,7 @@ Kind = Literal[
     "split",
     "table",
     "folder",
+    "training",
 ]
 
 

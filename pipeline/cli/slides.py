@@ -65,7 +65,14 @@ def info(
 
 
 def check(
-    target: Target,
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SLIDES",
+            help="A slide, a folder of slides, a cohort table (CSV) or a training's configuration (YAML), "
+            "whose table is checked for what the training would refuse, too.",
+        ),
+    ],
     model: Annotated[
         Path | None,
         typer.Option(help="Check for this model's scales, too, and estimate what it will cost: bytes, time, disk."),

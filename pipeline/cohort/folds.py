@@ -159,7 +159,7 @@ def check_folds(
         last = held_out_of_all(slides, dealt, seed=seed, **inner)[0]
         for name, train in [*((f"the training of {fold.name}", fold.train) for fold in dealt), ("the training", last)]:
             _refuse_one_sided(task, train, name)
-        return [*_doubts(dealt), *_unsplit(slides)]
+        return [*_doubts(dealt, task), *_unsplit(slides)]
     if by == "site":
         refuse_parted(slides, {slide.slide_id: str(slide.split) for slide in slides}, "the table's split column", by)
     if repeats > 1:
@@ -172,7 +172,9 @@ def check_folds(
     fitted, _ = hold_out(train, inner_val, seed=(seed,), by=inner_by or by, of="split train")
     _refuse_one_sided(task, fitted, "split train")
     people = {name: {slide.patient for slide in fitted if slide.label == name} for name in sorted(_classes(fitted))}
-    return [
+    parts = {name: [slide for slide in slides if slide.split == name] for name in ("val", "test")}
+    lacking = [(name, _unjudged(task, part)) for name, part in parts.items() if part]
+    return [f"split {name} has {why}: how good the model is cannot be told on it" for name, why in lacking if why] + [
         f"split train has a single patient of class {name!r}: what tells that class may be what tells the patient"
         for name, having in people.items()
         if len(having) == 1
@@ -233,7 +235,11 @@ def _refuse_lost(train: Slides, slides: Sequence[CohortSlide], where: str) -> No
         )
 
 
-def _doubts(folds: Sequence[Fold]) -> list[str]:
+def _unjudged(task: Task | None, slides: Sequence[CohortSlide]) -> str | None:
+    return None if task is None else task.unjudged([task.target(slide.cells(task.labels)) for slide in slides])
+
+
+def _doubts(folds: Sequence[Fold], task: Task | None) -> list[str]:
     """Folds whose own figures tell little: they count with the others only."""
     lines = []
     for fold in folds:
@@ -241,6 +247,8 @@ def _doubts(folds: Sequence[Fold]) -> list[str]:
         lost = sorted(_classes((*fold.train, *fold.val)) - _classes(fold.test))
         at = f" (site {next(iter(sites))!r})" if len(sites) == 1 and len(folds) > 1 and None not in sites else ""
         why = [f"no slide labelled {name!r}" for name in lost] + ["a single patient"] * (len(patients) == 1)
+        lacking = _unjudged(task, fold.test)
+        why += [lacking] if lacking else []
         if why:
             lines.append(f"{fold.name}{at} is judged on {' and '.join(why)}: it counts with the other folds only")
     return lines

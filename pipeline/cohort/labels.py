@@ -17,6 +17,8 @@ from stages.prediction.kinds import Kind
 
 PARTS = 5
 """Parts of equal size that values are dealt out to folds by, where there are patients enough."""
+NAMED = 3
+"""Slides that a message names beside the first."""
 REST = "the rest"
 """What has fewer patients than there are folds, together."""
 
@@ -60,8 +62,8 @@ def task_for(
     else:
         single = kind == "regression"
         task = TASKS[kind](("value",) if single else ("risk_score",), column if single else tuple(labels), tuple(times))
-    read = [label_of(slide, task, str(cohort.source)) for slide in cohort.slides]
-    refuse_one_sided(task, read, str(cohort.source))
+    _refuse_unread(cohort, task)
+    refuse_one_sided(task, [slide.cells(task.labels) for slide in cohort.slides], str(cohort.source))
     return task
 
 
@@ -76,23 +78,27 @@ def refuse_one_sided(task: Task, labels: Sequence[Cells], where: str) -> None:
         raise UsageError(f"{where}: {why}")
 
 
-def label_of(slide: CohortSlide, task: Task, source: str) -> Cells:
-    """A slide's label, which the task can read.
+def _refuse_unread(cohort: Cohort, task: Task) -> None:
+    """Refuse labels that the task cannot read.
 
     Raises:
-        UsageError: it has none, or it is none.
+        UsageError: what is wrong with the first slide's, and of which others something is.
     """
-    cells = slide.cells(task.labels)
-    try:
-        task.target(cells)
-    except ValueError as exc:
-        raise UsageError(f"{source}: slide {slide.slide_id!r}: {exc}; correct it or remove the row") from exc
-    if all(cell is None for cell in cells):
-        columns = ", ".join(task.labels)
-        raise UsageError(
-            f"{source}: slide {slide.slide_id!r} has nothing under {columns}; fill it in or remove the row"
-        )
-    return cells
+    wrong: dict[str, str] = {}
+    for slide in cohort.slides:
+        cells = slide.cells(task.labels)
+        try:
+            task.target(cells)
+            if all(cell is None for cell in cells):
+                wrong[slide.slide_id] = f"has nothing under {', '.join(task.labels)}; fill it in"
+        except ValueError as exc:
+            wrong[slide.slide_id] = f"{exc}; correct it"
+    if wrong:
+        (first, why), *others = wrong.items()
+        at = f"slide {first!r}{' ' if why.startswith('has') else ': '}{why}"
+        named = ", ".join(repr(name) for name, _ in others[:NAMED]) + ", ..." * (len(others) > NAMED)
+        also = f"; {len(others)} more like it ({named})"
+        raise UsageError(f"{cohort.source}: {at} or remove the row{also if others else ''}")
 
 
 def cells_of(slide: CohortSlide, task: Task) -> Cells:

@@ -160,12 +160,19 @@ def find_target(target: Place, *, label: str = "label", root: Path | None = None
 
 
 def examine_target(
-    target: Place, *, label: str = "label", root: Path | None = None, told: Callable[[str], None] | None = None
+    target: Place,
+    *,
+    label: str = "label",
+    root: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    bags: Path | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> tuple[Cohort, tuple[str, ...]]:
     """As `find_target`, and all that it refuses beside what can be read all the same, instead of the first of it.
 
     Args:
         target, label, root: as there.
+        columns, bags: of a table, as in `read_table`.
         told: of folders that could not be searched; default: the log is.
 
     Raises:
@@ -189,7 +196,7 @@ def examine_target(
     if not os.path.exists(target):
         raise UsageError(f"no such file or folder: {target}; give a slide, a folder of slides or a cohort table (CSV)")
     if target.name.lower().endswith((*TABLE_SUFFIXES, *_SPREADSHEETS)):
-        return _examine_table(target, label=label, root=root)
+        return _examine_table(target, label=label, root=root, columns=columns, bags=bags)
     return Cohort(target, (_unlabelled(target.absolute()),)), ()
 
 

@@ -40,7 +40,7 @@ def conformalize(
         model: the checkpoint's path, or its folder's.
         target: a cohort table with labels, by its path; or what `read_cohort` gave.
         out: the new checkpoint (`.safetensors`), or a folder for it.
-        label: the table's column of labels.
+        label: the table's column of labels; by default the one that the model learnt from, where the table has it.
         split: only slides of this part of the table, such as "val".
         samples: a number of patches that runs will ask for, beside those that are calibrated anyway.
         strict: leave out slides whose objective or TIFF tags contradict their resolution, instead of a warning.

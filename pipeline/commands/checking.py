@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.arguments import AnyPath
 from pipeline.errors import UsageError
@@ -14,6 +14,9 @@ from stages.place import place
 if TYPE_CHECKING:
     from pipeline.check.values import CheckSummary
     from pipeline.run.run import Progress
+
+CONFIGURATIONS = (".yaml", ".yml")
+"""How the configuration of a training is called."""
 
 
 def check(
@@ -36,10 +39,11 @@ def check(
     error where `run` or `train` would fail or be misled, else a warning.
 
     Args:
-        target: a slide, a folder (searched for slides) or a cohort table, by its path.
+        target: a slide, a folder (searched for slides) or a cohort table, by its path; or a training's configuration
+            (`.yaml`), of which the table is checked, and what the training would refuse before it reads a slide.
         model: a checkpoint's path, or its folder's, whose scales slides are checked for and whose cost is estimated.
-        label: see `read_cohort`.
-        root: see `read_cohort`.
+        label: see `read_cohort`; a configuration says itself.
+        root: see `read_cohort`; a configuration says itself.
         mpp: see `run`.
         strict: a resolution that the objective or TIFF tags contradict is an error, instead of a warning.
         csv: a file for all of it, a row a slide.
@@ -63,14 +67,25 @@ def check(
     from pipeline.cohort.table import examine_target
 
     unsearched: list[str] = []
-    folder = None if root is None else Path(root)
-    cohort, faults = examine_target(place(target), label=label, root=folder, told=unsearched.append)
+    where, folder, config = place(target), None if root is None else Path(root), None
+    asked: dict[str, Any] = {"label": label, "root": folder}
+    if isinstance(where, Path) and where.suffix.lower() in CONFIGURATIONS:
+        from pipeline.config import load_config
+
+        if label != "label" or root is not None:
+            raise UsageError(f"{where} says where labels and slides are: leave out label and root")
+        config = load_config(where)
+        told = config.cohort
+        where = told.table
+        asked = {"label": told.label, "root": told.slides, "columns": told.columns, "bags": told.bags}
+    cohort, faults = examine_target(where, **asked, told=unsearched.append)
     summary = check_cohort(
         cohort,
         CheckSettings(mpp, strict),
         faults=faults,
         unsearched=tuple(unsearched),
         model=None if model is None else Path(model),
+        config=config,
         workers=workers,
         limit=limit,
         progress=progress,

@@ -116,6 +116,12 @@ class CohortConfig(Section):
         """The columns that hold the label, where it is not the one."""
         return self.labels or tuple(name for name in (self.time, self.event) if name is not None)
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """The table's columns that are told, by what is in them, as `pipeline.cohort.table.read_table` takes them."""
+        told = {"slide": self.slide_column, "patient": self.patient_column, "site": self.site_column}
+        return {role: name for role, name in told.items() if name is not None}
+
     slide_column: str | None = Field(
         default=None, min_length=1, description="Column of the slides' files; unset: found by its name (docs/files.md)."
     )

@@ -76,6 +76,9 @@ class Survival(Task):
             return f"no event was seen until cohort.times {end:g}, all are later: choose later ones"
         return None
 
+    def unjudged(self, targets: Sequence[Any]) -> str | None:
+        return None if any(event for _, event in targets) else "no event"
+
     def stratum(self, cells: Cells) -> str:
         return "event" if self.target(cells)[1] else "no event"
 

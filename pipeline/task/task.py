@@ -162,6 +162,11 @@ class Task:
         None where something can."""
         return None
 
+    def unjudged(self, targets: Sequence[Any]) -> str | None:
+        """What slides of such targets lack, in a phrase, so that how good predictions of them are cannot be told; None
+        where nothing is known to be lacking."""
+        return None
+
     def stratum(self, cells: Cells) -> str:
         """What a slide is dealt out to folds by, as even as may be."""
         raise NotImplementedError

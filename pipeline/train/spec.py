@@ -34,12 +34,11 @@ def configured_cohort(told: CohortConfig, *, folds: int | None = None, splits: P
             "training.splits gives the splits, and training.folds asks for others: give one of the two (null unsets "
             "the other)"
         )
-    columns = {"slide": told.slide_column, "patient": told.patient_column, "site": told.site_column}
     return read_training_table(
         told.table,
         label=None if told.label_columns else told.label,
         root=told.slides,
-        columns={role: name for role, name in columns.items() if name is not None},
+        columns=told.columns,
         positive=told.positive,
         folds=folds,
         classes=None if told.kind is None else told.kind == "classification",

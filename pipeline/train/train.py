@@ -26,6 +26,7 @@ from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns, write_table
 from pipeline.refer.referral import check_names
 from pipeline.report.training import write_training_report
+from pipeline.task.task import Task
 from pipeline.train.calibrate_job import calibrate_intervals
 from pipeline.train.compare import Comparison
 from pipeline.train.ensemble import check_ensemble, put_together
@@ -51,6 +52,39 @@ from stages.amounts import counted
 from stages.disk import new_file
 
 Say = Callable[[str], None]
+
+
+def cohort_to_train_on(config: Config) -> tuple[Cohort, Task, list[str]]:
+    """The cohort that a configuration names, a row for each slide or patient, dealt out; what its labels are; and what
+    is doubtful about its folds, a line each. No slide is read.
+
+    Raises:
+        UsageError: the configuration or the table cannot be used.
+    """
+    told = config.training
+    cohort = configured_cohort(config.cohort, folds=told.folds, splits=told.splits)
+    task = configured_task(config.cohort, cohort)
+    refuse_settings(config, task)
+    if config.cohort.unit == "patient":
+        by_site = told.folds_by == "site"
+        cohort = replace(cohort, slides=by_patient(cohort.slides, task, cohort.source, by_site=by_site))
+    else:
+        refuse_two_labels(cohort.slides, task, cohort.source)
+    by_split = is_split(cohort.slides, told.folds)
+    cohort = dealt(cohort, task, None if by_split else told.folds or DEFAULT_FOLDS)
+    doubts = check_folds(
+        cohort.slides,
+        folds=told.folds,
+        by=told.folds_by,
+        repeats=told.repeats,
+        inner_val=told.inner_val,
+        inner_by=told.inner_val_by,
+        seed=told.seed,
+        task=task,
+    )
+    if told.ensemble:
+        check_ensemble(config, cohort.slides)
+    return cohort, task, doubts
 
 
 def train_cohort(
@@ -81,28 +115,7 @@ def train_cohort(
     check_devices(told.devices, told.device, batch_size=told.batch_size)
     if told.tensorboard:
         require_tensorboard()
-    cohort = configured_cohort(config.cohort, folds=told.folds, splits=told.splits)
-    task = configured_task(config.cohort, cohort)
-    refuse_settings(config, task)
-    if config.cohort.unit == "patient":
-        by_site = told.folds_by == "site"
-        cohort = replace(cohort, slides=by_patient(cohort.slides, task, cohort.source, by_site=by_site))
-    else:
-        refuse_two_labels(cohort.slides, task, cohort.source)
-    by_split = is_split(cohort.slides, told.folds)
-    cohort = dealt(cohort, task, None if by_split else told.folds or DEFAULT_FOLDS)
-    doubts = check_folds(
-        cohort.slides,
-        folds=told.folds,
-        by=told.folds_by,
-        repeats=told.repeats,
-        inner_val=told.inner_val,
-        inner_by=told.inner_val_by,
-        seed=told.seed,
-        task=task,
-    )
-    if told.ensemble:
-        check_ensemble(config, cohort.slides)
+    cohort, task, doubts = cohort_to_train_on(config)
     spec = model_spec(config, task)
     if are_bags(cohort.slides, config):
         spec = of_bags(spec, cohort.slides, config, say)

@@ -83,6 +83,28 @@ def test_labels_may_be_in_another_column(folder: Path, tmp_path: Path) -> None:
     assert "the table has the label 'cyst'" in done.stderr
 
 
+def test_labels_are_under_the_name_that_the_model_learnt_them_by_or_that_is_given(folder: Path, tmp_path: Path) -> None:
+    model = load_model(folder / "model.safetensors")
+    model.spec = replace(model.spec, labels=("diagnosis",))
+    save_model(model, tmp_path / "model.safetensors")
+    table = tmp_path / "t.csv"
+    rows = [("s0", "normal", "x", "tumour"), ("s1", "tumour", "y", "normal"), ("s2", "tumour", "z", "normal")]
+    lines = [f"{folder / name}.tif,{','.join(cells)}" for name, *cells in rows]
+    table.write_text("\n".join(["slide,Diagnosis,label,second", *lines]) + "\n")
+
+    def counted(**more: str) -> dict[str, int]:
+        return pipeline.commands.conformalize(tmp_path, table, out=tmp_path / "out", device="cpu", **more).patients_of
+
+    assert counted() == {"normal": 1, "tumour": 2}
+    assert counted(label="second") == {"normal": 2, "tumour": 1}
+    (tmp_path / "u.csv").write_text(table.read_text().replace("Diagnosis", "other"))
+    with pytest.raises(UsageError, match="the table has the label 'x'"):
+        pipeline.commands.conformalize(tmp_path, tmp_path / "u.csv", out=tmp_path / "out", device="cpu")
+    (tmp_path / "u.csv").write_text(table.read_text().replace("Diagnosis", "other").replace("label", "more"))
+    with pytest.raises(UsageError, match="labels under 'diagnosis' or 'label', or name their column"):
+        pipeline.commands.conformalize(tmp_path, tmp_path / "u.csv", out=tmp_path / "out", device="cpu")
+
+
 def test_one_slide_under_two_names_counts_once_or_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "s1.tif", tmp_path / "twin.tif")
     twin, lines = str(tmp_path / "twin"), list[str]()

@@ -104,3 +104,34 @@ def test_a_link_to_itself_is_one_slide_that_fails(tmp_path: Path) -> None:
     (tmp_path / "loop.tif").symlink_to("loop.tif")
     summary = door.check(tmp_path, workers=0)
     assert [found.slide.slide_id for found in summary.slides if found.status == "error"] == ["loop"]
+
+
+def test_of_a_configuration_it_says_what_its_training_would_refuse(tmp_path: Path) -> None:
+    """Labels of survival are no classes; what each fault is, and of how many slides, before one is opened for hours."""
+    names = [small_slide(tmp_path / f"s{i}.tif").name for i in range(10)]
+    (tmp_path / "c.yaml").write_text(
+        "cohort: {table: t.csv, slide_column: image, time: OS, event: dead}\ntraining: {folds: 2}\n"
+    )
+
+    def found(times: list[str], events: list[str]) -> list[tuple[str, bool]]:
+        rows = zip(names, times, events, strict=True)
+        lines = [f"{name},p{i},{time},{event},x" for i, (name, time, event) in enumerate(rows)]
+        (tmp_path / "t.csv").write_text("\n".join(["image,patient,OS,dead,label", *lines]) + "\n")
+        summary = door.check(tmp_path / "c.yaml", workers=0)
+        return [(one.words, one.error) for one in summary.findings if one.kind not in ("content", "label")]
+
+    times, events = [str(10 + i) for i in range(10)], ["1", "0"] * 5
+    assert found(times, events) == []
+    ((words, error),) = found(["-3", *times[1:4], "", *times[5:]], [*events[:8], "2", "0"])
+    assert error
+    assert words == (
+        "`saccade train` would refuse this: slide 's0': the time 'OS' must be 0 or more, found '-3'; correct it or "
+        "remove the row; 2 more like it ('s4', 's8')"
+    )
+    ((words, _),) = found(times, ["0"] * 10)
+    assert "no event was seen ('dead' is 0 for every slide)" in words
+    ((words, error),) = found(times, ["1"] + ["0"] * 9)
+    assert "fold" in words
+    done = saccade("check", tmp_path / "c.yaml", "--label", "other")
+    assert done.returncode == 2
+    assert "says where labels and slides are" in done.stderr

@@ -37,19 +37,31 @@ def check(folder: Path, cohort: str, columns: str, cells: list[str], *changes: s
     [
         ("{table: t.csv, task: regression}", "label", [str(i / 3) for i in ROWS]),
         (TIMED, "OS,dead", [f"{i},{i % 2}" for i in ROWS]),
-        (TIMED, "OS,dead", [f"{i},{int(i in (2, 7))}" for i in ROWS]),
         (DISCRETE, "OS,dead", [f"{i},{i % 2}" for i in ROWS]),
         ("{table: t.csv, labels: [a, b]}", "a,b", [f"{i % 2},{i // 5}" for i in ROWS]),
         (GRADED, "label", [("I", "II", "III")[i % 3] for i in ROWS]),
         ("{table: t.csv}", "label", ["ab"[i % 2] for i in ROWS]),
     ],
-    ids=["numbers", "survival", "two events", "discrete survival", "labels", "grades", "classes"],
+    ids=["numbers", "survival", "discrete survival", "labels", "grades", "classes"],
 )
 def test_labels_of_every_kind_are_dealt_to_folds_without_a_doubt(
     cohort: str, columns: str, cells: list[str], tmp_path: Path
 ) -> None:
     """Numbers that are all unlike, and rare combinations of labels, are no classes that a fold could lack."""
     assert check(tmp_path, cohort, columns, cells) == []
+
+
+def test_folds_and_parts_without_an_event_are_doubted(tmp_path: Path) -> None:
+    two = [f"{i},{int(i in (2, 7))}" for i in ROWS]
+    lines = check(tmp_path, TIMED, "OS,dead", two)
+    assert [line.partition(" is judged on ")[2] for line in lines] == [
+        "no event: it counts with the other folds only"
+    ] * 3
+    assert check(tmp_path, TIMED, "OS,dead", two, "training.folds=2") == []
+    parted = [f"{cells},{'test' if i > 7 else 'train'}" for i, cells in enumerate(two)]
+    assert check(tmp_path, TIMED, "OS,dead,split", parted) == [
+        "split test has no event: how good the model is cannot be told on it"
+    ]
 
 
 @pytest.mark.parametrize(
