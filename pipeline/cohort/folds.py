@@ -97,7 +97,7 @@ def hold_out(
         of: what these slides are, for messages.
 
     Raises:
-        UsageError: a class has a single patient, or by "site" no sites can be spared.
+        UsageError: a class, or all that there is, has a single patient, or by "site" no sites can be spared.
     """
     if not share:
         return tuple(slides), ()
@@ -105,8 +105,11 @@ def hold_out(
         held = sites_held_out(slides, share, of=of)
         return tuple(s for s in slides if s.site not in held), tuple(s for s in slides if s.site in held)
     rng, chosen = np.random.default_rng(list(seed)), set()
-    for label, patients in strata_of(slides).items():
+    strata = strata_of(slides)
+    for label, patients in strata.items():
         if len(patients) < 2:
+            if len(strata) > 1 and label not in _classes(slides):
+                continue  # a part of what is no class may stay whole in what is fitted to
             raise UsageError(
                 f"training.inner_val holds out patients of each class, but {of} has {len(patients)} of class {label!r} "
                 "of its own to train on; leave it out, or add patients of that class"

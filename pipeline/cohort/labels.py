@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -155,24 +156,18 @@ def refuse_unknown_labels(cohort: Cohort, task: Task, model: Path, *, without: s
                 ) from exc
 
 
-def dealt(cohort: Cohort, task: Task, folds: int | None) -> Cohort:
-    """The cohort, with what folds are to hold evenly: classes, events, or parts of equal size of a value.
+def dealt(cohort: Cohort, task: Task, folds: int | None, *, by_site: bool = False) -> Cohort:
+    """The cohort, with what folds are to hold evenly: classes; parts of equal size of a value; or events and none, each
+    in parts by time, but where folds are whole sites, ``by_site``, of which there are too few for that.
 
     What has fewer patients than there are folds is not told apart; without any they are two.
     """
     if task.kind == "classification":
         return cohort
     read = [slide.cells(task.labels) for slide in cohort.slides]
-    if task.kind == "regression":
-        values = [float(str(cells[0])) for cells in read]
-        people = len({slide.patient for slide in cohort.slides})
-        parts = max(1, min(PARTS, people // (2 * (folds or 2))))
-        order = sorted(range(len(values)), key=values.__getitem__)
-        groups = [""] * len(values)
-        for rank, i in enumerate(order):
-            groups[i] = f"part {rank * parts // len(values) + 1} of {parts}"
-    else:
-        groups = [task.stratum(cells) for cells in read]
+    groups = [task.stratum(cells) for cells in read]
+    if not (by_site and task.of_patient):
+        groups = _parted(cohort, groups, [task.rank(cells) for cells in read], folds or 2)
     least = folds or 2
     having = _patients_by(cohort, groups)
     told = [group if len(having[group]) >= least else REST for group in groups]
@@ -180,6 +175,20 @@ def dealt(cohort: Cohort, task: Task, folds: int | None) -> Cohort:
         told = ["all"] * len(told)
     slides = (replace(slide, dealt_by=group) for slide, group in zip(cohort.slides, told, strict=True))
     return replace(cohort, slides=tuple(slides))
+
+
+def _parted(cohort: Cohort, groups: Sequence[str], sizes: Sequence[float | None], folds: int) -> list[str]:
+    """Groups of slides, each parted by what its slides differ by in size, into as many parts, `PARTS` at most, as have
+    two patients for each fold; equal ones are in one part."""
+    told = list(groups)
+    for group, patients in _patients_by(cohort, groups).items():
+        places = [i for i, one in enumerate(groups) if one == group and sizes[i] is not None]
+        parts = max(1, min(PARTS, len(patients) // (2 * folds)))
+        ordered = sorted(float(sizes[i] or 0.0) for i in places)
+        for i in places:
+            part = bisect_left(ordered, float(sizes[i] or 0.0)) * parts // len(ordered) + 1
+            told[i] = f"{group} part {part} of {parts}".strip()
+    return told
 
 
 def _patients_by(cohort: Cohort, groups: Sequence[str]) -> defaultdict[str, set[str]]:

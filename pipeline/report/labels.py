@@ -24,6 +24,7 @@ NAMES = {
     "pearson": "Pearson's correlation",
     "spearman": "Spearman's correlation",
     "c_index": "C-index",
+    "c_index_within_folds": "C-index within folds",
 }
 HEADS = '<th scope="col" class="number">95 % interval</th><th scope="col">0 to 1</th></tr></thead>'
 
@@ -51,7 +52,7 @@ def against_labels(
         metrics, not_counted: of the run.
     """
     # by their names: a class may be called "value"
-    told = ("auroc", "auroc_within_folds", *SCORES[1:])
+    told = [key for score in SCORES for key in (score, f"{score}_within_folds")]
     scores = {name: metrics[name] for name in told if isinstance(metrics.get(name), Mapping)}
     mistakes = _mistakes([row for row in done if agrees(row) is not None and not row.get("not_counted")])
     if not scores and not mistakes:

@@ -42,7 +42,6 @@ def slides_table(rows: Sequence[Mapping[str, Any]], task: Task, intervals: str |
     if not rows:
         return ""
     shown = [(task.values[i], task.columns[i]) for i in task.shown]  # of two classes the second tells all
-    single = f"probability of {shown[0][0]}" if task.chances else shown[0][0]
     columns = {
         "labelled": any(row.get("label") is not None for row in rows),
         "decided": any("decision" in row for row in rows),
@@ -52,16 +51,18 @@ def slides_table(rows: Sequence[Mapping[str, Any]], task: Task, intervals: str |
     unit = unit_of(rows[0])
     heads = ['<th scope="col">pictures</th>', _head(unit), _head("prediction")]
     heads += [_head("label")] if columns["labelled"] else []
-    heads += [_head(single, "number chances") if len(shown) == 1 else '<th scope="col">probabilities</th>']
+    told = _told_in(shown, task)
+    heads += [_head(told, "number chances") if len(shown) == 1 else f'<th scope="col">{told}</th>']
     heads += [_head("decision")] if columns["decided"] else []
     heads += [_head("call")] if columns["called"] else []
     heads += [_head("read", "number"), _head("cost", "number")]
     heads += [_head("unlike the training", "number")] if columns["scored"] else []
-    body = "".join(_slide(row, shown, width=len(heads), chances=task.chances, **columns) for row in rows)
+    body = "".join(_slide(row, shown, task, width=len(heads), **columns) for row in rows)
     return (
         f"<h2>{unit.capitalize()}s</h2>"
         f'<p class="soft">{BARS if task.chances else NUMBERS} for what was not read'
         f"{escape(f' ({intervals})' if intervals else '')}{', the mark the prediction' if task.chances else ''}.{READ}"
+        f"{escape(f' {task.meaning}' if task.meaning else '')}"
         f"{SCORED if columns['scored'] else ''} Click a picture for all of it; the GeoJSON opens in QuPath.</p>"
         '<div class="tools" hidden><label>Filter '
         '<input id="filter" type="search" placeholder="name, class or path"></label>'
@@ -105,15 +106,15 @@ def _cell(name: str, key: str, inner: str, kind: str = "") -> str:
 def _slide(
     row: Mapping[str, Any],
     shown: Sequence[tuple[str, str]],
+    task: Task,
     *,
     width: int,
-    chances: bool,
     labelled: bool,
     decided: bool,
     called: bool,
     scored: bool,
 ) -> str:
-    predicted = show(row.get("predicted"), ".4g") if not chances else str(row.get("predicted", ""))
+    predicted = show(row.get("predicted"), ".4g") if not task.chances else str(row.get("predicted", ""))
     unit = unit_of(row)
     name = str(row.get("patient", row["slide_id"]))
     slides = [str(one) for one in row.get("pictured", [row["slide_id"]])]
@@ -129,9 +130,11 @@ def _slide(
         for one, folder in folders.items()
     ]
     where = str(row.get("path", "")) if unit == "slide" else ""
-    numbers = "".join(_chance(row, *one, named=len(shown) > 1) if chances else _number(row, one[1]) for one in shown)
-    key = _key(row, shown[0][1]) if len(shown) == 1 else predicted
-    head = "probabilities" if len(shown) > 1 else f"probability of {shown[0][0]}" if chances else shown[0][0]
+    named = len(shown) > 1
+    numbers = "".join(
+        _chance(row, *one, named=named) if task.is_chance(one[0]) else _number(row, *one, named=named) for one in shown
+    )
+    key = predicted if named else _key(row, shown[0][1])
     warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
     warned += f"<small>seen in the training: {escape(str(row['seen']))}</small>" if row.get("seen") else ""
     cells = [
@@ -147,7 +150,7 @@ def _slide(
         _cell("prediction", predicted, escape(predicted), "text"),
     ]
     cells += [_label(row)] if labelled else []
-    cells += [_cell(head, key, numbers, "chances")]
+    cells += [_cell(_told_in(shown, task), key, numbers, "chances")]
     cells += [_decision(row)] if decided else []
     if called:
         why = f"<small>{escape(str(row['call_why']))}</small>" if row.get("call_why") else ""
@@ -166,6 +169,13 @@ def _slide(
         f'<tbody data-text="{escape(text)}" data-kinds="{" ".join(_kinds(row))}"><tr>{"".join(cells)}</tr>'
         f"{_words(row.get('words') or {}, width)}</tbody>"
     )
+
+
+def _told_in(shown: Sequence[tuple[str, str]], task: Task) -> str:
+    """What the column of what is told is called."""
+    if len(shown) > 1:
+        return "probabilities" if task.chances else "what is told"
+    return f"probability of {shown[0][0]}" if task.chances else shown[0][0]
 
 
 def _key(row: Mapping[str, Any], column: str) -> str:
@@ -219,9 +229,10 @@ def _words(words: Mapping[str, str], width: int) -> str:
     return f'<tr class="words"><td colspan="{width}"><details><summary>in words</summary>{lines}</details></td></tr>'
 
 
-def _number(row: Mapping[str, Any], column: str) -> str:
+def _number(row: Mapping[str, Any], name: str, column: str, *, named: bool) -> str:
     value, low, high = (show(row.get(f"{column}{end}"), ".4g") for end in ("", "_low", "_high"))
-    return f'<div class="chance single"><span>{value} [{low}, {high}]</span></div>'
+    called = f"<span>{escape(name)}</span>" if named else ""
+    return f'<div class="chance single">{called}<span>{value} [{low}, {high}]</span></div>'
 
 
 def _chance(row: Mapping[str, Any], name: str, column: str, *, named: bool) -> str:

@@ -68,7 +68,8 @@ def evaluate_survival(
     Returns:
         ``{"slides", "patients", "events", "pairs", "c_index": {"value", "low", "high"}}``, None where no pair is
         comparable, as where all are censored; ``"curves"``: `by_risk`, ``"patients_needed"`` (`needed`); and
-        ``"sites"``, ``"folds"``: the scores of each.
+        ``"sites"``, ``"folds"``: the scores of each; with folds ``"c_index_within_folds"``: over pairs of patients of
+        one fold, for risks of several models are each on a scale of its own.
 
     Raises:
         ValueError: lengths differ, a time is negative, an event is not 0 or 1, a value is not a finite number, or
@@ -105,7 +106,15 @@ def evaluate_survival(
         patients = None if found.value is None else concordance_patients(*found)
         return scores | {"curves": {"by_risk": by_risk(*told)}, "patients_needed": needed("c_index", patients)}
 
-    return score(np.ones(len(t), bool), whole=True) | by_group(score, {"sites": sites, "folds": folds})
+    found = score(np.ones(len(t), bool), whole=True) | by_group(score, {"sites": sites, "folds": folds})
+    if "folds" in found:
+        names = np.array([str(fold) for fold in folds or ()])
+        inside = [names == name for name in np.unique(names)]
+        each = [concordance(*by_patient(t[one], e[one], r[one], people[one].tolist())) for one in inside]
+        within = Concordance(*map(np.concatenate, zip(*each, strict=True)))
+        interval = None if within.value is None else concordance_interval(*within)
+        found["c_index_within_folds"] = named(within.value, interval)
+    return found
 
 
 def by_patient(

@@ -27,7 +27,7 @@ class Survival(Task):
     unit: ClassVar[str] = "log hazard"
     chances: ClassVar[bool] = False
     of_patient: ClassVar[bool] = True
-    metrics: ClassVar[tuple[str, ...]] = ("c_index",)
+    metrics: ClassVar[tuple[str, ...]] = ("c_index", "c_index_within_folds")
     metric: ClassVar[Metric] = Metric("c_index", "C-index", 0.5, 0.7)
 
     @property
@@ -37,6 +37,13 @@ class Survival(Task):
     @property
     def columns(self) -> tuple[str, ...]:
         return self.values
+
+    @property
+    def meaning(self) -> str:
+        return (
+            "A risk is a log hazard, of which only the difference between two counts: 0.69 more is twice the hazard at "
+            "any time, and 0 is nobody's in particular."
+        )
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -78,6 +85,9 @@ class Survival(Task):
 
     def unjudged(self, targets: Sequence[Any]) -> str | None:
         return None if any(event for _, event in targets) else "no event"
+
+    def rank(self, cells: Cells) -> float:
+        return self.target(cells)[0]
 
     def stratum(self, cells: Cells) -> str:
         return "event" if self.target(cells)[1] else "no event"
@@ -122,6 +132,17 @@ class DiscreteSurvival(Survival):
     @property
     def values(self) -> tuple[str, ...]:
         return (RISK, *(f"survival_{time:g}" for time in self.times))
+
+    @property
+    def meaning(self) -> str:
+        return (
+            "survival_t is the chance to be without the event until time t. A risk is what it follows from: log-odds "
+            "to have the event in an interval if not before: 0.69 more is twice these odds in each."
+        )
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        return tuple(range(len(self.values)))
 
     def is_chance(self, name: str) -> bool:
         return name != RISK

@@ -91,6 +91,11 @@ class Task:
         return stated(self.statements, "labels" if self.kind == "multilabel" else "classes")
 
     @property
+    def meaning(self) -> str:
+        """What values mean, in a sentence, where their names do not say it."""
+        return ""
+
+    @property
     def shown(self) -> tuple[int, ...]:
         """The values that say all, by their place."""
         return tuple(range(len(self.values)))
@@ -160,6 +165,10 @@ class Task:
     def unlearnable(self, targets: Sequence[Any]) -> str | None:
         """Why nothing can be learnt of a cohort's targets, in a clause: all alike, no event, grades that nobody has;
         None where something can."""
+        return None
+
+    def rank(self, cells: Cells) -> float | None:
+        """What slides of one stratum differ by in size, and folds are to hold evenly, too; None: by nothing."""
         return None
 
     def unjudged(self, targets: Sequence[Any]) -> str | None:

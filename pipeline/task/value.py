@@ -44,8 +44,11 @@ class Value(Task):
     def unlearnable(self, targets: Sequence[Any]) -> str | None:
         return f"every label is {targets[0]:g}: nothing can be learnt of one value" if len(set(targets)) == 1 else None
 
+    def rank(self, cells: Cells) -> float:
+        return self.target(cells)
+
     def stratum(self, cells: Cells) -> str:
-        return ""  # dealt out by their order: see `strata_of`
+        return ""  # by their size alone
 
     def label_row(self, cells: Cells) -> dict[str, Any]:
         return {"label": self.target(cells)}

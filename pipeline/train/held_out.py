@@ -102,12 +102,13 @@ def in_lines(part: str, members: Sequence[Mapping[str, Any]], metrics: Mapping[s
     values = [one for one in metrics.get("repeats", {}).get(name, ()) if one is not None]
     if values:
         lines[0] += f"; mean of {len(values)} repeats, whose {name} is {min(values):.3f} to {max(values):.3f}"
-    needed, within = power_in_words(metrics), metrics.get("auroc_within_folds") or {}
+    needed, within = power_in_words(metrics), metrics.get(f"{name}_within_folds") or {}
     lines += [f"{part}: {needed}"] if needed else []
     if within.get("low") is not None:
+        of = "patients" if task.of_patient else "slides"
         lines.append(
-            f"{part}, within folds: auroc {within['value']:.3f} [{within['low']:.3f}, {within['high']:.3f}]: pairs of "
-            "slides of one fold, for each fold's model scores on a scale of its own"
+            f"{part}, within folds: {name} {within['value']:.3f} [{within['low']:.3f}, {within['high']:.3f}]: pairs of "
+            f"{of} of one fold, for each fold's model scores on a scale of its own"
         )
     unlike = [str(row.get("slide_id", row["patient"])) for row in members if (row.get("out_of_distribution") or 0) > 1]
     if unlike:

@@ -65,13 +65,13 @@ def cohort_to_train_on(config: Config) -> tuple[Cohort, Task, list[str]]:
     cohort = configured_cohort(config.cohort, folds=told.folds, splits=told.splits)
     task = configured_task(config.cohort, cohort)
     refuse_settings(config, task)
+    by_site = told.folds_by == "site"
     if config.cohort.unit == "patient":
-        by_site = told.folds_by == "site"
         cohort = replace(cohort, slides=by_patient(cohort.slides, task, cohort.source, by_site=by_site))
     else:
         refuse_two_labels(cohort.slides, task, cohort.source)
     by_split = is_split(cohort.slides, told.folds)
-    cohort = dealt(cohort, task, None if by_split else told.folds or DEFAULT_FOLDS)
+    cohort = dealt(cohort, task, None if by_split else told.folds or DEFAULT_FOLDS, by_site=by_site)
     doubts = check_folds(
         cohort.slides,
         folds=told.folds,

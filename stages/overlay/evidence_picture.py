@@ -13,8 +13,8 @@ from PIL import Image
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import under
 from stages.overlay.jpeg import write_jpeg
-from stages.overlay.picture import OWN_SCALE, TEXT, Page, colour_bar, footnote, lay, page, picture_of, tick
-from stages.overlay.text import MINUS, shortened
+from stages.overlay.picture import OWN_SCALE, Page, colour_bar, footnote, lay, page, picture_of, tick
+from stages.overlay.text import MINUS
 from stages.tissue.thumbnail import Thumbnail
 
 FOR, AGAINST = (217, 95, 2), (5, 113, 176)
@@ -86,8 +86,7 @@ def _legend(
     image: Image.Image, place: tuple[int, int], width: int, top: float, head: str, *, interpolated: bool
 ) -> None:
     (left, upper), inner = place, width - 24
-    told = shortened(head, width, TEXT)
-    pen = colour_bar(image, place, coloured(np.linspace(-top, top, inner), top), told)
+    pen = colour_bar(image, place, coloured(np.linspace(-top, top, inner), top), head, width)
     digits = max(0, 1 - math.floor(math.log10(top)))
     for at in (-1, 0, 1):
         text = f"{at * top:+.{digits}f}".replace("-", MINUS) if at else "0"

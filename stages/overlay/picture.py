@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import Floats, times_uniform, under
 from stages.overlay.jpeg import write_jpeg
-from stages.overlay.text import pen_font, wrapped
+from stages.overlay.text import pen_font, shortened, wrapped
 from stages.tissue.thumbnail import Thumbnail
 
 COLOURS = (
@@ -216,14 +216,21 @@ def _patch_key(pen: ImageDraw.ImageDraw, place: tuple[int, int], boxes: Floats, 
         pen.text((left + 26, upper + 62), side, fill=SOFT, font=pen_font(SMALL), anchor="ls")
 
 
-def colour_bar(image: Image.Image, place: tuple[int, int], layer: NDArray[np.uint8], title: str) -> ImageDraw.ImageDraw:
-    """Draw a legend's bar of colours (width, 4) as they are on glass, below its title; more is drawn with the pen."""
+def colour_bar(
+    image: Image.Image, place: tuple[int, int], layer: NDArray[np.uint8], title: str, width: int
+) -> ImageDraw.ImageDraw:
+    """Draw a legend's bar of colours (width, 4) as they are on glass, below its title, in two lines where it is wider
+    than ``width``; more is drawn with the pen."""
     left, upper = place
     bar = Image.new("RGB", (len(layer), 14), (GLASS, GLASS, GLASS))
     lay(bar, np.repeat(layer[None], 14, axis=0))
     image.paste(bar, (left, upper + 30))
     pen = ImageDraw.Draw(image)
-    pen.text((left, upper + 23), title, fill="black", font=pen_font(TEXT if len(title) < 30 else SMALL), anchor="ls")
+    size = TEXT if pen_font(TEXT).getlength(title) <= width else SMALL
+    first, *others = wrapped(title, width, size)
+    lines = [first, shortened(" ".join(others), width, size)] if others else [first]
+    for line, below in zip(lines[::-1], (23, 11), strict=False):
+        pen.text((left, upper + below), line, fill="black", font=pen_font(size), anchor="ls")
     return pen
 
 
@@ -241,7 +248,7 @@ def footnote(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str) -> Non
 def _legend(image: Image.Image, place: tuple[int, int], width: int, top: float) -> None:
     (left, upper), inner = place, width - 24  # room for the last tick's label
     ramp = np.exp(np.linspace(0, math.log(top), inner)) * (1 + 1e-9)
-    pen = colour_bar(image, place, coloured(ramp, top), "attention, times uniform")
+    pen = colour_bar(image, place, coloured(ramp, top), "attention, times uniform", width)
     last = -math.inf
     for value in [*(m * 10.0**p for p in range(9) for m in (1, 2, 5)), top]:
         x = (inner - 1) * math.log(value) / math.log(top)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cohort.folds import check_folds
+from pipeline.cohort.folds import check_folds, deal_folds
 from pipeline.cohort.labels import dealt
 from pipeline.config import load_config
 from pipeline.errors import UsageError
@@ -49,6 +49,23 @@ def test_labels_of_every_kind_are_dealt_to_folds_without_a_doubt(
 ) -> None:
     """Numbers that are all unlike, and rare combinations of labels, are no classes that a fold could lack."""
     assert check(tmp_path, cohort, columns, cells) == []
+
+
+def test_folds_hold_early_and_late_events_alike(tmp_path: Path) -> None:
+    """Half of forty patients have the event, most of the early ones in the table's first rows: dealt by events alone a
+    fold may have few of them."""
+    cells = [f"{i},{i % 2}" for i in range(40)]
+    check(tmp_path, TIMED, "OS,dead", cells)
+    config = load_config(tmp_path / "c.yaml")
+    found = configured_cohort(config.cohort)
+    task = configured_task(config.cohort, found)
+    for seed in range(8):
+        for fold in deal_folds(dealt(found, task, 5).slides, folds=5, seed=seed, path=None):
+            told = [task.target(slide.cells(task.labels)) for slide in fold.test]
+            for seen in (0, 1):
+                early = [time < 20 for time, event in told if event == seen]
+                assert (len(early), sum(early)) == (4, 2)
+    assert {slide.dealt_by for slide in dealt(found, task, 5, by_site=True).slides} == {"event", "no event"}
 
 
 def test_folds_and_parts_without_an_event_are_doubted(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pipeline.report.report import write_report
 
 HOSTILE = "<script>alert(1)</script>\"'&amp; #100%?é"
 NAMES = ["plain", HOSTILE.replace("/", "_"), "組織 1", "../up"]
+ENDS = {"": 0.0, "_low": -0.05, "_high": 0.05}
 VOID = {"meta", "img", "input", "rect"}
 
 
@@ -277,3 +278,24 @@ def test_label_sets_against_labels_stand_in_a_table(tmp_path: Path) -> None:
     cells = "4 75.0% 50.0% to 87.5% 75.0%"
     at = page.text.index("wrong, of the called")
     assert page.text[at:].startswith(f"wrong, of the called all {cells} 75.0% <here> {cells} {MISSING}")
+
+
+def test_survival_tells_its_chances_by_name_and_what_a_risk_means(tmp_path: Path) -> None:
+    told = {"risk_score": -0.1, "survival_2": 0.9, "survival_5": 0.625}
+    rows = [
+        {
+            **{key: value for key, value in row("s", ["a"]).items() if not key.startswith("prob_")},
+            "predicted": -0.1,
+            **{f"{name}{end}": value + by for name, value in told.items() for end, by in ENDS.items()},
+        }
+    ]
+    run = {"task": "discrete_survival", "classes": ["risk_score"], "times": [2, 5]}
+    write_report(tmp_path / "r.html", rows, run)
+    text = Page((tmp_path / "r.html").read_text()).text
+    assert "risk_score -0.1 [-0.15, -0.05]" in text
+    assert re.search(r"survival_5 probability of survival_5: 0?\.62\d* \[", text), text
+    assert "survival_t is the chance to be without the event until time t" in text
+    write_report(tmp_path / "r.html", rows, {"task": "survival", "classes": ["risk_score"]})
+    text = Page((tmp_path / "r.html").read_text()).text
+    assert "0.69 more is twice the hazard" in text
+    assert "survival_5" not in text

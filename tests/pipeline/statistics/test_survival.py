@@ -98,3 +98,20 @@ def test_a_perfect_order_has_an_interval_that_says_how_little_four_patients_tell
 def test_what_cannot_be_scored_is_refused(times, events, risks, patients, message) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate_survival(times, events, risks, patients)
+
+
+def test_within_folds_only_pairs_of_one_fold_count_whatever_scale_each_fold_has() -> None:
+    times, events, risks, people = cohort(40)
+    folds = [f"fold-{i % 4}" for i in range(40)]
+    apart = np.array([100.0 * int(fold[-1]) for fold in folds])
+    found = evaluate_survival(times, events, risks + apart, people, folds=folds)
+    pairs = ordered = 0.0
+    for fold in range(4):
+        one = evaluate_survival(times[fold::4], events[fold::4], risks[fold::4], people[fold::4])
+        pairs += one["pairs"]
+        ordered += one["pairs"] * (one["c_index"]["value"] or 0.0)
+    within = found["c_index_within_folds"]
+    assert within["value"] == pytest.approx(ordered / pairs)
+    assert within["value"] != pytest.approx(found["c_index"]["value"])
+    assert within["low"] < within["value"] < within["high"]
+    assert "c_index_within_folds" not in evaluate_survival(times, events, risks, people)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-from PIL import Image
+from typing import Any
 
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from pipeline.task.build import TASKS
 from stages.geometry import Mpp, Raster
 from stages.overlay.evidence_picture import LEAST, coloured, evidence_page, greyed
 from stages.overlay.picture import lay
@@ -40,3 +44,24 @@ def test_weak_evidence_is_not_painted_as_strong() -> None:
         return float(middle[0] - middle[2])
 
     assert colour(LEAST) > 2 * colour(LEAST / 20) > 0
+
+
+@pytest.mark.parametrize("name", ["risk_score", "tumour", "W" * 90])
+def test_the_legend_says_in_full_what_the_colours_are_in(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest unit too, in as many lines as it takes; only a name may be cut, and nothing leaves the page."""
+    thumbnail = Thumbnail(np.full((9, 9, 3), 200, np.uint8), Raster(0, 0, 32, 32, 9, 9), 16.0)
+    said: list[tuple[str, float, float]] = []
+
+    def text(self: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, **how: Any) -> None:
+        said.append((text, xy[0], how["font"].getlength(text)))
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    for unit in {kind.unit for kind in TASKS.values()}:
+        said.clear()
+        cells, boxes = Raster(0, 0, 288, 288, 1, 1), np.zeros((0, 4))
+        how = {"name": name, "interpolated": False, "title": "t", "mpp_level0": Mpp(0.5, 0.5), "unit": unit}
+        page = evidence_page(thumbnail, np.zeros((1, 1)), cells, boxes, **how)  # type: ignore[arg-type]
+        whole = " ".join(part for part, _, _ in reversed(said))  # the lower line is drawn first
+        assert f"{unit} per cell, for" in whole
+        assert name in whole or "…" in whole
+        assert all(left + wide <= page.image.width for _, left, wide in said)
