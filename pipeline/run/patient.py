@@ -25,10 +25,11 @@ from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import begin_slide, lease_of, read_commit, slide_key, write_commit
 from pipeline.predict import decision_of
 from pipeline.predict_patient import PatientPrediction, predict_patient
-from pipeline.run.artefacts import evidence_of
+from pipeline.run.artefacts import evidence_of, told_name
 from pipeline.run.counting import TRAINED, VALIDATED
 from pipeline.run.earlier import STALE, changes
 from pipeline.run.finished import untouched_result
+from pipeline.run.pictures import scale_of
 from pipeline.run.process import alive, memory_share
 from pipeline.run.slide import (
     WAITING,
@@ -233,12 +234,13 @@ def _write(
     told: dict[str, Any] = {"key": stands.key, "made_of": stands.made_of, "run": run, "patient": row.patient}
     galleries, slide_bytes, shares = {}, 0, {}
     seconds = (time.perf_counter() - started) / len(found.slides)
+    scale = scale_of(found.slides.values(), told_name(together))
     for name, part in found.slides.items():
         own = {"status": "ok", "error": "", **part.columns(), "seconds": seconds, "key": stands.key}
         own |= {"warnings": list(part.warnings), "patient": row.patient}
         shares[name] = float(part.attention.sum())
         beside = {**told, "row": own, "share_of_attention": shares[name]}
-        commit = write_result(members[name], out, part, beside, name=f"{name} of patient {row.patient}")
+        commit = write_result(members[name], out, part, beside, name=f"{name} of patient {row.patient}", scale=scale)
         galleries[name] = commit["evidence"]["gallery"]
         slide_bytes += commit["slide_bytes"]
     result = {

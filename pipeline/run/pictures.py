@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from stages.disk import new_file
 from stages.geometry import Mpp, Raster
 from stages.heap import give_back
 from stages.overlay import evidence_picture, jpeg, picture
+from stages.overlay.attention_map import times_uniform
 from stages.overlay.evidence_picture import LOG_ODDS, draw_evidence
 from stages.overlay.picture import PICTURE_PX, draw_overlay, paged
 from stages.prediction.attribution import INTERPOLATED
@@ -27,7 +28,7 @@ from stages.tissue.thumbnail import Thumbnail
 
 OVERLAY, EVIDENCE = "overlay.jpg", "evidence.jpg"
 PICTURES = frozenset({OVERLAY, EVIDENCE})
-PICTURES_VERSION = 1
+PICTURES_VERSION = 2
 """Raised when a change to how they are drawn, other than of `drawn_by`, changes pictures."""
 
 
@@ -41,10 +42,25 @@ def drawn_by() -> str:
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
-def told_in_pictures(slide_id: str, found: SlidePrediction, shown: str) -> dict[str, Any]:
+def scale_of(found: Collection[SlidePrediction], shown: str) -> dict[str, float] | None:
+    """The strongest attention, in multiples of the uniform, and the strongest evidence for or against the class
+    ``shown`` on any of a patient's slides, by which pictures of all of them are coloured; None of a single slide, whose
+    pictures have its own scale."""
+    if len(found) < 2:
+        return None
+    said = [one.attribution.cells[:, one.task.statistics.index(shown)] for one in found]
+    return {
+        "attention": max(float(times_uniform(one.attention, one.patient_cells).max(initial=0.0)) for one in found),
+        "evidence": max(float(np.abs(one).max(initial=0.0)) for one in said),
+    }
+
+
+def told_in_pictures(
+    slide_id: str, found: SlidePrediction, shown: str, scale: Mapping[str, float] | None
+) -> dict[str, Any]:
     """What the commit mark keeps for pictures, beside the data: titles, the class whose evidence is ``shown``, and
-    where the thumbnail lies (x, y, scale_x, scale_y, width, height); of how many cells attention is, where these are
-    not the slide's own."""
+    where the thumbnail lies (x, y, scale_x, scale_y, width, height); of how many cells attention is, and the ``scale``
+    (`scale_of`), where these are not the slide's own."""
     return {
         "overlay": found.in_words(slide_id),
         "evidence": found.in_words(slide_id, of=shown),
@@ -53,6 +69,7 @@ def told_in_pictures(slide_id: str, found: SlidePrediction, shown: str) -> dict[
         "unit": found.task.unit,
         "thumbnail": list(astuple(found.thumbnail.raster)),
         **({} if found.patient_cells is None else {"of_cells": found.patient_cells}),
+        **({} if scale is None else {"scale": scale}),
     }
 
 
@@ -64,6 +81,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
     """
     give_back()  # what predicting the slide and writing its data took
     told, mpp = commit["pictures"], Mpp(*commit["mpp"])
+    scale: Mapping[str, float] = told.get("scale", {})
     thumbnail = _thumbnail(folder / THUMBNAIL, Raster(*told["thumbnail"]), mpp)
     boxes = read_boxes_level0(folder / "samples.h5")
     attention, cells = read_attention_zarr(folder / "attention.zarr")
@@ -77,6 +95,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
             title=told["overlay"],
             mpp_level0=mpp,
             cells=told.get("of_cells"),
+            top=scale.get("attention"),
         )
     maps, origin, cells = read_evidence_zarr(folder / "evidence.zarr")
     with new_file(folder / EVIDENCE) as temporary:
@@ -91,6 +110,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
             title=told["evidence"],
             mpp_level0=mpp,
             unit=told.get("unit", LOG_ODDS),
+            top=scale.get("evidence"),
         )
 
 

@@ -344,7 +344,13 @@ def _write_slide(
 
 
 def write_result(
-    slide: CohortSlide, out: Path, found: SlidePrediction, told: Mapping[str, Any], *, name: str | None = None
+    slide: CohortSlide,
+    out: Path,
+    found: SlidePrediction,
+    told: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    scale: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Write all of a slide's folder: what was found, and, last, its commit mark, which is returned.
 
@@ -353,6 +359,7 @@ def write_result(
         found: what is said of it.
         told: of the commit mark its key, what that follows from, the run and the row.
         name: that pictures call it by; default: its own.
+        scale: of their colours, see `pipeline.run.pictures.scale_of`; default: its own.
     """
     facts, folder, name = found.slide.facts, out / "slides" / slide.slide_id, name or slide.slide_id
     mpp = facts.require_mpp()
@@ -367,7 +374,7 @@ def write_result(
         "quality": found.quality and found.quality.to_json(),
         "words": tell(found),
         "evidence": evidence_of(found) | {"gallery": gallery},
-        "pictures": told_in_pictures(name, found, told_name(found)) | {"drawn_by": drawn_by()},
+        "pictures": told_in_pictures(name, found, told_name(found), scale) | {"drawn_by": drawn_by()},
         **({} if found.label_set is None else {"label_set": asdict(found.label_set)}),
         "attention_not_read": found.attention_not_read,
         "regions_opened": found.regions_opened,

@@ -13,7 +13,7 @@ from PIL import Image
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import under
 from stages.overlay.jpeg import write_jpeg
-from stages.overlay.picture import OWN_SCALE, Page, colour_bar, footnote, lay, page, picture_of, tick
+from stages.overlay.picture import OWN_SCALE, PATIENT_SCALE, Page, colour_bar, footnote, lay, page, picture_of, tick
 from stages.overlay.text import MINUS
 from stages.tissue.thumbnail import Thumbnail
 
@@ -52,6 +52,7 @@ def evidence_page(
     title: str,
     mpp_level0: Mpp,
     unit: str = LOG_ODDS,
+    top: float | None = None,
 ) -> Page:
     """The evidence with title, scale bar and legend.
 
@@ -65,14 +66,18 @@ def evidence_page(
         title: wrapped where it is long.
         mpp_level0: µm per level-0 pixel.
         unit: of the evidence; log-odds are coloured up to `LEAST` at least, others up to `LEAST_ELSE`.
+        top: of slides that share a scale, the strongest evidence of either sign on any; None: the slide has its own.
     """
     picture, raster = picture_of(thumbnail, mpp_level0)
     picture = greyed(picture)
-    top = max(LEAST if unit == LOG_ODDS else LEAST_ELSE, float(np.abs(evidence).max(initial=0.0)))
-    lay(picture, under(raster, coloured(evidence.astype(np.float64), top), evidence_raster))
+    strongest = float(np.abs(evidence).max(initial=0.0)) if top is None else top
+    strongest = max(LEAST if unit == LOG_ODDS else LEAST_ELSE, strongest)
+    lay(picture, under(raster, coloured(evidence.astype(np.float64), strongest), evidence_raster))
+    scale = OWN_SCALE if top is None else PATIENT_SCALE
 
     def legend(image: Image.Image, place: tuple[int, int], width: int) -> None:
-        _legend(image, place, width, top, f"{unit} per cell, for {name}", interpolated=interpolated)
+        note = f"{scale}{'; unread: by like patches' if interpolated else ''}"
+        _legend(image, place, width, strongest, f"{unit} per cell, for {name}", note)
 
     return page(picture, raster, patch_boxes_level0, title=title, mpp_level0=mpp_level0, legend=legend)
 
@@ -82,13 +87,11 @@ def draw_evidence(path: Path, *parts: Any, **said: Any) -> None:
     write_jpeg(path, evidence_page(*parts, **said).image)
 
 
-def _legend(
-    image: Image.Image, place: tuple[int, int], width: int, top: float, head: str, *, interpolated: bool
-) -> None:
+def _legend(image: Image.Image, place: tuple[int, int], width: int, top: float, head: str, note: str) -> None:
     (left, upper), inner = place, width - 24
     pen = colour_bar(image, place, coloured(np.linspace(-top, top, inner), top), head, width)
     digits = max(0, 1 - math.floor(math.log10(top)))
     for at in (-1, 0, 1):
         text = f"{at * top:+.{digits}f}".replace("-", MINUS) if at else "0"
         tick(pen, left + (inner - 1) * (at + 1) / 2, upper, text, first=at < 0)
-    footnote(pen, place, f"{OWN_SCALE}{'; unread: by like patches' if interpolated else ''}")
+    footnote(pen, place, note)

@@ -34,6 +34,8 @@ TITLE, TEXT, SMALL, SMALLEST = 15, 14, 12, 10
 SOFT = (64, 64, 64)
 OWN_SCALE = "this slide's own scale"
 """The strongest colour is the slide's strongest, not the cohort's: slides are not to be compared by it."""
+PATIENT_SCALE = "one scale for this patient's slides"
+"""The strongest colour is the strongest of all slides that were predicted together."""
 PICTURE_PX = (640, 1250)
 """A picture's longer side on the page: small thumbnails are enlarged to the first, large ones reduced to the second."""
 MARGIN, FOOT, LEAST_WIDTH = 20, 86, 680
@@ -98,12 +100,13 @@ def attention_picture(
     attention_raster: Raster,
     mpp_level0: Mpp,
     cells: int | None = None,
+    top: float | None = None,
 ) -> tuple[Image.Image, Raster, float]:
     """The thumbnail with attention as colour, its pixels' place, and the multiple of the uniform attention that its
-    strongest colour stands for; ``cells`` as `times_uniform` has it."""
+    strongest colour stands for; ``cells`` as `times_uniform` has it, ``top`` as `overlay_page`."""
     picture, raster = picture_of(thumbnail, mpp_level0)
     multiple = times_uniform(attention, cells)
-    top = max(2.0, float(multiple.max(initial=0.0)))
+    top = max(2.0, float(multiple.max(initial=0.0)) if top is None else top)
     lay(picture, under(raster, coloured(multiple, top), attention_raster))
     return picture, raster, top
 
@@ -117,6 +120,7 @@ def overlay_page(
     title: str,
     mpp_level0: Mpp,
     cells: int | None = None,
+    top: float | None = None,
 ) -> Page:
     """The overlay with title, scale bar and legend.
 
@@ -128,11 +132,13 @@ def overlay_page(
         title: wrapped where it is long, such as the prediction with its interval.
         mpp_level0: µm per level-0 pixel.
         cells: see `times_uniform`.
+        top: of slides that share a scale, the strongest attention on any, as `times_uniform` has it; None: the slide
+            has its own.
     """
-    picture, raster, top = attention_picture(thumbnail, attention, attention_raster, mpp_level0, cells)
+    picture, raster, strongest = attention_picture(thumbnail, attention, attention_raster, mpp_level0, cells, top)
 
     def legend(image: Image.Image, place: tuple[int, int], width: int) -> None:
-        _legend(image, place, width, top)
+        _legend(image, place, width, strongest, OWN_SCALE if top is None else PATIENT_SCALE)
 
     return page(picture, raster, patch_boxes_level0, title=title, mpp_level0=mpp_level0, legend=legend)
 
@@ -245,7 +251,7 @@ def footnote(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str) -> Non
     pen.text((place[0], place[1] + 76), text, fill=SOFT, font=pen_font(SMALLEST), anchor="ls")
 
 
-def _legend(image: Image.Image, place: tuple[int, int], width: int, top: float) -> None:
+def _legend(image: Image.Image, place: tuple[int, int], width: int, top: float, scale: str) -> None:
     (left, upper), inner = place, width - 24  # room for the last tick's label
     ramp = np.exp(np.linspace(0, math.log(top), inner)) * (1 + 1e-9)
     pen = colour_bar(image, place, coloured(ramp, top), "attention, times uniform", width)
@@ -256,4 +262,4 @@ def _legend(image: Image.Image, place: tuple[int, int], width: int, top: float) 
             last = x
             text = f"{value:.0f}" if value >= 10 else f"{value:.2g}"
             tick(pen, left + x, upper, f"{text}\N{MULTIPLICATION SIGN}", first=x == 0)
-    footnote(pen, place, OWN_SCALE)
+    footnote(pen, place, scale)

@@ -23,6 +23,8 @@ from pipeline.model.checkpoint import save_model
 from pipeline.model.joint import joint_view
 from pipeline.model.look import look
 from pipeline.output.attention_map import read_attention_zarr
+from pipeline.output.slide_folder import read_commit
+from pipeline.run import pictures
 from pipeline.run.books import RunSummary
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings
@@ -202,6 +204,35 @@ def test_a_slide_that_fails_is_named_and_a_patient_of_whom_none_is_left_fails(co
 
 
 @pytest.mark.slow
+def test_the_pictures_of_a_patients_slides_have_one_scale(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The strongest attention and evidence on any of them; of a patient of one slide they are that slide's."""
+    drawn: dict[str, list[dict[str, Any]]] = {"draw_overlay": [], "draw_evidence": []}
+    for name, calls in drawn.items():
+        draw = getattr(pictures, name)
+
+        def listening(*parts: Any, draw: Any = draw, calls: Any = calls, **said: Any) -> None:
+            calls.append({**said, "values": np.asarray(parts[2])})
+            draw(*parts, **said)
+
+        monkeypatch.setattr(pictures, name, listening)
+    ran(cohort)
+    for name, calls in drawn.items():
+        of: dict[str, list[dict[str, Any]]] = {}
+        for one in calls:
+            of.setdefault(str(one["title"]).split(":")[0].split(" patient ")[-1], []).append(one)
+        assert {patient: len(own) for patient, own in of.items()} == {"p": 3, "q": 1, "r": 2}
+        for own in of.values():
+            cells = [one.get("cells") or 1 for one in own]
+            strongest = max(np.abs(one["values"]).max() * k for one, k in zip(own, cells, strict=True))
+            tops = {one["top"] for one in own}
+            assert len(tops) == 1
+            if len(own) > 1:
+                assert tops.pop() == pytest.approx(strongest, rel=1e-3), name
+            else:
+                assert tops == {None}
+    assert read_commit(cohort / "out" / "slides" / "a1")["pictures"]["scale"]  # type: ignore[index]
+
+
 def test_slides_that_no_patch_was_drawn_from_have_their_folders_too(cohort: Path) -> None:
     lines = ["slide,patient", *(f"{name}.tif,all" for name in SLIDES)]
     (cohort / "one.csv").write_text("\n".join(lines) + "\n")
