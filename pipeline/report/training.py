@@ -16,6 +16,8 @@ from stages.amounts import counted
 LEARNING = "curve.png"
 """The picture of a training's epochs, beside the report where there is one."""
 
+RULE = "It is said of the part with the most patients, of those below that have enough of them to tell."
+
 
 def write_training_report(
     path: Path, metrics: Mapping[str, Any], quality: Quality, *, parts: Mapping[str, int], threshold: list[str]
@@ -46,7 +48,8 @@ def write_training_report(
 
 def _quality(quality: Quality) -> str:
     """How good the model was found to be, and whether it has learned."""
-    told = f"<p>{escape(quality.in_words())}</p>"
+    rule = "" if quality.part is None else f" {RULE}"
+    told = f"<p>{escape(quality.in_words() + rule)}</p>"
     if quality.warning is None:
         return f'<section class="trust">{told}<p>Learned: {escape(quality.reason)}.</p></section>'
     return f'<section class="failed trust"><h2 class="bad">Warning: {escape(quality.warning)}</h2>{told}</section>'

@@ -10,8 +10,9 @@ from pipeline.model.quality import Learned, Quality
 from pipeline.task.task import Metric, Task
 from stages.amounts import apart, counted
 
-PARTS = ("val", "cross-validation", "test", "out-of-bag")
-"""What a verdict is taken from: the first of these that has patients enough to tell, else the first that there is."""
+PARTS = ("test", "cross-validation", "val", "out-of-bag")
+"""What a verdict may be taken from. Of those with equally many patients the first is taken, since by val the epoch may
+have been chosen; out-of-bag, which was trained on, comes last, however large."""
 NOISE = 2.0
 """Standard errors below which a loss is not told from the base rate."""
 LEAST_GAIN = 0.01
@@ -51,6 +52,9 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None, task: Task 
     `USEFUL` either; else there are too few slides to tell. A loss that ends at the base rate is no learning, whatever
     the AUROC of a few slides.
 
+    It is taken from the part with the most patients of those that have enough to tell, else from the one with the most
+    (see `PARTS`).
+
     Args:
         metrics: of parts of the cohort, as `pipeline.statistics.metrics.evaluate` gives them, by their names.
         losses: of the fit; None where they are not known.
@@ -60,6 +64,7 @@ def judge_quality(metrics: Mapping[str, Any], losses: Losses | None, task: Task 
     key, measure, chance, _ = metric
     of = "class frequency" if task is None or task.kind == "classification" else "what labels are alone"
     known = [part for part in PARTS if part in metrics and metrics[part][key]["value"] is not None]
+    known.sort(key=lambda part: (part == "out-of-bag", -metrics[part]["patients"]))  # stable
     stuck = losses is not None and losses.at_base_rate
     if not known:
         why = f"there is no {measure} of patients that it had not seen"
