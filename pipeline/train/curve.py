@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -81,6 +82,32 @@ class Curve:
         row = self.rows[self.kept - 1]
         return row["loss"], row["error"]
 
+    @property
+    def overfitting(self) -> str | None:
+        """That the training loss went on falling while the loss of slides that are not fitted to rose, in words; None
+        where it did not.
+
+        Means over `SMOOTH` epochs are compared, the last and those at the lowest. The rise counts beyond two standard
+        errors of the paired differences between validation slides, or, out of bag, beyond one of the training loss.
+        """
+        key, what = next(
+            ((k, w) for k, w in (("val_loss", "validation"), ("out_of_bag_loss", "out of bag")) if self._tells(k)),
+            (None, ""),
+        )
+        if key is None:
+            return None
+        rows = [row for row in self.rows if row[key] is not None]
+        unseen, fitted = (_smooth([row[name] for row in rows]) for name in (key, "loss"))
+        low = min(range(len(unseen)), key=unseen.__getitem__)
+        noise = 2 * self._above()[1] if key == "val_loss" else rows[-1]["error"]
+        if not (unseen[-1] - unseen[low] > noise and fitted[-1] < fitted[low]):
+            return None
+        since = rows[low + SMOOTH - 1]["epoch"]
+        return (
+            f"overfitting: after epoch {since} the training loss fell from {fitted[low]:.3f} to {fitted[-1]:.3f}, "
+            f"while that of {what} rose from {unseen[low]:.3f} to {unseen[-1]:.3f}"
+        )
+
     def write(self, path: Path) -> None:
         """As CSV, a row an epoch."""
         write_table(path, self.rows, COLUMNS)
@@ -98,17 +125,30 @@ class Curve:
     def _compare(self, epoch: int, val: Tensor) -> None:
         self._recent = [*self._recent, val][-SMOOTH:]
         smooth = torch.stack(self._recent).nanmean(0)
-        if self._best is not None:
-            higher = smooth - self._best
-            higher = higher[~higher.isnan()]
-            noise = float(higher.std() / len(higher) ** 0.5) if len(higher) > 1 else 0.0
-            above = float(higher.mean()) if len(higher) else 0.0
+        above, noise = self._above()
         if self._best is None or above < 0:
             self._best, self.lowest = smooth, epoch
         elif above > noise:
             return
         if self.keep == "best":
             self.kept = epoch
+
+    def _above(self) -> tuple[float, float]:
+        """How far the validation loss is above the lowest, and the standard error of that."""
+        if self._best is None:
+            return 0.0, 0.0
+        higher = torch.stack(self._recent).nanmean(0) - self._best
+        higher = higher[~higher.isnan()]
+        noise = float(higher.std() / len(higher) ** 0.5) if len(higher) > 1 else 0.0
+        return (float(higher.mean()) if len(higher) else 0.0), noise
+
+    def _tells(self, key: str) -> bool:
+        return sum(row[key] is not None for row in self.rows) > 2 * SMOOTH
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Means over `SMOOTH` of them that follow each other."""
+    return [sum(values[i : i + SMOOTH]) / SMOOTH for i in range(len(values) - SMOOTH + 1)]
 
 
 def of_validation(logits: Tensor, targets: Tensor, readout: Readout) -> tuple[Tensor, float | None]:

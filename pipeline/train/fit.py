@@ -207,6 +207,9 @@ def fit(
     journal.end(course)
     if watch.weights is not None:
         model.load_state_dict(watch.weights)
+    if course.overfitting is not None:
+        less = "augmentation.dropout or noise" if model.spec.frozen else "augmentation.stain, shift, scale and focus"
+        say(f"warning: {course.overfitting}: try more {less}, fewer training.epochs, or more slides")
     if course.kept < len(course.rows):
         say(f"kept the weights of epoch {course.kept}: the validation loss rose after it by more than its noise")
     return course

@@ -73,6 +73,36 @@ def test_it_is_over_after_so_many_epochs_without_a_lower_loss() -> None:
     assert not course(0.5, 0.6, 0.7, 0.8).over
 
 
+FALLING = [0.7 - 0.05 * i for i in range(12)]
+LOW = [0.7, 0.6, 0.5, 0.45, *(0.45 + 0.03 * i for i in range(1, 9))]
+"""Falls, and then rises."""
+
+
+def learnt(fitted: list[float], unseen: list[float], *, validated: bool, error: float = 0.02) -> Curve:
+    """A course of losses of fitted slides and of others: ten of val, that differ by a hundredth, or out of bag."""
+    curve, noise = Curve("best"), torch.linspace(-0.005, 0.005, 10)
+    for epoch, (loss, other) in enumerate(zip(fitted, unseen, strict=True)):
+        val = other + noise.roll(epoch) if validated else None
+        curve.add(loss=loss, error=error, val=val, auroc=None, unseen=None if validated else other)
+    return curve
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_it_says_that_the_loss_goes_on_falling_while_that_of_others_rises(validated: bool) -> None:
+    found = learnt(FALLING, LOW, validated=validated).overfitting
+    what = "validation" if validated else "out of bag"
+    assert found is not None
+    assert re.fullmatch(
+        rf"overfitting: after epoch 5 the training loss fell from 0\.5\d+ to 0\.2\d+, while that of {what} rose from "
+        r"0\.4\d+ to 0\.66\d*",
+        found,
+    ), found
+    quiet = [0.5 + 0.001 * (-1) ** i for i in range(12)]
+    for fitted, unseen in ((FALLING, FALLING), (LOW, LOW), (FALLING, quiet), (FALLING[:5], LOW[:5])):
+        assert learnt(fitted, unseen, validated=validated).overfitting is None
+    assert learnt(FALLING, LOW, validated=False, error=0.5).overfitting is None
+
+
 def test_a_validation_slide_that_cannot_be_read_is_nothing() -> None:
     losses, auroc = of_validation(
         torch.tensor([[2.0, 0.0], [torch.nan] * 2, [0.0, 2.0]]), torch.tensor([0, 0, 1]), ClassReadout(2)
