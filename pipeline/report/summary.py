@@ -14,7 +14,7 @@ from pipeline.output.table import decision_in_words
 from pipeline.refer.measure import parts_of, run_in_lines
 from pipeline.report.figures import MISSING, bytes_in_words, duration, moment, number, total, unit_of
 from pipeline.report.slides import is_unlike
-from stages.amounts import counted
+from stages.amounts import counted, size
 from stages.appearance import score_in_words
 from stages.place import told
 
@@ -190,7 +190,11 @@ def origin(run: Mapping[str, Any]) -> str:
     versions = {name: version for name, version in (run.get("versions") or {}).items() if version}
     facts = {
         "command": shlex.join(str(part) for part in run.get("command") or []),
-        **{str(key).replace("_", " "): value for key, value in settings.items() if value not in (None, False)},
+        **{
+            str(key).replace("_", " "): size(value) if key == "memory" else value
+            for key, value in settings.items()
+            if value not in (None, False)
+        },
         **(run.get("effective") or {}),
         "classes": ", ".join(str(c) for c in run.get("classes") or []),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),

@@ -39,6 +39,7 @@ def write_training_report(
         f'<h2>Learning</h2><p><img class="gallery" src="{LEARNING}" alt="Losses by epoch"></p>'
         if (path.parent / LEARNING).exists()
         else "",
+        _inner(metrics.get("inner_val") or {}),
         _excluded(metrics.get("excluded") or {}),
         '<p class="soft">The same figures for programs: <a href="metrics.json">metrics.json</a>, '
         '<a href="predictions.csv">predictions.csv</a>, <a href="curve.csv">curve.csv</a>.</p>',
@@ -79,6 +80,20 @@ def _threshold(told: Mapping[str, Any] | None, lines: list[str]) -> str:
         else '<p class="soft">There are no other slides to judge it on.</p>'
     )
     return f"<h2>Threshold</h2><p>{escape(lines[0][0].upper() + lines[0][1:])}.</p>{table}"
+
+
+def _inner(sites: Mapping[str, list[str]]) -> str:
+    """Which sites chose the epoch of which model."""
+    if not sites:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(", ".join(own))}</td></tr>' for name, own in sites.items()
+    )
+    return (
+        '<h2>Sites that chose the epoch</h2><p class="soft">training.inner_val took them from what the model is '
+        f'fitted to; none is judged on its own.</p><div class="wide"><table class="narrow"><tbody>{rows}</tbody>'
+        "</table></div>"
+    )
 
 
 def _excluded(excluded: Mapping[str, str]) -> str:

@@ -71,7 +71,7 @@ def first_guess(
     poles = model.readout.poles(targets)[seen.known]
     model.heads.start(seen, seen.sizes, poles, bags[seen.known], generator=generator)
     new = 0 if model.store is None else model.store.encoded - encoded
-    fresh = "" if model.store is None else f", {counted(new, 'patch')} encoded, the others were known"
+    fresh = "" if model.store is None else f", {_encoded(new)}"
     say(f"first guess: coarse features foretell {1 - float(left):.0%} of the fine ones' variance{fresh}")
 
 
@@ -93,8 +93,12 @@ def first_guess_of_all(
         generator = torch.Generator().manual_seed(seed)
         poles = model.readout.poles(targets)[seen.known]
         model.heads.start(seen, seen.sizes, poles, bags[seen.known], generator=generator)
-    if model.store is not None:
-        say(f"first guess: {counted(model.store.encoded - encoded, 'patch')} encoded, the others were known")
+    if model.store is not None and model.spec.bags is None:
+        say(f"first guess: {_encoded(model.store.encoded - encoded)}")
+
+
+def _encoded(new: int) -> str:
+    return f"{counted(new, 'patch')} encoded, the others were known" if new else "features of all patches were known"
 
 
 class _Again(Generic[Seen]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,17 @@ class Job:
         """For a person."""
         return self.folder.name if CROSS in self.held_out else "the model"
 
+    def said(self, say: Callable[[str], None]) -> Callable[[str], None]:
+        """What tells lines, those of a fold with its name."""
+        if CROSS not in self.held_out:
+            return say
+
+        def named(line: str) -> None:
+            warning = "warning: " if line.startswith("warning: ") else ""
+            say(f"{warning}{self.name}: {line.removeprefix(warning)}")
+
+        return named
+
 
 def plan_jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> list[Job]:
     """What to fit: one model where the table splits the slides, else one a fold and a last one on all of them; of each,
@@ -93,6 +104,11 @@ def plan_jobs(slides: tuple[CohortSlide, ...], config: Config, out: Path) -> lis
     ]
     train, val = held_out_of_all(slides, folds, inner_val=told.inner_val, seed=told.seed, inner_by=inner_by)
     return [*jobs, Job(out, _ordered(train), {}, _ordered(val))]
+
+
+def inner_sites(jobs: Sequence[Job]) -> dict[str, list[str]]:
+    """The sites whose slides choose an epoch and are not judged on, of each job that has such, by its name."""
+    return {job.name: sorted({str(s.site) for s in job.val}) for job in jobs if job.val and "val" not in job.held_out}
 
 
 def _ordered(slides: Sequence[CohortSlide]) -> tuple[CohortSlide, ...]:

@@ -33,7 +33,7 @@ from pipeline.train.ensemble import check_ensemble, put_together
 from pipeline.train.fit_job import calibrate_calls, chooses, fit_job, keeping, refuse_lost_class, stamp
 from pipeline.train.from_bags import are_bags, of_bags
 from pipeline.train.held_out import OUT_OF_BAG, in_lines, out_of_bag_rows, predicted, scored
-from pipeline.train.job import CROSS, plan_jobs
+from pipeline.train.job import CROSS, inner_sites, plan_jobs
 from pipeline.train.journal import require_tensorboard
 from pipeline.train.looks import Looks
 from pipeline.train.operating import in_lines as in_lines_of_threshold
@@ -170,6 +170,9 @@ def _train(
     slides = slides_of(cohort.slides)
     looks.first(slides)
     jobs = plan_jobs(cohort.slides, config, out)
+    inner = {} if (told.inner_val_by or told.folds_by) != "site" else inner_sites(jobs)
+    for name, sites in inner.items():
+        say(f"{name}: its epoch is chosen on {', '.join(sites)}, which training.inner_val takes from its training")
     twins = [
         refuse_twins({part: slides_of(rows) for part, rows in job.parts.items()}, looks.fingerprints) for job in jobs
     ]
@@ -186,7 +189,7 @@ def _train(
     models = [fitted.model for fitted in every]
     calibrate_intervals(jobs, models, config, looks, say)
     for job, fitted in zip(jobs, every, strict=True):
-        calibrate_calls(job, fitted, config, looks, say)
+        calibrate_calls(job, fitted, config, looks, job.said(say))
         own: list[dict[str, Any]] = []
         for part, held_out in job.held_out.items():
             found = (predicted(fitted.model, slide, looks, seed=config.training.seed) for slide in held_out)
@@ -205,6 +208,7 @@ def _train(
         **({"unit": spec.unit} if spec.unit == "patient" else {}),
         "slides": {"in_table": len(slides), "excluded": len(looks.excluded)},
         "excluded": looks.excluded,
+        **({"inner_val": inner} if inner else {}),
     }
     parts = [*(part for job in jobs for part in job.held_out), *([OUT_OF_BAG] if fitted.out_of_bag else [])]
     for part in dict.fromkeys(parts):

@@ -280,6 +280,17 @@ def test_label_sets_against_labels_stand_in_a_table(tmp_path: Path) -> None:
     assert page.text[at:].startswith(f"wrong, of the called all {cells} 75.0% <here> {cells} {MISSING}")
 
 
+def test_memory_is_told_in_its_unit(tmp_path: Path) -> None:
+    write_report(
+        tmp_path / "r.html",
+        [row("s", ["a", "b"])],
+        {"classes": ["a", "b"], "settings": {"memory": 4_000_000_000, "seed": 3}},
+    )
+    text = Page((tmp_path / "r.html").read_text()).text
+    assert "memory 4 GB" in text
+    assert "4000000000" not in text
+
+
 def test_survival_tells_its_chances_by_name_and_what_a_risk_means(tmp_path: Path) -> None:
     told = {"risk_score": -0.1, "survival_2": 0.9, "survival_5": 0.625}
     rows = [

@@ -137,6 +137,30 @@ def test_a_model_of_classes_knows_their_column(tmp_path: Path) -> None:
     assert load_model(model).spec.labels == (), "it was trained again"
 
 
+def test_lines_of_folds_say_of_which_and_sites_that_choose_are_named(tmp_path: Path) -> None:
+    def label(i: int, positive: float) -> dict[str, Any]:
+        return {"label": "tumour" if positive else "normal", "site": "ABCD"[i % 8 // 2]}
+
+    write_cohort(tmp_path, slides=24, label=label)
+    lines: list[str] = []
+    sited = ("training.folds=2", "training.inner_val=0.25", "training.inner_val_by=site")
+    metrics = train_cohort(config(tmp_path, *sited), tmp_path / "model", say=lines.append)
+    assert not any("first guess" in line for line in lines), "no patch of a bag is encoded"
+    for what in ("label sets: calibrated on ", "calibrating label sets: "):
+        told = [line for line in lines if what in line]
+        assert [line.removesuffix(line[line.index(what) :]) for line in told] == ["fold-0: ", "fold-1: ", ""]
+    with (tmp_path / "cohort.csv").open() as file:
+        site_of = {row["slide"].split(".")[0]: row["site"] for row in csv.DictReader(file)}
+    page = (tmp_path / "model" / "report.html").read_text()
+    for name, folder in (("fold-0", "fold-0"), ("fold-1", "fold-1"), ("the model", ".")):
+        made = json.loads((tmp_path / "model" / folder / "training.json").read_text())["made_of"]["slides"]
+        chose = sorted({site_of[slide] for slide, told in made.items() if told["role"] == "val"})
+        assert chose
+        assert metrics["inner_val"][name] == chose
+        assert f"{name}: its epoch is chosen on {', '.join(chose)}, which training.inner_val takes" in "\n".join(lines)
+        assert f'<th scope="row">{name}</th><td>{", ".join(chose)}</td>' in page
+
+
 TASKS: list[tuple[str, Callable[[int, float], dict[str, Any]], str]] = [
     ("ordinal", lambda i, positive: {"label": int(positive) + (i % 4 == 3)}, ", task: ordinal"),
     ("regression", lambda i, positive: {"label": round(positive + i / 100, 2)}, ", task: regression"),
