@@ -108,7 +108,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Override one configuration value, e.g. --set sampling.samples=64. Repeatable.",
+        help="Override one configuration value, e.g. --set sampling.samples=64; paths start from where you are, not "
+        "from the file's folder. Repeatable.",
         metavar="<key=value>",
     ),
 ]
