@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ TILE_BYTES = 8
 """Memory for each pixel of a tile while it is decoded: OpenSlide's four, three made of them, and the file's own."""
 THUMBNAIL_BYTES = 20
 """Memory for each pixel of a thumbnail while tissue is looked for on it: its own three, masks and densities."""
+KEPT_BYTES = 4
+"""Memory for each pixel of a thumbnail that was looked at, while others are: its own three, and masks."""
 OWN_BYTES = 600_000_000
 """What a process comes to on slides of any size: libraries, a small encoder, pictures."""
 LEAST_SHARE = 1_000_000_000
@@ -87,15 +89,18 @@ class Need:
     Attributes:
         tile: (width, height) of the largest tile that is decoded.
         thumbnail: (width, height) of what tissue is looked for on; (0, 0) where it has no say.
+        others: pixels of the thumbnails of other slides that are held meanwhile.
     """
 
     tile: tuple[int, int]
     thumbnail: tuple[int, int] = (0, 0)
+    others: int = 0
 
     @property
     def nbytes(self) -> int:
         """Of the whole process, about."""
-        return OWN_BYTES + TILE_BYTES * math.prod(self.tile) + THUMBNAIL_BYTES * math.prod(self.thumbnail)
+        looked_at = THUMBNAIL_BYTES * math.prod(self.thumbnail) + KEPT_BYTES * self.others
+        return OWN_BYTES + TILE_BYTES * math.prod(self.tile) + looked_at
 
     def refuse_over(self, budget: int | None) -> None:
         """Refuse to read a slide that would take more than a budget.
@@ -107,6 +112,9 @@ class Need:
             return
         tiles, picture = TILE_BYTES * math.prod(self.tile), THUMBNAIL_BYTES * math.prod(self.thumbnail)
         cause, remedy = f"its thumbnail of {self.thumbnail[0]} x {self.thumbnail[1]} px", ""
+        if self.others:
+            picture += KEPT_BYTES * self.others
+            cause = f"the thumbnails of its slides, {(math.prod(self.thumbnail) + self.others) / 1e6:.3g} megapixels"
         if tiles > picture:
             cause = f"its tiles of {self.tile[0]} x {self.tile[1]} px, each decoded whole"
             remedy = ", or convert it to a tiled pyramid (256 to 1024 px tiles)" if max(self.tile) > 1024 else ""
@@ -139,6 +147,14 @@ def need_of(facts: SlideFacts, *, thumbnail_mpp: float | None = None, mpps: Iter
         return Need(tile)
     raster = physical_raster(facts.bounds, facts.require_mpp(), thumbnail_mpp)
     return Need(tile, (raster.width, raster.height))
+
+
+def together(needs: Sequence[Need]) -> Need:
+    """What reading slides takes, one or more, that are looked at one after the other and then held together."""
+    largest = max(needs, key=lambda need: math.prod(need.thumbnail)).thumbnail
+    pixels = sum(math.prod(need.thumbnail) + need.others for need in needs)
+    tile = max((need.tile for need in needs), key=math.prod)
+    return Need(tile, largest, pixels - math.prod(largest))
 
 
 class BusyError(SlideError):

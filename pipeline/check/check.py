@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +61,7 @@ def check_cohort(
     if workers is None:
         workers = suited(len(slides), device="cpu")
     found: dict[CohortSlide, SlideCheck] = {}
-    jobs = [(slide, settings) for slide in slides]
+    jobs = [(slide, _settings_of(slide, slides, settings, loaded)) for slide in slides]
     with finishing() as stop:
         for slide, row in each(check_slide, jobs, workers=workers, scheduler=None, limit=limit, stop=stop):
             found[slide] = row["check"] if "check" in row else failed_check(slide, row["error"])
@@ -79,6 +80,16 @@ def check_cohort(
 
         cost = estimate(checked, loaded, workers=workers)
     return CheckSummary(cohort.source, checked, tuple(together), cost)
+
+
+def _settings_of(
+    slide: CohortSlide, slides: Sequence[CohortSlide], settings: CheckSettings, model: SlideModel | None
+) -> CheckSettings:
+    """Of a model of patients, one draw goes over all of a patient's slides: each is asked for its share of it."""
+    if model is None or settings.model is None or model.spec.unit != "patient":
+        return settings
+    own = sum(one.patient == slide.patient for one in slides)
+    return replace(settings, model=replace(settings.model, samples=math.ceil(settings.model.samples / own)))
 
 
 def _training(config: Config, known: Collection[str]) -> list[Finding]:

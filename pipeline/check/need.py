@@ -34,7 +34,7 @@ class Geometry:
 
     Attributes:
         spec, attention, inner, feature_dim: see `SlideModel`.
-        samples: patches a slide.
+        samples: patches a slide; of a model of patients, of one of a patient's slides.
     """
 
     spec: ModelSpec
@@ -103,9 +103,9 @@ def estimate(slides: Sequence[SlideCheck], model: SlideModel, *, workers: int) -
     also = f" and {1000 * coarse:.1f} ms at its coarse scale" if coarse else ""
     how = (
         f"bytes: of the tiles that the thumbnail{', all tissue at the coarse scale' if coarse else ''} and "
-        f"{model.spec.samples or 'all'} patches a slide, spread over its tissue, touch; time: the thumbnails' own, and "
-        f"{1000 * fine:.1f} ms a patch{also}, measured on {typical.slide.slide_id!r} on {model.device}, by "
-        f"{by}; disk: features that are kept and, of each slide, {size(SLIDE_BYTES)} and "
+        f"{model.spec.samples or 'all'} patches a {model.spec.unit}, spread over its tissue, touch; time: the "
+        f"thumbnails' own, and {1000 * fine:.1f} ms a patch{also}, measured on {typical.slide.slide_id!r} on "
+        f"{model.device}, by {by}; disk: features that are kept and, of each slide, {size(SLIDE_BYTES)} and "
         f"{PICTURE_BYTES:g} bytes a thumbnail pixel"
     )
     return Estimate(

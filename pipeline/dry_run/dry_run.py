@@ -171,6 +171,7 @@ def _stand_of_run(slide: CohortSlide, out: Path, settings: RunSettings, digest: 
         if slide.members:
             patient = again(lambda: patient_standing(slide, out, settings, model, digest))
             if patient.commit is None:
+                patient.need.refuse_over(settings.memory)
                 return _not_done(failed, patient.stale)
             return {"status": DONE, "why": "" if pictures_stand(patient, out) else "its pictures are drawn anew"}
         if failed is None and finished(slide, out, settings, model, digest) is not None:

@@ -51,6 +51,7 @@ from pipeline.run.slide import (
 from pipeline.run.stale import differing
 from pipeline.task.task import Task
 from pipeline.words import tell
+from stages.budget import Need, together
 from stages.passing import again
 from stages.prior import Prior
 from stages.slide.facts import SlideError
@@ -73,6 +74,7 @@ class PatientStanding:
         made_of: what that follows from.
         commit: of its result where that is valid.
         stale: why one that is there is not; "" where there is none.
+        need: what predicting from all of the slides takes.
     """
 
     slides: dict[str, Slide] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class PatientStanding:
     made_of: dict[str, Any] = field(default_factory=dict)
     commit: dict[str, Any] | None = None
     stale: str = ""
+    need: Need = field(default_factory=lambda: Need(tile=(0, 0)))
 
 
 def process_patient(
@@ -114,14 +117,15 @@ def patient_standing(
         ValueError: a folder of one holds another slide.
     """
     found = PatientStanding(priors=None if settings.prior is None else {})
-    told = {}
+    told, needs = {}, []
     for slide in row.each:
         try:
             if slide.problem:
                 raise SlideError(slide.problem)
             mpp = slide.mpp if slide.mpp is not None else settings.mpp
             opened = again(partial(opened_for, slide, settings))
-            need_for(opened, model).refuse_over(memory_share() if settings.memory is None else settings.memory)
+            need = need_for(opened, model)
+            need.refuse_over(memory_share() if settings.memory is None else settings.memory)
             prior = None if settings.prior is None else settings.prior.of(slide.slide_id)
             made = made_of_all(settings, model, digest, mpp=mpp, prior=prior, warnings=opened.facts.warnings)
         except Exception as exc:
@@ -131,11 +135,13 @@ def patient_standing(
             continue
         _refuse_another(out / "slides" / slide.slide_id, slide, opened)
         found.slides[slide.slide_id] = opened
+        needs.append(need)
         if found.priors is not None and prior is not None:
             found.priors[slide.slide_id] = prior
         told[slide.slide_id] = [opened.facts.fingerprint, _of_slide(made, settings, model, digest)]
     if not found.slides:
         raise SlideError(_none_left(found.lost))
+    found.need = together(needs)
     found.made_of = {**of_run(settings, model, digest), "slides": told}
     found.key = slide_key("", found.made_of)
     commit = read_commit(out / PATIENTS / row.slide_id)
@@ -192,6 +198,7 @@ def _predict(
         return {**found.commit["row"], **told_of_patient(found.commit), "reused": True, **seen}
     if not begin:
         return {"status": WAITING, "error": f"not tried: {found.stale}" if found.stale else ""}
+    found.need.refuse_over(memory_share() if settings.memory is None else settings.memory)
     alive(f"{row.slide_id}: at work")
     predicted = _predicted(found, settings, model)
     failures.forget(row.slide_id, row.path)

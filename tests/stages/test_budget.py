@@ -26,6 +26,7 @@ from stages.budget import (
     peak_bytes,
     room_on,
     share_of_machine,
+    together,
 )
 from stages.slide.facts import SlideFacts
 from stages.slide.files import open_slide
@@ -57,6 +58,12 @@ def test_what_is_over_a_budget_is_refused_with_what_would_do() -> None:
     )
     need.refuse_over(1_200_000_000)
     need.refuse_over(None)
+    of_a_patient = together([Need((256, 256), (2000, 3000)), Need((512, 512), (5000, 4000)), Need((256, 256))])
+    assert of_a_patient == Need((512, 512), (5000, 4000), others=6_000_000)
+    assert of_a_patient.nbytes - Need((512, 512), (5000, 4000)).nbytes == 4 * 6_000_000
+    assert together([need]) == need
+    with pytest.raises(MemoryBudgetError, match=r"424 MB of it for the thumbnails of its slides, 26 megapixels; "):
+        of_a_patient.refuse_over(10**9)
     with pytest.raises(MemoryBudgetError, match=r"for its thumbnail of 9000 x 9000 px; .*: give --memory 2.3GB$"):
         Need((256, 256), (9000, 9000)).refuse_over(10**9)
 

@@ -16,10 +16,11 @@ from backbones import DIM, tiny
 from makers import spoil, tissue_pixels, write_slide
 from models import FROZEN, TINY, frozen_model, sampler_model, tiny_backbone
 
+from pipeline.check.check import check_cohort
 from pipeline.cohort.table import Cohort, find_target
 from pipeline.dry_run.dry_run import dry_run_cohort
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import save_model
+from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.joint import joint_view
 from pipeline.model.look import look
 from pipeline.output.attention_map import read_attention_zarr
@@ -27,7 +28,7 @@ from pipeline.output.slide_folder import read_commit
 from pipeline.run import pictures
 from pipeline.run.books import RunSummary
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
+from pipeline.run.slide import RunSettings, need_for, opened_for
 
 __all__ = ["tiny"]  # a fixture
 
@@ -231,6 +232,31 @@ def test_the_pictures_of_a_patients_slides_have_one_scale(cohort: Path, monkeypa
             else:
                 assert tops == {None}
     assert read_commit(cohort / "out" / "slides" / "a1")["pictures"]["scale"]  # type: ignore[index]
+
+
+def test_memory_is_what_all_slides_of_a_patient_take(cohort: Path) -> None:
+    """Each by itself fits; the thumbnails of three that are held together do not."""
+    path = checkpoint(cohort)
+    model, slides = load_model(path), find_target(cohort / "cohort.csv").slides
+    most = max(need_for(opened_for(slide, RunSettings(path)), model).nbytes for slide in slides)
+    settings = RunSettings(path, device="cpu", memory=most)
+    told = dry_run_cohort(find_target(cohort / "cohort.csv"), cohort / "out", settings).counts
+    summary = run_cohort(find_target(cohort / "cohort.csv"), cohort / "out", settings)
+    assert told == {"would fail": 2, "to do": 1}
+    failed = {row["patient"]: row["error"] for row in summary.rows if row["status"] != "ok"}
+    assert set(failed) == {"p", "r"}
+    assert "it needs about 600 MB of memory at once" in failed["p"]
+    settings = replace(settings, memory=round(1.01 * most))
+    assert run_cohort(find_target(cohort / "cohort.csv"), cohort / "out", settings).failed == 0
+
+
+def test_what_a_check_foretells_is_one_draw_a_patient(cohort: Path) -> None:
+    found = check_cohort(find_target(cohort / "cohort.csv"), model=checkpoint(cohort)).estimate
+    assert found is not None
+    rows = ran(cohort).rows
+    read = sum(row["patches_read"] for row in rows)
+    assert read == pytest.approx(found.patches[0], abs=len(SLIDES))  # shares are rounded up
+    assert "patches a patient" in found.how
 
 
 def test_slides_that_no_patch_was_drawn_from_have_their_folders_too(cohort: Path) -> None:
