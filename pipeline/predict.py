@@ -153,9 +153,13 @@ class SlidePrediction:
 
     def __repr__(self) -> str:
         named = self.in_words(repr(self.slide.facts.path.name))
-        return f"<{type(self).__name__} {named}{self._called()}; {self._reading()}{self._warned()}>"
+        return f"<{type(self).__name__} {named}{self._called()}; {self.reading}>"
 
     def _repr_html_(self) -> str:
+        return self.as_html(self.slide.facts.path.name)
+
+    def as_html(self, name: str) -> str:
+        """The prediction as a table for a notebook, of what is called so."""
         task = self.task
         tell = brief_chance if task.chances else number_in_words
         rows = [
@@ -164,11 +168,13 @@ class SlidePrediction:
         ]
         jointly = f"interval ({task.confidence})" if task.statements > 1 else "95 % interval"
         header = ("class", "probability", jointly) if task.chances else ("told", "value", jointly)
-        name = self.slide.facts.path.name
-        return table(rows, header=header, caption=f"{name}{self._called()}: {self._reading()}{self._warned()}")
+        return table(rows, header=header, caption=f"{name}{self._called()}: {self.reading}")
 
-    def _reading(self) -> str:
-        return f"{self.patches_read} of {self.cells} patches read ({self.fraction_read:.1%} of the tissue's area)"
+    @property
+    def reading(self) -> str:
+        """How much was read, and what is doubtful, in a phrase."""
+        read = f"{self.patches_read} of {self.cells} patches read ({self.fraction_read:.1%} of the tissue's area)"
+        return read + self._warned()
 
     def _called(self) -> str:
         return "" if self.label_set is None else f"; {self.label_set.in_words()}"
@@ -240,12 +246,12 @@ class SlidePrediction:
         parts = (self.thumbnail, self.attention, self.attention_raster, self.patch_boxes_level0)
         mpp = self.slide.facts.require_mpp()
         if ax is not None:
-            draw_attention(ax, *parts, mpp_level0=mpp)
+            draw_attention(ax, *parts, mpp_level0=mpp, cells=self.patient_cells)
             figure = ax.get_figure(root=True)
             assert figure is not None, "the axes were removed from their figure"
             return figure
         title = self.in_words(self.slide.facts.path.name)
-        return overlay_figure(*parts, title=title, mpp_level0=mpp)
+        return overlay_figure(*parts, title=title, mpp_level0=mpp, cells=self.patient_cells)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import ModelSpec, Sampled, View
 from pipeline.predict import SlidePrediction, attributed, decision_made, doubts_of, prediction_of, watched
 from stages.agreement import Agreement
+from stages.amounts import counted
 from stages.heap import give_back
 from stages.passing import again
 from stages.prediction.attribution import READ, Attribution
@@ -25,9 +26,9 @@ from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PatientPrediction:
-    """What a model says of a patient after reading a few patches of all slides.
+    """What a model of patients says of one after reading a few patches of all slides; a notebook shows its table.
 
     Attributes:
         together: as a prediction of one slide whose cells are those of all: values, intervals, what was read and what
@@ -38,6 +39,36 @@ class PatientPrediction:
 
     together: SlidePrediction
     slides: dict[str, SlidePrediction]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What the model tells of the patient, see `SlidePrediction`."""
+        return self.together.values
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """(low, high) of each value, see `SlidePrediction`."""
+        return self.together.intervals
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """`values` of classes, grades or labels, see `SlidePrediction`."""
+        return self.together.probabilities
+
+    @property
+    def predicted(self) -> str | float:
+        """The most probable class, or what else is predicted, see `SlidePrediction`."""
+        return self.together.predicted
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.together.in_words(self._of)}; {self.together.reading}>"
+
+    def _repr_html_(self) -> str:
+        return self.together.as_html(self._of)
+
+    @property
+    def _of(self) -> str:
+        return f"patient of {counted(len(self.slides), 'slide')}"
 
 
 def refuse_patients(spec: ModelSpec, what: str) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.commands.distillation import distil as distil
     from pipeline.commands.models import load_model as load_model
     from pipeline.commands.models import predict as predict
+    from pipeline.commands.models import predict_patient as predict_patient
     from pipeline.commands.pyramids import cache as cache
     from pipeline.commands.runs import run as run
     from pipeline.commands.slides import open_slide as open_slide
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.conformalize import ConformalSummary as ConformalSummary
     from pipeline.errors import UsageError as UsageError
     from pipeline.predict import SlidePrediction as SlidePrediction
+    from pipeline.predict_patient import PatientPrediction as PatientPrediction
     from pipeline.run.books import RunSummary as RunSummary
     from stages.pyramid.store import SlideStore as SlideStore
     from stages.slide.facts import SlideError as SlideError
@@ -53,7 +55,7 @@ _PLACES = {
     "pipeline.commands.calibration": ("conformalize",),
     "pipeline.commands.checking": ("check",),
     "pipeline.commands.distillation": ("DistilSummary", "distil"),
-    "pipeline.commands.models": ("load_model", "predict"),
+    "pipeline.commands.models": ("load_model", "predict", "predict_patient"),
     "pipeline.commands.pyramids": ("cache",),
     "pipeline.commands.runs": ("run",),
     "pipeline.commands.slides": ("open_slide", "read_cohort"),
@@ -61,6 +63,7 @@ _PLACES = {
     "pipeline.conformalize": ("ConformalSummary",),
     "pipeline.errors": ("UsageError",),
     "pipeline.predict": ("SlidePrediction",),
+    "pipeline.predict_patient": ("PatientPrediction",),
     "pipeline.run.books": ("RunSummary",),
     "stages.pyramid.store": ("SlideStore",),
     "stages.slide.facts": ("SlideError",),
@@ -69,9 +72,18 @@ _PLACES = {
 _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
-    *("open_slide", "load_model", "predict", "run", "train", "distil", "conformalize", "bench", "cache", "check"),
-    "read_cohort",
-    *("Slide", "SlideStore", "SlidePrediction", "Cohort", "RunSummary", "TrainSummary", "DistilSummary"),
+    *("open_slide", "load_model", "predict", "predict_patient", "run", "train", "distil", "conformalize", "bench"),
+    *("cache", "check", "read_cohort"),
+    *(
+        "Slide",
+        "SlideStore",
+        "SlidePrediction",
+        "PatientPrediction",
+        "Cohort",
+        "RunSummary",
+        "TrainSummary",
+        "DistilSummary",
+    ),
     *("ConformalSummary", "BenchSummary", "CacheSummary", "CheckSummary"),
     *("SlideError", "UsageError", "__version__"),
 ]

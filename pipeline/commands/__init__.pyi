@@ -5,6 +5,7 @@ from .distillation import DistilSummary as DistilSummary
 from .distillation import distil as distil
 from .models import load_model as load_model
 from .models import predict as predict
+from .models import predict_patient as predict_patient
 from .pyramids import cache as cache
 from .pyramids import dry_cache as dry_cache
 from .runs import dry_run as dry_run

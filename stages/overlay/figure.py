@@ -28,12 +28,12 @@ class Picture(Figure):
         return png.getvalue()
 
 
-def overlay_figure(thumbnail: Thumbnail, *parts: Any, title: str, mpp_level0: Mpp) -> Figure:
+def overlay_figure(thumbnail: Thumbnail, *parts: Any, title: str, mpp_level0: Mpp, cells: int | None = None) -> Figure:
     """`overlay_page` as a matplotlib figure, whose first axes' data coordinates are level-0 pixels; arguments as there.
 
     At 100 dots an inch its pixels are the page's.
     """
-    page = overlay_page(thumbnail, *parts, title=title, mpp_level0=mpp_level0)
+    page = overlay_page(thumbnail, *parts, title=title, mpp_level0=mpp_level0, cells=cells)
     width, height = page.image.size
     left, upper, right, lower = page.place
     figure = Picture(figsize=(width / DPI, height / DPI), dpi=DPI)
@@ -55,9 +55,10 @@ def draw_attention(
     patch_boxes_level0: ArrayLike,
     *,
     mpp_level0: Mpp,
+    cells: int | None = None,
 ) -> None:
     """Draw the overlay into axes of a figure of the caller's, without title and legend; arguments as `overlay_page`."""
-    picture, raster, _ = attention_picture(thumbnail, attention, attention_raster, mpp_level0)
+    picture, raster, _ = attention_picture(thumbnail, attention, attention_raster, mpp_level0, cells)
     left, upper, right, lower = raster.extent_level0
     axes.imshow(np.asarray(picture), extent=(left, right, lower, upper), aspect="auto")
     x, y, w, h = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4).T

@@ -12,7 +12,17 @@ import pytest
 import saccade
 
 NAMES = [name for name in saccade.__all__ if name != "__version__"]
-FUNCTIONS = ("open_slide", "load_model", "predict", "run", "train", "conformalize", "cache", "read_cohort")
+FUNCTIONS = (
+    "open_slide",
+    "load_model",
+    "predict",
+    "predict_patient",
+    "run",
+    "train",
+    "conformalize",
+    "cache",
+    "read_cohort",
+)
 
 
 def examples_of(name: str) -> list[doctest.DocTest]:

@@ -16,6 +16,7 @@ from backbones import DIM, tiny
 from makers import spoil, tissue_pixels, write_slide
 from models import FROZEN, TINY, frozen_model, sampler_model, tiny_backbone
 
+import saccade
 from pipeline.check.check import check_cohort
 from pipeline.cohort.table import Cohort, find_target
 from pipeline.dry_run.dry_run import dry_run_cohort
@@ -29,6 +30,7 @@ from pipeline.run import pictures
 from pipeline.run.books import RunSummary
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings, need_for, opened_for
+from stages.slide.facts import SlideError
 
 __all__ = ["tiny"]  # a fixture
 
@@ -257,6 +259,38 @@ def test_what_a_check_foretells_is_one_draw_a_patient(cohort: Path) -> None:
     read = sum(row["patches_read"] for row in rows)
     assert read == pytest.approx(found.patches[0], abs=len(SLIDES))  # shares are rounded up
     assert "patches a patient" in found.how
+
+
+def test_in_python_a_patient_is_predicted_as_a_run_does(cohort: Path) -> None:
+    model = saccade.load_model(checkpoint(cohort))
+    rows = {row["patient"]: row for row in ran(cohort).rows}
+    for patient in ("p", "q"):
+        paths = [cohort / f"{name}.tif" for name, whose in SLIDES.items() if whose == patient][::-1]
+        found = saccade.predict_patient([saccade.open_slide(paths[0]), *paths[1:]], model)
+        assert isinstance(found, saccade.PatientPrediction)
+        assert list(found.slides) == [path.stem for path in paths]
+        for name, value in found.probabilities.items():
+            assert value == pytest.approx(rows[patient][f"prob_{name}"], abs=1e-6)
+            assert found.intervals[name][0] == pytest.approx(rows[patient][f"prob_{name}_low"], abs=1e-6)
+        assert found.predicted == rows[patient]["predicted"]
+        assert f"patient of {len(paths)} slide" in repr(found)
+        assert f"{rows[patient]['patches_read']} of {rows[patient]['cells']} patches" in found._repr_html_()
+        assert next(iter(found.slides.values())).plot().axes
+
+
+def test_in_python_what_is_no_patient_is_refused_and_a_slide_that_fails_is_named(cohort: Path) -> None:
+    one, two = cohort / "a1.tif", cohort / "a2.tif"
+    for slides, unit, words in (
+        ([], "patient", "one slide at least"),
+        ([one, one], "patient", "two slides are called 'a1'"),
+        ([one, two], "slide", "is for models of patients, and this one is of slides"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            saccade.predict_patient(slides, checkpoint(cohort, unit=unit))
+    for index in range(9):
+        spoil(two, 0, index)
+    with pytest.raises(SlideError, match=r"^a2: "):
+        saccade.predict_patient([one, two], checkpoint(cohort), samples=40)
 
 
 def test_slides_that_no_patch_was_drawn_from_have_their_folders_too(cohort: Path) -> None:
