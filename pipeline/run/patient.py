@@ -23,17 +23,18 @@ from pipeline.model.values import task_of
 from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import begin_slide, lease_of, read_commit, slide_key, write_commit
-from pipeline.predict import decision_of
 from pipeline.predict_patient import PatientPrediction, predict_patient
 from pipeline.run.artefacts import evidence_of, told_name
 from pipeline.run.counting import TRAINED, VALIDATED
 from pipeline.run.earlier import STALE, changes
 from pipeline.run.finished import untouched_result
 from pipeline.run.pictures import scale_of
-from pipeline.run.process import alive, memory_share
+from pipeline.run.process import alive
 from pipeline.run.slide import (
     WAITING,
     RunSettings,
+    allowed,
+    asked,
     attempted,
     drawn,
     kept,
@@ -125,7 +126,7 @@ def patient_standing(
             mpp = slide.mpp if slide.mpp is not None else settings.mpp
             opened = again(partial(opened_for, slide, settings))
             need = need_for(opened, model)
-            need.refuse_over(memory_share() if settings.memory is None else settings.memory)
+            need.refuse_over(allowed(settings))
             prior = None if settings.prior is None else settings.prior.of(slide.slide_id)
             made = made_of_all(settings, model, digest, mpp=mpp, prior=prior, warnings=opened.facts.warnings)
         except Exception as exc:
@@ -198,7 +199,7 @@ def _predict(
         return {**found.commit["row"], **told_of_patient(found.commit), "reused": True, **seen}
     if not begin:
         return {"status": WAITING, "error": f"not tried: {found.stale}" if found.stale else ""}
-    found.need.refuse_over(memory_share() if settings.memory is None else settings.memory)
+    found.need.refuse_over(allowed(settings))
     alive(f"{row.slide_id}: at work")
     predicted = _predicted(found, settings, model)
     failures.forget(row.slide_id, row.path)
@@ -208,14 +209,7 @@ def _predict(
 
 def _predicted(found: PatientStanding, settings: RunSettings, model: SlideModel) -> PatientPrediction:
     """From all slides that can be read: those that cannot are lost."""
-    how: dict[str, Any] = {
-        "samples": settings.samples,
-        "tolerance": settings.tolerance,
-        "decide": decision_of(model.spec, settings.decide, settings.risk, settings.positive),
-        "scheme": settings.scheme,
-        "seed": settings.seed,
-        "priors": found.priors,
-    }
+    how = {**asked(settings, model), "priors": found.priors}
     while left := {name: slide for name, slide in found.slides.items() if name not in found.lost}:
         try:
             return again(partial(predict_patient, left, model, lose=found.lost.__setitem__, **how))

@@ -165,22 +165,29 @@ def _predict_slide(
         return {**found.commit["row"], **told_of(found.commit), "reused": True, **known}
     if not begin:
         return {"status": WAITING, "error": f"not tried: {found.stale}" if found.stale else ""}
-    need_for(found.slide, model).refuse_over(memory_share() if settings.memory is None else settings.memory)
+    need_for(found.slide, model).refuse_over(allowed(settings))
     alive(f"{slide.slide_id}: at work")
-    predicted = predict_slide(
-        found.slide,
-        model,
-        samples=settings.samples,
-        tolerance=settings.tolerance,
-        decide=decision_of(model.spec, settings.decide, settings.risk, settings.positive),
-        scheme=settings.scheme,
-        seed=settings.seed,
-        prior=found.prior,
-        refer=referral_of(settings, model),
-    )
+    how, refer = asked(settings, model), referral_of(settings, model)
+    predicted = predict_slide(found.slide, model, **how, prior=found.prior, refer=refer)
     failures.forget(slide.slide_id, slide.path)
     run = run_digest(settings, model, digest)
     return {**_write_slide(slide, out, found, run, predicted, started), **known}
+
+
+def allowed(settings: RunSettings) -> int | None:
+    """Bytes that this process may take."""
+    return memory_share() if settings.memory is None else settings.memory
+
+
+def asked(settings: RunSettings, model: SlideModel) -> dict[str, Any]:
+    """How a slide, or a patient, is predicted, as `predict_slide` and `predict_patient` take it."""
+    return {
+        "samples": settings.samples,
+        "tolerance": settings.tolerance,
+        "decide": decision_of(model.spec, settings.decide, settings.risk, settings.positive),
+        "scheme": settings.scheme,
+        "seed": settings.seed,
+    }
 
 
 @dataclass(frozen=True, slots=True)
