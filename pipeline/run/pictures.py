@@ -56,7 +56,7 @@ def scale_of(found: Collection[SlidePrediction], shown: str) -> dict[str, float]
 
 
 def told_in_pictures(
-    slide_id: str, found: SlidePrediction, shown: str, scale: Mapping[str, float] | None
+    slide_id: str, found: SlidePrediction, shown: str, scale: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
     """What the commit mark keeps for pictures, beside the data: titles, the class whose evidence is ``shown``, and
     where the thumbnail lies (x, y, scale_x, scale_y, width, height); of how many cells attention is, and the ``scale``

@@ -221,3 +221,13 @@ def test_folds_in_the_place_of_a_split_say_what_becomes_of_its_test_slides() -> 
     (line,) = check_folds(slides, folds=2)
     assert "training.folds takes the place of the table's split" in line
     assert check_folds([replace(slide, split=None) for slide in slides], folds=2) == []
+
+
+def test_a_part_of_a_value_that_one_patient_has_is_fitted_to() -> None:
+    """Unlike a class, which needs patients on both sides."""
+    parts = [replace(slide, dealt_by="early" if i < 2 else "late") for i, slide in enumerate(TEN)]
+    train, val = hold_out(parts, 0.3, seed=(0,))
+    assert parts[0] in train
+    assert val
+    with pytest.raises(UsageError, match="has 1 of class 'late'"):
+        hold_out([slide for slide in parts if slide.dealt_by == "late"][:1], 0.3, seed=(0,))
