@@ -4,8 +4,8 @@ attention settles."""
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +18,19 @@ Reader = Callable[[NDArray[np.int64]], Any]
 """Row-major cell indices (N,) -> lazy or real patches (N, P, P, 3) uint8."""
 
 
+RECENT = 2
+"""Times that a slide is asked for, within which what was drawn of it makes room for nothing else.
+
+A cohort that does not fit comes round once an epoch: were what was drawn last always kept, all of it would go before
+it comes again.
+"""
+
+
 class PatchMemory:
-    """Patches by their slide and cell, those that were drawn last; safe to use from several threads.
+    """Patches by their slide and cell, as many as there is room for; safe to use from several threads.
+
+    Where there is no room, the one that was drawn longest ago goes, unless its slide was asked for less than `RECENT`
+    times since: then what is new is not kept.
 
     Args:
         limit: bytes that they may take.
@@ -30,11 +41,12 @@ class PatchMemory:
 
     def __init__(self, limit: int) -> None:
         self._limit, self.nbytes = limit, 0
-        self._kept: OrderedDict[tuple[Hashable, int], NDArray[np.uint8]] = OrderedDict()
+        self._kept: OrderedDict[tuple[Hashable, int], tuple[NDArray[np.uint8], int]] = OrderedDict()
+        self._asked: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
 
-    def read(self, slide: Hashable, reader: Reader, cells: NDArray[np.int64]) -> Delayed:
-        """Lazy patches (N, P, P, 3) of cells (N,), of which the reader is asked for those that are not kept.
+    def read(self, slide: Hashable, reader: Reader, cells: NDArray[np.int64]) -> Delayed | NDArray[np.uint8]:
+        """Patches (N, P, P, 3) of cells (N,): real where all are kept, else lazy: the reader is asked for the others.
 
         Args:
             slide: whose patches these are, by a name that no other has.
@@ -43,26 +55,41 @@ class PatchMemory:
         """
         from dask import delayed
 
+        kept: dict[int, NDArray[np.uint8]] = {}
         with self._lock:
-            kept = {cell: self._kept[slide, cell] for cell in set(cells.tolist()) if (slide, cell) in self._kept}
-            for cell in kept:
-                self._kept.move_to_end((slide, cell))
+            self._asked[slide] = now = self._asked[slide] + 1
+            for cell in set(cells.tolist()):
+                if (slide, cell) in self._kept:
+                    kept[cell], _ = self._kept[slide, cell]
+                    self._kept[slide, cell] = kept[cell], now
+                    self._kept.move_to_end((slide, cell))
         missing = np.array([cell for cell in dict.fromkeys(cells.tolist()) if cell not in kept], np.int64)
 
-        def put(read: NDArray[np.uint8] | tuple[()]) -> NDArray[np.uint8]:
+        def put(read: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
             fresh = dict(zip(missing.tolist(), read, strict=True))
-            self._keep(slide, fresh)
+            self._keep(slide, fresh, now)
             known = kept | fresh
             return np.stack([known[cell] for cell in cells.tolist()])
 
-        found: Delayed = delayed(put, pure=False)(reader(missing) if len(missing) else ())
+        if not len(missing):
+            return put(())
+        found: Delayed = delayed(put, pure=False)(reader(missing))
         return found
 
-    def _keep(self, slide: Hashable, fresh: dict[int, NDArray[np.uint8]]) -> None:
+    def _keep(self, slide: Hashable, fresh: dict[int, NDArray[np.uint8]], now: int) -> None:
+        """Keep patches that were asked for at a slide's time ``now``, as far as there is room."""
         with self._lock:
             for cell, patch in fresh.items():
-                if (slide, cell) not in self._kept and patch.nbytes <= self._limit:
-                    self._kept[slide, cell] = patch.copy()  # a view would keep all that was read with it
+                if (slide, cell) not in self._kept and self._has_room(patch.nbytes):
+                    self._kept[slide, cell] = patch.copy(), now  # a view would keep all that was read with it
                     self.nbytes += patch.nbytes
-            while self.nbytes > self._limit:
-                self.nbytes -= self._kept.popitem(last=False)[1].nbytes
+
+    def _has_room(self, nbytes: int) -> bool:
+        """Whether so many bytes more may be taken, once what was not drawn lately is gone."""
+        while self._kept and self.nbytes + nbytes > self._limit:
+            (slide, cell), (patch, drawn) = next(iter(self._kept.items()))
+            if self._asked[slide] - drawn < RECENT:
+                return False
+            del self._kept[slide, cell]
+            self.nbytes -= patch.nbytes
+        return self.nbytes + nbytes <= self._limit

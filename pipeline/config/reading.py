@@ -27,10 +27,11 @@ class ReadingConfig(Section):
     )
 
     patches_gb: float = Field(
-        default=0.0,
+        default=0.1,
         ge=0,
-        description="Gigabytes of memory for patches that an encoder which learns was shown, some 0.2 MB for 256 x 256 "
-        "pixels: what is drawn again is not read again, and of small cohorts soon nothing is. 0: nothing is kept.",
+        description="Gigabytes of memory for patches that an encoder which learns was shown, 0.05 MB for 128 x 128 "
+        "pixels: what is drawn again is not read again, and of small cohorts soon nothing is. More where the tissue "
+        "of all slides nearly fits. 0: nothing is kept.",
     )
 
     features: Path | None = Field(

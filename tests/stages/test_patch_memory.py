@@ -28,14 +28,50 @@ def test_what_is_kept_is_not_read_again_and_is_the_same() -> None:
         ([3, 1, 3], [3, 1]),  # one that is drawn twice is read once
         ([1, 3], None),
         ([5, 1], [5]),
-        ([7], [7]),  # 3 is the one that was asked for longest ago
+        ([1, 7], [7]),  # 3 was asked for the time before last: it makes room
         ([1, 5, 7], None),
-        ([3], [3]),
+        ([3, 5, 7], [3]),  # and now all were asked for but now: there is no room
+        ([3, 5], [3]),
     ):
         asked.clear()
-        found = memory.read("a", reader, np.array(cells)).compute(scheduler="threads")
+        found, *_ = dask.compute(memory.read("a", reader, np.array(cells)), scheduler="threads")
         np.testing.assert_array_equal(found, PATCHES[cells])
         assert asked == ([] if read is None else [read])
+        assert memory.nbytes <= 3 * SIZE
+
+
+@pytest.mark.parametrize("room", [80, 20, 5])
+def test_of_a_cohort_that_does_not_fit_such_a_share_as_does_is_not_read_again(room: int) -> None:
+    """Slides that are asked for in turns, in another order each epoch: of those kept last, none would come again."""
+    memory, read = PatchMemory(room * SIZE), 0
+    rng = np.random.default_rng(0)
+
+    def reader(cells: np.ndarray) -> np.ndarray:
+        nonlocal read
+        read += len(cells)
+        return PATCHES[cells]
+
+    for epoch in range(5):
+        if epoch == 1:
+            read = 0
+        for slide in rng.permutation(8).tolist():
+            dask.compute(memory.read(slide, reader, rng.permutation(10)))
+    assert read == 4 * (80 - room)
+
+
+def test_what_is_no_longer_drawn_makes_room() -> None:
+    """Attention moves on: from the third time that the slides are asked for, only the new cells are kept."""
+    memory, read = PatchMemory(8 * SIZE), []
+
+    def reader(cells: np.ndarray) -> np.ndarray:
+        read.extend(cells.tolist())
+        return PATCHES[cells]
+
+    for cells in ([0, 1], [2, 3], [2, 3], [2, 3], [2, 3]):
+        read.clear()
+        for slide in range(4):
+            dask.compute(memory.read(slide, reader, np.array(cells)))
+    assert not read
 
 
 def test_slides_do_not_mix_and_threads_may_ask_at_once() -> None:
@@ -58,6 +94,6 @@ def test_what_fails_is_not_kept_and_no_room_keeps_nothing() -> None:
 
     memory = PatchMemory(0)
     with pytest.raises(SlideError, match="gone"):
-        memory.read("a", fails, np.array([1])).compute()
-    np.testing.assert_array_equal(memory.read("a", PATCHES.__getitem__, np.array([1])).compute(), PATCHES[[1]])
+        dask.compute(memory.read("a", fails, np.array([1])))
+    np.testing.assert_array_equal(dask.compute(memory.read("a", PATCHES.__getitem__, np.array([1])))[0], PATCHES[[1]])
     assert memory.nbytes == 0

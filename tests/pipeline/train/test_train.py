@@ -6,7 +6,9 @@ import csv
 import json
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model
 from pipeline.model.sampler import AttentionSampler
 from pipeline.train.train import train_cohort
+from stages.patches import PatchReader
 from stages.prediction.intervals import Calibration
 
 FAST = [
@@ -67,6 +70,38 @@ def test_it_learns_and_says_so(cohort: Path, tmp_path: Path) -> None:
     with (tmp_path / "predictions.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["part"] == "test"]
     assert all(0 < float(row["out_of_distribution"]) < 1 for row in rows)
+
+
+def test_of_a_cohort_that_fits_no_patch_is_read_twice_and_the_same_is_learnt(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the configuration's own default, and however far ahead is read."""
+    read: Counter[tuple[str, int]] = Counter()
+    lazily, fitted = PatchReader.patches, False
+
+    def counted(self: PatchReader, cells: Any) -> Any:
+        if not fitted:
+            read.update((self.slide.facts.path, cell) for cell in np.asarray(cells).tolist())
+        return lazily(self, cells)
+
+    def say(line: str) -> None:
+        nonlocal fitted
+        fitted = fitted or line.startswith("fitted on")
+
+    def learnt(*more: str) -> tuple[int, dict[str, torch.Tensor]]:
+        nonlocal fitted
+        fitted = False
+        read.clear()
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        train_cohort(config(cohort, *more), out, say=say)
+        return max(read.values()), load_model(out / "model.safetensors").state_dict()
+
+    monkeypatch.setattr(PatchReader, "patches", counted)
+    for ahead in ("training.read_ahead=0", "training.read_ahead=1"):
+        (again, without), (once, kept) = learnt(ahead, "reading.patches_gb=0"), learnt(ahead)
+        assert (again > 1, once) == (True, 1)
+        for name, values in without.items():
+            torch.testing.assert_close(kept[name], values, rtol=0, atol=0)
 
 
 def test_every_parameter_learns_from_slide_labels(cohort: Path) -> None:
