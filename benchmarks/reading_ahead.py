@@ -118,7 +118,10 @@ def main() -> None:
 
         def kept() -> list[View]:
             memory = PatchMemory(round(args.kept * 1e9))
-            return [replace(view, patches=partial(memory.read, f"{i}", view.patches)) for i, view in enumerate(views)]
+            return [
+                replace(view, patches=partial(memory.read, f"{i}", view.patches, view.tissue))
+                for i, view in enumerate(views)
+            ]
 
         ways: dict[str, tuple[Callable[[], Sequence[View]], dict[str, Any]]] = {
             "memory": (lambda: held, {}),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.slide.facts import SlideError
+
 if TYPE_CHECKING:
     from dask.delayed import Delayed
 
@@ -25,12 +27,17 @@ A cohort that does not fit comes round once an epoch: were what was drawn last a
 it comes again.
 """
 
+WHOLE = 10
+"""Times what is asked for, up to which all tissue of a slide is read at once: within as many epochs most of it is
+drawn, and in one go a tile is decoded once, not once for each draw that touches it."""
+
 
 class PatchMemory:
     """Patches by their slide and cell, as many as there is room for; safe to use from several threads.
 
     Where there is no room, the one that was drawn longest ago goes, unless its slide was asked for less than `RECENT`
-    times since: then what is new is not kept.
+    times since: then what is new is not kept. Of a slide that is asked for the first time all tissue is read and kept,
+    where it is no more than `WHOLE` times what is asked for and there is room.
 
     Args:
         limit: bytes that they may take.
@@ -45,12 +52,15 @@ class PatchMemory:
         self._asked: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
 
-    def read(self, slide: Hashable, reader: Reader, cells: NDArray[np.int64]) -> Delayed | NDArray[np.uint8]:
+    def read(
+        self, slide: Hashable, reader: Reader, tissue: NDArray[np.bool_], cells: NDArray[np.int64]
+    ) -> Delayed | NDArray[np.uint8]:
         """Patches (N, P, P, 3) of cells (N,): real where all are kept, else lazy: the reader is asked for the others.
 
         Args:
             slide: whose patches these are, by a name that no other has.
             reader: reads its patches.
+            tissue: which cells may be asked for, (rows, columns).
             cells: row-major indices.
         """
         from dask import delayed
@@ -65,15 +75,28 @@ class PatchMemory:
                     self._kept.move_to_end((slide, cell))
         missing = np.array([cell for cell in dict.fromkeys(cells.tolist()) if cell not in kept], np.int64)
 
-        def put(read: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-            fresh = dict(zip(missing.tolist(), read, strict=True))
+        def put(asked: NDArray[np.int64], read: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+            fresh = dict(zip(asked.tolist(), read, strict=True))
             self._keep(slide, fresh, now)
             known = kept | fresh
             return np.stack([known[cell] for cell in cells.tolist()])
 
         if not len(missing):
-            return put(())
-        found: Delayed = delayed(put, pure=False)(reader(missing))
+            return put(missing, ())
+        if now == 1 and tissue.sum() <= WHOLE * len(cells):
+            every = np.flatnonzero(tissue)
+            whole = reader(every)
+            if self.nbytes + whole.nbytes <= self._limit:
+
+                def put_whole() -> NDArray[np.uint8]:
+                    try:
+                        return put(every, _read(whole))
+                    except SlideError:  # it may be where nothing was asked for
+                        return put(missing, _read(reader(missing)))
+
+                in_one_go: Delayed = delayed(put_whole, pure=False)()
+                return in_one_go
+        found: Delayed = delayed(put, pure=False)(missing, reader(missing))
         return found
 
     def _keep(self, slide: Hashable, fresh: dict[int, NDArray[np.uint8]], now: int) -> None:
@@ -93,3 +116,11 @@ class PatchMemory:
             del self._kept[slide, cell]
             self.nbytes -= patch.nbytes
         return self.nbytes + nbytes <= self._limit
+
+
+def _read(patches: Any) -> NDArray[np.uint8]:
+    """Lazy or real patches as real ones, on this thread: others read other slides."""
+    import dask
+
+    (read,) = dask.compute(patches, scheduler="sync")
+    return np.asarray(read, np.uint8)

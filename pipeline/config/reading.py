@@ -30,8 +30,8 @@ class ReadingConfig(Section):
         default=0.1,
         ge=0,
         description="Gigabytes of memory for patches that an encoder which learns was shown, 0.05 MB for 128 x 128 "
-        "pixels: what is drawn again is not read again, and of small cohorts soon nothing is. More where the tissue "
-        "of all slides nearly fits. 0: nothing is kept.",
+        "pixels: what is drawn again is not read again, and of slides of little tissue all is read at once. More where "
+        "the tissue of all slides nearly fits. 0: nothing is kept.",
     )
 
     features: Path | None = Field(

@@ -269,7 +269,7 @@ def _given(job: Job, spec: ModelSpec, config: Config, looks: Looks) -> dict[str,
         # of a frozen encoder features are kept, and a patient's slides are read each by itself
         if spec.frozen or found.parts or not config.reading.patches_gb:
             return found
-        return replace(found, patches=partial(memory.read, row.slide_id, found.patches))
+        return replace(found, patches=partial(memory.read, row.slide_id, found.patches, found.tissue))
 
     members = partial(_leave_out_members, job, looks) if spec.unit == "patient" else None
     targets, _, bags = bagged(job.train, task, spec.members, seed=config.training.seed)

@@ -29,7 +29,8 @@ TABLE = "slide,patient,label,split\n" + "".join(
 
 
 def config(folder: Path, *more: str) -> Config:
-    return load_config(folder / "config.yaml", [*FAST, "training.calibration_slides=0", *more])
+    """No patches are kept in memory: what can no longer be read is then met by the next epoch."""
+    return load_config(folder / "config.yaml", [*FAST, "training.calibration_slides=0", "reading.patches_gb=0", *more])
 
 
 @pytest.fixture(scope="module")
