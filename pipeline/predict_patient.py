@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UsageError, is_exhaustion, reason_of
+from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.look import look_at
 from pipeline.model.patient_look import patient_look
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, Sampled, View
+from pipeline.model.values import Sampled, View
 from pipeline.predict import SlidePrediction, attributed, decision_made, doubts_of, prediction_of, watched
 from stages.agreement import Agreement
 from stages.amounts import counted
 from stages.heap import give_back
 from stages.passing import again
-from stages.prediction.attribution import READ, Attribution
+from stages.prediction.attribution import Attribution
+from stages.prediction.kinds import READ
 from stages.prediction.stopping import Decide
 from stages.prior import Prior
 from stages.slide.facts import SlideError
@@ -69,18 +70,6 @@ class PatientPrediction:
     @property
     def _of(self) -> str:
         return f"patient of {counted(len(self.slides), 'slide')}"
-
-
-def refuse_patients(spec: ModelSpec, what: str) -> None:
-    """Go on only with a model of slides.
-
-    Raises:
-        UsageError: it is one of patients.
-    """
-    if spec.unit == "patient":
-        raise UsageError(
-            f"{what} is for models of slides, and this one is of patients: train one with cohort.unit: slide"
-        )
 
 
 def predict_patient(

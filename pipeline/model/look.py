@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.spec import ModelSpec
 from pipeline.model.tiles import TILE, TileReader, doubts_of, picture_of, tissue_of
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.values import View
 from stages.agreement import missing_tiles
 from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_shares, tissue_cells

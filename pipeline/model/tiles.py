@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.model.values import ModelSpec
+from pipeline.model.spec import ModelSpec
 from stages.bags.bag_slide import NO_PIXELS, BagSlide
 from stages.geometry import Raster
 from stages.slide.facts import SlideError

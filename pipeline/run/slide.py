@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pipeline.asked import decision_of
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.model.build import keep_features
-from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.model.checkpoint import load_model
+from pipeline.model.header import Knows, model_digest
 from pipeline.model.look import refuse_coarser
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
+from pipeline.model.spec import task_of
 from pipeline.output.documents import plain
 from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import (
-    altered,
     begin_slide,
     lease_of,
     read_commit,
@@ -32,16 +31,15 @@ from pipeline.output.slide_folder import (
     state_of,
     write_commit,
 )
-from pipeline.predict import SlidePrediction, decision_of, predict_slide
-from pipeline.refer.referral import Referral, referral
-from pipeline.run.artefacts import DATA, data_of, evidence_of, told_name, write_artefacts
-from pipeline.run.counting import seen_by
+from pipeline.predict import SlidePrediction, predict_slide
+from pipeline.run.artefacts import DATA, evidence_of, told_name, write_artefacts
+from pipeline.run.keys import RunSettings, known_of, made_of_all, referral_of, run_digest
 from pipeline.run.outage import outage_row
 from pipeline.run.pictures import PICTURES, draw_pictures, drawn_by, told_in_pictures
 from pipeline.run.process import alive, memory_share
 from pipeline.run.stale import differing
-from pipeline.run.workers import BUSY
-from pipeline.task.task import Task
+from pipeline.run.whole import drawn, told_of, whole
+from pipeline.run.workers import BUSY, WAITING
 from pipeline.words import tell
 from stages.bags.bag_slide import BagSlide
 from stages.budget import Need, need_of, own_peak
@@ -52,61 +50,6 @@ from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideFacts
 from stages.slide.protocol import Slide
 from stages.slide.revision import Revision
-
-_RECORDED = {"slide_bytes": int, "words": dict, "evidence": dict, "pictures": dict, "path": str, "fingerprint": str}
-"""Status of a slide whose folder another process is writing."""
-WAITING = "waiting"
-"""Status of a slide that the run has not come to yet, or leaves as it is."""
-RESULTS_VERSION = 6
-"""Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """How a run predicts; None means what the model says.
-
-    Attributes:
-        model: checkpoint path, readable by every worker.
-        samples: patches per slide; with a tolerance or a decision, at most.
-        tolerance: read on until no interval reaches farther than this from its probability.
-        decide, risk, positive: read on until it is settled on which side of a threshold a class lies: see
-            `pipeline.predict.decision_of`.
-        scheme: how they are drawn.
-        mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
-        seed: of the draws; each slide's own seed follows from it and the slide's content.
-        device: "auto" is a GPU where the worker has one.
-        prior: what half of each draw goes by: a folder of maps, one a slide, or a network that makes them.
-        refer: the stated error of label sets; None: none are made.
-        by_class: whether it is stated of the slides of each class.
-        memory: bytes that a process may take: a slide that needs more is refused; None: what whoever started the
-            process allows it.
-        split, count_seen: what the metrics count: see `pipeline.run.counting.count`.
-        verify: let an earlier result stand only by a digest of every byte of the slide.
-        strict: refuse slides whose resolution something else in the file contradicts.
-        encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
-        features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
-    """
-
-    model: Path
-    samples: int | None = None
-    tolerance: float | None = None
-    decide: float | None = None
-    risk: float | None = None
-    positive: str | None = None
-    scheme: str | None = None
-    mpp: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    strict: bool = False
-    encoder_weights: Path | None = None
-    features: Path | None = None
-    prior: Prior | None = None
-    refer: float | None = None
-    by_class: bool = False
-    memory: int | None = None
-    verify: bool = False
-    split: str | None = None
-    count_seen: bool = False
 
 
 def process_slide(
@@ -211,7 +154,7 @@ class Standing:
     prior: Prior | None = None
 
 
-def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: SlideModel, digest: str) -> Standing:
+def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: Knows, digest: str) -> Standing:
     """Decide whether a run has anything to do for a slide: what `process_slide` and a dry run go by.
 
     Raises:
@@ -258,7 +201,7 @@ def opened_for(slide: CohortSlide, settings: RunSettings) -> Slide:
     return opened
 
 
-def need_for(slide: Slide, model: SlideModel) -> Need:
+def need_for(slide: Slide, model: Knows) -> Need:
     """What predicting a slide takes.
 
     Raises:
@@ -270,74 +213,6 @@ def need_for(slide: Slide, model: SlideModel) -> Need:
     refuse_coarser(slide.facts, spec)
     scales = [mpp for mpp in (spec.patch_mpp, spec.inner_mpp, spec.coarse_mpp) if mpp is not None]
     return need_of(slide.facts, thumbnail_mpp=spec.attention_mpp, mpps=scales)
-
-
-def made_of_all(
-    settings: RunSettings,
-    model: SlideModel,
-    digest: str,
-    *,
-    mpp: float | None,
-    prior: Prior | None,
-    warnings: Sequence[str],
-) -> dict[str, Any]:
-    """What a slide's results follow from beside its content."""
-    return {
-        **of_run(settings, model, digest),
-        "mpp": mpp,
-        **({} if prior is None else {"prior": prior.digest()}),
-        # a slide that is read otherwise than its file claims is another slide
-        **({"warnings": warnings} if warnings else {}),
-    }
-
-
-def known_of(settings: RunSettings, model: SlideModel, fingerprint: str) -> dict[str, Any]:
-    """What the model knows of a slide."""
-    known: dict[str, Any] = {"seen": seen_by(model, fingerprint)}
-    if settings.refer is not None and model.label_calibration is not None:
-        known["calibrated_on"] = fingerprint in model.label_calibration.slides
-    return known
-
-
-def of_run(settings: RunSettings, model: SlideModel, digest: str) -> dict[str, Any]:
-    """What the results of all slides of a run depend on."""
-    decide = decision_of(model.spec, settings.decide, settings.risk, settings.positive)
-    return {
-        "version": RESULTS_VERSION,
-        "model": digest,
-        "samples": settings.samples if settings.tolerance or decide else settings.samples or model.spec.samples,
-        "tolerance": settings.tolerance,
-        "scheme": settings.scheme or model.spec.scheme,
-        "seed": settings.seed,
-        **({} if decide is None else {"decide": asdict(decide)}),
-        **({} if settings.refer is None else {"refer": [settings.refer, settings.by_class]}),
-    }
-
-
-def run_digest(settings: RunSettings, model: SlideModel, digest: str) -> str:
-    """What tells a run from those with another model or other settings, whatever their slides."""
-    prior = None if settings.prior is None else asdict(settings.prior)
-    parts = [of_run(settings, model, digest), settings.mpp, plain(prior)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def referral_of(settings: RunSettings, model: SlideModel) -> Referral | None:
-    """How a run with these settings makes label sets; None where it makes none.
-
-    Raises:
-        UsageError: see `referral`.
-    """
-    if settings.refer is None:
-        return None
-    return referral(
-        model,
-        settings.refer,
-        by_class=settings.by_class,
-        samples=settings.samples,
-        reads_on=settings.tolerance is not None or settings.decide is not None,
-        scheme=settings.scheme,
-        prior=settings.prior is not None,
-    )
 
 
 def _write_slide(
@@ -416,41 +291,6 @@ def kept(folder: Path, commit: dict[str, Any], slide: CohortSlide, facts: SlideF
     return True
 
 
-def drawn(folder: Path, commit: Mapping[str, Any]) -> bool:
-    """Whether the pictures of a result are there, as they would be drawn now."""
-    return bool(commit["pictures"].get("drawn_by") == drawn_by()) and not altered(folder, commit, PICTURES)
-
-
-def whole(folder: Path, commit: Mapping[str, Any], task: Task) -> bool:
-    """Whether all is there, as it was written, that a finished slide has beside its pictures, and its record says what
-    one says."""
-    return told_whole(commit, task) and not altered(folder, commit, data_of(commit))
-
-
-def told_whole(commit: Mapping[str, Any], task: Task) -> bool:
-    """Whether a record says what that of a finished slide says."""
-    row = commit.get("row")
-    numbers = [f"{name}{end}" for name in task.columns for end in ("", "_low", "_high")]
-    numbers += ["patches_read", "cells", "fraction_read", "bytes_read", "seconds"]
-    return (
-        isinstance(row, dict)
-        and row.get("status") == "ok"
-        and task.is_told(row.get("predicted"))
-        and all(isinstance(row.get(name), int | float) for name in numbers)
-        and isinstance(row.get("warnings"), list)
-        and all(isinstance(commit.get(name), kind) for name, kind in _RECORDED.items())
-    )
-
-
-def told_of(commit: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report says of a slide beside its row."""
-    return {
-        "slide_bytes": commit["slide_bytes"],
-        "words": commit["words"],
-        "gallery": commit["evidence"]["gallery"],
-    }
-
-
 @lru_cache(maxsize=1)
 def worker_model(
     path: Path, digest: str, device: str, encoder_weights: Path | None, features: Path | None
@@ -458,3 +298,13 @@ def worker_model(
     if model_digest(path) != digest:
         raise UsageError(f"{path} changed while the run was going on: start it again")
     return keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
+
+
+def lacks_model(settings: RunSettings, digest: str) -> str | None:
+    """What keeps this process from computing with a run's model, and what to do; None: nothing, and the model is here,
+    ready for its slides."""
+    try:
+        worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
+    except UsageError as exc:
+        return str(exc)
+    return None

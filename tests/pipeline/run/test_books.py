@@ -18,11 +18,13 @@ from makers import ROOT, saccade
 
 from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.model.checkpoint import load_model
+from pipeline.model.header import model_digest
 from pipeline.output.folder import prepare_output
 from pipeline.run import books
+from pipeline.run.keys import RunSettings, run_digest
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings, process_slide, run_digest
+from pipeline.run.slide import process_slide
 from stages.disk import PREFIX, new_file
 from stages.lease import lease
 
@@ -62,7 +64,7 @@ from pathlib import Path
 from pipeline.cohort.table import find_target
 from pipeline.run import books
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
+from pipeline.run.keys import RunSettings
 books.OFTEN = books.SHARE = 1e-9
 books.SHARE = 1e9
 def end(done, total, line):

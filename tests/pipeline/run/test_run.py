@@ -21,15 +21,17 @@ from makers import tissue_pixels, write_slide
 from pipeline.cache import cache_cohort
 from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import load_model, model_digest, save_model
+from pipeline.model.checkpoint import load_model, save_model
+from pipeline.model.header import model_digest
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.slide_folder import read_commit
 from pipeline.run import address
 from pipeline.run import slide as slide_of_run
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import RunSummary, run_cohort
-from pipeline.run.slide import RunSettings, process_slide
+from pipeline.run.slide import process_slide
 from pipeline.run.workers import each
-from stages.prediction.attribution import READ
+from stages.prediction.kinds import READ
 from stages.slide.files import open_slide
 
 
