@@ -81,13 +81,13 @@ class Look:
     @property
     def view(self) -> View:
         """The model's part of this look."""
-        regions = self.insider.patches if self.insider else None
-        coarse = self.surveyor.patches if self.surveyor else None
+        regions = self.insider.lazily if self.insider else None
+        coarse = self.surveyor.lazily if self.surveyor else None
         coarse_key = self._key(self.surveyor) if self.surveyor else None
         return View(
             self.thumbnail.rgb,
             self.tissue,
-            self.reader.patches,
+            self.reader.lazily,
             regions,
             coarse,
             self._key(self.reader),

@@ -55,8 +55,8 @@ class TileReader:
         """See `PatchReader.rasters`: of pixels that are not there."""
         raise SlideError(NO_PIXELS)
 
-    def patches(self, cells: ArrayLike) -> NDArray[np.uint8]:
-        """See `PatchReader.patches`: there are none."""
+    def lazily(self, cells: ArrayLike) -> NDArray[np.uint8]:
+        """See `PatchReader.lazily`: there are none."""
         raise SlideError(NO_PIXELS)
 
     def count(self, cells: ArrayLike) -> ReadCount:
