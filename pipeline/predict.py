@@ -18,6 +18,7 @@ from pipeline.model.values import Sampled, View
 from pipeline.output.table import decision_in_words
 from pipeline.refer.label_set import LabelSet
 from pipeline.refer.referral import Referral
+from pipeline.stopwatch import stage
 from pipeline.task.task import WORDS, Task, chance_in_words, number_in_words
 from stages.agreement import Agreement
 from stages.amounts import as_given
@@ -301,13 +302,16 @@ def predict_slide(
         ValueError: fewer samples than tell an interval, or more than the scheme tells one for.
     """
     every, model = model, model.unseen(slide.facts.fingerprint)
-    seen = look_at(slide, model, prior=prior)
+    with stage("look"):
+        seen = look_at(slide, model, prior=prior)
     generator = seen.generator(seed, model.drawing_device)
     how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
     agreement = Agreement(seen.thumbnail)
     view = watched(seen, agreement)
-    sampled = model.sample(view, generator=generator, **how)
-    attribution = attributed(sampled, view, model)
+    with stage("read and encode"):
+        sampled = model.sample(view, generator=generator, **how)
+    with stage("attribute"):
+        attribution = attributed(sampled, view, model)
     give_back()  # what encoding patches took
     likeness = seen.likeness(model)
     doubt = None if refer is None else refer.doubt(seen.appearance)

@@ -14,6 +14,7 @@ from pipeline.model.patient_look import patient_look
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import Sampled, View
 from pipeline.predict import SlidePrediction, attributed, decision_made, doubts_of, prediction_of, watched
+from pipeline.stopwatch import stage
 from stages.agreement import Agreement
 from stages.amounts import counted
 from stages.heap import give_back
@@ -103,7 +104,8 @@ def predict_patient(
     for name, slide in slides.items():
         try:
             prior = None if priors is None else priors[name]
-            looks[name] = again(lambda slide=slide, prior=prior: look_at(slide, model, prior=prior))  # type: ignore[misc]
+            with stage("look"):
+                looks[name] = again(lambda slide=slide, prior=prior: look_at(slide, model, prior=prior))  # type: ignore[misc]
         except Exception as exc:
             if is_exhaustion(exc):
                 raise
@@ -115,8 +117,10 @@ def predict_patient(
     seen = patient_look(looks, model.spec.apart, lose=lose, shown=lambda look: watched(look, of[id(look)]))
     view, generator = seen.view, seen.generator(seed, model.drawing_device)
     how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
-    sampled = model.sample(view, generator=generator, **how)
-    attribution = attributed(sampled, view, model)
+    with stage("read and encode"):
+        sampled = model.sample(view, generator=generator, **how)
+    with stage("attribute"):
+        attribution = attributed(sampled, view, model)
     give_back()  # what encoding patches took
     decision = decision_made(sampled, decide, model.spec)
     parts = {}

@@ -177,6 +177,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),
         "asked": (),
+        "stopwatch": (),
         "predict": (),
         "predict_patient": (),
         "words": (),

@@ -142,6 +142,7 @@ class Books:
         self._rows: dict[str, dict[str, Any]] = {}
         self.reused = 0
         self._peaks = Peaks()
+        self._stages: dict[str, dict[str, Any]] = {}
         self._due = 0.0
 
     def add(self, slide: CohortSlide, row: Mapping[str, Any], *, write: bool = True) -> None:
@@ -153,7 +154,9 @@ class Books:
             self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest, **whose)
             withdraw_former(self._out, slide.slide_id, slide.path)
         self._peaks.add(row.get("peak"))
-        told = {key: value for key, value in row.items() if key not in ("reused", "peak")}
+        if row.get("stages") and not row.get("reused"):
+            self._stages[slide.slide_id] = row["stages"]
+        told = {key: value for key, value in row.items() if key not in ("reused", "peak", "stages")}
         self._rows[slide.slide_id] = told | (named(slide) if slide.members else {})
         if write and time.monotonic() >= self._due:
             self.write()
@@ -253,6 +256,7 @@ class Books:
             "bytes_read": sum(row["bytes_read"] for _, row in done),
             "slide_bytes": slide_bytes,
             "memory": self._peaks.to_json(),
+            "stages": self._stages,
             "metrics": told.metrics,
             **({} if refer is None else {"refer": refer}),
             "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},

@@ -33,6 +33,7 @@ from pipeline.run.slide import allowed, asked, attempted, kept, need_for, opened
 from pipeline.run.stale import differing
 from pipeline.run.whole import PATIENTS, drawn, told_of_patient, told_whole, whole
 from pipeline.run.workers import WAITING
+from pipeline.stopwatch import stage
 from pipeline.task.task import Task
 from pipeline.words import tell
 from stages.budget import Need, together
@@ -165,7 +166,9 @@ def _predict(
     row: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float, begin: bool
 ) -> dict[str, Any]:
     model = worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
-    found, failures = patient_standing(row, out, settings, model, digest), Failures(out, "run")
+    with stage("open"):
+        found = patient_standing(row, out, settings, model, digest)
+    failures = Failures(out, "run")
     seen = seen_of(settings, model, [slide.facts.fingerprint for slide in found.slides.values()])
     if found.commit is not None and _brought_up(row, found, out):
         failures.forget(row.slide_id, row.path)

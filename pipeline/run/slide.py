@@ -40,6 +40,7 @@ from pipeline.run.process import alive, memory_share
 from pipeline.run.stale import differing
 from pipeline.run.whole import drawn, told_of, whole
 from pipeline.run.workers import BUSY, WAITING
+from pipeline.stopwatch import measuring, stage
 from pipeline.words import tell
 from stages.bags.bag_slide import BagSlide
 from stages.budget import Need, need_of, own_peak
@@ -65,7 +66,8 @@ def process_slide(
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
         its commit mark, ``reused``: whether an earlier result was still valid, and ``seen``: whether the model was made
         with it, and how (`pipeline.run.counting.seen_by`); with label sets ``calibrated_on``: whether they were to it.
-        Of any slide ``peak``: the most memory that this process has held so far.
+        Of any slide ``peak``: the most memory that this process has held so far; and of one that was worked on
+        ``stages``, what each took.
     """
     started = time.perf_counter()
 
@@ -84,8 +86,9 @@ def attempted(
     `process_slide`."""
     started = time.perf_counter()
     try:
-        with lease(held, wait=wait):
+        with lease(held, wait=wait), measuring() as spent:
             row = again(act)
+            row["stages"] = {name: {key: round(one, 4) for key, one in told.items()} for name, told in spent.items()}
     except HeldError:
         row = {"status": BUSY}
     except Exception as exc:
@@ -100,7 +103,8 @@ def _predict_slide(
     slide: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float, begin: bool
 ) -> dict[str, Any]:
     model = worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
-    found = standing(slide, out, settings, model, digest)
+    with stage("open"):
+        found = standing(slide, out, settings, model, digest)
     facts, failures = found.slide.facts, Failures(out, "run")
     known = known_of(settings, model, facts.fingerprint)
     if found.commit is not None and kept(out / "slides" / slide.slide_id, found.commit, slide, facts):
@@ -246,7 +250,8 @@ def write_result(
     facts, folder, name = found.slide.facts, out / "slides" / slide.slide_id, name or slide.slide_id
     mpp = facts.require_mpp()
     begin_slide(folder)
-    gallery = write_artefacts(folder, slide.slide_id, found)
+    with stage("write"):
+        gallery = write_artefacts(folder, slide.slide_id, found)
     commit = {
         **told,
         "fingerprint": facts.fingerprint,
@@ -268,7 +273,8 @@ def write_result(
         "bounds_level0": [facts.bounds.x, facts.bounds.y, facts.bounds.width, facts.bounds.height],
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    draw_pictures(folder, commit)
+    with stage("draw pictures"):
+        draw_pictures(folder, commit)
     write_commit(folder, {**commit, "files": sizes_of(folder, DATA | PICTURES)})
     return commit
 
