@@ -104,7 +104,7 @@ def by_part(view: View, cells: Cells, act: Callable[[View, Cells], Tensor]) -> T
 
 def _as_read(lazy: Any) -> Any:
     """The one chunk of an array, which dask would copy in case that it is another's: what was read is nobody's."""
-    if getattr(lazy, "npartitions", 0) != 1:
+    if not hasattr(type(lazy), "npartitions") or lazy.npartitions != 1:
         return lazy
     return lazy.to_delayed(optimize_graph=False).item()
 

@@ -9,8 +9,10 @@ from pipeline.task.build import TASKS
 from pipeline.task.task import Task
 from stages.encoder.card import EncoderCard, Precision
 from stages.encoder.registry import UNNAMED
+from stages.geometry import Raster, ResolutionError, choose_level
 from stages.mil.sizes import TeacherSizes
 from stages.prediction.kinds import Kind
+from stages.slide.facts import SlideError, SlideFacts
 
 Unit = Literal["slide", "patient"]
 """What a model predicts: each slide by itself, or a patient from all of its slides."""
@@ -151,3 +153,19 @@ def misfits(spec: ModelSpec, card: EncoderCard) -> list[str]:
     side = enlarged.side(spec.coarse_px)
     coarse = enlarged.misfit(px=side, mpp=spec.coarse_mpp * spec.coarse_px / side)  # enlarged as it was asked to be
     return [*fine, *(f"at the coarse scale: {line}" for line in coarse if line not in fine)]
+
+
+def refuse_coarser(facts: SlideFacts, spec: ModelSpec) -> None:
+    """Go on only with a slide that is as fine as the patches that a model reads.
+
+    Raises:
+        SlideError: it is coarser, or its resolution is unknown.
+    """
+    true = facts.require_mpp()
+    try:
+        choose_level(facts.levels, Raster(0, 0, spec.patch_mpp / true.x, spec.patch_mpp / true.y, 1, 1))
+    except ResolutionError as exc:
+        raise SlideError(
+            f"its finest level has {true} µm/px, coarser than the {spec.patch_mpp:g} µm/px that the model reads: "
+            "use a finer scan or a model for this scale, or give the true resolution with --mpp if the file's is wrong"
+        ) from exc

@@ -13,23 +13,30 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.header import Knows
-from pipeline.model.joint import spared
-from pipeline.model.slide_model import SlideModel
 from pipeline.model.spec import task_of
 from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import begin_slide, lease_of, read_commit, slide_key, write_commit
-from pipeline.predict_patient import PatientPrediction, predict_patient
 from pipeline.run.artefacts import evidence_of, told_name
 from pipeline.run.keys import RunSettings, made_of_all, of_run, of_slide, run_digest, seen_of
 from pipeline.run.pictures import scale_of
 from pipeline.run.process import alive
-from pipeline.run.slide import allowed, asked, attempted, kept, need_for, opened_for, worker_model, write_result
+from pipeline.run.slide import (
+    allowed,
+    asked,
+    attempted,
+    kept,
+    known_model,
+    need_for,
+    opened_for,
+    worker_model,
+    write_result,
+)
 from pipeline.run.stale import differing
 from pipeline.run.whole import PATIENTS, drawn, told_of_patient, told_whole, whole
 from pipeline.run.workers import WAITING
@@ -38,10 +45,14 @@ from pipeline.task.task import Task
 from pipeline.words import tell
 from stages.budget import Need, together
 from stages.passing import again
-from stages.prior import Prior
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 from stages.slide.revision import Revision
+
+if TYPE_CHECKING:  # which compute
+    from pipeline.model.slide_model import SlideModel
+    from pipeline.predict_patient import PatientPrediction
+    from stages.prior import Prior
 
 
 @dataclass(slots=True)
@@ -165,7 +176,7 @@ def _stale(row: CohortSlide, found: PatientStanding, commit: Mapping[str, Any], 
 def _predict(
     row: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float, begin: bool
 ) -> dict[str, Any]:
-    model = worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
+    model = known_model(settings.model, digest, settings.encoder_weights)
     with stage("open"):
         found = patient_standing(row, out, settings, model, digest)
     failures = Failures(out, "run")
@@ -177,7 +188,8 @@ def _predict(
         return {"status": WAITING, "error": f"not tried: {found.stale}" if found.stale else ""}
     found.need.refuse_over(allowed(settings))
     alive(f"{row.slide_id}: at work")
-    predicted = _predicted(found, settings, model)
+    computes = worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
+    predicted = _predicted(found, settings, computes)
     failures.forget(row.slide_id, row.path)
     run = run_digest(settings, model, digest)
     return {**_write(row, out, found, run, predicted, started), **seen}
@@ -185,6 +197,9 @@ def _predict(
 
 def _predicted(found: PatientStanding, settings: RunSettings, model: SlideModel) -> PatientPrediction:
     """From all slides that can be read: those that cannot are lost."""
+    from pipeline.model.joint import spared
+    from pipeline.predict_patient import predict_patient
+
     how = {**asked(settings, model), "priors": found.priors}
     while left := {name: slide for name, slide in found.slides.items() if name not in found.lost}:
         try:

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pkgutil import resolve_name
 from typing import IO, Any
 
 from pipeline.parent import heed_parent
@@ -24,22 +23,8 @@ LENGTH = struct.Struct("<Q")
 START = "import sys; sys.path[:] = {path!r}; from pipeline.run.process import main; main({memory!r})"
 
 
-class Named:
-    """A function by its name, ``module:function``, that is imported where it is called or taken out of a message: who
-    only hands it on has not to import what it is about."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __call__(self, *job: Any) -> Any:
-        return resolve_name(self._name)(*job)
-
-    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
-        return resolve_name, (self._name,)
-
-
 def packed(task: Callable[..., Any], job: tuple[Any, ...]) -> bytes:
-    """A job as it travels."""
+    """A job as it travels: who only hands it on has not to import what it is about."""
     return pickle.dumps((task, job))
 
 

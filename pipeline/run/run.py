@@ -27,8 +27,10 @@ from pipeline.run.interrupt import finishing
 from pipeline.run.keys import RunSettings, referral_of, run_digest
 from pipeline.run.names import named_as_before
 from pipeline.run.outage import stop_at_outage
-from pipeline.run.process import Named, telling
+from pipeline.run.patient import process_patient
+from pipeline.run.process import telling
 from pipeline.run.ready import lacks
+from pipeline.run.slide import lacks_model, opens_any, process_slide
 from pipeline.run.workers import BUSY, WAITING, each, suited
 from pipeline.task.task import Task
 from stages.budget import share_of_machine
@@ -37,10 +39,6 @@ from stages.slide.resolution import check_mpp
 INSTEAD = "give a table without that column, or predict by a model of slides"
 """Of patients whose slides do not agree."""
 Progress = Callable[[int, int, str | None], None]
-# what computes, which takes seconds to import, is only imported where it does
-PROCESS_SLIDE = Named("pipeline.run.slide:process_slide")
-PROCESS_PATIENT = Named("pipeline.run.patient:process_patient")
-LACKS_MODEL = Named("pipeline.run.slide:lacks_model")
 
 
 def run_cohort(
@@ -121,7 +119,8 @@ def run_cohort(
         task = task_of(model.spec)
         jobs = [(s, out.resolve(), settings, digest, not retry_failed or s.slide_id in failed) for s in slides]
         how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "limit": limit, "said": said}
-        how["trial"] = LACKS_MODEL, (settings, digest)
+        if workers or opens_any(slides_of(slides), settings):
+            how["trial"] = lacks_model, (settings, digest)
         if scheduler is not None:
             how |= {"wait": wait, "device": settings.device, "trial": (lacks, _needed(cohort, out, settings, digest))}
             how["warn"] = tell
@@ -131,7 +130,7 @@ def run_cohort(
                     books.add(slide, row, write=False)
                     done += 1
                     tell(_line(slide, row, task))
-            act = PROCESS_PATIENT if model.spec.unit == "patient" else PROCESS_SLIDE
+            act = process_patient if model.spec.unit == "patient" else process_slide
             for slide, row in _rows(act, jobs, stop, begun=begin, **how):
                 begin()
                 stop_at_outage(row)

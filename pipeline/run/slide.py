@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.asked import decision_of
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError, reason_of
-from pipeline.model.build import keep_features
-from pipeline.model.checkpoint import load_model
-from pipeline.model.header import Knows, model_digest
-from pipeline.model.look import refuse_coarser
-from pipeline.model.slide_model import SlideModel
-from pipeline.model.spec import task_of
+from pipeline.model.header import Known, Knows, model_digest, read_known
+from pipeline.model.spec import refuse_coarser, task_of
 from pipeline.output.documents import plain
 from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
@@ -31,7 +28,6 @@ from pipeline.output.slide_folder import (
     state_of,
     write_commit,
 )
-from pipeline.predict import SlidePrediction, predict_slide
 from pipeline.run.artefacts import DATA, evidence_of, told_name, write_artefacts
 from pipeline.run.keys import RunSettings, known_of, made_of_all, referral_of, run_digest
 from pipeline.run.outage import outage_row
@@ -46,11 +42,15 @@ from stages.bags.bag_slide import BagSlide
 from stages.budget import Need, need_of, own_peak
 from stages.lease import HeldError, lease
 from stages.passing import again
-from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideFacts
 from stages.slide.protocol import Slide
 from stages.slide.revision import Revision
+
+if TYPE_CHECKING:  # which compute
+    from pipeline.model.slide_model import SlideModel
+    from pipeline.predict import SlidePrediction
+    from stages.prior import Prior
 
 
 def process_slide(
@@ -102,7 +102,7 @@ def attempted(
 def _predict_slide(
     slide: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float, begin: bool
 ) -> dict[str, Any]:
-    model = worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
+    model = known_model(settings.model, digest, settings.encoder_weights)
     with stage("open"):
         found = standing(slide, out, settings, model, digest)
     facts, failures = found.slide.facts, Failures(out, "run")
@@ -114,8 +114,11 @@ def _predict_slide(
         return {"status": WAITING, "error": f"not tried: {found.stale}" if found.stale else ""}
     need_for(found.slide, model).refuse_over(allowed(settings))
     alive(f"{slide.slide_id}: at work")
+    from pipeline.predict import predict_slide  # which computes: not for what is refused, or stands as it is
+
     how, refer = asked(settings, model), referral_of(settings, model)
-    predicted = predict_slide(found.slide, model, **how, prior=found.prior, refer=refer)
+    computes = worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
+    predicted = predict_slide(found.slide, computes, **how, prior=found.prior, refer=refer)
     failures.forget(slide.slide_id, slide.path)
     run = run_digest(settings, model, digest)
     return {**_write_slide(slide, out, found, run, predicted, started), **known}
@@ -126,7 +129,7 @@ def allowed(settings: RunSettings) -> int | None:
     return memory_share() if settings.memory is None else settings.memory
 
 
-def asked(settings: RunSettings, model: SlideModel) -> dict[str, Any]:
+def asked(settings: RunSettings, model: Knows) -> dict[str, Any]:
     """How a slide, or a patient, is predicted, as `predict_slide` and `predict_patient` take it."""
     return {
         "samples": settings.samples,
@@ -298,12 +301,37 @@ def kept(folder: Path, commit: dict[str, Any], slide: CohortSlide, facts: SlideF
 
 
 @lru_cache(maxsize=1)
+def known_model(path: Path, digest: str, encoder_weights: Path | None) -> Known:
+    """What is known of a run's model."""
+    _refuse_changed(path, digest)
+    return read_known(path, encoder_weights=encoder_weights)
+
+
+@lru_cache(maxsize=1)
 def worker_model(
     path: Path, digest: str, device: str, encoder_weights: Path | None, features: Path | None
 ) -> SlideModel:
+    """A run's model where it computes."""
+    from pipeline.model.build import keep_features
+    from pipeline.model.checkpoint import load_model
+
+    _refuse_changed(path, digest)
+    return keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
+
+
+def _refuse_changed(path: Path, digest: str) -> None:
     if model_digest(path) != digest:
         raise UsageError(f"{path} changed while the run was going on: start it again")
-    return keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
+
+
+def opens_any(slides: Sequence[CohortSlide], settings: RunSettings) -> bool:
+    """Whether one of these slides can be opened, so that there is something to compute."""
+    for slide in slides:
+        with suppress(Exception):  # what it was is told where the slide's turn comes
+            if not slide.problem:
+                opened_for(slide, settings)
+                return True
+    return False
 
 
 def lacks_model(settings: RunSettings, digest: str) -> str | None:

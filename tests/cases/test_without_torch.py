@@ -28,8 +28,6 @@ NEEDS_TORCH = (
         "pipeline.train",
         "pipeline.distil",
         "pipeline.dry_run.cost",
-        "pipeline.run.slide",
-        "pipeline.run.patient",
         "pipeline.bench",
         "pipeline.demo.demo",
         "pipeline.check.need",

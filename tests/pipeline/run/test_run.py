@@ -379,3 +379,16 @@ def test_weights_that_do_not_fit_are_told_before_a_slide_is_tried(
     with pytest.raises(UsageError, match="cannot load the checkpoint"):
         run_cohort(find_target(slides_folder), tmp_path / "out", RunSettings(model=model), workers=workers)
     assert not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_a_slide_that_cannot_be_opened_is_refused_without_what_computes(tmp_path: Path, checkpoint: Path) -> None:
+    path = write_slide(tmp_path / "cut.tif", tissue_pixels(1024, 768))
+    path.write_bytes(path.read_bytes()[:5000])
+    code = """
+import sys, saccade
+(row,) = saccade.run(sys.argv[1], sys.argv[2], out=sys.argv[3]).rows
+print(row["status"], *(name for name in ("torch", "scipy", "dask") if name in sys.modules))
+"""
+    command = [sys.executable, "-c", code, path, checkpoint, tmp_path / "out"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["failed"]
