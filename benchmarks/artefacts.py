@@ -81,7 +81,7 @@ def serve(folder: Path, model: Path | None, samples: int) -> None:
         from pipeline.cohort.table import find_target
         from pipeline.model.checkpoint import save_model
         from pipeline.model.sampler import AttentionSampler
-        from pipeline.model.values import ModelSpec
+        from pipeline.model.spec import ModelSpec
         from pipeline.run.run import run_cohort
 
         run.predict_slide = timed(run.predict_slide)

@@ -37,7 +37,7 @@ from benchmarks.harm import TILE, copy_slide, damage, kinds_of, make_slides
 from benchmarks.places import ROOT
 from pipeline.model.checkpoint import save_model
 from pipeline.model.sampler import AttentionSampler
-from pipeline.model.values import ModelSpec
+from pipeline.model.spec import ModelSpec
 from stages.geometry import Raster
 from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideError

@@ -38,7 +38,7 @@ from benchmarks.tissue_pictures import (
 from pipeline.cohort.files import find_slides
 from pipeline.info import describe
 from pipeline.model.sampler import AttentionSampler
-from pipeline.model.values import ModelSpec
+from pipeline.model.spec import ModelSpec
 from pipeline.predict import SlidePrediction, predict_slide
 from stages.overlay.geojson import geojson
 from stages.overlay.picture import draw_overlay

@@ -39,7 +39,8 @@ from pipeline.model.look import look
 from pipeline.model.reading import image
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import View
 from pipeline.train.calibrate import drawn_errors
 from stages.attention import ThumbnailAttention
 from stages.prediction.intervals import UNFITTED, Evidence, fit_calibration, joined

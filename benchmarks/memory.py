@@ -37,7 +37,7 @@ from benchmarks.mosaic import make_mosaic
 from benchmarks.places import ROOT
 from pipeline.model.checkpoint import save_model
 from pipeline.model.sampler import AttentionSampler
-from pipeline.model.values import ModelSpec
+from pipeline.model.spec import ModelSpec
 from stages.budget import need_of
 from stages.slide.files import open_slide
 

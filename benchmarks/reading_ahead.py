@@ -32,7 +32,8 @@ from pipeline.config.reading import ReadingConfig
 from pipeline.demo.cohort import make_cohort
 from pipeline.model.look import look
 from pipeline.model.sampler import AttentionSampler
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import View
 from pipeline.train.fit import fit
 from stages.patch_memory import PatchMemory
 

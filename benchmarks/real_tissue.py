@@ -29,8 +29,8 @@ from pipeline.model.checkpoint import load_model
 from pipeline.model.look import look
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.attention_map import read_attention_zarr
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from pipeline.train.train import train_cohort
 from stages.disk import new_file
 

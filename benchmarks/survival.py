@@ -42,7 +42,8 @@ from pipeline.config import Config, load_config
 from pipeline.model.build import backbone_of, build_model
 from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.exhaustive_model import ExhaustiveModel
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import View
 from pipeline.statistics.paired import Difference
 from pipeline.task.survival import RISK, Survival
 from pipeline.train.bagging import draw_bags, settle

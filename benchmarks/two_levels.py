@@ -29,8 +29,8 @@ from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import load_config
 from pipeline.demo.cohort import make_cohort
 from pipeline.model.regions import nested_draw, places
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from pipeline.train.train import train_cohort
 from stages.prediction.intervals import UNFITTED, Evidence, Stages, weigh
 from stages.sampling.draw import draw_judged

@@ -9,17 +9,17 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from pipeline.asked import check_budget, refuse_patients
 from pipeline.cohort.labels import cells_of
 from pipeline.cohort.splits import refuse_twins
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device
 from pipeline.errors import UsageError
 from pipeline.model.build import keep_features
-from pipeline.model.checkpoint import MODEL, find_model, load_model, refuse_ensemble, save_model
+from pipeline.model.checkpoint import load_model, refuse_ensemble, save_model
+from pipeline.model.header import MODEL, find_model
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
-from pipeline.predict import check_budget
-from pipeline.predict_patient import refuse_patients
+from pipeline.model.spec import task_of
 from pipeline.refer.agreement import contradiction, score, told_of_labels
 from pipeline.refer.calibrate import calibrate_labels, in_lines
 from pipeline.refer.referral import check_names

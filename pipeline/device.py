@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import UsageError
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 Precision = Literal[32, "bf16-mixed", "16-mixed"]
 """What is computed in while it learns, as Lightning calls it."""
 EXPECTED = "auto (cuda where there is a GPU for it, else cpu), cpu, cuda, cuda:N or mps"
+DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvmap", "/dev/nvhost-gpu", "/dev/kfd", "/dev/dxg")
+"""Files by which drivers of GPUs are called: NVIDIA's, of its boards, too; AMD's; Windows' for Linux in it."""
 _KNOWN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _MEANT = {
     "cuda": re.compile(r"(gpu|cuda|nvidia|rocm|hip)s?", re.IGNORECASE),
@@ -64,6 +69,27 @@ def find_device(name: str) -> torch.device:
         )
         raise UsageError(f"cannot compute on {name!r}: this machine has {', '.join(devices)}{built}; use one of these")
     return torch.device(name)
+
+
+def kind_of(name: str) -> str:
+    """What computes on the device of that name: "cpu", "cuda" or "mps". Torch, which takes seconds to import, is only
+    asked where there may be a GPU.
+
+    Raises:
+        UsageError: see `find_device`.
+        ModuleNotFoundError: torch is not installed.
+    """
+    check_device(name)
+    if name != "cpu" and (name != "auto" or _may_have_gpu()):
+        return find_device(name).type
+    if find_spec("torch") is None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    return "cpu"
+
+
+def _may_have_gpu() -> bool:
+    """Whether this machine may have a GPU that "auto" would take: on Linux one has a driver, and that a file."""
+    return not sys.platform.startswith("linux") or any(os.path.exists(file) for file in DRIVERS)
 
 
 def check_devices(count: int, name: str, *, batch_size: int) -> None:

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import UsageError
 from pipeline.model.look import Look, look_at
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.spec import ModelSpec, Unit, task_of
 from pipeline.model.tiles import TileReader
-from pipeline.model.values import ModelSpec, Sampled, Unit, View, task_of
+from pipeline.model.values import Sampled, View
 from pipeline.output.table import decision_in_words
 from pipeline.refer.label_set import LabelSet
 from pipeline.refer.referral import Referral
-from pipeline.refer.scores import fewest_samples
+from pipeline.stopwatch import stage
 from pipeline.task.task import WORDS, Task, chance_in_words, number_in_words
 from stages.agreement import Agreement
 from stages.amounts import as_given
@@ -28,9 +28,8 @@ from stages.html import table
 from stages.prediction.attribution import Attribution, attribute
 from stages.prediction.chance import brief_chance
 from stages.prediction.interpolation import cell_looks, interpolate
-from stages.prediction.stopping import FIRST_LOOK, RISK, Decide, Side
+from stages.prediction.stopping import Decide, Side
 from stages.prior import Prior
-from stages.sampling.schemes import DEFAULT, SCHEMES, choices, listed
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount
 from stages.tissue.thumbnail import Thumbnail
@@ -276,87 +275,6 @@ class Decision:
         return {"decision": side, "decided_at": self.at, "risk": self.risk}
 
 
-def decision_of(
-    spec: ModelSpec,
-    at: float | None,
-    risk: float | None = None,
-    positive: str | None = None,
-    *,
-    samples: int | None = None,
-) -> Decide | None:
-    """What is to be decided by a model, as the user named it; None where there is no threshold.
-
-    Args:
-        spec: what the model is.
-        at: the threshold.
-        risk: 0 < risk < 0.5; None: `RISK`.
-        positive: one of `Task.decided`; None: of two classes the second, or the only number that is told.
-        samples: patches that may be read; None: all.
-
-    Raises:
-        UsageError: there is none of that name, none is named and there are several, a probability's threshold is
-            none, or fewer samples than tell the risk.
-    """
-    if at is None:
-        return None
-    task = task_of(spec)
-    names = list(task.decided)
-    chosen = task.decided_first if positive is None else positive
-    if chosen is None:
-        raise UsageError(f"--decide: which of {', '.join(names)}? Name one, such as --positive {names[-1]}")
-    if chosen not in names:
-        raise UsageError(f"--positive: the model tells nothing of {positive!r}, but of {', '.join(names)}")
-    if task.is_chance(chosen) and not 0 < at < 1:
-        raise UsageError(f"decide must lie between 0 and 1, found {as_given(at)}; such as 0.5")
-    if samples is not None and samples < FIRST_LOOK:
-        raise UsageError(
-            f"--samples {samples} is too few to decide with a stated risk: give at least {FIRST_LOOK}, or none"
-        )
-    return Decide(at, RISK if risk is None else risk, names.index(chosen))
-
-
-def check_budget(spec: ModelSpec, *, samples: int | None, scheme: str | None) -> None:
-    """Refuse what no slide could be predicted with: better said once than by every slide.
-
-    Args:
-        spec: what the model is.
-        samples: patches a slide; None: the model's own.
-        scheme: how they are drawn; None: the model's own.
-
-    Raises:
-        UsageError: too few patches for an interval, or a scheme that tells none, or none for so many; any of them where
-            the model reads every cell.
-    """
-    if spec.exhaustive:
-        given = [name for name, value in (("--samples", samples), ("--scheme", scheme)) if value is not None]
-        if given:
-            raise UsageError(f"the model reads every cell, so {' and '.join(given)} say nothing: leave them out")
-        return
-    samples, scheme = samples or spec.samples, scheme or spec.scheme
-    fewest = fewest_samples(spec)
-    if samples < fewest:
-        raise UsageError(f"--samples {samples} is too few for an interval: give at least {fewest}")
-    if scheme not in choices():
-        raise UsageError(f"no intervals from the scheme {scheme!r}: use --scheme {listed()}")
-    if not SCHEMES[scheme].judges(samples):
-        most = SCHEMES[scheme].most_judged
-        raise UsageError(f"--samples {samples}: {scheme} tells no interval beyond {most}; use --scheme {DEFAULT}")
-
-
-def check_prior(spec: ModelSpec, prior: Prior) -> None:
-    """Refuse what says where to look and will not do for a model, or for any slide.
-
-    Raises:
-        UsageError: the model draws no cells by themselves, or see `Prior.check`.
-    """
-    if spec.exhaustive or spec.inner_mpp is not None:
-        raise UsageError("--prior says which cells to draw, and this model draws none by themselves: leave it out")
-    try:
-        prior.check()
-    except (ValueError, ImportError) as exc:
-        raise UsageError(f"--prior: {exc}") from exc
-
-
 def predict_slide(
     slide: Slide,
     model: SlideModel,
@@ -384,13 +302,16 @@ def predict_slide(
         ValueError: fewer samples than tell an interval, or more than the scheme tells one for.
     """
     every, model = model, model.unseen(slide.facts.fingerprint)
-    seen = look_at(slide, model, prior=prior)
+    with stage("look"):
+        seen = look_at(slide, model, prior=prior)
     generator = seen.generator(seed, model.drawing_device)
     how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
     agreement = Agreement(seen.thumbnail)
     view = watched(seen, agreement)
-    sampled = model.sample(view, generator=generator, **how)
-    attribution = attributed(sampled, view, model)
+    with stage("read and encode"):
+        sampled = model.sample(view, generator=generator, **how)
+    with stage("attribute"):
+        attribution = attributed(sampled, view, model)
     give_back()  # what encoding patches took
     likeness = seen.likeness(model)
     doubt = None if refer is None else refer.doubt(seen.appearance)

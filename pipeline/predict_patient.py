@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UsageError, is_exhaustion, reason_of
+from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.look import look_at
 from pipeline.model.patient_look import patient_look
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, Sampled, View
+from pipeline.model.values import Sampled, View
 from pipeline.predict import SlidePrediction, attributed, decision_made, doubts_of, prediction_of, watched
+from pipeline.stopwatch import stage
 from stages.agreement import Agreement
 from stages.amounts import counted
 from stages.heap import give_back
 from stages.passing import again
-from stages.prediction.attribution import READ, Attribution
+from stages.prediction.attribution import Attribution
+from stages.prediction.kinds import READ
 from stages.prediction.stopping import Decide
 from stages.prior import Prior
 from stages.slide.facts import SlideError
@@ -71,18 +73,6 @@ class PatientPrediction:
         return f"patient of {counted(len(self.slides), 'slide')}"
 
 
-def refuse_patients(spec: ModelSpec, what: str) -> None:
-    """Go on only with a model of slides.
-
-    Raises:
-        UsageError: it is one of patients.
-    """
-    if spec.unit == "patient":
-        raise UsageError(
-            f"{what} is for models of slides, and this one is of patients: train one with cohort.unit: slide"
-        )
-
-
 def predict_patient(
     slides: Mapping[str, Slide],
     model: SlideModel,
@@ -114,7 +104,8 @@ def predict_patient(
     for name, slide in slides.items():
         try:
             prior = None if priors is None else priors[name]
-            looks[name] = again(lambda slide=slide, prior=prior: look_at(slide, model, prior=prior))  # type: ignore[misc]
+            with stage("look"):
+                looks[name] = again(lambda slide=slide, prior=prior: look_at(slide, model, prior=prior))  # type: ignore[misc]
         except Exception as exc:
             if is_exhaustion(exc):
                 raise
@@ -126,8 +117,10 @@ def predict_patient(
     seen = patient_look(looks, model.spec.apart, lose=lose, shown=lambda look: watched(look, of[id(look)]))
     view, generator = seen.view, seen.generator(seed, model.drawing_device)
     how: dict[str, Any] = {"samples": samples, "scheme": scheme, "tolerance": tolerance, "decide": decide}
-    sampled = model.sample(view, generator=generator, **how)
-    attribution = attributed(sampled, view, model)
+    with stage("read and encode"):
+        sampled = model.sample(view, generator=generator, **how)
+    with stage("attribute"):
+        attribution = attributed(sampled, view, model)
     give_back()  # what encoding patches took
     decision = decision_made(sampled, decide, model.spec)
     parts = {}

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stages.geometry import Raster, choose_level
-from stages.patches import PatchReader
+from stages.patches import LazyPatches, PatchReader
 from stages.slide.protocol import Slide
 from stages.tissue.thumbnail import Thumbnail
 
@@ -53,22 +51,18 @@ class Agreement:
         self._raster, self._rgb = thumbnail.raster, thumbnail.rgb
         self._off: dict[tuple[float, ...], tuple[float, float, float]] = {}
 
-    def watched(self, reader: PatchReader) -> Callable[[ArrayLike], da.Array]:
-        """`PatchReader.patches` of a reader, each of which is compared when it is computed in this process."""
+    def watched(self, reader: PatchReader) -> Callable[[ArrayLike], LazyPatches]:
+        """`PatchReader.lazily` of a reader, each of which is compared when it is computed in this process."""
 
-        def patches(cells: ArrayLike) -> da.Array:
-            found, rasters = reader.patches(cells), reader.rasters(cells)
-            if not rasters:
-                return found
+        def patches(cells: ArrayLike) -> LazyPatches:
+            rasters = reader.rasters(cells)
 
-            def compare(pixels: NDArray[np.uint8], block_info: Any = None) -> NDArray[np.uint8]:
-                start, _ = block_info[0]["array-location"][0]
-                for i, patch in enumerate(pixels):
-                    self.add(patch, rasters[start + i])
+            def compare(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+                for patch, raster in zip(pixels, rasters, strict=True):
+                    self.add(patch, raster)
                 return pixels
 
-            compared: da.Array = da.map_blocks(compare, found, dtype=np.uint8, meta=np.empty((0, 0, 0, 0), np.uint8))
-            return compared
+            return reader.lazily(cells).then(compare)
 
         return patches
 

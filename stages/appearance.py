@@ -16,7 +16,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
 
 Field = Literal["brightfield", "dark field"]
 Floats = NDArray[np.float64]
@@ -262,6 +261,8 @@ def _distribution(values: Floats) -> Distribution:
     apart = [_distance(one - there, spread) for one, (there, spread) in zip(values, others, strict=True)]
     logs, n = np.log(np.maximum(apart, NEAREST)), len(values)
     middle, high = np.quantile(logs, [0.5, 0.9])
+    from scipy.special import ndtri, stdtrit  # a run only compares
+
     own = (high - middle) / ndtri(0.9)
     tail = np.sqrt((PRIOR_TAIL_SLIDES * PRIOR_TAIL**2 + n * own**2) / (PRIOR_TAIL_SLIDES + n))
     student = stdtrit(PRIOR_TAIL_SLIDES + n - 1, 0.99)

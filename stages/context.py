@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from scipy.linalg import eigh
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -72,6 +71,8 @@ class Whitening(nn.Module):
         covariance = squares / count - (0 if within else torch.outer(mean, mean))
         # of few patches most eigenvalues are 0, where torch's divide and conquer may not converge
         wanted = (dim - len(self.basis), dim - 1)
+        from scipy.linalg import eigh  # no prediction needs it
+
         found, vectors = map(torch.from_numpy, eigh(covariance.cpu().numpy(), subset_by_index=wanted, driver="evr"))
         found, vectors = found.flip(0), vectors.flip(1)
         if not float(found[0]) > 0:

@@ -6,11 +6,16 @@ that no compressed tile is decoded twice for one block.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+from uuid import uuid4
 
 import numpy as np
+from dask.base import DaskMethodsMixin
 from dask.highlevelgraph import HighLevelGraph
+from dask.threaded import get as on_threads  # by its name dask would import distributed to find it
 from dask.tokenize import tokenize
 from numpy.typing import ArrayLike, NDArray
 
@@ -96,29 +101,32 @@ class PatchReader:
         return np.array(rows, np.float64).reshape(-1, 4)
 
     def patches(self, cells: ArrayLike) -> da.Array:
-        """Lazy RGB patches (N, patch_px, patch_px, 3) uint8 of the cells, in their order: one chunk.
+        """`lazily`, as an array of dask: one chunk."""
+        import dask.array as da  # brings xarray and pandas along where they are: a second
+
+        found = self.lazily(cells)
+        graph, name, chunks = found.graph, found.key[0], tuple((side,) for side in found.shape)
+        return da.Array(graph, name, chunks, dtype=np.uint8)
+
+    def lazily(self, cells: ArrayLike) -> LazyPatches:
+        """Lazy RGB patches (N, patch_px, patch_px, 3) uint8 of the cells, in their order.
 
         Nothing is read until it is computed; then each block is one task on any dask scheduler, and puts its patches
         where they belong in the memory of the whole: who wants less memory asks for fewer cells. Blocks are cut from
         the cells in the order of a Hilbert curve. Computing raises `SlideError` where the slide cannot be read; it
         says how many patches of a block are lost, and by which tiles.
         """
-        import dask.array as da  # brings xarray and pandas along where they are: half a second
-
         size, rasters = self.patch_px, self.rasters(cells)
         shape = (len(rasters), size, size, 3)
-        if not rasters:
-            empty: da.Array = da.empty(shape, dtype=np.uint8)
-            return empty
-        corners, scale = np.array([(r.x, r.y) for r in rasters], np.int64), (rasters[0].scale_x, rasters[0].scale_y)
+        corners = np.array([(r.x, r.y) for r in rasters], np.int64).reshape(-1, 2)
+        scale = (rasters[0].scale_x, rasters[0].scale_y) if rasters else (1.0, 1.0)
         blocks = self.blocks(cells)
         name = f"patches-{tokenize(self.slide, corners, scale, size, blocks)}"
         tasks: dict[Any, Any] = {(memory := f"memory-{name}"): (_Memory, shape)}
         for number, places in enumerate(blocks):
             tasks[f"block-{name}", number] = (_read_block, memory, places, self.slide, corners[places], scale)
-        tasks[name, 0, 0, 0, 0] = (_together, memory, [key for key in tasks if key != memory])
-        graph = HighLevelGraph.from_collections(name, tasks)
-        return da.Array(graph, name, tuple((side,) for side in shape), dtype=np.uint8)
+        tasks[key := (name, 0, 0, 0, 0)] = (_together, memory, [key for key in tasks if key != memory])
+        return LazyPatches(HighLevelGraph.from_collections(name, tasks), key, shape)
 
     def count(self, cells: ArrayLike) -> ReadCount:
         """What reading these cells' patches costs: a tile counts once for every block that touches it."""
@@ -135,6 +143,52 @@ class PatchReader:
         (raster,) = self.rasters(np.asarray(cells)[:1])
         block = max(1, min(self.block, BLOCK_PIXELS // source_pixels(self.slide, raster)))
         return [order[begin : begin + block] for begin in range(0, len(order), block)]
+
+
+class LazyPatches(DaskMethodsMixin):
+    """Patches that dask reads when they are computed, or asked for as an array of numpy, and then on threads.
+
+    As little of dask as that takes: importing its arrays would take longer than a slide does.
+
+    Attributes:
+        graph, key: what is to be done, and what of it these are.
+        shape: (N, patch_px, patch_px, 3).
+    """
+
+    __dask_scheduler__ = staticmethod(on_threads)
+
+    def __init__(self, graph: HighLevelGraph, key: tuple[Any, ...], shape: tuple[int, ...]) -> None:
+        self.graph, self.key, self.shape = graph, key, shape
+
+    def then(self, act: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> LazyPatches:
+        """What an act, which is done after them, makes of them: as many patches."""
+        key, before = (f"then-{uuid4().hex}", *self.key[1:]), cast(Any, [self])
+        return LazyPatches(HighLevelGraph.from_collections(key[0], {key: (act, self.key)}, before), key, self.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self.compute(), dtype)  # type: ignore[no-untyped-call]
+
+    def __dask_graph__(self) -> HighLevelGraph:
+        return self.graph
+
+    @staticmethod
+    def __dask_optimize__(graph: HighLevelGraph, keys: Any, **options: Any) -> HighLevelGraph:
+        return graph
+
+    def __dask_keys__(self) -> list[tuple[Any, ...]]:
+        return [self.key]
+
+    def __dask_layers__(self) -> tuple[str]:
+        return (self.key[0],)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return self.key
+
+    def __dask_postcompute__(self) -> tuple[Callable[[list[Any]], Any], tuple[()]]:
+        return itemgetter(0), ()
+
+    def __dask_postpersist__(self) -> tuple[Callable[..., LazyPatches], tuple[Any, ...]]:
+        return LazyPatches, (self.key, self.shape)
 
 
 class _Memory:

@@ -15,7 +15,8 @@ from pipeline.model.checkpoint import save_model
 from pipeline.model.evidence_model import EvidenceModel
 from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.sampler import AttentionSampler
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import View
 from stages.encoder.backbone import Backbone
 from stages.encoder.card import EncoderCard
 from stages.encoder.feature_store import FeatureKey, FeatureStore

@@ -111,7 +111,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "prior": (),
         "context": (),
         "evidence": (),
-        "mil": ("pooling", "transmil", "contextual", "build", "teacher", "weights", "student"),
+        "mil": ("sizes", "pooling", "transmil", "contextual", "build", "teacher", "weights", "student"),
         "prediction": (
             "chance",
             "kinds",
@@ -153,6 +153,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "model": (
             "quality",
             "label_calibration",
+            "spec",
+            "header",
             "stack",
             "values",
             "joint",
@@ -174,6 +176,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "checkpoint",
         ),
         "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),
+        "asked": (),
+        "stopwatch": (),
         "predict": (),
         "predict_patient": (),
         "words": (),
@@ -219,8 +223,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "bench": ("meter", "whole", "ways", "slide", "table", "recommend", "picture", "bench"),
         "run": (
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
-            *("workers", "ready", "pictures", "artefacts", "stale", "outage", "counting", "slide", "finished"),
-            *("earlier", "patient", "combine", "books", "names", "run"),
+            *("workers", "ready", "pictures", "artefacts", "stale", "outage", "counting", "whole", "keys", "finished"),
+            *("earlier", "slide", "patient", "combine", "books", "names", "run"),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

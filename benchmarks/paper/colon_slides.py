@@ -23,8 +23,8 @@ from benchmarks.paper.colon_images import Colon, assign_folds, load_colon
 from benchmarks.places import data_folder
 from pipeline.cohort.table import Cohort, read_training_table
 from pipeline.config import load_config
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from pipeline.train.train import train_cohort
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/paper/colon-slides.yaml"

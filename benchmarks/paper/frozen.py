@@ -19,7 +19,8 @@ from benchmarks.paper.config import Frozen, Sight, Training
 from benchmarks.paper.views import corners_of, padded, shrunk, train_sampler, window_reader
 from pipeline.model.build import backbone_of
 from pipeline.model.evidence_model import EvidenceModel
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import View
 from pipeline.train.bagging import OutOfBag, draw_bags, settle
 from pipeline.train.slides import TrainingSlides
 from stages.encoder.feature_store import FeatureKey, FeatureStore

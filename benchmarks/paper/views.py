@@ -23,7 +23,8 @@ from benchmarks.paper.config import Networks, Row, Sight, Training
 from benchmarks.paper.layers import Convolutions, ink
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import View
 from pipeline.train.fit import fit
 from stages.encoder.patch_encoder import PatchEncoder
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.asked import check_budget, refuse_patients
 from pipeline.bench.recommend import recommend
 from pipeline.bench.slide import BenchSettings, bench_slide
 from pipeline.bench.table import Person, in_words, table_of
@@ -18,15 +19,14 @@ from pipeline.cohort.patients import refuse_two_labels
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, is_exhaustion, reason_of
 from pipeline.model.build import keep_features
-from pipeline.model.checkpoint import find_model, load_model, model_digest, refuse_ensemble
+from pipeline.model.checkpoint import load_model, refuse_ensemble
+from pipeline.model.header import find_model, model_digest
 from pipeline.model.look import look
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
+from pipeline.model.spec import task_of
 from pipeline.output.folder import BENCH, prepare_output
 from pipeline.output.run_record import write_run
 from pipeline.output.table import write_table
-from pipeline.predict import check_budget
-from pipeline.predict_patient import refuse_patients
 from pipeline.task.task import Task
 from stages.amounts import counted
 from stages.disk import new_file
@@ -272,7 +272,7 @@ def _checked(
         if not 0 < tolerance <= 1:
             raise UsageError(f"tolerance must lie above 0 and be at most 1, found {tolerance:g}; such as 0.02")
     if samples is None:
-        doubled = {2**k for k in range(2, MOST_SAMPLES.bit_length()) if 2**k >= model.fewest}
+        doubled = {2**k for k in range(2, MOST_SAMPLES.bit_length()) if 2**k >= model.spec.fewest}
         return sorted(n for n in doubled | {spec.samples} if SCHEMES[spec.scheme].judges(n))
     if not samples:
         raise UsageError("samples: give at least one number of patches, such as 8,16,32")

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.bench.whole import ReadWhole
-from pipeline.model.values import ModelSpec, PlacedDraw, View, task_of
+from pipeline.model.spec import ModelSpec, task_of
+from pipeline.model.values import PlacedDraw, View
 from pipeline.task.task import WORDS
 from stages.prediction.stopping import RISK, Decide
 

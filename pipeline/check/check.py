@@ -107,7 +107,8 @@ def _training(config: Config, known: Collection[str]) -> list[Finding]:
 @computing()
 def _for_model(settings: CheckSettings, model: Path) -> tuple[CheckSettings, SlideModel]:
     from pipeline.check.need import geometry_of
-    from pipeline.model.checkpoint import find_model, load_model
+    from pipeline.model.checkpoint import load_model
+    from pipeline.model.header import find_model
 
     loaded = load_model(find_model(model), device="auto")
     return replace(settings, model=geometry_of(loaded)), loaded
@@ -115,7 +116,7 @@ def _for_model(settings: CheckSettings, model: Path) -> tuple[CheckSettings, Sli
 
 def _labels(cohort: Cohort, model: SlideModel, path: Path) -> list[Finding]:
     from pipeline.cohort.labels import refuse_unknown_labels
-    from pipeline.model.values import task_of
+    from pipeline.model.spec import task_of
 
     try:
         refuse_unknown_labels(cohort, task_of(model.spec), path)

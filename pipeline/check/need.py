@@ -16,7 +16,7 @@ from pipeline.check.values import Estimate, Need, SlideCheck
 from pipeline.model.frozen import frozen_features
 from pipeline.model.look import Look, look_at
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec
+from pipeline.model.spec import ModelSpec
 from stages.amounts import size
 from stages.attention import Attention, ThumbnailAttention
 from stages.pyramid.open import open_pyramid

@@ -101,8 +101,9 @@ def predict(
     """
     check_reading(samples, tolerance, decide, risk, positive)
     check_refer(refer, by_class)
+    from pipeline.asked import check_budget, check_prior, decision_of
     from pipeline.cohort.files import folder_name, slide_stem
-    from pipeline.predict import check_budget, check_prior, decision_of, predict_slide
+    from pipeline.predict import predict_slide
 
     if isinstance(slide, str | PathLike):
         slide = open_slide(slide, mpp=mpp)
@@ -181,9 +182,9 @@ def predict_patient(
         8
     """
     check_reading(samples, tolerance, decide, risk, positive)
+    from pipeline.asked import check_budget, check_prior, decision_of
     from pipeline.cohort.files import folder_name, slide_stem
     from pipeline.model.joint import spared
-    from pipeline.predict import check_budget, check_prior, decision_of
     from pipeline.predict_patient import predict_patient
     from stages.slide.facts import SlideError
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pipeline.cohort.table import Cohort
     from pipeline.dry_run.outcome import DryRun
     from pipeline.run.books import RunSummary
+    from pipeline.run.keys import RunSettings
     from pipeline.run.run import Progress
-    from pipeline.run.slide import RunSettings
 
 
 @computing()
@@ -222,8 +222,8 @@ def _to_run(
     if settings.get("split") is not None:
         cohort = replace(cohort, slides=cohort.of_split(settings["split"]))
         settings["split"] = cohort.slides[0].split
-    from pipeline.model.checkpoint import find_ensemble
-    from pipeline.run.slide import RunSettings
+    from pipeline.model.header import find_ensemble
+    from pipeline.run.keys import RunSettings
 
     return cohort, RunSettings(
         model=find_ensemble(Path(model)) if ensemble else Path(model),

@@ -22,8 +22,8 @@ from pipeline.model.slide_model import SlideModel
 from pipeline.output.attention_map import read_attention_zarr
 from pipeline.output.documents import write_json
 from pipeline.output.folder import prepare_output
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from pipeline.shipped import shipped_config
 from pipeline.train.train import train_cohort
 from stages.attention import cell_means

@@ -21,9 +21,11 @@ from pipeline.distil.student import Lesson, fit_member, lesson
 from pipeline.distil.teacher import train_teacher
 from pipeline.errors import UsageError, reason_of
 from pipeline.model.build import build_model, keep_features
-from pipeline.model.checkpoint import MODEL, save_model
+from pipeline.model.checkpoint import save_model
 from pipeline.model.distilled_model import DistilledModel
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.header import MODEL
+from pipeline.model.spec import ModelSpec, misfits
+from pipeline.model.values import View
 from pipeline.output.documents import write_json
 from pipeline.output.folder import fitting_alone, prepare_output
 from pipeline.output.table import write_table
@@ -35,7 +37,8 @@ from stages.amounts import counted
 from stages.appearance import cohort_appearance
 from stages.bags.bag import Bag, BagError, find_bag, read_bag
 from stages.bags.common import Tiles, most_have
-from stages.mil.teacher import AttentionTeacher, TeacherSizes
+from stages.mil.sizes import TeacherSizes
+from stages.mil.teacher import AttentionTeacher
 from stages.mil.weights import read_teacher
 from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideError
@@ -258,7 +261,7 @@ class _Distilling:
                 f"the bags have features of length {self.dim}, encoder.name {spec.encoder} gives {model.feature_dim}: "
                 "name the encoder that made them"
             )
-        for doubt in model.doubts:
+        for doubt in misfits(spec, model.backbone.card):
             self.say(f"warning: {doubt}")
         keep_features(model, told.reading.features, gigabytes=told.reading.features_gb)
         model.teacher.load_state_dict(teacher.state_dict())

@@ -12,7 +12,7 @@ from pipeline.check.values import SlideCheck
 from pipeline.cohort.table import CohortSlide
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.slide_folder import read_commit
-from pipeline.run.slide import RunSettings
+from pipeline.run.keys import RunSettings
 from stages.amounts import counted
 from stages.place import NotLocalError, local
 from stages.pyramid.open import open_pyramid

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,7 @@ from stages.pyramid.task import cost_of
 from stages.pyramid.upload import MARK
 
 if TYPE_CHECKING:  # caching needs no model, and no torch
-    from pipeline.model.slide_model import SlideModel
-    from pipeline.run.slide import RunSettings
+    from pipeline.run.keys import RunSettings
 
 Progress = Callable[[int, int, str | None], None]
 
@@ -56,12 +54,13 @@ def dry_run_cohort(
         UsageError: a run would not be started.
     """
     from pipeline.dry_run.cost import by_one, by_those_done
-    from pipeline.model.checkpoint import model_digest
+    from pipeline.model.header import model_digest
+    from pipeline.run.keys import run_digest
     from pipeline.run.names import named_as_before
-    from pipeline.run.run import prepared, rows_for
-    from pipeline.run.slide import run_digest
+    from pipeline.run.run import manned, prepared, rows_for
 
-    settings, model, count = prepared(cohort, settings, workers=workers, scheduler=scheduler)
+    settings, model = prepared(cohort, settings)
+    settings, count = manned(settings, len(cohort.slides), workers=workers, scheduler=scheduler)
     refuse_store(out)
     refuse_foreign(out, names=RUN)
     refuse_unwritable(out, names=RUN)
@@ -73,7 +72,11 @@ def dry_run_cohort(
     told, unit = [rows[slide.slide_id] for slide in cohort.slides], model.spec.unit
     if not to_do:
         return DryRun(told, 0, 0, 0.0, unit=unit)
-    found = by_those_done(out, run_digest(settings, model, digest)) or by_one(to_do, settings, model)
+    from pipeline.model.checkpoint import load_model
+
+    where = "cpu" if count or scheduler is not None else settings.device
+    loaded = load_model(settings.model, device=where, encoder_weights=settings.encoder_weights)  # else a run is refused
+    found = by_those_done(out, run_digest(settings, model, digest)) or by_one(to_do, settings, loaded)
     if isinstance(found, str):
         return DryRun(told, how=found, unit=unit)
     (read, disk, seconds), how = found
@@ -159,14 +162,16 @@ def _rows(
 
 def _stand_of_run(slide: CohortSlide, out: Path, settings: RunSettings, digest: str) -> dict[str, Any]:
     """How a slide stands: the one place where its exceptions end."""
+    from pipeline.model.header import read_known
     from pipeline.run.finished import finished
     from pipeline.run.patient import patient_standing, pictures_stand
-    from pipeline.run.slide import drawn, need_for, standing
+    from pipeline.run.slide import need_for, standing
+    from pipeline.run.whole import drawn
 
     try:
         if slide.problem:
             raise ValueError(slide.problem)
-        model = _model(settings.model, settings.encoder_weights)
+        model = read_known(settings.model, encoder_weights=settings.encoder_weights)
         failed = Failures(out, "run").of(slide.slide_id, slide.path)
         if slide.members:
             patient = again(lambda: patient_standing(slide, out, settings, model, digest))
@@ -209,11 +214,3 @@ def _not_done(failed: str | None, stale: str) -> dict[str, str]:
     if failed is not None:
         return {"status": EARLIER, "why": failed}
     return {"status": STALE, "why": stale} if stale else {"status": TODO, "why": ""}
-
-
-@lru_cache(maxsize=1)
-def _model(path: Path, encoder_weights: Path | None) -> SlideModel:
-    """What keys depend on; where it would compute does not matter, and it keeps no features."""
-    from pipeline.model.checkpoint import load_model
-
-    return load_model(path, device="cpu", encoder_weights=encoder_weights)

@@ -1,10 +1,10 @@
 from .checkpoint import load_model as load_model
-from .checkpoint import model_digest as model_digest
 from .checkpoint import save_model as save_model
+from .header import model_digest as model_digest
 from .look import Look as Look
 from .look import look_at as look_at
 from .sampler import AttentionSampler as AttentionSampler
-from .values import ModelSpec as ModelSpec
+from .spec import ModelSpec as ModelSpec
 from .values import PlacedDraw as PlacedDraw
 from .values import Sampled as Sampled
 from .values import View as View

@@ -12,7 +12,7 @@ from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.fold_ensemble import FoldEnsemble
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec
+from pipeline.model.spec import ModelSpec
 from stages.encoder.backbone import Backbone
 from stages.encoder.card import Precision
 from stages.encoder.feature_store import default_feature_folder, feature_store
@@ -78,12 +78,3 @@ def backbone_of(name: str, weights: Path | None, precision: Precision) -> Backbo
 @lru_cache(maxsize=1)
 def _backbone(name: str, weights: Path | None, precision: Precision, written: int | None) -> Backbone:
     return load_backbone(name, weights=weights, precision=precision)
-
-
-def told_of_encoder(model: SlideModel) -> dict[str, Any] | None:
-    """A frozen encoder's card and what is doubtful about its use, as plain values; None of other models."""
-    if isinstance(model, FoldEnsemble):
-        return told_of_encoder(model.each[0])
-    if not isinstance(model, OnFrozenEncoder):
-        return None
-    return {**model.backbone.card.to_json(), "doubts": model.doubts}

@@ -8,11 +8,9 @@ Format: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +22,28 @@ from pipeline.device import find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.fold_ensemble import FoldEnsemble
-from pipeline.model.label_calibration import LabelCalibration, appearance_from_json, appearance_to_json
+from pipeline.model.header import (
+    ENSEMBLE,
+    ENSEMBLE_FORMAT,
+    FORMAT,
+    MODEL,
+    find_model,
+    members_of,
+    model_digest,
+    read_ensemble,
+    read_header,
+    refusing,
+    texts_of,
+)
+from pipeline.model.label_calibration import appearance_from_json, appearance_to_json
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec
-from pipeline.output.documents import read_json, write_json
-from stages.disk import new_file, open_regular, refusal
+from pipeline.output.documents import write_json
+from stages.disk import new_file
 from stages.encoder.card import EncoderCard
 from stages.encoder.registry import is_exported
 from stages.encoder.sources import RANDOM
-from stages.mil.teacher import TeacherSizes
-from stages.place import Url, place
 from stages.prediction.intervals import Calibration
-
-FORMAT = "saccade-2"
-MODEL = "model.safetensors"
-"""What `saccade train` calls it."""
-ENSEMBLE_FORMAT = "saccade-ensemble-1"
-ENSEMBLE = "ensemble.json"
-"""What it calls the models of a cross-validation together."""
-_AGAIN = "run the `saccade train` of its folder again with training.ensemble: true"
-
 
 _DTYPES = {
     torch.float64: "F64",
@@ -119,47 +118,22 @@ def load_model(path: Path, *, device: str = "cpu", encoder_weights: Path | None 
     path = find_model(path)
     if path.name == ENSEMBLE:
         return _load_ensemble(path, device, encoder_weights)
-    try:
-        open_regular(path).close()  # whose errors say why
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise UsageError(
-                f"{path} is not a {FORMAT} checkpoint: give the model.safetensors that `saccade train` wrote"
-            )
-        spec = json.loads(metadata["spec"])
-        spec["classes"] = tuple(spec["classes"])
-        spec.setdefault("region_margin", False)  # not in checkpoints of before there was one
-        for name in ("context", "against", "labels", "times"):
-            if name in spec:
-                spec[name] = tuple(spec[name])
-        if spec.get("teacher"):
-            spec["teacher"] = TeacherSizes(**spec["teacher"])
-        told = ModelSpec(**spec)
-        if encoder_weights is not None and is_exported(str(encoder_weights)):
-            told, encoder_weights = replace(told, encoder=str(encoder_weights)), None  # the file is the encoder
+    told, metadata = read_header(path, encoder_weights=encoder_weights)
+    if encoder_weights is not None and is_exported(str(encoder_weights)):
+        encoder_weights = None  # it is the encoder
+    known = texts_of(metadata, path)
+    label_calibration = known.pop("label_calibration", None)
+    with refusing(path):
         model = build_model(
             told,
             encoder_weights=Path(RANDOM) if told.tune else encoder_weights,  # what was tuned is in the file
             calibration=_calibration(metadata.get("calibration")),
-            trained_on=json.loads(metadata.get("trained_on", "[]")),
-            validated_on=json.loads(metadata.get("validated_on", "[]")),
             appearance=appearance_from_json(json.loads(metadata.get("appearance", "null"))),
-            quality=Quality.from_json(json.loads(metadata["quality"])) if "quality" in metadata else None,
+            **known,
         )
-        if "label_calibration" in metadata:
-            model.label_calibration = LabelCalibration.from_json(json.loads(metadata["label_calibration"]))
+        model.label_calibration = label_calibration
         _refuse_other_encoder(model, json.loads(metadata.get("encoder", "{}")), path)
         model.load_state_dict(safetensors.torch.load_file(path))
-    except FileNotFoundError as exc:
-        raise UsageError(f"no checkpoint at {path}: give the model.safetensors that `saccade train` wrote") from exc
-    except ImportError as exc:
-        raise UsageError(f"cannot load the checkpoint {path}: {exc}") from exc
-    except OSError as exc:
-        raise UsageError(f"cannot read the checkpoint {path}: {refusal(exc, path, writing=False)}") from exc
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as exc:
-        reason = str(exc).splitlines()[0]
-        raise UsageError(f"cannot load the checkpoint {path}: {reason}; it is damaged or of another version") from exc
     try:
         return model.to(chosen).eval()
     except RuntimeError as exc:  # out of its memory, or its driver is older than torch
@@ -191,20 +165,6 @@ def save_ensemble(model: FoldEnsemble, path: Path, *, files: Sequence[Path], bes
     write_json(path, told)
 
 
-def find_ensemble(path: Path) -> Path:
-    """The ensemble that a path means: the file, or the one in the folder of a training.
-
-    Raises:
-        UsageError: there is none.
-    """
-    file = path / ENSEMBLE if path.is_dir() else path
-    if file.name != ENSEMBLE or not file.is_file():
-        raise UsageError(
-            f"--ensemble: no {ENSEMBLE} at {path}: {_AGAIN}, by which the models of its folds are put together"
-        )
-    return file
-
-
 def refuse_ensemble(model: SlideModel, path: Path) -> None:
     """Refuse an ensemble where one model is asked for.
 
@@ -215,33 +175,9 @@ def refuse_ensemble(model: SlideModel, path: Path) -> None:
         raise UsageError(f"{path} is {len(model.each)} models together, which `saccade run` takes: give one {MODEL}")
 
 
-def checkpoint_files(path: Path) -> list[Path]:
-    """The checkpoints that a model is loaded from: itself, or those of an ensemble.
-
-    Raises:
-        UsageError: its ensemble.json is not one.
-    """
-    if path.name != ENSEMBLE:
-        return [path]
-    return [path.parent / member["model"] for member in _ensemble(path)["members"]]
-
-
-def _ensemble(path: Path) -> dict[str, Any]:
-    told = read_json(path)
-    if not isinstance(told, dict) or told.get("format") != ENSEMBLE_FORMAT:
-        raise UsageError(f"{path} is not a {ENSEMBLE_FORMAT} file: give the {ENSEMBLE} that `saccade train` wrote")
-    return told
-
-
 def _load_ensemble(path: Path, device: str, encoder_weights: Path | None) -> FoldEnsemble:
-    told = _ensemble(path)
-    members = []
-    for file, member in zip(checkpoint_files(path), told["members"], strict=True):
-        if not file.is_file():
-            raise UsageError(f"{path} names {file}, which is not there: restore it, or {_AGAIN}")
-        if model_digest(file) != member["digest"]:
-            raise UsageError(f"{file} is another than {path} was made of: {_AGAIN}")
-        members.append(load_model(file, device=device, encoder_weights=encoder_weights))
+    told = read_ensemble(path)
+    members = [load_model(file, device=device, encoder_weights=encoder_weights) for file in members_of(path, told)]
     try:
         return FoldEnsemble(
             members,
@@ -251,26 +187,6 @@ def _load_ensemble(path: Path, device: str, encoder_weights: Path | None) -> Fol
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise UsageError(f"cannot load {path}: {exc}; it is damaged or of another version") from exc
-
-
-def find_model(path: Path) -> Path:
-    """The checkpoint that a path means: the file, or the one in the folder of a training.
-
-    Raises:
-        UsageError: a URL, or a folder without one; it says whether a training is unfinished there.
-    """
-    if isinstance(place(path), Url):
-        raise UsageError(f"{place(path)}: models are read from disks: copy it to one, and name that")
-    if not os.path.isdir(path):
-        return path
-    if (path / MODEL).is_file():
-        return path / MODEL
-    inside = sorted(f"{at.parent.name}/{MODEL}" for at in path.glob(f"*/{MODEL}"))
-    if any(path.glob("training-*.json")) or any(path.glob("training-*.ckpt")) or (path / "splits.csv").exists():
-        folds = f", or give a model in it: {', '.join(inside)}" if inside else ""
-        raise UsageError(f"{path} holds an unfinished training: run its `saccade train` again to finish it{folds}")
-    near = f" give the one in it that you mean: {', '.join(inside)}" if inside else " give what `saccade train` wrote"
-    raise UsageError(f"{path} is a folder without a {MODEL}:{near}")
 
 
 def _refuse_other_encoder(model: SlideModel, told: dict[str, Any], path: Path) -> None:
@@ -299,8 +215,3 @@ def _calibration(text: str | None) -> Calibration | None:
     for name in {"budgets", "factors", "far"} & told.keys():  # models of earlier versions look less far
         told[name] = tuple(told[name])
     return Calibration(**told)
-
-
-def model_digest(path: Path) -> str:
-    """SHA-256 of a checkpoint file: part of every result's key."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.model.spec import ModelSpec
 from pipeline.model.surveyed import SurveyedModel
-from pipeline.model.values import AttentionMap, ModelSpec, Ratio, View
+from pipeline.model.values import AttentionMap, Ratio, View
 from stages.context import Whitening, standardised
 from stages.encoder.backbone import Backbone
 from stages.encoder.feature_store import FeatureKey, FeatureStore
@@ -55,11 +56,6 @@ class DistilledModel(SurveyedModel):
         self.student = Student(members=spec.members, inputs=2 * len(self.whitening.basis), classes=self.readout.outputs)
         self.asked: int | None = None
         self._foretold: OrderedDict[FeatureKey, Foretold] = OrderedDict()
-
-    @property
-    def doubts(self) -> list[str]:
-        """What sets its patches apart from those that the encoder was trained on, a line each."""
-        return self.backbone.misfit(px=self.spec.patch_px, mpp=self.spec.patch_mpp)
 
     def forget(self) -> None:
         """Foretell anew, after what it is done with has changed."""

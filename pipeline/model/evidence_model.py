@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from pipeline.model.reading import of_parts
+from pipeline.model.spec import ModelSpec
 from pipeline.model.surveyed import SurveyedModel
-from pipeline.model.values import AttentionMap, ModelSpec, View
+from pipeline.model.values import AttentionMap, View
 from stages.augmentation import augment_features
 from stages.context import Whitening, neighbourhood, standardised
 from stages.encoder.backbone import Backbone
@@ -78,16 +79,6 @@ class EvidenceModel(SurveyedModel):
             scales=len(spec.context) * len(spec.against),
         )
         self._surveys: OrderedDict[FeatureKey, Survey] = OrderedDict()
-
-    @property
-    def doubts(self) -> list[str]:
-        """What sets the patches of either scale apart from those that the encoder was trained on, a line each."""
-        spec = self.spec
-        fine = self.backbone.misfit(px=spec.patch_px, mpp=spec.patch_mpp)
-        side = self.coarse_backbone.card.side(spec.coarse_px)
-        shown = (spec.coarse_mpp or spec.patch_mpp) * spec.coarse_px / side  # enlarged as it was asked to be
-        coarse = self.backbone.misfit(px=side, mpp=shown)
-        return [*fine, *(f"at the coarse scale: {line}" for line in coarse if line not in fine)]
 
     # -- attention -----------------------------------------------------------------------------------------------
 

@@ -13,11 +13,13 @@ from torch import Tensor
 from pipeline.model.frozen import fine_features
 from pipeline.model.reading import by_part
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import AttentionMap, Outcome, PlacedDraw, Sampled, View
 from stages.attention import UniformAttention
 from stages.augmentation import augment_features
 from stages.context import Whitening, standardised
 from stages.encoder.backbone import Backbone
+from stages.encoder.card import EncoderCard
 from stages.encoder.feature_store import FeatureStore
 from stages.evidence import directions_kept
 from stages.mil.build import build_pooling
@@ -59,14 +61,14 @@ class ExhaustiveModel(SlideModel):
         )
 
     @property
+    def card(self) -> EncoderCard:
+        """Of the encoder."""
+        return self.backbone.card
+
+    @property
     def backbone(self) -> Backbone:
         """The encoder."""
         return self._frozen[0]
-
-    @property
-    def doubts(self) -> list[str]:
-        """What sets its patches apart from those that the encoder was trained on, a line each."""
-        return self.backbone.misfit(px=self.spec.patch_px, mpp=self.spec.patch_mpp)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ExhaustiveModel:
         self.backbone._apply(fn, recurse)  # type: ignore[no-untyped-call]

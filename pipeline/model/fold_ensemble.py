@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.model.exhaustive_model import exact
+from pipeline.model.header import seen_by_all
 from pipeline.model.reading import read_together
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
 from pipeline.model.values import AttentionMap, PlacedDraw, Sampled, View
+from stages.encoder.card import EncoderCard
 from stages.prediction.stopping import Decide
 
 
@@ -52,11 +54,18 @@ class FoldEnsemble(SlideModel):
         self.attention, self.inner = first.attention, None
         # of a frozen encoder, all see the same
         self.feature_dim = first.feature_dim * (1 if first.spec.frozen else len(members))
-        seen = [member.trained_on | member.validated_on for member in members]
-        every = frozenset.intersection(*seen)
-        self.trained_on = every & frozenset.union(*(member.trained_on for member in members))
-        self.validated_on = every - self.trained_on
+        self.trained_on, self.validated_on = seen_by_all(members)
         self.eval()
+
+    @property
+    def card(self) -> EncoderCard | None:
+        """Of its members' frozen encoder; None: they have none."""
+        return self.each[0].card
+
+    @property
+    def several(self) -> bool:
+        """It is."""
+        return True
 
     @property
     def each(self) -> list[SlideModel]:

@@ -13,21 +13,22 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.model.slide_model import SlideModel
+from pipeline.model.spec import refuse_coarser
 from pipeline.model.tiles import TILE, TileReader, doubts_of, picture_of, tissue_of
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.values import View
 from stages.agreement import missing_tiles
 from stages.appearance import Appearance, Likeness, appearance
 from stages.attention import cell_shares, tissue_cells
 from stages.bags.bag_slide import BagSlide
 from stages.encoder.feature_store import FeatureKey
-from stages.geometry import Raster, ResolutionError, choose_level
+from stages.geometry import Raster
 from stages.heap import give_back
 from stages.patches import PatchReader
 from stages.place import Place
 from stages.prior import Prior, PriorMap
 from stages.pyramid.chunk_cache import CachedSlide, ChunkCache
 from stages.pyramid.open import open_pyramid
-from stages.slide.facts import SlideError, SlideFacts
+from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 from stages.slide.render import ReadCount, count_reads
 from stages.tissue.mask import find_tissue
@@ -80,13 +81,13 @@ class Look:
     @property
     def view(self) -> View:
         """The model's part of this look."""
-        regions = self.insider.patches if self.insider else None
-        coarse = self.surveyor.patches if self.surveyor else None
+        regions = self.insider.lazily if self.insider else None
+        coarse = self.surveyor.lazily if self.surveyor else None
         coarse_key = self._key(self.surveyor) if self.surveyor else None
         return View(
             self.thumbnail.rgb,
             self.tissue,
-            self.reader.patches,
+            self.reader.lazily,
             regions,
             coarse,
             self._key(self.reader),
@@ -251,22 +252,6 @@ def _look_at_tiles(slide: BagSlide, model: SlideModel, prior: Prior | None) -> L
         cost=ReadCount(),
         warnings=(*slide.facts.doubts, *doubts),
     )
-
-
-def refuse_coarser(facts: SlideFacts, spec: ModelSpec) -> None:
-    """Go on only with a slide that is as fine as the patches that a model reads.
-
-    Raises:
-        SlideError: it is coarser, or its resolution is unknown.
-    """
-    true = facts.require_mpp()
-    try:
-        choose_level(facts.levels, Raster(0, 0, spec.patch_mpp / true.x, spec.patch_mpp / true.y, 1, 1))
-    except ResolutionError as exc:
-        raise SlideError(
-            f"its finest level has {true} µm/px, coarser than the {spec.patch_mpp:g} µm/px that the model reads: "
-            "use a finer scan or a model for this scale, or give the true resolution with --mpp if the file's is wrong"
-        ) from exc
 
 
 def _cost(slide: Slide, thumbnail: Thumbnail, given: PriorMap | None) -> ReadCount:

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import dask
 import numpy as np
 import torch
-from dask.delayed import Delayed
 from dask.threaded import get as on_threads  # by its name dask would import distributed to find it
 from numpy.typing import NDArray
 from torch import Tensor
@@ -105,7 +104,7 @@ def by_part(view: View, cells: Cells, act: Callable[[View, Cells], Tensor]) -> T
 
 def _as_read(lazy: Any) -> Any:
     """The one chunk of an array, which dask would copy in case that it is another's: what was read is nobody's."""
-    if isinstance(lazy, Delayed) or getattr(lazy, "npartitions", 0) != 1:
+    if not hasattr(type(lazy), "npartitions") or lazy.npartitions != 1:
         return lazy
     return lazy.to_delayed(optimize_graph=False).item()
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from pipeline.model.reading import in_full, read_together, stored
 from pipeline.model.regions import by_region
 from pipeline.model.slide_model import ENCODER_BLOCK, SlideModel
-from pipeline.model.values import AttentionMap, ModelSpec, PlacedDraw, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import AttentionMap, PlacedDraw, View
 from stages.attention import ThumbnailAttention, build_attention, masked_log_softmax
 from stages.encoder.build import build_encoder
 from stages.encoder.load import load_backbone

@@ -18,10 +18,12 @@ from pipeline.model.quality import Quality
 from pipeline.model.reading import of_each, read_together
 from pipeline.model.reading_on import Reading, look_totals
 from pipeline.model.regions import by_region, joint_attention, look_inside, nested_draw, places, shares
+from pipeline.model.spec import ModelSpec
 from pipeline.model.stack import Stack, walk
-from pipeline.model.values import AttentionMap, ModelSpec, Outcome, PlacedDraw, Sampled, View
+from pipeline.model.values import AttentionMap, Outcome, PlacedDraw, Sampled, View
 from stages.appearance import CohortAppearance
 from stages.attention import Attention, ThumbnailAttention
+from stages.encoder.card import EncoderCard
 from stages.heap import give_back
 from stages.prediction.intervals import UNFITTED, Calibration, Evidence, Stages, weigh
 from stages.prediction.predict import Prediction, predict
@@ -86,16 +88,21 @@ class SlideModel(nn.Module):
         self.quality = quality
         self.label_calibration: LabelCalibration | None = None
 
+    @property
+    def card(self) -> EncoderCard | None:
+        """Of its frozen encoder; None: it has none."""
+        return None
+
+    @property
+    def several(self) -> bool:
+        """Whether it is several models together."""
+        return False
+
     def __repr__(self) -> str:
         spec = self.spec
         reads = f"{spec.samples} patches a slide" if spec.samples else "every patch of a slide"
         of = f"{spec.encoder}, {spec.patch_mpp:g} µm/px, {reads}"
         return f"<{type(self).__name__} of {', '.join(spec.classes)}: {of}>"
-
-    @property
-    def fewest(self) -> int:
-        """Patches that tell a variance, at least."""
-        return 4 if self.inner is not None else 2 * self.spec.block**2
 
     @property
     def device(self) -> torch.device:
@@ -239,7 +246,7 @@ class SlideModel(nn.Module):
             first = self.spec.samples
             if decide is not None:
                 first = first_look(self.calibration or UNFITTED, surveyed=self.spec.coarse_mpp is not None)
-            totals = look_totals(max(first, self.fewest), most, fewest=self.fewest, tissue=tissue)
+            totals = look_totals(max(first, self.spec.fewest), most, fewest=self.spec.fewest, tissue=tissue)
         attention, view = self._by_prior(view, self.attend(view)), replace(view, prior=None)
         give_back()  # what looking at the thumbnail took, before patches are encoded
         reading = Reading(view, attention, afresh=self.inner is not None)

@@ -13,9 +13,11 @@ from torch import Tensor
 from pipeline.model.frozen import fine_features, frozen_features
 from pipeline.model.reading import by_part, of_each
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, PlacedDraw, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import PlacedDraw, View
 from stages.attention import UniformAttention
 from stages.encoder.backbone import Backbone
+from stages.encoder.card import EncoderCard
 from stages.encoder.feature_store import FeatureStore
 
 
@@ -39,6 +41,11 @@ class SurveyedModel(SlideModel):
         self.feature_dim = backbone.dim
         # not modules of this one: their weights are another's, and no part of the checkpoint
         self._frozen = (backbone, backbone.enlarged(spec.coarse_px, spec.enlarge))
+
+    @property
+    def card(self) -> EncoderCard:
+        """Of the encoder."""
+        return self.backbone.card
 
     @property
     def backbone(self) -> Backbone:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.model.values import ModelSpec
+from pipeline.model.spec import ModelSpec
 from stages.bags.bag_slide import NO_PIXELS, BagSlide
 from stages.geometry import Raster
 from stages.slide.facts import SlideError
@@ -55,8 +55,8 @@ class TileReader:
         """See `PatchReader.rasters`: of pixels that are not there."""
         raise SlideError(NO_PIXELS)
 
-    def patches(self, cells: ArrayLike) -> NDArray[np.uint8]:
-        """See `PatchReader.patches`: there are none."""
+    def lazily(self, cells: ArrayLike) -> NDArray[np.uint8]:
+        """See `PatchReader.lazily`: there are none."""
         raise SlideError(NO_PIXELS)
 
     def count(self, cells: ArrayLike) -> ReadCount:

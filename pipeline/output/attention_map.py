@@ -96,13 +96,21 @@ def _write_array(folder: Path, values: NDArray[Any]) -> None:
     from numcodecs.blosc import Blosc
 
     kind, chunk = values.dtype, folder.joinpath("c", *["0"] * values.ndim)
+    chunk.parent.mkdir(parents=True)
+    (folder / "zarr.json").write_text(json.dumps(_metadata(values.shape, kind)), encoding="utf-8")
+    little = np.ascontiguousarray(values, kind.newbyteorder("<"))
+    chunk.write_bytes(Blosc(cname="zstd", clevel=5, shuffle=Blosc.SHUFFLE).encode(little))
+
+
+def _metadata(shape: tuple[int, ...], kind: np.dtype[Any]) -> dict[str, Any]:
+    """What zarr.json says of such an array."""
     blosc = {"cname": "zstd", "clevel": 5, "shuffle": "shuffle", "typesize": kind.itemsize, "blocksize": 0}
-    metadata = {
+    return {
         "zarr_format": 3,
         "node_type": "array",
-        "shape": values.shape,
+        "shape": shape,
         "data_type": kind.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": values.shape}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": 0,
         "codecs": [
@@ -110,13 +118,9 @@ def _write_array(folder: Path, values: NDArray[Any]) -> None:
             {"name": "blosc", "configuration": blosc},
         ],
         "attributes": {},
-        "dimension_names": ("c", "y", "x")[-values.ndim :],
+        "dimension_names": ("c", "y", "x")[-len(shape) :],
         "storage_transformers": [],
     }
-    chunk.parent.mkdir(parents=True)
-    (folder / "zarr.json").write_text(json.dumps(metadata), encoding="utf-8")
-    little = np.ascontiguousarray(values, kind.newbyteorder("<"))
-    chunk.write_bytes(Blosc(cname="zstd", clevel=5, shuffle=Blosc.SHUFFLE).encode(little))
 
 
 def read_evidence_zarr(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], Raster]:
@@ -125,12 +129,8 @@ def read_evidence_zarr(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint
     Raises:
         UsageError: there are none.
     """
-    import zarr
-    from zarr.storage import LocalStore
-
     evidence, raster = _read_map(path, "evidence")
-    told = np.asarray(zarr.open_array(LocalStore(path / "told", read_only=True), mode="r")[:], np.uint8)
-    return evidence, told, raster
+    return evidence, np.asarray(_read_array(path / "told"), np.uint8), raster
 
 
 def read_attention_zarr(path: Path) -> tuple[NDArray[np.float32], Raster]:
@@ -145,18 +145,36 @@ def read_attention_zarr(path: Path) -> tuple[NDArray[np.float32], Raster]:
 
 
 def _read_map(path: Path, name: str) -> tuple[NDArray[np.float32], Raster]:
-    import zarr
-    from zarr.storage import LocalStore
-
     from stages.geometry import Raster
 
     place = _place(path)
     if place is None:
         raise UsageError(f"no {name} map at {path}; expected one that `saccade run` wrote: run the slide again")
     folder = path / "0" if (path / "0").is_dir() else path
-    values = np.asarray(zarr.open_array(LocalStore(folder, read_only=True), mode="r")[:], np.float32)
+    values = np.asarray(_read_array(folder), np.float32)
     rows, columns = values.shape[-2:]
     return values, Raster(place["x"], place["y"], place["scale_x"], place["scale_y"], columns, rows)
+
+
+def _read_array(folder: Path) -> NDArray[Any]:
+    """A zarr array as `_write_array` writes it; others through zarr, which takes longer to import than a picture.
+
+    Raises:
+        OSError, ValueError: it is gone, or damaged.
+    """
+    metadata = json.loads((folder / "zarr.json").read_bytes())
+    shape, kind = tuple(metadata["shape"]), np.dtype(metadata["data_type"])
+    if metadata == json.loads(json.dumps(_metadata(shape, kind))):
+        from numcodecs.blosc import Blosc
+
+        chunk = folder.joinpath("c", *["0"] * len(shape)).read_bytes()
+        if int.from_bytes(chunk[12:16], "little") != len(chunk):  # as Blosc's header says
+            raise ValueError(f"{folder} is damaged: run the slide again")
+        return np.frombuffer(Blosc().decode(chunk), kind.newbyteorder("<")).reshape(shape)
+    import zarr
+    from zarr.storage import LocalStore
+
+    return np.asarray(zarr.open_array(LocalStore(folder, read_only=True), mode="r")[:])
 
 
 def _is_ours(path: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.model.quality import Quality, measured_in_words, right_in_words
-from pipeline.model.values import ModelSpec
+from pipeline.model.spec import ModelSpec
 from pipeline.statistics.metrics import evaluate
 from stages.amounts import counted
 from stages.prediction.conformal import Conformal

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.model.fold_ensemble import FoldEnsemble
+from pipeline.model.header import Knows
 from pipeline.model.label_calibration import LabelCalibration
-from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
+from pipeline.model.spec import task_of
 from pipeline.refer.label_set import BETWEEN, OWN, REFER, UNLIKE, UNTOLD, LabelSet, percent
 from pipeline.task.task import refuse_untold
 from stages.amounts import as_given, counted
@@ -136,7 +135,7 @@ class Referral:
 
 
 def referral(
-    model: SlideModel,
+    model: Knows,
     error: float,
     *,
     by_class: bool = False,
@@ -159,7 +158,7 @@ def referral(
     spec, known = model.spec, model.label_calibration
     refuse_untold(task_of(spec), "--refer")
     check_names(spec.classes)
-    if isinstance(model, FoldEnsemble):
+    if model.several:
         raise UsageError("--refer: calls are calibrated of single models: give one of them, or leave --refer out")
     if known is None:
         raise UsageError(

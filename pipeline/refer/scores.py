@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import View
 from stages.prediction.conformal import WHOLE, Floats, scores_of
 from stages.sampling.schemes import SCHEMES
 
@@ -24,15 +25,10 @@ def budgets_of(spec: ModelSpec, *, samples: int | None = None) -> tuple[int, ...
     """The budgets that a model is drawn at, ``samples`` among them; `WHOLE` alone where it reads every cell."""
     if spec.exhaustive:
         return (WHOLE,)
-    fewest, scheme = fewest_samples(spec), SCHEMES[spec.scheme]
+    fewest, scheme = spec.fewest, SCHEMES[spec.scheme]
     most = max(MOST, 8 * spec.samples, samples or 0)
     doubled = takewhile(lambda n: n <= most and scheme.judges(n), (2**k for k in range(32)))
     return tuple(sorted({n for n in (spec.samples, samples or spec.samples, *doubled) if n >= fewest}))
-
-
-def fewest_samples(spec: ModelSpec) -> int:
-    """The fewest patches of which a draw tells an interval."""
-    return 2 * spec.block**2 if spec.inner_mpp is None else 4
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,12 +15,14 @@ from pipeline.output.attention_map import write_attention_zarr, write_evidence_z
 from pipeline.output.bags import write_samples_h5
 from pipeline.output.documents import write_compact_json
 from pipeline.output.slide_folder import GALLERY, THUMBNAIL, write_thumbnail
-from pipeline.predict import SlidePrediction
 from stages.bags.bag_slide import BagSlide
 from stages.disk import new_file
 from stages.overlay.gallery import choose, render_gallery
 from stages.overlay.geojson import geojson
 from stages.overlay.jpeg import write_jpeg
+
+if TYPE_CHECKING:
+    from pipeline.predict import SlidePrediction
 
 DATA = frozenset({THUMBNAIL, "attention.zarr", "samples.h5", "overlay.geojson", "evidence.zarr", GALLERY})
 """What there is of a predicted slide beside its commit mark and its `PICTURES`, which are drawn from it."""

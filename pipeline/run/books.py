@@ -14,11 +14,9 @@ from typing import Any
 from pipeline.cohort.labels import known_label
 from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.garbage import uncollected
-from pipeline.model.build import told_of_encoder
-from pipeline.model.checkpoint import ENSEMBLE, MODEL, model_digest
+from pipeline.model.header import ENSEMBLE, MODEL, Knows, model_digest, told_of_encoder
 from pipeline.model.quality import Quality
-from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import Unit, task_of
+from pipeline.model.spec import Unit, task_of
 from pipeline.output.documents import write_json
 from pipeline.output.failures import Failures, Notes
 from pipeline.output.folder import ABSTENTION, METRICS
@@ -31,11 +29,12 @@ from pipeline.report.cohort_gallery import cohort_gallery
 from pipeline.report.report import write_report
 from pipeline.run.combine import patient_metrics, patient_rows, tells_patients
 from pipeline.run.counting import TRAINED, Counted, count, seen_by
-from pipeline.run.earlier import STALE, earlier_rows
+from pipeline.run.earlier import STALE, earlier_patients, earlier_rows
+from pipeline.run.keys import RunSettings, referral_of
 from pipeline.run.outage import identity, stay
-from pipeline.run.patient import earlier_patients, named
-from pipeline.run.slide import WAITING, RunSettings, referral_of
 from pipeline.run.stale import withdraw_former
+from pipeline.run.whole import named
+from pipeline.run.workers import WAITING
 from pipeline.task.classes import Classes
 from pipeline.task.task import Task
 from stages.amounts import counted
@@ -129,7 +128,7 @@ class Books:
         self,
         out: Path,
         cohort: Cohort,
-        model: SlideModel,
+        model: Knows,
         settings: RunSettings,
         digest: str,
         command: Sequence[str],
@@ -143,6 +142,7 @@ class Books:
         self._rows: dict[str, dict[str, Any]] = {}
         self.reused = 0
         self._peaks = Peaks()
+        self._stages: dict[str, dict[str, Any]] = {}
         self._due = 0.0
 
     def add(self, slide: CohortSlide, row: Mapping[str, Any], *, write: bool = True) -> None:
@@ -154,7 +154,9 @@ class Books:
             self._failures.note(slide.slide_id, slide.path, row["error"], run=self._digest, **whose)
             withdraw_former(self._out, slide.slide_id, slide.path)
         self._peaks.add(row.get("peak"))
-        told = {key: value for key, value in row.items() if key not in ("reused", "peak")}
+        if row.get("stages") and not row.get("reused"):
+            self._stages[slide.slide_id] = row["stages"]
+        told = {key: value for key, value in row.items() if key not in ("reused", "peak", "stages")}
         self._rows[slide.slide_id] = told | (named(slide) if slide.members else {})
         if write and time.monotonic() >= self._due:
             self.write()
@@ -254,6 +256,7 @@ class Books:
             "bytes_read": sum(row["bytes_read"] for _, row in done),
             "slide_bytes": slide_bytes,
             "memory": self._peaks.to_json(),
+            "stages": self._stages,
             "metrics": told.metrics,
             **({} if refer is None else {"refer": refer}),
             "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
@@ -332,7 +335,7 @@ def _name(model: Path) -> str:
     return model.parent.name if model.name in (MODEL, ENSEMBLE) else model.stem
 
 
-def _effective(settings: RunSettings, model: SlideModel) -> dict[str, str]:
+def _effective(settings: RunSettings, model: Knows) -> dict[str, str]:
     """How slides are read where the settings leave it to the model, and which model that is."""
     spec = model.spec
     reads_on = settings.tolerance is not None or settings.decide is not None
@@ -352,7 +355,7 @@ def _effective(settings: RunSettings, model: SlideModel) -> dict[str, str]:
 def _referred(
     counts: Counted,
     done: Sequence[tuple[CohortSlide, dict[str, Any]]],
-    model: SlideModel,
+    model: Knows,
     settings: RunSettings,
 ) -> dict[str, Any] | None:
     """What run.json says of calls; None where there are none."""

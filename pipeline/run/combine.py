@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_softmax, logit
 
 from pipeline.cohort.labels import known_label
 from pipeline.cohort.table import Cohort, CohortSlide
@@ -45,6 +44,8 @@ def combined(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
     if task.kind not in ("classification", "multilabel"):
         mean, half = values.mean(0), _half(low, high)
         return task.row(mean.tolist(), *(_within(mean + sign * half, task).tolist() for sign in (-1, 1)))
+    from scipy.special import expit, log_softmax, logit  # seldom needed
+
     if task.kind == "classification":
         mean = np.exp(log_softmax(np.log(np.maximum(values, LEAST)).mean(0)))
     else:

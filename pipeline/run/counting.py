@@ -10,8 +10,8 @@ from typing import Any
 from pipeline.cohort.labels import known_label
 from pipeline.cohort.patients import two_labelled
 from pipeline.cohort.table import CohortSlide
-from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import Unit
+from pipeline.model.header import Knows
+from pipeline.model.spec import Unit
 from pipeline.task.task import Task
 from stages.amounts import counted
 
@@ -27,7 +27,7 @@ SITES_TOLD = 10
 Predicted = Sequence[tuple[CohortSlide, dict[str, Any]]]
 
 
-def seen_by(model: SlideModel, fingerprint: str) -> str | None:
+def seen_by(model: Knows, fingerprint: str) -> str | None:
     """How the model has seen a slide of this content; None where it has not."""
     if fingerprint in model.trained_on:
         return TRAINED

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
+from pipeline.model.header import Knows
+from pipeline.model.spec import task_of
 from pipeline.output.failures import gone
 from pipeline.output.slide_folder import read_commit
-from pipeline.run.counting import seen_by
-from pipeline.run.slide import told_of, told_whole, whole
+from pipeline.run.counting import TRAINED, VALIDATED, seen_by
+from pipeline.run.whole import PATIENTS, told_of, told_of_patient, told_whole, whole
+from pipeline.task.task import Task
 from stages.place import Url, place
 from stages.slide.revision import Revision, untouched
 
@@ -28,7 +29,7 @@ def earlier_rows(
     wanted: Mapping[str, str],
     done: Collection[str],
     digest: str,
-    model: SlideModel,
+    model: Knows,
     notes: Sequence[Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], int]:
     """Rows of slides that earlier runs with the same model and settings did in the folder, and how many there are of
@@ -97,3 +98,59 @@ def _change(path: str, recorded: Revision | None) -> str | None:
     if gone(path):
         return "is no longer there, or its disk is not"
     return None if untouched(where, recorded) else "may have changed since: run it again"
+
+
+def earlier_patients(
+    out: Path,
+    wanted: Collection[str],
+    digest: str,
+    task: Task,
+    known: Callable[[str], str | None],
+    notes: Sequence[Mapping[str, Any]],
+) -> tuple[list[dict[str, Any]], int]:
+    """Rows of patients that earlier runs with the same model and settings did in the folder, and how many there are of
+    others: what `earlier_rows` is of slides.
+
+    Args:
+        out: the folder.
+        wanted: names of this run's patients.
+        digest: of model and settings.
+        task: of the model.
+        known: how the model has seen a slide, by its fingerprint.
+        notes: of what failed.
+    """
+    rows, others, folder = [], 0, out / PATIENTS
+    noted = {note["slide_id"] for note in notes}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        commit = None if path.name in wanted or path.name in noted else read_commit(path)
+        if commit is None:
+            continue
+        if commit.get("run") != digest or not told_whole(commit, task):
+            others += 1
+            continue
+        ways = [known(one[0]) for one in commit["made_of"]["slides"].values()]
+        seen = next((way for way in (TRAINED, VALIDATED) if way in ways), None)
+        about = {"slide_id": path.name, "path": commit["path"], "patient": commit["patient"], "seen": seen}
+        names = "; ".join(sorted({*commit["slides"], *commit["left_out"]}))
+        rows.append({**about, "slides": names, **commit["row"], **told_of_patient(commit)})
+        del rows[-1]["slide_bytes"]
+        rows[-1]["warnings"] = [*rows[-1]["warnings"], *_changed(out, commit)]
+    for note in notes:
+        if note["slide_id"] in wanted or "patient" not in note:
+            continue
+        if note.get("run") == digest:
+            about = {name: note[name] for name in ("slide_id", "path", "patient", "slides", "error")}
+            rows.append(about | {"status": "failed"})
+        else:
+            others += 1
+    return sorted(rows, key=lambda row: str(row["slide_id"])), others
+
+
+def _changed(out: Path, commit: Mapping[str, Any]) -> list[str]:
+    """What became of the slides' files since, where it is known, and of their folders."""
+    marks = {name: read_commit(out / "slides" / name) or {} for name in commit["slides"]}
+    there = {name: mark for name, mark in marks.items() if mark.get("key") == commit["key"]}
+    others = [f"{STALE} results of slide {name} are gone, or others': run it again" for name in marks.keys() - there]
+    revisions = [Revision.recorded(mark.get("revision")) for mark in there.values()]
+    found = zip(there, changes([mark["path"] for mark in there.values()], revisions), strict=True)
+    return sorted(others) + [f"{STALE} slide {name} {why}" for name, why in found if why is not None]

@@ -8,59 +8,51 @@ slides, whose own marks have its key.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import is_exhaustion, reason_of
-from pipeline.model.joint import spared
-from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
+from pipeline.model.header import Knows
+from pipeline.model.spec import task_of
 from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import begin_slide, lease_of, read_commit, slide_key, write_commit
-from pipeline.predict_patient import PatientPrediction, predict_patient
 from pipeline.run.artefacts import evidence_of, told_name
-from pipeline.run.counting import TRAINED, VALIDATED
-from pipeline.run.earlier import STALE, changes
-from pipeline.run.finished import untouched_result
+from pipeline.run.keys import RunSettings, made_of_all, of_run, of_slide, run_digest, seen_of
 from pipeline.run.pictures import scale_of
 from pipeline.run.process import alive
 from pipeline.run.slide import (
-    WAITING,
-    RunSettings,
     allowed,
     asked,
     attempted,
-    drawn,
     kept,
-    known_of,
-    made_of_all,
+    known_model,
     need_for,
-    of_run,
     opened_for,
-    run_digest,
-    told_whole,
-    whole,
     worker_model,
     write_result,
 )
 from pipeline.run.stale import differing
+from pipeline.run.whole import PATIENTS, drawn, told_of_patient, told_whole, whole
+from pipeline.run.workers import WAITING
+from pipeline.stopwatch import stage
 from pipeline.task.task import Task
 from pipeline.words import tell
 from stages.budget import Need, together
 from stages.passing import again
-from stages.prior import Prior
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 from stages.slide.revision import Revision
 
-PATIENTS = "patients"
-"""Folder of the patients' commit marks."""
+if TYPE_CHECKING:  # which compute
+    from pipeline.model.slide_model import SlideModel
+    from pipeline.predict_patient import PatientPrediction
+    from stages.prior import Prior
 
 
 @dataclass(slots=True)
@@ -103,14 +95,7 @@ def process_patient(
     return attempted(row, out, held, act, begin=begin, wait=wait)
 
 
-def named(row: CohortSlide) -> dict[str, Any]:
-    """Whose row it is, of which slides."""
-    return {"patient": row.patient, "slides": "; ".join(slide.slide_id for slide in row.each)}
-
-
-def patient_standing(
-    row: CohortSlide, out: Path, settings: RunSettings, model: SlideModel, digest: str
-) -> PatientStanding:
+def patient_standing(row: CohortSlide, out: Path, settings: RunSettings, model: Knows, digest: str) -> PatientStanding:
     """Decide whether a run has anything to do for a patient: what `process_patient` and a dry run go by.
 
     Raises:
@@ -139,7 +124,7 @@ def patient_standing(
         needs.append(need)
         if found.priors is not None and prior is not None:
             found.priors[slide.slide_id] = prior
-        told[slide.slide_id] = [opened.facts.fingerprint, _of_slide(made, settings, model, digest)]
+        told[slide.slide_id] = [opened.facts.fingerprint, of_slide(made, settings, model, digest)]
     if not found.slides:
         raise SlideError(_none_left(found.lost))
     found.need = together(needs)
@@ -191,9 +176,11 @@ def _stale(row: CohortSlide, found: PatientStanding, commit: Mapping[str, Any], 
 def _predict(
     row: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float, begin: bool
 ) -> dict[str, Any]:
-    model = worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
-    found, failures = patient_standing(row, out, settings, model, digest), Failures(out, "run")
-    seen = _seen(settings, model, [slide.facts.fingerprint for slide in found.slides.values()])
+    model = known_model(settings.model, digest, settings.encoder_weights)
+    with stage("open"):
+        found = patient_standing(row, out, settings, model, digest)
+    failures = Failures(out, "run")
+    seen = seen_of(settings, model, [slide.facts.fingerprint for slide in found.slides.values()])
     if found.commit is not None and _brought_up(row, found, out):
         failures.forget(row.slide_id, row.path)
         return {**found.commit["row"], **told_of_patient(found.commit), "reused": True, **seen}
@@ -201,7 +188,8 @@ def _predict(
         return {"status": WAITING, "error": f"not tried: {found.stale}" if found.stale else ""}
     found.need.refuse_over(allowed(settings))
     alive(f"{row.slide_id}: at work")
-    predicted = _predicted(found, settings, model)
+    computes = worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
+    predicted = _predicted(found, settings, computes)
     failures.forget(row.slide_id, row.path)
     run = run_digest(settings, model, digest)
     return {**_write(row, out, found, run, predicted, started), **seen}
@@ -209,6 +197,9 @@ def _predict(
 
 def _predicted(found: PatientStanding, settings: RunSettings, model: SlideModel) -> PatientPrediction:
     """From all slides that can be read: those that cannot are lost."""
+    from pipeline.model.joint import spared
+    from pipeline.predict_patient import predict_patient
+
     how = {**asked(settings, model), "priors": found.priors}
     while left := {name: slide for name, slide in found.slides.items() if name not in found.lost}:
         try:
@@ -288,110 +279,3 @@ def pictures_stand(found: PatientStanding, out: Path) -> bool:
     """Whether the pictures of all slides of a valid result are as they would be drawn now."""
     folders = [out / "slides" / name for name in (found.commit or {}).get("slides", {})]
     return all((own := read_commit(folder)) is not None and drawn(folder, own) for folder in folders)
-
-
-def _seen(settings: RunSettings, model: SlideModel, fingerprints: Sequence[str]) -> dict[str, Any]:
-    """What the model knows of a patient: that it was made with one of the slides, at worst fitted to it."""
-    ways = {known_of(settings, model, one)["seen"] for one in fingerprints}
-    return {"seen": next((way for way in (TRAINED, VALIDATED) if way in ways), None)}
-
-
-def told_of_patient(commit: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report says of a patient beside its row."""
-    return {
-        "slide_bytes": commit["slide_bytes"],
-        "words": commit["words"],
-        "gallery": commit["evidence"]["gallery"],
-        "pictured": list(commit["slides"]),
-        "left_out": len(commit["left_out"]),
-    }
-
-
-def finished_patient(
-    row: CohortSlide, out: Path, settings: RunSettings, model: SlideModel, digest: str
-) -> dict[str, Any] | None:
-    """The row of a patient that an earlier run predicted, as `process_patient` gives it, without opening a slide; None
-    where that has to look: see `pipeline.run.finished.finished`. It has where a slide was left out."""
-    task = task_of(model.spec)
-    try:
-        commit = read_commit(out / PATIENTS / row.slide_id)
-    except OSError:  # whoever works on the patient finds out, and tells
-        return None
-    if commit is None or not told_whole(commit, task) or commit.get("left_out"):
-        return None
-    told, prints = {}, []
-    for slide in row.each:
-        own = untouched_result(slide, out, settings, task)
-        if own is None or own["key"] != commit["key"]:
-            return None
-        mpp = slide.mpp if slide.mpp is not None else settings.mpp
-        recorded = own["made_of"].get("slides", {}).get(slide.slide_id, [None, {}])[1]
-        warnings = recorded.get("warnings") or ()
-        made = made_of_all(settings, model, digest, mpp=mpp, prior=None, warnings=warnings)
-        told[slide.slide_id] = [own["fingerprint"], _of_slide(made, settings, model, digest)]
-        prints.append(own["fingerprint"])
-    if slide_key("", {**of_run(settings, model, digest), "slides": told}) != commit["key"]:
-        return None
-    result = {**commit["row"], **told_of_patient(commit), "reused": True, **_seen(settings, model, prints)}
-    return {"slide_id": row.slide_id, "path": str(row.path), **result}
-
-
-def _of_slide(made: Mapping[str, Any], settings: RunSettings, model: SlideModel, digest: str) -> dict[str, Any]:
-    """What of all that a slide's results follow from is the slide's own."""
-    return {name: value for name, value in made.items() if name not in of_run(settings, model, digest)}
-
-
-def earlier_patients(
-    out: Path,
-    wanted: Collection[str],
-    digest: str,
-    task: Task,
-    known: Callable[[str], str | None],
-    notes: Sequence[Mapping[str, Any]],
-) -> tuple[list[dict[str, Any]], int]:
-    """Rows of patients that earlier runs with the same model and settings did in the folder, and how many there are of
-    others: what `pipeline.run.earlier.earlier_rows` is of slides.
-
-    Args:
-        out: the folder.
-        wanted: names of this run's patients.
-        digest: of model and settings.
-        task: of the model.
-        known: how the model has seen a slide, by its fingerprint.
-        notes: of what failed.
-    """
-    rows, others, folder = [], 0, out / PATIENTS
-    noted = {note["slide_id"] for note in notes}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        commit = None if path.name in wanted or path.name in noted else read_commit(path)
-        if commit is None:
-            continue
-        if commit.get("run") != digest or not told_whole(commit, task):
-            others += 1
-            continue
-        ways = [known(one[0]) for one in commit["made_of"]["slides"].values()]
-        seen = next((way for way in (TRAINED, VALIDATED) if way in ways), None)
-        about = {"slide_id": path.name, "path": commit["path"], "patient": commit["patient"], "seen": seen}
-        names = "; ".join(sorted({*commit["slides"], *commit["left_out"]}))
-        rows.append({**about, "slides": names, **commit["row"], **told_of_patient(commit)})
-        del rows[-1]["slide_bytes"]
-        rows[-1]["warnings"] = [*rows[-1]["warnings"], *_changed(out, commit)]
-    for note in notes:
-        if note["slide_id"] in wanted or "patient" not in note:
-            continue
-        if note.get("run") == digest:
-            about = {name: note[name] for name in ("slide_id", "path", "patient", "slides", "error")}
-            rows.append(about | {"status": "failed"})
-        else:
-            others += 1
-    return sorted(rows, key=lambda row: str(row["slide_id"])), others
-
-
-def _changed(out: Path, commit: Mapping[str, Any]) -> list[str]:
-    """What became of the slides' files since, where it is known, and of their folders."""
-    marks = {name: read_commit(out / "slides" / name) or {} for name in commit["slides"]}
-    there = {name: mark for name, mark in marks.items() if mark.get("key") == commit["key"]}
-    others = [f"{STALE} results of slide {name} are gone, or others': run it again" for name in marks.keys() - there]
-    revisions = [Revision.recorded(mark.get("revision")) for mark in there.values()]
-    found = zip(there, changes([mark["path"] for mark in there.values()], revisions), strict=True)
-    return sorted(others) + [f"{STALE} slide {name} {why}" for name, why in found if why is not None]

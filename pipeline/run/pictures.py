@@ -8,14 +8,13 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.bags import read_boxes_level0
 from pipeline.output.slide_folder import THUMBNAIL
-from pipeline.predict import SlidePrediction
 from stages.disk import new_file
 from stages.geometry import Mpp, Raster
 from stages.heap import give_back
@@ -23,8 +22,11 @@ from stages.overlay import evidence_picture, jpeg, picture
 from stages.overlay.attention_map import times_uniform
 from stages.overlay.evidence_picture import LOG_ODDS, draw_evidence
 from stages.overlay.picture import PICTURE_PX, draw_overlay, paged
-from stages.prediction.attribution import INTERPOLATED
+from stages.prediction.kinds import INTERPOLATED
 from stages.tissue.thumbnail import Thumbnail
+
+if TYPE_CHECKING:
+    from pipeline.predict import SlidePrediction
 
 OVERLAY, EVIDENCE = "overlay.jpg", "evidence.jpg"
 PICTURES = frozenset({OVERLAY, EVIDENCE})

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.cohort.table import CohortSlide
+from pipeline.errors import UsageError
 from pipeline.run.child import TRIES, Child, twice
 from pipeline.run.process import packed
 
@@ -19,6 +21,8 @@ TIMES_TYPICAL = 20.0
 FIRST_SECONDS = 3600.0
 """... and so long while fewer than `KNOWN` are done."""
 KNOWN = 3
+Trial = tuple[Callable[..., str | None], tuple[Any, ...]]
+"""A function and its arguments that says what keeps a process from working, and what to do; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,13 @@ class Ended:
     job: tuple[Any, ...]
     answer: Any = None
     why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A process has been tried: what it lacks, None: nothing."""
+
+    lacks: str | None
 
 
 class Limit:
@@ -65,6 +76,8 @@ def each_in_processes(
     limit: float | None = None,
     stop: threading.Event | None = None,
     said: Callable[[str], None] | None = None,
+    trial: Trial | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> Iterator[Ended]:
     """Run ``task(*job)`` for every job on ``count`` processes and yield how each ended, as it does.
 
@@ -79,27 +92,38 @@ def each_in_processes(
             took, see `Limit`.
         stop: once set, no more jobs are begun; those in flight are finished.
         said: told how far jobs are, by threads.
+        trial: asked of each process before its first job.
+        begun: called once a process can work.
+
+    Raises:
+        UsageError: the first that was asked cannot.
     """
     waiting: queue.SimpleQueue[tuple[tuple[Any, ...], int]] = queue.SimpleQueue()
     total = 0
     for job in jobs:
         waiting.put((job, 1))
         total += 1
-    finished: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[Ended | _Tried | None] = queue.SimpleQueue()
     allowed, over = Limit(limit), threading.Event()
     cores = (os.cpu_count() or 1) // count
     enough = (over,) if stop is None else (over, stop)
     hands = [
-        _Hand(task, waiting, finished, allowed, enough, Child(said or (lambda line: None), cores=cores))
+        _Hand(task, waiting, finished, allowed, enough, Child(said or (lambda line: None), cores=cores), trial)
         for _ in range(min(count, total))
     ]
     try:
         for hand in hands:
             hand.start()
-        idle = 0
+        idle, sure = 0, False
         while idle < len(hands):
             ended = finished.get()
-            if ended is None:
+            if isinstance(ended, _Tried):
+                if ended.lacks is not None and not sure:
+                    raise UsageError(ended.lacks)
+                if not sure:
+                    begun()
+                sure = True
+            elif ended is None:
                 idle += 1
             else:
                 yield ended
@@ -116,17 +140,19 @@ class _Hand(threading.Thread):
         self,
         task: Callable[..., Any],
         waiting: queue.SimpleQueue[tuple[tuple[Any, ...], int]],
-        finished: queue.SimpleQueue[Ended | None],
+        finished: queue.SimpleQueue[Ended | _Tried | None],
         limit: Limit,
         enough: Sequence[threading.Event],
         child: Child,
+        trial: Trial | None,
     ) -> None:
         super().__init__(daemon=True)
         self._task, self._waiting, self._finished = task, waiting, finished
-        self._limit, self._enough, self._child = limit, enough, child
+        self._limit, self._enough, self._child, self._trial = limit, enough, child, trial
 
     def run(self) -> None:
         try:
+            self._finished.put(_Tried(self._lacks()))
             while not self._stopped():
                 try:
                     job, tries = self._waiting.get_nowait()
@@ -148,6 +174,13 @@ class _Hand(threading.Thread):
             self._child.close()
             self._finished.put(None)
 
+    def _lacks(self) -> str | None:
+        """What the process says that keeps it from working; what dies when it is asked is told of with its jobs."""
+        if self._trial is None or self._stopped():
+            return None
+        lacks: str | None = self._child.do(packed(*self._trial), limit=self._limit.seconds).answer
+        return lacks
+
     def _stopped(self) -> bool:
         return any(event.is_set() for event in self._enough)
 
@@ -155,3 +188,8 @@ class _Hand(threading.Thread):
         """End the process, whatever it is doing; by another thread."""
         self._child.kill()
         self.join()
+
+
+def failed(slide: CohortSlide, error: str) -> dict[str, Any]:
+    """The row of a slide whose task ended without one."""
+    return {"slide_id": slide.slide_id, "path": str(slide.path), "status": "failed", "error": error}

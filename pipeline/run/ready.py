@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.device import find_device
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import model_digest
+from pipeline.model.header import model_digest
 from pipeline.output.folder import MARK
 from stages.passing import again
 

@@ -8,31 +8,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.asked import check_budget, check_prior, decision_of, refuse_patients
 from pipeline.cohort.labels import refuse_unknown_labels
 from pipeline.cohort.patients import by_patient, slides_of
 from pipeline.cohort.table import Cohort, CohortSlide
-from pipeline.device import check_device, find_device
+from pipeline.device import check_device, kind_of
 from pipeline.errors import UsageError
 from pipeline.garbage import uncollected
-from pipeline.model.checkpoint import checkpoint_files, find_model, load_model, model_digest
-from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, task_of
+from pipeline.model.header import Known, checkpoint_files, find_model, model_digest, read_known
+from pipeline.model.spec import ModelSpec, task_of
 from pipeline.output.failures import NOTHING_FAILED, Failures
 from pipeline.output.folder import RUN, only_its_kind, prepare_output
 from pipeline.output.log import logging_to
 from pipeline.output.table import prediction_columns
-from pipeline.predict import check_budget, check_prior, decision_of
-from pipeline.predict_patient import refuse_patients
 from pipeline.run.books import Books, RunSummary, in_words
-from pipeline.run.finished import finished
+from pipeline.run.finished import finished, finished_patient
 from pipeline.run.interrupt import finishing
+from pipeline.run.keys import RunSettings, referral_of, run_digest
 from pipeline.run.names import named_as_before
 from pipeline.run.outage import stop_at_outage
-from pipeline.run.patient import finished_patient, process_patient
+from pipeline.run.patient import process_patient
 from pipeline.run.process import telling
 from pipeline.run.ready import lacks
-from pipeline.run.slide import WAITING, RunSettings, process_slide, referral_of, run_digest
-from pipeline.run.workers import BUSY, each, suited
+from pipeline.run.slide import lacks_model, opens_any, process_slide
+from pipeline.run.workers import BUSY, WAITING, each, suited
 from pipeline.task.task import Task
 from stages.budget import share_of_machine
 from stages.slide.resolution import check_mpp
@@ -65,7 +64,8 @@ def run_cohort(
 
     Args:
         cohort, out, settings: the slides, where their results go, and how they are predicted.
-        workers, limit, scheduler: see `pipeline.run.workers.each`; None is as many as suit the machine.
+        workers, limit, scheduler: see `pipeline.run.workers.each`; None is as many as suit the machine and
+            what is to be done.
         retry_failed: do only slides that failed when they were last tried into ``out``.
         fail_fast: begin no more slides once one has failed.
         progress: called with (slides finished, slides in all, a line about the last one).
@@ -76,13 +76,21 @@ def run_cohort(
         UsageError: nothing was started, because the model, the output folder or the scheduler cannot be used, or a run
             with other settings works into the folder.
     """
-    settings, model, workers = prepared(cohort, settings, workers=workers, scheduler=scheduler)
-    prepare_output(out, names=RUN)
+    settings, model = prepared(cohort, settings)
     cohort = rows_for(model.spec, named_as_before(cohort, out))
     digest = model_digest(settings.model)
     run = run_digest(settings, model, digest)
     notes = Failures(out, "run").read()
     failed = {slide.slide_id for slide in cohort.slides if notes.of(slide.slide_id, slide.path) is not None}
+    # what failed before may hang again
+    slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
+    with uncollected():
+        stands = finished_patient if model.spec.unit == "patient" else finished
+        rows = {s.slide_id: stands(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
+    known = [(s, row) for s in slides if (row := rows.get(s.slide_id)) is not None]
+    slides = [s for s in slides if rows.get(s.slide_id) is None]
+    settings, workers = manned(settings, len(slides), workers=workers, scheduler=scheduler)
+    prepare_output(out, names=RUN)
     with (
         logging_to(out / "run.log", command) as log,
         only_its_kind(out, "run", run[:16]),
@@ -108,16 +116,11 @@ def run_cohort(
             tell(NOTHING_FAILED)
         if retry_failed and (line := notes.others((slide.slide_id, slide.path) for slide in cohort.slides)) is not None:
             tell(line)
-        # what failed before may hang again
-        slides = sorted(cohort.slides, key=lambda slide: slide.slide_id in failed)
-        with uncollected():
-            stands = finished_patient if model.spec.unit == "patient" else finished
-            rows = {s.slide_id: stands(s, out, settings, model, digest) for s in slides if s.slide_id not in failed}
         task = task_of(model.spec)
-        known = [(s, row) for s in slides if (row := rows.get(s.slide_id)) is not None]
-        slides = [s for s in slides if rows.get(s.slide_id) is None]
         jobs = [(s, out.resolve(), settings, digest, not retry_failed or s.slide_id in failed) for s in slides]
         how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "limit": limit, "said": said}
+        if workers or opens_any(slides_of(slides), settings):
+            how["trial"] = lacks_model, (settings, digest)
         if scheduler is not None:
             how |= {"wait": wait, "device": settings.device, "trial": (lacks, _needed(cohort, out, settings, digest))}
             how["warn"] = tell
@@ -147,10 +150,8 @@ def run_cohort(
     return summary
 
 
-def prepared(
-    cohort: Cohort, settings: RunSettings, *, workers: int | None, scheduler: str | None
-) -> tuple[RunSettings, SlideModel, int]:
-    """The settings as all workers can use them, the model where it computes here, and how many workers there will be.
+def prepared(cohort: Cohort, settings: RunSettings) -> tuple[RunSettings, Known]:
+    """The settings as all workers can use them, and what is known of the model; nothing computes yet.
 
     Raises:
         UsageError: the model or the settings cannot be used.
@@ -164,17 +165,26 @@ def prepared(
         features=settings.features and settings.features.absolute(),
     )
     check_device(settings.device)
-    # a device that is not here may be where the scheduler's workers are; ours load the model themselves
-    if scheduler is None:
-        find_device(settings.device)
-    if workers is None:
-        kind = find_device(settings.device).type if scheduler is None else "cpu"
-        workers = suited(len(cohort.slides), device=kind, memory=settings.memory)
+    model = read_known(settings.model, encoder_weights=settings.encoder_weights)
+    return _checked(cohort, model, settings), model
+
+
+def manned(
+    settings: RunSettings, slides: int, *, workers: int | None, scheduler: str | None
+) -> tuple[RunSettings, int]:
+    """How many workers there will be for so many slides that are to be done, and with it what each may take.
+
+    Raises:
+        UsageError: this machine, which is to work, has no such device.
+    """
+    if not slides:
+        return settings, 0
+    # a device that is not here may be where the scheduler's workers are
+    kind = "cpu" if scheduler is not None else kind_of(settings.device)
+    workers = suited(slides, device=kind, memory=settings.memory) if workers is None else workers
     if settings.memory is None and scheduler is None:  # each of a scheduler's workers knows its own
         settings = replace(settings, memory=share_of_machine(workers))
-    device = "cpu" if workers or scheduler else settings.device
-    model = load_model(settings.model, device=device, encoder_weights=settings.encoder_weights)
-    return _checked(cohort, model, settings), model, workers
+    return settings, workers
 
 
 def _line(slide: CohortSlide, row: Mapping[str, Any], task: Task) -> str | None:
@@ -211,7 +221,7 @@ def _rows(
             return
 
 
-def _checked(cohort: Cohort, model: SlideModel, settings: RunSettings) -> RunSettings:
+def _checked(cohort: Cohort, model: Known, settings: RunSettings) -> RunSettings:
     """The settings, which fit the model: what does not is told before anything is started."""
     spec = model.spec
     refuse_unknown_labels(cohort, task_of(spec), settings.model)

@@ -14,7 +14,7 @@ from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.run.address import BACK_SECONDS, come_back, connected, find_scheduler
 from pipeline.run.crew import Crew, SchedulerGoneError
-from pipeline.run.pool import Limit
+from pipeline.run.pool import Limit, failed
 from pipeline.run.process import packed
 
 WAIT_SECONDS = 30.0
@@ -273,8 +273,3 @@ _LOST = (
     f"{MOST_LOST} workers were lost while they were at it: killed for their memory, at the end of their time, or with "
     "their machine; see their logs, or try it alone on this machine with --workers 1"
 )
-
-
-def failed(slide: CohortSlide, error: str) -> dict[str, Any]:
-    """The row of a slide whose task ended without one."""
-    return {"slide_id": slide.slide_id, "path": str(slide.path), "status": "failed", "error": error}

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pipeline.asked import decision_of
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError, reason_of
-from pipeline.model.build import keep_features
-from pipeline.model.checkpoint import load_model, model_digest
-from pipeline.model.look import refuse_coarser
-from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
+from pipeline.model.header import Known, Knows, model_digest, read_known
+from pipeline.model.spec import refuse_coarser, task_of
 from pipeline.output.documents import plain
 from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import (
-    altered,
     begin_slide,
     lease_of,
     read_commit,
@@ -32,81 +28,29 @@ from pipeline.output.slide_folder import (
     state_of,
     write_commit,
 )
-from pipeline.predict import SlidePrediction, decision_of, predict_slide
-from pipeline.refer.referral import Referral, referral
-from pipeline.run.artefacts import DATA, data_of, evidence_of, told_name, write_artefacts
-from pipeline.run.counting import seen_by
+from pipeline.run.artefacts import DATA, evidence_of, told_name, write_artefacts
+from pipeline.run.keys import RunSettings, known_of, made_of_all, referral_of, run_digest
 from pipeline.run.outage import outage_row
 from pipeline.run.pictures import PICTURES, draw_pictures, drawn_by, told_in_pictures
 from pipeline.run.process import alive, memory_share
 from pipeline.run.stale import differing
-from pipeline.run.workers import BUSY
-from pipeline.task.task import Task
+from pipeline.run.whole import drawn, told_of, whole
+from pipeline.run.workers import BUSY, WAITING
+from pipeline.stopwatch import measuring, stage
 from pipeline.words import tell
 from stages.bags.bag_slide import BagSlide
 from stages.budget import Need, need_of, own_peak
 from stages.lease import HeldError, lease
 from stages.passing import again
-from stages.prior import Prior
 from stages.pyramid.open import open_pyramid
 from stages.slide.facts import SlideFacts
 from stages.slide.protocol import Slide
 from stages.slide.revision import Revision
 
-_RECORDED = {"slide_bytes": int, "words": dict, "evidence": dict, "pictures": dict, "path": str, "fingerprint": str}
-"""Status of a slide whose folder another process is writing."""
-WAITING = "waiting"
-"""Status of a slide that the run has not come to yet, or leaves as it is."""
-RESULTS_VERSION = 6
-"""Raised when a change here or in the stages changes results, so that earlier ones count as stale."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """How a run predicts; None means what the model says.
-
-    Attributes:
-        model: checkpoint path, readable by every worker.
-        samples: patches per slide; with a tolerance or a decision, at most.
-        tolerance: read on until no interval reaches farther than this from its probability.
-        decide, risk, positive: read on until it is settled on which side of a threshold a class lies: see
-            `pipeline.predict.decision_of`.
-        scheme: how they are drawn.
-        mpp: µm per level-0 pixel for every slide that the cohort table gives none for.
-        seed: of the draws; each slide's own seed follows from it and the slide's content.
-        device: "auto" is a GPU where the worker has one.
-        prior: what half of each draw goes by: a folder of maps, one a slide, or a network that makes them.
-        refer: the stated error of label sets; None: none are made.
-        by_class: whether it is stated of the slides of each class.
-        memory: bytes that a process may take: a slide that needs more is refused; None: what whoever started the
-            process allows it.
-        split, count_seen: what the metrics count: see `pipeline.run.counting.count`.
-        verify: let an earlier result stand only by a digest of every byte of the slide.
-        strict: refuse slides whose resolution something else in the file contradicts.
-        encoder_weights: of the model's frozen encoder, where they are not those that its name stands for.
-        features: folder that keeps what a frozen encoder makes of patches; None: the machine's own.
-    """
-
-    model: Path
-    samples: int | None = None
-    tolerance: float | None = None
-    decide: float | None = None
-    risk: float | None = None
-    positive: str | None = None
-    scheme: str | None = None
-    mpp: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    strict: bool = False
-    encoder_weights: Path | None = None
-    features: Path | None = None
-    prior: Prior | None = None
-    refer: float | None = None
-    by_class: bool = False
-    memory: int | None = None
-    verify: bool = False
-    split: str | None = None
-    count_seen: bool = False
+if TYPE_CHECKING:  # which compute
+    from pipeline.model.slide_model import SlideModel
+    from pipeline.predict import SlidePrediction
+    from stages.prior import Prior
 
 
 def process_slide(
@@ -122,7 +66,8 @@ def process_slide(
         The slide's row of predictions.csv, and of a predicted slide also ``slide_bytes``, ``words`` and ``gallery`` of
         its commit mark, ``reused``: whether an earlier result was still valid, and ``seen``: whether the model was made
         with it, and how (`pipeline.run.counting.seen_by`); with label sets ``calibrated_on``: whether they were to it.
-        Of any slide ``peak``: the most memory that this process has held so far.
+        Of any slide ``peak``: the most memory that this process has held so far; and of one that was worked on
+        ``stages``, what each took.
     """
     started = time.perf_counter()
 
@@ -141,8 +86,9 @@ def attempted(
     `process_slide`."""
     started = time.perf_counter()
     try:
-        with lease(held, wait=wait):
+        with lease(held, wait=wait), measuring() as spent:
             row = again(act)
+            row["stages"] = {name: {key: round(one, 4) for key, one in told.items()} for name, told in spent.items()}
     except HeldError:
         row = {"status": BUSY}
     except Exception as exc:
@@ -156,8 +102,9 @@ def attempted(
 def _predict_slide(
     slide: CohortSlide, out: Path, settings: RunSettings, digest: str, started: float, begin: bool
 ) -> dict[str, Any]:
-    model = worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
-    found = standing(slide, out, settings, model, digest)
+    model = known_model(settings.model, digest, settings.encoder_weights)
+    with stage("open"):
+        found = standing(slide, out, settings, model, digest)
     facts, failures = found.slide.facts, Failures(out, "run")
     known = known_of(settings, model, facts.fingerprint)
     if found.commit is not None and kept(out / "slides" / slide.slide_id, found.commit, slide, facts):
@@ -167,8 +114,11 @@ def _predict_slide(
         return {"status": WAITING, "error": f"not tried: {found.stale}" if found.stale else ""}
     need_for(found.slide, model).refuse_over(allowed(settings))
     alive(f"{slide.slide_id}: at work")
+    from pipeline.predict import predict_slide  # which computes: not for what is refused, or stands as it is
+
     how, refer = asked(settings, model), referral_of(settings, model)
-    predicted = predict_slide(found.slide, model, **how, prior=found.prior, refer=refer)
+    computes = worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
+    predicted = predict_slide(found.slide, computes, **how, prior=found.prior, refer=refer)
     failures.forget(slide.slide_id, slide.path)
     run = run_digest(settings, model, digest)
     return {**_write_slide(slide, out, found, run, predicted, started), **known}
@@ -179,7 +129,7 @@ def allowed(settings: RunSettings) -> int | None:
     return memory_share() if settings.memory is None else settings.memory
 
 
-def asked(settings: RunSettings, model: SlideModel) -> dict[str, Any]:
+def asked(settings: RunSettings, model: Knows) -> dict[str, Any]:
     """How a slide, or a patient, is predicted, as `predict_slide` and `predict_patient` take it."""
     return {
         "samples": settings.samples,
@@ -211,7 +161,7 @@ class Standing:
     prior: Prior | None = None
 
 
-def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: SlideModel, digest: str) -> Standing:
+def standing(slide: CohortSlide, out: Path, settings: RunSettings, model: Knows, digest: str) -> Standing:
     """Decide whether a run has anything to do for a slide: what `process_slide` and a dry run go by.
 
     Raises:
@@ -258,7 +208,7 @@ def opened_for(slide: CohortSlide, settings: RunSettings) -> Slide:
     return opened
 
 
-def need_for(slide: Slide, model: SlideModel) -> Need:
+def need_for(slide: Slide, model: Knows) -> Need:
     """What predicting a slide takes.
 
     Raises:
@@ -270,74 +220,6 @@ def need_for(slide: Slide, model: SlideModel) -> Need:
     refuse_coarser(slide.facts, spec)
     scales = [mpp for mpp in (spec.patch_mpp, spec.inner_mpp, spec.coarse_mpp) if mpp is not None]
     return need_of(slide.facts, thumbnail_mpp=spec.attention_mpp, mpps=scales)
-
-
-def made_of_all(
-    settings: RunSettings,
-    model: SlideModel,
-    digest: str,
-    *,
-    mpp: float | None,
-    prior: Prior | None,
-    warnings: Sequence[str],
-) -> dict[str, Any]:
-    """What a slide's results follow from beside its content."""
-    return {
-        **of_run(settings, model, digest),
-        "mpp": mpp,
-        **({} if prior is None else {"prior": prior.digest()}),
-        # a slide that is read otherwise than its file claims is another slide
-        **({"warnings": warnings} if warnings else {}),
-    }
-
-
-def known_of(settings: RunSettings, model: SlideModel, fingerprint: str) -> dict[str, Any]:
-    """What the model knows of a slide."""
-    known: dict[str, Any] = {"seen": seen_by(model, fingerprint)}
-    if settings.refer is not None and model.label_calibration is not None:
-        known["calibrated_on"] = fingerprint in model.label_calibration.slides
-    return known
-
-
-def of_run(settings: RunSettings, model: SlideModel, digest: str) -> dict[str, Any]:
-    """What the results of all slides of a run depend on."""
-    decide = decision_of(model.spec, settings.decide, settings.risk, settings.positive)
-    return {
-        "version": RESULTS_VERSION,
-        "model": digest,
-        "samples": settings.samples if settings.tolerance or decide else settings.samples or model.spec.samples,
-        "tolerance": settings.tolerance,
-        "scheme": settings.scheme or model.spec.scheme,
-        "seed": settings.seed,
-        **({} if decide is None else {"decide": asdict(decide)}),
-        **({} if settings.refer is None else {"refer": [settings.refer, settings.by_class]}),
-    }
-
-
-def run_digest(settings: RunSettings, model: SlideModel, digest: str) -> str:
-    """What tells a run from those with another model or other settings, whatever their slides."""
-    prior = None if settings.prior is None else asdict(settings.prior)
-    parts = [of_run(settings, model, digest), settings.mpp, plain(prior)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def referral_of(settings: RunSettings, model: SlideModel) -> Referral | None:
-    """How a run with these settings makes label sets; None where it makes none.
-
-    Raises:
-        UsageError: see `referral`.
-    """
-    if settings.refer is None:
-        return None
-    return referral(
-        model,
-        settings.refer,
-        by_class=settings.by_class,
-        samples=settings.samples,
-        reads_on=settings.tolerance is not None or settings.decide is not None,
-        scheme=settings.scheme,
-        prior=settings.prior is not None,
-    )
 
 
 def _write_slide(
@@ -371,7 +253,8 @@ def write_result(
     facts, folder, name = found.slide.facts, out / "slides" / slide.slide_id, name or slide.slide_id
     mpp = facts.require_mpp()
     begin_slide(folder)
-    gallery = write_artefacts(folder, slide.slide_id, found)
+    with stage("write"):
+        gallery = write_artefacts(folder, slide.slide_id, found)
     commit = {
         **told,
         "fingerprint": facts.fingerprint,
@@ -393,7 +276,8 @@ def write_result(
         "bounds_level0": [facts.bounds.x, facts.bounds.y, facts.bounds.width, facts.bounds.height],
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    draw_pictures(folder, commit)
+    with stage("draw pictures"):
+        draw_pictures(folder, commit)
     write_commit(folder, {**commit, "files": sizes_of(folder, DATA | PICTURES)})
     return commit
 
@@ -416,45 +300,45 @@ def kept(folder: Path, commit: dict[str, Any], slide: CohortSlide, facts: SlideF
     return True
 
 
-def drawn(folder: Path, commit: Mapping[str, Any]) -> bool:
-    """Whether the pictures of a result are there, as they would be drawn now."""
-    return bool(commit["pictures"].get("drawn_by") == drawn_by()) and not altered(folder, commit, PICTURES)
-
-
-def whole(folder: Path, commit: Mapping[str, Any], task: Task) -> bool:
-    """Whether all is there, as it was written, that a finished slide has beside its pictures, and its record says what
-    one says."""
-    return told_whole(commit, task) and not altered(folder, commit, data_of(commit))
-
-
-def told_whole(commit: Mapping[str, Any], task: Task) -> bool:
-    """Whether a record says what that of a finished slide says."""
-    row = commit.get("row")
-    numbers = [f"{name}{end}" for name in task.columns for end in ("", "_low", "_high")]
-    numbers += ["patches_read", "cells", "fraction_read", "bytes_read", "seconds"]
-    return (
-        isinstance(row, dict)
-        and row.get("status") == "ok"
-        and task.is_told(row.get("predicted"))
-        and all(isinstance(row.get(name), int | float) for name in numbers)
-        and isinstance(row.get("warnings"), list)
-        and all(isinstance(commit.get(name), kind) for name, kind in _RECORDED.items())
-    )
-
-
-def told_of(commit: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report says of a slide beside its row."""
-    return {
-        "slide_bytes": commit["slide_bytes"],
-        "words": commit["words"],
-        "gallery": commit["evidence"]["gallery"],
-    }
+@lru_cache(maxsize=1)
+def known_model(path: Path, digest: str, encoder_weights: Path | None) -> Known:
+    """What is known of a run's model."""
+    _refuse_changed(path, digest)
+    return read_known(path, encoder_weights=encoder_weights)
 
 
 @lru_cache(maxsize=1)
 def worker_model(
     path: Path, digest: str, device: str, encoder_weights: Path | None, features: Path | None
 ) -> SlideModel:
+    """A run's model where it computes."""
+    from pipeline.model.build import keep_features
+    from pipeline.model.checkpoint import load_model
+
+    _refuse_changed(path, digest)
+    return keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
+
+
+def _refuse_changed(path: Path, digest: str) -> None:
     if model_digest(path) != digest:
         raise UsageError(f"{path} changed while the run was going on: start it again")
-    return keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)
+
+
+def opens_any(slides: Sequence[CohortSlide], settings: RunSettings) -> bool:
+    """Whether one of these slides can be opened, so that there is something to compute."""
+    for slide in slides:
+        with suppress(Exception):  # what it was is told where the slide's turn comes
+            if not slide.problem:
+                opened_for(slide, settings)
+                return True
+    return False
+
+
+def lacks_model(settings: RunSettings, digest: str) -> str | None:
+    """What keeps this process from computing with a run's model, and what to do; None: nothing, and the model is here,
+    ready for its slides."""
+    try:
+        worker_model(settings.model, digest, settings.device, settings.encoder_weights, settings.features)
+    except UsageError as exc:
+        return str(exc)
+    return None

@@ -15,7 +15,8 @@ from pipeline.config.attention import AttentionConfig
 from pipeline.model.look import Look
 from pipeline.model.reading import image
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import View
 from pipeline.train.looks import Looks
 from stages.attention import HematoxylinAttention
 from stages.mil.build import HEADS

@@ -13,11 +13,12 @@ import torch
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.model.build import build_model
-from pipeline.model.checkpoint import model_digest
 from pipeline.model.exhaustive_model import ExhaustiveModel
+from pipeline.model.header import model_digest
 from pipeline.model.look import Look
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, View, task_of
+from pipeline.model.spec import ModelSpec, task_of
+from pipeline.model.values import View
 from pipeline.output.documents import read_json, write_json
 from pipeline.output.table import write_table
 from pipeline.train.bagging import bagged, settle

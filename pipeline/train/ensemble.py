@@ -10,8 +10,9 @@ from pipeline.cohort.patients import slides_of
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import ENSEMBLE, ensemble_of, load_model, save_ensemble
+from pipeline.model.checkpoint import ensemble_of, load_model, save_ensemble
 from pipeline.model.fold_ensemble import FoldEnsemble
+from pipeline.model.header import ENSEMBLE
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import read_json
 from pipeline.train.calibrate import calibrate

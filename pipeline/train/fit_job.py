@@ -16,11 +16,13 @@ from pipeline.cohort.patients import slides_of
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.errors import UsageError
-from pipeline.model.build import Ensemble, build_model, keep_features, told_of_encoder
+from pipeline.model.build import Ensemble, build_model, keep_features
 from pipeline.model.checkpoint import load_model, save_model
+from pipeline.model.header import told_of_encoder
 from pipeline.model.quality import Quality
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, View, task_of
+from pipeline.model.spec import ModelSpec, task_of
+from pipeline.model.values import View
 from pipeline.output.documents import read_json, write_json
 from pipeline.refer.calibrate import calibrate_labels, calibration_key, in_lines
 from pipeline.refer.scores import budgets_of

@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.errors import UsageError
+from pipeline.model.spec import ModelSpec
 from pipeline.model.tiles import same_encoder
-from pipeline.model.values import ModelSpec
 from stages.amounts import counted
 from stages.bags.bag import BAG_SUFFIXES
 from stages.bags.bag_slide import open_bag

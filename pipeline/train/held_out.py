@@ -11,7 +11,7 @@ from pipeline.cohort.table import CohortSlide
 from pipeline.errors import reason_of
 from pipeline.model.joint import spared
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
+from pipeline.model.spec import task_of
 from pipeline.statistics.power import power_in_words
 from pipeline.task.task import Task
 from pipeline.train.looks import Looks

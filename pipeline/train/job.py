@@ -10,7 +10,8 @@ from typing import Any
 from pipeline.cohort.folds import deal_folds, held_out_of_all, hold_out, is_split
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
-from pipeline.model.checkpoint import model_digest, save_model
+from pipeline.model.checkpoint import save_model
+from pipeline.model.header import model_digest
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import read_json, write_json
 from pipeline.train.checkpoints import remove

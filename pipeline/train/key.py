@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cohort.table import CohortSlide
-from pipeline.model.values import ModelSpec
+from pipeline.model.spec import ModelSpec
 from pipeline.output.documents import plain
 from stages.slide.facts import SlideError, SlideFacts
 from stages.slide.revision import Revision

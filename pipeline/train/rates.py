@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.model.values import ModelSpec
+from pipeline.model.spec import ModelSpec
 
 END_TO_END = 1e-3
 """Of a model whose encoder learns."""

@@ -14,7 +14,7 @@ from pipeline.config import Config
 from pipeline.config.cohort import CohortConfig
 from pipeline.errors import UsageError
 from pipeline.model.build import backbone_of
-from pipeline.model.values import ModelSpec
+from pipeline.model.spec import ModelSpec
 from pipeline.task.task import WORDS, Task
 from pipeline.train.job import Job
 from pipeline.train.rates import default_rate

@@ -19,7 +19,7 @@ from pipeline.device import check_devices, check_precision, find_device
 from pipeline.errors import UsageError
 from pipeline.model.build import OnFrozenEncoder, build_model
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import task_of
+from pipeline.model.spec import misfits, task_of
 from pipeline.output.documents import write_json
 from pipeline.output.folder import TRAINING, fitting_alone, prepare_output
 from pipeline.output.log import logging_to
@@ -140,7 +140,7 @@ def train_cohort(
     if config.training.compare and config.training.folds is None and all(s.split == "train" for s in cohort.slides):
         raise UsageError("nothing is held out to compare on: give some slides another split, or training.folds")
     if isinstance(untrained, OnFrozenEncoder):
-        for doubt in untrained.doubts:
+        for doubt in misfits(untrained.spec, untrained.backbone.card):
             say(f"warning: {doubt}")
     prepare_output(out, names=TRAINING)
     with logging_to(out / "train.log", command) as log, fitting_alone(out):

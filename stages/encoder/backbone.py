@@ -96,21 +96,14 @@ class Backbone(nn.Module):
             pixels = pixels[..., margin : margin + self.card.crop, margin : margin + self.card.crop]
         return (pixels - self.mean) / self.std
 
-    def misfit(self, *, px: int, mpp: float) -> list[str]:
-        """What sets patches of ``px`` pixels of ``mpp`` µm/px apart from those that it was trained on, a line each."""
-        return self.card.misfit(px=px, mpp=mpp)
-
     def enlarged(self, px: int, factor: float) -> Backbone:
         """The same network for patches of ``px`` pixels, which are shown to it ``factor`` times larger where it takes
         patches of any size: a network sees little in what is smaller than what it was trained on.
 
         The weights are shared; the card says what it does.
         """
-        if self.card.step is None or factor == 1:
-            return self
-        step, least = self.card.step, self.card.least
-        side = max(-(-least // step), round(px * factor / step)) * step
-        return Backbone(self.body, replace(self.card, px=side, step=None, resize=None, crop=None))
+        card = self.card.enlarged(px, factor)
+        return self if card is self.card else Backbone(self.body, card)
 
     def in_precision(self, precision: Precision) -> Backbone:
         """The same encoder, computing in this precision from now on; its card says so.

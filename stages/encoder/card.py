@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 Readout = Literal["features", "cls", "cls+mean", "mean", "cls per channel", "mean over space"]
@@ -82,6 +82,14 @@ class EncoderCard:
         if self.step is None:
             return self.px
         return max(-(-self.least // self.step), round(px / self.step)) * self.step
+
+    def enlarged(self, px: int, factor: float) -> EncoderCard:
+        """Of the same network for patches of ``px`` pixels that are shown to it ``factor`` times larger, where it takes
+        patches of any size; else itself."""
+        if self.step is None or factor == 1:
+            return self
+        side = max(-(-self.least // self.step), round(px * factor / self.step)) * self.step
+        return replace(self, px=side, step=None, resize=None, crop=None)
 
     def misfit(self, *, px: int, mpp: float) -> list[str]:
         """What sets patches of ``px`` pixels of ``mpp`` µm/px apart from those that it was trained on, a line each."""

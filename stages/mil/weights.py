@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from stages.disk import open_regular, refusal
-from stages.mil.teacher import AttentionTeacher, TeacherSizes
+from stages.mil.sizes import TeacherSizes
+from stages.mil.teacher import AttentionTeacher
 
 _TANH = r"(attention_a|attention_v|attn_v|attention_tanh)(\.0|\.linear)?"
 _GATE = r"(attention_b|attention_u|attn_u|attention_sigmoid)(\.0|\.linear)?"

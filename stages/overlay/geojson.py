@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from stages.geometry import Raster
 from stages.overlay.attention_map import Floats, times_uniform
@@ -61,6 +60,8 @@ def geojson(
     uniform = cells or np.count_nonzero(multiple)
     corner_level0 = np.array(origin, np.float64)
     features = []
+    from scipy import ndimage  # a rerun that finds all done writes none
+
     regions, count = ndimage.label(multiple >= region_multiple)
     for n, part in enumerate(ndimage.find_objects(regions), 1):
         own = regions[part] == n

@@ -20,13 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stages.prediction.kinds import FORETOLD, INTERPOLATED, READ
 from stages.prediction.readout import ClassReadout, Readout
 
 NODES = 256
 """Points of Gauss and Legendre on the line: logits that differ by 100 are integrated to rounding."""
-
-READ, FORETOLD, INTERPOLATED = 1, 2, 3
-"""What a cell's evidence is told from: its own patch; what the model knows of it without; patches that look like it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

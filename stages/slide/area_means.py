@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _SHARES = 2.0**22
 """Weights are whole multiples of 1/this: pixels (8 bits) weighed along two axes then fit a float64's 53 bits, every sum
@@ -54,6 +57,8 @@ def area_weights(start: float, scale: float, outputs: int, inputs: int) -> Weigh
     kept = weights > 0
     indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
     columns = borders[:, :-1][kept].astype(np.int64)
+    from scipy import sparse  # a quarter of a second, which no rerun needs
+
     matrix = sparse.csr_array((weights[kept], columns, indptr), shape=(outputs, inputs))
     factor = inputs // outputs
     means = factor in _FACTORS and matrix.nnz == inputs == outputs * factor and (matrix.data == 1 / factor).all()

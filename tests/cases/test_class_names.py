@@ -12,8 +12,8 @@ from makers import tissue_pixels, write_config, write_slide
 from pipeline.cohort.table import find_target
 from pipeline.config import load_config
 from pipeline.errors import UsageError
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from pipeline.train.train import train_cohort
 
 CLASSES = ("low", "high", "value", "slides", "label", "excluded", "predicted", "auroc")

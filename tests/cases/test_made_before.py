@@ -18,8 +18,8 @@ from pipeline.cohort.table import find_target
 from pipeline.info import describe
 from pipeline.model.checkpoint import load_model
 from pipeline.output.attention_map import read_attention_zarr
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from stages.geometry import Box
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
 from stages.pyramid.open import open_pyramid

@@ -64,8 +64,8 @@ def test_a_cache_writes_only_where_it_was_told(folder: Path) -> None:
 
 
 def test_a_run_writes_only_where_it_was_told(folder: Path, checkpoint: Path) -> None:
+    from pipeline.run.keys import RunSettings
     from pipeline.run.run import run_cohort
-    from pipeline.run.slide import RunSettings
 
     slide = write_slide(folder / f"{folder.name}.tif", tissue_pixels(700, 600))
     assert cache_cohort(find_target(slide), folder / "cache", CacheSettings(profile="portable")).failed == 0
@@ -80,8 +80,8 @@ def test_a_run_writes_only_where_it_was_told(folder: Path, checkpoint: Path) -> 
 
 def test_slides_that_differ_behind_such_a_sign_are_two(checkpoint: Path, tmp_path: Path) -> None:
     """The second run destroyed the first's results where a path was cut at the sign."""
+    from pipeline.run.keys import RunSettings
     from pipeline.run.run import run_cohort
-    from pipeline.run.slide import RunSettings
 
     for name in ("B.tif", "B#1.tif", "B?1.tif"):
         write_slide(tmp_path / name, tissue_pixels(600, 600))

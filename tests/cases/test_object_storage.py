@@ -18,8 +18,8 @@ from pipeline.cache import cache_cohort
 from pipeline.check import check_cohort
 from pipeline.cohort.table import find_target, read_table
 from pipeline.errors import UsageError
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from stages import object_store
 from stages.geometry import Box
 from stages.place import Url

@@ -14,8 +14,8 @@ from pipeline.cache import CacheSettings, cache_cohort
 from pipeline.cohort.table import find_target
 from pipeline.config import load_config
 from pipeline.demo.cohort import make_cohort
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from pipeline.train.train import train_cohort
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="it has no umask")

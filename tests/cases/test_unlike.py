@@ -14,8 +14,8 @@ from pipeline.cohort.table import find_target
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import look
 from pipeline.predict import predict_slide
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import in_words, run_cohort
-from pipeline.run.slide import RunSettings
 from pipeline.task.classes import Classes
 from stages.appearance import FARTHEST, cohort_appearance
 from stages.pyramid.open import open_pyramid

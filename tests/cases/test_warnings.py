@@ -13,8 +13,8 @@ from models import TINY
 from pipeline.cache import CacheSettings, cache_cohort
 from pipeline.cohort.table import find_target
 from pipeline.model.sampler import AttentionSampler
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from pipeline.train.looks import Looks
 
 WORDS = "its resolution of 0.25 µm/px contradicts an objective of 10x, about 1 µm/px"

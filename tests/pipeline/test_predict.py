@@ -13,9 +13,9 @@ from makers import saccade, small_slide
 from models import TINY, save_untrained
 
 import pipeline.commands
+from pipeline.asked import decision_of
 from pipeline.errors import UsageError
 from pipeline.output.table import decision_in_words
-from pipeline.predict import decision_of
 from stages.prediction.stopping import Decide
 
 

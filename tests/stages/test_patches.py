@@ -232,7 +232,7 @@ def test_a_model_says_whether_its_patches_are_snapped(slides_folder: Path) -> No
     """The choice is the model's, so that it is trained on what it will read."""
     from pipeline.model.look import look_at
     from pipeline.model.sampler import AttentionSampler
-    from pipeline.model.values import ModelSpec
+    from pipeline.model.spec import ModelSpec
 
     spec = ModelSpec(("a", "b"), 8.0, 0.5, 48, "uniform", "small", 8, "systematic", 4)
     slide = open_slide(slides_folder / "even.tif")

@@ -27,7 +27,7 @@ from pipeline.model.look import look
 from pipeline.predict import predict_slide
 from stages.bags.bag import BagError, read_bag
 from stages.geometry import patch_rasters
-from stages.mil.teacher import TeacherSizes
+from stages.mil.sizes import TeacherSizes
 from stages.pyramid.open import open_pyramid
 from stages.slide.render import render_many
 

@@ -17,8 +17,8 @@ from pipeline.cohort.table import find_target
 from pipeline.dry_run.dry_run import dry_cache_cohort, dry_run_cohort
 from pipeline.dry_run.outcome import DryRun
 from pipeline.errors import UsageError
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from stages import object_store
 from stages.budget import OWN_BYTES
 from stages.overlay import evidence_picture

@@ -10,11 +10,11 @@ import pytest
 import torch
 from models import TINY, sampler_model
 
+from pipeline.asked import check_budget
 from pipeline.config.sections import Config
 from pipeline.errors import UsageError
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.values import View
-from pipeline.predict import check_budget
 
 SPEC = replace(TINY, block=2, samples=16)
 

@@ -17,7 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import find_model, load_model, model_digest, save_model
+from pipeline.model.checkpoint import load_model, save_model
+from pipeline.model.header import find_model, model_digest
 from pipeline.model.sampler import AttentionSampler
 from stages import appearance
 from stages.prediction.predict import Calibration

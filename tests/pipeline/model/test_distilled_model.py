@@ -14,7 +14,7 @@ from models import FROZEN, frozen_view, tiny_backbone
 
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.distilled_model import DistilledModel
-from stages.mil.teacher import TeacherSizes
+from stages.mil.sizes import TeacherSizes
 
 __all__ = ["tiny"]  # a fixture
 

@@ -14,14 +14,17 @@ from backbones import DIM, tiny
 from makers import striped_cohort, tissue_pixels, write_slide
 from models import EXHAUSTIVE, exhaustive_model
 
+from pipeline.asked import check_budget
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import load_model, model_digest, save_model
+from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.exhaustive_model import ExhaustiveModel
+from pipeline.model.header import model_digest
 from pipeline.model.look import look
-from pipeline.predict import check_budget, predict_slide
-from pipeline.run.slide import RunSettings, process_slide
+from pipeline.predict import predict_slide
+from pipeline.run.keys import RunSettings
+from pipeline.run.slide import process_slide
 from pipeline.train.train import train_cohort
 from stages.mil.build import HEADS
 from stages.prediction.stopping import Decide

@@ -13,9 +13,10 @@ import torch
 from models import EXHAUSTIVE, FROZEN, TINY, frozen_model, frozen_view, sampler_model, tiny_backbone
 
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import ENSEMBLE, find_ensemble, load_model, save_ensemble, save_model
+from pipeline.model.checkpoint import load_model, save_ensemble, save_model
 from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.fold_ensemble import FoldEnsemble
+from pipeline.model.header import ENSEMBLE, find_ensemble
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.values import View
 from pipeline.train.calibrate import calibrate, drawn_errors

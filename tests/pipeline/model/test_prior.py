@@ -15,10 +15,12 @@ from pipeline import commands
 from pipeline.cohort.table import CohortSlide
 from pipeline.config import load_config
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.model.checkpoint import load_model
+from pipeline.model.header import model_digest
 from pipeline.model.look import look
 from pipeline.model.values import AttentionMap, PlacedDraw
-from pipeline.run.slide import RunSettings, process_slide
+from pipeline.run.keys import RunSettings
+from pipeline.run.slide import process_slide
 from pipeline.train.spec import prior_in
 from stages.given_map import MapError
 from stages.prior import Prior

@@ -17,7 +17,8 @@ from scipy.stats import binom
 from pipeline.model.reading_on import look_totals
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import View
 from stages.prediction.stopping import Decide
 
 ROWS, COLUMNS = 9, 12

@@ -17,7 +17,8 @@ from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import Look, look
 from pipeline.model.regions import by_region, joint_attention, places, shares
 from pipeline.model.sampler import FEATURE_SCALE, AttentionSampler
-from pipeline.model.values import ModelSpec, View
+from pipeline.model.spec import ModelSpec
+from pipeline.model.values import View
 from stages.attention import ThumbnailAttention
 from stages.geometry import Raster
 from stages.slide.render import count_reads, render

@@ -17,8 +17,8 @@ from models import EXHAUSTIVE, TINY, exhaustive_model, random_lite0
 from pipeline.model.build import build_model
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import look, look_at
+from pipeline.model.spec import ModelSpec
 from pipeline.model.tiles import doubts_of, same_encoder
-from pipeline.model.values import ModelSpec
 from pipeline.predict import predict_slide
 from stages.bags.bag_slide import BagSlide, open_bag
 from stages.pyramid.open import open_pyramid

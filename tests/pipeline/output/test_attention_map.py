@@ -71,3 +71,14 @@ def test_what_a_user_put_into_a_map_is_not_replaced_with_it(tmp_path):
         write_attention_zarr(path, np.ones((2, 3)), raster, mpp=MPP)
     assert (path / "thesis.txt").read_text() == "years of work"
     assert read_attention_zarr(path)[0].sum() == 0
+
+
+def test_what_zarr_wrote_is_read_as_well_and_damage_is_told(tmp_path):
+    path, raster = tmp_path / "attention.zarr", Raster(0, 0, 1, 1, 3, 2)
+    write_attention_zarr(path, np.ones((2, 3)), raster, mpp=MPP)
+    chunk = path / "0" / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="damaged"):
+        read_attention_zarr(path)
+    zarr.create_array(path / "0", data=np.full((2, 3), 7, np.float32), chunks=(1, 2), overwrite=True)
+    assert read_attention_zarr(path)[0].sum() == 42

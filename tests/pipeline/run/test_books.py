@@ -18,11 +18,13 @@ from makers import ROOT, saccade
 
 from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.model.checkpoint import load_model
+from pipeline.model.header import model_digest
 from pipeline.output.folder import prepare_output
 from pipeline.run import books
+from pipeline.run.keys import RunSettings, run_digest
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings, process_slide, run_digest
+from pipeline.run.slide import process_slide
 from stages.disk import PREFIX, new_file
 from stages.lease import lease
 
@@ -62,7 +64,7 @@ from pathlib import Path
 from pipeline.cohort.table import find_target
 from pipeline.run import books
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
+from pipeline.run.keys import RunSettings
 books.OFTEN = books.SHARE = 1e-9
 books.SHARE = 1e9
 def end(done, total, line):
@@ -274,3 +276,24 @@ def test_a_slide_that_fails_since_it_is_another_has_no_result_of_the_former(
     assert run(table, out, checkpoint).failed == 1
     kept = [folder / "attention.zarr", folder / "attention.zarr" / "notes.txt", folder / "notes.txt"]
     assert sorted(folder.rglob("*")) == (before if left is None else kept)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_run_json_tells_what_each_stage_of_a_slide_took(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path, workers: int
+) -> None:
+    """Of slides that this run worked on: their stages fill the time that their rows tell, and a rerun has none."""
+    cohort, settings = find_target(slides_folder), RunSettings(model=checkpoint)
+    first = run_cohort(cohort, tmp_path / "out", settings, workers=workers)
+    told = json.loads((tmp_path / "out" / "run.json").read_text())["stages"]
+    assert told.keys() == {"even", "odd", "plain"}
+    for row in first.rows:
+        stages = told[row["slide_id"]]
+        assert [*stages] == ["open", "look", "read and encode", "attribute", "write", "draw pictures"]
+        after = ("write", "draw pictures")  # what a row's seconds leave out
+        counted = sum(one["seconds"] for name, one in stages.items() if name not in after)
+        assert 0.5 * row["seconds"] < counted < 1.5 * row["seconds"]
+        assert all(one["cpu_seconds"] >= 0 for one in stages.values())
+        assert stages["look"]["cpu_seconds"] > 0
+    assert run_cohort(cohort, tmp_path / "out", settings, workers=workers).reused == 3
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["stages"] == {}

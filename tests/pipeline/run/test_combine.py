@@ -17,8 +17,8 @@ from scipy.special import expit, logit, softmax
 from pipeline.cohort.table import CohortSlide, find_target
 from pipeline.model.checkpoint import save_model
 from pipeline.run.combine import combined, patient_rows
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from pipeline.task.build import TASKS
 from pipeline.task.task import Task
 

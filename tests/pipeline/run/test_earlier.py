@@ -13,8 +13,8 @@ import pytest
 from pipeline.cohort.table import find_target
 from pipeline.run import earlier
 from pipeline.run.books import RunSummary
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 
 Row = tuple[str, str, str]
 

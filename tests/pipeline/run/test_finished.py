@@ -18,8 +18,8 @@ import saccade
 import stages.slide.companions
 from pipeline.cohort.table import find_target
 from pipeline.commands import dry_run
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import RunSummary, run_cohort
-from pipeline.run.slide import RunSettings
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from makers import tissue_pixels, write_slide
 
-import pipeline.run.slide
+import pipeline.run.keys
 from pipeline.cohort.table import find_target
 from pipeline.model.checkpoint import load_model, save_model
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 
 
 def reused(target: Path, out: Path, model: Path, **settings: Any) -> bool:
@@ -106,7 +106,7 @@ def test_another_model_at_the_same_path_makes_another_result(
 def test_another_version_of_the_results_makes_one_stale(
     slide: Path, checkpoint: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.run.slide, "RESULTS_VERSION", pipeline.run.slide.RESULTS_VERSION + 1)
+    monkeypatch.setattr(pipeline.run.keys, "RESULTS_VERSION", pipeline.run.keys.RESULTS_VERSION + 1)
     assert not reused(slide, out, checkpoint)
 
 

@@ -15,8 +15,8 @@ import pytest
 from makers import ROOT, tissue_pixels, write_slide
 
 from pipeline.cohort.table import find_target
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 
 KILLED = """
 import itertools, os, shutil, signal, sys

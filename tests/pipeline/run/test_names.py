@@ -11,8 +11,8 @@ import pytest
 from pipeline.cohort.table import find_target
 from pipeline.commands import dry_run
 from pipeline.run.books import RunSummary
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 
 
 def run(target: Path, out: Path, model: Path) -> RunSummary:

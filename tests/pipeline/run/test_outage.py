@@ -14,9 +14,9 @@ import pytest
 
 from pipeline.cohort.table import find_target
 from pipeline.exits import ending
+from pipeline.run.keys import RunSettings
 from pipeline.run.outage import OUTAGE, outage_row
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from stages.slide.facts import SlideError
 
 

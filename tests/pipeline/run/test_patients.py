@@ -28,8 +28,9 @@ from pipeline.output.attention_map import read_attention_zarr
 from pipeline.output.slide_folder import read_commit
 from pipeline.run import pictures
 from pipeline.run.books import RunSummary
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings, need_for, opened_for
+from pipeline.run.slide import need_for, opened_for
 from stages.slide.facts import SlideError
 
 __all__ = ["tiny"]  # a fixture

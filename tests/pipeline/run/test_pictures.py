@@ -12,8 +12,8 @@ from makers import tissue_pixels, write_slide
 
 import pipeline.run.slide
 from pipeline.cohort.table import find_target
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from stages.overlay import evidence_picture, picture
 
 READ = Path("/proc/self/io")

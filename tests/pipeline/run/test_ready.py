@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model.checkpoint import model_digest
+from pipeline.model.header import model_digest
 from pipeline.output.folder import RUN, prepare_output
 from pipeline.run.ready import lacks
 

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +18,22 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 from images import FOREIGN, write_image
-from makers import tissue_pixels, write_slide
+from makers import ROOT, tissue_pixels, write_slide
 
 from pipeline.cache import cache_cohort
 from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import load_model, model_digest, save_model
+from pipeline.model.checkpoint import load_model, save_model
+from pipeline.model.header import model_digest
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.slide_folder import read_commit
 from pipeline.run import address
 from pipeline.run import slide as slide_of_run
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import RunSummary, run_cohort
-from pipeline.run.slide import RunSettings, process_slide
+from pipeline.run.slide import process_slide
 from pipeline.run.workers import each
-from stages.prediction.attribution import READ
+from stages.prediction.kinds import READ
 from stages.slide.files import open_slide
 
 
@@ -344,3 +348,47 @@ def test_a_slide_over_the_budget_is_refused_and_the_peak_is_told(
     assert told.memory["largest_process_bytes"] == told.memory["together_bytes"] > 10**8
     assert json.loads((out / "run.json").read_text())["memory"] == told.memory
     assert run(slide, out, checkpoint, memory=10**6).reused == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_loads_no_library_that_it_does_not_use(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path, workers: int
+) -> None:
+    """Each took a process up to a second. With workers the parent computes nothing, and loads nothing that does."""
+    unused = ["dask.array", "distributed", "xarray", "pandas", "sklearn", "lightning", "torchmetrics", "matplotlib"]
+    unused += ["zarr", "fsspec", *(["torch", "dask", "scipy", "skimage", "openslide", "h5py"] if workers else [])]
+    code = f"""
+import sys, saccade
+summary = saccade.run(sys.argv[1], sys.argv[2], out=sys.argv[3], workers={workers})
+print(summary.ok, *(name for name in {unused} if name in sys.modules))
+"""
+    command = [sys.executable, "-c", code, slides_folder / "even.tif", checkpoint, tmp_path / "out"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["1"], done.stdout
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_weights_that_do_not_fit_are_told_before_a_slide_is_tried(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path, workers: int
+) -> None:
+    """Whoever is to compute with them says so: the header alone does not show it."""
+    data, model = checkpoint.read_bytes(), tmp_path / "model.safetensors"
+    dim = re.search(rb'dim\\": (\d+)', data)
+    assert dim is not None
+    model.write_bytes(data[: dim.start(1)] + b"9" * len(dim[1]) + data[dim.end(1) :])
+    with pytest.raises(UsageError, match="cannot load the checkpoint"):
+        run_cohort(find_target(slides_folder), tmp_path / "out", RunSettings(model=model), workers=workers)
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_a_slide_that_cannot_be_opened_is_refused_without_what_computes(tmp_path: Path, checkpoint: Path) -> None:
+    path = write_slide(tmp_path / "cut.tif", tissue_pixels(1024, 768))
+    path.write_bytes(path.read_bytes()[:5000])
+    code = """
+import sys, saccade
+(row,) = saccade.run(sys.argv[1], sys.argv[2], out=sys.argv[3]).rows
+print(row["status"], *(name for name in ("torch", "scipy", "dask") if name in sys.modules))
+"""
+    command = [sys.executable, "-c", code, path, checkpoint, tmp_path / "out"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["failed"]

@@ -16,8 +16,8 @@ from pipeline.errors import UsageError
 from pipeline.output.failures import FOLDER
 from pipeline.output.failures import NOTHING_FAILED as NOTHING
 from pipeline.run.books import RunSummary
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 
 
 def run(target: Path, out: Path, model: Path, **how: Any) -> tuple[RunSummary, list[str]]:

@@ -8,7 +8,8 @@ import pytest
 from makers import tissue_pixels, write_config, write_slide
 
 from pipeline.config import load_config
-from pipeline.model.checkpoint import load_model, model_digest
+from pipeline.model.checkpoint import load_model
+from pipeline.model.header import model_digest
 from pipeline.train.train import train_cohort
 from stages.slide.files import open_slide
 

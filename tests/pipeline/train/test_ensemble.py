@@ -13,7 +13,8 @@ from makers import tissue_pixels, write_config, write_slide
 from pipeline import commands
 from pipeline.config import load_config
 from pipeline.errors import UsageError
-from pipeline.model.checkpoint import ENSEMBLE, load_model
+from pipeline.model.checkpoint import load_model
+from pipeline.model.header import ENSEMBLE
 from pipeline.train.train import train_cohort
 from stages.pyramid.open import open_pyramid
 

@@ -16,8 +16,8 @@ from pipeline.commands import read_cohort
 from pipeline.config import load_config
 from pipeline.model.checkpoint import load_model
 from pipeline.model.quality import Quality
+from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
-from pipeline.run.slide import RunSettings
 from pipeline.statistics.metrics import evaluate
 from pipeline.task.survival import Survival
 from pipeline.train.train import train_cohort

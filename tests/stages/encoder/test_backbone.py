@@ -52,7 +52,7 @@ def test_no_patches_give_no_features(lite0: Backbone) -> None:
 
 def test_patches_too_small_are_resized(lite0: Backbone) -> None:
     assert lite0.prepare(patches(1, 20)).shape == (1, 3, 32, 32)
-    assert "takes patches of 32 px, found 20 px" in lite0.misfit(px=20, mpp=1)[0]
+    assert "takes patches of 32 px, found 20 px" in lite0.card.misfit(px=20, mpp=1)[0]
 
 
 def test_a_copy_is_its_own_and_gives_the_same(lite0: Backbone) -> None:

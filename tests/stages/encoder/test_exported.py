@@ -31,7 +31,7 @@ def test_a_network_of_tissue_gives_what_onnxruntime_gives() -> None:
     expected = torch.from_numpy(plain).mean((2, 3))
     torch.testing.assert_close(backbone(batch), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
     assert (backbone.dim, backbone.card.readout) == (3, "mean over space")
-    assert any("does not say how its pictures are normalised" in line for line in backbone.misfit(px=64, mpp=1))
+    assert any("does not say how its pictures are normalised" in line for line in backbone.card.misfit(px=64, mpp=1))
     for other in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
         torch.testing.assert_close(other(batch), backbone(batch), rtol=0, atol=0)
 
@@ -78,7 +78,7 @@ def test_axes_and_sizes_are_what_the_file_says(
 def test_patches_of_another_size_are_resized_for_a_fixed_network(tmp_path: Path) -> None:
     backbone = load_backbone(str(write_onnx(tmp_path / "net.onnx", (N, 3, 32, 32))))
     assert backbone(patches(2, 48)).shape == (2, 3)
-    assert backbone.misfit(px=48, mpp=0.5)[-1] == (
+    assert backbone.card.misfit(px=48, mpp=0.5)[-1] == (
         "net.onnx takes patches of 32 px, found 48 px: they are resized, to 0.75 µm/px"
     )
 

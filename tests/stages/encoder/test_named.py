@@ -26,7 +26,7 @@ def test_its_card_is_the_same_wherever_it_is_made() -> None:
     """A checkpoint is compared by it."""
     one, other = (NamedEncoder("uni", 1024, px=256, weights=None, precision="float32") for _ in range(2))
     assert EncoderCard.from_json(one.card.to_json()) == other.card
-    assert one.misfit(px=256, mpp=0.5) == []
+    assert one.card.misfit(px=256, mpp=0.5) == []
 
 
 @pytest.mark.parametrize(

@@ -178,8 +178,8 @@ def test_where_sources_disagree_the_models_own_configuration_decides(tmp_path: P
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": [0.7] * 3, "std": [0.2] * 3}}))
     told = load_backbone("lunit-s8", weights=tmp_path)
     assert (told.card.mean, told.card.std) == ((0.7,) * 3, (0.2,) * 3)
-    assert any("sources disagree" in line for line in alone.misfit(px=224, mpp=0.5))
-    assert not any("sources disagree" in line for line in told.misfit(px=224, mpp=0.5))
+    assert any("sources disagree" in line for line in alone.card.misfit(px=224, mpp=0.5))
+    assert not any("sources disagree" in line for line in told.card.misfit(px=224, mpp=0.5))
 
 
 def test_what_the_shapes_say_counts_and_is_said(tmp_path: Path) -> None:

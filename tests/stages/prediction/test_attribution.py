@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stages.prediction.attribution import FORETOLD, INTERPOLATED, READ, Attribution, attribute, shapley_slopes
+from stages.prediction.attribution import Attribution, attribute, shapley_slopes
+from stages.prediction.kinds import FORETOLD, INTERPOLATED, READ
 from stages.prediction.readout import ClassReadout
 
 

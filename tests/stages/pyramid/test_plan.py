@@ -105,8 +105,8 @@ def test_patches_of_tissue_cells_are_the_slides(sparse: Path, kept: ZarrSlide, m
 
 def test_a_run_predicts_the_same_from_it(sparse: Path, kept: ZarrSlide, checkpoint: Path, tmp_path: Path) -> None:
     """The whole way from the thumbnail to the intervals."""
+    from pipeline.run.keys import RunSettings
     from pipeline.run.run import run_cohort
-    from pipeline.run.slide import RunSettings
 
     rows = []
     for name, path in (("slide", sparse), ("pyramid", kept.facts.path)):
