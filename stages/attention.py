@@ -88,10 +88,14 @@ class ThumbnailAttention(nn.Module):
 
     def _windows(self, thumbnail: Tensor, corners: Sequence[tuple[int, int]], side: int) -> list[Tensor]:
         """The squares of ``side`` x ``side`` cells at these cells, (3, S, S), with what their fields reach."""
-        reach = (side - 1) * self.stride + self.field
-        pixels = functional.pad(thumbnail, (self.margin, reach, self.margin, reach), value=_white(thumbnail))
-        tops = [(row * self.stride, column * self.stride) for row, column in corners]
-        return [pixels[:, top : top + reach, left : left + reach] for top, left in tops]
+        height, width = thumbnail.shape[-2:]
+        reach, windows = (side - 1) * self.stride + self.field, []
+        for row, column in corners:
+            top, left = row * self.stride - self.margin, column * self.stride - self.margin
+            part = thumbnail[:, max(0, top) : top + reach, max(0, left) : left + reach]
+            beyond = max(0, -left), max(0, left + reach - width), max(0, -top), max(0, top + reach - height)
+            windows.append(functional.pad(part, beyond, value=_white(thumbnail)))
+        return windows
 
     def _beyond(self, images: Tensor) -> tuple[int, int, int, int]:
         """Pixels of background beyond the left, right, top and bottom of images that their cells' fields reach."""

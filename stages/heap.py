@@ -6,7 +6,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
 KEPT = 2**26
 """Bytes that stay this process's where steps take and free the same again and again."""
@@ -28,9 +28,11 @@ def keep_freed() -> None:
     """From now on let freed memory stay this process's, up to `KEPT`, for what takes as much again at once.
 
     The system hands out memory page by page and clears each: of a training step of small networks that is a quarter.
+    Threads that begin after this share what is kept; each would else keep its own.
     """
     tell = _of_glibc("mallopt")
     if tell is not None:
+        tell(M_ARENA_MAX, 1)
         tell(M_MMAP_THRESHOLD, LARGEST)
         tell(M_TRIM_THRESHOLD, KEPT)
 

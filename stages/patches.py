@@ -6,6 +6,7 @@ that no compressed tile is decoded twice for one block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
@@ -159,6 +160,11 @@ class LazyPatches(DaskMethodsMixin):
 
     def __init__(self, graph: HighLevelGraph, key: tuple[Any, ...], shape: tuple[int, ...]) -> None:
         self.graph, self.key, self.shape = graph, key, shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take once they are read."""
+        return math.prod(self.shape)
 
     def then(self, act: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> LazyPatches:
         """What an act, which is done after them, makes of them: as many patches."""

@@ -27,7 +27,6 @@ from pipeline.train.steps import Fitting
 from pipeline.train.warm_up import warm_up as warm_attention
 from pipeline.train.watch import OnDisk, Watch, validate
 from stages.augmentation import Augmentation
-from stages.heap import keep_freed
 from stages.prediction.readout import ClassReadout, Readout, RiskReadout
 from stages.torchvision import admit_torchvision
 
@@ -122,7 +121,6 @@ def fit(
     slides = TrainingSlides(len(targets), view, leave_out, lost, members)
     weights = torch.ones(len(targets), model.spec.members) if bags is None else bags
     model.to(chosen)
-    keep_freed()
     resumed = last_whole(checkpoint, say) if share.first else None
     if share.first and resumed is None:
         slides.phase = "the warm-up"

@@ -19,6 +19,7 @@ from typing import IO, Any
 from pipeline.parent import heed_parent
 from pipeline.train.share import ALONE, Share
 from stages.disk import temporary_folder
+from stages.heap import keep_freed
 
 START = "import sys; sys.path[:] = {path!r}; from pipeline.train.processes import main; main()"
 READY = b"ready\n"
@@ -115,6 +116,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not disturb the answers
     heed_parent()
+    keep_freed()
     try:
         act, given, (rank, size, store) = pickle.load(sys.stdin.buffer)
         act(*given, Share(rank, size, store, partial(_tell, answers, READY)))

@@ -23,7 +23,6 @@ from pipeline.train.share import Share
 from pipeline.train.slides import Told, TrainingSlides
 from stages.augmentation import Augmentation
 from stages.encoder.tuned import TunedEncoder
-from stages.heap import give_back
 from stages.torchvision import admit_torchvision
 
 with warnings.catch_warnings():  # other people's deprecations, at import
@@ -238,10 +237,8 @@ class Fitting(lightning.LightningModule):
             self._read_ahead(self.current_epoch, index)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """What the step took is given back; and what the next epoch begins with is read while this one is judged: its
-        weights are those that it begins with, so that a fit which goes on from here draws the same."""
-        if not self.model.spec.frozen:
-            give_back()  # threads that read each keep what they freed, and a step's images lie between what stays
+        """What the next epoch begins with is read while this one is judged; its weights are those that it begins with,
+        so that a fit which goes on from here draws the same."""
         if batch_idx == len(self._batches) - 1 and self.current_epoch + 1 < self._epochs:
             for index in range(self._steps_ahead):
                 self._read_ahead(self.current_epoch + 1, index)

@@ -50,6 +50,7 @@ from pipeline.train.spec import (
 from pipeline.train.verdict import closing, judge_quality
 from stages.amounts import counted
 from stages.disk import new_file
+from stages.heap import keep_freed
 
 Say = Callable[[str], None]
 
@@ -110,6 +111,7 @@ def train_cohort(
         UsageError: configuration, table or folder cannot be used, no slide of some class is left to train on, or
             training diverges.
     """
+    keep_freed()  # before there are threads
     told = config.training
     check_precision(told.precision, find_device(told.device))  # said before anything is read
     check_devices(told.devices, told.device, batch_size=told.batch_size)

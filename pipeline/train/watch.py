@@ -21,6 +21,7 @@ from pipeline.train.journal import Journal
 from pipeline.train.share import ALONE, Share
 from pipeline.train.slides import TrainingSlides
 from stages.disk import new_file
+from stages.heap import give_back
 from stages.torchvision import admit_torchvision
 
 with warnings.catch_warnings():  # other people's deprecations, at import
@@ -67,6 +68,7 @@ class Watch(Callback):
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         module.refuse_divergence()
+        give_back()  # threads that read each keep what they freed, and a step's images lie between what stays
         done = trainer.current_epoch + 1
         val, auroc = self._validate() if self._validate is not None else (None, None)
         loss, error, unseen = module.epoch_losses()
