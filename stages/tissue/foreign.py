@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from stages.tissue.strips import Sample, chosen, every, sizes, strips
+from stages.tissue.morphology import dilated, eroded, opened, squared
+from stages.tissue.strips import Sample, chosen, masked, sizes, strips
 
 GRID_UM = 16.0
 """Resolution at which this is told: a pen's stroke has ten such pixels across, a nucleus less than one."""
@@ -109,7 +110,7 @@ def find_foreign(density: Density, mask: Mask, fill: Mask, mpp: float) -> Mask:
     if not mask.any():
         return np.zeros(mask.shape, bool)
     seen = Colours(density, mask.shape)
-    inner = ndimage.binary_erosion(mask, iterations=2)
+    inner = eroded(mask, 2)
     foreign, told = _first_look(seen, mask, inner)
     classes = colour_classes(seen, mask)
     tissue = _tissue_class(classes, told, inner, seen)
@@ -118,7 +119,7 @@ def find_foreign(density: Density, mask: Mask, fill: Mask, mpp: float) -> Mask:
     own = classes == tissue
     solid = own & (told & (IS_SOLID | IS_EVEN) == IS_SOLID | IS_EVEN)  # ink of the tissue's own colour
     del told
-    solid = ndimage.binary_dilation(ndimage.binary_opening(solid, SQUARE), iterations=4)
+    solid = dilated(opened(solid, 1), 4)
     classes[solid & own] = classes.max() + 1
     main = own & ~solid
     del own, solid
@@ -144,11 +145,11 @@ def find_foreign(density: Density, mask: Mask, fill: Mask, mpp: float) -> Mask:
             break
         foreign = judged
     if foreign.any():
-        body = ndimage.binary_opening(main & ~foreign, np.ones((5, 5), bool))
+        body = opened(main & ~foreign, 2)
         if not body.any():
             return mask.copy()
-        rim = ndimage.binary_dilation(foreign, iterations=4) & mask & ~body  # what is left of a stroke's soft edge
-        foreign = ndimage.binary_dilation(foreign | rim)
+        rim = dilated(foreign, 4) & mask & ~body  # what is left of a stroke's soft edge
+        foreign = dilated(foreign | rim)
     return foreign
 
 
@@ -190,13 +191,13 @@ class Colours:
     def strengths(self, where: Mask) -> Floats:
         """Density (N,) of the channel that absorbs most, of some pixels (H, W)."""
         columns = slice(0, self.shape[1])
-        return every(1, lambda rows: np.maximum(self.density(rows, columns).max(axis=0), 0), where)
+        return masked(lambda rows: np.maximum(self.density(rows, columns).max(axis=0), 0), where)
 
     def usual_chroma(self, where: Mask) -> Floats:
         """Median chroma (2,) of some pixels."""
 
         def median(axis: int) -> float:
-            return float(np.median(every(1, lambda rows: self.chroma(rows)[axis], where), overwrite_input=True))
+            return float(np.median(masked(lambda rows: self.chroma(rows)[axis], where), overwrite_input=True))
 
         return np.array([median(0), median(1)], np.float32)  # one after the other: of all tissue there are many values
 
@@ -377,7 +378,7 @@ def _depths(own: Mask) -> Iterator[tuple[slice, NDArray[np.float64]]]:
 def _rim(matter: Matter, mask: Mask, foreign: Mask, fill: Mask, main: Mask) -> tuple[float, float]:
     """Shares of its outline that lie on glass, or at the image's edge, and on the tissue's own class."""
     own = np.pad(matter.own, 3)
-    ring = ndimage.maximum_filter(own, 5) & ~own
+    ring = squared(own, 2) & ~own
     total = max(1, int(ring.sum()))
     solid, foreign, fill, main = (_framed(one, matter.box, 3) for one in (mask, foreign, fill, main))
     return float((ring & ~(solid & ~foreign) & ~fill).sum() / total), float((ring & main).sum() / total)
@@ -431,7 +432,7 @@ def _faded(
             towards[rows], farther[rows] = along > TOWARDS, along > 1.5 * TOWARDS
     farther = mask & (own | farther)
     for _ in range(3):  # from part to part of a broken stroke
-        near = ndimage.maximum_filter(ink, 2 * steps + 1)
+        near = squared(ink, steps)
         ink = ndimage.binary_propagation(ink | (near & own), mask=farther)
     grown: Mask = ndimage.binary_dilation(ink, iterations=steps, mask=mask & towards)
     return grown
