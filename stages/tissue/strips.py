@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-PIXELS = 2**19
-"""Of a strip, about."""
+PIXELS = 2**18
+"""Of a strip, about: a plane of floats is a megabyte, which a core keeps at hand."""
 
 
 @dataclass(frozen=True, slots=True)
