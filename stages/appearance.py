@@ -17,6 +17,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.tissue.strips import places
+
 Field = Literal["brightfield", "dark field"]
 Floats = NDArray[np.float64]
 
@@ -173,10 +175,10 @@ def appearance(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Appearance:
     Raises:
         ValueError: there is no tissue.
     """
-    pixels = np.flatnonzero(mask)
-    if not len(pixels):
+    count = int(np.count_nonzero(mask))
+    if not count:
         raise ValueError("no tissue whose appearance could be told")
-    pixels = pixels[:: -(-len(pixels) // SAMPLE)]
+    pixels = np.ravel_multi_index(places(-(-count // SAMPLE), mask), mask.shape)
     field = _field(rgb, mask, pixels)
     signal = _signal(rgb, pixels, field)
     grey = signal.mean(1)

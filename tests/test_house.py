@@ -65,7 +65,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             ),
         ),
         "bags": ("bag", "grid", "bag_slide", "common"),
-        "tissue": ("strips", "thumbnail", "fill", "background", "signal", "foreign", "mask", "quality"),
+        "tissue": ("strips", "morphology", "thumbnail", "fill", "background", "signal", "foreign", "mask", "quality"),
         "budget": (),
         "heap": (),
         "appearance": (),

@@ -12,6 +12,8 @@ REACH = 0.5
 """What the slide's whole width counts as, in standard deviations of colour: neighbours are alike."""
 STRIP = 2**18
 """Thumbnail pixels that are looked at together, some 10 MB while they are."""
+DENSITY = np.log(256 / (np.arange(256, dtype=np.float32) + 1))
+"""Optical density of each grey level."""
 
 
 def cell_looks(rgb: NDArray[np.uint8], shape: tuple[int, int], cell_px: int) -> NDArray[np.float64]:
@@ -33,13 +35,21 @@ def cell_looks(rgb: NDArray[np.uint8], shape: tuple[int, int], cell_px: int) -> 
 
 
 def _looks(rgb: NDArray[np.uint8], shape: tuple[int, int], cell_px: int) -> NDArray[np.float32]:
-    """Mean and spread of the density of the first cells of an image, (rows, columns, 6)."""
+    """Mean and spread of the density of the first cells of an image, (rows, columns, 6).
+
+    Sums go from pixel to pixel of all cells at once: along the three colours of a pixel they take ten times as long.
+    """
     rows, columns = shape
     framed = np.full((rows * cell_px, columns * cell_px, 3), 255, np.uint8)
     inside = rgb[: framed.shape[0], : framed.shape[1]]
     framed[: inside.shape[0], : inside.shape[1]] = inside
-    density = np.log(256 / (framed.reshape(rows, cell_px, columns, cell_px, 3).astype(np.float32) + 1))
-    return np.concatenate([density.mean((1, 3)), density.std((1, 3))], -1)
+    by_pixel = framed.reshape(rows, cell_px, columns, cell_px, 3).transpose(1, 3, 4, 0, 2)
+    density = DENSITY.take(by_pixel.reshape(cell_px**2, -1))
+    mean = density.sum(0) / np.float32(cell_px**2)
+    density -= mean
+    density *= density
+    spread = np.sqrt(density.sum(0) / np.float32(cell_px**2))
+    return np.ascontiguousarray(np.stack([mean, spread]).reshape(6, rows, columns).transpose(1, 2, 0))
 
 
 def interpolate(

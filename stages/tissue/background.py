@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.tissue.strips import by_strips, every
+from stages.tissue.strips import by_strips, places
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -31,14 +31,11 @@ def _points(members: Mask, most: int = 20_000) -> tuple[Place, NDArray[np.float6
 
     Few members cannot tell a gradient from tissue: through them goes a plane, T = 3, or a constant, T = 1.
     """
-    count, width = int(np.count_nonzero(members)), members.shape[1]
+    count = int(np.count_nonzero(members))
     share = count / members.size if members.size >= 400 else 0.0
     terms = 6 if share > 0.2 else 3 if share > 0.03 else 1
 
-    def index(rows: slice) -> NDArray[np.int64]:
-        return np.arange(rows.start * width, rows.stop * width).reshape(-1, width)
-
-    rows, columns = np.divmod(every(max(1, count // most), index, members, np.int64), width)
+    rows, columns = places(max(1, count // most), members)
     basis = _basis(_axis(members.shape[1])[columns], _axis(members.shape[0])[rows])
     return (rows, columns), np.stack(basis[:terms], axis=1)
 

@@ -21,6 +21,7 @@ from scipy import ndimage
 from stages.tissue.background import Surface, brightest, through
 from stages.tissue.fill import RINGING, find_fill
 from stages.tissue.foreign import GRID_UM, find_foreign
+from stages.tissue.morphology import dilated, opened, squared
 from stages.tissue.signal import ABOVE, BETWEEN, Signal, enlarged
 from stages.tissue.strips import Sample, by_strips, chosen, sizes, strips
 from stages.tissue.thumbnail import Thumbnail
@@ -125,29 +126,40 @@ def _tissue(rgb: NDArray[np.uint8], mpp: float) -> Tissue:
         # beside dense tissue light strays; single pixels are noise
         pale = here & (BETWEEN | FILL) == BETWEEN
         if pale.any():
-            pale &= ~ndimage.maximum_filter(there & (here & DENSE > 0), 2 * rim + 1)
-            left += int(np.count_nonzero(ndimage.binary_opening(pale, np.ones((3, 3), bool))[strip.own]))
+            pale &= ~squared(there & (here & DENSE > 0), rim)
+            left += int(np.count_nonzero(opened(pale, 1)[strip.own]))
         faint += int(np.count_nonzero(there[strip.own] & (here[strip.own] & FAINT > 0)))
     return Tissue(mask, (marks & FILL).view(bool), faint / max(1, size), left / max(1, size))
 
 
 def _is_dark_field(rgb: NDArray[np.uint8], fill: Mask) -> bool:
     """Whether dark surrounds the signal; a brightfield scan in a black surround still shows glass, or tissue on it."""
-    dark = glass = 0
+    dark = 0
     twice, dark_fill = np.zeros(511, np.int64), False  # pixels by twice their lightness
-    for strip in strips(rgb.shape, halo=2):
+    for strip in strips(rgb.shape):
         (low, high), scanned = _extremes(rgb[strip.rows]), ~fill[strip.rows]
         dark += int(np.count_nonzero((high < 64) & scanned))
-        glass += int(np.count_nonzero(_flat(_grey(rgb[strip.around]))[strip.own] & (low > 170) & scanned))
         twice += np.bincount((low.astype(np.int16) + high)[scanned], minlength=511)
         dark_fill |= bool(((high < 64) & ~scanned).any())
     count = int(twice.sum())
-    if not count or dark <= 10 * glass:
+    if not count or not dark or _shows_glass(rgb, fill, dark / 10):
         return False
     median = float(np.searchsorted(np.cumsum(twice), [(count - 1) // 2, count // 2], side="right").mean()) / 2
     # a fill in the dark is the dark itself, evened out: what glows there fades into it, and a scan's edge does not
     fades = dark > 0.1 * count and dark_fill
     return dark > 0.5 * count or median < 72 or fades
+
+
+def _shows_glass(rgb: NDArray[np.uint8], fill: Mask, least: float) -> bool:
+    """Whether at least so many pixels that were scanned are bright and even."""
+    glass = 0
+    for strip in strips(rgb.shape, halo=2):
+        bright = (_extremes(rgb[strip.rows])[0] > 170) & ~fill[strip.rows]
+        if bright.any():
+            glass += int(np.count_nonzero(_flat(_grey(rgb[strip.around]))[strip.own] & bright))
+        if glass >= least:
+            return True
+    return False
 
 
 def _extremes(rgb: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -288,11 +300,11 @@ def _glass(rgb: NDArray[np.uint8], fill: Mask) -> tuple[Mask, list[Surface]]:
         return np.asarray(_flat(part) & (low > 120) & (high - low < 40) & (part > 0.65 * top))
 
     seeds = by_strips(seed, grey.shape, halo=2)
-    own = seeds & ~ndimage.binary_dilation(fill, iterations=2)
+    own = seeds & ~dilated(fill, 2)
     if own.sum() >= 4 * ENOUGH * scanned.sum():
         seeds = own
     else:  # the glass may be so even that it looks like a fill: then it is the one that lies around the tissue
-        around = seeds & fill & ndimage.binary_dilation(scanned & (grey < top - 16), iterations=6)
+        around = seeds & fill & dilated(scanned & (grey < top - 16), 6)
         level = float(np.median(grey[around])) if around.any() else top
         least = brightness(90) - 4 if scanned.any() else 0.0
         for strip in strips(grey.shape):
@@ -345,8 +357,8 @@ def _mark_dark(marks: Marks) -> None:
     for strip in strips(marks.shape, halo=2 * RINGING + 1):
         mask, step = marks[strip.around] & (ABOVE | FILL) == ABOVE, marks[strip.around] & STEP > 0
         if step.any() and mask.any():
-            beside = ndimage.binary_dilation(step, iterations=RINGING)
-            mask &= ndimage.binary_dilation(mask & ~beside, iterations=RINGING + 1) | ~beside
+            beside = dilated(step, RINGING)
+            mask &= dilated(mask & ~beside, RINGING + 1) | ~beside
         marks[strip.rows] |= DARK * mask[strip.own]
 
 

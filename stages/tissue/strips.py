@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-PIXELS = 2**19
-"""Of a strip, about."""
+PIXELS = 2**18
+"""Of a strip, about: a plane of floats is a megabyte, which a core keeps at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,22 @@ class Sample:
         return self._values[: self._kept]
 
 
-def every(
-    step: int, values: Callable[[slice], NDArray[Any]], mask: NDArray[np.bool_], dtype: DTypeLike = np.float32
+def places(step: int, mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns (N,) of every ``step``-th pixel of a mask (H, W), in row-major order."""
+    found, passed, width = [], 0, mask.shape[1]
+    for strip in strips(mask.shape):
+        inside = np.flatnonzero(mask[strip.rows])
+        found.append(inside[-passed % step :: step] + strip.rows.start * width)
+        passed += len(inside)
+    rows, columns = np.divmod(np.concatenate(found), width)
+    return rows, columns
+
+
+def masked(
+    values: Callable[[slice], NDArray[Any]], mask: NDArray[np.bool_], dtype: DTypeLike = np.float32
 ) -> NDArray[Any]:
-    """``values[mask][::step]`` of an image whose values are asked for by rows, where some of them are masked."""
-    some = Sample(step, int(np.count_nonzero(mask)), dtype)
+    """``values[mask]`` of an image whose values are asked for by rows, where some of them are masked."""
+    some = Sample(1, int(np.count_nonzero(mask)), dtype)
     for strip in strips(mask.shape):
         inside = mask[strip.rows]
         if inside.any():
@@ -99,4 +110,4 @@ def sizes(parts: NDArray[Any], count: int) -> NDArray[np.int64]:
 
 def chosen(parts: NDArray[Any], which: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Where the numbers of an image (H, W) are among those that ``which`` says."""
-    return by_strips(lambda rows: which[parts[rows]], parts.shape)
+    return by_strips(lambda rows: which.take(parts[rows]), parts.shape)

@@ -40,3 +40,22 @@ def test_looks_are_the_same_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> N
     whole = cell_looks(rgb, (13, 19), 16)
     monkeypatch.setattr(interpolation, "STRIP", 20_000)
     np.testing.assert_array_equal(cell_looks(rgb, (13, 19), 16), whole)
+
+
+@pytest.mark.parametrize("cell_px", [1, 7, 16])
+def test_looks_are_mean_and_spread_of_each_cell_to_the_last_bit(cell_px: int) -> None:
+    """Told by what adds one pixel of a cell after the other, colour by colour."""
+    rgb = np.random.default_rng(0).integers(0, 256, (7 * cell_px, 5 * cell_px, 3), np.uint8)
+    rgb[:, ::2] //= 3
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        total = np.zeros((7, 5, 3), np.float32)
+        for y in range(cell_px):
+            for x in range(cell_px):
+                total += values[y::cell_px, x::cell_px]
+        return total / np.float32(cell_px**2)
+
+    density = np.log(256 / (rgb.astype(np.float32) + 1))
+    away = density - mean(density).repeat(cell_px, 0).repeat(cell_px, 1)
+    plain = np.concatenate([mean(density), np.sqrt(mean(away * away))], -1)
+    np.testing.assert_array_equal(interpolation._looks(rgb, (7, 5), cell_px), plain)

@@ -13,7 +13,7 @@ from benchmarks.tissue_pictures import FILLS, compressed, slide, sparse
 from stages.geometry import Raster
 from stages.tissue import strips as module
 from stages.tissue.mask import find_tissue
-from stages.tissue.strips import by_strips, every, strips
+from stages.tissue.strips import by_strips, masked, places, strips
 from stages.tissue.thumbnail import Thumbnail
 
 STAINED = slide("H&E")
@@ -48,7 +48,8 @@ def test_every_so_many_th_is_counted_across_strips(monkeypatch: pytest.MonkeyPat
     rng = np.random.default_rng(0)
     values, mask = rng.integers(0, 1000, (40, 11)), rng.random((40, 11)) < 0.3
     monkeypatch.setattr(module, "PIXELS", 33)
-    np.testing.assert_array_equal(every(step, lambda rows: values[rows], mask, np.int64), values[mask][::step])
+    np.testing.assert_array_equal(values[places(step, mask)], values[mask][::step])
+    np.testing.assert_array_equal(masked(lambda rows: values[rows], mask, np.int64), values[mask])
 
 
 @pytest.mark.parametrize("name", PICTURES)
