@@ -77,7 +77,7 @@ def test_of_a_cohort_that_fits_no_patch_is_read_twice_and_the_same_is_learnt(
 ) -> None:
     """By the configuration's own default, and however far ahead is read."""
     read: Counter[tuple[str, int]] = Counter()
-    lazily, fitted = PatchReader.patches, False
+    lazily, fitted = PatchReader.lazily, False
 
     def counted(self: PatchReader, cells: Any) -> Any:
         if not fitted:
@@ -96,7 +96,7 @@ def test_of_a_cohort_that_fits_no_patch_is_read_twice_and_the_same_is_learnt(
         train_cohort(config(cohort, *more), out, say=say)
         return max(read.values()), load_model(out / "model.safetensors").state_dict()
 
-    monkeypatch.setattr(PatchReader, "patches", counted)
+    monkeypatch.setattr(PatchReader, "lazily", counted)
     for ahead in ("training.read_ahead=0", "training.read_ahead=1"):
         (again, without), (once, kept) = learnt(ahead, "reading.patches_gb=0"), learnt(ahead)
         assert (again > 1, once) == (True, 1)
