@@ -78,24 +78,23 @@ class ThumbnailAttention(nn.Module):
         """
         side = max(1, BLOCK_PX // self.cell_px)
         corners = [_cover(cells.cpu().numpy(), side) for cells in marked]
-        windows = [one for rgb, own in zip(thumbnails, corners, strict=True) for one in self._windows(rgb, own, side)]
-        some = len(windows) if torch.is_grad_enabled() else max(1, STRIP // (side * self.cell_px) ** 2)
-        looks = [self._layers(torch.stack(windows[i : i + some])) for i in range(0, len(windows), some or 1)]
+        squares = [(rgb, *corner) for rgb, own in zip(thumbnails, corners, strict=True) for corner in own]
+        some = len(squares) if torch.is_grad_enabled() else max(1, STRIP // (side * self.cell_px) ** 2)
+        parted = [squares[i : i + some] for i in range(0, len(squares), some or 1)]
+        looks = [self._layers(torch.stack([self._square(*one, side) for one in part])) for part in parted]
         found = torch.cat(looks) if looks else self.logit.weight.new_zeros((0, self.channels, side, side))
         parts = found.split([len(own) for own in corners])
         each = zip(parts, corners, marked, strict=True)
         return [_placed(part, own, cells.shape) for part, own, cells in each]
 
-    def _windows(self, thumbnail: Tensor, corners: Sequence[tuple[int, int]], side: int) -> list[Tensor]:
-        """The squares of ``side`` x ``side`` cells at these cells, (3, S, S), with what their fields reach."""
+    def _square(self, thumbnail: Tensor, row: int, column: int, side: int) -> Tensor:
+        """The square of ``side`` x ``side`` cells at a cell, (3, S, S), with what its receptive fields reach."""
         height, width = thumbnail.shape[-2:]
-        reach, windows = (side - 1) * self.stride + self.field, []
-        for row, column in corners:
-            top, left = row * self.stride - self.margin, column * self.stride - self.margin
-            part = thumbnail[:, max(0, top) : top + reach, max(0, left) : left + reach]
-            beyond = max(0, -left), max(0, left + reach - width), max(0, -top), max(0, top + reach - height)
-            windows.append(functional.pad(part, beyond, value=_white(thumbnail)))
-        return windows
+        reach = (side - 1) * self.stride + self.field
+        top, left = row * self.stride - self.margin, column * self.stride - self.margin
+        part = thumbnail[:, max(0, top) : top + reach, max(0, left) : left + reach]
+        beyond = max(0, -left), max(0, left + reach - width), max(0, -top), max(0, top + reach - height)
+        return functional.pad(part, beyond, value=_white(thumbnail))
 
     def _beyond(self, images: Tensor) -> tuple[int, int, int, int]:
         """Pixels of background beyond the left, right, top and bottom of images that their cells' fields reach."""
