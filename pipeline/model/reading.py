@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-import dask
 import numpy as np
 import torch
+from dask.base import is_dask_collection
 from dask.threaded import get as on_threads  # by its name dask would import distributed to find it
 from numpy.typing import NDArray
 from torch import Tensor
@@ -49,7 +49,7 @@ def read_together(
     pieces = [(place, *one) for place, (read, cells) in enumerate(asked) for one in _pieces(read, cells.cpu().numpy())]
     lazy = [_as_read(piece[3]) for piece in pieces]
     try:
-        pixels = dask.compute(*lazy, scheduler=on_threads)
+        pixels = _computed(lazy)
     except Exception as exc:
         if is_exhaustion(exc):
             raise
@@ -102,6 +102,24 @@ def by_part(view: View, cells: Cells, act: Callable[[View, Cells], Tensor]) -> T
     return out
 
 
+def _computed(lazy: Sequence[Any]) -> list[Any]:
+    """What lazy values of any kinds come to, computed together, in their order; what is real stays as it is.
+
+    `dask.compute` would sort them by kind (dask 2026.8.0): the pixels of one slide would be another's.
+    """
+    graph: dict[Any, Any] = {}
+    waiting = [is_dask_collection(one) for one in lazy]
+    collections = [one for one, waits in zip(lazy, waiting, strict=True) if waits]
+    for one in collections:
+        graph.update(one.__dask_graph__())
+    results = iter(on_threads(graph, [one.__dask_keys__() for one in collections]) if collections else ())
+    found = []
+    for one, waits in zip(lazy, waiting, strict=True):
+        finish, more = one.__dask_postcompute__() if waits else (None, ())
+        found.append(one if finish is None else finish(next(results), *more))
+    return found
+
+
 def _as_read(lazy: Any) -> Any:
     """The one chunk of an array, which dask would copy in case that it is another's: what was read is nobody's."""
     if not hasattr(type(lazy), "npartitions") or lazy.npartitions != 1:
@@ -126,19 +144,19 @@ def of_each(asked: Iterable[Asked], act: Callable[[Asked], Result]) -> list[Resu
     return found
 
 
-def _read_alone(asked: Sequence[tuple[int, View | None, Any]]) -> tuple[Any, ...]:
+def _read_alone(asked: Sequence[tuple[int, View | None, Any]]) -> list[Any]:
     """One after the other, which tells whose fault it is."""
-    pixels, reasons = [], dict[int, Exception]()
+    pixels, reasons = list[Any](), dict[int, Exception]()
     for place, part, one in asked:
         try:
-            pixels.extend(dask.compute(one, scheduler=on_threads))
+            pixels.extend(_computed([one]))
         except Exception as exc:
             if is_exhaustion(exc):
                 raise
             reasons[place] = exc if part is None else PartError(part, exc)
     if reasons:
         raise UnreadError(reasons) from next(iter(reasons.values()))
-    return tuple(pixels)
+    return pixels
 
 
 def image(rgb: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:

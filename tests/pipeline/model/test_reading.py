@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 import pytest
 import torch
+from dask import delayed
+from dask.highlevelgraph import HighLevelGraph
 
+from pipeline.model import reading
 from pipeline.model.reading import UnreadError, image, read_together
+from stages.patches import LazyPatches
 from stages.slide.facts import SlideError
 
 CPU = torch.device("cpu")
@@ -22,9 +26,8 @@ def test_pixels_of_all_slides_come_from_one_computation(monkeypatch: pytest.Monk
         (lambda cells, s=s: da.from_array(s[cells], chunks=1), torch.tensor(c))
         for s, c in zip(slides, ([3, 1], [9]), strict=True)
     ]
-    calls = []
-    compute = dask.compute
-    monkeypatch.setattr(dask, "compute", lambda *lazy, **options: calls.append(len(lazy)) or compute(*lazy, **options))
+    calls, compute = [], reading.on_threads
+    monkeypatch.setattr(reading, "on_threads", lambda graph, keys: calls.append(len(keys)) or compute(graph, keys))
     first, second = read_together(asked, CPU)
     assert calls == [2]
     assert np.array_equal(first.numpy(), slides[0][[3, 1]])
@@ -71,3 +74,27 @@ def test_what_fails_only_once_is_read() -> None:
 
     (found,) = read_together([(now_and_then, torch.arange(3))], CPU)
     assert (found == 7).all()
+
+
+def test_readers_of_different_kinds_give_each_its_own_pixels() -> None:
+    """Real, delayed, arrays of dask and what dask reads of a slide, in any order: `dask.compute` sorts them by kind."""
+
+    def patches(value: int) -> np.ndarray[Any, Any]:
+        return np.full((1, 2, 2, 3), value, np.uint8)
+
+    def lazily(value: int) -> LazyPatches:
+        key = (f"patches-{value}", 0, 0, 0, 0)
+        graph = HighLevelGraph.from_collections(key[0], {key: (patches, value)}, [])
+        return LazyPatches(graph, key, (1, 2, 2, 3))
+
+    kinds = [
+        patches,
+        lambda value: delayed(patches)(value),
+        lambda value: da.from_array(patches(value), chunks=-1),
+        lambda value: da.from_array(patches(value), chunks=(1, 1, 1, 3)),
+        lazily,
+    ]
+    order = [1, 4, 3, 1, 0, 4, 2, 3, 1, 2, 0, 4]
+    asked = [(lambda cells, i=i, kind=kind: kinds[kind](i), torch.tensor([0])) for i, kind in enumerate(order)]
+    found = read_together(asked, torch.device("cpu"))
+    assert [int(one.unique()) for one in found] == list(range(len(order)))
