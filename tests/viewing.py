@@ -1,0 +1,64 @@
+"""Runs that are looked at over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.view.server import listen, serve
+from pipeline.view.viewer import Viewer
+from stages.pyramid.open import open_pyramid
+
+HOSTILE = '<script>alert("x")</script>&\'\n$name ${name}'
+"""What must come out of a page as it went in."""
+
+
+def point_at(run: Path, name: str, slide: Path) -> None:
+    """Have the result of a slide be one of another file."""
+    commit = run / "slides" / name / "prediction.json"
+    told = json.loads(commit.read_text())
+    told |= {"path": str(slide), "fingerprint": open_pyramid(slide).facts.fingerprint}
+    commit.write_text(json.dumps(told))
+
+
+@contextmanager
+def served(viewer: Viewer) -> Iterator[str]:
+    """The address of a server in a thread, with its token."""
+    ready, found = threading.Event(), []
+    loop = asyncio.new_event_loop()
+
+    def began(address: str) -> None:
+        found.append(address)
+        ready.set()
+
+    async def until_cancelled() -> None:
+        with suppress(asyncio.CancelledError):
+            await serve(viewer, listen(None), began)
+
+    task = loop.create_task(until_cancelled())
+    thread = threading.Thread(target=loop.run_until_complete, args=(task,))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(30)
+        loop.close()
+
+
+def get(address: str, *, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    """Status, body and headers of an answer, whatever its status."""
+    request = urllib.request.Request(address, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read(), dict(answer.headers)
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.read(), dict(exc.headers)
