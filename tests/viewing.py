@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pipeline.view.server import listen, serve
 from pipeline.view.viewer import Viewer
@@ -62,3 +64,10 @@ def get(address: str, *, method: str = "GET", **headers: str) -> tuple[int, byte
     except urllib.error.HTTPError as exc:
         with exc:
             return exc.code, exc.read(), dict(exc.headers)
+
+
+def data_in(page: str) -> dict[str, Any]:
+    """What the page of a slide gives its script."""
+    [text] = re.findall(r'<script type="application/json" id="data">(.*)</script>', page)
+    told: dict[str, Any] = json.loads(text)
+    return told

@@ -14,6 +14,7 @@ from pipeline.view.links import Links
 from pipeline.view.page import label_html, page, values_html
 from pipeline.view.run_folder import RunFolder, SlideRow
 from stages.place import told
+from stages.prediction.chance import brief_chance
 
 
 def cohort_page(run: RunFolder, links: Links) -> str:
@@ -129,7 +130,7 @@ def _row(slide: SlideRow, task: Task, shown: Sequence[tuple[str, str]], names: S
         "slide": (slide.name, name, "name"),
         "predicted": (str(row.get("predicted") or ""), escape(str(row.get("predicted") or MISSING)), "text"),
         "label": (slide.label or "", label_html(slide), "text"),
-        "error": (f"{-1 if slide.off is None else slide.off:.9g}", show(slide.off, ".2g"), "number"),
+        "error": (f"{-1 if slide.off is None else slide.off:.9g}", _off(slide, task), "number"),
         "call": (str(row.get("call") or ""), _call(row), "text"),
         "read": (show(row.get("fraction_read"), ".9g").replace(MISSING, "-1"), _read(row), "number"),
         "status": (str(row.get("status")), status, "text"),
@@ -146,6 +147,12 @@ def _row(slide: SlideRow, task: Task, shown: Sequence[tuple[str, str]], names: S
         f'<tr data-number="{slide.number if here else ""}" data-text="{escape(text)}" data-rank="{rank:.6g}" '
         f'data-class="{escape(str(row.get("predicted") or ""))}" data-kinds="{" ".join(kinds_of(slide))}">{html}</tr>'
     )
+
+
+def _off(slide: SlideRow, task: Task) -> str:
+    if slide.off is None:
+        return MISSING
+    return escape(brief_chance(slide.off)) if task.chances else f"{slide.off:.3g}"
 
 
 def _link(slide: SlideRow, links: Links) -> str:

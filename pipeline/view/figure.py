@@ -18,7 +18,8 @@ from stages.overlay.evidence_picture import AGAINST, FOR
 
 PLAIN = (20, 20, 20)
 """Of the outline of a patch that says nothing either way."""
-OUTLINE = "#00a6d6"
+OUTLINE, CHOSEN = "#00a6d6", "#d6006e"
+"""Of outlines that were given, and of the patch that is looked at."""
 FINEST = 32
 """Level-0 pixels across the screen, at the least."""
 TARGET = "figure"
@@ -163,7 +164,7 @@ def _draw_patches(plot: Any, models: Any, findings: Findings) -> None:
         "colour": colours,
     }
     source = models.ColumnDataSource(data, name="samples")
-    chosen = {"selection_line_color": "#ffffff", "selection_line_width": 4, "nonselection_line_alpha": 1}
+    chosen = {"selection_line_color": CHOSEN, "selection_line_width": 4, "nonselection_line_alpha": 1}
     look = {"fill_alpha": 0.0, "nonselection_fill_alpha": 0.0, "selection_fill_alpha": 0.0, "line_width": 2.5}
     sides = {side: side for side in ("left", "right", "top", "bottom")}
     plot.quad(**sides, source=source, line_color="colour", name="patches", **look, **chosen)

@@ -29,7 +29,7 @@ def slide_page(
     figure: Mapping[str, Any],
     links: Links,
     *,
-    pixels: str | None,
+    notes: Sequence[str],
     background: tuple[int, int, int],
     patches: Sequence[int],
 ) -> str:
@@ -41,7 +41,7 @@ def slide_page(
         findings: of it.
         figure: see `pipeline.view.figure.figure_json`.
         links: of the page.
-        pixels: why the slide's pixels cannot be shown; None where they can.
+        notes: what cannot be shown beside what the findings lack, in sentences.
         background: RGB of what was never scanned.
         patches: numbers of the patches of which there is a picture.
     """
@@ -61,14 +61,14 @@ def slide_page(
         ],
         **_told_of_patches(slide, findings, links, set(patches)),
     }
-    missing = [*([pixels] if pixels else []), *findings.missing]
-    notes = "".join(f'<p class="note">{escape(note[:1].upper() + note[1:])}</p>' for note in missing)
+    missing = [*notes, *findings.missing]
+    shown_notes = "".join(f'<p class="note">{escape(note[:1].upper() + note[1:])}</p>' for note in missing)
     lines = "".join(f"<p>{escape(findings.words[name])}</p>" for name in WORDS if name in findings.words)
     label = f'<p class="label{" bad" if slide.wrong else ""}">Label: {label_html(slide)}</p>' if slide.label else ""
     content = TEMPLATE.substitute(
         cohort=links.cohort,
         name=escape(slide.name),
-        notes=notes,
+        notes=shown_notes,
         predicted=_predicted(slide, run.task) + values_html(slide, run.task, shown, named=True),
         label=label,
         words=lines,

@@ -9,9 +9,10 @@ from pipeline.errors import UsageError
 from pipeline.output.folder import prepare_output
 from pipeline.view.findings import find
 from pipeline.view.links import Links
+from pipeline.view.page import refusal_page
 from pipeline.view.run_folder import SlideRow
 from pipeline.view.slide_page import GALLERY_SHOWN
-from pipeline.view.viewer import LARGE_PX, SMALL_PX, Viewer, assets
+from pipeline.view.viewer import SMALL_PX, Viewer, assets
 from stages.disk import new_file
 from stages.overlay.gallery import choose
 from stages.slide.facts import SlideError
@@ -37,24 +38,21 @@ def write_pages(viewer: Viewer, out: Path, progress: Callable[[int, int], None] 
         _write(out / links.asset(name), text.encode())
     for done, (slide, page) in enumerate(zip(slides, pages, strict=True), 1):
         try:
-            text = viewer.page(
-                slide, links, pictured=_write_pictures(viewer, slide, out / links.picture(slide.number, ""))
-            )
-        except UsageError:  # its page is not there, and the table says so
-            continue
-        finally:
-            progress(done, len(slides))
+            pictured = _write_pictures(viewer, slide, out / links.picture(slide.number, ""))
+            text = viewer.page(slide, links, pictured=pictured)
+        except UsageError as exc:
+            text = refusal_page(slide.name, str(exc), links)
         _write(out / page, text.encode("utf-8", "backslashreplace"))
+        progress(done, len(slides))
     _write(out / links.cohort, viewer.cohort(links).encode("utf-8", "backslashreplace"))
     return out / links.cohort
 
 
 def _write_pictures(viewer: Viewer, slide: SlideRow, folder: Path) -> list[int]:
     """Write a slide's pictures; of which patches there is one, is returned."""
-    for name, most in (("thumbnail.jpg", SMALL_PX), ("overview.jpg", LARGE_PX)):
-        data = viewer.overview(slide, most)
-        if data is not None:
-            _write(folder / name, data)
+    small = viewer.overview(slide, SMALL_PX)
+    if small is not None:
+        _write(folder / "thumbnail.jpg", small)
     findings = find(slide)
     if findings.samples is None or not findings.samples.names:
         return []

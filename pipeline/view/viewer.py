@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from functools import lru_cache
@@ -78,23 +79,26 @@ class Viewer:
         Raises:
             UsageError: nothing of it can be shown.
         """
-        findings, pixels, rings = find(slide, told), None, []
+        findings, notes, rings = find(slide, told), [], []
         origin, background = (0, 0), WHITE
         try:
             facts = self._tiles.slide(slide.number).facts
             origin, background = facts.origin, facts.background
         except SlideError as exc:
-            pixels = f"{exc}. What is shown is what the run kept."
+            notes.append(f"{exc}. What is shown is what the run kept.")
+        drawn = links.served and not notes
         if self._outlines is not None:
-            rings = read_outlines(self._outlines / f"{slide.name}.geojson", origin)
-        drawn = links.served and pixels is None
+            try:
+                rings = read_outlines(self._outlines / f"{slide.name}.geojson", origin)
+            except UsageError as exc:
+                notes.append(f"{exc}.")
         return slide_page(
             self.run,
             slide,
             findings,
             self._figure(slide, findings, rings, links, tiles=drawn),
             links,
-            pixels=pixels,
+            notes=notes,
             background=background,
             patches=range(len(findings.samples.boxes)) if drawn and findings.samples is not None else pictured,
         )
@@ -102,12 +106,12 @@ class Viewer:
     def _figure(
         self, slide: SlideRow, findings: Findings, rings: Sequence[Ring], links: Links, *, tiles: bool
     ) -> dict[str, object]:
-        return figure_json(
-            findings,
-            rings,
-            tiles=links.picture(slide.number, "tile/{Z}/{X}/{Y}.jpg") if tiles else None,
-            thumbnail=links.picture(slide.number, "overview.jpg") if findings.thumbnail is not None else None,
-        )
+        thumbnail = links.picture(slide.number, "overview.jpg") if findings.thumbnail is not None else None
+        if thumbnail is not None and not links.served:  # browsers let no picture into a page's canvas from a file
+            data = self.overview(slide, LARGE_PX)
+            thumbnail = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" if data else None
+        address = links.picture(slide.number, "tile/{Z}/{X}/{Y}.jpg") if tiles else None
+        return figure_json(findings, rings, tiles=address, thumbnail=thumbnail)
 
     def tile(self, number: int, zoom: int, column: int, row: int) -> bytes | None:
         """A tile as JPEG; None where it holds nothing of the slide.
