@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import re
 import threading
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.view.run_folder import RunFolder, open_run
 from pipeline.view.server import listen, serve
 from pipeline.view.viewer import Viewer
 from stages.pyramid.open import open_pyramid
@@ -71,3 +73,23 @@ def data_in(page: str) -> dict[str, Any]:
     [text] = re.findall(r'<script type="application/json" id="data">(.*)</script>', page)
     told: dict[str, Any] = json.loads(text)
     return told
+
+
+def hostile(run: Path) -> RunFolder:
+    """The same run whose table, record, labels and words have hostile names wherever a text can stand."""
+    with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    rows[0] |= {"predicted": HOSTILE, "path": f"/{HOSTILE}", "warnings": HOSTILE, "call": HOSTILE, "call_why": HOSTILE}
+    rows[3] |= {"slide_id": HOSTILE, "error": HOSTILE, "status": HOSTILE}
+    with (run / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    told = json.loads((run / "run.json").read_text())
+    told |= {"cohort": HOSTILE, "model": HOSTILE, "warning": HOSTILE}
+    told["labels"]["even"]["label"] = HOSTILE
+    (run / "run.json").write_text(json.dumps(told))
+    commit = json.loads((run / "slides/even/prediction.json").read_text())
+    commit["words"] = dict.fromkeys(commit["words"], HOSTILE)
+    (run / "slides/even/prediction.json").write_text(json.dumps(commit))
+    return open_run(run)

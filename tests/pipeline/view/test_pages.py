@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from html import unescape
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from viewing import HOSTILE, data_in
+from viewing import HOSTILE, data_in, hostile
 
 from pipeline.view.cohort_page import cohort_page
 from pipeline.view.findings import find
@@ -66,26 +65,6 @@ def test_patches_have_their_numbers_and_the_gallery_the_strongest(viewed: Path) 
     for row, sign in enumerate((1, -1)):
         best = [i for i in np.argsort(-sign * said, kind="stable") if sure[i] and sign * said[i] > 0][:12]
         assert told["gallery"][row] == best
-
-
-def hostile(run: Path) -> RunFolder:
-    """The same run whose table, record, labels and words have hostile names wherever a text can stand."""
-    with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    rows[0] |= {"predicted": HOSTILE, "path": f"/{HOSTILE}", "warnings": HOSTILE, "call": HOSTILE, "call_why": HOSTILE}
-    rows[3] |= {"slide_id": HOSTILE, "error": HOSTILE, "status": HOSTILE}
-    with (run / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    told = json.loads((run / "run.json").read_text())
-    told |= {"cohort": HOSTILE, "model": HOSTILE, "warning": HOSTILE}
-    told["labels"]["even"]["label"] = HOSTILE
-    (run / "run.json").write_text(json.dumps(told))
-    commit = json.loads((run / "slides/even/prediction.json").read_text())
-    commit["words"] = dict.fromkeys(commit["words"], HOSTILE)
-    (run / "slides/even/prediction.json").write_text(json.dumps(commit))
-    return open_run(run)
 
 
 def test_hostile_names_are_text(run: Path) -> None:
