@@ -183,8 +183,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "words": (),
         "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
         "view": (
-            *("frame", "tiles", "outlines", "layers", "samples", "run_folder", "findings", "pixels", "links", "page"),
-            *("cohort_page", "slide_page", "figure", "viewer", "static", "server", "view"),
+            *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
+            *("links", "page", "cohort_page", "slide_page", "figure", "viewer", "static", "server", "view"),
         ),
         "train": (
             *(

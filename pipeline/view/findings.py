@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UsageError
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
-from pipeline.output.slide_folder import THUMBNAIL, read_commit
+from pipeline.output.slide_folder import read_commit
 from pipeline.view.frame import Frame
 from pipeline.view.layers import Layer, attention_layer, evidence_layer
-from pipeline.view.run_folder import AGAIN, SlideRow, part
+from pipeline.view.run_folder import AGAIN, SlideRow, inner
 from pipeline.view.samples import Samples, read_samples
+from pipeline.view.thumbnail import thumbnail_place
 from stages.geometry import Mpp, Raster
 
 _DAMAGED = (OSError, KeyError, ValueError, TypeError, UsageError)
@@ -63,7 +62,7 @@ def find(slide: SlideRow, told: int | None = None) -> Findings:
     commit = read_commit(folder)
     if commit is None:
         raise UsageError(f"the result of {slide.name} is not finished, or its prediction.json is damaged: {AGAIN}")
-    pictures = part(commit, "pictures")
+    pictures = inner(commit, "pictures")
     samples: Samples | None = None
     try:
         samples = read_samples(folder / "samples.h5")
@@ -91,7 +90,7 @@ def find(slide: SlideRow, told: int | None = None) -> Findings:
             missing.append(f"The map of evidence (evidence.zarr) is missing or damaged: {AGAIN}.")
     if samples is not None and column >= len(samples.names):
         column = 0
-    thumbnail = _thumbnail(folder, pictures)
+    thumbnail = thumbnail_place(folder, pictures)
     size = samples.size if samples is not None else _size([layer.raster for layer in layers], thumbnail)
     mpp = Mpp(*map(float, commit["mpp"])) if commit.get("mpp") else samples.mpp if samples is not None else None
     return Findings(
@@ -102,18 +101,9 @@ def find(slide: SlideRow, told: int | None = None) -> Findings:
         cells=many,
         told=column,
         thumbnail=thumbnail,
-        words={str(name): str(line) for name, line in part(commit, "words").items()},
+        words={str(name): str(line) for name, line in inner(commit, "words").items()},
         missing=missing,
     )
-
-
-def _thumbnail(folder: Path, pictures: dict[str, Any]) -> Raster | None:
-    try:
-        x, y, scale_x, scale_y, width, height = pictures["thumbnail"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    there = (folder / THUMBNAIL).is_file()
-    return Raster(float(x), float(y), float(scale_x), float(scale_y), int(width), int(height)) if there else None
 
 
 def _size(rasters: Sequence[Raster], thumbnail: Raster | None) -> tuple[int, int]:

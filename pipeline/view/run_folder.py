@@ -97,11 +97,11 @@ def open_run(folder: Path) -> RunFolder:
     rows = list(_rows_of_patients(folder, table) if patients else table)
     if not rows:
         raise UsageError(f"{folder} has no slide yet: wait until its run has predicted one, or {AGAIN}")
-    slides = tuple(_slide(i, folder, row, task, part(run, "labels")) for i, row in enumerate(rows))
+    slides = tuple(_slide(i, folder, row, task, inner(run, "labels")) for i, row in enumerate(rows))
     return RunFolder(folder, run, task, slides, tuple(_notes(run, slides)))
 
 
-def part(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+def inner(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     """An object in a JSON document; empty where there is none."""
     found = record.get(name)
     return found if isinstance(found, dict) else {}

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image
-
 from pipeline.errors import UsageError
-from pipeline.output.slide_folder import THUMBNAIL
+from pipeline.output.slide_folder import read_commit
 from pipeline.view.cohort_page import cohort_page
 from pipeline.view.figure import bokeh_script, figure_json
 from pipeline.view.findings import Findings, find
@@ -20,11 +17,12 @@ from pipeline.view.links import Links
 from pipeline.view.outlines import Ring, read_outlines
 from pipeline.view.page import ASSETS
 from pipeline.view.pixels import open_slide_of
-from pipeline.view.run_folder import RunFolder, SlideRow
+from pipeline.view.run_folder import RunFolder, SlideRow, inner
 from pipeline.view.samples import read_samples
 from pipeline.view.slide_page import slide_page
+from pipeline.view.thumbnail import overview, part, thumbnail_place
 from pipeline.view.tiles import Tiles
-from stages.geometry import Raster
+from stages.geometry import LEVEL_TOLERANCE, Raster, choose_level
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
 from stages.slide.tiles import WHITE
@@ -33,6 +31,8 @@ PATCH_PX = 2 * SIDE
 """Pixels along a side of a patch's picture, at most: others are shown coarser than level 0."""
 SMALL_PX = 160
 """Of the pictures in the table."""
+MOST_PIXELS = 2**25
+"""Of a slide's level that a tile is read from: a third of a second; levels that are 8 times apart need half of it."""
 LARGE_PX = 2048
 """Of the picture below a slide's tiles, or in their place."""
 
@@ -114,12 +114,29 @@ class Viewer:
         return figure_json(findings, rings, tiles=address, thumbnail=thumbnail)
 
     def tile(self, number: int, zoom: int, column: int, row: int) -> bytes | None:
-        """A tile as JPEG; None where it holds nothing of the slide.
+        """A tile as JPEG; None where it holds nothing of the slide. Where the slide lacks coarse levels and the run's
+        thumbnail is as fine, it is of that.
 
         Raises:
             SlideError: it cannot be read.
         """
-        return self._tiles.tile(number, self._frame(number), zoom, column, row)
+        slide, frame = self._tiles.slide(number), self._frame(number)
+        raster = frame.tile(zoom, column, row)
+        if raster is not None and level_pixels(slide, raster) > MOST_PIXELS:
+            found = self._of_thumbnail(number, raster, slide.facts.background)
+            if found is not None:
+                return found
+        return self._tiles.tile(number, frame, zoom, column, row)
+
+    def _of_thumbnail(self, number: int, raster: Raster, background: tuple[int, int, int]) -> bytes | None:
+        folder = self.run.slides[number].folder
+        commit = read_commit(folder) if folder is not None else None
+        if folder is None or commit is None:
+            return None
+        place = thumbnail_place(folder, inner(commit, "pictures"))
+        if place is None or raster.scale_x < place.scale_x * (1 - LEVEL_TOLERANCE):
+            return None
+        return part(folder, place, raster, background)
 
     def patch(self, slide: SlideRow, number: int) -> bytes | None:
         """A patch that was read, at level 0, as JPEG; None where there is no such patch.
@@ -139,21 +156,18 @@ class Viewer:
     def overview(self, slide: SlideRow, most: int) -> bytes | None:
         """The thumbnail of the run as JPEG, at most so many pixels along a side; None where there is none."""
         assert slide.folder is not None
-        try:
-            with Image.open(slide.folder / THUMBNAIL, formats=["JPEG"]) as image:
-                image.draft("RGB", (most, most))
-                shown = image.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError):
-            return None
-        shown.thumbnail((most, most), Image.Resampling.BOX)
-        file = io.BytesIO()
-        shown.save(file, "JPEG", quality=85)
-        return file.getvalue()
+        return overview(slide.folder, most)
 
     @property
     def held(self) -> int:
         """Bytes of tiles that are kept."""
         return self._tiles.held
+
+
+def level_pixels(slide: Slide, raster: Raster) -> float:
+    """Pixels of the slide's level that lie under a raster, whether they are decoded smaller or not."""
+    level = slide.facts.levels[choose_level(slide.facts.levels, raster)]
+    return raster.width * raster.height * (raster.scale_x / level.scale_x) * (raster.scale_y / level.scale_y)
 
 
 def patch_raster(frame: Frame, box: Sequence[float]) -> Raster:
