@@ -34,11 +34,18 @@ def point_at(run: Path, name: str, slide: Path) -> None:
 @contextmanager
 def served(viewer: Viewer) -> Iterator[str]:
     """The address of a server in a thread, with its token."""
+    with serving(viewer) as (address, _):
+        yield address
+
+
+@contextmanager
+def serving(viewer: Viewer) -> Iterator[list[str]]:
+    """Both addresses of a server in a thread: see `pipeline.view.server.serve`."""
     ready, found = threading.Event(), []
     loop = asyncio.new_event_loop()
 
-    def began(address: str) -> None:
-        found.append(address)
+    def began(*addresses: str) -> None:
+        found.extend(addresses)
         ready.set()
 
     async def until_cancelled() -> None:
@@ -50,7 +57,7 @@ def served(viewer: Viewer) -> Iterator[str]:
     thread.start()
     try:
         assert ready.wait(30)
-        yield found[0]
+        yield found
     finally:
         loop.call_soon_threadsafe(task.cancel)
         thread.join(30)

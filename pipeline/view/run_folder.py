@@ -197,7 +197,7 @@ def _notes(run: Mapping[str, Any], slides: Sequence[SlideRow]) -> Iterator[str]:
     if run.get("warning"):
         yield f"{str(run['warning'])[:1].upper()}{str(run['warning'])[1:]}."
     if "ended" in run and not run["ended"]:
-        yield f"This run goes on, or was cut short: it may not hold all slides yet. To finish it, {AGAIN}."
+        yield f"This run goes on, or was cut short: it may lack slides. To finish it, {AGAIN}; then view it anew."
     lost = [one for one in slides if one.row.get("status") == "ok" and one.folder is None]
     if lost:
         yield f"The results of {counted(len(lost), 'slide')} are not in the folder any more: {AGAIN}."

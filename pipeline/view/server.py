@@ -57,20 +57,23 @@ def listen(port: int | None) -> socket.socket:
     return listening
 
 
-async def serve(viewer: Viewer, listening: socket.socket, began: Callable[[str], None]) -> None:
+async def serve(viewer: Viewer, listening: socket.socket, began: Callable[[str, str], None]) -> None:
     """Answer until the task is cancelled.
 
     Args:
         viewer: what is shown.
         listening: see `listen`.
-        began: told the address, with its token, once it answers.
+        began: told two addresses, once it answers: the one with the token, and one that leads to it a single time, for
+            the command lines of browsers, which other users of the machine can read.
     """
     token = secrets.token_urlsafe(32)
     port = listening.getsockname()[1]
     with ThreadPoolExecutor(THREADS, thread_name_prefix="tiles") as pool:
-        server = HTTPServer(application(viewer, token, port, pool), max_buffer_size=2**20)
+        answers = application(viewer, token, port, pool)
+        server = HTTPServer(answers, max_buffer_size=2**20)
         server.add_socket(listening)
-        began(f"http://{LOOPBACK}:{port}/{token}/")
+        start = f"http://{LOOPBACK}:{port}"
+        began(f"{start}/{token}/", f"{start}/once-{answers.settings['once'][0]}")
         try:
             await asyncio.Event().wait()
         finally:
@@ -84,6 +87,7 @@ def application(viewer: Viewer, token: str, port: int, pool: ThreadPoolExecutor)
     start, number = r"/([^/]+)/", r"(\d{1,9})"
     return Application(
         [
+            (r"/once-([^/]+)", Once, own),
             (f"{start}", CohortPage, own),
             (f"{start}s/{number}/", SlidePage, own),
             (f"{start}s/{number}/tile/(\\d{{1,2}})/{number}/{number}\\.jpg", Tile, own),
@@ -94,6 +98,7 @@ def application(viewer: Viewer, token: str, port: int, pool: ThreadPoolExecutor)
         default_handler_class=Nothing,
         default_handler_args=own,
         log_function=lambda handler: None,
+        once=[secrets.token_urlsafe(32)],
     )
 
 
@@ -122,6 +127,10 @@ class Guarded(RequestHandler):
         """Refuse names of other machines, under which a page from elsewhere might reach this one, and wrong tokens."""
         if self.request.headers.get("Host", "") not in self._hosts:
             raise HTTPError(403, reason="Foreign host")
+        self.refuse_wrong_token()
+
+    def refuse_wrong_token(self) -> None:
+        """By a comparison whose time tells nothing."""
         given = self.request.path.split("/")[1]
         if not hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode()):
             raise HTTPError(403, reason="Wrong token")
@@ -163,6 +172,21 @@ class Nothing(Guarded):
         raise HTTPError(404)
 
     head = get
+
+
+class Once(Guarded):
+    """The way in for a browser that this program starts: what its command line shows is of no use to anybody later."""
+
+    def refuse_wrong_token(self) -> None:
+        """There is no token in this address."""
+
+    def get(self, given: str) -> None:
+        """Lead to the page of all slides, a single time."""
+        left: list[str] = self.settings["once"]
+        if not left or not hmac.compare_digest(given.encode("utf-8", "replace"), left[0].encode()):
+            raise HTTPError(403, reason="Wrong token")
+        left.clear()
+        self.redirect(f"/{self._token}/")
 
 
 class CohortPage(Guarded):

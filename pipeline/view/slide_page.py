@@ -64,6 +64,7 @@ def slide_page(
     missing = [*notes, *findings.missing]
     shown_notes = "".join(f'<p class="note">{escape(note[:1].upper() + note[1:])}</p>' for note in missing)
     lines = "".join(f"<p>{escape(findings.words[name])}</p>" for name in WORDS if name in findings.words)
+    words = f'<section class="told"><details open><summary>in words</summary>{lines}</details></section>'
     label = f'<p class="label{" bad" if slide.wrong else ""}">Label: {label_html(slide)}</p>' if slide.label else ""
     content = TEMPLATE.substitute(
         cohort=links.cohort,
@@ -71,7 +72,7 @@ def slide_page(
         notes=shown_notes,
         predicted=_predicted(slide, run.task) + values_html(slide, run.task, shown, named=True),
         label=label,
-        words=lines,
+        words=words if lines else "",
         evidence=_evidence_choices(run, findings) if links.served else "",
         notice=escape(NOTICE),
         data=in_page(data),

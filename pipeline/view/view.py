@@ -39,10 +39,10 @@ def view_run(
     viewer = make_viewer(folder, slides, outlines)
     from pipeline.view.server import listen, serve  # tornado comes with bokeh
 
-    def told(address: str) -> None:
+    def told(address: str, once: str) -> None:
         began(address)
         if browser:  # some browsers are programs of the terminal, which end when the user does
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(once,), daemon=True).start()
 
     asyncio.run(serve(viewer, listen(port), told))
 

@@ -38,7 +38,11 @@ class Watched:
         page.on("request", lambda one: self.asked.append(one.url))
         page.on("console", lambda one: self.complaints.append(one.text) if one.type in ("error", "warning") else None)
         page.on("pageerror", lambda one: self.complaints.append(str(one)))
-        page.on("requestfailed", lambda one: self.complaints.append(f"failed: {one.url}"))
+        page.on("requestfailed", self.failed)
+
+    def failed(self, request: Any) -> None:
+        if request.failure != "net::ERR_ABORTED":  # a tile of a page that was left
+            self.complaints.append(f"{request.failure}: {request.url}")
 
     def open(self, address: str) -> None:
         self.page.goto(address)

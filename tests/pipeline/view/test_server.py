@@ -20,7 +20,7 @@ import openslide
 import pytest
 from makers import ROOT, saccade, spoil, tissue_pixels, write_slide
 from PIL import Image
-from viewing import get, point_at, served
+from viewing import get, point_at, served, serving
 
 from pipeline.view.run_folder import open_run
 from pipeline.view.samples import read_samples
@@ -121,6 +121,21 @@ def test_other_names_of_this_machine_and_wrong_tokens_are_refused(address: str, 
         assert get(f"http://{at.netloc}/{wrong}/{place}")[0] == 403, wrong
     assert get(f"http://{at.netloc}/")[0] == 403
     assert get(f"http://localhost:{at.port}/{token}/s/0/tile/0/0/0.jpg")[0] == 200
+
+
+def test_what_a_browser_s_command_line_shows_leads_in_a_single_time(viewed: Path) -> None:
+    with serving(Viewer(open_run(viewed))) as (address, once):
+        at = urlsplit(once)
+        token = urlsplit(address).path.strip("/")
+        assert token not in once
+        assert get(f"http://{at.netloc}/once-wrong")[0] == 403
+        assert get(once, Host="evil.example")[0] == 403
+        with socket.create_connection((at.hostname, at.port), timeout=30) as plug:
+            plug.sendall(f"GET {at.path} HTTP/1.1\r\nHost: {at.netloc}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: plug.recv(65536), b"")).decode()
+        assert answer.startswith("HTTP/1.1 302 ")
+        assert f"Location: /{token}/\r\n" in answer
+        assert get(once)[0] == 403
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
