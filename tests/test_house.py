@@ -184,7 +184,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
         "view": (
             *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
-            *("links", "page", "cohort_page", "slide_page", "figure", "viewer", "static", "server", "view"),
+            *("links", "figure", "page", "cohort_page", "slide_page", "viewer", "static", "server", "view"),
         ),
         "train": (
             *(

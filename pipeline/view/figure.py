@@ -6,6 +6,7 @@ Bokeh is imported when a figure is asked for, and need not be installed for anyt
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ OUTLINE, CHOSEN = "#00a6d6", "#d6006e"
 """Of outlines that were given, and of the patch that is looked at."""
 FINEST = 32
 """Level-0 pixels across the screen, at the least."""
+BOKEH = "bokeh.js"
+"""What pages call Bokeh's own script."""
 TARGET = "figure"
 """The element that the figure goes into."""
 
@@ -47,6 +50,7 @@ def import_bokeh() -> Any:
     return bokeh
 
 
+@lru_cache(maxsize=1)
 def bokeh_script() -> str:
     """Bokeh's own JavaScript, as its package brings it."""
     [script] = import_bokeh().resources.Resources(mode="inline", components=["bokeh"]).js_raw[:1]

@@ -25,7 +25,7 @@ from pipeline.errors import UsageError
 from pipeline.view.links import Links
 from pipeline.view.page import policy, refusal_page
 from pipeline.view.run_folder import SlideRow
-from pipeline.view.viewer import LARGE_PX, SMALL_PX, Viewer, assets
+from pipeline.view.viewer import LARGE_PX, SMALL_PX, Viewer, asset
 from stages.slide.facts import SlideError
 
 LOOPBACK = "127.0.0.1"
@@ -282,7 +282,7 @@ class Asset(Guarded):
 
     def get(self, _: str, name: str) -> None:
         """The text."""
-        text = assets().get(name)
+        text = asset(name)
         if text is None:
             raise HTTPError(404)
         self.set_header("Content-Type", f"{TYPES[os.path.splitext(name)[1]]}; charset=utf-8")

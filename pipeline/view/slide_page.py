@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.output.run_record import NOTICE
 from pipeline.task.task import Task
+from pipeline.view.figure import BOKEH
 from pipeline.view.findings import Findings
 from pipeline.view.links import Links
 from pipeline.view.page import in_page, label_html, own, page, values_html
@@ -77,7 +78,7 @@ def slide_page(
         notice=escape(NOTICE),
         data=in_page(data),
     )
-    return page(slide.name, content, links, scripts=("bokeh.js", "viewer.js"), kind="slide")
+    return page(slide.name, content, links, scripts=(BOKEH, "viewer.js"), kind="slide")
 
 
 def _predicted(slide: SlideRow, task: Task) -> str:

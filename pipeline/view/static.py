@@ -7,12 +7,13 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.output.folder import prepare_output
+from pipeline.view.figure import BOKEH
 from pipeline.view.findings import find
 from pipeline.view.links import Links
-from pipeline.view.page import refusal_page
+from pipeline.view.page import ASSETS, refusal_page
 from pipeline.view.run_folder import SlideRow
 from pipeline.view.slide_page import GALLERY_SHOWN
-from pipeline.view.viewer import SMALL_PX, Viewer, assets
+from pipeline.view.viewer import SMALL_PX, Viewer, asset
 from stages.disk import new_file
 from stages.overlay.gallery import choose
 from stages.slide.facts import SlideError
@@ -34,8 +35,8 @@ def write_pages(viewer: Viewer, out: Path, progress: Callable[[int, int], None] 
     slides = [slide for slide in viewer.run.slides if slide.folder is not None]
     pages = [links.slide(slide.number) for slide in slides]
     prepare_output(out, names=("index.html", "asset", "s", *pages))
-    for name, text in assets().items():
-        _write(out / links.asset(name), text.encode())
+    for name in (BOKEH, *ASSETS):
+        _write(out / links.asset(name), str(asset(name)).encode())
     for done, (slide, page) in enumerate(zip(slides, pages, strict=True), 1):
         try:
             pictured = _write_pictures(viewer, slide, out / links.picture(slide.number, ""))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.output.slide_folder import read_commit
 from pipeline.view.cohort_page import cohort_page
-from pipeline.view.figure import bokeh_script, figure_json
+from pipeline.view.figure import BOKEH, bokeh_script, figure_json
 from pipeline.view.findings import Findings, find
 from pipeline.view.frame import SIDE, Frame
 from pipeline.view.links import Links
@@ -178,10 +177,9 @@ def patch_raster(frame: Frame, box: Sequence[float]) -> Raster:
     return Raster(x, y, scale_x, scale_y, max(1, round(width / scale_x)), max(1, round(height / scale_y)))
 
 
-@lru_cache(maxsize=1)
-def assets() -> dict[str, str]:
-    """Scripts and style of all pages, by name."""
-    return {**ASSETS, "bokeh.js": bokeh_script()}
+def asset(name: str) -> str | None:
+    """A script or style of the pages; None where there is none of that name."""
+    return bokeh_script() if name == BOKEH else ASSETS.get(name)
 
 
 def refuse_no_folder(folder: Path, option: str) -> None:
