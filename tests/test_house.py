@@ -182,6 +182,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "predict_patient": (),
         "words": (),
         "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
+        "view": (
+            *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
+            *("links", "figure", "page", "cohort_page", "slide_page", "viewer", "static", "server", "view"),
+        ),
         "train": (
             *(
                 "share",
@@ -241,7 +245,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "help": (),
         "progress": (),
         "options": (),
-        "cli": ("lines", "demonstration", "slides", "models", "runs", "assembly", "entry", "__main__"),
+        "cli": ("lines", "demonstration", "slides", "models", "runs", "looking", "assembly", "entry", "__main__"),
     },
     "saccade": {
         "shadows": (),
@@ -360,5 +364,17 @@ print([module for module in heavy if module in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("demo", "info", "check", "encoders", "cache", "train", "distil", "run", "conformalize", "bench"):
+    for command in (
+        "demo",
+        "info",
+        "check",
+        "encoders",
+        "cache",
+        "train",
+        "distil",
+        "run",
+        "view",
+        "conformalize",
+        "bench",
+    ):
         assert command in done.stdout

@@ -8,6 +8,7 @@ import typer
 
 from pipeline.cli.demonstration import demo
 from pipeline.cli.lines import echo
+from pipeline.cli.looking import view
 from pipeline.cli.models import conformalize, distil, encoders, train
 from pipeline.cli.runs import bench, run
 from pipeline.cli.slides import cache, check, info
@@ -42,5 +43,5 @@ def root(
     """Whole-slide histopathology by attention sampling: look where it matters, predict with a stated confidence."""
 
 
-for command in (demo, info, encoders, check, cache, train, distil, run, conformalize, bench):
+for command in (demo, info, encoders, check, cache, train, distil, run, view, conformalize, bench):
     app.command(cls=HelpByTopic)(command)

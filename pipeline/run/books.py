@@ -262,6 +262,7 @@ class Books:
             "warnings": {row["slide_id"]: row["warnings"] for _, row in done if row.get("warnings")},
             "not_counted": told.not_counted,
             "seen": told.seen_counts,
+            **({"labels": labels} if labels else {}),
         }
         people = patient_rows(list(zip(self._cohort.slides, rows, strict=True)), task) if several else []
         self._write_tables(shown, people, task)

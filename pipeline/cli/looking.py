@@ -1,0 +1,61 @@
+"""The command that shows a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.lines import echo, say
+from pipeline.errors import UsageError
+from pipeline.options import whole
+from pipeline.progress import Progress
+from pipeline.run.interrupt import exit_code
+
+
+def view(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `saccade run` wrote.")],
+    port: Annotated[
+        int | None,
+        typer.Option(parser=whole(1, 65535), metavar="PORT", help="Port to listen at; default: a free one."),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,
+    slides: Annotated[
+        list[Path] | None, typer.Option(help="Folder that slides lie in by now, where they were moved; several.")
+    ] = None,
+    outlines: Annotated[
+        Path | None, typer.Option(help="Folder of outlines to show, <slide_id>.geojson, as QuPath writes them.")
+    ] = None,
+    static: Annotated[
+        Path | None,
+        typer.Option(help="Write pages into this folder, which open without a server; nothing is served."),
+    ] = None,
+) -> None:
+    """Look at a run in the browser.
+
+    Its slides with attention, evidence, and the patches that were read; on this machine only, until Ctrl-C.
+    """
+    from pipeline.view.view import make_viewer, view_run
+
+    if static is not None:
+        if port is not None:
+            raise UsageError("--static serves nothing: leave --port out")
+        from pipeline.view.static import write_pages
+
+        viewer = make_viewer(run, slides or (), outlines)
+        with Progress("writing") as progress:
+            first = write_pages(viewer, static, lambda done, total: progress(done, total, None))
+        echo(str(first))
+        return
+    try:
+        view_run(run, port=port, browser=browser, slides=slides or (), outlines=outlines, began=_began)
+    except KeyboardInterrupt:  # how it ends
+        sys.exit(exit_code())
+
+
+def _began(address: str) -> None:
+    echo(address)
+    sys.stdout.flush()
+    say("the address holds the key to this run: it is for this machine's user only; Ctrl-C ends it")

@@ -1,0 +1,1 @@
+from .view import view_run as view_run

@@ -1,0 +1,82 @@
+"""Maps of a slide as the screen lays them over it: one of 256 colours a cell, and what the colours stand for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.geometry import Raster
+from stages.overlay.attention_map import times_uniform
+from stages.overlay.evidence_picture import AGAINST, FOR, LEAST, LEAST_ELSE, LOG_ODDS
+from stages.overlay.picture import COLOURS, OPACITY
+
+STEPS = 256
+
+Colour = tuple[int, int, int, float]
+"""Red, green, blue, and the opacity as a share of what the user asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A map.
+
+    Attributes:
+        name: "attention" or "evidence".
+        title: what it shows.
+        steps: (rows, cols) uint8, the colour of each cell.
+        raster: of the cells.
+        colours: of each step.
+        ticks: what some steps stand for, in words.
+        signed: whether the middle step is 0, so that a threshold is one of the distance from it.
+    """
+
+    name: str
+    title: str
+    steps: NDArray[np.uint8]
+    raster: Raster
+    colours: Sequence[Colour]
+    ticks: Sequence[tuple[int, str]]
+    signed: bool
+
+
+def attention_layer(attention: NDArray[np.floating], raster: Raster, cells: int | None) -> Layer:
+    """Attention (rows, cols) in multiples of uniform attention, log scale; below uniform nothing is shown.
+
+    Args:
+        attention: of the slide.
+        raster: of its cells.
+        cells: see `times_uniform`.
+    """
+    multiple = times_uniform(attention, cells)
+    top = max(2.0, float(multiple.max(initial=0.0)))
+    height = np.log(np.clip(multiple, 1.0, top)) / math.log(top)
+    steps = np.where(multiple > 1.0, 1 + np.rint(height * (STEPS - 2)), 0).astype(np.uint8)
+    low, high = OPACITY
+    at, ramp = np.linspace(0, 1, len(COLOURS)), np.array(COLOURS, float)
+    colours: list[Colour] = [(0, 0, 0, 0.0)]
+    for share in np.linspace(0, 1, STEPS - 1):
+        red, green, blue = (round(float(np.interp(share, at, ramp[:, k]))) for k in range(3))
+        colours.append((red, green, blue, (low + (high - low) * float(share)) / high))
+    ticks = [(1 + round((STEPS - 2) * share), f"{top**share:.3g}\N{MULTIPLICATION SIGN}") for share in (0, 0.5, 1)]
+    return Layer("attention", "attention, in multiples of even attention", steps, raster, colours, ticks, signed=False)
+
+
+def evidence_layer(evidence: NDArray[np.floating], raster: Raster, *, name: str, unit: str) -> Layer:
+    """What each cell (rows, cols) adds for a class, or to a number, in ``unit``: orange for it, blue against it."""
+    least = LEAST if unit == LOG_ODDS else LEAST_ELSE
+    top = max(least, float(np.abs(evidence).max(initial=0.0)))
+    half = (STEPS - 2) / 2
+    steps = (1 + np.rint(half + half * np.clip(evidence / top, -1, 1))).astype(np.uint8)
+    colours: list[Colour] = []
+    for step in range(STEPS):
+        signed = (step - 1 - half) / half
+        red, green, blue = FOR if signed > 0 else AGAINST
+        colours.append((red, green, blue, math.sqrt(min(1.0, abs(signed)))))
+    digits = max(0, 1 - math.floor(math.log10(top)))
+    marks = [(1, -top), (1 + round(half), 0.0), (STEPS - 1, top)]
+    ticks = [(step, f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if value else "0") for step, value in marks]
+    return Layer("evidence", f"{unit} per cell, for {name}", steps, raster, colours, ticks, signed=True)

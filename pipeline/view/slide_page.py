@@ -1,0 +1,123 @@
+"""The page of a slide: what its script puts into Bokeh's figure, and what stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from string import Template
+from typing import Any
+
+from pipeline.output.run_record import NOTICE
+from pipeline.task.task import Task
+from pipeline.view.figure import BOKEH
+from pipeline.view.findings import Findings
+from pipeline.view.links import Links
+from pipeline.view.page import in_page, label_html, own, page, values_html
+from pipeline.view.run_folder import RunFolder, SlideRow
+from stages.overlay.gallery import choose
+
+GALLERY_SHOWN = 12
+"""Patches for and against, at most, of each."""
+WORDS = ("what", "how_sure", "evidence", "not_read", "unusual")
+"""Sentences on a slide, in order; how good the model is stands on the page of all."""
+TEMPLATE = Template(own("slide.html"))
+
+
+def slide_page(
+    run: RunFolder,
+    slide: SlideRow,
+    findings: Findings,
+    figure: Mapping[str, Any],
+    links: Links,
+    *,
+    notes: Sequence[str],
+    background: tuple[int, int, int],
+    patches: Sequence[int],
+) -> str:
+    """The page of a slide.
+
+    Args:
+        run: that it belongs to.
+        slide: whose.
+        findings: of it.
+        figure: see `pipeline.view.figure.figure_json`.
+        links: of the page.
+        notes: what cannot be shown beside what the findings lack, in sentences.
+        background: RGB of what was never scanned.
+        patches: numbers of the patches of which there is a picture.
+    """
+    shown = [(run.task.values[i], run.task.columns[i]) for i in run.task.shown]
+    there = [one.number for one in run.slides if one.folder is not None]
+    data = {
+        "figure": figure,
+        "number": slide.number,
+        "slides": there,
+        "address": links.slide(0).replace("0", "{}", 1),
+        "frame": [findings.frame.fx, findings.frame.fy, findings.frame.width, findings.frame.height],
+        "background": background,
+        "mpp": [findings.mpp.x, findings.mpp.y] if findings.mpp else None,
+        "layers": [
+            {"name": one.name, "title": one.title, "colours": one.colours, "ticks": one.ticks, "signed": one.signed}
+            for one in findings.layers
+        ],
+        **_told_of_patches(slide, findings, links, set(patches)),
+    }
+    missing = [*notes, *findings.missing]
+    shown_notes = "".join(f'<p class="note">{escape(note[:1].upper() + note[1:])}</p>' for note in missing)
+    lines = "".join(f"<p>{escape(findings.words[name])}</p>" for name in WORDS if name in findings.words)
+    words = f'<section class="told"><details open><summary>in words</summary>{lines}</details></section>'
+    label = f'<p class="label{" bad" if slide.wrong else ""}">Label: {label_html(slide)}</p>' if slide.label else ""
+    content = TEMPLATE.substitute(
+        cohort=links.cohort,
+        name=escape(slide.name),
+        notes=shown_notes,
+        predicted=_predicted(slide, run.task) + values_html(slide, run.task, shown, named=True),
+        label=label,
+        words=words if lines else "",
+        evidence=_evidence_choices(run, findings) if links.served else "",
+        notice=escape(NOTICE),
+        data=in_page(data),
+    )
+    return page(slide.name, content, links, scripts=(BOKEH, "viewer.js"), kind="slide")
+
+
+def _predicted(slide: SlideRow, task: Task) -> str:
+    """What is predicted, in a heading; numbers stand below it."""
+    return f"<h2>Predicted {escape(str(slide.row.get('predicted')))}</h2>" if task.chances else "<h2>Predicted</h2>"
+
+
+def _evidence_choices(run: RunFolder, findings: Findings) -> str:
+    """Which class's evidence is shown; of two, each says the other's with the sign turned."""
+    names = findings.samples.names if findings.samples is not None else ()
+    if len(names) < 2 or (len(names) == 2 and run.task.kind == "classification"):
+        return ""
+    options = "".join(
+        f'<option value="{i}"{" selected" if i == findings.told else ""}>{escape(name)}</option>'
+        for i, name in enumerate(names)
+    )
+    return f'<label>Evidence for <select id="of">{options}</select></label>'
+
+
+def _told_of_patches(slide: SlideRow, findings: Findings, links: Links, pictured: set[int]) -> dict[str, Any]:
+    samples = findings.samples
+    if samples is None:
+        return {"patches": [], "gallery": [[], []], "told": None, "unit": None}
+    of, many = findings.told, findings.cells or 0
+    rows = [
+        {
+            "box": samples.boxes[i].tolist(),
+            "attention": samples.attention[i],
+            "times": samples.attention[i] * many if many else None,
+            "weight": samples.weights[i],
+            "contribution": samples.contributions[i, of] if samples.names else None,
+            "half": samples.half_widths[i, of] if samples.names else None,
+            "picture": links.picture(slide.number, f"patch/{i}.jpg") if i in pictured else None,
+        }
+        for i in range(len(samples.boxes))
+    ]
+    chosen = choose(samples.contributions[:, of], samples.half_widths[:, of], GALLERY_SHOWN) if samples.names else []
+    gallery: list[list[int]] = [[], []]
+    for one in chosen:
+        gallery[one.row].append(one.number)
+    name = samples.names[of] if samples.names else None
+    return {"patches": rows, "gallery": gallery, "told": name, "unit": samples.unit}

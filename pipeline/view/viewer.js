@@ -1,0 +1,232 @@
+// The page of a slide: what its controls, keys and patches do to the Bokeh figure.
+(async () => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const at = id => document.getElementById(id);
+  const [fx, fy, width, height] = data.frame;
+  const unit = data.mpp ? Math.max(...data.mpp) : null;  // µm of a unit of the screen
+
+  // -- from slide to slide, in the order in which the table of all slides was left
+  let order = data.slides;
+  try {
+    const left = JSON.parse(sessionStorage.getItem("saccade-order") || "[]").filter(n => data.slides.includes(n));
+    if (left.includes(data.number)) order = left;
+  } catch { /* where a page may keep nothing, the table's own order */ }
+  const place = order.indexOf(data.number);
+  const go = step => {
+    const number = order[place + step];
+    if (number !== undefined) location.href = data.address.replace("{}", number);
+  };
+  at("place").textContent = `${place + 1} of ${order.length}`;
+  at("previous").disabled = place <= 0;
+  at("next").disabled = place >= order.length - 1;
+  at("previous").addEventListener("click", () => go(-1));
+  at("next").addEventListener("click", () => go(1));
+
+  document.querySelector(".stage").style.background = `rgb(${data.background})`;
+
+  await Bokeh.embed.embed_item(data.figure);
+  const found = Bokeh.documents[0];
+  const model = name => found.get_model_by_name(name);
+  const plot = model("plot"), source = model("samples");
+  const { x_range, y_range } = plot;
+
+  // -- where the screen is
+  const size = () => [plot.inner_width || 1, plot.inner_height || 1];
+  const show = (u, v, each) => {  // the middle, and units of a screen pixel
+    const [w, h] = size();
+    x_range.setv({ start: u - w * each / 2, end: u + w * each / 2 });
+    y_range.setv({ start: v - h * each / 2, end: v + h * each / 2 });
+  };
+  const middle = () => [(x_range.start + x_range.end) / 2, (y_range.start + y_range.end) / 2];
+  const each = () => (x_range.end - x_range.start) / size()[0];
+  const fit = () => {
+    const [w, h] = size();
+    show(width * fx / 2, -height * fy / 2, 1.04 * Math.max(width * fx / w, height * fy / h));
+  };
+  const finest = 1 / 8;
+  const zoom = factor => show(...middle(), Math.max(each() * factor, finest));
+  const full = () => show(...middle(), 1 / (window.devicePixelRatio || 1));
+
+  const nice = value => {
+    const power = 10 ** Math.floor(Math.log10(value));
+    return [5, 2, 1].map(k => k * power).find(k => k <= value);
+  };
+  const marks = model("marks"), quads = model("patches");
+  const moved = () => {
+    const scale = each(), bar = at("scale");
+    const length = nice(110 * scale * (unit ?? 1));
+    bar.style.width = `${length / (scale * (unit ?? 1))}px`;
+    bar.textContent = unit === null ? `${length} px` : length >= 1000 ? `${length / 1000} mm` : `${length} µm`;
+    if (marks && data.patches.length) {
+      marks.visible = quads.visible && data.patches[0].box[2] * fx / scale < 10;  // else the boxes are seen themselves
+    }
+  };
+  x_range.change.connect(moved);
+  let last = null;
+  const resized = () => {
+    const now = size();
+    if (now[0] < 2 || now[1] < 2 || (last && last[0] === now[0] && last[1] === now[1])) return;
+    if (last === null) fit(); else show(...middle(), (x_range.end - x_range.start) / last[0]);
+    last = now;
+    moved();
+  };
+  plot.properties.inner_width.change.connect(resized);
+  plot.properties.inner_height.change.connect(resized);
+  resized();
+  const figure = at("figure");
+  figure.addEventListener("pointermove", event => {
+    const box = figure.getBoundingClientRect(), scale = each();
+    const x = (x_range.start + (event.clientX - box.left) * scale) / fx;
+    const y = (-y_range.end + (event.clientY - box.top) * scale) / fy;
+    const inside = x >= 0 && y >= 0 && x < width && y < height;
+    const said = unit === null ? "" : ` · ${(scale * unit).toPrecision(3)} µm per screen pixel`;
+    at("where").textContent = inside ? `x ${Math.floor(x)}, y ${Math.floor(y)}${said}` : "";
+  });
+
+  // -- maps: one of 256 colours a cell, so that opacity and threshold are another list of colours
+  const opacity = at("opacity"), threshold = at("threshold");
+  let chosen = data.layers.length ? 0 : null, on = true;
+  const strength = (layer, step) => layer.signed ? 2 * Math.abs(step - 128) : step;
+  const hex = value => Math.round(Math.min(255, Math.max(0, value))).toString(16).padStart(2, "0");
+  const paint = () => {
+    data.layers.forEach((layer, i) => {
+      model(layer.name).visible = on && i === chosen;
+      if (i !== chosen) return;
+      const alpha = layer.colours.map((colour, step) =>
+        strength(layer, step) < Number(threshold.value) ? 0 : colour[3] * opacity.value / 100);
+      const palette = layer.colours.map(([r, g, b], step) => `#${hex(r)}${hex(g)}${hex(b)}${hex(255 * alpha[step])}`);
+      model(`${layer.name}-colours`).palette = palette;
+      const pen = at("colours").getContext("2d");
+      pen.clearRect(0, 0, 256, 12);
+      palette.forEach((colour, step) => { pen.fillStyle = colour; pen.fillRect(step, 0, 1, 12); });
+      at("ticks").replaceChildren(...layer.ticks.map(([step, words]) => {
+        const tick = document.createElement("span");
+        tick.textContent = words;
+        tick.style.left = `${100 * step / 255}%`;
+        return tick;
+      }));
+      at("legend").textContent = `${layer.title}; this slide's own scale`;
+    });
+  };
+  const choices = [...data.layers.map(layer => layer.name), "none"].map((name, i) => {
+    const label = document.createElement("label"), input = document.createElement("input");
+    Object.assign(input, { type: "radio", name: "layer", value: name, checked: i === (chosen ?? 0) });
+    input.addEventListener("change", () => {
+      on = name !== "none";
+      if (on) chosen = i;
+      paint();
+    });
+    label.append(input, ` ${name}`);
+    at("choice").append(label);
+    return input;
+  });
+  const choose = (layer, shown) => {
+    if (!data.layers.length) return;
+    chosen = layer;
+    on = shown;
+    choices[on ? chosen : choices.length - 1].checked = true;
+    paint();
+  };
+  opacity.addEventListener("input", paint);
+  threshold.addEventListener("input", paint);
+  if (data.layers.length) paint(); else at("overlay").classList.add("bare");
+  const outlines = model("outlines");
+  at("outlined").hidden = !outlines;
+  at("outlines").addEventListener("change", () => { outlines.visible = at("outlines").checked; });
+  at("boxes").addEventListener("change", () => {
+    if (quads) quads.visible = at("boxes").checked;
+    if (marks) marks.visible = at("boxes").checked;
+    moved();
+  });
+  at("of")?.addEventListener("change", event => { location.search = `?of=${event.target.value}`; });
+
+  // -- patches
+  const signed = value => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
+  const told = patch => signed(patch.contribution) + (patch.half === null ? "" : ` ± ${patch.half.toFixed(2)}`);
+  const fact = (name, value) => {
+    const term = document.createElement("dt"), words = document.createElement("dd");
+    term.textContent = name;
+    words.textContent = value;
+    return [term, words];
+  };
+  const open = number => {
+    const patch = data.patches[number], box = patch.box;
+    at("patch").hidden = false;
+    at("picture").hidden = at("enlarge").hidden = !patch.picture;
+    if (patch.picture) {
+      at("picture").src = patch.picture;
+      at("enlarge").href = patch.picture;
+    }
+    const facts = [
+      ["attention", `${patch.attention.toPrecision(3)}${patch.times === null ? "" : `, ${patch.times.toPrecision(3)}× even`}`],
+      ["weight", patch.weight.toPrecision(3)],
+      ["stands for", `${(100 * patch.weight * patch.attention).toPrecision(3)} % of the estimate`],
+    ];
+    if (patch.contribution !== null) facts.push([`for ${data.told}`, `${told(patch)} ${data.unit}`]);
+    facts.push(["level 0", `x ${Math.round(box[0])}, y ${Math.round(box[1])}, ${Math.round(box[2])} × ${Math.round(box[3])} px`]);
+    if (data.mpp) facts.push(["size", `${(box[2] * data.mpp[0]).toPrecision(3)} × ${(box[3] * data.mpp[1]).toPrecision(3)} µm`]);
+    at("facts").replaceChildren(...facts.flatMap(one => fact(...one)));
+  };
+  const close = () => {
+    at("patch").hidden = true;
+    if (source) source.selected.indices = [];
+  };
+  const visit = number => {
+    const [x, y, w, h] = data.patches[number].box, [across, down] = size();
+    show((x + w / 2) * fx, -(y + h / 2) * fy, Math.max(3 * w * fx / across, 3 * h * fy / down, finest));
+    source.selected.indices = [number];
+  };
+  if (source) {
+    source.selected.properties.indices.change.connect(() => {
+      const [number] = source.selected.indices;
+      if (number === undefined) at("patch").hidden = true; else open(number);
+    });
+  }
+  at("close").addEventListener("click", close);
+  data.gallery.forEach((numbers, row) => {
+    if (!numbers.length) return;
+    const head = document.createElement("h2"), list = document.createElement("div");
+    head.textContent = `${row ? "Against" : "For"} ${data.told}`;
+    list.className = `patches ${row ? "against" : "for"}`;
+    for (const number of numbers) {
+      const patch = data.patches[number], button = document.createElement("button"), words = document.createElement("span");
+      button.type = "button";
+      button.title = "go there";
+      if (patch.picture) {
+        const picture = document.createElement("img");
+        Object.assign(picture, { src: patch.picture, loading: "lazy", alt: "" });
+        button.append(picture);
+      }
+      words.textContent = told(patch);
+      button.append(words);
+      button.addEventListener("click", () => visit(number));
+      list.append(button);
+    }
+    at("gallery").append(head, list);
+  });
+  const step = by => {
+    if (!data.patches.length) return;
+    const [now] = source.selected.indices, many = data.patches.length;
+    visit(now === undefined ? (by > 0 ? 0 : many - 1) : (now + by + many) % many);
+  };
+
+  // -- buttons and keys
+  for (const [id, act] of Object.entries({ in: () => zoom(0.5), out: () => zoom(2), fit, full })) {
+    at(id).addEventListener("click", act);
+  }
+  const keys = {
+    n: () => go(1), p: () => go(-1), u: () => document.querySelector(".back").click(),
+    o: () => choose(chosen, !on), e: () => choose((chosen + 1) % data.layers.length, true),
+    b: () => at("boxes").click(), "]": () => step(1), "[": () => step(-1), Escape: close,
+    "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2), 0: fit, 1: full,
+  };
+  document.addEventListener("keydown", event => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input:not([type=range]):not([type=radio]):not([type=checkbox])")) return;
+    const act = keys[event.key];
+    if (act) {
+      event.preventDefault();
+      act();
+    }
+  });
+  document.body.dataset.ready = "yes";
+})();

@@ -1,0 +1,192 @@
+"""What is shown of a run, whoever asks for it: pages, tiles, pictures of patches."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import UsageError
+from pipeline.output.slide_folder import read_commit
+from pipeline.view.cohort_page import cohort_page
+from pipeline.view.figure import BOKEH, bokeh_script, figure_json
+from pipeline.view.findings import Findings, find
+from pipeline.view.frame import SIDE, Frame
+from pipeline.view.links import Links
+from pipeline.view.outlines import Ring, read_outlines
+from pipeline.view.page import ASSETS
+from pipeline.view.pixels import open_slide_of
+from pipeline.view.run_folder import RunFolder, SlideRow, inner
+from pipeline.view.samples import read_samples
+from pipeline.view.slide_page import slide_page
+from pipeline.view.thumbnail import overview, part, thumbnail_place
+from pipeline.view.tiles import Tiles
+from stages.geometry import LEVEL_TOLERANCE, Raster, choose_level
+from stages.slide.facts import SlideError
+from stages.slide.protocol import Slide
+from stages.slide.tiles import WHITE
+
+PATCH_PX = 2 * SIDE
+"""Pixels along a side of a patch's picture, at most: others are shown coarser than level 0."""
+SMALL_PX = 160
+"""Of the pictures in the table."""
+MOST_PIXELS = 2**25
+"""Of a slide's level that a tile is read from: a third of a second; levels that are 8 times apart need half of it."""
+LARGE_PX = 2048
+"""Of the picture below a slide's tiles, or in their place."""
+
+
+class Viewer:
+    """A run as it is shown.
+
+    Args:
+        run: what is shown.
+        folders: where slides lie by now that were moved.
+        outlines: folder of outlines to show, ``<slide>.geojson``.
+    """
+
+    def __init__(self, run: RunFolder, folders: Sequence[Path] = (), outlines: Path | None = None) -> None:
+        self.run = run
+        self._folders, self._outlines = folders, outlines
+        self._tiles = Tiles(self._open)
+
+    def slide(self, number: int) -> SlideRow | None:
+        """The slide of a number; None where there is none that has results."""
+        found = self.run.slides[number] if 0 <= number < len(self.run.slides) else None
+        return found if found is not None and found.folder is not None else None
+
+    def _open(self, number: int) -> Slide:
+        return open_slide_of(self.run.slides[number], self._folders)
+
+    def _frame(self, number: int) -> Frame:
+        facts = self._tiles.slide(number).facts
+        return Frame.of(facts.levels[0].width, facts.levels[0].height, facts.mpp)
+
+    def cohort(self, links: Links) -> str:
+        """The page of all slides."""
+        return cohort_page(self.run, links)
+
+    def page(self, slide: SlideRow, links: Links, *, told: int | None = None, pictured: Sequence[int] = ()) -> str:
+        """The page of a slide.
+
+        Args:
+            slide: which has results.
+            links: of the page.
+            told: see `pipeline.view.findings.find`.
+            pictured: patches of which there are pictures, where no server draws them.
+
+        Raises:
+            UsageError: nothing of it can be shown.
+        """
+        findings, notes, rings = find(slide, told), [], []
+        origin, background = (0, 0), WHITE
+        try:
+            facts = self._tiles.slide(slide.number).facts
+            origin, background = facts.origin, facts.background
+        except SlideError as exc:
+            notes.append(f"{exc}. What is shown is what the run kept.")
+        drawn = links.served and not notes
+        if self._outlines is not None:
+            try:
+                rings = read_outlines(self._outlines / f"{slide.name}.geojson", origin)
+            except UsageError as exc:
+                notes.append(f"{exc}.")
+        return slide_page(
+            self.run,
+            slide,
+            findings,
+            self._figure(slide, findings, rings, links, tiles=drawn),
+            links,
+            notes=notes,
+            background=background,
+            patches=range(len(findings.samples.boxes)) if drawn and findings.samples is not None else pictured,
+        )
+
+    def _figure(
+        self, slide: SlideRow, findings: Findings, rings: Sequence[Ring], links: Links, *, tiles: bool
+    ) -> dict[str, object]:
+        thumbnail = links.picture(slide.number, "overview.jpg") if findings.thumbnail is not None else None
+        if thumbnail is not None and not links.served:  # browsers let no picture into a page's canvas from a file
+            data = self.overview(slide, LARGE_PX)
+            thumbnail = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" if data else None
+        address = links.picture(slide.number, "tile/{Z}/{X}/{Y}.jpg") if tiles else None
+        return figure_json(findings, rings, tiles=address, thumbnail=thumbnail)
+
+    def tile(self, number: int, zoom: int, column: int, row: int) -> bytes | None:
+        """A tile as JPEG; None where it holds nothing of the slide. Where the slide lacks coarse levels and the run's
+        thumbnail is as fine, it is of that.
+
+        Raises:
+            SlideError: it cannot be read.
+        """
+        slide, frame = self._tiles.slide(number), self._frame(number)
+        raster = frame.tile(zoom, column, row)
+        if raster is not None and level_pixels(slide, raster) > MOST_PIXELS:
+            found = self._of_thumbnail(number, raster, slide.facts.background)
+            if found is not None:
+                return found
+        return self._tiles.tile(number, frame, zoom, column, row)
+
+    def _of_thumbnail(self, number: int, raster: Raster, background: tuple[int, int, int]) -> bytes | None:
+        folder = self.run.slides[number].folder
+        commit = read_commit(folder) if folder is not None else None
+        if folder is None or commit is None:
+            return None
+        place = thumbnail_place(folder, inner(commit, "pictures"))
+        if place is None or raster.scale_x < place.scale_x * (1 - LEVEL_TOLERANCE):
+            return None
+        return part(folder, place, raster, background)
+
+    def patch(self, slide: SlideRow, number: int) -> bytes | None:
+        """A patch that was read, at level 0, as JPEG; None where there is no such patch.
+
+        Raises:
+            SlideError: it cannot be read.
+        """
+        assert slide.folder is not None
+        try:
+            boxes = read_samples(slide.folder / "samples.h5").boxes
+        except (OSError, KeyError, ValueError, TypeError):
+            return None
+        if not 0 <= number < len(boxes):
+            return None
+        return self._tiles.region(slide.number, patch_raster(self._frame(slide.number), boxes[number].tolist()))
+
+    def overview(self, slide: SlideRow, most: int) -> bytes | None:
+        """The thumbnail of the run as JPEG, at most so many pixels along a side; None where there is none."""
+        assert slide.folder is not None
+        return overview(slide.folder, most)
+
+    @property
+    def held(self) -> int:
+        """Bytes of tiles that are kept."""
+        return self._tiles.held
+
+
+def level_pixels(slide: Slide, raster: Raster) -> float:
+    """Pixels of the slide's level that lie under a raster, whether they are decoded smaller or not."""
+    level = slide.facts.levels[choose_level(slide.facts.levels, raster)]
+    return raster.width * raster.height * (raster.scale_x / level.scale_x) * (raster.scale_y / level.scale_y)
+
+
+def patch_raster(frame: Frame, box: Sequence[float]) -> Raster:
+    """The raster of a patch's picture: square pixels of level 0, or coarser where that would be too many."""
+    x, y, width, height = box
+    scale = max(1.0, width * frame.fx / PATCH_PX, height * frame.fy / PATCH_PX)
+    scale_x, scale_y = scale / frame.fx, scale / frame.fy
+    return Raster(x, y, scale_x, scale_y, max(1, round(width / scale_x)), max(1, round(height / scale_y)))
+
+
+def asset(name: str) -> str | None:
+    """A script or style of the pages; None where there is none of that name."""
+    return bokeh_script() if name == BOKEH else ASSETS.get(name)
+
+
+def refuse_no_folder(folder: Path, option: str) -> None:
+    """Refuse what was given as a folder and is none.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{option}: there is no folder {folder}: name one that is there, or leave {option} out")

@@ -1,0 +1,89 @@
+"""What pages hold of a run: names as text whatever they are, numbers that lead to the right pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from viewing import HOSTILE, data_in, hostile
+
+from pipeline.view.cohort_page import cohort_page
+from pipeline.view.findings import find
+from pipeline.view.links import Links
+from pipeline.view.page import in_page
+from pipeline.view.run_folder import RunFolder, open_run
+from pipeline.view.slide_page import slide_page
+
+SERVED = Links(served=True)
+
+
+def page_of(run: RunFolder, number: int, **how: Any) -> str:
+    found = find(run.slides[number])
+    patches = range(len(found.samples.boxes)) if found.samples is not None else ()
+    said: dict[str, Any] = {"notes": (), "background": (255, 255, 255), "patches": patches}
+    return slide_page(run, run.slides[number], found, {}, SERVED, **{**said, **how})
+
+
+def test_the_table_has_each_slide_its_prediction_label_and_error(viewed: Path) -> None:
+    run = open_run(viewed)
+    page = cohort_page(run, SERVED)
+    rows = re.findall(r"<tr data-number=.*?</tr>", page, re.DOTALL)
+    assert len(rows) == 4
+    for slide, row in zip(run.slides, rows, strict=True):
+        assert unescape(slide.name) in row
+        assert (f'href="s/{slide.number}/"' in row) is (slide.folder is not None)
+        assert f'data-class="{slide.row["predicted"]}"' in row
+        kinds = re.findall(r'data-kinds="(.*?)"', row)[0].split()
+        assert ("wrong" in kinds) is bool(slide.wrong)
+        assert slide.row["status"] in kinds
+    ranks = [float(rank) for rank in re.findall(r'data-rank="(.*?)"', page)]
+    wrong = [ranks[one.number] for one in run.slides if one.wrong]
+    others = [ranks[one.number] for one in run.slides if not one.wrong]
+    assert min(wrong, default=9) > max(others), "what is wrong comes first"
+    assert unescape(rows[3]).count(str(run.slides[3].row["error"])) == 2, "why it failed, in full where it is cut"
+
+
+def test_patches_have_their_numbers_and_the_gallery_the_strongest(viewed: Path) -> None:
+    run = open_run(viewed)
+    samples = find(run.slides[0]).samples
+    assert samples is not None
+    told = data_in(page_of(run, 0))
+    column = samples.names.index(told["told"])
+    for i, patch in enumerate(told["patches"]):
+        assert patch["box"] == samples.boxes[i].tolist()
+        assert patch["attention"] == pytest.approx(samples.attention[i])
+        assert patch["weight"] == pytest.approx(samples.weights[i])
+        assert patch["contribution"] == pytest.approx(samples.contributions[i, column])
+        assert patch["picture"] == f"s/0/patch/{i}.jpg"
+    said = samples.contributions[:, column]
+    sure = np.abs(said) > samples.half_widths[:, column]
+    for row, sign in enumerate((1, -1)):
+        best = [i for i in np.argsort(-sign * said, kind="stable") if sure[i] and sign * said[i] > 0][:12]
+        assert told["gallery"][row] == best
+
+
+def test_hostile_names_are_text(run: Path) -> None:
+    found = hostile(run)
+    pages = [cohort_page(found, SERVED), page_of(found, 0, notes=[HOSTILE])]
+    for page in pages:
+        assert "<script>alert" not in page
+        for script in re.findall(r"<script([^>]*)>", page):  # ours lie in files of their own, or hold data
+            assert re.fullmatch(r' src="[^"]*" defer| type="application/json" id="data"', script)
+        assert page.count("</script>") == len(re.findall(r"<script", page))
+        for value in re.findall(r'="([^"]*)"', page):
+            assert "<" not in value
+    assert "$name ${name}" in pages[1], "a name is no place holder"
+    shown = unescape(re.sub(r"<[^>]*>", " ", pages[0]))
+    assert shown.count('<script>alert("x")</script>') >= 6, "and they are shown as they are"
+
+
+def test_data_in_a_page_cannot_end_its_element() -> None:
+    told = {"name": "</script><script>alert(1)</script><!--", "more": "a&b\u2028", "nan": float("nan")}
+    text = in_page(told)
+    assert not set(text) & set("<>&\u2028")
+    assert json.loads(text) == told | {"nan": None}
