@@ -141,7 +141,8 @@ class Cohort:
         sites = Counter(patient for patient, _ in sorted({(s.patient, s.site) for s in self.slides if s.site}))
         if max(sites.values(), default=0) > 1:
             told += f"; patient {sites.most_common(1)[0][0]!r} is at more than one site"
-        return f"{self.source}: {counted(len(self.slides), 'slide')} of {counted(patients, 'patient')}{told}"
+        slides = sum(len(row.each) for row in self.slides)
+        return f"{self.source}: {counted(slides, 'slide')} of {counted(patients, 'patient')}{told}"
 
 
 def find_target(target: Place, *, label: str = "label", root: Path | None = None) -> Cohort:

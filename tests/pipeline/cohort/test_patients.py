@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.cohort.patients import by_patient, refuse_two_labels, slides_of, two_labelled
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError
 from pipeline.task.build import TASKS
 
@@ -77,3 +77,10 @@ def test_slides_by_themselves_may_differ_but_in_what_is_the_patients() -> None:
     assert two_labelled((one, same, other, slide("v", "q")), SURVIVAL) == {"p"}
     refuse_two_labels((slide("x", "p", "a"), slide("y", "p", "b")), CLASSES, "t.csv")
     assert two_labelled((slide("x", "p", "a"), slide("y", "p", "b")), CLASSES) == frozenset()
+
+
+def test_a_cohort_of_patients_tells_how_many_slides_they_have() -> None:
+    slides = tuple(slide(name, patient, "a") for name, patient in (("x", "p"), ("y", "p"), ("z", "q")))
+    cohort = Cohort(Path("t.csv"), slides, {"patient": "patient"})
+    assert replace(cohort, slides=by_patient(slides, CLASSES, "t.csv")).reading == cohort.reading
+    assert "3 slides of 2 patients" in cohort.reading
