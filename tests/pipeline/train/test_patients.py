@@ -240,3 +240,14 @@ def test_a_fit_that_goes_on_does_without_the_slides_that_it_had_left_out(
     assert same_curve == curve
     for name, value in model.items():
         assert torch.equal(value, gone_on[name]), name
+
+
+def test_patients_learn_from_their_own_patches_whichever_of_them_are_kept(whole: Path, tmp_path: Path) -> None:
+    """Of patients with one slide some are kept, of the others none: read together, each gets its own."""
+    weights = []
+    for number, kept in enumerate(("0", "0.0002", "0.1")):
+        trained(whole, tmp_path / str(number), *LEARNED, f"reading.patches_gb={kept}")
+        weights.append(load_model(tmp_path / str(number) / "model.safetensors").state_dict())
+    for one in weights[1:]:
+        for name, values in weights[0].items():
+            torch.testing.assert_close(one[name], values, rtol=0, atol=0)
