@@ -7,11 +7,11 @@ that no compressed tile is decoded twice for one block.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, cast
-from uuid import uuid4
 
 import numpy as np
 from dask.base import DaskMethodsMixin
@@ -168,7 +168,7 @@ class LazyPatches(DaskMethodsMixin):
 
     def then(self, act: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> LazyPatches:
         """What an act, which is done after them, makes of them: as many patches."""
-        key, before = (f"then-{uuid4().hex}", *self.key[1:]), cast(Any, [self])
+        key, before = (f"then-{os.urandom(16).hex()}", *self.key[1:]), cast(Any, [self])
         return LazyPatches(HighLevelGraph.from_collections(key[0], {key: (act, self.key)}, before), key, self.shape)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
