@@ -158,6 +158,24 @@ class Guarded(RequestHandler):
             self.set_header("Cache-Control", "private, max-age=3600")
         self.finish(data)
 
+    async def show(self, make: Callable[[], bytes | None], *, empty: bytes | None = None) -> None:
+        """Answer with the JPEG that ``make`` gives, hatched where its pixels cannot be read; where there is none, with
+        the PNG ``empty``, or that there is no such thing."""
+        try:
+            data = await self.work(make)
+        except SlideError:
+            self.set_status(500, "Damaged")
+            self.picture(hatched(), "image/png", kept=False)
+            return
+        if self.gone:
+            return
+        if data is not None:
+            self.picture(data)
+        elif empty is not None:
+            self.picture(empty, "image/png")
+        else:
+            raise HTTPError(404)
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """One line, which says nothing of this machine."""
         self.set_header("Content-Type", "text/plain; charset=utf-8")
@@ -224,18 +242,7 @@ class Tile(Guarded):
     async def get(self, _: str, number: str, zoom: str, column: str, row: str) -> None:
         """The tile; clear where it holds nothing of the slide, hatched where it cannot be read."""
         slide = self.slide(number)
-        try:
-            data = await self.work(lambda: self.viewer.tile(slide.number, int(zoom), int(column), int(row)))
-        except SlideError:
-            self.set_status(500, "Damaged")
-            self.picture(hatched(), "image/png", kept=False)
-            return
-        if self.gone:
-            return
-        if data is None:
-            self.picture(clear(), "image/png")
-        else:
-            self.picture(data)
+        await self.show(lambda: self.viewer.tile(slide.number, int(zoom), int(column), int(row)), empty=clear())
 
     head = get
 
@@ -246,17 +253,7 @@ class Patch(Guarded):
     async def get(self, _: str, number: str, patch: str) -> None:
         """The patch at level 0."""
         slide = self.slide(number)
-        try:
-            data = await self.work(lambda: self.viewer.patch(slide, int(patch)))
-        except SlideError:
-            self.set_status(500, "Damaged")
-            self.picture(hatched(), "image/png", kept=False)
-            return
-        if self.gone:
-            return
-        if data is None:
-            raise HTTPError(404)
-        self.picture(data)
+        await self.show(lambda: self.viewer.patch(slide, int(patch)))
 
     head = get
 
@@ -267,12 +264,7 @@ class Overview(Guarded):
     async def get(self, _: str, number: str, name: str) -> None:
         """The picture, small or large."""
         slide, most = self.slide(number), SMALL_PX if name == "thumbnail" else LARGE_PX
-        data = await self.work(lambda: self.viewer.overview(slide, most))
-        if self.gone:
-            return
-        if data is None:
-            raise HTTPError(404)
-        self.picture(data)
+        await self.show(lambda: self.viewer.overview(slide, most))
 
     head = get
 
