@@ -10,7 +10,8 @@ start, and medians are given. The rows:
 - run: processor seconds of a run of 1.6 gigapixels with 100 patches, and the ratio to CHECKOUT's;
 - openslide: the same beside a loop of OpenSlide's `read_region` over the tissue's patches, without an encoder, of which
   `--tiles` spread over the slide are read and scaled up to all;
-- lazyslide: the same with ResNet-18 beside LazySlide, which encodes every tile (PYTHON is one that has it and timm);
+- lazyslide: the same with ResNet-18 beside LazySlide, which encodes every tile of the tissue that it finds (PYTHON is
+  one that has it and timm); `of_all_cells`: its encoding scaled up to the tissue that is found here;
 - memory: MB at the peak at 0.1, 1.5 and 6 gigapixels (`benchmarks.memory`);
 - growth: processor seconds beyond the look at the thumbnail, at 0.1 and 6 gigapixels;
 - throughput: slides a minute of 64 demo slides, as runs are by default (`benchmarks.throughput`);
@@ -18,6 +19,7 @@ start, and medians are given. The rows:
 - rerun: processor seconds of a run that finds 1 000 slides done (`benchmarks.rerun`);
 - refusal: processor seconds until a file of 1.6 gigapixels that was cut short has failed;
 - stages: processor seconds of each stage of the first row, as run.json tells;
+- vit: the same with a ViT-S/16 as the encoder, of patches of 224 px (needs timm);
 - pyramid: bytes of the portable pyramid, over those of the slide.
 
 Prints a table, and ends with one JSON line.
@@ -33,7 +35,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -49,6 +52,17 @@ from benchmarks.rerun import MADE, call
 from pipeline.demo.cohort import make_cohort
 
 LARGE, PATCHES = 1.6, 100
+ENCODERS: dict[str, dict[str, Any]] = {
+    "resnet18": {"encoder": "timm:resnet18", "dim": 512},
+    "vit_small_patch16_224": {
+        "encoder": "timm:vit_small_patch16_224",
+        "dim": 384,
+        "patch_px": 224,
+        "patch_mpp": 0.5,
+        "attention_mpp": 8.0,
+    },
+}
+"""What a model has in the built-in encoder's place."""
 LOOP = """
 import sys
 import openslide
@@ -61,14 +75,22 @@ with openslide.OpenSlide(path) as slide:
 print(len(cells), len(cells[::step]))
 """
 LAZYSLIDE = """
-import sys
-import lazyslide, timm, torch, wsidata
+import sys, time
+import torch
+if not hasattr(torch.ops.torchvision, "nms"):  # a torchvision that was built for another torch describes it at import
+    operators = torch.library.Library("torchvision", "DEF")
+    operators.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+    operators.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+import lazyslide, timm, wsidata
+from torchvision.transforms.v2 import Compose, Normalize, ToDtype, ToImage
 wsi = wsidata.open_wsi(sys.argv[1], store=sys.argv[2])
 lazyslide.pp.find_tissues(wsi)
 lazyslide.pp.tile_tissues(wsi, int(sys.argv[3]), mpp=float(sys.argv[4]))
 model = timm.create_model("resnet18", pretrained=False, num_classes=0)
-lazyslide.tl.feature_extraction(wsi, model, model_name="resnet18", device="cpu", num_workers=0)
-print(len(wsi.shapes["tiles"]))
+as_it_is = Compose([ToImage(), ToDtype(torch.float32, scale=True), Normalize([0.5] * 3, [0.5] * 3)])
+before = time.process_time()
+lazyslide.tl.feature_extraction(wsi, model.eval(), model_name="resnet18", transform=as_it_is, device="cpu")
+print(len(wsi.shapes["tiles"]), time.process_time() - before)
 """
 
 
@@ -115,30 +137,50 @@ class Job:
             make_cohort(folder, slides=slides)
         return folder / "slides"
 
-    def run(self, target: Path, *more: object, checkout: Path = ROOT, name: str = "out", code: int = 0) -> float:
+    def encoder(self, name: str) -> Path | None:
+        """A checkpoint with one of `ENCODERS`; None where timm is not installed."""
+        path = self.folder / f"{name}.safetensors"
+        if path.exists():
+            return path
+        ours = "import sys; from benchmarks.whole_job import save_encoder; save_encoder(*sys.argv[1:])"
+        command = [sys.executable, "-c", ours, str(path), name]
+        if find_spec("timm") is None:
+            return None
+        subprocess.run(command, cwd=ROOT, env=_here(), check=True)
+        return path
+
+    def run(
+        self,
+        target: Path,
+        *more: object,
+        checkout: Path = ROOT,
+        name: str = "out",
+        code: int = 0,
+        model: Path | None = None,
+    ) -> float:
         """Processor seconds of a run of this target into a new folder, by a checkout."""
         out = self.folder / name
         subprocess.run(["rm", "-rf", str(out)], check=True)
-        return call(checkout, "run", target, "--model", self.model(), "--out", out, *more, code=code)[2]
+        return call(checkout, "run", target, "--model", model or self.model(), "--out", out, *more, code=code)[2]
 
-    def in_turns(self, ways: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-        """What each gives in each round, after one that counts for nothing."""
+    def in_turns(self, ways: dict[str, Callable[[], float]], first: int = 1) -> dict[str, list[float]]:
+        """What each gives in each round, after a first that counts for nothing, or none."""
         found: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(self.rounds + 1):
+        for turn in range(self.rounds + first):
             for name, way in ways.items():
                 seconds = way()
-                if turn:
+                if turn >= first:
                     found[name].append(seconds)
         return found
 
-    def beside(self, ways: dict[str, Callable[[], float]]) -> dict[str, Any]:
+    def beside(self, ways: dict[str, Callable[[], float]], first: int = 1) -> dict[str, Any]:
         """Medians of processor seconds in turns, and of the ratios of the others to the first."""
-        found = self.in_turns(ways)
+        found = self.in_turns(ways, first)
         told: dict[str, Any] = {f"{name}_cpu_s": round(median(seconds), 2) for name, seconds in found.items()}
-        first, *others = found
+        own, *others = found
         for name in others:
-            pairs = zip(found[first], found[name], strict=True)
-            told[f"{name}_over_{first}"] = round(median(other / own for own, other in pairs), 2)
+            pairs = zip(found[own], found[name], strict=True)
+            told[f"{name}_over_{own}"] = round(median(other / one for one, other in pairs), 2)
         return told
 
 
@@ -200,33 +242,40 @@ def lazyslide(job: Job) -> dict[str, Any]:
     has = "from importlib.util import find_spec; print(all(map(find_spec, ('lazyslide', 'wsidata', 'timm'))))"
     if _measured([job.peer, "-c", has])[0].strip() != "True":
         return {"lazyslide": "not installed"}
-    slide, model = job.mosaic(LARGE), job.folder / "resnet18.safetensors"
-    ours = "import sys; from benchmarks.whole_job import save_resnet18; save_resnet18(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", ours, str(model)], cwd=ROOT, env=_here(), capture_output=True)
-    if done.returncode:
+    slide, model = job.mosaic(LARGE), job.encoder("resnet18")
+    if model is None:
         return {"timm": "not installed"}
+
+    every: list[tuple[int, float]] = []
 
     def whole() -> float:
         store = job.folder / "lazyslide.zarr"
         subprocess.run(["rm", "-rf", str(store)], check=True)
-        return _measured([job.peer, "-c", LAZYSLIDE, slide, store, SPEC.patch_px, SPEC.patch_mpp])[1]
+        said, seconds = _measured([job.peer, "-c", LAZYSLIDE, slide, store, SPEC.patch_px, SPEC.patch_mpp])
+        tiles, encoding = said.split()[-2:]
+        every.append((int(tiles), float(encoding)))
+        return seconds
 
-    def own() -> float:
-        out = job.folder / "out"
-        subprocess.run(["rm", "-rf", str(out)], check=True)
-        return call(ROOT, "run", slide, "--model", model, "--out", out, "--samples", PATCHES)[2]
+    ways = {"here": lambda: job.run(slide, "--samples", PATCHES, model=model), "lazyslide": whole}
+    told = job.beside(ways, first=0)
+    tiles, encoding = every[-1]
+    (prediction,) = (job.folder / "out" / "slides").glob("*/prediction.json")
+    cells = json.loads(prediction.read_text())["row"]["cells"]
+    same = told["lazyslide_cpu_s"] + encoding * (cells / tiles - 1)
+    return told | {"tiles": tiles, "cells": cells, "of_all_cells_over_here": round(same / told["here_cpu_s"], 2)}
 
-    return job.beside({"here": own, "lazyslide": whole})
 
-
-def save_resnet18(path: str) -> None:
-    """A model whose encoder is an untrained ResNet-18."""
-    from dataclasses import replace
-
+def save_encoder(path: str, name: str) -> None:
+    """A model whose encoder is one of `ENCODERS`, untrained."""
     from pipeline.model.checkpoint import save_model
     from pipeline.model.sampler import AttentionSampler
 
-    save_model(AttentionSampler(replace(SPEC, encoder="timm:resnet18", dim=512)), Path(path))
+    save_model(AttentionSampler(replace(SPEC, **ENCODERS[name])), Path(path))
+
+
+def vit(job: Job) -> dict[str, Any]:
+    slide, model = job.mosaic(LARGE), job.encoder("vit_small_patch16_224")
+    return {"timm": "not installed"} if model is None else _median_stages(job, slide, model)
 
 
 def memory(job: Job) -> dict[str, Any]:
@@ -286,9 +335,13 @@ def refusal(job: Job) -> dict[str, Any]:
 
 def stages(job: Job) -> dict[str, Any]:
     slide = job.mosaic(LARGE)
+    return _median_stages(job, slide, job.model())
+
+
+def _median_stages(job: Job, slide: Path, model: Path) -> dict[str, Any]:
     found: list[dict[str, float]] = []
     for _ in range(job.rounds):
-        job.run(slide, "--samples", PATCHES)
+        job.run(slide, "--samples", PATCHES, model=model)
         found.append(_stages(job))
     return {f"{name}_cpu_s": round(median(one[name] for one in found), 2) for name in found[0]}
 
@@ -305,7 +358,7 @@ def pyramid(job: Job) -> dict[str, Any]:
 
 ROWS: dict[str, Callable[[Job], dict[str, Any]]] = {
     row.__name__: row
-    for row in (run, openslide, lazyslide, memory, growth, throughput, workers, rerun, refusal, stages, pyramid)
+    for row in (run, openslide, lazyslide, memory, growth, throughput, workers, rerun, refusal, stages, vit, pyramid)
 }
 
 
