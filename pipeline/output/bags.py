@@ -129,3 +129,23 @@ def read_boxes_level0(path: Path) -> NDArray[np.float64]:
         corners, said = file["coords"][:], file["coords"].attrs
         sides = said["patch_size"] * said["target_mpp"] / np.asarray(said["mpp_level0"], np.float64)
         return np.concatenate([corners, np.broadcast_to(sides, corners.shape)], axis=1)
+
+
+def read_patches(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, Any], str | None]:
+    """Of a bag that `write_samples_h5` wrote: features (N, D), cells (N,), attributes of ``coords``, and what made the
+    features; None where nobody knows.
+
+    Raises:
+        OSError, KeyError: it is missing or damaged.
+    """
+    import h5py
+
+    with h5py.File(path) as file:
+        features, encoder = file["features"], file["features"].attrs.get("encoder")
+        cells = np.asarray(file["cell"][:], np.int64)
+        return (
+            np.asarray(features[:], np.float32),
+            cells,
+            dict(file["coords"].attrs),
+            None if encoder is None else str(encoder),
+        )

@@ -1,0 +1,1 @@
+from .qupath import write_qupath as write_qupath
