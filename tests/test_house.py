@@ -127,7 +127,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("outlines", "attention_map", "geojson", "text", "jpeg", "picture", "figure", "evidence_picture"),
             "gallery",
         ),
-        "exports": ("qupath",),
+        "exports": ("h5", "bags", "qupath"),
     },
     "pipeline": {
         "errors": (),
@@ -187,7 +187,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
             *("links", "figure", "page", "cohort_page", "slide_page", "viewer", "static", "server", "view"),
         ),
-        "export": ("slide_result", "formats", "export"),
+        "export": ("slide_result", "formats", "format_folder", "export"),
         "train": (
             *(
                 "share",

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from pipeline.errors import UsageError, reason_of
+from pipeline.export.format_folder import FormatFolder
 from pipeline.export.formats import Format, chosen_formats
-from pipeline.export.slide_result import SlideResult, read_result
-from pipeline.output.folder import prepare_output
+from pipeline.export.slide_result import read_result
 from pipeline.view.run_folder import RunFolder, SlideRow, open_run
 from stages.amounts import counted
-from stages.disk import FULL, new_file, new_folder
+from stages.disk import FULL
 from stages.install import from_folder
 
 FOLDER = "export"
@@ -70,8 +69,9 @@ def export_run(
         progress: told after each slide how many of how many are done, and a line about it.
 
     Raises:
-        UsageError: nothing was begun: there is no such run, format, slide or package, or something else is at ``out``.
-        OSError: the disk refuses.
+        UsageError: nothing was begun: there is no such run, format or slide, or something else is at ``out``.
+        ImportError: nothing was begun: a package is missing.
+        OSError: the disk is full.
     """
     formats = chosen_formats(names)
     run = open_run(folder)
@@ -82,53 +82,42 @@ def export_run(
     for name, format in formats.items():
         _refuse_missing(name, format)
     out = folder / FOLDER if out is None else out
-    for name, format in formats.items():
-        files = [file.format(slide.name).rstrip("/") for slide in wanted if slide.folder for file in format.files]
-        prepare_output(out / name, names=files)
-    written, failed, without = 0, {}, []
+    with_results = [slide.name for slide in wanted if slide.folder is not None]
+    folders = {name: FormatFolder.of(out / name, format, with_results) for name, format in formats.items()}
+    failed: dict[str, str] = {}
+    without = []
     for done, slide in enumerate(wanted, 1):
         if slide.folder is None:
             without.append(slide.name)
-            progress(done, len(wanted), f"{slide.name}: skipped, the run has no result of it")
-            continue
-        reasons = _export(run, slide, formats, out, slides)
-        if reasons:
-            failed[slide.name] = "; ".join(reasons)
+            told = "skipped, the run has no result of it"
         else:
-            written += 1
-        progress(done, len(wanted), f"{slide.name}: {'FAILED: ' + failed[slide.name] if reasons else 'written'}")
+            reasons = _export(run, slide, folders, slides)
+            failed |= {slide.name: reasons} if reasons else {}
+            told = f"FAILED: {reasons}" if reasons else "written"
+        progress(done, len(wanted), f"{slide.name}: {told}")
+    for written_to in folders.values():
+        written_to.write_table()
+    written = len(wanted) - len(failed) - len(without)
     return ExportSummary(out, tuple(formats), written, failed, tuple(without))
 
 
-def _export(
-    run: RunFolder, slide: SlideRow, formats: Mapping[str, Format], out: Path, slides: Sequence[Path]
-) -> list[str]:
-    """Write a slide; why some of it could not be, is returned."""
+def _export(run: RunFolder, slide: SlideRow, folders: Mapping[str, FormatFolder], slides: Sequence[Path]) -> str:
+    """Write a slide; why some of it could not be, is returned: the others go on."""
     try:
         found = read_result(run, slide, slides)
     except UsageError as exc:
-        return [str(exc)]
+        return str(exc)
     reasons = []
-    for name, format in formats.items():
+    for name, folder in folders.items():
         try:
-            _write(found, format, out / name)
-        except Exception as exc:  # the others go on
+            folder.write(found)
+        except UsageError as exc:
+            reasons.append(f"{name}: {exc}")
+        except Exception as exc:
             if isinstance(exc, OSError) and exc.errno in FULL:
                 raise
             reasons.append(f"{name}: {reason_of(exc)}")
-    return reasons
-
-
-def _write(found: SlideResult, format: Format, folder: Path) -> None:
-    with ExitStack() as unfinished:
-        places = []
-        for file in format.files:
-            place = folder / file.format(found.slide_id)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            # the format's folder has it among what is ours
-            new = new_folder(place, ours=lambda path: True) if file.endswith("/") else new_file(place)
-            places.append(unfinished.enter_context(new))
-        format.write(found, places)
+    return "; ".join(reasons)
 
 
 def _chosen_slides(run: RunFolder, only: Sequence[str]) -> list[SlideRow]:

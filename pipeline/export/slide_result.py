@@ -15,6 +15,7 @@ from pipeline.output.attention_map import read_attention_zarr, read_evidence_zar
 from pipeline.output.bags import read_patches
 from pipeline.output.documents import read_json
 from pipeline.output.slide_folder import read_commit
+from pipeline.report.figures import number
 from pipeline.task.task import Task
 from pipeline.view.pixels import find_slide, open_slide_of
 from pipeline.view.run_folder import AGAIN, RunFolder, SlideRow, inner
@@ -86,6 +87,16 @@ class SlideResult:
         """Which of ``classes`` are worth telling: of two that mirror each other, the second."""
         mirrored = self.task.kind == "classification" and len(self.classes) == 2
         return [1] if mirrored else range(len(self.classes))
+
+    @property
+    def label_number(self) -> int | float | None:
+        """The label as the number of its class or grade, or as the value; None where it has none, or is several."""
+        label = self.slide.label
+        if label is None:
+            return None
+        if self.task.kind in ("classification", "ordinal"):
+            return self.task.names.index(label) if label in self.task.names else None
+        return number(label) if self.task.kind == "regression" else None
 
     def open(self) -> Slide:
         """The slide itself.
