@@ -75,7 +75,7 @@ def write_torchmil_label(path: Path, label: float) -> None:
 
 
 def _write_bag(path: Path, patches: Patches, said: Mapping[str, Any], **of_features: str) -> None:
-    columns = {
+    columns: dict[str, NDArray[Any]] = {
         "coords": patches.coords,
         "features": patches.features,
         "attention": patches.attention.astype(np.float32),
