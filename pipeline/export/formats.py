@@ -136,7 +136,7 @@ FORMATS = {
     ),
     "clam": Format(
         "The patches that were read and their features; slides.csv has the labels.",
-        "CLAM: data_root_dir is the folder, csv_path its slides.csv.",
+        "CLAM: its dataset's data_dir is the folder, csv_path its slides.csv.",
         ("h5_files/{slide}.h5", "pt_files/{slide}.pt"),
         _clam,
         table="slides.csv",

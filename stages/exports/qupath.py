@@ -16,8 +16,8 @@ from stages.geometry import Raster
 from stages.overlay.attention_map import Floats, times_uniform
 from stages.overlay.geojson import feature, geojson
 
-MOST_CELLS = 200_000
-"""That are written one by one, some 70 MB; where there are more, squares of them are."""
+MOST_CELLS = 100_000
+"""That are written one by one, some 40 MB; where there are more, squares of them are."""
 CELL = ("Cell", (128, 128, 128))
 
 
