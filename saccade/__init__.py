@@ -8,8 +8,8 @@ In a notebook, each line shows what it made:
     >>> prediction = saccade.predict(slide, model)
     >>> figure = prediction.plot()
 
-`run`, `train`, `bench`, `cache` and `check` are the commands of the same names. A name is imported when it is first
-used, so `import saccade` costs nothing; `dir(saccade)` lists them all.
+`run`, `train`, `bench`, `cache`, `check` and `export` are the commands of the same names. A name is imported when it is
+first used, so `import saccade` costs nothing; `dir(saccade)` lists them all.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.commands.checking import check as check
     from pipeline.commands.distillation import DistilSummary as DistilSummary
     from pipeline.commands.distillation import distil as distil
+    from pipeline.commands.exports import export as export
     from pipeline.commands.models import load_model as load_model
     from pipeline.commands.models import predict as predict
     from pipeline.commands.models import predict_patient as predict_patient
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.commands.training import train as train
     from pipeline.conformalize import ConformalSummary as ConformalSummary
     from pipeline.errors import UsageError as UsageError
+    from pipeline.export.export import ExportSummary as ExportSummary
     from pipeline.predict import SlidePrediction as SlidePrediction
     from pipeline.predict_patient import PatientPrediction as PatientPrediction
     from pipeline.run.books import RunSummary as RunSummary
@@ -55,6 +57,7 @@ _PLACES = {
     "pipeline.commands.calibration": ("conformalize",),
     "pipeline.commands.checking": ("check",),
     "pipeline.commands.distillation": ("DistilSummary", "distil"),
+    "pipeline.commands.exports": ("export",),
     "pipeline.commands.models": ("load_model", "predict", "predict_patient"),
     "pipeline.commands.pyramids": ("cache",),
     "pipeline.commands.runs": ("run",),
@@ -62,6 +65,7 @@ _PLACES = {
     "pipeline.commands.training": ("TrainSummary", "train"),
     "pipeline.conformalize": ("ConformalSummary",),
     "pipeline.errors": ("UsageError",),
+    "pipeline.export.export": ("ExportSummary",),
     "pipeline.predict": ("SlidePrediction",),
     "pipeline.predict_patient": ("PatientPrediction",),
     "pipeline.run.books": ("RunSummary",),
@@ -73,7 +77,7 @@ _PLACE_OF = {name: module for module, names in _PLACES.items() for name in names
 
 __all__ = [
     *("open_slide", "load_model", "predict", "predict_patient", "run", "train", "distil", "conformalize", "bench"),
-    *("cache", "check", "read_cohort"),
+    *("cache", "check", "export", "read_cohort"),
     *(
         "Slide",
         "SlideStore",
@@ -84,7 +88,7 @@ __all__ = [
         "TrainSummary",
         "DistilSummary",
     ),
-    *("ConformalSummary", "BenchSummary", "CacheSummary", "CheckSummary"),
+    *("ConformalSummary", "BenchSummary", "CacheSummary", "CheckSummary", "ExportSummary"),
     *("SlideError", "UsageError", "__version__"),
 ]
 

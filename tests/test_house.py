@@ -127,6 +127,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("outlines", "attention_map", "geojson", "text", "jpeg", "picture", "figure", "evidence_picture"),
             "gallery",
         ),
+        "exports": ("h5", "bags", "qupath"),
     },
     "pipeline": {
         "errors": (),
@@ -186,6 +187,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
             *("links", "figure", "page", "cohort_page", "slide_page", "viewer", "static", "server", "view"),
         ),
+        "export": ("slide_result", "formats", "format_folder", "export"),
         "train": (
             *(
                 "share",
@@ -239,13 +241,24 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "conformalize": (),
         "commands": (
             *("arguments", "slides", "models", "runs", "training", "distillation", "calibration", "benchmark"),
-            *("pyramids", "checking"),
+            *("pyramids", "checking", "exports"),
         ),
         "exits": (),
         "help": (),
         "progress": (),
         "options": (),
-        "cli": ("lines", "demonstration", "slides", "models", "runs", "looking", "assembly", "entry", "__main__"),
+        "cli": (
+            "lines",
+            "demonstration",
+            "slides",
+            "models",
+            "runs",
+            "looking",
+            "exporting",
+            "assembly",
+            "entry",
+            "__main__",
+        ),
     },
     "saccade": {
         "shadows": (),
@@ -374,6 +387,7 @@ print([module for module in heavy if module in sys.modules], file=sys.stderr)
         "distil",
         "run",
         "view",
+        "export",
         "conformalize",
         "bench",
     ):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.demonstration import demo
+from pipeline.cli.exporting import export
 from pipeline.cli.lines import echo
 from pipeline.cli.looking import view
 from pipeline.cli.models import conformalize, distil, encoders, train
@@ -43,5 +44,5 @@ def root(
     """Whole-slide histopathology by attention sampling: look where it matters, predict with a stated confidence."""
 
 
-for command in (demo, info, encoders, check, cache, train, distil, run, view, conformalize, bench):
+for command in (demo, info, encoders, check, cache, train, distil, run, view, export, conformalize, bench):
     app.command(cls=HelpByTopic)(command)

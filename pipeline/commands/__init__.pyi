@@ -3,6 +3,7 @@ from .calibration import conformalize as conformalize
 from .checking import check as check
 from .distillation import DistilSummary as DistilSummary
 from .distillation import distil as distil
+from .exports import export as export
 from .models import load_model as load_model
 from .models import predict as predict
 from .models import predict_patient as predict_patient

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stages.disk import new_file
+from stages.exports.h5 import write_h5
 
 if TYPE_CHECKING:
     from stages.prediction.attribution import Attribution
@@ -65,8 +66,6 @@ def write_samples_h5(
     Raises:
         ValueError: the lengths differ.
     """
-    import h5py
-
     boxes = np.asarray(boxes_level0, np.float64).reshape(-1, 4)
     columns: dict[str, NDArray[Any]] = {
         "coords": np.rint(boxes[:, :2]).astype(np.int64),
@@ -77,9 +76,6 @@ def write_samples_h5(
         "contribution": attribution.patches,
         "contribution_half_width": attribution.patch_half_widths,
     }
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f"one row for each patch in every dataset, found {lengths}")
     mpp = facts.require_mpp()
     across, down = patch_mpp / mpp.x, patch_mpp / mpp.y
     square = math.isclose(across, down, rel_tol=1e-3)  # scanners' own differences stay below that
@@ -108,17 +104,15 @@ def write_samples_h5(
         "save_path": str(path.parent).encode("utf-8", "backslashreplace").decode(),
         "savetodir": str(path.parent).encode("utf-8", "backslashreplace").decode(),
     }
-    with new_file(path) as temporary, h5py.File(temporary, "w") as file:
-        for name, column in columns.items():
-            chunk = (max(1, min(1024, len(column))), *column.shape[1:])
-            how = {"maxshape": (None, *column.shape[1:]), "chunks": chunk, "compression": "gzip", "shuffle": True}
-            file.create_dataset(name, data=column, **how)
-        file["coords"].attrs.update(attributes)
-        if encoder is not None:
-            file["features"].attrs["encoder"] = encoder
-        total = "log_odds" if unit == "log-odds" else "statistic"
-        parts = {total: attribution.statistics, "constant": attribution.constant, "unread": attribution.unread}
-        file["contribution"].attrs.update({"classes": list(names), "unit": unit, **parts})
+    total = "log_odds" if unit == "log-odds" else "statistic"
+    parts = {total: attribution.statistics, "constant": attribution.constant, "unread": attribution.unread}
+    said: dict[str, dict[str, Any]] = {
+        "coords": attributes,
+        "features": {"encoder": encoder},
+        "contribution": {"classes": list(names), "unit": unit, **parts},
+    }
+    with new_file(path) as temporary:
+        write_h5(temporary, columns, said)
 
 
 def read_boxes_level0(path: Path) -> NDArray[np.float64]:
@@ -129,3 +123,23 @@ def read_boxes_level0(path: Path) -> NDArray[np.float64]:
         corners, said = file["coords"][:], file["coords"].attrs
         sides = said["patch_size"] * said["target_mpp"] / np.asarray(said["mpp_level0"], np.float64)
         return np.concatenate([corners, np.broadcast_to(sides, corners.shape)], axis=1)
+
+
+def read_patches(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, Any], str | None]:
+    """Of a bag that `write_samples_h5` wrote: features (N, D), cells (N,), attributes of ``coords``, and what made the
+    features; None where nobody knows.
+
+    Raises:
+        OSError, KeyError: it is missing or damaged.
+    """
+    import h5py
+
+    with h5py.File(path) as file:
+        features, encoder = file["features"], file["features"].attrs.get("encoder")
+        cells = np.asarray(file["cell"][:], np.int64)
+        return (
+            np.asarray(features[:], np.float32),
+            cells,
+            dict(file["coords"].attrs),
+            None if encoder is None else str(encoder),
+        )

@@ -219,6 +219,7 @@ class Books:
             cells = known_label(slide, task)
             if cells is not None:
                 labels[slide.slide_id] = {
+                    "patient": slide.patient,
                     "label": task.label_in_words(cells),
                     "agrees": task.agrees(row["predicted"], cells),
                     "not_counted": told.why.get(slide.slide_id),

@@ -274,6 +274,7 @@ def write_result(
         "pixels_read": found.cost.pixels,
         "mpp": [mpp.x, mpp.y],
         "bounds_level0": [facts.bounds.x, facts.bounds.y, facts.bounds.width, facts.bounds.height],
+        "origin_level0": list(facts.origin),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with stage("draw pictures"):

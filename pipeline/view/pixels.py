@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import reason_of
 from pipeline.output.slide_folder import read_commit
@@ -28,17 +29,8 @@ def open_slide_of(slide: SlideRow, folders: Sequence[Path] = ()) -> Slide:
     Raises:
         SlideError: they are not there, are others by now, or cannot be read.
     """
-    commit = read_commit(slide.folder) if slide.folder is not None else None
-    if commit is None or not commit.get("path"):
-        raise SlideError(f"the result of {slide.name} does not say where its slide is: {AGAIN}")
-    where = place(str(commit["path"]))
-    if isinstance(where, Url):
-        raise SlideError(
-            f"the slide lies in a store of objects, {where}: copy it to a disk, and name its folder with --slides"
-        )
-    there = next((path for path in (where, *(f / where.name for f in folders)) if os.path.exists(path)), None)
-    if there is None:
-        raise SlideError(f"the slide is not at {where} any more: give the folder that it lies in with --slides")
+    commit = (read_commit(slide.folder) if slide.folder is not None else None) or {}
+    there = find_slide(slide, commit, folders)
     try:
         found = open_pyramid(there)
     except OSError as exc:
@@ -51,3 +43,27 @@ def open_slide_of(slide: SlideRow, folders: Sequence[Path] = ()) -> Slide:
             "or run the same `saccade run` again, which predicts this one"
         )
     return found
+
+
+def find_slide(slide: SlideRow, commit: Mapping[str, Any], folders: Sequence[Path] = ()) -> Path:
+    """Where the file of a result lies, which may be another slide by now.
+
+    Args:
+        slide: whose result.
+        commit: what its prediction.json says.
+        folders: see `open_slide_of`.
+
+    Raises:
+        SlideError: it is not there, or not on a disk.
+    """
+    if not commit.get("path"):
+        raise SlideError(f"the result of {slide.name} does not say where its slide is: {AGAIN}")
+    where = place(str(commit["path"]))
+    if isinstance(where, Url):
+        raise SlideError(
+            f"the slide lies in a store of objects, {where}: copy it to a disk, and name its folder with --slides"
+        )
+    there = next((path for path in (where, *(f / where.name for f in folders)) if os.path.exists(path)), None)
+    if there is None:
+        raise SlideError(f"the slide is not at {where} any more: give the folder that it lies in with --slides")
+    return there

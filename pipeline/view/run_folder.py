@@ -7,7 +7,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class SlideRow:
         values: each value that is told, with the ends of its interval; None where it is missing.
         label: what it is by the table of the run, in words; None where nobody says.
         wrong: whether something else is predicted; None where that is no question of yes or no.
+        patient: whose it is; None where nobody says.
         off: how far the prediction is from the label: 1 less the probability of it, or the distance of numbers.
     """
 
@@ -47,6 +48,7 @@ class SlideRow:
     label: str | None = None
     wrong: bool | None = None
     off: float | None = None
+    patient: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +184,18 @@ def _slide(at: int, folder: Path, row: Mapping[str, Any], task: Task, labels: Ma
         if found is not None:
             values[value] = (found, number(row.get(f"{column}_low")), number(row.get(f"{column}_high")))
     told = labels.get(str(row.get("patient") or name)) if "patient" in row else labels.get(name)
-    if not isinstance(told, dict) or told.get("label") is None:
-        return SlideRow(at, name, own if has else None, row, values)
+    told = told if isinstance(told, dict) else {}
+    patient = row.get("patient") or told.get("patient")
+    slide = SlideRow(at, name, own if has else None, row, values, patient=None if patient is None else str(patient))
+    if told.get("label") is None:
+        return slide
     label, agrees = str(told["label"]), told.get("agrees")
     off = None
     if task.kind == "classification" and label in values:
         off = 1 - values[label][0]
     elif task.kind == "regression" and values and number(label) is not None:
         off = abs(next(iter(values.values()))[0] - float(label))
-    return SlideRow(at, name, own if has else None, row, values, label, None if agrees is None else not agrees, off)
+    return replace(slide, label=label, wrong=None if agrees is None else not agrees, off=off)
 
 
 def _notes(run: Mapping[str, Any], slides: Sequence[SlideRow]) -> Iterator[str]:

@@ -69,7 +69,7 @@ def geojson(
         rings = [attention_raster.to_level0(ring + corner) - corner_level0 for ring in trace(own)]
         inside = multiple[part][own]
         features.append(
-            _feature(
+            feature(
                 rings,
                 "annotation",
                 f"Attention region {n} of {count}",
@@ -98,25 +98,35 @@ def geojson(
                     f"contribution to {name}, low": value - half,
                     f"contribution to {name}, high": value + half,
                 }
-        features.append(_feature([ring], "detection", f"Patch {n}", ("Sampled patch", (33, 145, 140)), measurements))
+        features.append(feature([ring], "detection", f"Patch {n}", ("Sampled patch", (33, 145, 140)), measurements))
     frame = {"frame": "level-0 pixels minus origin_level0", "origin_level0": [int(v) for v in origin]}
     return {"type": "FeatureCollection", "features": features, "saccade": frame}
 
 
-def _feature(
+def feature(
     rings: list[Floats],
     object_type: str,
-    name: str,
+    name: str | None,
     classification: tuple[str, tuple[int, int, int]],
     measurements: dict[str, float],
 ) -> dict[str, Any]:
+    """An object for QuPath, which nobody moves by mistake.
+
+    Args:
+        rings: its outline and holes, closed, in QuPath's pixels.
+        object_type: "annotation" or "detection".
+        name: of it; None: it has none.
+        classification: name and colour of its class.
+        measurements: by name.
+    """
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": [_short(ring) for ring in rings]},
         "properties": {
             "objectType": object_type,
-            "name": name,
+            **({} if name is None else {"name": name}),
             "classification": {"name": classification[0], "color": list(classification[1])},
+            "isLocked": True,
             "measurements": {name: float(f"{value:.{DIGITS}g}") for name, value in measurements.items()},
         },
     }

@@ -29,7 +29,8 @@ def test_geojson_is_what_qupath_reads() -> None:
         assert feature["type"] == "Feature"
         assert feature["geometry"]["type"] == "Polygon"
         properties = feature["properties"]
-        assert set(properties) == {"objectType", "name", "classification", "measurements"}
+        assert set(properties) == {"objectType", "name", "classification", "isLocked", "measurements"}
+        assert properties["isLocked"] is True
         assert isinstance(properties["classification"]["name"], str)
         assert [0 <= c <= 255 for c in properties["classification"]["color"]] == [True] * 3
         assert all(type(v) is float for v in properties["measurements"].values())

@@ -1,0 +1,151 @@
+"""Write a run's slides in the formats of other programs, a slide after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from pipeline.errors import UsageError, reason_of
+from pipeline.export.format_folder import FormatFolder
+from pipeline.export.formats import Format, chosen_formats
+from pipeline.export.slide_result import read_result
+from pipeline.view.run_folder import RunFolder, SlideRow, open_run
+from stages.amounts import counted
+from stages.disk import FULL
+from stages.install import from_folder
+
+FOLDER = "export"
+"""Of a run: where exports go by default."""
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSummary:
+    """What was exported.
+
+    Attributes:
+        out: the folder, which has one for each format.
+        formats: their names.
+        written: slides that were written in every format.
+        failed: why others were not, by their names.
+        without: slides that the run has no result of, so that there was nothing to export.
+    """
+
+    out: Path
+    formats: tuple[str, ...]
+    written: int
+    failed: Mapping[str, str]
+    without: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """It in a line."""
+        parts = [f"{counted(self.written, 'slide')} written as {', '.join(self.formats)}"]
+        parts += [f"{len(self.failed)} failed"] if self.failed else []
+        parts += [f"{len(self.without)} without a result in this run"] if self.without else []
+        return ", ".join(parts)
+
+
+def export_run(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    out: Path | None = None,
+    only: Sequence[str] = (),
+    slides: Sequence[Path] = (),
+    progress: Progress = lambda done, total, line: None,
+) -> ExportSummary:
+    """Write the slides of a run in other programs' formats.
+
+    Args:
+        folder: of the run.
+        names: of formats, see `FORMATS`.
+        out: where each format gets a folder of its name; default: `FOLDER` in the run.
+        only: names of the slides to export; default: all.
+        slides: folders that slides lie in by now.
+        progress: told after each slide how many of how many are done, and a line about it.
+
+    Raises:
+        UsageError: nothing was begun: there is no such run, format or slide, or something else is at ``out``.
+        ImportError: nothing was begun: a package is missing.
+        OSError: the disk is full.
+    """
+    formats = chosen_formats(names)
+    run = open_run(folder)
+    wanted = _chosen_slides(run, only)
+    for one in slides:
+        if not one.is_dir():
+            raise UsageError(f"--slides: there is no folder {one}: name one that is there, or leave --slides out")
+    for name, format in formats.items():
+        _refuse_missing(name, format)
+    out = folder / FOLDER if out is None else out
+    with_results = [slide.name for slide in wanted if slide.folder is not None]
+    folders = {name: FormatFolder.of(out / name, format, with_results) for name, format in formats.items()}
+    failed: dict[str, str] = {}
+    without = []
+    for done, slide in enumerate(wanted, 1):
+        if slide.folder is None:
+            without.append(slide.name)
+            told = "skipped, the run has no result of it"
+        else:
+            reasons = _export(run, slide, folders, slides)
+            failed |= {slide.name: reasons} if reasons else {}
+            told = f"FAILED: {reasons}" if reasons else "written"
+        progress(done, len(wanted), f"{slide.name}: {told}")
+    for written_to in folders.values():
+        written_to.write_table()
+    written = len(wanted) - len(failed) - len(without)
+    return ExportSummary(out, tuple(formats), written, failed, tuple(without))
+
+
+def _export(run: RunFolder, slide: SlideRow, folders: Mapping[str, FormatFolder], slides: Sequence[Path]) -> str:
+    """Write a slide; why some of it could not be, is returned: the others go on."""
+    try:
+        found = read_result(run, slide, slides)
+    except UsageError as exc:
+        return str(exc)
+    reasons = []
+    for name, folder in folders.items():
+        try:
+            folder.write(found)
+        except UsageError as exc:
+            reasons.append(f"{name}: {exc}")
+        except Exception as exc:
+            if isinstance(exc, OSError) and exc.errno in FULL:
+                raise
+            reasons.append(f"{name}: {reason_of(exc)}")
+    return "; ".join(reasons)
+
+
+def _chosen_slides(run: RunFolder, only: Sequence[str]) -> list[SlideRow]:
+    """The slides to export.
+
+    Raises:
+        UsageError: the run has none of a name.
+    """
+    by_name = {slide.name: slide for slide in run.slides}
+    for name in only:
+        if name not in by_name:
+            raise UsageError(f"the run has no slide {name!r}: predictions.csv names those that it has, as slide_id")
+    return [by_name[name] for name in dict.fromkeys(only)] if only else list(run.slides)
+
+
+def _refuse_missing(name: str, format: Format) -> None:
+    """Refuse a format whose packages are not there.
+
+    Raises:
+        ImportError: so it is.
+    """
+    for module in format.needs:
+        try:
+            import_module(module)
+        except Exception as exc:  # whatever a broken package raises
+            missing = isinstance(exc, ModuleNotFoundError)
+            remedy = from_folder(format.extra) if missing else f"pip install --force-reinstall {module.split('.')[0]}"
+            raise ImportError(
+                f"`--format {name}` needs {module}, which cannot be imported ({' '.join(str(exc).split())}); install it"
+                f"{'' if missing else ' again'}: {remedy}"
+            ) from exc

@@ -1,0 +1,85 @@
+"""The folder of one format: ours by its mark, a slide's files each written in one step, and the table of its slides."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from pipeline.export.formats import Format, Row, names
+from pipeline.export.slide_result import SlideResult
+from pipeline.output.folder import prepare_output
+from pipeline.output.table import write_table
+from stages.disk import new_file, new_folder
+
+
+class FormatFolder:
+    """Where a format's files go.
+
+    Args:
+        path: the folder.
+        format: the format.
+        claimed: what in it is ours, from the folder on.
+    """
+
+    def __init__(self, path: Path, format: Format, claimed: Sequence[str]) -> None:
+        self._path, self._format, self._claimed = path, format, set(claimed)
+        self._rows: list[Row] = []
+
+    @classmethod
+    def of(cls, path: Path, format: Format, slides: Sequence[str]) -> FormatFolder:
+        """The folder, made ready for the files of these slides.
+
+        Raises:
+            UsageError: it holds something that Saccade did not write where they go, or cannot be written.
+        """
+        fixed = [file.rstrip("/") for file in format.files if file.count("{") == file.count("{slide}")]
+        files = [file.format(slide=slide) for slide in slides for file in fixed]
+        prepare_output(path, names=[*files, *([format.table] if format.table else [])])
+        return cls(path, format, files)
+
+    def write(self, found: SlideResult) -> None:
+        """Write the files of a slide.
+
+        Raises:
+            UsageError, ValueError, OSError: they cannot be written.
+        """
+        files = [file.format(**names(found)) for file in self._format.files]
+        for file in files:
+            self._claim(file)
+        if self._format.labelled and found.label_number is None:
+            for file in files[-self._format.labelled :]:
+                (self._path / file).unlink(missing_ok=True)  # of what it was called before
+            files = files[: -self._format.labelled]
+        with ExitStack() as unfinished:
+            places = []
+            for file in files:
+                place = self._path / file
+                place.parent.mkdir(parents=True, exist_ok=True)
+                new = new_folder(place, ours=lambda path: True) if file.endswith("/") else new_file(place)
+                places.append(unfinished.enter_context(new))
+            self._format.write(found, places)
+        row = self._format.row(found)
+        self._rows += [] if row is None else [row]
+
+    def _claim(self, file: str) -> None:
+        """Make sure that a file's place is ours; a folder whose name tells what is in it is so as a whole."""
+        if file.rstrip("/") in self._claimed:
+            return
+        first = file.partition("/")[0]
+        if first not in self._claimed:
+            prepare_output(self._path, names=[first])
+            self._claimed.add(first)
+
+    def write_table(self) -> None:
+        """Write the table of the slides: those of this export, and of earlier ones into this folder."""
+        if self._format.table is None or not self._rows:
+            return
+        path = self._path / self._format.table
+        rows: dict[str, Row] = {}
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = {row["slide_id"]: row for row in csv.DictReader(file) if row.get("slide_id")}
+        rows |= {str(row["slide_id"]): row for row in self._rows}
+        write_table(path, list(rows.values()))

@@ -1,0 +1,135 @@
+"""A run is exported slide by slide: what cannot be is said, what is not ours stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from makers import saccade
+
+from pipeline.errors import UsageError
+from pipeline.export.export import export_run
+from pipeline.export.formats import FORMATS
+from pipeline.view.run_folder import open_run
+
+AWKWARD_NAME = "Fälle 12%0Aü, %22x%22.d"
+DONE = {"bounded", "odd", AWKWARD_NAME}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What is in a folder, by its path from there."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_format_of_every_slide_that_has_a_result(run: Path) -> None:
+    """One file that was no slide is told of, and that the run lacks it is no failure of the export."""
+    told: list[tuple[int, int, str]] = []
+    done = export_run(run, list(FORMATS), progress=lambda *how: told.append(how))
+    assert (done.written, done.failed, done.without) == (3, {}, ("text",))
+    assert done.out == run / "export"
+    assert [line for _, _, line in told if "skipped" in line] == ["text: skipped, the run has no result of it"]
+    assert [(count, total) for count, total, _ in told] == [(k, 4) for k in range(1, 5)]
+    for name, format in FORMATS.items():
+        there = "\n".join(files(run / "export" / name))
+        assert all(there.count(slide) >= len(format.files) - format.labelled for slide in DONE), name
+        assert "text" not in there.replace(".saccade", "")
+    assert open_run(run).slides  # it is the same run
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_run_of_an_earlier_version_is_exported(old: Path, name: str) -> None:
+    done = export_run(old, [name])
+    assert (done.written, done.failed) == (2, {})
+
+
+def test_a_slide_that_cannot_be_written_leaves_the_others_alone(run: Path) -> None:
+    (run / "slides" / "odd" / "samples.h5").write_bytes(b"torn")
+    (run / "slides" / AWKWARD_NAME / "prediction.json").unlink()
+    done = export_run(run, ["qupath", "clam"])
+    assert (done.written, set(done.failed)) == (1, {"odd", AWKWARD_NAME})
+    assert done.failed["odd"].startswith("samples.h5 of odd is missing or damaged: run the same `saccade run` again")
+    assert "is not finished" in done.failed[AWKWARD_NAME]
+    assert set(files(run / "export" / "qupath")) == {".saccade", "bounded.geojson"}
+
+
+def test_a_map_that_is_no_number_somewhere_fails_and_leaves_what_was_there(run: Path) -> None:
+    from pipeline.output.attention_map import read_attention_zarr, write_attention_zarr
+    from stages.geometry import Mpp
+
+    export_run(run, ["qupath"])
+    before = files(run / "export")
+    path = run / "slides" / "odd" / "attention.zarr"
+    attention, raster = read_attention_zarr(path)
+    spoilt = attention.copy()
+    spoilt[0, 0] = float("nan")
+    write_attention_zarr(path, spoilt, raster, mpp=Mpp(0.5, 0.5))
+    done = export_run(run, ["qupath"], only=["odd"])
+    assert list(done.failed) == ["odd"]
+    assert "not a number" in done.failed["odd"]
+    assert files(run / "export") == before
+
+
+def test_what_we_wrote_is_written_again_and_nothing_else_is_replaced(run: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs" / "clam" / "h5_files"
+    theirs.mkdir(parents=True)
+    (theirs / "odd.h5").write_text("somebody's own")
+    with pytest.raises(UsageError, match=r"already has a 'h5_files/odd.h5' that saccade did not write"):
+        export_run(run, ["clam"], out=tmp_path / "theirs")
+    assert files(tmp_path / "theirs") == {"clam/h5_files/odd.h5": b"somebody's own"}
+    export_run(run, ["clam"], out=tmp_path / "ours", only=["odd"])
+    (tmp_path / "ours" / "clam" / "h5_files" / "mine.h5").write_text("kept")
+    (tmp_path / "ours" / "clam" / "h5_files" / "odd.h5").write_text("spoilt")
+    assert export_run(run, ["clam"], out=tmp_path / "ours").written == 3
+    assert (tmp_path / "ours" / "clam" / "h5_files" / "mine.h5").read_text() == "kept"
+    assert (tmp_path / "ours" / "clam" / "h5_files" / "odd.h5").read_bytes().startswith(b"\x89HDF")
+
+
+def test_trident_s_folder_that_somebody_made_stays(run: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "out" / "trident" / "20x_64px_0px_overlap"
+    theirs.mkdir(parents=True)
+    done = export_run(run, ["trident"], out=tmp_path / "out")
+    assert set(done.failed) == DONE
+    assert all("that saccade did not write" in why for why in done.failed.values())
+    assert not list(theirs.iterdir())
+
+
+def test_only_some_slides_and_none_that_is_not_there(run: Path) -> None:
+    assert export_run(run, ["qupath"], only=["odd", "odd"]).written == 1
+    assert set(files(run / "export" / "qupath")) == {".saccade", "odd.geojson"}
+    with pytest.raises(UsageError, match="the run has no slide 'even'"):
+        export_run(run, ["qupath"], only=["even"])
+    with pytest.raises(UsageError, match="there is no format 'csv': give one or more of qupath, "):
+        export_run(run, ["csv"])
+    with pytest.raises(UsageError, match="no format was given"):
+        export_run(run, [])
+
+
+def test_maps_need_no_slides(run: Path, tmp_path: Path) -> None:
+    """Moved away, they are found by --slides; without them everything that is no picture is exported all the same."""
+    commit = run / "slides" / "odd" / "prediction.json"
+    told = json.loads(commit.read_text())
+    moved = shutil.copy(told["path"], tmp_path / "odd.tif")
+    commit.write_text(json.dumps(told | {"path": str(tmp_path / "gone" / "odd.tif")}))
+    with_it = export_run(run, ["qupath"], out=tmp_path / "a", only=["odd"], slides=[Path(moved).parent])
+    without = export_run(run, ["qupath"], out=tmp_path / "b", only=["odd"])
+    assert (with_it.written, without.written) == (1, 1)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    with pytest.raises(UsageError, match="--slides: there is no folder"):
+        export_run(run, ["qupath"], slides=[tmp_path / "nowhere"])
+
+
+def test_the_command_says_what_there_is_and_what_it_did(run: Path) -> None:
+    listed = saccade("export", run)
+    assert listed.returncode == 0
+    assert all(f"{name}\n  {one.holds}\n  {one.opened_by}" in listed.stdout for name, one in FORMATS.items())
+    assert not (run / "export").exists()
+    done = saccade("export", run, "--format", "qupath,torchmil")
+    assert done.returncode == 0, done.stderr
+    assert "3 slides written as qupath, torchmil, 1 without a result in this run" in done.stdout
+    (run / "slides" / "odd" / "samples.h5").unlink()
+    failed = saccade("export", run, "--format", "qupath", "--only", "odd")
+    assert failed.returncode == 1
+    assert "odd: FAILED: samples.h5 of odd is missing or damaged" in failed.stderr
+    assert saccade("export", run, "--format", "cls").returncode == 2
