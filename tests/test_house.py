@@ -355,11 +355,17 @@ def test_the_readme_s_table_and_configuration_are_enough_to_train_on(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "page", [*sorted(p for p in ROOT.glob("[!.]*/*.md")), ROOT / "README.md"], ids=lambda p: p.name
+    "page", [*sorted(ROOT.glob("[!.]*/*.md")), *sorted(ROOT.glob("*.md"))], ids=lambda p: p.name
 )
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    """To a file and, where they name one, to a heading in it."""
+    for path, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        if heading:
+            text = re.sub(r"^```.*?^```", "", target.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+            told = [re.sub(r"[^\w -]", "", line).strip() for line in re.findall(r"^#+ (.*)", text, re.MULTILINE)]
+            assert heading in [line.lower().replace(" ", "-") for line in told], f"{path}#{heading}"
 
 
 def test_help_needs_nothing_heavy() -> None:
