@@ -124,7 +124,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "conformal",
         ),
         "overlay": (
-            *("outlines", "attention_map", "geojson", "text", "jpeg", "picture", "figure", "evidence_picture"),
+            *("outlines", "attention_map", "geojson", "text", "jpeg", "insets", "page", "picture", "figure"),
+            "evidence_picture",
             "gallery",
         ),
     },

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-BYTES_PER_PIXEL = 1 / 7
+BYTES_PER_PIXEL = 1 / 8
 """At most, so that all that is written of a slide of 20 x 20 mm stays below 2 MB."""
 ALWAYS = 100_000
 """Bytes that any picture may have."""
