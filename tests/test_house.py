@@ -182,7 +182,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "predict": (),
         "predict_patient": (),
         "words": (),
-        "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
+        "report": (
+            *("cohort_gallery", "embedded", "figures", "plots", "curves", "learning", "labels", "slides", "summary"),
+            *("report", "training"),
+        ),
         "view": (
             *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
             *("links", "figure", "page", "cohort_page", "slide_page", "viewer", "static", "server", "view"),

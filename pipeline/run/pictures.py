@@ -14,17 +14,18 @@ import numpy as np
 
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.bags import read_boxes_level0
-from pipeline.output.slide_folder import GALLERY, THUMBNAIL
+from pipeline.output.slide_folder import GALLERY, PREVIEW, THUMBNAIL
 from stages.disk import new_file
 from stages.geometry import Mpp, Raster
 from stages.heap import give_back
 from stages.overlay import evidence_picture, jpeg, page, picture
 from stages.overlay.attention_map import times_uniform
-from stages.overlay.evidence_picture import LOG_ODDS, draw_evidence
+from stages.overlay.evidence_picture import LOG_ODDS, evidence_page
 from stages.overlay.gallery import close_up, close_up_told
 from stages.overlay.insets import Inset
-from stages.overlay.page import PICTURE_PX, paged
-from stages.overlay.picture import draw_overlay
+from stages.overlay.jpeg import write_jpeg
+from stages.overlay.page import PICTURE_PX, paged, preview
+from stages.overlay.picture import overlay_page
 from stages.prediction.kinds import INTERPOLATED
 from stages.tissue.thumbnail import Thumbnail
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from pipeline.predict import SlidePrediction
 
 OVERLAY, EVIDENCE = "overlay.jpg", "evidence.jpg"
-PICTURES = frozenset({OVERLAY, EVIDENCE})
+PICTURES = frozenset({OVERLAY, EVIDENCE, PREVIEW})
+SMALL = 6_000
+"""Bytes that a preview may have, for a report holds those of many slides."""
 PICTURES_VERSION = 3
 """Raised when a change to how they are drawn, other than of `drawn_by`, changes pictures."""
 
@@ -90,38 +93,38 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
     thumbnail = _thumbnail(folder / THUMBNAIL, Raster(*told["thumbnail"]), mpp)
     boxes = read_boxes_level0(folder / "samples.h5")
     attention, cells = read_attention_zarr(folder / "attention.zarr")
-    said = {
+    said: dict[str, Any] = {
         "mpp_level0": mpp,
         "insets": _close_up(folder, commit),
         "insets_told": close_up_told(told["class"], told.get("unit", LOG_ODDS)),
     }
-    with new_file(folder / OVERLAY) as temporary:
-        draw_overlay(
-            temporary,
-            thumbnail,
-            attention,
-            cells,
-            boxes,
-            title=told["overlay"],
-            cells=told.get("of_cells"),
-            top=scale.get("attention"),
-            **said,
-        )
+    overlay = overlay_page(
+        thumbnail,
+        attention,
+        cells,
+        boxes,
+        title=told["overlay"],
+        cells=told.get("of_cells"),
+        top=scale.get("attention"),
+        **said,
+    )
     maps, origin, cells = read_evidence_zarr(folder / "evidence.zarr")
-    with new_file(folder / EVIDENCE) as temporary:
-        draw_evidence(
-            temporary,
-            thumbnail,
-            maps[told["column"]],
-            cells,
-            boxes,
-            name=told["class"],
-            interpolated=bool((origin == INTERPOLATED).any()),
-            title=told["evidence"],
-            unit=told.get("unit", LOG_ODDS),
-            top=scale.get("evidence"),
-            **said,
-        )
+    evidence = evidence_page(
+        thumbnail,
+        maps[told["column"]],
+        cells,
+        boxes,
+        name=told["class"],
+        interpolated=bool((origin == INTERPOLATED).any()),
+        title=told["evidence"],
+        unit=told.get("unit", LOG_ODDS),
+        top=scale.get("evidence"),
+        **said,
+    )
+    both = preview((overlay, evidence))
+    for name, image, most in ((OVERLAY, overlay.image, None), (EVIDENCE, evidence.image, None), (PREVIEW, both, SMALL)):
+        with new_file(folder / name) as temporary:
+            write_jpeg(temporary, image, most)
 
 
 def _close_up(folder: Path, commit: Mapping[str, Any]) -> list[Inset]:

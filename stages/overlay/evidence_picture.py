@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +12,6 @@ from PIL import Image
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import under
 from stages.overlay.insets import Inset
-from stages.overlay.jpeg import write_jpeg
 from stages.overlay.page import (
     OWN_SCALE,
     PATIENT_SCALE,
@@ -109,11 +106,6 @@ def evidence_page(
         insets=insets,
         insets_told=insets_told,
     )
-
-
-def draw_evidence(path: Path, *parts: Any, **said: Any) -> None:
-    """Write `evidence_page` to ``path`` as JPEG, whatever the path's ending; arguments as it has them."""
-    write_jpeg(path, evidence_page(*parts, **said).image)
 
 
 def _legend(image: Image.Image, place: tuple[int, int], width: int, top: float, head: str, note: str) -> None:

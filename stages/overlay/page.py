@@ -36,6 +36,8 @@ PICTURE_PX = (640, 900)
 MARGIN, GAP, FOOT, LINE, LEAST_WIDTH = 20, 12, 86, 17, 680
 """Of a page, pixels: around it, between its pictures, of scale bar and legend, of a line, and how wide it is at least.
 """
+PREVIEW_PX = 160
+"""Along a map's longer side in a preview."""
 WIDE = 1.4
 """Pictures that are so many times as wide as high stand one above the other."""
 GLASS = 235
@@ -154,6 +156,22 @@ def page(
     for n, line in enumerate(said):
         pen.text((MARGIN, end + LINE * (n + 1) - 4), line, fill=SOFT, font=pen_font(SMALL), anchor="ls")
     return Page(image, (left, upper, left + width, below))
+
+
+def preview(pages: Sequence[Page]) -> Image.Image:
+    """The maps of pages of one slide side by side, small."""
+    maps = [one.image.crop(one.place) for one in pages]
+    small = []
+    for one in maps:
+        share = min(1.0, PREVIEW_PX / max(one.size))
+        size = max(1, round(one.width * share)), max(1, round(one.height * share))
+        small.append(one.resize(size, Image.Resampling.BOX))
+    image = Image.new("RGB", (sum(one.width + 4 for one in small) - 4, max(one.height for one in small)), "white")
+    left = 0
+    for one in small:
+        image.paste(one, (left, 0))
+        left += one.width + 4
+    return image
 
 
 def outline(pen: ImageDraw.ImageDraw, raster: Raster, boxes: Floats) -> None:
