@@ -124,7 +124,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "conformal",
         ),
         "overlay": (
-            *("outlines", "attention_map", "geojson", "text", "jpeg", "picture", "figure", "evidence_picture"),
+            *("outlines", "attention_map", "geojson", "text", "jpeg", "insets", "page", "picture", "figure"),
+            "evidence_picture",
             "gallery",
         ),
         "exports": ("h5", "bags", "qupath"),
@@ -182,7 +183,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "predict": (),
         "predict_patient": (),
         "words": (),
-        "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
+        "report": (
+            *("cohort_gallery", "embedded", "figures", "plots", "curves", "learning", "labels", "slides", "summary"),
+            *("report", "training"),
+        ),
         "view": (
             *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
             *("links", "figure", "page", "cohort_page", "slide_page", "viewer", "static", "server", "view"),

@@ -26,6 +26,8 @@ THUMBNAIL = "thumbnail.jpg"
 """The slide as attention saw it, but for what JPEG loses."""
 GALLERY = "gallery.jpg"
 """The patches that say most."""
+PREVIEW = "preview.jpg"
+"""Its maps side by side, small enough to be held by a report of many slides."""
 COMMIT = "prediction.json"
 """A slide's commit mark: there, and whole, only when everything else of that slide is."""
 FORMER = ("thumbnail.png", "overlay.png", "evidence.png")

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 
 from pipeline.output.slide_folder import GALLERY
 from stages.overlay.evidence_picture import AGAINST, FOR
-from stages.overlay.gallery import FONT, SIDE, caption, corner, explained, scale_bar
+from stages.overlay.gallery import FONT, caption, corner, explained
+from stages.overlay.insets import SIDE, scale_bar
 from stages.overlay.text import pen_font, printable, shortened, wrapped
 
 SHOWN, COLUMNS, SLIDE_MOST = 12, 6, 2
@@ -81,7 +82,7 @@ def cohort_gallery(
             pen.text((x, y + SIDE + 2 + 17), shortened(slide, SIDE, FONT), fill="black", font=font)
         top += height
     first = next(iter(found.values()))[0][1]
-    scale_bar(pen, (MARGIN, top + 8), first["width_um"])  # one model's patches are all as wide
+    scale_bar(pen, (MARGIN, top + 8), first["width_um"], SIDE)  # one model's patches are all as wide
     for n, line in enumerate(legend):
         pen.text((MARGIN, top + LINE + n * LINE), line, fill="black", font=font)
     return page

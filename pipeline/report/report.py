@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.output.run_record import NOTICE
+from pipeline.report.embedded import previews, smaller
 from pipeline.report.figures import moment
 from pipeline.report.labels import against_labels
-from pipeline.report.slides import slides_table
+from pipeline.report.learning import learning_of
+from pipeline.report.slides import by_urgency, slides_table
 from pipeline.report.summary import cards, failures, gallery_section, origin, seen, trust, unlike
 from pipeline.task.build import TASKS
 from stages.amounts import counted
@@ -25,7 +27,8 @@ SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
 def write_report(
     path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], *, gallery: str | None = None
 ) -> None:
-    """Write the report of a run, to lie beside its ``slides`` folder.
+    """Write the report of a run, to lie beside its ``slides`` folder, with as many of its pictures as make it no larger
+    than can be mailed.
 
     Args:
         path: the HTML file.
@@ -44,17 +47,20 @@ def write_report(
     task = TASKS[run.get("task", "classification")](tuple(run.get("classes") or ()), (), times)
     done = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
+    folder = path.parent
+    model = (run.get("settings") or {}).get("model")
     body = [
         f"<h1>{escape(_title(run))}</h1>",
-        f'<p class="soft">{_when(run)}</p>',
+        f'<p class="soft">{_when(run)}</p><p class="notice">{escape(NOTICE)}</p>',
         trust(run),
         seen(run),
         unlike(done),
         cards(done, failed, run),
         failures(failed),
         against_labels(done, run.get("metrics") or {}, run.get("not_counted") or {}),
-        slides_table(done, task, run.get("intervals")),
-        gallery_section(gallery),
+        slides_table(done, task, run.get("intervals"), previews(folder, by_urgency(done))),
+        gallery_section(gallery, None if gallery is None else smaller(folder / gallery)),
+        "" if model is None else learning_of(Path(model)),
         origin(run),
     ]
     write_page(path, f"{_title(run)}: {counted(len(rows), run.get('unit', 'slide'))}", body)
@@ -69,7 +75,7 @@ def write_page(path: Path, title: str, body: Sequence[str]) -> None:
         body: the sections, as HTML.
     """
     policy = (
-        "default-src 'none'; img-src 'self' file:; base-uri 'none'; form-action 'none'; "
+        "default-src 'none'; img-src 'self' file: data:; base-uri 'none'; form-action 'none'; "
         f"style-src {_digest(STYLE)}; script-src {_digest(SCRIPT)}"
     )
     page = (

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
-from urllib.parse import quote
 
 from pipeline.output.table import settled_in_words
 from pipeline.refer.label_set import REFER
+from pipeline.report.embedded import folder_of
 from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show, unit_of
-from pipeline.report.labels import is_wrong
+from pipeline.report.labels import agrees, is_wrong
 from pipeline.task.task import Task
-from stages.amounts import as_given
+from stages.amounts import as_given, counted
 from stages.place import told
 from stages.prediction.chance import brief_chance, with_interval
 
@@ -30,6 +31,8 @@ KINDS = {
     "seen": "seen in the training",
 }
 """What the table can be cut down to."""
+PAGE = 100
+"""Rows that stand in the table at a time; the page's script holds the others."""
 
 
 def is_unlike(row: Mapping[str, Any]) -> bool:
@@ -37,8 +40,28 @@ def is_unlike(row: Mapping[str, Any]) -> bool:
     return (number(row.get("out_of_distribution")) or 0.0) > 1
 
 
-def slides_table(rows: Sequence[Mapping[str, Any]], task: Task, intervals: str | None) -> str:
-    """The section with a row for each predicted slide; see `pipeline.report.report.write_report`."""
+def names_of(row: Mapping[str, Any]) -> list[str]:
+    """The slides whose folders a row has."""
+    return [str(one) for one in row.get("pictured", [row["slide_id"]])]
+
+
+def by_urgency(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Slides by how much their pictures matter: what is wrong, doubtful or warned of comes first."""
+    weight = {kind: 2**-i for i, kind in enumerate(KINDS)}
+    return [
+        one for row in sorted(rows, key=lambda row: -sum(weight[kind] for kind in _kinds(row))) for one in names_of(row)
+    ]
+
+
+def slides_table(
+    rows: Sequence[Mapping[str, Any]], task: Task, intervals: str | None, previews: Mapping[str, str] | None = None
+) -> str:
+    """The section with a row for each predicted slide; see `pipeline.report.report.write_report`.
+
+    Args:
+        rows, task, intervals: see there.
+        previews: by slide the address of its small picture; slides of earlier versions have none.
+    """
     if not rows:
         return ""
     shown = [(task.values[i], task.columns[i]) for i in task.shown]  # of two classes the second tells all
@@ -57,19 +80,75 @@ def slides_table(rows: Sequence[Mapping[str, Any]], task: Task, intervals: str |
     heads += [_head("call")] if columns["called"] else []
     heads += [_head("read", "number"), _head("cost", "number")]
     heads += [_head("unlike the training", "number")] if columns["scored"] else []
-    body = "".join(_slide(row, shown, task, width=len(heads), **columns) for row in rows)
+    lines = [_slide(row, shown, task, previews or {}, width=len(heads), **columns) for row in rows]
+    held = [len(one) for one in (previews or {}).values() if one.startswith("data:")]
+    linked = len(previews or {}) - len(held)
+    apart = (
+        f" The pictures of {counted(len(held), 'slide')} are in this page, of those first of which most is to be said; "
+        f"those of {linked:,} more show where it lies in its folder."
+        if linked
+        else ""
+    )
     return (
         f"<h2>{unit.capitalize()}s</h2>"
         f'<p class="soft">{BARS if task.chances else NUMBERS} for what was not read'
         f"{escape(f' ({intervals})' if intervals else '')}{', the mark the prediction' if task.chances else ''}.{READ}"
         f"{escape(f' {task.meaning}' if task.meaning else '')}"
-        f"{SCORED if columns['scored'] else ''} Click a picture for all of it; the GeoJSON opens in QuPath.</p>"
+        f"{SCORED if columns['scored'] else ''} Click a picture for all of it; the GeoJSON opens in QuPath.{apart}</p>"
         '<div class="tools" hidden><label>Filter '
         '<input id="filter" type="search" placeholder="name, class or path"></label>'
         f'<label>Show <select id="kind"><option value="">all</option>{_choices(rows)}</select></label>'
+        f'<label>Order <select id="order"><option value="">as listed</option>{_orders(rows, task)}</select></label>'
         '<span id="shown" class="soft" role="status"></span></div>'
-        f'<div class="wide"><table id="slides"><thead><tr>{"".join(heads)}</tr></thead>{body}</table></div>'
+        f'<div class="wide"><table id="slides"><thead><tr>{"".join(heads)}</tr></thead>'
+        f"{''.join(line.standing for line in lines[:PAGE])}</table></div>{_held(lines[PAGE:], unit)}"
     )
+
+
+def _held(lines: Sequence[_Line], unit: str) -> str:
+    """Rows that do not stand in the table at first, for the page's script."""
+    if not lines:
+        return ""
+    text = json.dumps([line.held for line in lines], ensure_ascii=False, separators=(",", ":"))
+    text = text.replace("</", "<\\/").replace("<!", "\\u003c!")  # nothing in it ends the element, or begins a comment
+    return (
+        '<div class="tools pager" hidden><button type="button" id="before">back</button>'
+        '<span id="place" class="soft"></span><button type="button" id="after">further</button>'
+        f'<label>{unit}s at a time <select id="many"><option>{PAGE}</option><option>500</option>'
+        '<option value="2000">2,000</option></select></label></div>'
+        f"<noscript><p>The first {PAGE} {unit}s stand here; {len(lines):,} more show where scripts may run.</p>"
+        "</noscript>"
+        f'<script type="application/json" id="rows">{text}</script>'
+    )
+
+
+def error_of(row: Mapping[str, Any]) -> float:
+    """How far a prediction is from the label: 1 less the probability of the label, and 1 more where another is
+    predicted; of a number the distance; -1 where there is no label, or no such question."""
+    if row.get("label") is None:
+        return -1.0
+    wrong = agrees(row)
+    label, predicted = number(row["label"]), number(row.get("predicted"))
+    if wrong is None:
+        return abs(label - predicted) if label is not None and predicted is not None else -1.0
+    chance = number(row.get(f"prob_{row['label']}"))
+    return float(not wrong) + (0.0 if chance is None else 1 - chance)
+
+
+def doubt_of(row: Mapping[str, Any], task: Task) -> float:
+    """How little the most probable class is above the others: 1 less its probability; of numbers the width of the
+    interval."""
+    if task.chances:
+        chances = [one for column in task.columns if (one := number(row.get(column))) is not None]
+        return 1 - max(chances) if len(chances) > 1 else -1.0
+    low, high = (number(row.get(f"{task.columns[0]}{end}")) for end in ("_low", "_high"))
+    return -1.0 if low is None or high is None else high - low
+
+
+def _orders(rows: Sequence[Mapping[str, Any]], task: Task) -> str:
+    """What rows can be put in order by, beside their columns."""
+    errors = '<option value="0">errors first</option>' if any(error_of(row) >= 0 for row in rows) else ""
+    return errors + '<option value="1">least certain first</option>'
 
 
 def _kinds(row: Mapping[str, Any]) -> list[str]:
@@ -98,32 +177,60 @@ def _head(name: str, kind: str = "") -> str:
     return f'<th scope="col" class="{kind}"><button type="button">{escape(name)}</button></th>'
 
 
-def _cell(name: str, key: str, inner: str, kind: str = "") -> str:
-    """A cell with what it is sorted by; its column's name stands in it where the page is narrow."""
-    return f'<td class="{kind}" data-name="{escape(name)}" data-sort="{escape(key)}">{inner}</td>'
+def _cell(name: str, key: str, inner: str, kind: str = "") -> tuple[str, str]:
+    """What a cell is sorted by, and the cell; its column's name stands in it where the page is narrow."""
+    return key, f'<td class="{kind}" data-name="{escape(name)}">{inner}</td>'
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A row of the table.
+
+    Attributes:
+        cells: of HTML, what stands in it.
+        text: what it is found by.
+        kinds: see `KINDS`.
+        orders: see `_orders`.
+        keys: what columns are sorted by.
+    """
+
+    cells: str
+    text: str
+    kinds: str
+    orders: tuple[float, float]
+    keys: tuple[str, ...]
+
+    @property
+    def standing(self) -> str:
+        """As it stands in the table."""
+        by = json.dumps([self.orders, self.keys], ensure_ascii=False)
+        told = f'data-text="{escape(self.text)}" data-kinds="{self.kinds}" data-by="{escape(by)}"'
+        return f"<tbody {told}>{self.cells}</tbody>"
+
+    @property
+    def held(self) -> list[Any]:
+        """As the page's script holds it."""
+        return [self.cells, self.text, self.kinds, [self.orders, self.keys]]
 
 
 def _slide(
     row: Mapping[str, Any],
     shown: Sequence[tuple[str, str]],
     task: Task,
+    previews: Mapping[str, str],
     *,
     width: int,
     labelled: bool,
     decided: bool,
     called: bool,
     scored: bool,
-) -> str:
+) -> _Line:
     predicted = show(row.get("predicted"), ".4g") if not task.chances else str(row.get("predicted", ""))
     unit = unit_of(row)
     name = str(row.get("patient", row["slide_id"]))
-    slides = [str(one) for one in row.get("pictured", [row["slide_id"]])]
-    folders = {one: f"slides/{quote(os.fsencode(one), safe='')}" for one in slides}
-    pictures = [
-        _picture(folder, file, one, caption if unit == "slide" else f"{one}: {caption}")
-        for one, folder in folders.items()
-        for file, caption in (("overlay.jpg", "where it looked"), ("evidence.jpg", "for and against"))
-    ]
+    slides = names_of(row)
+    folders = {one: folder_of(one) for one in slides}
+    pictures = [_picture(folder, one, previews.get(one), named=unit != "slide") for one, folder in folders.items()]
     has = row.get("gallery", True)  # of a patient, which slides have one
     links = [
         _links(folder, shown=one in (slides if has is True else has or ())) + (f" {escape(one)}" * (unit == "patient"))
@@ -138,7 +245,7 @@ def _slide(
     warned = "".join(f"<small>warning: {escape(str(warning))}</small>" for warning in row.get("warnings") or ())
     warned += f"<small>seen in the training: {escape(str(row['seen']))}</small>" if row.get("seen") else ""
     cells = [
-        f'<td class="pictures">{"".join(pictures)}</td>',
+        ("", f'<td class="pictures">{"".join(pictures)}</td>'),
         _cell(
             unit,
             name,
@@ -165,10 +272,9 @@ def _slide(
         score = show(row.get("out_of_distribution"), ".2f")
         cells += [_cell("unlike the training", _key(row, "out_of_distribution"), score, _bad("number", is_unlike(row)))]
     text = " ".join((name, *(slides if unit == "patient" else ()), predicted, str(row.get("label") or ""), told(where)))
-    return (
-        f'<tbody data-text="{escape(text)}" data-kinds="{" ".join(_kinds(row))}"><tr>{"".join(cells)}</tr>'
-        f"{_words(row.get('words') or {}, width)}</tbody>"
-    )
+    html = f"<tr>{''.join(cell for _, cell in cells)}</tr>{_words(row.get('words') or {}, width)}"
+    orders = round(error_of(row), 6), round(doubt_of(row, task), 6)
+    return _Line(html, text, " ".join(_kinds(row)), orders, tuple(key for key, _ in cells))
 
 
 def _told_in(shown: Sequence[tuple[str, str]], task: Task) -> str:
@@ -186,20 +292,27 @@ def _bad(kind: str, holds: bool) -> str:
     return f"{kind} bad" if holds else kind
 
 
-def _picture(folder: str, file: str, name: str, caption: str) -> str:
+def _picture(folder: str, name: str, preview: str | None, *, named: bool) -> str:
+    """Where the model looked and what speaks for and against, small."""
+    told = f"{name}: where it looked; for and against"
+    if preview is None:
+        return (
+            f'<a href="{folder}/overlay.jpg"><img src="{folder}/overlay.jpg" loading="lazy" alt="{escape(told)}"></a>'
+        )
+    under = f"<small>{escape(name)}</small>" if named else ""
     return (
-        f'<a href="{folder}/{file}"><img src="{folder}/{file}" loading="lazy" '
-        f'alt="{escape(f"{name}: {caption}")}"><small>{caption}</small></a>'
+        f'<a href="{folder}/overlay.jpg"><img class="both" src="{preview}" loading="lazy" decoding="async" '
+        f'alt="{escape(told)}">{under}</a>'
     )
 
 
 def _links(folder: str, *, shown: bool) -> str:
     """To what lies in a slide's folder; a bag has no pixels, and no gallery to be shown."""
     gallery = f'<a href="{folder}/gallery.jpg">gallery</a> ' if shown else "no pixels, no gallery; "
-    return f'{gallery}<a href="{folder}/overlay.geojson">GeoJSON</a>'
+    return f'<a href="{folder}/evidence.jpg">evidence</a> {gallery}<a href="{folder}/overlay.geojson">GeoJSON</a>'
 
 
-def _label(row: Mapping[str, Any]) -> str:
+def _label(row: Mapping[str, Any]) -> tuple[str, str]:
     """The label, and whether it is another than predicted: sorted, these come first."""
     label = row.get("label")
     if label is None:
@@ -211,7 +324,7 @@ def _label(row: Mapping[str, Any]) -> str:
     )
 
 
-def _decision(row: Mapping[str, Any]) -> str:
+def _decision(row: Mapping[str, Any]) -> tuple[str, str]:
     if "decision" not in row:
         return _cell("decision", "", MISSING, "text")
     at, risk = as_given(row["decided_at"]), f"<small>risk {as_given(row['risk'])}</small>"

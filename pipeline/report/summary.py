@@ -136,6 +136,13 @@ def _encoder(told: Mapping[str, Any]) -> str:
     )
 
 
+def _encoder_in_full(told: Mapping[str, Any]) -> str:
+    """All that is known of a frozen encoder, for whoever has to make the same again."""
+    facts = {"": told.get("name"), "from": told.get("source"), "revision": told.get("revision")}
+    facts |= {"licence": told.get("licence") or ("not known" if told else ""), "digest": told.get("digest")}
+    return ", ".join(f"{name} {value}".strip() for name, value in facts.items() if value)
+
+
 def failures(rows: Sequence[Mapping[str, Any]]) -> str:
     """Which slides failed, and why."""
     if not rows:
@@ -154,15 +161,20 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def gallery_section(picture: str | None) -> str:
-    """The picture of the strongest patches, where there is one."""
+def gallery_section(picture: str | None, held: str | None = None) -> str:
+    """The picture of the strongest patches, where there is one.
+
+    Args:
+        picture: its address.
+        held: what the page itself holds of it; None: nothing.
+    """
     if picture is None:
         return ""
     return (
         '<h2>What speaks for and against</h2><p class="soft">Of the patches that were read, those with the largest '
         "contributions, in log-odds, over all slides: what the model goes by, which need not be what makes a "
         "diagnosis. Where less than three quarters of a patch are tissue, it says so: it may speak of the edge."
-        f'</p><p><a href="{picture}"><img class="gallery" src="{picture}" loading="lazy" '
+        f'</p><p><a href="{picture}"><img class="gallery" src="{held or picture}" loading="lazy" '
         'alt="Patches with the largest contributions"></a></p>'
     )
 
@@ -193,10 +205,12 @@ def origin(run: Mapping[str, Any]) -> str:
         **{
             str(key).replace("_", " "): size(value) if key == "memory" else value
             for key, value in settings.items()
-            if value not in (None, False)
+            if value is not None and value is not False  # a seed may be 0
         },
         **(run.get("effective") or {}),
+        "encoder": _encoder_in_full(run.get("encoder") or {}),
         "classes": ", ".join(str(c) for c in run.get("classes") or []),
+        "started": run.get("started") or "",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     lines = "".join(

@@ -10,11 +10,9 @@ from typing import Any
 from pipeline.model.quality import Quality
 from pipeline.report.figures import estimate
 from pipeline.report.labels import HEADS, against_labels
+from pipeline.report.learning import learning_section
 from pipeline.report.report import write_page
 from stages.amounts import counted
-
-LEARNING = "curve.png"
-"""The picture of a training's epochs, beside the report where there is one."""
 
 RULE = "It is said of the part with the most patients, of those below that have enough of them to tell."
 
@@ -36,9 +34,7 @@ def write_training_report(
         _quality(quality),
         *(_part(part, metrics[part], slides) for part, slides in parts.items()),
         _threshold(metrics.get("threshold"), threshold),
-        f'<h2>Learning</h2><p><img class="gallery" src="{LEARNING}" alt="Losses by epoch"></p>'
-        if (path.parent / LEARNING).exists()
-        else "",
+        learning_section(path.parent),
         _inner(metrics.get("inner_val") or {}),
         _excluded(metrics.get("excluded") or {}),
         '<p class="soft">The same figures for programs: <a href="metrics.json">metrics.json</a>, '

@@ -14,14 +14,18 @@ import numpy as np
 
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.bags import read_boxes_level0
-from pipeline.output.slide_folder import THUMBNAIL
+from pipeline.output.slide_folder import GALLERY, PREVIEW, THUMBNAIL
 from stages.disk import new_file
 from stages.geometry import Mpp, Raster
 from stages.heap import give_back
-from stages.overlay import evidence_picture, jpeg, picture
+from stages.overlay import evidence_picture, jpeg, page, picture
 from stages.overlay.attention_map import times_uniform
-from stages.overlay.evidence_picture import LOG_ODDS, draw_evidence
-from stages.overlay.picture import PICTURE_PX, draw_overlay, paged
+from stages.overlay.evidence_picture import LOG_ODDS, evidence_page
+from stages.overlay.gallery import close_up, close_up_told
+from stages.overlay.insets import Inset
+from stages.overlay.jpeg import write_jpeg
+from stages.overlay.page import PICTURE_PX, paged, preview
+from stages.overlay.picture import overlay_page
 from stages.prediction.kinds import INTERPOLATED
 from stages.tissue.thumbnail import Thumbnail
 
@@ -29,15 +33,17 @@ if TYPE_CHECKING:
     from pipeline.predict import SlidePrediction
 
 OVERLAY, EVIDENCE = "overlay.jpg", "evidence.jpg"
-PICTURES = frozenset({OVERLAY, EVIDENCE})
-PICTURES_VERSION = 2
+PICTURES = frozenset({OVERLAY, EVIDENCE, PREVIEW})
+SMALL = 6_000
+"""Bytes that a preview may have, for a report holds those of many slides."""
+PICTURES_VERSION = 3
 """Raised when a change to how they are drawn, other than of `drawn_by`, changes pictures."""
 
 
 def drawn_by() -> str:
     """What pictures depend on beside the data, as a digest: equal ones look alike."""
     settings = [
-        *(PICTURES_VERSION, picture.COLOURS, picture.OPACITY, picture.PICTURE_PX, jpeg.BYTES_PER_PIXEL),
+        *(PICTURES_VERSION, picture.COLOURS, picture.OPACITY, page.PICTURE_PX, jpeg.BYTES_PER_PIXEL),
         *(evidence_picture.FOR, evidence_picture.AGAINST, evidence_picture.OPACITY, evidence_picture.LEAST),
         evidence_picture.LEAST_ELSE,
     ]
@@ -87,33 +93,49 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
     thumbnail = _thumbnail(folder / THUMBNAIL, Raster(*told["thumbnail"]), mpp)
     boxes = read_boxes_level0(folder / "samples.h5")
     attention, cells = read_attention_zarr(folder / "attention.zarr")
-    with new_file(folder / OVERLAY) as temporary:
-        draw_overlay(
-            temporary,
-            thumbnail,
-            attention,
-            cells,
-            boxes,
-            title=told["overlay"],
-            mpp_level0=mpp,
-            cells=told.get("of_cells"),
-            top=scale.get("attention"),
-        )
+    said: dict[str, Any] = {
+        "mpp_level0": mpp,
+        "insets": _close_up(folder, commit),
+        "insets_told": close_up_told(told["class"], told.get("unit", LOG_ODDS)),
+    }
+    overlay = overlay_page(
+        thumbnail,
+        attention,
+        cells,
+        boxes,
+        title=told["overlay"],
+        cells=told.get("of_cells"),
+        top=scale.get("attention"),
+        **said,
+    )
     maps, origin, cells = read_evidence_zarr(folder / "evidence.zarr")
-    with new_file(folder / EVIDENCE) as temporary:
-        draw_evidence(
-            temporary,
-            thumbnail,
-            maps[told["column"]],
-            cells,
-            boxes,
-            name=told["class"],
-            interpolated=bool((origin == INTERPOLATED).any()),
-            title=told["evidence"],
-            mpp_level0=mpp,
-            unit=told.get("unit", LOG_ODDS),
-            top=scale.get("evidence"),
-        )
+    evidence = evidence_page(
+        thumbnail,
+        maps[told["column"]],
+        cells,
+        boxes,
+        name=told["class"],
+        interpolated=bool((origin == INTERPOLATED).any()),
+        title=told["evidence"],
+        unit=told.get("unit", LOG_ODDS),
+        top=scale.get("evidence"),
+        **said,
+    )
+    both = preview((overlay, evidence))
+    for name, image, most in ((OVERLAY, overlay.image, None), (EVIDENCE, evidence.image, None), (PREVIEW, both, SMALL)):
+        with new_file(folder / name) as temporary:
+            write_jpeg(temporary, image, most)
+
+
+def _close_up(folder: Path, commit: Mapping[str, Any]) -> list[Inset]:
+    """The patches of the slide's gallery that say most; none of a bag, which has no pixels."""
+    from PIL import Image
+
+    shown = commit["evidence"]["gallery"]
+    if not shown:
+        return []
+    with Image.open(folder / GALLERY) as gallery:
+        return close_up(gallery, shown)
 
 
 def _thumbnail(path: Path, raster: Raster, mpp_level0: Mpp) -> Thumbnail:

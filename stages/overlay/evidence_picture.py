@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,8 +11,19 @@ from PIL import Image
 
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import under
-from stages.overlay.jpeg import write_jpeg
-from stages.overlay.picture import OWN_SCALE, PATIENT_SCALE, Page, colour_bar, footnote, lay, page, picture_of, tick
+from stages.overlay.insets import Inset
+from stages.overlay.page import (
+    OWN_SCALE,
+    PATIENT_SCALE,
+    PICTURE_PX,
+    Page,
+    colour_bar,
+    footnote,
+    lay,
+    page,
+    picture_of,
+    tick,
+)
 from stages.overlay.text import MINUS
 from stages.tissue.thumbnail import Thumbnail
 
@@ -53,6 +63,9 @@ def evidence_page(
     mpp_level0: Mpp,
     unit: str = LOG_ODDS,
     top: float | None = None,
+    insets: Sequence[Inset] = (),
+    insets_told: str = "",
+    sides: tuple[int, int] = PICTURE_PX,
 ) -> Page:
     """The evidence with title, scale bar and legend.
 
@@ -67,8 +80,10 @@ def evidence_page(
         mpp_level0: µm per level-0 pixel.
         unit: of the evidence; log-odds are coloured up to `LEAST` at least, others up to `LEAST_ELSE`.
         top: of slides that share a scale, the strongest evidence of either sign on any; None: the slide has its own.
+        insets, insets_told: see `stages.overlay.page.page`.
+        sides: of the picture's longer side, at least and at most, pixels.
     """
-    picture, raster = picture_of(thumbnail, mpp_level0)
+    picture, raster = picture_of(thumbnail, mpp_level0, sides)
     picture = greyed(picture)
     strongest = float(np.abs(evidence).max(initial=0.0)) if top is None else top
     strongest = max(LEAST if unit == LOG_ODDS else LEAST_ELSE, strongest)
@@ -79,12 +94,18 @@ def evidence_page(
         note = f"{scale}{'; unread: by like patches' if interpolated else ''}"
         _legend(image, place, width, strongest, f"{unit} per cell, for {name}", note)
 
-    return page(picture, raster, patch_boxes_level0, title=title, mpp_level0=mpp_level0, legend=legend)
-
-
-def draw_evidence(path: Path, *parts: Any, **said: Any) -> None:
-    """Write `evidence_page` to ``path`` as JPEG, whatever the path's ending; arguments as it has them."""
-    write_jpeg(path, evidence_page(*parts, **said).image)
+    chance = " 0 is a probability of 0.5, +2 is 0.88, +4 is 0.98." if unit == LOG_ODDS else ""
+    return page(
+        picture,
+        raster,
+        patch_boxes_level0,
+        title=title,
+        mpp_level0=mpp_level0,
+        legend=legend,
+        note=f"Orange speaks for {name}, blue against it: what a place by itself adds, in {unit}.{chance}",
+        insets=insets,
+        insets_told=insets_told,
+    )
 
 
 def _legend(image: Image.Image, place: tuple[int, int], width: int, top: float, head: str, note: str) -> None:

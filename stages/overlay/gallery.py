@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,13 +13,12 @@ from PIL import Image, ImageDraw
 
 from stages.geometry import Mpp, Raster
 from stages.overlay.evidence_picture import AGAINST, FOR, LOG_ODDS
-from stages.overlay.picture import round_length
+from stages.overlay.insets import SHOWN as CLOSE_UP
+from stages.overlay.insets import SIDE, Inset, scale_bar
 from stages.overlay.text import pen_font, printable, signed, wrapped
 from stages.slide.protocol import Slide
 from stages.slide.render import render_many
 
-SIDE = 256
-"""Pixels along a patch in the gallery, at most: level 0's own, or fewer."""
 SHOWN = 6
 """Patches of either kind."""
 EDGE = 0.75
@@ -131,34 +131,62 @@ def render_gallery(
             ("say most against", "nothing clear speaks against", AGAINST),
         )
     ):
-        own = [(one, rgb) for one, rgb in zip(shown, pixels, strict=True) if one.row == row]
+        own = [(at, one, rgb) for at, (one, rgb) in enumerate(zip(shown, pixels, strict=True), 1) if one.row == row]
         top = corner(row, 0)[1] - HEAD
         pen.text((MARGIN, top + 4), printable(f"{most if own else none} {name}"), fill=colour, font=font)
-        for one, rgb in own:
+        for at, one, rgb in own:
             x, y = corner(row, one.column)
             page.paste(Image.fromarray(rgb), (x, y))
             spread = one.half_width if math.isfinite(one.half_width) else None
             said = caption(one.contribution, spread, part[one.number])
-            pen.text((x, y + SIDE + 2), said, fill="black", font=font)
+            pen.text((x, y + SIDE + 2), f"{at}:  {said}", fill="black", font=font)
     if shown:
-        scale_bar(pen, (MARGIN, foot + 8), float(boxes[shown[0].number, 2]) * mpp.x)
+        scale_bar(pen, (MARGIN, foot + 8), float(boxes[shown[0].number, 2]) * mpp.x, SIDE)
     for n, line in enumerate(legend):
         pen.text((MARGIN, foot + CAPTION + n * LINE), line, fill="black", font=font)
     return page
 
 
-def scale_bar(pen: ImageDraw.ImageDraw, place: tuple[int, int], across_um: float) -> None:
-    """Draw a round length at (x, y) for patches of so many micrometres that are `SIDE` pixels wide."""
-    length = round_length(across_um / 2)
-    x, y = place
-    right = x + length / across_um * SIDE
-    pen.rectangle((x, y - 2, right, y + 1), fill="black")
-    pen.text((right + 6, y - 9), f"{length:g} µm", fill="black", font=pen_font(FONT))
-
-
 def corner(row: int, column: int) -> tuple[int, int]:
     """(x, y) of a patch's upper left pixel in a gallery."""
     return MARGIN + column * (SIDE + MARGIN), TITLE + row * (HEAD + SIDE + MARGIN + CAPTION) + HEAD
+
+
+def close_up(gallery: Image.Image, shown: Sequence[Mapping[str, Any]], most: int = CLOSE_UP) -> list[Inset]:
+    """The strongest patches of a slide's gallery, cut from it, by their numbers there: where there are both, two thirds
+    of them for the class and one third against it.
+
+    Args:
+        gallery: the picture.
+        shown: which patches it shows, and where, as the slide's commit mark has it.
+        most: of them.
+    """
+    against = sum(one["row"] > 0 for one in shown)
+    some = min(against, max(most // 3, most - len(shown) + against))
+    first = [at for at, one in enumerate(shown) if one["column"] < (some if one["row"] else most - some)]
+    found = []
+    for at in first:
+        one = shown[at]
+        x, y = corner(one["row"], one["column"])
+        found.append(
+            Inset(
+                mark=str(at + 1),
+                image=gallery.crop((x, y, x + SIDE, y + SIDE)),
+                box_level0=tuple(one["box_level0"]),
+                width_um=one["width_um"],
+                told=caption(one["contribution"], one["half_width"], one["tissue"]),
+                colour=FOR if one["contribution"] > 0 else AGAINST,
+            )
+        )
+    return found
+
+
+def close_up_told(name: str, unit: str) -> str:
+    """What is said above them."""
+    return (
+        f"Close up, by their numbers on the map, the patches that say most: what each adds to {name}, in {unit}, "
+        "\N{PLUS-MINUS SIGN} half of its 95 % interval for tissue that was not read."
+    )
 
 
 def _pixels(slide: Slide, boxes: NDArray[np.float64], shown: Sequence[Shown], side: int) -> list[NDArray[np.uint8]]:

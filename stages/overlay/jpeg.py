@@ -9,29 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-BYTES_PER_PIXEL = 1 / 7
+BYTES_PER_PIXEL = 1 / 8
 """At most, so that all that is written of a slide of 20 x 20 mm stays below 2 MB."""
-ALWAYS = 100_000
+ALWAYS = 200_000
 """Bytes that any picture may have."""
 SIZES = {90: 1.0, 85: 0.84, 80: 0.73, 75: 0.65, 70: 0.59, 60: 0.5, 50: 0.43, 40: 0.37, 30: 0.3, 20: 0.23, 10: 0.15}
 """Qualities that are tried, the best first, and about how large each makes a file against the first."""
 
 
-def write_jpeg(path: Path, picture: Image.Image | NDArray[np.uint8]) -> None:
-    """Write a picture, RGB or (H, W, 3), to ``path`` as JPEG at the best quality that `BYTES_PER_PIXEL` allows,
-    whatever the path's ending."""
-    path.write_bytes(encode(picture))
+def write_jpeg(path: Path, picture: Image.Image | NDArray[np.uint8], most: int | None = None) -> None:
+    """Write a picture, RGB or (H, W, 3), to ``path`` as JPEG at the best quality that ``most`` bytes allow, whatever
+    the path's ending; None: as many as `BYTES_PER_PIXEL` gives."""
+    path.write_bytes(encode(picture, most))
 
 
-def encode(picture: Image.Image | NDArray[np.uint8]) -> bytes:
+def encode(picture: Image.Image | NDArray[np.uint8], most: int | None = None) -> bytes:
     """The file of `write_jpeg`."""
     pixels = np.ascontiguousarray(picture)  # of an array no copy; pillow would make one of four bytes a pixel
-    most = max(ALWAYS, pixels.shape[0] * pixels.shape[1] * BYTES_PER_PIXEL)
+    most = most or max(ALWAYS, round(pixels.shape[0] * pixels.shape[1] * BYTES_PER_PIXEL))
     first = 0
     for quality, size in SIZES.items():
         if first * size > most:
             continue  # would be too large again
-        file = bytes(imagecodecs.jpeg8_encode(pixels, level=quality, subsampling="420", optimize=True))
+        # what fits at once needs no tables of its own, which take as long again
+        file = bytes(imagecodecs.jpeg8_encode(pixels, level=quality, subsampling="420", optimize=bool(first)))
         first = first or len(file)
         if len(file) <= most:
             break

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.report.cohort_gallery import BELOW, LINE, MARGIN, SLIDE_MOST, cohort_gallery, strongest
-from stages.overlay.gallery import SIDE, corner
+from stages.overlay.gallery import corner
+from stages.overlay.insets import SIDE
 
 
 def shown(*contributions: float, name: str = "tumour") -> list[dict[str, object]]:

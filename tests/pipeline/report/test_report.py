@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -12,13 +14,19 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from PIL import Image
 
+from pipeline.report import embedded
 from pipeline.report.figures import MISSING
 from pipeline.report.report import write_report
+from pipeline.report.slides import PAGE, error_of
 
 HOSTILE = "<script>alert(1)</script>\"'&amp; #100%?é"
 NAMES = ["plain", HOSTILE.replace("/", "_"), "組織 1", "../up"]
 ENDS = {"": 0.0, "_low": -0.05, "_high": 0.05}
+_held = io.BytesIO()
+Image.new("RGB", (8, 4), "teal").save(_held, "JPEG")
+JPEG = _held.getvalue()
 VOID = {"meta", "img", "input", "rect"}
 
 
@@ -107,11 +115,16 @@ def test_every_link_leads_to_a_file_of_the_run(tmp_path: Path, classes: list[str
         folder.mkdir(parents=True)
         for file in ("overlay.jpg", "evidence.jpg", "gallery.jpg", "overlay.geojson"):
             (folder / file).write_bytes(b"")
+        if name != "plain":  # which is of an earlier version
+            (folder / "preview.jpg").write_bytes(JPEG)
     for name in ("predictions.csv", "run.json"):
         (tmp_path / name).write_bytes(b"")
     page = report(tmp_path, [row(name, classes) for name in names], run(classes))
     links = [a["href"] for a in page.all("a")] + [i["src"] for i in page.all("img")]
-    assert len(links) == 6 * len(names) + 2
+    held = [link for link in links if (link or "").startswith("data:")]
+    assert held == [f"data:image/jpeg;base64,{base64.b64encode(JPEG).decode()}"] * 2
+    links = [link for link in links if link not in held]
+    assert len(links) == 5 * len(names) - len(held) + 2
     for link in links:
         parts = urlsplit(link or "")
         assert (parts.scheme, parts.netloc, parts.query, parts.fragment) == ("", "", "", "")
@@ -138,7 +151,7 @@ def test_nothing_but_its_own_style_script_and_pictures_may_load(tmp_path: Path) 
     [policy] = [m["content"] or "" for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == "'none'"
-    assert rules["img-src"] == "'self' file:"
+    assert rules["img-src"] == "'self' file: data:"
     for tag in ("style", "script"):
         digest = base64.b64encode(hashlib.sha256(page.inline[tag].encode()).digest()).decode()
         assert rules[f"{tag}-src"] == f"'sha256-{digest}'"
@@ -221,9 +234,9 @@ def test_wrong_predictions_are_counted_named_and_sorted_first(tmp_path: Path) ->
     page = report(tmp_path, rows, run(["n", "t"]))
     assert "The most probable class is the label of 1 of 2 slides ; wrong: 1 of 2 t predicted n." in page.text
     assert {body["data-kinds"] for body in page.all("tbody") if "missed" in (body.get("data-text") or "")} == {"wrong"}
-    order = sorted(str(cell["data-sort"]) for cell in page.all("td") if cell.get("data-name") == "label")
-    assert order == ["0 n", "0 t", "1 t", "2"]
-    assert [option["value"] for option in page.all("option")] == ["", "wrong"]
+    keys = [json.loads(body["data-by"] or "")[1] for body in page.all("tbody") if "data-by" in body]
+    assert sorted(key[3] for key in keys) == ["0 n", "0 t", "1 t", "2"]
+    assert [option["value"] for option in page.all("option")] == ["", "wrong", "", "0", "1"]
     assert "Against the labels" not in report(tmp_path, rows[3:], run(["n", "t"])).text
 
 
@@ -310,3 +323,80 @@ def test_survival_tells_its_chances_by_name_and_what_a_risk_means(tmp_path: Path
     text = Page((tmp_path / "r.html").read_text()).text
     assert "0.69 more is twice the hazard" in text
     assert "survival_5" not in text
+
+
+def held_rows(source: str) -> list[Any]:
+    """What the page's script holds of rows that do not stand in the table."""
+    [text] = re.findall(r'<script type="application/json" id="rows">(.*?)</script>', source, re.DOTALL)
+    rows: list[Any] = json.loads(text)
+    return rows
+
+
+def test_of_many_rows_the_first_stand_in_the_page_and_its_script_holds_the_others(tmp_path: Path) -> None:
+    hostile = "</script><!--<script>alert(1)</script>"
+    rows = [row(f"s{i}", ["n", "t"], label="t" if i % 3 else "n", path=hostile) for i in range(PAGE + 7)]
+    page = report(tmp_path, rows, run(["n", "t"]))
+    standing = [body["data-text"] or "" for body in page.all("tbody") if "data-text" in body]
+    held = held_rows((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert [text.split()[0] for text in standing] == [f"s{i}" for i in range(PAGE)]
+    assert [text.split()[0] for _, text, *_ in held] == [f"s{i}" for i in range(PAGE, PAGE + 7)]
+    assert len(page.all("script")) == 2
+    assert "The first 100 slides stand here; 7 more show where scripts may run." in page.text
+    inner = Page(f"<table><tbody>{held[0][0]}</tbody></table>")
+    assert not inner.all("script")
+    assert hostile in inner.text
+    one = next(json.loads(body["data-by"] or "") for body in page.all("tbody") if "data-by" in body)
+    assert len(held[0][3][1]) == len(one[1])  # a key for each column
+
+
+def test_pictures_that_matter_most_are_in_the_page_and_the_others_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(6):
+        (tmp_path / "slides" / f"s{i}").mkdir(parents=True)
+        (tmp_path / "slides" / f"s{i}" / "preview.jpg").write_bytes(JPEG)
+    size = len(f"data:image/jpeg;base64,{base64.b64encode(JPEG).decode()}")
+    monkeypatch.setattr(embedded, "BUDGET", 2 * size + 1)
+    found = embedded.previews(tmp_path, ["s4", "gone", "../s1", "s0", "s5", "s1"])
+    assert list(found) == ["s4", "s0", "s5", "s1"]
+    assert [one.startswith("data:") for one in found.values()] == [True, True, False, False]
+    assert found["s5"] == "slides/s5/preview.jpg"
+
+
+def test_the_page_says_which_pictures_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row(f"s{i}", ["n", "t"], label="n" if i == 3 else "t") for i in range(5)]
+    for one in rows:
+        (tmp_path / "slides" / one["slide_id"]).mkdir(parents=True)
+        (tmp_path / "slides" / one["slide_id"] / "preview.jpg").write_bytes(JPEG)
+    assert "pictures of" not in report(tmp_path, rows, run(["n", "t"])).text
+    monkeypatch.setattr(embedded, "BUDGET", 2 * len(JPEG))
+    page = report(tmp_path, rows, run(["n", "t"]))
+    assert "The pictures of 1 slide are in this page" in page.text
+    [inside] = [image for image in page.all("img") if (image["src"] or "").startswith("data:")]
+    assert (inside["alt"] or "").startswith("s3:")  # which is wrong
+
+
+def test_errors_come_first_where_that_is_asked_for() -> None:
+    """By how little probability the label had; of numbers by their distance; none without a label."""
+    wrong = row("w", ["n", "t"], label="n", prob_n=0.4)
+    right = row("r", ["n", "t"], label="t", prob_t=0.6)
+    surely_wrong = row("s", ["n", "t"], label="n", prob_n=0.1)
+    assert error_of(surely_wrong) > error_of(wrong) > 1 > error_of(right) > 0
+    assert error_of(row("x", ["n", "t"])) == -1
+    assert error_of({"label": "3.5", "agrees": None, "predicted": 5.0}) == 1.5
+    assert error_of({"label": "3 (event)", "agrees": None, "predicted": 5.0}) == -1
+    assert error_of({"label": "a, b", "agrees": False, "predicted": "a"}) == 1
+
+
+def test_a_seed_of_0_is_a_setting_and_so_is_the_encoder(tmp_path: Path) -> None:
+    card = {
+        "name": "lite0",
+        "source": "pypi:x",
+        "revision": "1",
+        "licence": "Apache-2.0",
+        "digest": "c" * 64,
+        "doubts": [],
+    }
+    text = report(tmp_path, [row("x", ["n", "t"])], run(["n", "t"], encoder=card, quality=None)).text
+    assert "seed 0" in text
+    assert f"encoder lite0, from pypi:x, revision 1, licence Apache-2.0, digest {'c' * 64}" in text

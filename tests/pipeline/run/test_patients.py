@@ -210,7 +210,7 @@ def test_a_slide_that_fails_is_named_and_a_patient_of_whom_none_is_left_fails(co
 @pytest.mark.slow
 def test_the_pictures_of_a_patients_slides_have_one_scale(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The strongest attention and evidence on any of them; of a patient of one slide they are that slide's."""
-    drawn: dict[str, list[dict[str, Any]]] = {"draw_overlay": [], "draw_evidence": []}
+    drawn: dict[str, list[dict[str, Any]]] = {"overlay_page": [], "evidence_page": []}
     for name, calls in drawn.items():
         draw = getattr(pictures, name)
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from pipeline.task.build import TASKS
 from stages.geometry import Mpp, Raster
 from stages.overlay.evidence_picture import LEAST, coloured, evidence_page, greyed
-from stages.overlay.picture import lay
+from stages.overlay.page import lay
 from stages.tissue.thumbnail import Thumbnail
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +18,16 @@ from makers import tissue_pixels, write_slide
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Ring
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
+from skimage import color
 
 from stages.geometry import Box, Mpp, Raster, level_raster
+from stages.overlay.evidence_picture import AGAINST, FOR
 from stages.overlay.figure import overlay_figure
 from stages.overlay.geojson import geojson
-from stages.overlay.picture import FOOT, coloured, draw_overlay, lay, overlay_page, round_length
+from stages.overlay.insets import Inset, round_length
+from stages.overlay.page import GAP, lay, picture_of
+from stages.overlay.picture import COLOURS, coloured, draw_overlay, overlay_page
 from stages.patches import PatchReader
 from stages.slide.facts import SlideFacts
 from stages.slide.files import open_slide
@@ -96,7 +101,7 @@ def check_blob(slide: Slide, centre: tuple[float, float], attention_mpp: float, 
     without = overlay_figure(thumbnail, attention, cells, box[:0], title="t", mpp_level0=mpp)
     page = picture(without)
     plain = picture(overlay_figure(thumbnail, np.zeros_like(attention), cells, box[:0], title="t", mpp_level0=mpp))
-    upper = page.shape[0] - FOOT
+    upper = math.floor(page.shape[0] * (1 - without.axes[0].get_position().y0))  # the legend is below
     coloured = np.argwhere((np.abs(page.astype(int) - plain).sum(axis=2) > 120)[:upper])[:, ::-1] + 0.5
     assert len(coloured) > 50
     found = np.median(to_level0(without, coloured, page.shape[0]), axis=0)
@@ -185,7 +190,7 @@ def test_any_thumbnail_gives_a_sensible_page(tmp_path: Path, shape: tuple[int, i
     draw_overlay(path, thumbnail, attention, cells, [[10, 20, 64, 64]], title="any", mpp_level0=Mpp(0.5, 0.5))
     with Image.open(path) as page:
         assert page.format == "JPEG"
-        assert 600 <= page.width <= 1300
+        assert 600 <= page.width <= 1900
         assert 100 <= page.height <= 1500
 
 
@@ -200,7 +205,7 @@ def test_titles_may_hold_anything(tmp_path: Path) -> None:
         assert (tmp_path / "o.jpg").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("name", ["W" * 120, "positive_slide_of_a_long_name-" * 5, "MMMM " * 30])
+@pytest.mark.parametrize("name", ["W" * 150, "positive_slide_of_a_long_name-" * 9, "MMMM " * 40])
 def test_a_long_title_stays_on_the_page(name: str) -> None:
     thumbnail = Thumbnail(np.full((9, 9, 3), 200, np.uint8), Raster(0, 0, 32, 32, 9, 9), 16.0)
     cells = Raster(0, 0, 288, 288, 1, 1)
@@ -247,3 +252,72 @@ def test_patches_of_a_real_slide_show_what_their_outlines_frame(
             likeness[n] += np.corrcoef(patch.ravel(), seen.ravel())[0, 1] / len(boxes)
     assert shifts[int(likeness.argmax())] == (0, 0)
     assert likeness.max() > 0.7
+
+
+@pytest.mark.parametrize(("width", "height"), [(50, 60), (90, 30)])
+def test_the_slide_stands_beside_its_map_as_it_is(width: int, height: int) -> None:
+    """To the left, or above where it is wide; with nothing on it."""
+    rng = np.random.default_rng(0)
+    thumbnail = Thumbnail(
+        rng.integers(100, 250, (height, width, 3)).astype(np.uint8), Raster(7, 9, 32, 32, width, height), 16.0
+    )
+    cells = thumbnail.raster.pooled(10, 5, width // 10, height // 10)
+    attention = rng.dirichlet(np.ones(cells.width * cells.height)).reshape(cells.shape)
+    page = overlay_page(thumbnail, attention, cells, [[40, 50, 300, 300]], title="t", mpp_level0=Mpp(0.5, 0.5))
+    left, upper, right, lower = page.place
+    w, h = right - left, lower - upper
+    plain = page.image.crop(
+        (left, upper - h - GAP, right, upper - GAP)
+        if width > 2 * height
+        else (left - w - GAP, upper, left - GAP, lower)
+    )
+    assert np.array_equal(plain, picture_of(thumbnail, Mpp(0.5, 0.5))[0])
+    assert not np.array_equal(plain, page.image.crop(page.place))
+
+
+def test_a_page_says_what_colours_mean_and_what_the_interval_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, float, float, float]] = []
+
+    def text(self: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, **how: Any) -> None:
+        said.append((text, *xy, how["font"].getlength(text)))
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    thumbnail = Thumbnail(np.full((9, 9, 3), 200, np.uint8), Raster(0, 0, 32, 32, 9, 9), 16.0)
+    cells, inset = (
+        Raster(0, 0, 288, 288, 1, 1),
+        Inset("1", Image.new("RGB", (256, 256)), (0, 0, 64, 64), 32, "+1", (0, 0, 0)),
+    )
+    how = {"title": "t", "mpp_level0": Mpp(0.5, 0.5), "insets": [inset] * 6, "insets_told": "close up " * 40}
+    page = overlay_page(thumbnail, np.ones((1, 1)), cells, [[0, 0, 64, 64]], **how)  # type: ignore[arg-type]
+    whole = " ".join(text for text, *_ in said)
+    for told in (
+        "where the model looked",
+        "not how often the model is right",
+        "not a medical device",
+        "the slide as it is",
+    ):
+        assert told in whole
+    assert all(x >= 0 and x + wide <= page.image.width and y <= page.image.height for _, x, y, wide in said)
+
+
+def test_colours_are_told_apart_in_every_colour_blindness() -> None:
+    """By the linear maps of Machado, Oliveira and Fernandes (2009) at full severity: more attention is lighter, and
+    evidence for a class is far from evidence against it."""
+    sight = {
+        "full": np.eye(3),
+        "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    }
+
+    def lab(rgb: Sequence[tuple[int, int, int]], seen: Any) -> NDArray[np.float64]:
+        share = np.asarray(rgb, float) / 255
+        linear = np.where(share > 0.04045, ((share + 0.055) / 1.055) ** 2.4, share / 12.92)
+        linear = np.clip(linear @ np.asarray(seen).T, 0, 1)
+        shown = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+        return color.rgb2lab(shown[None])[0]
+
+    for name, seen in sight.items():
+        assert (np.diff(lab(COLOURS, seen)[:, 0]) > 3).all(), name
+        one, other = lab([FOR, AGAINST], seen)
+        assert np.hypot.reduce(one - other) > 40, name
