@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_alone = False
+
+
+def alone() -> None:
+    """Say that this process does a command's or a worker's work and nothing else: what `uncollected` has made is then
+    never looked at again, nor is anything as the interpreter ends, which looks at all of it twice."""
+    global _alone
+    if not _alone:
+        _alone = True
+        atexit.register(gc.freeze)
 
 
 @contextmanager
@@ -16,5 +28,7 @@ def uncollected() -> Iterator[None]:
     try:
         yield
     finally:
+        if _alone:
+            gc.freeze()
         if enabled:
             gc.enable()

@@ -10,11 +10,13 @@ import traceback
 from pipeline.cli.assembly import app
 from pipeline.cli.lines import say
 from pipeline.exits import INTERRUPTED, ending
+from pipeline.garbage import alone
 from pipeline.run.interrupt import exit_code, interruptible
 
 
 def main() -> None:
     """Entry point: errors become one line with the remedy, and the exit codes that the README states."""
+    alone()
     # threads of torch that wait for each other by spinning take nine times as long where another program has a core
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv

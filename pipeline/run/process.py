@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any
 
+from pipeline.garbage import alone
 from pipeline.parent import heed_parent
 from stages.disk import FULL
 
@@ -91,6 +92,7 @@ def main(memory: int | None) -> None:
     _tell = partial(_say, answers)
     os.dup2(2, 1)  # whatever prints must not disturb the answers
     heed_parent()
+    alone()
     jobs = sys.stdin.buffer
     while True:
         try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.asked import decision_of
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError, reason_of
+from pipeline.garbage import uncollected
 from pipeline.model.header import Known, Knows, model_digest, read_known
 from pipeline.model.spec import refuse_coarser, task_of
 from pipeline.output.documents import plain
@@ -313,8 +314,9 @@ def worker_model(
     path: Path, digest: str, device: str, encoder_weights: Path | None, features: Path | None
 ) -> SlideModel:
     """A run's model where it computes."""
-    from pipeline.model.build import keep_features
-    from pipeline.model.checkpoint import load_model
+    with uncollected():
+        from pipeline.model.build import keep_features
+        from pipeline.model.checkpoint import load_model
 
     _refuse_changed(path, digest)
     return keep_features(load_model(path, device=device, encoder_weights=encoder_weights), features)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 import pytest
+from makers import ROOT
 
 from pipeline.garbage import uncollected
 
@@ -25,3 +28,27 @@ def test_collecting_goes_on_as_it_did(enabled: bool) -> None:
         assert gc.isenabled() == enabled
     finally:
         gc.enable()
+
+
+MADE = """
+import atexit, gc
+from pipeline.garbage import alone, uncollected
+
+def told():
+    print(gc.get_freeze_count() > 3000)
+
+atexit.register(told)  # after what comes to be registered later
+for here in ("notebook", "command"):
+    if here == "command":
+        alone()
+    with uncollected():
+        kept = [[] for _ in range(3000)]
+    told()
+gc.unfreeze()
+"""
+
+
+def test_only_in_a_process_of_our_own_is_what_was_made_never_looked_at_again() -> None:
+    """A notebook's garbage would stay for good; a command's is gone with it."""
+    done = subprocess.run([sys.executable, "-c", MADE], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["False", "True", "True"]  # the notebook, the command, and as it ends
