@@ -150,6 +150,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "cohort": (
             *("files", "spelling", "rows", "columns", "given_splits", "table", "labels", "splits", "folds", "patients"),
         ),
+        "stopwatch": (),
         "model": (
             "quality",
             "label_calibration",
@@ -177,7 +178,6 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),
         "asked": (),
-        "stopwatch": (),
         "predict": (),
         "predict_patient": (),
         "words": (),
