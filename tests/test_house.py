@@ -152,6 +152,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "cohort": (
             *("files", "spelling", "rows", "columns", "given_splits", "table", "labels", "splits", "folds", "patients"),
         ),
+        "stopwatch": (),
         "model": (
             "quality",
             "label_calibration",
@@ -179,7 +180,6 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "refer": ("label_set", "measure", "agreement", "scores", "referral", "calibrate"),
         "asked": (),
-        "stopwatch": (),
         "predict": (),
         "predict_patient": (),
         "words": (),

@@ -21,6 +21,7 @@ from pipeline.model.regions import by_region, joint_attention, look_inside, nest
 from pipeline.model.spec import ModelSpec
 from pipeline.model.stack import Stack, walk
 from pipeline.model.values import AttentionMap, Outcome, PlacedDraw, Sampled, View
+from pipeline.stopwatch import stage
 from stages.appearance import CohortAppearance
 from stages.attention import Attention, ThumbnailAttention
 from stages.encoder.card import EncoderCard
@@ -247,7 +248,8 @@ class SlideModel(nn.Module):
             if decide is not None:
                 first = first_look(self.calibration or UNFITTED, surveyed=self.spec.coarse_mpp is not None)
             totals = look_totals(max(first, self.spec.fewest), most, fewest=self.spec.fewest, tissue=tissue)
-        attention, view = self._by_prior(view, self.attend(view)), replace(view, prior=None)
+        with stage("attend"):
+            attention, view = self._by_prior(view, self.attend(view)), replace(view, prior=None)
         give_back()  # what looking at the thumbnail took, before patches are encoded
         reading = Reading(view, attention, afresh=self.inner is not None)
         side: Side | None = None

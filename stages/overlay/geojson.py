@@ -63,11 +63,10 @@ def geojson(
     from scipy import ndimage  # a rerun that finds all done writes none
 
     regions, count = ndimage.label(multiple >= region_multiple)
+    outlines = trace(regions)
     for n, part in enumerate(ndimage.find_objects(regions), 1):
-        own = regions[part] == n
-        corner = np.array([part[1].start, part[0].start])
-        rings = [attention_raster.to_level0(ring + corner) - corner_level0 for ring in trace(own)]
-        inside = multiple[part][own]
+        rings = [attention_raster.to_level0(ring) - corner_level0 for ring in outlines[n - 1]]
+        inside = multiple[part][regions[part] == n]
         features.append(
             feature(
                 rings,

@@ -15,6 +15,11 @@ ALWAYS = 200_000
 """Bytes that any picture may have."""
 SIZES = {90: 1.0, 85: 0.84, 80: 0.73, 75: 0.65, 70: 0.59, 60: 0.5, 50: 0.43, 40: 0.37, 30: 0.3, 20: 0.23, 10: 0.15}
 """Qualities that are tried, the best first, and about how large each makes a file against the first."""
+LARGE = 2**23
+"""Pixels from which a picture is coded as it comes, by the standard's own tables. Better ones are known when all of its
+coefficients are, three bytes a pixel, and in three times the time..."""
+PLAIN = 1.1
+"""... for a file that is smaller by about so much; so the larger one is allowed it, at the same quality."""
 
 
 def write_jpeg(path: Path, picture: Image.Image | NDArray[np.uint8], most: int | None = None) -> None:
@@ -26,13 +31,15 @@ def write_jpeg(path: Path, picture: Image.Image | NDArray[np.uint8], most: int |
 def encode(picture: Image.Image | NDArray[np.uint8], most: int | None = None) -> bytes:
     """The file of `write_jpeg`."""
     pixels = np.ascontiguousarray(picture)  # of an array no copy; pillow would make one of four bytes a pixel
-    most = most or max(ALWAYS, round(pixels.shape[0] * pixels.shape[1] * BYTES_PER_PIXEL))
-    first = 0
+    count = pixels.shape[0] * pixels.shape[1]
+    large, first = count >= LARGE, 0
+    most = most or max(ALWAYS, round(count * BYTES_PER_PIXEL * (PLAIN if large else 1.0)))
     for quality, size in SIZES.items():
         if first * size > most:
             continue  # would be too large again
         # what fits at once needs no tables of its own, which take as long again
-        file = bytes(imagecodecs.jpeg8_encode(pixels, level=quality, subsampling="420", optimize=bool(first)))
+        tables = bool(first) and not large
+        file = bytes(imagecodecs.jpeg8_encode(pixels, level=quality, subsampling="420", optimize=tables))
         first = first or len(file)
         if len(file) <= most:
             break

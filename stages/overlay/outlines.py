@@ -3,51 +3,61 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Ring = NDArray[np.int64]
 
-def trace(cells: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """The outline of edge-connected cells (rows, cols), exactly along their borders.
+SIDES = (((-1, 0), (0, 0)), ((0, 1), (1, 0)), ((1, 0), (1, 1)), ((0, -1), (0, 1)))
+"""Of a cell, from the upper one on to the right: where the neighbour lies beyond it (down, right), and the corner
+(right, down) from which it runs with the cell on the right-hand side, as seen with y downwards."""
+
+
+def trace(parts: NDArray[np.integer[Any]]) -> list[list[Ring]]:
+    """The outlines of edge-connected parts of a grid, exactly along their cells' borders.
+
+    Args:
+        parts: (rows, cols), each cell's part from 1 on; 0 where there is none.
 
     Returns:
-        Closed rings (n, 2) of (column, row) corners: first the outer one, then the holes, which turn the other way.
-        Rings may touch in a corner and never cross, so that they make a valid polygon.
+        Of each part closed rings (n, 2) of (column, row) corners: first the outer one, then the holes, which turn the
+        other way. Rings may touch in a corner and never cross, so that they make a valid polygon.
     """
-    padded = np.zeros((cells.shape[0] + 2, cells.shape[1] + 2), bool)  # np.pad takes longer than most outlines do
-    padded[1:-1, 1:-1] = cells
-    leaving: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-    # each border edge runs with its cell on the right-hand side, as seen with y downwards
-    for (dy, dx), start, step in (
-        ((-1, 0), (0, 0), (1, 0)),  # nothing above: along the top, rightwards
-        ((0, 1), (1, 0), (0, 1)),
-        ((1, 0), (1, 1), (-1, 0)),
-        ((0, -1), (0, 1), (0, -1)),
-    ):
-        beside = padded[1 + dy : padded.shape[0] - 1 + dy, 1 + dx : padded.shape[1] - 1 + dx]
-        for i, j in zip(*(at.tolist() for at in np.nonzero(cells & ~beside)), strict=True):
-            leaving[(j + start[0], i + start[1])].append(step)
-    rings = []
+    rows, columns = parts.shape
+    padded = np.zeros((rows + 2, columns + 2), parts.dtype)
+    padded[1:-1, 1:-1] = parts
+    down, right = 1, rows + 1  # corners are numbered by part, column and row
+    leaving: dict[int, list[int]] = defaultdict(list)
+    for side, ((dy, dx), (x, y)) in enumerate(SIDES):
+        beyond = padded[1 + dy : rows + 1 + dy, 1 + dx : columns + 1 + dx]
+        i, j = np.nonzero((parts > 0) & (parts != beyond))
+        corners = (parts[i, j].astype(np.int64) * (columns + 1) + j + x) * right + i + y
+        for corner in corners.tolist():
+            leaving[corner].append(side)
+    steps = right, down, -right, -down
+    found: list[list[Ring]] = [[] for _ in range(int(parts.max(initial=0)))]
     for first in sorted(leaving):
         if first not in leaving:
             continue
-        corner, step = first, (0, 0)
-        ring = []
+        corner, side, ring = first, -1, []
         while True:
-            steps = leaving[corner]
+            sides = leaving[corner]
             # where two cells meet in a corner only, turn left, across to the other cell: turning right would lead one
             # ring through the corner twice
-            turn = steps.index((step[1], -step[0])) if len(steps) > 1 and (step[1], -step[0]) in steps else 0
-            following = steps.pop(turn)
-            if not steps:
+            left = (side - 1) % 4
+            following = sides.pop(sides.index(left) if len(sides) > 1 and left in sides else 0)
+            if not sides:
                 del leaving[corner]
-            if following != step:
+            if following != side:
                 ring.append(corner)
-            step = following
-            corner = (corner[0] + step[0], corner[1] + step[1])
+            side = following
+            corner += steps[side]
             if corner == first:
                 break
-        rings.append(np.array([*ring, ring[0]], np.int64))
-    # the first ring starts at the leftmost corner, so it is the outer one
-    return rings
+        at, row = np.divmod(np.array([*ring, ring[0]], np.int64), right)
+        part, column = np.divmod(at, columns + 1)
+        # each part's first ring starts at its leftmost corner, so it is the outer one
+        found[part[0] - 1].append(np.stack([column, row], axis=1))
+    return found

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from stages.overlay.jpeg import ALWAYS, BYTES_PER_PIXEL, SIZES, encode
+from stages.overlay.jpeg import ALWAYS, BYTES_PER_PIXEL, LARGE, PLAIN, SIZES, encode
 
 
 def tables(data: bytes) -> dict[int, list[int]]:
@@ -39,3 +39,14 @@ def test_a_small_picture_is_not_spoilt_for_bytes() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
     assert tables(encode(noise)) == tables(best(noise))
     assert len(encode(noise)) < ALWAYS
+
+
+def test_a_large_picture_is_as_good_as_a_small_one_for_little_more() -> None:
+    """It is coded without knowing all of it first."""
+    noise = np.random.default_rng(0).integers(80, 200, (300, 300, 3), dtype=np.uint8)
+    part = np.asarray(Image.fromarray(noise).resize((900, 900), Image.Resampling.BICUBIC))
+    picture = np.tile(part, (4, 3, 1))
+    assert picture[..., 0].size >= LARGE
+    small, large = encode(picture[:1800]), encode(picture)
+    assert tables(large)[0][0] <= tables(small)[0][0]
+    assert 0.6 * PLAIN < len(large) / (picture[..., 0].size * BYTES_PER_PIXEL) <= PLAIN
