@@ -31,7 +31,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "file_cache": (),
         "html": (),
         "torchvision": (),
-        "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks"),
+        "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks", "strata"),
         "slide": (
             *(
                 "cropping",
@@ -162,6 +162,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "regions",
             "reading_on",
             "slide_model",
+            "reading_more",
             "sampler",
             "frozen",
             "surveyed",
@@ -180,12 +181,9 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "stopwatch": (),
         "predict": (),
         "predict_patient": (),
+        "read_more": (),
         "words": (),
         "report": ("cohort_gallery", "figures", "plots", "curves", "labels", "slides", "summary", "report", "training"),
-        "view": (
-            *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
-            *("links", "figure", "page", "cohort_page", "slide_page", "viewer", "static", "server", "view"),
-        ),
         "train": (
             *(
                 "share",
@@ -229,6 +227,22 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("interrupt", "process", "child", "pool", "remote", "address", "handshake", "crew", "scheduler"),
             *("workers", "ready", "pictures", "artefacts", "stale", "outage", "counting", "whole", "keys", "finished"),
             *("earlier", "slide", "patient", "combine", "books", "names", "run"),
+        ),
+        "view": (
+            *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
+            *(
+                "links",
+                "figure",
+                "page",
+                "cohort_page",
+                "slide_page",
+                "more",
+                "more_page",
+                "viewer",
+                "static",
+                "server",
+                "view",
+            ),
         ),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import reason_of
 from pipeline.output.slide_folder import read_commit
-from pipeline.view.run_folder import AGAIN, SlideRow
+from pipeline.view.run_folder import AGAIN, SlideRow, inner
 from stages.bags.bag_slide import BagSlide
 from stages.place import Url, place
 from stages.pyramid.open import open_pyramid
@@ -40,7 +40,7 @@ def open_slide_of(slide: SlideRow, folders: Sequence[Path] = ()) -> Slide:
     if there is None:
         raise SlideError(f"the slide is not at {where} any more: give the folder that it lies in with --slides")
     try:
-        found = open_pyramid(there)
+        found = open_pyramid(there, mpp=inner(commit, "made_of").get("mpp"))
     except OSError as exc:
         raise SlideError(reason_of(exc)) from exc
     if isinstance(found, BagSlide):
