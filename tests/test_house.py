@@ -31,7 +31,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "file_cache": (),
         "html": (),
         "torchvision": (),
-        "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks"),
+        "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks", "strata"),
         "slide": (
             *(
                 "cropping",
@@ -165,6 +165,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "regions",
             "reading_on",
             "slide_model",
+            "reading_more",
             "sampler",
             "frozen",
             "surveyed",
@@ -182,16 +183,12 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "asked": (),
         "predict": (),
         "predict_patient": (),
+        "read_more": (),
         "words": (),
         "report": (
             *("cohort_gallery", "embedded", "figures", "plots", "curves", "learning", "labels", "slides", "summary"),
             *("report", "training"),
         ),
-        "view": (
-            *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
-            *("links", "figure", "page", "cohort_page", "slide_page", "viewer", "static", "server", "view"),
-        ),
-        "export": ("slide_result", "formats", "format_folder", "export"),
         "train": (
             *(
                 "share",
@@ -236,6 +233,23 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("workers", "ready", "pictures", "artefacts", "stale", "outage", "counting", "whole", "keys", "finished"),
             *("earlier", "slide", "patient", "combine", "books", "names", "run"),
         ),
+        "view": (
+            *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
+            *(
+                "links",
+                "figure",
+                "page",
+                "cohort_page",
+                "slide_page",
+                "more",
+                "more_page",
+                "viewer",
+                "static",
+                "server",
+                "view",
+            ),
+        ),
+        "export": ("slide_result", "formats", "format_folder", "export"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "check": ("values", "sample", "need", "slide", "cohort", "tables", "check"),
@@ -358,9 +372,7 @@ def test_the_readme_s_table_and_configuration_are_enough_to_train_on(tmp_path: P
     check_folds(cohort.slides, folds=None)
 
 
-@pytest.mark.parametrize(
-    "page", [*sorted(ROOT.glob("[!.]*/*.md")), *sorted(ROOT.glob("*.md"))], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("[!.]*/*.md")), *sorted(ROOT.glob("*.md"))], ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     """To a file and, where they name one, to a heading in it."""
     for path, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):

@@ -9,7 +9,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,13 @@ from stages.pyramid.open import open_pyramid
 
 HOSTILE = '<script>alert("x")</script>&\'\n$name ${name}'
 """What must come out of a page as it went in."""
+
+
+def change_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change what a JSON document says."""
+    told = json.loads(path.read_text())
+    change(told)
+    path.write_text(json.dumps(told))
 
 
 def point_at(run: Path, name: str, slide: Path) -> None:

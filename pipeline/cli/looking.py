@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +28,9 @@ def view(
     outlines: Annotated[
         Path | None, typer.Option(help="Folder of outlines to show, <slide_id>.geojson, as QuPath writes them.")
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Where the run's model lies by now, to read more of slides, if it was moved.")
+    ] = None,
     static: Annotated[
         Path | None,
         typer.Option(help="Write pages into this folder, which open without a server; nothing is served."),
@@ -50,7 +53,8 @@ def view(
         echo(str(first))
         return
     try:
-        view_run(run, port=port, browser=browser, slides=slides or (), outlines=outlines, began=_began)
+        how: dict[str, Any] = {"slides": slides or (), "outlines": outlines, "model": model}
+        view_run(run, port=port, browser=browser, **how, began=_began)
     except KeyboardInterrupt:  # how it ends
         sys.exit(exit_code())
 

@@ -138,9 +138,16 @@ class Look:
 
         return key
 
-    def generator(self, seed: int, device: torch.device) -> torch.Generator:
-        """The slide's own draws: they depend on its content, not on the slides around it or on their order."""
-        digest = hashlib.sha256(f"{seed}:{self.slide.facts.fingerprint}".encode()).digest()
+    def generator(self, seed: int, device: torch.device, *, after: int = 0) -> torch.Generator:
+        """The slide's own draws: they depend on its content, not on the slides around it or on their order.
+
+        Args:
+            seed: of all slides.
+            device: where to draw.
+            after: how often it was drawn from before, whose draws these do not depend on.
+        """
+        later = f":{after}" if after else ""
+        digest = hashlib.sha256(f"{seed}:{self.slide.facts.fingerprint}{later}".encode()).digest()
         return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.model.values import AttentionMap, PlacedDraw, View
+from stages.sampling.designs import Draw
 from stages.sampling.looks import combine, foreseen_variances, look_shares
 
 
@@ -101,12 +103,15 @@ class Reading:
         first, *others = self._looks
         if not others:
             return first
-        draws = [look.draw for look in self._looks]
-        log_attention, places = first.log_attention, first.places
         if self.afresh:  # each look has its own opened regions
-            ends = np.cumsum([0] + [look.places.shape[1] for look in self._looks])
-            draws = [replace(one, cells=one.cells + int(at)) for one, at in zip(draws, ends, strict=False)]
-            log_attention = torch.cat([look.log_attention for look in self._looks], 1)
-            places = torch.cat([look.places for look in self._looks], 1)
-        drawn = combine(draws, shares, afresh=self.afresh)
-        return replace(first, draw=drawn, log_attention=log_attention, places=places)
+            return side_by_side(self._looks, partial(combine, shares=shares, afresh=True))
+        return replace(first, draw=combine([look.draw for look in self._looks], shares))
+
+
+def side_by_side(parts: Sequence[PlacedDraw], join: Callable[[Sequence[Draw]], Draw]) -> PlacedDraw:
+    """Draws of one slide, each from cells of its own, as one from all of these, which ``join`` makes of them."""
+    ends = np.cumsum([0] + [part.places.shape[1] for part in parts])
+    draws = [replace(one.draw, cells=one.draw.cells + int(at)) for one, at in zip(parts, ends, strict=False)]
+    log_attention = torch.cat([part.log_attention for part in parts], 1)
+    places = torch.cat([part.places for part in parts], 1)
+    return replace(parts[0], draw=join(draws), log_attention=log_attention, places=places)

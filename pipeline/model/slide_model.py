@@ -270,6 +270,31 @@ class SlideModel(nn.Module):
                 "still reaches %.3f; use --scheme %s",
                 *(tolerance, scheme or self.spec.scheme, most, tissue, prediction.reach, DEFAULT),
             )
+        return replace(
+            self.conclude(view, attention, drawn, features, prediction, known=known, opened=opened), side=side
+        )
+
+    @torch.no_grad()
+    def conclude(
+        self,
+        view: View,
+        attention: AttentionMap,
+        drawn: PlacedDraw,
+        features: Tensor,
+        prediction: Prediction,
+        *,
+        known: dict[int, Tensor],
+        opened: dict[int, Tensor],
+    ) -> Sampled:
+        """All that is told of a slide after its last draw was read.
+
+        Args:
+            view, attention: the slide, and what the model made of it before.
+            drawn, features: one draw, and features (N, D) of its cells, in their order.
+            prediction: of that.
+            known: features (D,) of all cells that were read.
+            opened: log attention inside the regions that were looked into.
+        """
         log_attention = self._all_attention(view, attention, opened)
         cells = torch.tensor(sorted(known), device=log_attention.device)
         weights = torch.zeros(log_attention.numel(), dtype=torch.float64, device=cells.device)
@@ -287,7 +312,6 @@ class SlideModel(nn.Module):
             own=own,
             spread=spread,
             foretold=None if attention.shares is None else attention.shares().mean(1),
-            side=side,
         )
 
     def _parts(self, drawn: PlacedDraw, features: Tensor, place: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -412,11 +436,25 @@ class SlideModel(nn.Module):
         with torch.no_grad():
             return weigh(*self._weighed(drawn, features), cells=drawn.cells, **beside)
 
-    def judge(self, drawn: PlacedDraw, features: Tensor, *, confidence: float = 0.95) -> Prediction:
-        """Prediction from the features (N, D) of drawn cells, in their order."""
-        parts = (values[0] for values in self._weighed(drawn, features[None]))
-        options: dict[str, Any] = {"cells": drawn.cells[0], "stages": self._stages(drawn), "confidence": confidence}
-        return predict(*parts, calibration=self.calibration, readout=self.readout, **options)
+    def judge(
+        self, drawn: PlacedDraw, features: Tensor, *, confidence: float = 0.95, chance: PlacedDraw | None = None
+    ) -> Prediction:
+        """Prediction from the features (N, D) of drawn cells, in their order.
+
+        Args:
+            drawn, features: see above.
+            confidence: of its interval.
+            chance: the part of the draw that tells how the unread cells may differ; default: all of it. The others were
+                not drawn as cells of a slide are, but chosen.
+        """
+        told = drawn if chance is None else chance
+        logits, moved, contrasts = (values[0] for values in self._weighed(drawn, features[None]))
+        if chance is not None:
+            cells = drawn.cells[0].sort(stable=True)
+            moved = moved[cells.indices[torch.searchsorted(cells.values, chance.cells[0])]]
+            contrasts = self._contrasts(chance)[0]
+        options: dict[str, Any] = {"cells": told.cells[0], "stages": self._stages(told), "confidence": confidence}
+        return predict(logits, moved, contrasts, calibration=self.calibration, readout=self.readout, **options)
 
     def tissue_by_region(self, view: View) -> Tensor:
         """Which cells of each region are tissue, (regions, cells of a region)."""
@@ -425,11 +463,15 @@ class SlideModel(nn.Module):
     @torch.no_grad()
     def _weighed(self, drawn: PlacedDraw, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, C), how they move with each patch (B, N, C), and contrasts times attention (B, H, N)."""
-        assert drawn.draw.contrasts is not None, "the draw must be judged"
-        attention = drawn.log_attention.double().exp().gather(1, drawn.draw.cells)
         moved = drawn.moves(features).double()  # parts of a sum are told, and have to add up
         logits = drawn.logits(drawn.say(features).double())
-        return logits.mean(1), moved.mean(2), drawn.draw.contrasts * attention.unsqueeze(1)
+        return logits.mean(1), moved.mean(2), self._contrasts(drawn)
+
+    def _contrasts(self, drawn: PlacedDraw) -> Tensor:
+        """A draw's contrasts times attention, (B, H, N)."""
+        assert drawn.draw.contrasts is not None, "the draw must be judged"
+        attention = drawn.log_attention.double().exp().gather(1, drawn.draw.cells)
+        return drawn.draw.contrasts * attention.unsqueeze(1)
 
     def _stages(self, drawn: PlacedDraw) -> Stages | None:
         """Which patches are of one region or block; None where cells are drawn one by one."""

@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.view.findings import Findings
 from pipeline.view.frame import SIDE, Frame
 from pipeline.view.outlines import Ring
+from pipeline.view.samples import Samples
 from stages.install import from_folder
 from stages.overlay.evidence_picture import AGAINST, FOR
 
@@ -25,6 +26,8 @@ FINEST = 32
 """Level-0 pixels across the screen, at the least."""
 BOKEH = "bokeh.js"
 """What pages call Bokeh's own script."""
+SIDES = ("left", "right", "top", "bottom")
+"""Columns of where a square lies."""
 TARGET = "figure"
 """The element that the figure goes into."""
 
@@ -65,7 +68,8 @@ def figure_json(
     thumbnail: str | None,
 ) -> dict[str, Any]:
     """What Bokeh's page script draws into `TARGET`. Its models have names: ``attention``, ``evidence``, ``patches``,
-    ``marks`` and ``outlines`` are renderers, ``<map>-colours`` the maps' colours, ``samples`` the patches' source.
+    ``marks``, ``outlines``, ``places`` and ``chosen`` are renderers, ``<map>-colours`` the maps' colours, ``samples``
+    the patches' source, and ``places-source`` and ``chosen-source`` those of where more is read, or may be.
 
     Args:
         findings: of the slide.
@@ -125,6 +129,8 @@ def figure_json(
         )
     if findings.samples is not None:
         _draw_patches(plot, models, findings)
+    if tiles is not None:
+        _draw_places(plot, models)
     item: dict[str, Any] = bokeh.embed.json_item(plot, TARGET)
     return item
 
@@ -152,13 +158,36 @@ def tile_source(bokeh: Any, frame: Frame, address: str) -> Any:
 
 
 def _draw_patches(plot: Any, models: Any, findings: Findings) -> None:
-    samples, frame = findings.samples, findings.frame
-    assert samples is not None
+    assert findings.samples is not None
+    source = models.ColumnDataSource(patch_columns(findings.samples, findings.frame, findings.told), name="samples")
+    chosen = {"selection_line_color": CHOSEN, "selection_line_width": 4, "nonselection_line_alpha": 1}
+    look = {"fill_alpha": 0.0, "nonselection_fill_alpha": 0.0, "selection_fill_alpha": 0.0, "line_width": 2.5}
+    sides = {side: side for side in SIDES}
+    plot.quad(**sides, source=source, line_color="colour", name="patches", **look, **chosen)
+    plot.scatter("u", "v", marker="square", size=8, source=source, line_color="colour", name="marks", **look, **chosen)
+
+
+def _draw_places(plot: Any, models: Any) -> None:
+    """Where more is read, or may be: nothing at first."""
+    for name, dash, colour in (("places", "solid", OUTLINE), ("chosen", "dashed", CHOSEN)):
+        source = models.ColumnDataSource({side: [] for side in SIDES}, name=f"{name}-source")
+        look = {"fill_color": colour, "fill_alpha": 0.06, "line_color": colour, "line_width": 2, "line_dash": dash}
+        plot.quad(**{side: side for side in SIDES}, source=source, name=name, **look)
+
+
+def patch_columns(samples: Samples, frame: Frame, told: int) -> dict[str, Any]:
+    """Where the squares of patches lie on the screen, and their colours, by the columns of the source ``samples``.
+
+    Args:
+        samples: the patches.
+        frame: of the slide.
+        told: whose evidence colours them, by its place among the samples' names.
+    """
     x, y, width, height = samples.boxes.T
-    said = samples.contributions[:, findings.told] if samples.names else np.zeros(len(x))
-    doubt = samples.half_widths[:, findings.told] if samples.names else np.zeros(len(x))
+    said = samples.contributions[:, told] if samples.names else np.zeros(len(x))
+    doubt = samples.half_widths[:, told] if samples.names else np.zeros(len(x))
     colours = [_hex(FOR if s > 0 else AGAINST) if abs(s) > d else _hex(PLAIN) for s, d in zip(said, doubt, strict=True)]
-    data = {
+    return {
         "left": x * frame.fx,
         "right": (x + width) * frame.fx,
         "top": -y * frame.fy,
@@ -167,12 +196,6 @@ def _draw_patches(plot: Any, models: Any, findings: Findings) -> None:
         "v": -(y + height / 2) * frame.fy,
         "colour": colours,
     }
-    source = models.ColumnDataSource(data, name="samples")
-    chosen = {"selection_line_color": CHOSEN, "selection_line_width": 4, "nonselection_line_alpha": 1}
-    look = {"fill_alpha": 0.0, "nonselection_fill_alpha": 0.0, "selection_fill_alpha": 0.0, "line_width": 2.5}
-    sides = {side: side for side in ("left", "right", "top", "bottom")}
-    plot.quad(**sides, source=source, line_color="colour", name="patches", **look, **chosen)
-    plot.scatter("u", "v", marker="square", size=8, source=source, line_color="colour", name="marks", **look, **chosen)
 
 
 def _hex(colour: tuple[int, int, int]) -> str:

@@ -29,6 +29,7 @@ def own(name: str) -> str:
 ASSETS = {
     "viewer.css": f"{STYLE}\n{own('viewer.css')}",
     "cohort.js": own("cohort.js"),
+    "more.js": own("more.js"),
     "viewer.js": own("viewer.js"),
 }
 """Style and scripts of ours, by name."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import reason_of
 from pipeline.output.slide_folder import read_commit
-from pipeline.view.run_folder import AGAIN, SlideRow
+from pipeline.view.run_folder import AGAIN, SlideRow, inner
 from stages.bags.bag_slide import BagSlide
 from stages.place import Url, place
 from stages.pyramid.open import open_pyramid
@@ -32,7 +32,7 @@ def open_slide_of(slide: SlideRow, folders: Sequence[Path] = ()) -> Slide:
     commit = (read_commit(slide.folder) if slide.folder is not None else None) or {}
     there = find_slide(slide, commit, folders)
     try:
-        found = open_pyramid(there)
+        found = open_pyramid(there, mpp=inner(commit, "made_of").get("mpp"))
     except OSError as exc:
         raise SlideError(reason_of(exc)) from exc
     if isinstance(found, BagSlide):

@@ -162,7 +162,7 @@ def _rows_of_patients(folder: Path, table: Sequence[Mapping[str, str]]) -> Itera
         if commit is not None and isinstance(commit.get("row"), dict):
             shown.add(str(commit.get("patient")))
             yield {**commit["row"], "slide_id": name, "path": commit.get("path"), "patient": commit.get("patient")}
-    yield from ({**row, "slide_id": row["patient"]} for row in table if row["patient"] not in shown)
+    yield from ({**row, "slide_id": row.get("patient", "")} for row in table if row.get("patient") not in shown)
 
 
 def _task(kind: str, run: Mapping[str, Any], table: Sequence[Mapping[str, str]]) -> Task:

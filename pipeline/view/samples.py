@@ -19,6 +19,7 @@ class Samples:
 
     Attributes:
         boxes: (N, 4) x, y, width, height, level-0 pixels.
+        cells: (N,), row-major indices on the attention map.
         attention: (N,) of each patch's cell.
         weights: (N,), such that ``weight attention`` is a patch's share in the estimate.
         names: what contributions speak for; none where an earlier version told of none.
@@ -29,6 +30,7 @@ class Samples:
     """
 
     boxes: NDArray[np.float64]
+    cells: NDArray[np.int64]
     attention: NDArray[np.float64]
     weights: NDArray[np.float64]
     names: Sequence[str]
@@ -55,6 +57,7 @@ def read_samples(path: Path) -> Samples:
         none = np.zeros((len(boxes), 0))
         return Samples(
             boxes=boxes,
+            cells=np.asarray(file["cell"][:], np.int64),
             attention=np.asarray(file["attention"][:], np.float64),
             weights=np.asarray(file["weight"][:], np.float64),
             names=names,
@@ -64,3 +67,15 @@ def read_samples(path: Path) -> Samples:
             size=(int(said["level0_width"]), int(said["level0_height"])),
             mpp=Mpp(*(float(value) for value in said["mpp_level0"])),
         )
+
+
+def read_features(path: Path) -> NDArray[np.float32]:
+    """Features (N, D) of the same patches.
+
+    Raises:
+        OSError, KeyError, ValueError, TypeError: they are missing or damaged.
+    """
+    import h5py
+
+    with h5py.File(path) as file:
+        return np.asarray(file["features"][:], np.float32)

@@ -9,10 +9,12 @@ import asyncio
 import errno
 import hmac
 import io
+import json
+import math
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -23,7 +25,8 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from pipeline.errors import UsageError
 from pipeline.view.links import Links
-from pipeline.view.page import policy, refusal_page
+from pipeline.view.more import MOST, Box
+from pipeline.view.page import in_page, policy, refusal_page
 from pipeline.view.run_folder import SlideRow
 from pipeline.view.viewer import LARGE_PX, SMALL_PX, Viewer, asset
 from stages.slide.facts import SlideError
@@ -31,6 +34,8 @@ from stages.slide.facts import SlideError
 LOOPBACK = "127.0.0.1"
 THREADS = min(8, 2 * (os.cpu_count() or 1))
 """Tiles that are read at a time."""
+ASKED_BYTES = 1000
+"""Of a request for more, at most."""
 TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 _T = TypeVar("_T")
@@ -78,6 +83,7 @@ async def serve(viewer: Viewer, listening: socket.socket, began: Callable[[str, 
             await asyncio.Event().wait()
         finally:
             server.stop()
+            viewer.more.close()
             pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -93,6 +99,8 @@ def application(viewer: Viewer, token: str, port: int, pool: ThreadPoolExecutor)
             (f"{start}s/{number}/tile/(\\d{{1,2}})/{number}/{number}\\.jpg", Tile, own),
             (f"{start}s/{number}/patch/{number}\\.jpg", Patch, own),
             (f"{start}s/{number}/(overview|thumbnail)\\.jpg", Overview, own),
+            (f"{start}s/{number}/more", MorePatches, own),
+            (f"{start}s/{number}/more/{number}/{number}\\.jpg", PatchSince, own),
             (f"{start}asset/([a-z.]{{1,20}})", Asset, own),
         ],
         default_handler_class=Nothing,
@@ -105,7 +113,7 @@ def application(viewer: Viewer, token: str, port: int, pool: ThreadPoolExecutor)
 class Guarded(RequestHandler):
     """An answer to whoever has the token and came by this machine's own name."""
 
-    SUPPORTED_METHODS = ("GET", "HEAD")
+    SUPPORTED_METHODS: tuple[str, ...] = ("GET", "HEAD")
 
     def initialize(self, viewer: Viewer, token: str, hosts: tuple[str, ...], pool: ThreadPoolExecutor) -> None:
         """Values of `application`."""
@@ -256,6 +264,84 @@ class Patch(Guarded):
         await self.show(lambda: self.viewer.patch(slide, int(patch)))
 
     head = get
+
+
+class PatchSince(Guarded):
+    """A patch that was read since the run."""
+
+    async def get(self, _: str, number: str, times: str, patch: str) -> None:
+        """The patch at level 0."""
+        slide = self.slide(number)
+        await self.show(lambda: self.viewer.patch_since(slide, int(times), int(patch)))
+
+    head = get
+
+
+class MorePatches(Guarded):
+    """More of a slide: to ask for it is the one thing that changes anything, and this only as long as the server runs.
+
+    Pages from elsewhere cannot send such requests: they do not know the token, and browsers say where requests are
+    from.
+    """
+
+    SUPPORTED_METHODS = ("GET", "POST", "DELETE")
+
+    def prepare(self) -> None:
+        """Refuse what was not asked for by a page of this server."""
+        super().prepare()
+        if self.request.method == "GET":
+            return
+        if self.request.headers.get("Origin") not in [f"http://{host}" for host in self._hosts]:
+            raise HTTPError(403, reason="Foreign origin")
+        if len(self.request.body) > ASKED_BYTES:
+            raise HTTPError(413)
+
+    async def get(self, _: str, number: str) -> None:
+        """How it stands."""
+        slide, of = self.slide(number), self.get_query_argument("of", "")
+        told = int(of) if of.isdecimal() and len(of) < 6 else None
+        state = await self.work(lambda: self.viewer.more_state(slide, told))
+        if state is not None:
+            self.answer(state)
+
+    async def post(self, _: str, number: str) -> None:
+        """Start to read a place: a JSON object of its ``box``, level-0 x, y, width and height, and of how many of its
+        patches are read at ``most``."""
+        slide = self.slide(number)
+        box, most = _asked(self.request.body)
+        try:
+            await self.work(lambda: self.viewer.more.begin(slide, box, most))
+        except UsageError as exc:
+            self.set_status(409)
+            self.answer({"error": str(exc)})
+            return
+        self.set_status(202)
+        self.answer({})
+
+    def delete(self, _: str, number: str) -> None:
+        """End what goes on, else forget what was read since the run."""
+        self.viewer.more.stop(self.slide(number))
+        self.answer({})
+
+    def answer(self, told: Mapping[str, Any]) -> None:
+        """As JSON."""
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(in_page(told))
+
+
+def _asked(body: bytes) -> tuple[Box, int]:
+    """The box and how many of its patches; anything else is no request of ours."""
+    try:
+        told = json.loads(body)
+        box, most = told["box"], told["most"]
+        if type(box) is not list or type(most) is not int or not 1 <= most <= MOST:
+            raise ValueError
+        x, y, width, height = map(float, box)
+        if not all(map(math.isfinite, (x, y, width, height))) or min(width, height) <= 0:
+            raise ValueError
+    except (ValueError, TypeError, KeyError, LookupError, RecursionError) as exc:
+        raise HTTPError(400) from exc
+    return (x, y, width, height), most
 
 
 class Overview(Guarded):

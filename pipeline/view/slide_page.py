@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from string import Template
 from typing import Any
@@ -14,6 +14,7 @@ from pipeline.view.findings import Findings
 from pipeline.view.links import Links
 from pipeline.view.page import in_page, label_html, own, page, values_html
 from pipeline.view.run_folder import RunFolder, SlideRow
+from pipeline.view.samples import Samples
 from stages.overlay.gallery import choose
 
 GALLERY_SHOWN = 12
@@ -33,6 +34,7 @@ def slide_page(
     notes: Sequence[str],
     background: tuple[int, int, int],
     patches: Sequence[int],
+    tiled: bool = False,
 ) -> str:
     """The page of a slide.
 
@@ -45,8 +47,10 @@ def slide_page(
         notes: what cannot be shown beside what the findings lack, in sentences.
         background: RGB of what was never scanned.
         patches: numbers of the patches of which there is a picture.
+        tiled: whether the slide itself can be read.
     """
     shown = [(run.task.values[i], run.task.columns[i]) for i in run.task.shown]
+    pictured = set(patches)
     there = [one.number for one in run.slides if one.folder is not None]
     data = {
         "figure": figure,
@@ -60,7 +64,14 @@ def slide_page(
             {"name": one.name, "title": one.title, "colours": one.colours, "ticks": one.ticks, "signed": one.signed}
             for one in findings.layers
         ],
-        **_told_of_patches(slide, findings, links, set(patches)),
+        **told_of_patches(
+            findings.samples,
+            findings.told,
+            findings.cells,
+            lambda i: links.picture(slide.number, f"patch/{i}.jpg") if i in pictured else None,
+        ),
+        "of": findings.told,
+        "more": links.picture(slide.number, "more") if links.served and tiled else None,
     }
     missing = [*notes, *findings.missing]
     shown_notes = "".join(f'<p class="note">{escape(note[:1].upper() + note[1:])}</p>' for note in missing)
@@ -78,7 +89,7 @@ def slide_page(
         notice=escape(NOTICE),
         data=in_page(data),
     )
-    return page(slide.name, content, links, scripts=(BOKEH, "viewer.js"), kind="slide")
+    return page(slide.name, content, links, scripts=(BOKEH, "more.js", "viewer.js"), kind="slide")
 
 
 def _predicted(slide: SlideRow, task: Task) -> str:
@@ -98,26 +109,36 @@ def _evidence_choices(run: RunFolder, findings: Findings) -> str:
     return f'<label>Evidence for <select id="of">{options}</select></label>'
 
 
-def _told_of_patches(slide: SlideRow, findings: Findings, links: Links, pictured: set[int]) -> dict[str, Any]:
-    samples = findings.samples
+def told_of_patches(
+    samples: Samples | None, told: int, cells: int | None, picture: Callable[[int], str | None]
+) -> dict[str, Any]:
+    """What the page's script is told of the patches that were read.
+
+    Args:
+        samples: the patches; None: nobody knows.
+        told: whose evidence is told, by its place among the samples' names.
+        cells: over how many attention is; None: nobody knows.
+        picture: address of a patch's picture; None where there is none.
+    """
     if samples is None:
         return {"patches": [], "gallery": [[], []], "told": None, "unit": None}
-    of, many = findings.told, findings.cells or 0
     rows = [
         {
             "box": samples.boxes[i].tolist(),
             "attention": samples.attention[i],
-            "times": samples.attention[i] * many if many else None,
+            "times": samples.attention[i] * cells if cells else None,
             "weight": samples.weights[i],
-            "contribution": samples.contributions[i, of] if samples.names else None,
-            "half": samples.half_widths[i, of] if samples.names else None,
-            "picture": links.picture(slide.number, f"patch/{i}.jpg") if i in pictured else None,
+            "contribution": samples.contributions[i, told] if samples.names else None,
+            "half": samples.half_widths[i, told] if samples.names else None,
+            "picture": picture(i),
         }
         for i in range(len(samples.boxes))
     ]
-    chosen = choose(samples.contributions[:, of], samples.half_widths[:, of], GALLERY_SHOWN) if samples.names else []
+    chosen = (
+        choose(samples.contributions[:, told], samples.half_widths[:, told], GALLERY_SHOWN) if samples.names else []
+    )
     gallery: list[list[int]] = [[], []]
     for one in chosen:
         gallery[one.row].append(one.number)
-    name = samples.names[of] if samples.names else None
+    name = samples.names[told] if samples.names else None
     return {"patches": rows, "gallery": gallery, "told": name, "unit": samples.unit}

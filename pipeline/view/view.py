@@ -8,6 +8,8 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline.errors import UsageError
+from pipeline.model.header import find_model
 from pipeline.view.figure import import_bokeh
 from pipeline.view.run_folder import open_run
 from pipeline.view.viewer import Viewer, refuse_no_folder
@@ -20,6 +22,7 @@ def view_run(
     browser: bool = True,
     slides: Sequence[Path] = (),
     outlines: Path | None = None,
+    model: Path | None = None,
     began: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serve a run on loopback until `KeyboardInterrupt`.
@@ -30,13 +33,14 @@ def view_run(
         browser: whether to open the address in the user's browser.
         slides: folders that slides lie in by now.
         outlines: folder of outlines to show, ``<slide>.geojson``.
+        model: where the run's model lies by now, to read more.
         began: told the address, once it answers.
 
     Raises:
-        UsageError: there is no such run, or the port is taken.
+        UsageError: there is no such run, folder or model, or the port is taken.
         ImportError: bokeh is missing.
     """
-    viewer = make_viewer(folder, slides, outlines)
+    viewer = make_viewer(folder, slides, outlines, model)
     from pipeline.view.server import listen, serve  # tornado comes with bokeh
 
     def told(address: str, once: str) -> None:
@@ -47,11 +51,13 @@ def view_run(
     asyncio.run(serve(viewer, listen(port), told))
 
 
-def make_viewer(folder: Path, slides: Sequence[Path] = (), outlines: Path | None = None) -> Viewer:
+def make_viewer(
+    folder: Path, slides: Sequence[Path] = (), outlines: Path | None = None, model: Path | None = None
+) -> Viewer:
     """What shows a run; arguments as `view_run` has them.
 
     Raises:
-        UsageError: there is no such run or folder.
+        UsageError: there is no such run, folder or model.
         ImportError: bokeh is missing.
     """
     import_bokeh()
@@ -59,4 +65,6 @@ def make_viewer(folder: Path, slides: Sequence[Path] = (), outlines: Path | None
         refuse_no_folder(one, "--slides")
     if outlines is not None:
         refuse_no_folder(outlines, "--outlines")
-    return Viewer(open_run(folder), slides, outlines)
+    if model is not None and not find_model(model).is_file():
+        raise UsageError(f"--model: there is no {model}: name one that is there, or leave --model out")
+    return Viewer(open_run(folder), slides, outlines, model)

@@ -142,7 +142,7 @@
 
   // -- patches
   const signed = value => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
-  const told = patch => signed(patch.contribution) + (patch.half === null ? "" : ` ± ${patch.half.toFixed(2)}`);
+  const words_of = patch => signed(patch.contribution) + (patch.half === null ? "" : ` ± ${patch.half.toFixed(2)}`);
   const fact = (name, value) => {
     const term = document.createElement("dt"), words = document.createElement("dd");
     term.textContent = name;
@@ -162,12 +162,13 @@
       ["weight", patch.weight.toPrecision(3)],
       ["stands for", `${(100 * patch.weight * patch.attention).toPrecision(3)} % of the estimate`],
     ];
-    if (patch.contribution !== null) facts.push([`for ${data.told}`, `${told(patch)} ${data.unit}`]);
+    if (patch.contribution !== null) facts.push([`for ${data.told}`, `${words_of(patch)} ${data.unit}`]);
     facts.push(["level 0", `x ${Math.round(box[0])}, y ${Math.round(box[1])}, ${Math.round(box[2])} × ${Math.round(box[3])} px`]);
     if (data.mpp) facts.push(["size", `${(box[2] * data.mpp[0]).toPrecision(3)} × ${(box[3] * data.mpp[1]).toPrecision(3)} µm`]);
     at("facts").replaceChildren(...facts.flatMap(one => fact(...one)));
   };
   const close = () => {
+    more?.put_away();
     at("patch").hidden = true;
     if (source) source.selected.indices = [];
   };
@@ -183,7 +184,11 @@
     });
   }
   at("close").addEventListener("click", close);
-  data.gallery.forEach((numbers, row) => {
+  const fill = () => {
+    at("gallery").replaceChildren();
+    data.gallery.forEach(fillRow);
+  };
+  const fillRow = (numbers, row) => {
     if (!numbers.length) return;
     const head = document.createElement("h2"), list = document.createElement("div");
     head.textContent = `${row ? "Against" : "For"} ${data.told}`;
@@ -197,18 +202,35 @@
         Object.assign(picture, { src: patch.picture, loading: "lazy", alt: "" });
         button.append(picture);
       }
-      words.textContent = told(patch);
+      words.textContent = words_of(patch);
       button.append(words);
       button.addEventListener("click", () => visit(number));
       list.append(button);
     }
     at("gallery").append(head, list);
-  });
+  };
+  fill();
+  const told_now = told => {  // other patches than before, as the page's own are told
+    close();
+    for (const name of ["patches", "gallery", "told", "unit"]) data[name] = told[name];
+    if (source) source.data = told.columns;
+    fill();
+    moved();
+  };
   const step = by => {
     if (!data.patches.length) return;
     const [now] = source.selected.indices, many = data.patches.length;
     visit(now === undefined ? (by > 0 ? 0 : many - 1) : (now + by + many) % many);
   };
+
+  const more = data.more ? readMore({
+    data, at, model, told: told_now,
+    at_event: event => {
+      const box = figure.getBoundingClientRect(), scale = each();
+      return [(x_range.start + (event.clientX - box.left) * scale) / fx, (-y_range.end + (event.clientY - box.top) * scale) / fy];
+    },
+    in_view: () => [x_range.start / fx, -y_range.end / fy, x_range.end / fx, -y_range.start / fy],
+  }) : null;
 
   // -- buttons and keys
   for (const [id, act] of Object.entries({ in: () => zoom(0.5), out: () => zoom(2), fit, full })) {
@@ -217,7 +239,7 @@
   const keys = {
     n: () => go(1), p: () => go(-1), u: () => document.querySelector(".back").click(),
     o: () => choose(chosen, !on), e: () => choose((chosen + 1) % data.layers.length, true),
-    b: () => at("boxes").click(), "]": () => step(1), "[": () => step(-1), Escape: close,
+    b: () => at("boxes").click(), r: () => more?.draw(), v: () => more?.view(), "]": () => step(1), "[": () => step(-1), Escape: close,
     "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2), 0: fit, 1: full,
   };
   document.addEventListener("keydown", event => {

@@ -13,6 +13,8 @@ from pipeline.view.figure import BOKEH, bokeh_script, figure_json
 from pipeline.view.findings import Findings, find
 from pipeline.view.frame import SIDE, Frame
 from pipeline.view.links import Links
+from pipeline.view.more import More
+from pipeline.view.more_page import more_state
 from pipeline.view.outlines import Ring, read_outlines
 from pipeline.view.page import ASSETS
 from pipeline.view.pixels import open_slide_of
@@ -43,10 +45,21 @@ class Viewer:
         run: what is shown.
         folders: where slides lie by now that were moved.
         outlines: folder of outlines to show, ``<slide>.geojson``.
+        model: where the run's model lies by now, to read more; None: where the run had it.
+
+    Attributes:
+        more: what is read of its slides when somebody asks for it.
     """
 
-    def __init__(self, run: RunFolder, folders: Sequence[Path] = (), outlines: Path | None = None) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        folders: Sequence[Path] = (),
+        outlines: Path | None = None,
+        model: Path | None = None,
+    ) -> None:
         self.run = run
+        self.more = More(run, lambda slide: open_slide_of(slide, folders), model)
         self._folders, self._outlines = folders, outlines
         self._tiles = Tiles(self._open)
 
@@ -100,6 +113,7 @@ class Viewer:
             notes=notes,
             background=background,
             patches=range(len(findings.samples.boxes)) if drawn and findings.samples is not None else pictured,
+            tiled=drawn,
         )
 
     def _figure(
@@ -151,6 +165,23 @@ class Viewer:
         if not 0 <= number < len(boxes):
             return None
         return self._tiles.region(slide.number, patch_raster(self._frame(slide.number), boxes[number].tolist()))
+
+    def more_state(self, slide: SlideRow, told: int | None) -> dict[str, object]:
+        """How reading more of a slide stands, for its page; see `pipeline.view.more_page.more_state`."""
+        return more_state(self.run, slide, self.more, Links(served=True, up="../../"), told)
+
+    def patch_since(self, slide: SlideRow, times: int, number: int) -> bytes | None:
+        """The same of those that were read since the run, as they were numbered after so many times; None where there
+        is no such patch.
+
+        Raises:
+            SlideError: it cannot be read.
+        """
+        since = self.more.since(slide)
+        samples = since.samples if since is not None and len(since.boxes) == times else None
+        if samples is None or not 0 <= number < len(samples.boxes):
+            return None
+        return self._tiles.region(slide.number, patch_raster(self._frame(slide.number), samples.boxes[number].tolist()))
 
     def overview(self, slide: SlideRow, most: int) -> bytes | None:
         """The thumbnail of the run as JPEG, at most so many pixels along a side; None where there is none."""

@@ -52,7 +52,8 @@ def look_shares(variances: Sequence[float]) -> list[float]:
 
 
 def combine(looks: Sequence[Draw], shares: Sequence[float], *, afresh: bool = False) -> Draw:
-    """Looks as one draw, whose estimate is the looks' mean by ``shares`` (which sum to one), and with its contrasts.
+    """Looks as one draw, whose estimate is the looks' sum by ``shares`` (which sum to one, of estimates of the same),
+    and with its contrasts.
 
     A cell of look r weighs ``share_r w`` and, as it is read ever after, the shares of all later looks. Contrasts of
     different looks are uncorrelated: where there are many, they share rows.

@@ -15,13 +15,14 @@ from stages.pyramid.open import open_pyramid
 
 NEEDS_TORCH = (
     *("stages.sampling.designs", "stages.sampling.blocks", "stages.sampling.draw", "stages.sampling.estimate"),
-    *("stages.sampling.looks", "stages.prior"),
+    *("stages.sampling.looks", "stages.sampling.strata", "stages.prior"),
     *("stages.attention", "stages.augmentation", "stages.encoder", "stages.context", "stages.evidence", "stages.mil"),
     "stages.prediction",
     *(
         "pipeline.model",
         "pipeline.predict",
         "pipeline.predict_patient",
+        "pipeline.read_more",
         "pipeline.refer.scores",
         "pipeline.refer.calibrate",
         "pipeline.conformalize",

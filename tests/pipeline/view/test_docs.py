@@ -21,10 +21,11 @@ pytest.importorskip("bokeh")
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_its_commands_run(line: str, viewed: Path, tmp_path: Path) -> None:
+def test_its_commands_run(line: str, viewed: Path, checkpoint: Path, tmp_path: Path) -> None:
     shutil.copytree(viewed, tmp_path / "out")
     for folder in ("annotations", "moved/here"):
         (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(checkpoint, tmp_path / "moved" / "model.safetensors")
     program, *args = shlex.split(line.replace("/moved", "moved"))
     assert program == "saccade"
     if not {"--no-browser", "--static"} & set(args):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from makers import ROOT
+from viewing import change_json
 
 from pipeline.errors import UsageError
 from pipeline.view.findings import find
@@ -22,12 +21,6 @@ from stages.slide.facts import SlideError
 
 def by_name(run: RunFolder) -> dict[str, Any]:
     return {slide.name: slide for slide in run.slides}
-
-
-def change_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    told = json.loads(path.read_text())
-    change(told)
-    path.write_text(json.dumps(told))
 
 
 def test_a_run_s_slides_with_labels_errors_and_failures(viewed: Path) -> None:

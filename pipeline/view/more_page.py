@@ -1,0 +1,118 @@
+"""What the page of a slide is told of reading more of it: how far that is, and how the prediction has moved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html import escape
+from typing import Any
+
+from pipeline.task.task import Task
+from pipeline.view.figure import patch_columns
+from pipeline.view.findings import find
+from pipeline.view.links import Links
+from pipeline.view.more import MOST, USUAL, More, Since
+from pipeline.view.page import values_html
+from pipeline.view.run_folder import RunFolder, SlideRow
+from pipeline.view.slide_page import told_of_patches
+from stages.amounts import counted
+
+
+def more_state(run: RunFolder, slide: SlideRow, more: More, links: Links, told: int | None) -> dict[str, Any]:
+    """How reading more of a slide stands, for the page's script.
+
+    Args:
+        run, slide: which.
+        more: of the run.
+        links: of the slide's page.
+        told: see `pipeline.view.findings.find`.
+    """
+    job, since = more.job, more.since(slide)
+    state: dict[str, Any] = {"why": more.why_not(slide), "usual": USUAL, "most": MOST, "job": None, "found": None}
+    if job is not None:
+        state["job"] = {
+            "own": job.slide.number == slide.number,
+            "name": job.slide.name,
+            "doing": job.doing,
+            "done": job.done,
+            "total": job.total,
+            "error": job.error,
+        }
+    if since is not None:
+        state["found"] = _found(run, slide, since, links, told)
+    return state
+
+
+def _found(run: RunFolder, slide: SlideRow, since: Since, links: Links, told: int | None) -> dict[str, Any]:
+    findings, samples = find(slide, told), since.samples
+    assert samples is not None
+    times = len(since.boxes)
+    return {
+        "times": times,
+        "html": change_html(run.task, slide, since),
+        "boxes": [list(box) for box in since.boxes],
+        "columns": patch_columns(samples, findings.frame, findings.told),
+        **told_of_patches(
+            samples,
+            findings.told,
+            findings.cells,
+            lambda i: links.picture(slide.number, f"more/{times}/{i}.jpg"),
+        ),
+    }
+
+
+def change_html(task: Task, slide: SlideRow, since: Since) -> str:
+    """What was read, and how each value that is told has moved."""
+    found = since.found
+    assert found is not None
+    now = replace(slide, values=now_of(since))
+    rows = ""
+    for i in task.shown:
+        name, one = task.values[i], [(task.values[i], task.columns[i])]
+        rows += f'<tr><th scope="rowgroup" colspan="2">{escape(name)}</th></tr>'
+        for when, which in (("the run", slide), ("now", now)):
+            rows += f'<tr><th scope="row">{when}</th><td>{values_html(which, task, one, named=False)}</td></tr>'
+        rows += f'<tr><td></td><td class="soft">{escape(_moved(slide, now, name))}</td></tr>'
+    told = found.prediction
+    sound = "unbiased" if told.spec.teacher is None else "about as unbiased as the run's"
+    left = (
+        f"; {counted(found.unread, 'patch')} of it are still unread" if found.unread else ", all that was unread of it"
+    )
+    lines = [
+        f"Read here: {counted(found.inside, 'patch')}{left}. "
+        f"Elsewhere: {found.elsewhere:,}, drawn anew. "
+        f"By now {told.patches_read:,} of the slide's {counted(told.cells, 'patch')} are read.",
+        f"The estimate is {sound} wherever you read on. "
+        + (
+            "Nothing is left to chance."
+            if told.exact
+            else f"This interval has {100 * found.confidence:.3g} % confidence, so that those of all times that you "
+            "read on hold together with 95 %."
+        ),
+        *told.warnings,
+    ]
+    words = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    predicted = ""
+    if task.chances and str(told.predicted) != str(slide.row.get("predicted")):
+        predicted = f"<p><b>Now predicted: {escape(str(told.predicted))}</b></p>"
+    return f'{predicted}<table class="change"><tbody>{rows}</tbody></table>{words}'
+
+
+def now_of(since: Since) -> dict[str, tuple[float, float | None, float | None]]:
+    """Each value with the ends of its interval, by now."""
+    assert since.found is not None
+    told = since.found.prediction
+    return {name: (value, *told.intervals[name]) for name, value in told.values.items()}
+
+
+def _moved(slide: SlideRow, now: SlideRow, name: str) -> str:
+    if name not in slide.values:
+        return ""
+    (value, low, high), (new, new_low, new_high) = slide.values[name], now.values[name]
+    words = f"{new - value:+.2g}".replace("-", "\N{MINUS SIGN}") if abs(new - value) >= 5e-5 else "as it was"
+    if low is None or high is None or new_low is None or new_high is None or high <= low:
+        return words
+    share = (new_high - new_low) / (high - low)
+    if share < 1e-3:
+        return f"{words}; the interval has closed"
+    wide = "as wide" if abs(share - 1) < 0.01 else f"{abs(1 - share):.0%} {'narrower' if share < 1 else 'wider'}"
+    return f"{words}; the interval is {wide}"
