@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.color import rgb2hed
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -294,6 +293,8 @@ def _hematoxylin(image: Tensor) -> Tensor:
     Grey and black have none: unmixing would find up to nine times a dark nucleus's there, and it is dirt, ink, pigment,
     a shadow or the scan's border. Chroma weighs it from 0 to 1 within `GREY`.
     """
+    from skimage.color import rgb2hed  # seldom wanted
+
     pixels = image.detach().cpu()
     # what eight bits can tell: to rgb2hed a 0 is thousands of times darker than a 1
     stains = rgb2hed(pixels.clamp(min=1 / 255).permute(1, 2, 0).numpy())

@@ -10,6 +10,8 @@ from pathlib import Path
 from PIL import ImageFont
 
 MINUS = "\N{MINUS SIGN}"
+OURS = frozenset(filter(str.isprintable, map(chr, range(256)))) | {MINUS, "…"}
+"""Characters that need no look into the font, which shows them: of western European names, and what we write."""
 
 
 @lru_cache(maxsize=16)
@@ -20,8 +22,10 @@ def pen_font(size: float) -> ImageFont.FreeTypeFont:
 
 def printable(text: str) -> str:
     """The text with what the font cannot show replaced by "?": names of slides come in all scripts, and damaged."""
-    known = _known()
     composed = unicodedata.normalize("NFC", " ".join(text.split()))
+    if OURS.issuperset(composed):
+        return composed
+    known = _known()
     return "".join(c if ord(c) in known else "?" for c in composed)
 
 

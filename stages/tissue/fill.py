@@ -10,6 +10,7 @@ from stages.tissue.morphology import dilated, runs, squared
 from stages.tissue.strips import by_strips, places, strips
 
 Mask = NDArray[np.bool_]
+Points = NDArray[np.float64]
 
 LEAST_SHARE = 0.002
 """Of the image: fewer pixels of one colour are no fill."""
@@ -118,7 +119,7 @@ def straight_share(area: Mask, beside: Mask | None = None) -> float:
 
 
 def _oblique_share(area: Mask) -> float:
-    from skimage.measure import approximate_polygon, find_contours  # seldom needed, and all of scipy.signal with it
+    from skimage.measure import find_contours  # seldom needed
 
     every = int(BLOCK) // 2
     total = straight = 0.0
@@ -126,9 +127,39 @@ def _oblique_share(area: Mask) -> float:
     if min(some.shape) < 2:
         return 0.0  # too narrow for an oblique line
     for contour in find_contours(ndimage.gaussian_filter(some, 2), 0.5):
-        sides = every * np.linalg.norm(np.diff(approximate_polygon(contour, WOBBLE / every), axis=0), axis=1)
+        sides = every * np.linalg.norm(np.diff(simplified(contour, WOBBLE / every), axis=0), axis=1)
         if sides.sum() < SIDE:
             continue  # a speck
         total += float(sides.sum())
         straight += float(sides[sides >= SIDE].sum())
     return straight / max(1.0, total)
+
+
+def simplified(line: Points, tolerance: float) -> Points:
+    """Those of a line's points (N, 2), its ends among them, that no other is farther than ``tolerance`` away from the
+    line of (D. Douglas & T. Peucker, 1973).
+
+    As scikit-image's `approximate_polygon`, for which all of scipy.signal and scipy.stats would be imported: a second.
+    """
+    kept = np.zeros(len(line), bool)
+    kept[[0, -1]] = True
+    parts = [(0, len(line) - 1)]
+    while parts:
+        first, last = parts.pop()
+        away = _distances(line[first + 1 : last], line[first], line[last])
+        if (away > tolerance).any():
+            farthest = first + 1 + int(np.argmax(away))
+            kept[farthest] = True
+            parts += [(farthest, last), (first, farthest)]
+    return line[kept]
+
+
+def _distances(points: Points, start: Points, end: Points) -> NDArray[np.float64]:
+    """How far points (N, 2) are from the straight way between two."""
+    along, (after, before) = end - start, (points - start, points - end)
+    angle = -np.arctan2(*along)
+    line = start[1] * np.sin(angle) + start[0] * np.cos(angle)
+    beside = ((after * along).sum(axis=1) > 0) & ((before * along).sum(axis=1) < 0)
+    from_line = np.abs(points[:, 0] * np.cos(angle) + points[:, 1] * np.sin(angle) - line)
+    from_ends = np.minimum(*(np.sqrt(way[:, 1] ** 2 + way[:, 0] ** 2) for way in (after, before)))
+    return np.asarray(np.where(beside, from_line, from_ends))

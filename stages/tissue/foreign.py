@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.segmentation import watershed
 
 from stages.tissue.morphology import dilated, eroded, opened, squared
 from stages.tissue.strips import Sample, chosen, masked, sizes, strips
@@ -228,13 +227,22 @@ def colour_classes(bins: NDArray[np.uint16], counts: NDArray[np.float64], mask: 
     """
     smooth = ndimage.gaussian_filter(counts.reshape(BINS, BINS), 1.8, mode="constant")
     height = np.log(smooth + 1e-5 * smooth.sum())
-    peaks, _ = ndimage.label(_peaks(height, float(np.log(DIP))))
-    of_bins = watershed(-height, peaks).ravel()
+    peaks, count = ndimage.label(_peaks(height, float(np.log(DIP))))
+    of_bins = basins(-height, peaks, count).ravel()
     of_bins = of_bins.astype(np.min_scalar_type(int(of_bins.max()) + 1))  # one more may come
     found = np.empty(mask.shape, of_bins.dtype)
     for rows in (strip.rows for strip in strips(mask.shape)):
         found[rows] = of_bins.take(bins[rows]) * mask[rows]
     return found
+
+
+def basins(depth: NDArray[np.float64], lowest: NDArray[Any], count: int) -> NDArray[Any]:
+    """The watershed (H, W) of a landscape (H, W), flooded from its ``count`` lowest places, numbered from 1."""
+    if count == 1:  # as where one stain is all there is: no more is imported for that than it takes
+        return np.ones_like(lowest)
+    from skimage.segmentation import watershed
+
+    return np.asarray(watershed(depth, lowest))
 
 
 def _peaks(height: NDArray[np.float64], dip: float) -> Mask:

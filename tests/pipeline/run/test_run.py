@@ -356,6 +356,7 @@ def test_a_run_loads_no_library_that_it_does_not_use(
 ) -> None:
     """Each took a process up to a second. With workers the parent computes nothing, and loads nothing that does."""
     unused = ["dask.array", "distributed", "xarray", "pandas", "sklearn", "lightning", "torchmetrics", "matplotlib"]
+    unused += ["scipy.stats", "scipy.signal", "skimage.measure._polygon", "skimage.color", "fontTools"]
     unused += ["zarr", "fsspec", *(["torch", "dask", "scipy", "skimage", "openslide", "h5py"] if workers else [])]
     code = f"""
 import sys, saccade

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from stages.overlay.text import pen_font, printable, shortened, signed, wrapped
+from stages.overlay.text import OURS, pen_font, printable, shortened, signed, wrapped
 
 
 def ink(text: str) -> bytes:
@@ -19,6 +19,13 @@ def ink(text: str) -> bytes:
 def test_letters_of_pictures_have_glyphs(letter: str) -> None:
     assert printable(letter) == letter
     assert ink(letter) != ink("\U0010fffd"), "the box of what is missing"
+
+
+def test_what_is_taken_for_granted_has_glyphs() -> None:
+    """The font is not asked for these: it is all of printable Latin-1, and what we write ourselves."""
+    assert len(OURS) > 180
+    missing = ink("\U0010fffd")
+    assert [letter for letter in OURS if ink(letter) == missing] == []
 
 
 def test_letters_without_a_glyph_become_question_marks() -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from makers import ROOT
+from scipy import ndimage
+from skimage.measure import approximate_polygon, find_contours
 
 from benchmarks.tissue_pictures import FILLS, LAYOUTS, compressed, slide, sparse
-from stages.tissue.fill import find_fill, straight_share
+from stages.tissue.fill import find_fill, simplified, straight_share
 from stages.tissue.mask import tissue_mask
 
 STAINED = slide("H&E")
@@ -51,3 +57,35 @@ def test_a_box_is_straight_and_tissue_is_not() -> None:
 
 def test_an_area_too_narrow_for_an_oblique_line_has_none() -> None:
     assert straight_share(np.array([[True, False, True, False]] * 4)) == 0
+
+
+@pytest.mark.parametrize("tolerance", [0.2, 0.875, 3.0])
+def test_lines_are_simplified_as_by_scikit_image(tolerance: float) -> None:
+    """To the bit, on outlines that are ragged, straight and oblique, closed and cut off by the edge."""
+    seen = 0
+    for seed in range(40):
+        chance = np.random.default_rng(seed)
+        area = ndimage.gaussian_filter(chance.normal(size=chance.integers(2, 150, 2)), chance.uniform(0, 9)) > 0
+        if seed % 2:
+            rows, columns = np.indices(area.shape)
+            area |= rows * np.cos(seed) + columns * np.sin(seed) > 20
+        for line in find_contours(ndimage.gaussian_filter(area.astype(np.float32), seed % 3), 0.5):
+            assert np.array_equal(simplified(line, tolerance), approximate_polygon(line, tolerance))
+            seen += 1
+    assert seen > 300
+
+
+ROTATED = """
+import sys
+from benchmarks.tissue_pictures import FILLS, slide, sparse
+from stages.tissue.fill import find_fill
+picture = sparse(slide("H&E"), 0.3, "rotated", FILLS["white"])
+before = set(sys.modules)
+print((find_fill(picture.rgb) == picture.fill).mean() > 0.999)
+print("skimage.measure._find_contours" in sys.modules, {"scipy.stats", "scipy.signal"} & (set(sys.modules) - before))
+"""
+
+
+def test_oblique_outlines_are_told_without_all_of_scipy() -> None:
+    done = subprocess.run([sys.executable, "-c", ROTATED], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split("\n") == ["True", "True set()", ""]

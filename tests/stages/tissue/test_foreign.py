@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from makers import ROOT
+from skimage.segmentation import watershed
 
 from benchmarks.tissue_pictures import PENS, STAINS, Picture, hand_marked, pen, ring, slide, sparse, stained
+from stages.tissue.foreign import basins
 from stages.tissue.mask import tissue_mask
 
 SPARSE = {stain: slide(stain) for stain in ("melanin", "DAB")}
@@ -77,3 +82,30 @@ def test_real_pen_is_left_out_and_the_tissue_under_study_kept(shared_data: Path)
         dense = (values.max(2) < 215) & (values[..., 0] > values[..., 1] + 25) & (values[..., 2] > values[..., 1] + 15)
         if dense.mean() > 0.1:
             assert mask[dense].mean() > 0.9, name
+
+
+def test_one_peak_is_flooded_as_by_scikit_image() -> None:
+    depth = np.random.default_rng(0).normal(size=(30, 40))
+    lowest = np.zeros(depth.shape, np.int32)
+    lowest[np.unravel_index(depth.argmin(), depth.shape)] = 1
+    assert np.array_equal(basins(depth, lowest, 1), watershed(depth, lowest))
+    lowest[0, :3] = 2
+    assert np.array_equal(basins(depth, lowest, 2), watershed(depth, lowest))
+
+
+ONE_STAIN = """
+import sys
+import numpy as np
+from scipy import ndimage
+from stages.tissue.mask import tissue_mask
+chance = np.random.default_rng(0)
+body = ndimage.gaussian_filter(chance.normal(size=(300, 400)), 30) > 0
+much = body * chance.uniform(0.2, 0.9, body.shape)
+mask = tissue_mask((243 * np.exp(-much[..., None] * [0.4, 1.0, 0.6])).astype(np.uint8), 8)
+print((mask == body).mean() > 0.95, "skimage.segmentation" in sys.modules)
+"""
+
+
+def test_where_there_is_one_stain_no_more_is_loaded_than_it_takes() -> None:
+    done = subprocess.run([sys.executable, "-c", ONE_STAIN], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["True", "False"]
