@@ -312,7 +312,7 @@ def predict_slide(
         sampled = model.sample(view, generator=generator, **how)
     with stage("attribute"):
         attribution = attributed(sampled, view, model)
-    give_back()  # what encoding patches took
+    give_back(seen.thumbnail.rgb)  # what encoding patches took
     likeness = seen.likeness(model)
     doubt = None if refer is None else refer.doubt(seen.appearance)
     found = prediction_of(
