@@ -420,10 +420,11 @@ def attributed(sampled: Sampled, view: View, model: SlideModel) -> Attribution:
         attention = sampled.log_attention.exp().cpu().numpy()
         own = sampled.own.cpu().numpy() / np.maximum(attention[sampled.cells], 1e-300)[:, None]
         unread = np.setdiff1d(np.flatnonzero(tissue), sampled.cells)
-        each = [
-            torch.from_numpy(cell_looks(one.rgb, shape, model.spec.cell_px)).unflatten(0, shape)
-            for one, shape in zip(view.each, stack.shapes, strict=True)
-        ]
+        with stage("thumbnail"):
+            each = [
+                torch.from_numpy(cell_looks(one.rgb, shape, model.spec.cell_px)).unflatten(0, shape)
+                for one, shape in zip(view.each, stack.shapes, strict=True)
+            ]
         looks = stack.joined(each).flatten(0, 1).numpy()
         interpolated = np.zeros((tissue.size, own.shape[1]))
         interpolated[unread] = attention[unread, None] * interpolate(looks, sampled.cells, own, unread)
