@@ -3,7 +3,8 @@
     python benchmarks/memory.py [--sizes 0.1 1.5 6] [--slides 10 200] [--tile 8192] [--tree PATH]      ten minutes
     python benchmarks/memory.py --sizes 0.1 6 --slides 10 2000                                          an hour
 
-Each figure is the peak of a fresh process (its own, by `VmHWM`), on one thread:
+Each figure is the peak of a fresh process (its own, by `VmHWM`: of files that are mapped what is in memory), on one
+thread:
 - pixels: `run` of mosaics of a scanner's own tiles (mosaic.py), all tissue;
 - slides: `run` of so many copies of one small mosaic, whose contents differ, in one process and on one worker;
 - a slide of huge tiles: beside the largest mosaic, what it takes and what was foretold;

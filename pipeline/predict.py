@@ -312,7 +312,7 @@ def predict_slide(
         sampled = model.sample(view, generator=generator, **how)
     with stage("attribute"):
         attribution = attributed(sampled, view, model)
-    give_back()  # what encoding patches took
+    give_back(seen.thumbnail.rgb)  # what encoding patches took
     likeness = seen.likeness(model)
     doubt = None if refer is None else refer.doubt(seen.appearance)
     found = prediction_of(
@@ -420,10 +420,11 @@ def attributed(sampled: Sampled, view: View, model: SlideModel) -> Attribution:
         attention = sampled.log_attention.exp().cpu().numpy()
         own = sampled.own.cpu().numpy() / np.maximum(attention[sampled.cells], 1e-300)[:, None]
         unread = np.setdiff1d(np.flatnonzero(tissue), sampled.cells)
-        each = [
-            torch.from_numpy(cell_looks(one.rgb, shape, model.spec.cell_px)).unflatten(0, shape)
-            for one, shape in zip(view.each, stack.shapes, strict=True)
-        ]
+        with stage("thumbnail"):
+            each = [
+                torch.from_numpy(cell_looks(one.rgb, shape, model.spec.cell_px)).unflatten(0, shape)
+                for one, shape in zip(view.each, stack.shapes, strict=True)
+            ]
         looks = stack.joined(each).flatten(0, 1).numpy()
         interpolated = np.zeros((tissue.size, own.shape[1]))
         interpolated[unread] = attention[unread, None] * interpolate(looks, sampled.cells, own, unread)

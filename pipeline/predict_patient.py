@@ -121,7 +121,7 @@ def predict_patient(
         sampled = model.sample(view, generator=generator, **how)
     with stage("attribute"):
         attribution = attributed(sampled, view, model)
-    give_back()  # what encoding patches took
+    give_back(*(look.thumbnail.rgb for look in looks.values()))  # what encoding patches took
     decision = decision_made(sampled, decide, model.spec)
     parts = {}
     for i, look in enumerate(seen.looks):

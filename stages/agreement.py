@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stages.geometry import Raster, choose_level
+from stages.heap import put_aside
 from stages.patches import LazyPatches, PatchReader
 from stages.slide.protocol import Slide
 from stages.tissue.thumbnail import Thumbnail
@@ -60,6 +61,7 @@ class Agreement:
             def compare(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
                 for patch, raster in zip(pixels, rasters, strict=True):
                     self.add(patch, raster)
+                put_aside(self._rgb)
                 return pixels
 
             return reader.lazily(cells).then(compare)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import io
+import mmap
 import os
 import re
 import shutil
@@ -369,3 +370,14 @@ def temporary_folder() -> Iterator[Path]:
     """A folder of its own among temporary files, which is gone in the end."""
     with tempfile.TemporaryDirectory(prefix="saccade-") as folder:
         yield Path(folder)
+
+
+def unnamed_file(nbytes: int) -> mmap.mmap | None:
+    """So many bytes, zeros, in a temporary file that has no name, as memory that the system can write there and take
+    back; None where there is no room for it, or the system does not say so beforehand."""
+    if not hasattr(os, "posix_fallocate"):
+        return None
+    with suppress(OSError), tempfile.TemporaryFile() as file:
+        os.posix_fallocate(file.fileno(), 0, nbytes)  # writing to memory that has no place on a full disk kills
+        return mmap.mmap(file.fileno(), nbytes)
+    return None

@@ -25,6 +25,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "amounts": (),
         "passing": (),
         "disk": (),
+        "heap": (),
         "object_store": (),
         "place": (),
         "lease": (),
@@ -67,7 +68,6 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "bags": ("bag", "grid", "bag_slide", "common"),
         "tissue": ("strips", "morphology", "thumbnail", "fill", "background", "signal", "foreign", "mask", "quality"),
         "budget": (),
-        "heap": (),
         "appearance": (),
         "patch_memory": (),
         "pyramid": (

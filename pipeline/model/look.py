@@ -221,7 +221,7 @@ def look_at(slide: Slide, model: SlideModel, *, prior: Prior | None = None) -> L
     )
     bits = np.packbits(mask)
     del found, mask
-    give_back()
+    give_back(thumbnail.rgb)
     return Look(
         slide=slide,
         thumbnail=thumbnail,

@@ -250,7 +250,7 @@ class SlideModel(nn.Module):
             totals = look_totals(max(first, self.spec.fewest), most, fewest=self.spec.fewest, tissue=tissue)
         with stage("attend"):
             attention, view = self._by_prior(view, self.attend(view)), replace(view, prior=None)
-        give_back()  # what looking at the thumbnail took, before patches are encoded
+        give_back(*(one.rgb for one in view.each))  # what looking at the thumbnail took, before patches are encoded
         reading = Reading(view, attention, afresh=self.inner is not None)
         side: Side | None = None
         take = partial(self.draw, generator=generator, scheme=scheme, opened=[reading.opened])

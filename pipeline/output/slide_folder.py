@@ -152,6 +152,7 @@ def write_thumbnail(path: Path, rgb: NDArray[np.uint8]) -> None:
     """Write (H, W, 3) RGB as a JPEG."""
     from stages.overlay.jpeg import write_jpeg
 
+    give_back()  # what predicting the slide took
     with new_file(path) as temporary:
         write_jpeg(temporary, rgb)
-    give_back()  # of a large one all coefficients were held
+    give_back(rgb)

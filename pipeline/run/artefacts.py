@@ -15,6 +15,7 @@ from pipeline.output.attention_map import write_attention_zarr, write_evidence_z
 from pipeline.output.bags import write_samples_h5
 from pipeline.output.documents import write_compact_json
 from pipeline.output.slide_folder import GALLERY, THUMBNAIL, write_thumbnail
+from pipeline.stopwatch import stage
 from stages.bags.bag_slide import BagSlide
 from stages.disk import new_file
 from stages.overlay.gallery import choose, render_gallery
@@ -38,7 +39,8 @@ def write_artefacts(folder: Path, slide_id: str, found: SlidePrediction) -> list
     returned; None of a bag, which has no pixels to show."""
     facts, spec, boxes = found.slide.facts, found.spec, found.patch_boxes_level0
     mpp = facts.require_mpp()
-    write_thumbnail(folder / THUMBNAIL, found.thumbnail.rgb)
+    with stage("thumbnail"):
+        write_thumbnail(folder / THUMBNAIL, found.thumbnail.rgb)
     write_attention_zarr(folder / "attention.zarr", found.attention, found.attention_raster, mpp=mpp)
     write_samples_h5(
         folder / "samples.h5",

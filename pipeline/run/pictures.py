@@ -91,6 +91,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
     told, mpp = commit["pictures"], Mpp(*commit["mpp"])
     scale: Mapping[str, float] = told.get("scale", {})
     thumbnail = _thumbnail(folder / THUMBNAIL, Raster(*told["thumbnail"]), mpp)
+    give_back()
     boxes = read_boxes_level0(folder / "samples.h5")
     attention, cells = read_attention_zarr(folder / "attention.zarr")
     said: dict[str, Any] = {

@@ -37,11 +37,12 @@ def trace(parts: NDArray[np.integer[Any]]) -> list[list[Ring]]:
         for corner in corners.tolist():
             leaving[corner].append(side)
     steps = right, down, -right, -down
-    found: list[list[Ring]] = [[] for _ in range(int(parts.max(initial=0)))]
+    every: list[int] = []
+    ends: list[int] = []
     for first in sorted(leaving):
         if first not in leaving:
             continue
-        corner, side, ring = first, -1, []
+        corner, side, start = first, -1, len(every)
         while True:
             sides = leaving[corner]
             # where two cells meet in a corner only, turn left, across to the other cell: turning right would lead one
@@ -51,13 +52,18 @@ def trace(parts: NDArray[np.integer[Any]]) -> list[list[Ring]]:
             if not sides:
                 del leaving[corner]
             if following != side:
-                ring.append(corner)
+                every.append(corner)
             side = following
             corner += steps[side]
             if corner == first:
                 break
-        at, row = np.divmod(np.array([*ring, ring[0]], np.int64), right)
-        part, column = np.divmod(at, columns + 1)
+        every.append(every[start])
+        ends.append(len(every))
+    at, row = np.divmod(np.array(every, np.int64), right)
+    part, column = np.divmod(at, columns + 1)
+    points = np.stack([column, row], axis=1)
+    found: list[list[Ring]] = [[] for _ in range(int(parts.max(initial=0)))]
+    for begin, end, number in zip([0, *ends], ends, part[np.array(ends, np.int64) - 1].tolist(), strict=False):
         # each part's first ring starts at its leftmost corner, so it is the outer one
-        found[part[0] - 1].append(np.stack([column, row], axis=1))
+        found[number - 1].append(points[begin:end])
     return found

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from stages.heap import put_aside
+
 NEIGHBOURS = 5
 """Read cells that a cell which was not is told from."""
 REACH = 0.5
@@ -27,7 +29,9 @@ def cell_looks(rgb: NDArray[np.uint8], shape: tuple[int, int], cell_px: int) -> 
     """
     rows, columns = shape
     some = max(1, STRIP // (columns * cell_px**2))
-    strips = [_looks(rgb[at * cell_px :], (min(some, rows - at), columns), cell_px) for at in range(0, rows, some)]
+    strips = [
+        _looks(put_aside(rgb)[at * cell_px :], (min(some, rows - at), columns), cell_px) for at in range(0, rows, some)
+    ]
     looks = np.concatenate(strips).reshape(rows * columns, -1)
     looks = (looks - looks.mean(0)) / np.maximum(looks.std(0), 1e-6)
     place = np.stack(np.divmod(np.arange(rows * columns), columns), -1) / max(rows, columns)

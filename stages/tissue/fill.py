@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from stages.heap import put_aside
 from stages.tissue.morphology import dilated, runs, squared
 from stages.tissue.strips import by_strips, places, strips
 
@@ -39,7 +40,7 @@ def find_fill(rgb: NDArray[np.uint8]) -> Mask:
     """
     shape = rgb.shape[:2]
     fill = np.zeros(shape, bool)
-    thick = by_strips(lambda rows: _thick(_packed(rgb[rows])), shape, halo=1)
+    thick = by_strips(lambda rows: _thick(_packed(put_aside(rgb)[rows])), shape, halo=1)
     colours = _colours(rgb, thick)
     if not len(colours):
         return fill
@@ -48,9 +49,10 @@ def find_fill(rgb: NDArray[np.uint8]) -> Mask:
         thick_here = thick[strip.rows].copy()
         if not thick_here.any():
             continue
-        packed, number[strip.rows] = _packed(rgb[strip.rows]), 0
+        packed, number[strip.rows] = _packed(put_aside(rgb)[strip.rows]), 0
         for i, colour in enumerate(colours, 1):
             number[strip.rows] += np.uint8(i) * (thick_here & (packed == colour))
+    put_aside(rgb)
     for i in range(1, len(colours) + 1):
 
         def grown(rows: slice, i: int = i) -> Mask:

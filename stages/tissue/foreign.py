@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from stages.heap import give_back
 from stages.tissue.morphology import dilated, eroded, opened, squared
 from stages.tissue.strips import Sample, chosen, masked, sizes, strips
 
@@ -111,6 +112,7 @@ def find_foreign(density: Density, mask: Mask, fill: Mask, mpp: float) -> Mask:
     seen = Colours(density, mask.shape)
     inner = eroded(mask, 2)
     foreign, told, bins, counts = _first_look(seen, mask, inner)
+    give_back()
     classes = colour_classes(bins, counts, mask)
     del bins
     tissue = _tissue_class(classes, told, inner, seen)

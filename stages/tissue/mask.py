@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from stages.heap import give_back, put_aside
 from stages.tissue.background import Surface, brightest, through
 from stages.tissue.fill import RINGING, find_fill
 from stages.tissue.foreign import GRID_UM, find_foreign
@@ -109,8 +110,9 @@ def _tissue(rgb: NDArray[np.uint8], mpp: float) -> Tissue:
         return Tissue(nothing, nothing, 0.0, 0.0)
     marks = find_fill(rgb).view(np.uint8)  # FILL, and other marks from here on
     factor = max(1, round(GRID_UM / mpp))
-    small = _reduced(lambda rows: rgb[rows], rgb.shape, factor)
+    small = _reduced(lambda rows: put_aside(rgb)[rows], rgb.shape, factor)
     unseen = _reduced(lambda rows: marks[rows] * np.uint8(255), shape, factor) > 0
+    give_back(rgb)
     sigma = max(0.7, SMOOTHING_UM / mpp)
     if _is_dark_field(small, unseen):
         mask = _glowing(rgb, marks, sigma)
@@ -229,6 +231,7 @@ def _stained(
     ``small`` and ``unseen`` are image and fill, reduced by ``factor``.
     """
     members, glass = _glass(small, unseen)
+    give_back()
     signal = Signal(marks, STAIN_THRESHOLD, members, factor)
     for rows, density in _densities(rgb, marks, glass, sigma):
         marks[rows] |= DENSE * (density > 2 * STAIN_THRESHOLD[1]) | FAINT * (density < STAIN_THRESHOLD[1])
@@ -236,6 +239,7 @@ def _stained(
     limits = signal.limits()
     signal.settle(min(signal.otsu(*limits), signal.valley(*limits)), limits[0])
     del signal, members
+    give_back(rgb)
     _mark_dark(marks)
     dark = _reduced(lambda rows: (marks[rows] & DARK > 0) * np.uint8(255), marks.shape, factor) >= 128
 
@@ -256,7 +260,7 @@ def _densities(
     """Rows from above, and the smooth optical density (h, W) there of the channel that absorbs most, 0 on the fill;
     where there is a step from a fill to glass that compression leaves traces of, is marked."""
     for strip in strips(marks.shape, halo=int(4 * sigma + 0.5)):  # as far as the filter reaches
-        part, unseen = rgb[strip.around], marks[strip.around] & FILL > 0
+        part, unseen = put_aside(rgb)[strip.around], marks[strip.around] & FILL > 0
         beside = bool(unseen.any())
         most: Floats | None = None
         for c in range(3):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from stages.heap import LARGE_IMAGE, large_image, put_aside
 
 CHILD = """
 from stages.heap import give_back
@@ -61,3 +66,48 @@ def test_what_steps_take_again_and_again_is_not_cleared_each_time() -> None:
     done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
     assert after < before / 10
+
+
+IMAGE = """
+import numpy as np
+from stages.heap import LARGE_IMAGE, give_back, large_image, put_aside
+from stages.budget import _kilobytes
+
+def held():
+    return _kilobytes("/proc/self/status", "VmRSS") / 2**20
+
+image = large_image((4 * LARGE_IMAGE // 3 // 4096, 4096, 3))
+rows = np.arange(len(image), dtype=np.uint8)[:, None, None]
+before = held()
+image[:] = rows
+filled = held() - before
+part = image[100:, :, 1]
+give_back(part)
+given = held() - before
+assert (put_aside(image) == rows).all()
+assert image.flags.writeable and put_aside(image) is image
+print(filled, given)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="images are in memory")
+def test_a_large_image_is_in_memory_while_it_is_looked_at(tmp_path: Path) -> None:
+    """Of 64 MB nothing stays, all is there again, and there is no file that another could see, or that stays."""
+    told = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", IMAGE], capture_output=True, text=True, check=True, env=told)
+    filled, given = map(float, done.stdout.split())
+    assert filled > 60
+    assert given < 5
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="images are in memory")
+def test_a_large_image_is_in_memory_where_the_disk_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    image = large_image((LARGE_IMAGE,))
+    image[:] = 7
+    assert (put_aside(image) == 7).all()
+    assert large_image((3, 5)).shape == (3, 5)
