@@ -11,7 +11,12 @@ them with BOX, where that is needed (at 1.7 it is quicker than an average by are
 The limit is what it takes to decode the tiles that are touched, each once for a block of patches, from memory into
 memory that is there already, on two threads. Contestants take turns in every round; figures are medians of rounds.
 
-With --peers, cuCIM and fastslide read them as well where they are installed (`pip install cucim-cu12 fastslide`).
+With --peers, only level 0 of the middle mosaic, of a slide of JPEG 2000 (as Aperio stores it, at some 35 dB: pixels of
+the real slide, again and again) and of an NDPI, and beside OpenSlide cuCIM and fastslide where they are installed
+(`pip install cucim-cu12 fastslide`): CPU time on one thread, which other work on the machine changes little, then wall
+and CPU time on two. Each reads as it is quickest, as does `openslide, RGB`, whose pixels Pillow makes RGB of where
+`openslide` has them cut out by numpy. `whole tiles` and `parts` decode what is touched from memory into memory, each
+tile once for a block: all of it, as every reader without cropping must, or, with TurboJPEG, only what is asked for.
 
 Then opening at three sizes: OpenSlide's handle, `open_slide` (of which that handle is a part), its virtual pyramid,
 and the first read, which also compares tiles with OpenSlide. Then memory: by how much opening and reading raise a fresh
@@ -24,28 +29,32 @@ import argparse
 import contextlib
 import json
 import math
+import pickle
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import dask
+import imagecodecs
 import numpy as np
 import openslide
+import tifffile
 import torch
 import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks import costs
-from benchmarks.mosaic import make_mosaic
+from benchmarks.mosaic import SLIDE, make_mosaic, read_piece, repeat
 from benchmarks.places import data_folder
 from pipeline.model.reading import read_together
-from stages.geometry import Box, Raster
+from stages.geometry import Box, Raster, around
 from stages.patches import PatchReader
 from stages.pyramid.cache import cache_pyramid, open_pyramid
 from stages.pyramid.store import SlideStore
@@ -55,6 +64,7 @@ from stages.slide.files import Slide, open_slide
 
 SIDE = 256
 MPP = 0.25
+NDPI = "slides/test3-DAPI-2-(387).ndpi"
 CACHE = 32 * 2**20
 """Bytes of OpenSlide's own cache, by default."""
 CASES = {"aligned": 1.0, "unaligned": 1.0, "halved": 2.0, "scaled": 1.7}
@@ -83,9 +93,9 @@ def by_pipeline(reader: PatchReader, cells: NDArray[np.int64], *, threads: int =
 
 
 def by_openslide(
-    handles: Sequence[openslide.OpenSlide], reader: PatchReader, cells: NDArray[np.int64]
+    handles: Sequence[openslide.OpenSlide], reader: PatchReader, cells: NDArray[np.int64], *, convert: bool = False
 ) -> NDArray[np.uint8]:
-    """One thread for each handle, on a share of the patches each."""
+    """One thread for each handle, on a share of the patches each; RGB is made by numpy, or by Pillow's convert."""
     rasters = reader.rasters(cells)
 
     def read(handle: openslide.OpenSlide, part: Sequence[Raster]) -> list[NDArray[np.uint8]]:
@@ -97,7 +107,7 @@ def by_openslide(
             if raster.scale_x > 1.01:
                 box = (0, 0, extent, extent)
                 region = region.convert("RGB").resize((raster.width, raster.height), Image.Resampling.BOX, box)
-            pixels.append(np.asarray(region)[..., :3])
+            pixels.append(np.asarray(region.convert("RGB")) if convert else np.asarray(region)[..., :3])
         return pixels
 
     shares = [list(part) for part in np.array_split(np.array(rasters, object), len(handles))]
@@ -135,59 +145,87 @@ def _in_threads(
 
 
 def peers(path: Path, case: str, *, count: int, rounds: int) -> dict[str, Any]:
-    """How many times as long as we other readers take for patches of level 0: CPU on one thread, wall on two."""
-    reader, cells = drawn(open_slide(path), case, count)
-    own = by_pipeline(reader, cells)
-    found: dict[str, Any] = {"crops": can_crop()}
-    for threads, clock in ((1, time.process_time), (2, time.perf_counter)):
+    """Milliseconds a patch, and how many times as long as we other readers take for patches of level 0."""
+    slide = open_slide(path)
+    reader, cells = drawn(slide, case, count)
+    own, direct = by_pipeline(reader, cells), slide.tiles(0) is not None
+
+    def by_us(threads: int) -> NDArray[np.uint8]:
+        # where OpenSlide decodes for us, too, a handle that holds no tiles yet; opening it counts
+        fresh = reader if direct else replace(reader, slide=pickle.loads(pickle.dumps(slide)))
+        return by_pipeline(fresh, cells, threads=threads)
+
+    found: dict[str, Any] = {"patches": len(cells), "crops": can_crop()}
+    for threads in (1, 2):
         handles = [openslide.OpenSlide(path) for _ in range(threads)]
         steps: dict[str, Callable[[], NDArray[np.uint8]]] = {
-            "slide": partial(by_pipeline, reader, cells, threads=threads),
+            "slide": partial(by_us, threads),
             "openslide": partial(by_openslide, handles, reader, cells),
+            "openslide, RGB": partial(by_openslide, handles, reader, cells, convert=True),
         }
-        with contextlib.suppress(ImportError):
-            from cucim import CuImage
+        if direct:
+            with contextlib.suppress(ImportError):
+                from cucim import CuImage
 
-            steps["cucim"] = partial(by_cucim, CuImage(str(path)), threads, reader, cells)
-        with contextlib.suppress(ImportError):
-            import fastslide
+                steps["cucim"] = partial(by_cucim, CuImage(str(path)), threads, reader, cells)
+            with contextlib.suppress(ImportError):
+                import fastslide
 
-            steps["fastslide"] = partial(
-                by_fastslide, fastslide.FastSlide.from_file_path(str(path)), threads, reader, cells
-            )
+                its = fastslide.FastSlide.from_file_path(str(path))
+                steps["fastslide"] = partial(by_fastslide, its, threads, reader, cells)
         for name, step in steps.items():
             off = int(np.abs(step().astype(int) - own).max())
             assert off <= 2 * (name == "fastslide"), (name, off)  # it decodes by the quicker cosine transform
-        times = costs.interleaved_ms(steps, rounds=rounds, clock=clock)
-        found[f"{threads} threads"] = {
-            "ms": {name: round(ms / len(cells), 3) for name, ms in times.items()},
-            "over": {name: round(ms / times["slide"], 2) for name, ms in times.items() if name != "slide"},
-        }
+        limits: dict[str, Callable[[], object]] = {}
+        if direct:
+            limits = {
+                "whole tiles": decoding(reader, cells, threads=threads),
+                "parts": decoding(reader, cells, threads=threads, parts=True),
+            }
+        wall, cpu = time.perf_counter, time.process_time
+        times = costs.interleaved({**steps, **limits}, wall, cpu, rounds=rounds)
+        for place, clock in enumerate(("wall", "cpu")):
+            if (threads, clock) == (1, "wall"):
+                continue
+            ms = {name: found_ms[place] / len(cells) for name, found_ms in times.items()}
+            found[f"{threads} thread{'s' * (threads > 1)}, {clock}"] = {
+                "ms": {name: round(value, 3) for name, value in ms.items()},
+                "over": {name: round(value / ms["slide"], 2) for name, value in ms.items() if name != "slide"},
+            }
     return found
 
 
-def decoding(reader: PatchReader, cells: NDArray[np.int64]) -> Callable[[], None]:
-    """The limit: decode what the patches touch, each tile once for a block."""
+def decoding(
+    reader: PatchReader, cells: NDArray[np.int64], *, threads: int = 2, parts: bool = False
+) -> Callable[[], None]:
+    """The limit: decode what the patches touch, each tile once for a block, or of each what they ask for."""
     grid = reader.slide.tiles(0)
     assert grid is not None
     rasters = reader.rasters(cells)
-    streams: list[list[tuple[bytes, int, int]]] = []
+    streams: list[list[tuple[bytes, int, int, Box]]] = []
     for block in reader.blocks(cells):
-        touched = set()
+        touched: dict[tuple[int, int], list[Box]] = {}
         for raster in (rasters[i] for i in block):
             left, top, right, bottom = raster.extent_level0
             whole = Box(int(left), int(top), math.ceil(right - 1e-6) - int(left), math.ceil(bottom - 1e-6) - int(top))
-            rows, columns = grid.touched(whole.intersect(Box(0, 0, *grid.size)))
-            touched |= set(product(range(rows.start, rows.stop), range(columns.start, columns.stop)))
-        streams.append([(grid.stored(*at), *at) for at in sorted(touched)])
+            inside = whole.intersect(Box(0, 0, *grid.size))
+            rows, columns = grid.touched(inside)
+            for at in product(range(rows.start, rows.stop), range(columns.start, columns.stop)):
+                tile = grid.box(*at)
+                touched.setdefault(at, []).append(inside.intersect(tile).moved(-tile.x, -tile.y))
+        streams.append([(grid.stored(*at), *at, around(touched[at])) for at in sorted(touched)])
 
-    def decode(block: list[tuple[bytes, int, int]]) -> None:
+    def decode(block: list[tuple[bytes, int, int, Box]]) -> None:
         into = np.empty((grid.tile[1], grid.tile[0], 3), np.uint8)
-        for stream, row, column in block:
-            grid.decode(stream, row, column, into)
+        for stream, row, column, part in block:
+            grid.decode(stream, row, column, into, part if parts else None)
 
     def run() -> None:
-        with ThreadPoolExecutor(2) as pool:
+        if threads == 1:
+            for block in streams:
+                decode(block)
+            return
+        with ThreadPoolExecutor(threads) as pool:
             list(pool.map(decode, streams))
 
     return run
@@ -255,6 +293,35 @@ def peak(path: Path, count: int) -> float:
     return round(costs.peak_bytes(step, steps=1) / 1e6, 1)
 
 
+def make_jpeg2000(path: Path, side: int = 2**14) -> Path:
+    """A slide as Aperio stores it, of tiles of 256 x 256 pixels of the real one, with loss."""
+    if path.exists():
+        return path
+    pixels = read_piece(data_folder() / SLIDE).pixels
+    tiles = [
+        [
+            imagecodecs.jpeg2k_encode(
+                np.ascontiguousarray(pixels[y : y + SIDE, x : x + SIDE]), level=38, codecformat="j2k", reversible=False
+            )
+            for x in range(0, 8 * SIDE, SIDE)
+        ]
+        for y in range(0, 8 * SIDE, SIDE)
+    ]
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        tiff.write(
+            repeat(tiles, side // SIDE),
+            shape=(side, side, 3),
+            dtype=np.uint8,
+            tile=(SIDE, SIDE),
+            photometric="rgb",
+            compression="aperio_jp2000_rgb",
+            description=f"Aperio Image Library v11.2.1\r\n{side}x{side} -> {side}x{side} J2K/KDU Q=30|MPP = {MPP}",
+            metadata=None,
+            software=False,
+        )
+    return path
+
+
 def main() -> None:
     """Do what the command line asks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -262,7 +329,7 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--sizes", type=float, nargs=3, default=(0.1, 1.5, 6.0), help="of the mosaics, in gigapixels")
-    parser.add_argument("--peers", action="store_true", help="only the middle mosaic, beside other readers")
+    parser.add_argument("--peers", action="store_true", help="only level 0, beside other readers")
     parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
@@ -277,9 +344,12 @@ def main() -> None:
                 make_mosaic(path, float(size), mpp=MPP)
         small, large, _ = mosaics.values()
         if arguments.peers:
-            for case in ("aligned", "unaligned"):
-                beside = peers(large, case, count=arguments.patches, rounds=arguments.rounds)
-                print(f"{case}:", json.dumps(beside), flush=True)
+            others = {"JPEG 2000": make_jpeg2000(folder / "jpeg2000.svs"), "NDPI": data_folder() / NDPI}
+            rows = [("JPEG", large, case) for case in ("aligned", "unaligned")]
+            for name, path, case in [*rows, *((name, path, "unaligned") for name, path in others.items())]:
+                count = arguments.patches if name != "JPEG 2000" else arguments.patches // 4
+                beside = peers(path, case, count=count, rounds=arguments.rounds)
+                print(f"{name}, {case}:", json.dumps(beside), flush=True)
             return
         slides = {"mosaic": large, "small mosaic": small, "real slide": data_folder() / "slides/CMU-1-Small-Region.svs"}
         reading: dict[str, Any] = {}

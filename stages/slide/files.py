@@ -69,6 +69,7 @@ class OpenSlideSlide(Slide):
         self._lock = threading.RLock()
         self._pid = -1
         self._handle: openslide.OpenSlide | None = None
+        self._downsamples: tuple[float, ...] = ()
         self._grids: list[TiffTiles | None] | None = None
         self._verdicts: dict[int, bool | None] = {}
         self._counts: dict[int, NDArray[np.int64] | None] = {}
@@ -92,7 +93,7 @@ class OpenSlideSlide(Slide):
                 if fingerprint_of(self.facts.file, dict(handle.properties)) != self.facts.fingerprint:
                     handle.close()
                     raise SlideError("the file is no longer the one that was opened: start again with the new one")
-                self._handle, self._pid = handle, os.getpid()
+                self._handle, self._pid, self._downsamples = handle, os.getpid(), handle.level_downsamples
             return self._handle
 
     def _refuse_changed(self) -> None:
@@ -177,55 +178,58 @@ class OpenSlideSlide(Slide):
 
     def _whole(self, level: int) -> bool:
         """Whether OpenSlide can be asked for exact pixels of this level: it addresses them in whole level-0 pixels."""
-        return float(self._open().level_downsamples[self._numbers[level]]).is_integer()
+        self._open()
+        return float(self._downsamples[self._numbers[level]]).is_integer()
 
-    def _read_openslide(self, level: int, box: Box) -> NDArray[np.uint8]:
+    def _read_openslide(self, level: int, box: Box, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        out = np.empty((box.height, box.width, 3), np.uint8) if out is None else out
         if self._whole(level):
-            return self._read_region(level, box)
+            self._read_region(level, box, out)
+            return out
         # Its pixels then depend on where a region starts, so regions start on a grid: what is read is what is there,
         # however it is asked for.
-        raster, side, out = self.facts.levels[level], REGION_SIDE, np.empty((box.height, box.width, 3), np.uint8)
+        raster, side = self.facts.levels[level], REGION_SIDE
         for y in range(box.y // side * side, box.y + box.height, side):
             for x in range(box.x // side * side, box.x + box.width, side):
                 region = Box(x, y, side, side).intersect(Box(0, 0, raster.width, raster.height))
-                part = region.intersect(box)
-                pixels = self._read_region(level, region)[part.y - y :, part.x - x :][: part.height, : part.width]
-                out[part.y - box.y :, part.x - box.x :][: part.height, : part.width] = pixels
+                part, pixels = region.intersect(box), np.empty((region.height, region.width, 3), np.uint8)
+                self._read_region(level, region, pixels)
+                out[part.moved(-box.x, -box.y).slices] = pixels[part.moved(-x, -y).slices]
         return out
 
-    def _read_region(self, level: int, box: Box) -> NDArray[np.uint8]:
+    def _read_region(self, level: int, box: Box, out: NDArray[np.uint8]) -> None:
         # a DICOM handle that failed must not be closed while another thread reads or opens: the process would crash;
         # and of huge tiles, one at a time is decoded
         alone = self.facts.vendor == "dicom" or math.prod(self.facts.tile_sizes[level]) > HUGE
         with self._lock if alone else contextlib.nullcontext():
-            return self._read_region_now(level, box)
+            self._read_region_now(level, box, out)
 
-    def _read_region_now(self, level: int, box: Box) -> NDArray[np.uint8]:
+    def _read_region_now(self, level: int, box: Box, out: NDArray[np.uint8]) -> None:
         try:
-            pixels = self._read_once(level, box)
+            self._read_once(level, box, out)
             self._refuse_changed()  # it opens the file by its name again and again, whatever that is by then
-            return pixels
+            return
         except openslide.OpenSlideError:
             self._refuse_changed()  # its own reads are not patient, and do not say what the disk answered: ours do
         try:
-            return self._read_once(level, box)
+            self._read_once(level, box, out)
         except openslide.OpenSlideError as exc:
             words = f"cannot read level {level} at ({box.x}, {box.y}): {exc}"
             if _is_of_the_disk(exc):
                 raise UnreadableError(f"{words}; the disk failed: try again later", passing=True) from exc
             raise SlideError(f"{words}; the file is damaged: copy or scan it again") from exc
 
-    def _read_once(self, level: int, box: Box) -> NDArray[np.uint8]:
-        handle = self._open()
+    def _read_once(self, level: int, box: Box, out: NDArray[np.uint8]) -> None:
+        handle, number = self._open(), self._numbers[level]
         try:
-            rgba = _region(handle, self._numbers[level], box)
+            rgba = _region(handle, number, self._downsamples[number], box)
         except openslide.OpenSlideError:
             with self._lock:  # OpenSlide's errors latch: this handle answers nothing else from now on
                 self._handle = None
                 if self.facts.vendor == "dicom":
                     handle.close()
             raise
-        return _on_background(rgba, self.facts.background)
+        _put_on_background(rgba, self.facts.background, out)
 
     @unreadable()
     def read_boxes(
@@ -236,7 +240,7 @@ class OpenSlideSlide(Slide):
         if tiles is None:
             targets = box_arrays(boxes) if out is None else list(out)
             for box, target in zip(boxes, targets, strict=True):
-                target[:] = self._read_openslide(level, box)
+                self._read_openslide(level, box, target)
             return targets
         try:
             return tiles.read_many(boxes, blank=self.facts.background, out=out)
@@ -275,20 +279,25 @@ def _middle(box: Box) -> Box:
     return Box(box.x + (box.width - width) // 2, box.y + (box.height - height) // 2, width, height)
 
 
-def _region(handle: openslide.OpenSlide, number: int, box: Box) -> NDArray[np.uint8]:
+def _region(handle: openslide.OpenSlide, number: int, downsample: float, box: Box) -> NDArray[np.uint8]:
     """RGBA of a box of a level, in the level's pixels; OpenSlide asks for its corner in level-0 ones."""
-    downsample = handle.level_downsamples[number]
     location = (round(box.x * downsample), round(box.y * downsample))
     return np.asarray(handle.read_region(location, number, (box.width, box.height)))
 
 
-def _on_background(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _put_on_background(
+    rgba: NDArray[np.uint8], background: tuple[int, int, int], out: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Fill ``out`` (height, width, 3), and return it."""
     alpha = rgba[..., 3:]
     if alpha.min() == 255:
-        return np.ascontiguousarray(rgba[..., :3])
+        for channel in range(3):  # so that numpy loops along the row, not over three channels
+            out[..., channel] = rgba[..., channel]
+        return out
     # openslide-python has already undone the premultiplication
     mixed = rgba[..., :3] * (alpha / 255.0) + np.array(background) * (1 - alpha / 255.0)
-    return np.rint(mixed).astype(np.uint8)
+    out[:] = np.rint(mixed).astype(np.uint8)
+    return out
 
 
 def _is_of_the_disk(error: Exception) -> bool:
@@ -401,7 +410,8 @@ def _find_levels(
         if broken or not sane[level]:
             return None
         try:
-            return _on_background(_region(handle, level, box), facts.background)
+            rgba = _region(handle, level, handle.level_downsamples[level], box)
+            return _put_on_background(rgba, facts.background, np.empty((box.height, box.width, 3), np.uint8))
         except openslide.OpenSlideError:
             broken = True  # its errors latch
             return None

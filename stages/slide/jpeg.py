@@ -9,7 +9,8 @@ Formats: ITU-T T.81 (JPEG), TIFF Technical Note 2 (JPEG in TIFF), Adobe Technica
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -27,6 +28,10 @@ _TRANSFORMS: dict[Colour, bytes] = {"rgb": b"\x00", "ycbcr": b"\x01"}
 _BARE = {0x00, 0x01, *range(0xD0, 0xDA)}
 """Markers that no segment follows, or that end the headers: none comes before a frame's."""
 _FRAMES = {marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)}
+
+_SCAN = b"\xff\xda"
+_LONGEST_SCAN = 2 + 2 + 1 + 2 * 4 + 3
+"""Bytes of a scan's header with its marker: of four components."""
 
 _HOLE = bytes(128)
 """What a lost sector or an unfinished copy leaves. libjpeg takes it for coefficients and often finds its way back."""
@@ -59,7 +64,8 @@ def prefix(tables: bytes | None, colour: Colour) -> bytes:
     shared = b""
     if tables:
         end = tables.rfind(b"\xff\xd9")
-        shared = _body(tables[: end if end > 0 else len(tables)])
+        shared = tables[: end if end > 0 else len(tables)]
+        shared = _body(shared, _segments_end(shared))
     return _START + _ADOBE + _TRANSFORMS[colour] + shared
 
 
@@ -85,14 +91,15 @@ def decode(
     Raises:
         JpegError: the stream is not a JPEG of this size, or the decoder warns of it.
     """
-    whole = before + _body(stream)
-    found = frame_size(stream)
-    if found != size:
+    head = _head(stream)
+    whole = before + _body(stream, head.end)
+    if head.size != size:
+        found = frame_size(stream)
         raise JpegError(f"it holds {found[0]} x {found[1]} pixels, not the file's {size[0]} x {size[1]}")
     if _HOLE in stream and _is_hole(whole):
         raise JpegError(f"{len(_HOLE)} bytes or more of it are zero: a part of it was lost")
-    if part is not None and into is not None and scale == 1:
-        unit = _unit(stream)
+    if scale == 1 and part is not None and into is not None:
+        unit = head.unit
         if unit is not None and decode_part(whole, size, unit, part, into):
             return into
     width, height = (-(-side // scale) for side in size)
@@ -128,6 +135,39 @@ def frame_size(stream: bytes) -> tuple[int, int]:
     Raises:
         JpegError: it has none.
     """
+    size = _head(stream).size
+    if size is None:
+        raise JpegError("it is not a JPEG stream")
+    return size
+
+
+class _Head(NamedTuple):
+    """What a stream says before its first scan.
+
+    Attributes:
+        size: (width, height) of its frame; None where there is none.
+        unit: (width, height) in pixels of what its only scan is a sequence of; None of other kinds of streams.
+        end: where the application segments at its beginning end.
+    """
+
+    size: tuple[int, int] | None
+    unit: tuple[int, int] | None
+    end: int
+
+
+def _head(stream: bytes) -> _Head:
+    """The tiles of a file begin alike: what one of them says is known of the next."""
+    head = _read_head(stream[: stream.find(_SCAN) + _LONGEST_SCAN])
+    # what looks like the scan's marker may be inside a segment
+    return _read_head.__wrapped__(stream) if head.unit is None else head
+
+
+@lru_cache(maxsize=64)
+def _read_head(stream: bytes) -> _Head:
+    return _Head(_frame_size(stream), _unit(stream), _segments_end(stream))
+
+
+def _frame_size(stream: bytes) -> tuple[int, int] | None:
     at = 2
     while at + 9 <= len(stream) and stream[at] == 0xFF:
         marker = stream[at + 1]
@@ -136,11 +176,10 @@ def frame_size(stream: bytes) -> tuple[int, int]:
         if marker in _BARE:
             break
         at += 1 if marker == 0xFF else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-    raise JpegError("it is not a JPEG stream")
+    return None
 
 
 def _unit(stream: bytes) -> tuple[int, int] | None:
-    """(width, height) in pixels of what a stream's only scan is a sequence of; None of other kinds of streams."""
     at, components, unit = 2, 0, (8, 8)
     while at + 12 <= len(stream) and stream[at] == 0xFF:
         marker, end = stream[at + 1], at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
@@ -157,14 +196,18 @@ def _unit(stream: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _body(stream: bytes) -> bytes:
-    """A stream without its start and without the application segments (JFIF, Adobe) from which colours are guessed."""
-    if stream[:2] != _START:
-        raise JpegError("it is not a JPEG stream")
+def _segments_end(stream: bytes) -> int:
     at = 2
     while stream[at : at + 1] == b"\xff" and len(stream) > at + 4 and 0xE0 <= stream[at + 1] <= 0xEF:
         at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-    return stream[at:]
+    return at
+
+
+def _body(stream: bytes, end: int) -> bytes:
+    """A stream without its start and without the application segments (JFIF, Adobe) from which colours are guessed."""
+    if stream[:2] != _START:
+        raise JpegError("it is not a JPEG stream")
+    return stream[end:]
 
 
 def _is_hole(stream: bytes) -> bool:

@@ -87,13 +87,16 @@ class TiffTiles(TileGrid):
 
     def stored(self, row: int, column: int) -> bytes:
         """As `TileGrid.stored`."""
-        size, offset = int(self.byte_counts[row, column]), int(self._offsets[row, column])
+        size, offset = self.byte_counts.item(row, column), self._offsets.item(row, column)
         if offset < 0 or not 0 < size <= self._most:
             raise ValueError(f"claims {size} bytes at {offset}, which cannot be")
-        with reading(self._path):
+        try:
             descriptor = self._descriptor()
             refuse_changed(patiently(lambda: os.fstat(descriptor)), self._opened)
             data = read_at(descriptor, size, offset)
+        except OSError:
+            with reading(self._path):
+                raise
         if len(data) != size:
             raise ValueError(f"ends after {len(data)} of {size} bytes: the file is truncated")
         return data
@@ -123,8 +126,10 @@ class TiffTiles(TileGrid):
     ) -> NDArray[np.uint8]:
         """A tile at its own size: whole, or what the level's edge leaves of it, as some writers store those."""
         size = jpeg.frame_size(data)
+        if size == self.tile:
+            return jpeg.decode(data, self._prefix, size, scale=scale, into=into, part=part)
         left = [full % side or side for full, side in zip(self.size, self.tile, strict=True)]
-        if size == self.tile or not all(n in (side, part) for n, side, part in zip(size, self.tile, left, strict=True)):
+        if not all(n in (side, part) for n, side, part in zip(size, self.tile, left, strict=True)):
             return jpeg.decode(data, self._prefix, self.tile, scale=scale, into=into, part=part)
         return jpeg.decode(data, self._prefix, size, scale=scale)
 
@@ -151,10 +156,11 @@ class TiffTiles(TileGrid):
         return False
 
     def _descriptor(self) -> int:
-        with self._lock:
-            if self._fd is None:
-                self._fd = open_to_read(self._path)
-            return self._fd
+        if self._fd is None:
+            with self._lock:
+                if self._fd is None:
+                    self._fd = open_to_read(self._path)
+        return self._fd
 
 
 @contextlib.contextmanager

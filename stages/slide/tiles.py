@@ -129,12 +129,14 @@ class TileGrid(ABC):
         """
         if self.is_blank(row, column):
             return None
-        found, box = self.decode(self.stored(row, column), row, column, into, part), self.box(row, column)
-        if found.shape == (box.height, box.width, 3):
+        found = self.decode(self.stored(row, column), row, column, into, part)
+        (across, down), (right, bottom) = self.tile, self.size
+        width, height = min(across, right - column * across), min(down, bottom - row * down)
+        if found.shape == (height, width, 3):
             return found
-        if found.ndim != 3 or found.shape[0] < box.height or found.shape[1] < box.width or found.shape[2] != 3:
-            raise ValueError(f"is {found.shape}, expected {box.height} x {box.width} x 3")
-        return found[: box.height, : box.width]
+        if found.ndim != 3 or found.shape[0] < height or found.shape[1] < width or found.shape[2] != 3:
+            raise ValueError(f"is {found.shape}, expected {height} x {width} x 3")
+        return found[:height, :width]
 
     def coming(self, tiles: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
         """Tiles that will be read, in their order; a grid that waits for its tiles begins with those that follow."""
@@ -170,25 +172,36 @@ class TileGrid(ABC):
             for row in range(rows.start, rows.stop):
                 for column in range(columns.start, columns.stop):
                     wanted.setdefault((row, column), []).append(i)
-        scratch = np.empty((self.tile[1], self.tile[0], 3), np.uint8)
+        width, height = self.tile
+        scratch = np.empty((height, width, 3), np.uint8)
         damage: dict[tuple[int, int], str] = {}
         for row, column in self.coming(sorted(wanted)):
-            users, tile = wanted[row, column], self.box(row, column)
-            parts = [boxes[i].intersect(tile) for i in users]
+            users, x, y = wanted[row, column], column * width, row * height
+            parts = [_part(boxes[i], x, y, width, height) for i in users]
             # a box that is a tile is decoded where it belongs
-            whole = (targets[i] for i in users if boxes[i] == tile and targets[i].shape == scratch.shape)
-            into = next((target for target in whole if target.flags.c_contiguous), scratch)
+            whole = (targets[i] for i, part in zip(users, parts, strict=True) if part.area == width * height)
+            same = (target for target in whole if target.shape == scratch.shape and target.flags.c_contiguous)
+            into = next(same, scratch)
             try:
-                pixels = self.pixels(row, column, into, around(parts).moved(-tile.x, -tile.y))
+                pixels = self.pixels(row, column, into, around(parts))
             except (OSError, ValueError) as exc:
                 damage[row, column] = str(exc)
                 continue
             for i, part in zip(users, parts, strict=True):
-                if targets[i] is not pixels:
-                    found = blank if pixels is None else pixels[part.moved(-tile.x, -tile.y).slices]
-                    targets[i][part.moved(-boxes[i].x, -boxes[i].y).slices] = found
+                target, box = targets[i], boxes[i]
+                if target is pixels:
+                    continue
+                top, left = y + part.y - box.y, x + part.x - box.x
+                found = blank if pixels is None else pixels[part.slices]
+                target[top : top + part.height, left : left + part.width] = found
         if damage:
             raise DamagedTilesError(damage, sorted({i for at in damage for i in wanted[at]}))
+
+
+def _part(box: Box, x: int, y: int, width: int, height: int) -> Box:
+    """What a box of the level has of the tile at (x, y), in the tile's pixels."""
+    left, top = max(0, box.x - x), max(0, box.y - y)
+    return Box(left, top, min(width, box.x + box.width - x) - left, min(height, box.y + box.height - y) - top)
 
 
 def box_arrays(boxes: Sequence[Box]) -> list[NDArray[np.uint8]]:

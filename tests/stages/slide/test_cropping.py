@@ -92,6 +92,22 @@ def test_tables_that_a_file_keeps_once_are_used() -> None:
     assert not found[:, 240:].any()  # it was not decoded
 
 
+@pytest.mark.parametrize("name", ["420 256 x 256", "RGB 240 x 240"])
+def test_a_segment_may_hold_what_begins_a_scan(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comment, say, wherever it stands before the scan."""
+    stream, colour, size = STREAMS[name]
+    before, done, part = jpeg.prefix(None, colour), [], Box(100, 90, 60, 50)
+    monkeypatch.setattr(jpeg, "decode_part", lambda *asked: done.append(cropping.decode_part(*asked)) or done[-1])
+    whole, comment = jpeg.decode(stream, before, size), b"\xff\xfe\x00\x12\xff\xda\x00\x0c" + bytes(12)
+    frame, scan = stream.index(b"\xff\xc0"), stream.index(b"\xff\xda")
+    for at in (frame, scan):
+        told = stream[:at] + comment + stream[at:]
+        assert jpeg.frame_size(told) == size
+        found = jpeg.decode(told, before, size, into=np.zeros_like(whole), part=part)
+        np.testing.assert_array_equal(found[part.slices], whole[part.slices])
+    assert done == [True, True]
+
+
 def harmed(stream: bytes, rng: np.random.Generator) -> bytes:
     """With a bit flipped, bytes replaced, or its end lost: anywhere after the headers."""
     at = int(rng.integers(stream.index(b"\xff\xda") + 14, len(stream)))
