@@ -112,7 +112,7 @@ def page(
         note: what else there is to know of colours; what the interval is about is added.
         plain: the slide as it is, as large as the map, to stand beside it.
         insets: patches as they look close up, marked here and on the map.
-        insets_told: what is told of them.
+        insets_told: what is told of them; "" leaves them out but for their marks.
     """
     boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
     pen = ImageDraw.Draw(picture)
@@ -135,8 +135,9 @@ def page(
         left += width + GAP
     below = upper + height
     close = below + FOOT
+    close_up = insets if insets_told else ()
     told = wrapped(insets_told, inner, SMALL) if insets else []
-    end = close + LINE * len(told) + insets_height(insets, inner)
+    end = close + LINE * len(told) + insets_height(close_up, inner)
     image = Image.new("RGB", (page_width, end + LINE * len(said) + MARGIN // 2), "white")
     pen = ImageDraw.Draw(image)
     for n, line in enumerate(lines):
@@ -152,7 +153,7 @@ def page(
     legend(image, (MARGIN + 2 * third, below), third)
     for n, line in enumerate(told):
         pen.text((MARGIN, close + LINE * (n + 1) - 4), line, fill="black", font=pen_font(SMALL), anchor="ls")
-    lay_insets(image, (MARGIN, close + LINE * len(told)), insets, inner)
+    lay_insets(image, (MARGIN, close + LINE * len(told)), close_up, inner)
     for n, line in enumerate(said):
         pen.text((MARGIN, end + LINE * (n + 1) - 4), line, fill=SOFT, font=pen_font(SMALL), anchor="ls")
     return Page(image, (left, upper, left + width, below))
