@@ -94,10 +94,11 @@ def _chance(value: Any) -> str:
 
 
 def _reading(row: Mapping[str, Any]) -> dict[str, Any]:
+    predicted = row.get("predicted")
     unlike = number(row.get("out_of_distribution"))
     patches = f"{show(row.get('patches_read'), ',.0f')} of {show(row.get('cells'), ',.0f')} with tissue"
     return {
-        "predicted": row.get("predicted"),
+        "predicted": predicted if isinstance(predicted, str) else show(predicted, ".4g"),
         "decision": row.get("decision"),
         "call": row.get("call"),
         "patches read": patches,
@@ -121,7 +122,7 @@ def _origin(commit: Mapping[str, Any]) -> dict[str, Any]:
         "encoder": f"{encoder['name']} ({encoder.get('source', '')}; licence: {licence})" if encoder else None,
         "encoder's digest": encoder.get("digest"),
         "settings": ", ".join(
-            f"{name} {value}"
+            f"{name} {'all' if name == 'samples' and value == 0 else value}"
             for name, value in made.items()
             if name not in ("model", "version", "slides") and value is not None and isinstance(value, str | int | float)
         ),

@@ -122,6 +122,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
             title=told["overlay"],
             cells=told.get("of_cells"),
             top=scale.get("attention"),
+            alone=commit["evidence"]["gallery"] is None,
             **{**shown, **how},
         )
 

@@ -125,8 +125,9 @@ def page(
     page_width = max(across + 2 * MARGIN, LEAST_WIDTH)
     inner = page_width - 2 * MARGIN
     lines = wrapped(title, inner, TITLE)
+    about = f"{INTERVAL} {RESEARCH}" if "[" in title else RESEARCH  # of what was read whole there is no interval
     beside = "" if plain is None else f"{'Above' if stacked else 'Left'}: the slide as it is. "
-    said = [line for told in (f"{beside}{note}", f"{INTERVAL} {RESEARCH}") for line in wrapped(told, inner, SMALL)]
+    said = [line for told in (f"{beside}{note}", about) for line in wrapped(told, inner, SMALL)]
     left, upper = (page_width - across) // 2, 18 + 20 * len(lines)
     first = (left, upper)
     if stacked:
