@@ -22,6 +22,7 @@ from pipeline.stopwatch import stage
 from pipeline.task.task import WORDS, Task, chance_in_words, number_in_words
 from stages.agreement import Agreement
 from stages.amounts import as_given
+from stages.bags.bag_slide import BagSlide
 from stages.geometry import Raster
 from stages.heap import give_back
 from stages.html import table
@@ -250,7 +251,8 @@ class SlidePrediction:
             assert figure is not None, "the axes were removed from their figure"
             return figure
         title = self.in_words(self.slide.facts.path.name)
-        return overlay_figure(*parts, title=title, mpp_level0=mpp, cells=self.patient_cells)
+        alone = isinstance(self.slide, BagSlide)
+        return overlay_figure(*parts, title=title, mpp_level0=mpp, cells=self.patient_cells, alone=alone)
 
 
 @dataclass(frozen=True, slots=True)

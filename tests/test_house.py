@@ -186,8 +186,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "read_more": (),
         "words": (),
         "report": (
-            *("cohort_gallery", "embedded", "figures", "plots", "curves", "learning", "labels", "slides", "summary"),
-            *("report", "training"),
+            *("page", "cohort_gallery", "embedded", "figures", "slide_sheet", "plots", "curves", "learning", "labels"),
+            *("slides", "summary", "report", "training"),
         ),
         "train": (
             *(

@@ -28,6 +28,8 @@ GALLERY = "gallery.jpg"
 """The patches that say most."""
 PREVIEW = "preview.jpg"
 """Its maps side by side, small enough to be held by a report of many slides."""
+SHEET = "slide.html"
+"""All of it on a page."""
 COMMIT = "prediction.json"
 """A slide's commit mark: there, and whole, only when everything else of that slide is."""
 FORMER = ("thumbnail.png", "overlay.png", "evidence.png")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -14,13 +12,12 @@ from pipeline.report.embedded import previews, smaller
 from pipeline.report.figures import moment
 from pipeline.report.labels import against_labels
 from pipeline.report.learning import learning_of
+from pipeline.report.page import write_page
 from pipeline.report.slides import by_urgency, slides_table
 from pipeline.report.summary import cards, failures, gallery_section, origin, seen, trust, unlike
 from pipeline.task.build import TASKS
 from stages.amounts import counted
-from stages.place import tellable
 
-STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
 
 
@@ -63,36 +60,7 @@ def write_report(
         "" if model is None else learning_of(Path(model)),
         origin(run),
     ]
-    write_page(path, f"{_title(run)}: {counted(len(rows), run.get('unit', 'slide'))}", body)
-
-
-def write_page(path: Path, title: str, body: Sequence[str]) -> None:
-    """Write sections as an HTML file that needs no network; empty ones are left out.
-
-    Args:
-        path: the file.
-        title: as text.
-        body: the sections, as HTML.
-    """
-    policy = (
-        "default-src 'none'; img-src 'self' file: data:; base-uri 'none'; form-action 'none'; "
-        f"style-src {_digest(STYLE)}; script-src {_digest(SCRIPT)}"
-    )
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + f'\n<footer class="soft">{escape(NOTICE)}</footer>\n<script>{SCRIPT}</script>\n</body>\n</html>\n'
-    )
-    # names that are not valid UTF-8 reach Python as lone surrogates
-    path.write_text(tellable(page), encoding="utf-8", newline="\n")
-
-
-def _digest(text: str) -> str:
-    """What lets exactly this inline style or script through the page's content policy."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    write_page(path, f"{_title(run)}: {counted(len(rows), run.get('unit', 'slide'))}", body, script=SCRIPT)
 
 
 def _title(run: Mapping[str, Any]) -> str:

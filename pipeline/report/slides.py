@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from pipeline.output.slide_folder import SHEET
 from pipeline.output.table import settled_in_words
 from pipeline.refer.label_set import REFER
 from pipeline.report.embedded import folder_of
@@ -301,7 +302,7 @@ def _picture(folder: str, name: str, preview: str | None, *, named: bool) -> str
         )
     under = f"<small>{escape(name)}</small>" if named else ""
     return (
-        f'<a href="{folder}/overlay.jpg"><img class="both" src="{preview}" loading="lazy" decoding="async" '
+        f'<a href="{folder}/{SHEET}"><img class="both" src="{preview}" loading="lazy" decoding="async" '
         f'alt="{escape(told)}">{under}</a>'
     )
 
@@ -309,7 +310,8 @@ def _picture(folder: str, name: str, preview: str | None, *, named: bool) -> str
 def _links(folder: str, *, shown: bool) -> str:
     """To what lies in a slide's folder; a bag has no pixels, and no gallery to be shown."""
     gallery = f'<a href="{folder}/gallery.jpg">gallery</a> ' if shown else "no pixels, no gallery; "
-    return f'<a href="{folder}/evidence.jpg">evidence</a> {gallery}<a href="{folder}/overlay.geojson">GeoJSON</a>'
+    maps = f'<a href="{folder}/overlay.jpg">overlay</a> <a href="{folder}/evidence.jpg">evidence</a>'
+    return f'{maps} {gallery}<a href="{folder}/overlay.geojson">GeoJSON</a>'
 
 
 def _label(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from pipeline.model.quality import Quality
 from pipeline.report.figures import estimate
 from pipeline.report.labels import HEADS, against_labels
 from pipeline.report.learning import learning_section
-from pipeline.report.report import write_page
+from pipeline.report.page import write_page
 from stages.amounts import counted
 
 RULE = "It is said of the part with the most patients, of those below that have enough of them to tell."

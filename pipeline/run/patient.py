@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import is_exhaustion, reason_of
-from pipeline.model.header import Knows
+from pipeline.model.header import Knows, told_of_encoder
 from pipeline.model.spec import task_of
 from pipeline.output.failures import Failures
 from pipeline.output.run_record import NOTICE
@@ -192,7 +192,8 @@ def _predict(
     predicted = _predicted(found, settings, computes)
     failures.forget(row.slide_id, row.path)
     run = run_digest(settings, model, digest)
-    return {**_write(row, out, found, run, predicted, started), **seen}
+    beside = {"run": run, "encoder": told_of_encoder(model)}
+    return {**_write(row, out, found, beside, predicted, started), **seen}
 
 
 def _predicted(found: PatientStanding, settings: RunSettings, model: SlideModel) -> PatientPrediction:
@@ -217,13 +218,18 @@ def _none_left(lost: Mapping[str, str]) -> str:
 
 
 def _write(
-    row: CohortSlide, out: Path, stands: PatientStanding, run: str, found: PatientPrediction, started: float
+    row: CohortSlide,
+    out: Path,
+    stands: PatientStanding,
+    beside: Mapping[str, Any],
+    found: PatientPrediction,
+    started: float,
 ) -> dict[str, Any]:
     folder, together = out / PATIENTS / row.slide_id, found.together
     begin_slide(folder)
     members = {slide.slide_id: slide for slide in row.each}
     lost = [f"left out: {name}: {why}" for name, why in sorted(stands.lost.items())]
-    told: dict[str, Any] = {"key": stands.key, "made_of": stands.made_of, "run": run, "patient": row.patient}
+    told: dict[str, Any] = {"key": stands.key, "made_of": stands.made_of, **beside, "patient": row.patient}
     galleries, slide_bytes, shares = {}, 0, {}
     seconds = (time.perf_counter() - started) / len(found.slides)
     scale = scale_of(found.slides.values(), told_name(together))
@@ -231,8 +237,8 @@ def _write(
         own = {"status": "ok", "error": "", **part.columns(), "seconds": seconds, "key": stands.key}
         own |= {"warnings": list(part.warnings), "patient": row.patient}
         shares[name] = float(part.attention.sum())
-        beside = {**told, "row": own, "share_of_attention": shares[name]}
-        commit = write_result(members[name], out, part, beside, name=f"{name} of patient {row.patient}", scale=scale)
+        slides = {**told, "row": own, "share_of_attention": shares[name]}
+        commit = write_result(members[name], out, part, slides, name=f"{name} of patient {row.patient}", scale=scale)
         galleries[name] = commit["evidence"]["gallery"]
         slide_bytes += commit["slide_bytes"]
     result = {

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.bags import read_boxes_level0
-from pipeline.output.slide_folder import GALLERY, PREVIEW, THUMBNAIL
+from pipeline.output.slide_folder import GALLERY, PREVIEW, SHEET, THUMBNAIL
+from pipeline.report.slide_sheet import write_slide_sheet
 from stages.disk import new_file
 from stages.geometry import Mpp, Raster
 from stages.heap import give_back
@@ -22,9 +24,8 @@ from stages.overlay import evidence_picture, jpeg, page, picture
 from stages.overlay.attention_map import times_uniform
 from stages.overlay.evidence_picture import LOG_ODDS, evidence_page
 from stages.overlay.gallery import close_up, close_up_told
-from stages.overlay.insets import Inset
 from stages.overlay.jpeg import write_jpeg
-from stages.overlay.page import PICTURE_PX, paged, preview
+from stages.overlay.page import PICTURE_PX, Page, paged, preview
 from stages.overlay.picture import overlay_page
 from stages.prediction.kinds import INTERPOLATED
 from stages.tissue.thumbnail import Thumbnail
@@ -33,9 +34,19 @@ if TYPE_CHECKING:
     from pipeline.predict import SlidePrediction
 
 OVERLAY, EVIDENCE = "overlay.jpg", "evidence.jpg"
-PICTURES = frozenset({OVERLAY, EVIDENCE, PREVIEW})
+PICTURES = frozenset({OVERLAY, EVIDENCE, PREVIEW, SHEET})
 SMALL = 6_000
 """Bytes that a preview may have, for a report holds those of many slides."""
+ON_SHEET = {OVERLAY: 80_000, EVIDENCE: 50_000, GALLERY: 70_000}
+"""Bytes that pictures of a sheet may have."""
+SHEET_PX, GALLERY_PX = (480, 480), 1000
+"""A map's longer side on a sheet, and the gallery's width."""
+HAMMING = Image.Resampling.HAMMING
+_SHOWS = {
+    OVERLAY: "the slide, and beside it where the model looked",
+    EVIDENCE: "what speaks for and against",
+    GALLERY: "the patches that say most",
+}
 PICTURES_VERSION = 3
 """Raised when a change to how they are drawn, other than of `drawn_by`, changes pictures."""
 
@@ -94,55 +105,67 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
     give_back()
     boxes = read_boxes_level0(folder / "samples.h5")
     attention, cells = read_attention_zarr(folder / "attention.zarr")
-    said: dict[str, Any] = {
+    maps, origin, evidence_cells = read_evidence_zarr(folder / "evidence.zarr")
+    gallery = _gallery(folder, commit)
+    shown: dict[str, Any] = {
         "mpp_level0": mpp,
-        "insets": _close_up(folder, commit),
+        "insets": [] if gallery is None else close_up(gallery, commit["evidence"]["gallery"]),
         "insets_told": close_up_told(told["class"], told.get("unit", LOG_ODDS)),
     }
-    overlay = overlay_page(
-        thumbnail,
-        attention,
-        cells,
-        boxes,
-        title=told["overlay"],
-        cells=told.get("of_cells"),
-        top=scale.get("attention"),
-        **said,
-    )
-    maps, origin, cells = read_evidence_zarr(folder / "evidence.zarr")
-    evidence = evidence_page(
-        thumbnail,
-        maps[told["column"]],
-        cells,
-        boxes,
-        name=told["class"],
-        interpolated=bool((origin == INTERPOLATED).any()),
-        title=told["evidence"],
-        unit=told.get("unit", LOG_ODDS),
-        top=scale.get("evidence"),
-        **said,
-    )
-    both = preview((overlay, evidence))
-    for name, image, most in ((OVERLAY, overlay.image, None), (EVIDENCE, evidence.image, None), (PREVIEW, both, SMALL)):
+
+    def overlay(**how: Any) -> Page:
+        return overlay_page(
+            thumbnail,
+            attention,
+            cells,
+            boxes,
+            title=told["overlay"],
+            cells=told.get("of_cells"),
+            top=scale.get("attention"),
+            alone=commit["evidence"]["gallery"] is None,
+            **{**shown, **how},
+        )
+
+    def evidence(**how: Any) -> Page:
+        return evidence_page(
+            thumbnail,
+            maps[told["column"]],
+            evidence_cells,
+            boxes,
+            name=told["class"],
+            interpolated=bool((origin == INTERPOLATED).any()),
+            title=told["evidence"],
+            unit=told.get("unit", LOG_ODDS),
+            top=scale.get("evidence"),
+            **{**shown, **how},
+        )
+
+    large = overlay(), evidence()
+    pictures = ((OVERLAY, large[0].image, None), (EVIDENCE, large[1].image, None), (PREVIEW, preview(large), SMALL))
+    for name, image, most in pictures:
         with new_file(folder / name) as temporary:
             write_jpeg(temporary, image, most)
+    marked = {"sides": SHEET_PX, "insets_told": ""}  # whose numbers the gallery has
+    small = {OVERLAY: overlay(**marked).image, GALLERY: gallery, EVIDENCE: evidence(**marked).image}
+    if gallery is not None:
+        small[GALLERY] = gallery.resize((GALLERY_PX, round(gallery.height * GALLERY_PX / gallery.width)), HAMMING)
+    held = [
+        (name, _SHOWS[name], jpeg.encode(image, ON_SHEET[name])) for name, image in small.items() if image is not None
+    ]
+    with new_file(folder / SHEET) as temporary:
+        write_slide_sheet(temporary, commit, held)
 
 
-def _close_up(folder: Path, commit: Mapping[str, Any]) -> list[Inset]:
-    """The patches of the slide's gallery that say most; none of a bag, which has no pixels."""
-    from PIL import Image
-
-    shown = commit["evidence"]["gallery"]
-    if not shown:
-        return []
+def _gallery(folder: Path, commit: Mapping[str, Any]) -> Image.Image | None:
+    """The slide's gallery; none of a bag, which has no pixels, or where nothing is shown."""
+    if not commit["evidence"]["gallery"]:
+        return None
     with Image.open(folder / GALLERY) as gallery:
-        return close_up(gallery, shown)
+        return gallery.convert("RGB")
 
 
 def _thumbnail(path: Path, raster: Raster, mpp_level0: Mpp) -> Thumbnail:
     """The slide's thumbnail, as large as pages show it."""
-    from PIL import Image
-
     with Image.open(path) as image:
         share = min(1.0, PICTURE_PX[1] / max(image.size))
         image.draft("RGB", (math.ceil(image.width * share), math.ceil(image.height * share)))  # a large one, by halves

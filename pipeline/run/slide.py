@@ -15,7 +15,7 @@ from pipeline.asked import decision_of
 from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.garbage import uncollected
-from pipeline.model.header import Known, Knows, model_digest, read_known
+from pipeline.model.header import Known, Knows, model_digest, read_known, told_of_encoder
 from pipeline.model.spec import refuse_coarser, task_of
 from pipeline.output.documents import plain
 from pipeline.output.failures import Failures
@@ -122,7 +122,8 @@ def _predict_slide(
     predicted = predict_slide(found.slide, computes, **how, prior=found.prior, refer=refer)
     failures.forget(slide.slide_id, slide.path)
     run = run_digest(settings, model, digest)
-    return {**_write_slide(slide, out, found, run, predicted, started), **known}
+    told = {"run": run, "encoder": told_of_encoder(model)}
+    return {**_write_slide(slide, out, found, told, predicted, started), **known}
 
 
 def allowed(settings: RunSettings) -> int | None:
@@ -224,12 +225,12 @@ def need_for(slide: Slide, model: Knows) -> Need:
 
 
 def _write_slide(
-    slide: CohortSlide, out: Path, stands: Standing, run: str, found: SlidePrediction, started: float
+    slide: CohortSlide, out: Path, stands: Standing, told: Mapping[str, Any], found: SlidePrediction, started: float
 ) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     row: dict[str, Any] = {"status": "ok", "error": "", **found.columns(), "seconds": seconds, "key": stands.key}
     row["warnings"] = list(found.warnings)
-    commit = write_result(slide, out, found, {"key": stands.key, "made_of": stands.made_of, "run": run, "row": row})
+    commit = write_result(slide, out, found, {"key": stands.key, "made_of": stands.made_of, **told, "row": row})
     return {**row, **told_of(commit), "reused": False}
 
 
@@ -247,7 +248,7 @@ def write_result(
     Args:
         slide: which; ``out`` is the run's folder.
         found: what is said of it.
-        told: of the commit mark its key, what that follows from, the run and the row.
+        told: of the commit mark its key, what that follows from, the run, the encoder and the row.
         name: that pictures call it by; default: its own.
         scale: of their colours, see `pipeline.run.pictures.scale_of`; default: its own.
     """

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.output.documents import plain
 from pipeline.report.figures import MISSING, bar
-from pipeline.report.report import STYLE
+from pipeline.report.page import STYLE
 from pipeline.task.task import Task
 from pipeline.view.links import Links
 from pipeline.view.run_folder import SlideRow

@@ -91,10 +91,10 @@ def evidence_page(
     scale = OWN_SCALE if top is None else PATIENT_SCALE
 
     def legend(image: Image.Image, place: tuple[int, int], width: int) -> None:
-        note = f"{scale}{'; unread: by like patches' if interpolated else ''}"
-        _legend(image, place, width, strongest, f"{unit} per cell, for {name}", note)
+        _legend(image, place, width, strongest, f"{unit} per cell, for {name}", scale)
 
     chance = " 0 is a probability of 0.5, +2 is 0.88, +4 is 0.98." if unit == LOG_ODDS else ""
+    unread = " Of places that were not read it is what read patches that look alike add." if interpolated else ""
     return page(
         picture,
         raster,
@@ -102,7 +102,7 @@ def evidence_page(
         title=title,
         mpp_level0=mpp_level0,
         legend=legend,
-        note=f"Orange speaks for {name}, blue against it: what a place by itself adds, in {unit}.{chance}",
+        note=f"Orange speaks for {name}, blue against it: what a place by itself adds, in {unit}.{chance}{unread}",
         insets=insets,
         insets_told=insets_told,
     )

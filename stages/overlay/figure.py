@@ -28,12 +28,12 @@ class Picture(Figure):
         return png.getvalue()
 
 
-def overlay_figure(thumbnail: Thumbnail, *parts: Any, title: str, mpp_level0: Mpp, cells: int | None = None) -> Figure:
+def overlay_figure(thumbnail: Thumbnail, *parts: Any, **said: Any) -> Figure:
     """`overlay_page` as a matplotlib figure, whose first axes' data coordinates are level-0 pixels; arguments as there.
 
     At 100 dots an inch its pixels are the page's.
     """
-    page = overlay_page(thumbnail, *parts, title=title, mpp_level0=mpp_level0, cells=cells)
+    page = overlay_page(thumbnail, *parts, **said)
     width, height = page.image.size
     left, upper, right, lower = page.place
     figure = Picture(figsize=(width / DPI, height / DPI), dpi=DPI)

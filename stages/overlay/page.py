@@ -112,7 +112,7 @@ def page(
         note: what else there is to know of colours; what the interval is about is added.
         plain: the slide as it is, as large as the map, to stand beside it.
         insets: patches as they look close up, marked here and on the map.
-        insets_told: what is told of them.
+        insets_told: what is told of them; "" leaves them out but for their marks.
     """
     boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
     pen = ImageDraw.Draw(picture)
@@ -125,8 +125,9 @@ def page(
     page_width = max(across + 2 * MARGIN, LEAST_WIDTH)
     inner = page_width - 2 * MARGIN
     lines = wrapped(title, inner, TITLE)
+    about = f"{INTERVAL} {RESEARCH}" if "[" in title else RESEARCH  # of what was read whole there is no interval
     beside = "" if plain is None else f"{'Above' if stacked else 'Left'}: the slide as it is. "
-    said = [line for told in (f"{beside}{note}", f"{INTERVAL} {RESEARCH}") for line in wrapped(told, inner, SMALL)]
+    said = [line for told in (f"{beside}{note}", about) for line in wrapped(told, inner, SMALL)]
     left, upper = (page_width - across) // 2, 18 + 20 * len(lines)
     first = (left, upper)
     if stacked:
@@ -135,8 +136,9 @@ def page(
         left += width + GAP
     below = upper + height
     close = below + FOOT
+    close_up = insets if insets_told else ()
     told = wrapped(insets_told, inner, SMALL) if insets else []
-    end = close + LINE * len(told) + insets_height(insets, inner)
+    end = close + LINE * len(told) + insets_height(close_up, inner)
     image = Image.new("RGB", (page_width, end + LINE * len(said) + MARGIN // 2), "white")
     pen = ImageDraw.Draw(image)
     for n, line in enumerate(lines):
@@ -152,7 +154,7 @@ def page(
     legend(image, (MARGIN + 2 * third, below), third)
     for n, line in enumerate(told):
         pen.text((MARGIN, close + LINE * (n + 1) - 4), line, fill="black", font=pen_font(SMALL), anchor="ls")
-    lay_insets(image, (MARGIN, close + LINE * len(told)), insets, inner)
+    lay_insets(image, (MARGIN, close + LINE * len(told)), close_up, inner)
     for n, line in enumerate(said):
         pen.text((MARGIN, end + LINE * (n + 1) - 4), line, fill=SOFT, font=pen_font(SMALL), anchor="ls")
     return Page(image, (left, upper, left + width, below))

@@ -97,6 +97,7 @@ def overlay_page(
     insets: Sequence[Inset] = (),
     insets_told: str = "",
     sides: tuple[int, int] = PICTURE_PX,
+    alone: bool = False,
 ) -> Page:
     """The overlay beside the slide as it is, with title, scale bar and legend.
 
@@ -112,6 +113,7 @@ def overlay_page(
             has its own.
         insets, insets_told: see `stages.overlay.page.page`.
         sides: of either picture's longer side, at least and at most, pixels.
+        alone: whether the slide is left out, as of a bag, which has no pixels to show.
     """
     plain, raster = picture_of(thumbnail, mpp_level0, sides)
     picture = plain.copy()
@@ -128,7 +130,7 @@ def overlay_page(
         mpp_level0=mpp_level0,
         legend=legend,
         note=NOTE,
-        plain=plain,
+        plain=None if alone else plain,
         insets=insets,
         insets_told=insets_told,
     )

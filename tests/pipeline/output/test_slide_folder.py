@@ -96,7 +96,7 @@ def test_a_power_cut_never_leaves_a_mark_beside_what_is_not_whole(
 
     disk = PowerCut(monkeypatch, before_rename)
     everything = {"thumbnail.jpg", "attention.zarr", "samples.h5", "overlay.jpg", "overlay.geojson"}
-    everything |= {"evidence.zarr", "evidence.jpg", "gallery.jpg"}
+    everything |= {"evidence.zarr", "evidence.jpg", "gallery.jpg", "preview.jpg", "slide.html"}
     for seed in (0, 1):
         replaced.clear()
         summary = run_cohort(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.report.report import write_report
+from pipeline.report.slide_sheet import WORDS, write_slide_sheet
 from pipeline.report.slides import PAGE
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -153,4 +155,30 @@ def test_on_paper_there_are_no_tools(chromium: Any, many: Path) -> None:
     assert not opened.page.get_by_label("Filter").is_visible()
     assert not opened.page.get_by_role("button", name="further").is_visible()
     assert opened.page.pdf(prefer_css_page_size=True)[:4] == b"%PDF"
+    opened.page.close()
+
+
+def test_a_slides_sheet_prints_on_two_pages_and_fits_narrow_screens(chromium: Any, tmp_path: Path) -> None:
+    """With the pictures and as many words as one has."""
+    pictures = []
+    for name, size in (("overlay.jpg", (1012, 640)), ("gallery.jpg", (1000, 460)), ("evidence.jpg", (680, 640))):
+        held = io.BytesIO()
+        Image.new("RGB", size, "teal").save(held, "JPEG")
+        pictures.append((name, "what it shows", held.getvalue()))
+    values = {f"prob_{name}{end}": 0.5 for name in ("normal", "tumour") for end in ("", "_low", "_high")}
+    told = {
+        "row": {"predicted": "tumour", **values, "patches_read": 9, "cells": 99, "fraction_read": 0.1, "warnings": []},
+        "words": dict.fromkeys(WORDS, "as is told of a slide " * 10),
+        "made_of": {"model": "a" * 64, "samples": 24, "scheme": "systematic", "seed": 0},
+        "mpp": [0.5, 0.5],
+        "path": "/cohort/s.svs",
+        "fingerprint": "f" * 64,
+        "key": "k" * 64,
+    }
+    write_slide_sheet(tmp_path / "slide.html", told, pictures)
+    opened = Opened(chromium, tmp_path / "slide.html", viewport={"width": 480, "height": 900})
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 480
+    paper = opened.page.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", paper)) == 2
+    assert opened.complaints == []
     opened.page.close()

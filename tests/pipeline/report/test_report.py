@@ -4,68 +4,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from PIL import Image
+from reports import HOSTILE, JPEG, Page
 
 from pipeline.report import embedded
 from pipeline.report.figures import MISSING
 from pipeline.report.report import write_report
 from pipeline.report.slides import PAGE, error_of
 
-HOSTILE = "<script>alert(1)</script>\"'&amp; #100%?é"
 NAMES = ["plain", HOSTILE.replace("/", "_"), "組織 1", "../up"]
 ENDS = {"": 0.0, "_low": -0.05, "_high": 0.05}
-_held = io.BytesIO()
-Image.new("RGB", (8, 4), "teal").save(_held, "JPEG")
-JPEG = _held.getvalue()
-VOID = {"meta", "img", "input", "rect"}
-
-
-class Page(HTMLParser):
-    """What a browser would see: checks that tags nest, and keeps links, texts and attributes."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.inline: dict[str, str] = {}
-        self.feed(source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("style", "script"):
-            self.inline[self.open[-1]] = data
-        else:
-            self.texts.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 def row(name: str, classes: list[str], **changes: Any) -> dict[str, Any]:
@@ -113,7 +68,7 @@ def test_every_link_leads_to_a_file_of_the_run(tmp_path: Path, classes: list[str
     for name in names:
         folder = tmp_path / "slides" / name
         folder.mkdir(parents=True)
-        for file in ("overlay.jpg", "evidence.jpg", "gallery.jpg", "overlay.geojson"):
+        for file in ("overlay.jpg", "evidence.jpg", "gallery.jpg", "overlay.geojson", "slide.html"):
             (folder / file).write_bytes(b"")
         if name != "plain":  # which is of an earlier version
             (folder / "preview.jpg").write_bytes(JPEG)
@@ -124,7 +79,7 @@ def test_every_link_leads_to_a_file_of_the_run(tmp_path: Path, classes: list[str
     held = [link for link in links if (link or "").startswith("data:")]
     assert held == [f"data:image/jpeg;base64,{base64.b64encode(JPEG).decode()}"] * 2
     links = [link for link in links if link not in held]
-    assert len(links) == 5 * len(names) - len(held) + 2
+    assert len(links) == 6 * len(names) - len(held) + 2
     for link in links:
         parts = urlsplit(link or "")
         assert (parts.scheme, parts.netloc, parts.query, parts.fragment) == ("", "", "", "")

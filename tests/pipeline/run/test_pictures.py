@@ -71,7 +71,7 @@ def test_another_colour_draws_the_pictures_anew_and_reads_no_more_of_the_slide_t
     after = files(out)
     changed = {name for name in after if after[name] != before.get(name)}
     assert after.keys() == before.keys()
-    assert changed == {"evidence.jpg", "preview.jpg", "prediction.json"}  # no attention is in orange
+    assert changed == {"evidence.jpg", "preview.jpg", "slide.html", "prediction.json"}  # no attention is in orange
     lies_there = sum(map(len, before.values()))
     assert spent[2] - spent[3] < 2 * lies_there < slide.stat().st_size / 10
 
@@ -83,7 +83,12 @@ def test_other_colours_of_attention_draw_the_overlay_anew(
     monkeypatch.setattr(picture, "COLOURS", picture.COLOURS[::-1])
     assert reused(slide, out, checkpoint)
     after = files(out)
-    assert {name for name in after if after[name] != before[name]} == {"overlay.jpg", "preview.jpg", "prediction.json"}
+    assert {name for name in after if after[name] != before[name]} == {
+        "overlay.jpg",
+        "preview.jpg",
+        "slide.html",
+        "prediction.json",
+    }
 
 
 def test_a_slide_whose_pictures_cannot_be_drawn_from_what_is_left_is_read_again(

@@ -120,6 +120,8 @@ def test_every_artefact_of_a_predicted_slide_is_there_and_agrees(finished: Path)
             "overlay.geojson",
             "evidence.zarr",
             "evidence.jpg",
+            "preview.jpg",
+            "slide.html",
             "gallery.jpg",
             "prediction.json",
         )

@@ -287,7 +287,12 @@ def test_a_page_says_what_colours_mean_and_what_the_interval_is_about(monkeypatc
         Raster(0, 0, 288, 288, 1, 1),
         Inset("1", Image.new("RGB", (256, 256)), (0, 0, 64, 64), 32, "+1", (0, 0, 0)),
     )
-    how = {"title": "t", "mpp_level0": Mpp(0.5, 0.5), "insets": [inset] * 6, "insets_told": "close up " * 40}
+    how = {
+        "title": "t 0.5 [0.4, 0.6]",
+        "mpp_level0": Mpp(0.5, 0.5),
+        "insets": [inset] * 6,
+        "insets_told": "close up " * 40,
+    }
     page = overlay_page(thumbnail, np.ones((1, 1)), cells, [[0, 0, 64, 64]], **how)  # type: ignore[arg-type]
     whole = " ".join(text for text, *_ in said)
     for told in (
@@ -298,6 +303,20 @@ def test_a_page_says_what_colours_mean_and_what_the_interval_is_about(monkeypatc
     ):
         assert told in whole
     assert all(x >= 0 and x + wide <= page.image.width and y <= page.image.height for _, x, y, wide in said)
+
+
+def test_what_has_no_interval_and_no_pixels_is_not_said_to_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a bag, all of which was read."""
+    said: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **how: said.append(text))
+    thumbnail = Thumbnail(np.full((9, 9, 3), 200, np.uint8), Raster(0, 0, 32, 32, 9, 9), 16.0)
+    cells, how = Raster(0, 0, 288, 288, 1, 1), {"title": "t: 0.5, exact", "mpp_level0": Mpp(0.5, 0.5)}
+    page = overlay_page(thumbnail, np.ones((1, 1)), cells, [[0, 0, 64, 64]], alone=True, **how)  # type: ignore[arg-type]
+    whole = " ".join(said)
+    assert "In brackets" not in whole
+    assert "as it is" not in whole
+    assert "not a medical device" in whole
+    assert page.image.width < 2 * (page.place[2] - page.place[0])
 
 
 def test_colours_are_told_apart_in_every_colour_blindness() -> None:
