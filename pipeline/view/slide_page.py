@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from string import Template
 from typing import Any
@@ -24,6 +25,25 @@ WORDS = ("what", "how_sure", "evidence", "not_read", "unusual")
 TEMPLATE = Template(own("slide.html"))
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What another run found of the slide of a page.
+
+    Attributes:
+        run: the other one.
+        slide: as it has it.
+        findings: of that.
+        figure: see `pipeline.view.figure.figure_json`.
+        links: of its pictures.
+    """
+
+    run: RunFolder
+    slide: SlideRow
+    findings: Findings
+    figure: Mapping[str, Any]
+    links: Links
+
+
 def slide_page(
     run: RunFolder,
     slide: SlideRow,
@@ -35,6 +55,7 @@ def slide_page(
     background: tuple[int, int, int],
     patches: Sequence[int],
     tiled: bool = False,
+    beside: Beside | None = None,
 ) -> str:
     """The page of a slide.
 
@@ -48,6 +69,7 @@ def slide_page(
         background: RGB of what was never scanned.
         patches: numbers of the patches of which there is a picture.
         tiled: whether the slide itself can be read.
+        beside: what another run found of it; None: nothing is compared.
     """
     shown = [(run.task.values[i], run.task.columns[i]) for i in run.task.shown]
     pictured = set(patches)
@@ -60,10 +82,7 @@ def slide_page(
         "frame": [findings.frame.fx, findings.frame.fy, findings.frame.width, findings.frame.height],
         "background": background,
         "mpp": [findings.mpp.x, findings.mpp.y] if findings.mpp else None,
-        "layers": [
-            {"name": one.name, "title": one.title, "colours": one.colours, "ticks": one.ticks, "signed": one.signed}
-            for one in findings.layers
-        ],
+        "layers": _told_of_layers(findings),
         **told_of_patches(
             findings.samples,
             findings.told,
@@ -71,6 +90,7 @@ def slide_page(
             lambda i: links.picture(slide.number, f"patch/{i}.jpg") if i in pictured else None,
         ),
         "of": findings.told,
+        "beside": None if beside is None else _told_of_other(beside, tiled),
         "more": links.picture(slide.number, "more") if links.served and tiled else None,
     }
     missing = [*notes, *findings.missing]
@@ -83,13 +103,51 @@ def slide_page(
         name=escape(slide.name),
         notes=shown_notes,
         predicted=_predicted(slide, run.task) + values_html(slide, run.task, shown, named=True),
-        label=label,
+        label=label + ("" if beside is None else _other_html(slide, beside)),
+        this=escape(f"this run: {run.folder.name}"),
+        other="" if beside is None else escape(f"the other run: {beside.run.folder.name}"),
+        two="" if beside is None else " two",
         words=words if lines else "",
         evidence=_evidence_choices(run, findings) if links.served else "",
         notice=escape(NOTICE),
         data=in_page(data),
     )
     return page(slide.name, content, links, scripts=(BOKEH, "more.js", "viewer.js"), kind="slide")
+
+
+def _told_of_layers(findings: Findings) -> list[dict[str, Any]]:
+    return [
+        {"name": one.name, "title": one.title, "colours": one.colours, "ticks": one.ticks, "signed": one.signed}
+        for one in findings.layers
+    ]
+
+
+def _told_of_other(beside: Beside, tiled: bool) -> dict[str, Any]:
+    found, number = beside.findings, beside.slide.number
+    return {
+        "figure": beside.figure,
+        "layers": _told_of_layers(found),
+        **told_of_patches(
+            found.samples,
+            found.told,
+            found.cells,
+            lambda i: beside.links.picture(number, f"patch/{i}.jpg") if tiled else None,
+        ),
+    }
+
+
+def _other_html(slide: SlideRow, beside: Beside) -> str:
+    """What the other run predicts, and how far that is from this one."""
+    task, other = beside.run.task, beside.slide
+    shown = [(task.values[i], task.columns[i]) for i in task.shown]
+    apart = [
+        f"{name} {other.values[name][0] - slide.values[name][0]:+.2g}".replace("-", "\N{MINUS SIGN}")
+        for name, _ in shown
+        if name in other.values and name in slide.values
+    ]
+    moved = f'<p class="soft">beside this run: {escape(", ".join(apart))}</p>' if apart else ""
+    predicted = f"The other run: {escape(str(other.row.get('predicted')))}" if task.chances else "The other run"
+    return f'<div id="other"><h2>{predicted}</h2>{values_html(other, task, shown, named=True)}{moved}</div>'
 
 
 def _predicted(slide: SlideRow, task: Task) -> str:
