@@ -67,12 +67,16 @@ class SlidePage(Guarded):
         of = self.get_query_argument("of", "")
         told = int(of) if of.isdecimal() and len(of) < 6 else None
         try:
-            page = await self.work(lambda: self.viewer.page(slide, links, told=told))
+            parts = await self.work(lambda: self.viewer.page_parts(slide, links, told=told))
         except UsageError as exc:
             self.set_status(404)
-            page = refusal_page(slide.name, str(exc), links)
-        if page is not None:
-            self.finish(page)
+            self.finish(refusal_page(slide.name, str(exc), links))
+            return
+        while parts is not None and (part := await self.work(lambda: next(parts, ""))):
+            self.write(part)
+            await self.flush()  # the picture is asked for while the figure is made
+        if not self.gone:
+            self.finish()
 
     head = get
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from string import Template
@@ -23,6 +23,9 @@ GALLERY_SHOWN = 12
 WORDS = ("what", "how_sure", "evidence", "not_read", "unusual")
 """Sentences on a slide, in order; how good the model is stands on the page of all."""
 TEMPLATE = Template(own("slide.html"))
+_DATA = "@@data@@"
+"""Where that goes which takes longer."""
+Figure = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +36,14 @@ class Beside:
         run: the other one.
         slide: as it has it.
         findings: of that.
-        figure: see `pipeline.view.figure.figure_json`.
+        figure: makes it, as that of a page.
         links: of its pictures.
     """
 
     run: RunFolder
     slide: SlideRow
     findings: Findings
-    figure: Mapping[str, Any]
+    figure: Figure
     links: Links
 
 
@@ -48,7 +51,7 @@ def slide_page(
     run: RunFolder,
     slide: SlideRow,
     findings: Findings,
-    figure: Mapping[str, Any],
+    figure: Figure,
     links: Links,
     *,
     notes: Sequence[str],
@@ -56,14 +59,14 @@ def slide_page(
     patches: Sequence[int],
     tiled: bool = False,
     beside: Beside | None = None,
-) -> str:
-    """The page of a slide.
+) -> Iterator[str]:
+    """The page of a slide, in two parts: what is seen of it at once, and what its script makes a figure of.
 
     Args:
         run: that it belongs to.
         slide: whose.
         findings: of it.
-        figure: see `pipeline.view.figure.figure_json`.
+        figure: makes it, see `pipeline.view.figure.figure_json`; that takes some tenths of a second.
         links: of the page.
         notes: what cannot be shown beside what the findings lack, in sentences.
         background: RGB of what was never scanned.
@@ -74,8 +77,7 @@ def slide_page(
     shown = [(run.task.values[i], run.task.columns[i]) for i in run.task.shown]
     pictured = set(patches)
     there = [one.number for one in run.slides if one.folder is not None]
-    data = {
-        "figure": figure,
+    data: dict[str, Any] = {
         "number": slide.number,
         "slides": there,
         "address": links.slide(0).replace("0", "{}", 1),
@@ -90,7 +92,6 @@ def slide_page(
             lambda i: links.picture(slide.number, f"patch/{i}.jpg") if i in pictured else None,
         ),
         "of": findings.told,
-        "beside": None if beside is None else _told_of_other(beside, tiled),
         "more": links.picture(slide.number, "more") if links.served and tiled else None,
     }
     missing = [*notes, *findings.missing]
@@ -106,13 +107,19 @@ def slide_page(
         label=label + ("" if beside is None else _other_html(slide, beside)),
         this=escape(f"this run: {run.folder.name}"),
         other="" if beside is None else escape(f"the other run: {beside.run.folder.name}"),
+        first=_first(slide, findings, links),
         two="" if beside is None else " two",
         words=words if lines else "",
         evidence=_evidence_choices(run, findings) if links.served else "",
         notice=escape(NOTICE),
-        data=in_page(data),
+        data=_DATA,
     )
-    return page(slide.name, content, links, scripts=(BOKEH, "more.js", "viewer.js"), kind="slide")
+    whole = page(slide.name, content, links, scripts=(BOKEH, "more.js", "viewer.js"), kind="slide")
+    first, _, last = whole.rpartition(_DATA)  # all texts come before
+    yield first
+    data["figure"] = figure()
+    data["beside"] = None if beside is None else _told_of_other(beside, tiled)
+    yield in_page(data) + last
 
 
 def _told_of_layers(findings: Findings) -> list[dict[str, Any]]:
@@ -125,7 +132,7 @@ def _told_of_layers(findings: Findings) -> list[dict[str, Any]]:
 def _told_of_other(beside: Beside, tiled: bool) -> dict[str, Any]:
     found, number = beside.findings, beside.slide.number
     return {
-        "figure": beside.figure,
+        "figure": beside.figure(),
         "layers": _told_of_layers(found),
         **told_of_patches(
             found.samples,
@@ -148,6 +155,13 @@ def _other_html(slide: SlideRow, beside: Beside) -> str:
     moved = f'<p class="soft">beside this run: {escape(", ".join(apart))}</p>' if apart else ""
     predicted = f"The other run: {escape(str(other.row.get('predicted')))}" if task.chances else "The other run"
     return f'<div id="other"><h2>{predicted}</h2>{values_html(other, task, shown, named=True)}{moved}</div>'
+
+
+def _first(slide: SlideRow, findings: Findings, links: Links) -> str:
+    """The thumbnail where the figure will have it, for as long as Bokeh is loading."""
+    if findings.thumbnail is None or not links.served:
+        return ""
+    return f'<div id="first"><img src="{links.picture(slide.number, "overview.jpg")}" alt=""></div>'
 
 
 def _predicted(slide: SlideRow, task: Task) -> str:

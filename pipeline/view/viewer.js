@@ -274,5 +274,7 @@
       act();
     }
   });
+  setTimeout(() => at("first")?.remove(), 1500);  // by then the figure shows what it does
+  x_range.change.connect(() => at("first")?.remove());
   document.body.dataset.ready = "yes";
 })();

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.output.slide_folder import read_commit
@@ -86,8 +88,14 @@ class Viewer:
         """The page of all slides."""
         return cohort_page(self.run, links, self.against)
 
-    def page(self, slide: SlideRow, links: Links, *, told: int | None = None, pictured: Sequence[int] = ()) -> str:
-        """The page of a slide.
+    def page(self, slide: SlideRow, links: Links, **how: Any) -> str:
+        """The page of a slide: see `page_parts`."""
+        return "".join(self.page_parts(slide, links, **how))
+
+    def page_parts(
+        self, slide: SlideRow, links: Links, *, told: int | None = None, pictured: Sequence[int] = ()
+    ) -> Iterator[str]:
+        """The page of a slide, in two parts; see `pipeline.view.slide_page.slide_page`.
 
         Args:
             slide: which has results.
@@ -118,7 +126,7 @@ class Viewer:
             self.run,
             slide,
             findings,
-            self._figure(slide, findings, rings, links, tiles=tiles),
+            partial(self._figure, slide, findings, rings, links, tiles=tiles),
             links,
             notes=notes,
             background=background,
@@ -161,7 +169,7 @@ class Viewer:
             return None
         notes.extend(f"Of the other run: {one}" for one in found.missing)
         theirs = Links(links.served, links.up, "o")
-        figure = self.beside._figure(other, found, rings, theirs, tiles=tiles, target=BESIDE)
+        figure = partial(self.beside._figure, other, found, rings, theirs, tiles=tiles, target=BESIDE)
         return Beside(self.beside.run, other, found, figure, theirs)
 
     def _figure(
