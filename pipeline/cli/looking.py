@@ -28,6 +28,9 @@ def view(
     outlines: Annotated[
         Path | None, typer.Option(help="Folder of outlines to show, <slide_id>.geojson, as QuPath writes them.")
     ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Folder of another run of the same slides, which is shown beside this one.")
+    ] = None,
     model: Annotated[
         Path | None, typer.Option(help="Where the run's model lies by now, to read more of slides, if it was moved.")
     ] = None,
@@ -45,6 +48,8 @@ def view(
     if static is not None:
         if port is not None:
             raise UsageError("--static serves nothing: leave --port out")
+        if against is not None:
+            raise UsageError("--static writes the pages of one run: leave --against out")
         from pipeline.view.static import write_pages
 
         viewer = make_viewer(run, slides or (), outlines)
@@ -53,7 +58,7 @@ def view(
         echo(str(first))
         return
     try:
-        how: dict[str, Any] = {"slides": slides or (), "outlines": outlines, "model": model}
+        how: dict[str, Any] = {"slides": slides or (), "outlines": outlines, "model": model, "against": against}
         view_run(run, port=port, browser=browser, **how, began=_began)
     except KeyboardInterrupt:  # how it ends
         sys.exit(exit_code())

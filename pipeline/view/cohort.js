@@ -2,12 +2,18 @@
 (() => {
   const table = document.getElementById("slides"), body = table.tBodies[0], rows = [...body.rows];
   const at = id => document.getElementById(id);
-  const find = at("find"), kind = at("kind"), label = at("class"), shown = at("shown");
+  const find = at("find"), kind = at("kind"), label = at("class"), sure = at("sure"), shown = at("shown");
   const keep = () => {
     try {
       const left = [...body.rows].filter(row => !row.hidden && row.dataset.number !== "").map(row => Number(row.dataset.number));
       sessionStorage.setItem("saccade-order", JSON.stringify(left));
     } catch { /* a page that may keep nothing goes by the table's own order */ }
+  };
+  const doubtful = row => {
+    const [side, limit] = (sure?.value || "").split(" ");
+    if (!side) return true;
+    const value = side === "below" ? row.dataset.chance : row.dataset.width;
+    return value !== "" && (side === "below" ? Number(value) < Number(limit) : Number(value) > Number(limit));
   };
   const cut = () => {
     const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -16,7 +22,8 @@
       const text = row.dataset.text.toLowerCase();
       row.hidden = !(words.every(word => text.includes(word))
         && (!kind?.value || row.dataset.kinds.split(" ").includes(kind.value))
-        && (!label?.value || row.dataset.class === label.value));
+        && (!label?.value || row.dataset.class === label.value)
+        && doubtful(row));
       count += !row.hidden;
     }
     shown.textContent = `${count} of ${rows.length} shown`;
@@ -43,7 +50,7 @@
     for (const head of heads) head.removeAttribute("aria-sort");
     put((a, b) => Number(b.dataset.rank) - Number(a.dataset.rank));
   });
-  for (const control of [find, kind, label]) control?.addEventListener("input", cut);
+  for (const control of [find, kind, label, sure]) control?.addEventListener("input", cut);
   cut();
   document.body.dataset.ready = "yes";
 })();

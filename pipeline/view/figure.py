@@ -30,6 +30,8 @@ SIDES = ("left", "right", "top", "bottom")
 """Columns of where a square lies."""
 TARGET = "figure"
 """The element that the figure goes into."""
+BESIDE = "figure-beside"
+"""The element of another run's figure."""
 
 
 def import_bokeh() -> Any:
@@ -66,8 +68,9 @@ def figure_json(
     *,
     tiles: str | None,
     thumbnail: str | None,
+    target: str = TARGET,
 ) -> dict[str, Any]:
-    """What Bokeh's page script draws into `TARGET`. Its models have names: ``attention``, ``evidence``, ``patches``,
+    """What Bokeh's page script draws into an element. Its models have names: ``attention``, ``evidence``, ``patches``,
     ``marks``, ``outlines``, ``places`` and ``chosen`` are renderers, ``<map>-colours`` the maps' colours, ``samples``
     the patches' source, and ``places-source`` and ``chosen-source`` those of where more is read, or may be.
 
@@ -76,6 +79,7 @@ def figure_json(
         outlines: rings of level-0 corners.
         tiles: address of tiles with {Z}, {X} and {Y}; None where the slide cannot be read.
         thumbnail: address of the thumbnail.
+        target: the element that it goes into.
     """
     bokeh = import_bokeh()
     models, frame = bokeh.models, findings.frame
@@ -131,7 +135,7 @@ def figure_json(
         _draw_patches(plot, models, findings)
     if tiles is not None:
         _draw_places(plot, models)
-    item: dict[str, Any] = bokeh.embed.json_item(plot, TARGET)
+    item: dict[str, Any] = bokeh.embed.json_item(plot, target)
     return item
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -47,12 +49,16 @@ class Findings:
     missing: Sequence[str]
 
 
-def find(slide: SlideRow, told: int | None = None) -> Findings:
+def find(
+    slide: SlideRow, told: int | str | None = None, *, least: Mapping[str, float] = MappingProxyType({})
+) -> Findings:
     """What a run found of a slide.
 
     Args:
         slide: which has a folder.
-        told: whose evidence is shown; by default that of the class that the run's own pictures show.
+        told: whose evidence is shown, by its place or its name; by default, and where there is no such name, that of
+            the class that the run's own pictures show.
+        least: by the name of a map what its last colour stands for, at least.
 
     Raises:
         UsageError: nothing of it can be shown.
@@ -68,13 +74,16 @@ def find(slide: SlideRow, told: int | None = None) -> Findings:
         samples = read_samples(folder / "samples.h5")
     except _DAMAGED:
         missing.append(f"The patches that were read (samples.h5) are missing or damaged: {AGAIN}.")
+    names = samples.names if samples is not None else ()
+    if isinstance(told, str):
+        told = list(names).index(told) if told in names else None
     column = int(pictures.get("column", 0) if told is None else told)
     layers: list[Layer] = []
     many: int | None = None
     try:
         attention, raster = read_attention_zarr(folder / "attention.zarr")
         many = int(pictures.get("of_cells") or np.count_nonzero(attention))
-        layers.append(attention_layer(attention, raster, many))
+        layers.append(attention_layer(attention, raster, many, least=least.get("attention", 2.0)))
     except _DAMAGED:
         missing.append(f"The attention map (attention.zarr) is missing or damaged: {AGAIN}.")
     if not (folder / "evidence.zarr").exists() and not pictures:
@@ -83,9 +92,10 @@ def find(slide: SlideRow, told: int | None = None) -> Findings:
         try:
             maps, _, raster = read_evidence_zarr(folder / "evidence.zarr")
             column = min(max(column, 0), len(maps) - 1)
-            names = samples.names if samples is not None else ()
             name = names[column] if column < len(names) else str(pictures.get("class"))
-            layers.append(evidence_layer(maps[column], raster, name=name, unit=str(pictures.get("unit", "log-odds"))))
+            unit = str(pictures.get("unit", "log-odds"))
+            how: dict[str, Any] = {"name": name, "unit": unit, "least": least.get("evidence", 0.0)}
+            layers.append(evidence_layer(maps[column], raster, **how))
         except _DAMAGED:
             missing.append(f"The map of evidence (evidence.zarr) is missing or damaged: {AGAIN}.")
     if samples is not None and column >= len(samples.names):

@@ -32,6 +32,7 @@ class Layer:
         colours: of each step.
         ticks: what some steps stand for, in words.
         signed: whether the middle step is 0, so that a threshold is one of the distance from it.
+        top: what the last step stands for.
     """
 
     name: str
@@ -41,18 +42,20 @@ class Layer:
     colours: Sequence[Colour]
     ticks: Sequence[tuple[int, str]]
     signed: bool
+    top: float
 
 
-def attention_layer(attention: NDArray[np.floating], raster: Raster, cells: int | None) -> Layer:
+def attention_layer(attention: NDArray[np.floating], raster: Raster, cells: int | None, *, least: float = 2.0) -> Layer:
     """Attention (rows, cols) in multiples of uniform attention, log scale; below uniform nothing is shown.
 
     Args:
         attention: of the slide.
         raster: of its cells.
         cells: see `times_uniform`.
+        least: what the last colour stands for, at least: that of another map, to be on its scale.
     """
     multiple = times_uniform(attention, cells)
-    top = max(2.0, float(multiple.max(initial=0.0)))
+    top = max(least, float(multiple.max(initial=0.0)))
     height = np.log(np.clip(multiple, 1.0, top)) / math.log(top)
     steps = np.where(multiple > 1.0, 1 + np.rint(height * (STEPS - 2)), 0).astype(np.uint8)
     low, high = OPACITY
@@ -62,13 +65,15 @@ def attention_layer(attention: NDArray[np.floating], raster: Raster, cells: int 
         red, green, blue = (round(float(np.interp(share, at, ramp[:, k]))) for k in range(3))
         colours.append((red, green, blue, (low + (high - low) * float(share)) / high))
     ticks = [(1 + round((STEPS - 2) * share), f"{top**share:.3g}\N{MULTIPLICATION SIGN}") for share in (0, 0.5, 1)]
-    return Layer("attention", "attention, in multiples of even attention", steps, raster, colours, ticks, signed=False)
+    return Layer("attention", "attention, in multiples of even attention", steps, raster, colours, ticks, False, top)
 
 
-def evidence_layer(evidence: NDArray[np.floating], raster: Raster, *, name: str, unit: str) -> Layer:
-    """What each cell (rows, cols) adds for a class, or to a number, in ``unit``: orange for it, blue against it."""
-    least = LEAST if unit == LOG_ODDS else LEAST_ELSE
-    top = max(least, float(np.abs(evidence).max(initial=0.0)))
+def evidence_layer(
+    evidence: NDArray[np.floating], raster: Raster, *, name: str, unit: str, least: float = 0.0
+) -> Layer:
+    """What each cell (rows, cols) adds for a class, or to a number, in ``unit``: orange for it, blue against it; the
+    last colour stands for ``least`` at least."""
+    top = max(least, LEAST if unit == LOG_ODDS else LEAST_ELSE, float(np.abs(evidence).max(initial=0.0)))
     half = (STEPS - 2) / 2
     steps = (1 + np.rint(half + half * np.clip(evidence / top, -1, 1))).astype(np.uint8)
     colours: list[Colour] = []
@@ -79,4 +84,4 @@ def evidence_layer(evidence: NDArray[np.floating], raster: Raster, *, name: str,
     digits = max(0, 1 - math.floor(math.log10(top)))
     marks = [(1, -top), (1 + round(half), 0.0), (STEPS - 1, top)]
     ticks = [(step, f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if value else "0") for step, value in marks]
-    return Layer("evidence", f"{unit} per cell, for {name}", steps, raster, colours, ticks, signed=True)
+    return Layer("evidence", f"{unit} per cell, for {name}", steps, raster, colours, ticks, True, top)

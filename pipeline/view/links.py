@@ -12,14 +12,16 @@ class Links:
     Attributes:
         served: whether a server answers them.
         up: what leads from a page to where the first page is.
+        run: below what pictures of a run's slides lie: "s", or "o" of another run beside it.
     """
 
     served: bool
     up: str = ""
+    run: str = "s"
 
     def at(self, up: str) -> Links:
         """The same from a page that lies deeper."""
-        return Links(self.served, up)
+        return Links(self.served, up, self.run)
 
     @property
     def cohort(self) -> str:
@@ -32,7 +34,7 @@ class Links:
 
     def picture(self, number: int, name: str) -> str:
         """A picture of a slide."""
-        return f"{self.up}s/{number}/{name}"
+        return f"{self.up}{self.run}/{number}/{name}"
 
     def asset(self, name: str) -> str:
         """A script or style."""

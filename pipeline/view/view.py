@@ -23,6 +23,7 @@ def view_run(
     slides: Sequence[Path] = (),
     outlines: Path | None = None,
     model: Path | None = None,
+    against: Path | None = None,
     began: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serve a run on loopback until `KeyboardInterrupt`.
@@ -34,13 +35,14 @@ def view_run(
         slides: folders that slides lie in by now.
         outlines: folder of outlines to show, ``<slide>.geojson``.
         model: where the run's model lies by now, to read more.
+        against: folder of another run, which is shown beside it.
         began: told the address, once it answers.
 
     Raises:
         UsageError: there is no such run, folder or model, or the port is taken.
         ImportError: bokeh is missing.
     """
-    viewer = make_viewer(folder, slides, outlines, model)
+    viewer = make_viewer(folder, slides, outlines, model, against)
     from pipeline.view.server import listen, serve  # tornado comes with bokeh
 
     def told(address: str, once: str) -> None:
@@ -52,7 +54,11 @@ def view_run(
 
 
 def make_viewer(
-    folder: Path, slides: Sequence[Path] = (), outlines: Path | None = None, model: Path | None = None
+    folder: Path,
+    slides: Sequence[Path] = (),
+    outlines: Path | None = None,
+    model: Path | None = None,
+    against: Path | None = None,
 ) -> Viewer:
     """What shows a run; arguments as `view_run` has them.
 
@@ -67,4 +73,5 @@ def make_viewer(
         refuse_no_folder(outlines, "--outlines")
     if model is not None and not find_model(model).is_file():
         raise UsageError(f"--model: there is no {model}: name one that is there, or leave --model out")
-    return Viewer(open_run(folder), slides, outlines, model)
+    beside = open_run(against) if against is not None else None
+    return Viewer(open_run(folder), slides, outlines, model, beside)

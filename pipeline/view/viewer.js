@@ -27,6 +27,13 @@
   await Bokeh.embed.embed_item(data.figure);
   const found = Bokeh.documents[0];
   const model = name => found.get_model_by_name(name);
+  const other = data.beside;  // what another run found of the slide
+  if (other) await Bokeh.embed.embed_item(other.figure);
+  const beside = other ? Bokeh.documents[1] : null;
+  data.model = model;
+  if (other) other.model = name => beside.get_model_by_name(name);
+  const panes = other ? [other, data] : [data];  // its own last, whose colours the legend shows
+  const each_model = (name, act) => panes.forEach(pane => { if (pane.model(name)) act(pane.model(name)); });
   const plot = model("plot"), source = model("samples");
   const { x_range, y_range } = plot;
 
@@ -51,17 +58,25 @@
     const power = 10 ** Math.floor(Math.log10(value));
     return [5, 2, 1].map(k => k * power).find(k => k <= value);
   };
-  const marks = model("marks"), quads = model("patches");
-  const moved = () => {
+    const moved = () => {
     const scale = each(), bar = at("scale");
     const length = nice(110 * scale * (unit ?? 1));
     bar.style.width = `${length / (scale * (unit ?? 1))}px`;
     bar.textContent = unit === null ? `${length} px` : length >= 1000 ? `${length / 1000} mm` : `${length} µm`;
-    if (marks && data.patches.length) {
-      marks.visible = quads.visible && data.patches[0].box[2] * fx / scale < 10;  // else the boxes are seen themselves
+    for (const pane of panes) {  // where the boxes are not seen themselves
+      if (pane.model("marks") && pane.patches.length) {
+        pane.model("marks").visible = pane.model("patches").visible && pane.patches[0].box[2] * fx / scale < 10;
+      }
     }
   };
   x_range.change.connect(moved);
+  if (other) {  // both show the same place
+    const ranges = [[x_range, y_range], ["x_range", "y_range"].map(name => beside.get_model_by_name("plot")[name])];
+    ranges.forEach((own, i) => own.forEach((range, axis) => range.change.connect(() => {
+      const { start, end } = range, there = ranges[1 - i][axis];
+      if (there.start !== start || there.end !== end) there.setv({ start, end });
+    })));
+  }
   let last = null;
   const resized = () => {
     const now = size();
@@ -89,24 +104,29 @@
   const strength = (layer, step) => layer.signed ? 2 * Math.abs(step - 128) : step;
   const hex = value => Math.round(Math.min(255, Math.max(0, value))).toString(16).padStart(2, "0");
   const paint = () => {
-    data.layers.forEach((layer, i) => {
-      model(layer.name).visible = on && i === chosen;
-      if (i !== chosen) return;
-      const alpha = layer.colours.map((colour, step) =>
-        strength(layer, step) < Number(threshold.value) ? 0 : colour[3] * opacity.value / 100);
-      const palette = layer.colours.map(([r, g, b], step) => `#${hex(r)}${hex(g)}${hex(b)}${hex(255 * alpha[step])}`);
-      model(`${layer.name}-colours`).palette = palette;
-      const pen = at("colours").getContext("2d");
-      pen.clearRect(0, 0, 256, 12);
-      palette.forEach((colour, step) => { pen.fillStyle = colour; pen.fillRect(step, 0, 1, 12); });
-      at("ticks").replaceChildren(...layer.ticks.map(([step, words]) => {
-        const tick = document.createElement("span");
-        tick.textContent = words;
-        tick.style.left = `${100 * step / 255}%`;
-        return tick;
-      }));
-      at("legend").textContent = `${layer.title}; this slide's own scale`;
-    });
+    const shown = on ? data.layers[chosen].name : null;
+    for (const pane of panes) {
+      for (const layer of pane.layers) {
+        pane.model(layer.name).visible = layer.name === shown;
+        if (layer.name === data.layers[chosen].name) colour(layer, pane.model(`${layer.name}-colours`));
+      }
+    }
+  };
+  const colour = (layer, mapper) => {
+    const alpha = layer.colours.map((colour, step) =>
+      strength(layer, step) < Number(threshold.value) ? 0 : colour[3] * opacity.value / 100);
+    const palette = layer.colours.map(([r, g, b], step) => `#${hex(r)}${hex(g)}${hex(b)}${hex(255 * alpha[step])}`);
+    mapper.palette = palette;
+    const pen = at("colours").getContext("2d");
+    pen.clearRect(0, 0, 256, 12);
+    palette.forEach((colour, step) => { pen.fillStyle = colour; pen.fillRect(step, 0, 1, 12); });
+    at("ticks").replaceChildren(...layer.ticks.map(([step, words]) => {
+      const tick = document.createElement("span");
+      tick.textContent = words;
+      tick.style.left = `${100 * step / 255}%`;
+      return tick;
+    }));
+    at("legend").textContent = `${layer.title}; ${other ? "one scale for both runs" : "this slide's own scale"}`;
   };
   const choices = [...data.layers.map(layer => layer.name), "none"].map((name, i) => {
     const label = document.createElement("label"), input = document.createElement("input");
@@ -132,10 +152,9 @@
   if (data.layers.length) paint(); else at("overlay").classList.add("bare");
   const outlines = model("outlines");
   at("outlined").hidden = !outlines;
-  at("outlines").addEventListener("change", () => { outlines.visible = at("outlines").checked; });
+  at("outlines").addEventListener("change", () => each_model("outlines", one => { one.visible = at("outlines").checked; }));
   at("boxes").addEventListener("change", () => {
-    if (quads) quads.visible = at("boxes").checked;
-    if (marks) marks.visible = at("boxes").checked;
+    for (const name of ["patches", "marks"]) each_model(name, one => { one.visible = at("boxes").checked; });
     moved();
   });
   at("of")?.addEventListener("change", event => { location.search = `?of=${event.target.value}`; });
@@ -149,8 +168,9 @@
     words.textContent = value;
     return [term, words];
   };
-  const open = number => {
-    const patch = data.patches[number], box = patch.box;
+  const open = (number, pane) => {
+    const patch = pane.patches[number], box = patch.box;
+    at("whose").textContent = pane === data ? "Patch" : "Patch of the other run";
     at("patch").hidden = false;
     at("picture").hidden = at("enlarge").hidden = !patch.picture;
     if (patch.picture) {
@@ -162,7 +182,7 @@
       ["weight", patch.weight.toPrecision(3)],
       ["stands for", `${(100 * patch.weight * patch.attention).toPrecision(3)} % of the estimate`],
     ];
-    if (patch.contribution !== null) facts.push([`for ${data.told}`, `${words_of(patch)} ${data.unit}`]);
+    if (patch.contribution !== null) facts.push([`for ${pane.told}`, `${words_of(patch)} ${pane.unit}`]);
     facts.push(["level 0", `x ${Math.round(box[0])}, y ${Math.round(box[1])}, ${Math.round(box[2])} × ${Math.round(box[3])} px`]);
     if (data.mpp) facts.push(["size", `${(box[2] * data.mpp[0]).toPrecision(3)} × ${(box[3] * data.mpp[1]).toPrecision(3)} µm`]);
     at("facts").replaceChildren(...facts.flatMap(one => fact(...one)));
@@ -170,17 +190,21 @@
   const close = () => {
     more?.put_away();
     at("patch").hidden = true;
-    if (source) source.selected.indices = [];
+    each_model("samples", one => { one.selected.indices = []; });
   };
   const visit = number => {
     const [x, y, w, h] = data.patches[number].box, [across, down] = size();
     show((x + w / 2) * fx, -(y + h / 2) * fy, Math.max(3 * w * fx / across, 3 * h * fy / down, finest));
     source.selected.indices = [number];
   };
-  if (source) {
-    source.selected.properties.indices.change.connect(() => {
-      const [number] = source.selected.indices;
-      if (number === undefined) at("patch").hidden = true; else open(number);
+  for (const pane of panes) {
+    pane.model("samples")?.selected.properties.indices.change.connect(() => {
+      const [number] = pane.model("samples").selected.indices;
+      const others = panes.filter(one => one !== pane && one.model("samples")?.selected.indices.length);
+      if (number !== undefined) {
+        open(number, pane);
+        for (const one of others) one.model("samples").selected.indices = [];
+      } else if (!others.length) at("patch").hidden = true;
     });
   }
   at("close").addEventListener("click", close);
@@ -250,5 +274,7 @@
       act();
     }
   });
+  setTimeout(() => at("first")?.remove(), 1500);  // by then the figure shows what it does
+  x_range.change.connect(() => at("first")?.remove());
   document.body.dataset.ready = "yes";
 })();

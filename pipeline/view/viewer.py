@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.output.slide_folder import read_commit
+from pipeline.view.against import compare
 from pipeline.view.cohort_page import cohort_page
-from pipeline.view.figure import BOKEH, bokeh_script, figure_json
+from pipeline.view.figure import BESIDE, BOKEH, TARGET, bokeh_script, figure_json
 from pipeline.view.findings import Findings, find
 from pipeline.view.frame import SIDE, Frame
 from pipeline.view.links import Links
@@ -20,7 +23,7 @@ from pipeline.view.page import ASSETS
 from pipeline.view.pixels import open_slide_of
 from pipeline.view.run_folder import RunFolder, SlideRow, inner
 from pipeline.view.samples import read_samples
-from pipeline.view.slide_page import slide_page
+from pipeline.view.slide_page import Beside, slide_page
 from pipeline.view.thumbnail import overview, part, thumbnail_place
 from pipeline.view.tiles import Tiles
 from stages.geometry import LEVEL_TOLERANCE, Raster, choose_level
@@ -46,9 +49,12 @@ class Viewer:
         folders: where slides lie by now that were moved.
         outlines: folder of outlines to show, ``<slide>.geojson``.
         model: where the run's model lies by now, to read more; None: where the run had it.
+        beside: another run that it is compared with.
 
     Attributes:
         more: what is read of its slides when somebody asks for it.
+        beside: another run that it is compared with; None: nothing.
+        against: how that compares; None: nothing does.
     """
 
     def __init__(
@@ -57,8 +63,11 @@ class Viewer:
         folders: Sequence[Path] = (),
         outlines: Path | None = None,
         model: Path | None = None,
+        beside: RunFolder | None = None,
     ) -> None:
         self.run = run
+        self.against = compare(run, beside) if beside is not None else None
+        self.beside = Viewer(beside, folders) if beside is not None else None
         self.more = More(run, lambda slide: open_slide_of(slide, folders), model)
         self._folders, self._outlines = folders, outlines
         self._tiles = Tiles(self._open)
@@ -77,10 +86,16 @@ class Viewer:
 
     def cohort(self, links: Links) -> str:
         """The page of all slides."""
-        return cohort_page(self.run, links)
+        return cohort_page(self.run, links, self.against)
 
-    def page(self, slide: SlideRow, links: Links, *, told: int | None = None, pictured: Sequence[int] = ()) -> str:
-        """The page of a slide.
+    def page(self, slide: SlideRow, links: Links, **how: Any) -> str:
+        """The page of a slide: see `page_parts`."""
+        return "".join(self.page_parts(slide, links, **how))
+
+    def page_parts(
+        self, slide: SlideRow, links: Links, *, told: int | None = None, pictured: Sequence[int] = ()
+    ) -> Iterator[str]:
+        """The page of a slide, in two parts; see `pipeline.view.slide_page.slide_page`.
 
         Args:
             slide: which has results.
@@ -92,39 +107,86 @@ class Viewer:
             UsageError: nothing of it can be shown.
         """
         findings, notes, rings = find(slide, told), [], []
-        origin, background = (0, 0), WHITE
+        origin, background, tiles = (0, 0), WHITE, None
         try:
             facts = self._tiles.slide(slide.number).facts
             origin, background = facts.origin, facts.background
+            tiles = links.picture(slide.number, "tile/{Z}/{X}/{Y}.jpg") if links.served else None
         except SlideError as exc:
             notes.append(f"{exc}. What is shown is what the run kept.")
-        drawn = links.served and not notes
         if self._outlines is not None:
             try:
                 rings = read_outlines(self._outlines / f"{slide.name}.geojson", origin)
             except UsageError as exc:
                 notes.append(f"{exc}.")
+        beside = self._beside(slide, findings, links, rings, tiles, notes)
+        if beside is not None:  # both maps have the colours of one scale
+            findings = find(slide, told, least={one.name: one.top for one in beside.findings.layers})
         return slide_page(
             self.run,
             slide,
             findings,
-            self._figure(slide, findings, rings, links, tiles=drawn),
+            partial(self._figure, slide, findings, rings, links, tiles=tiles),
             links,
             notes=notes,
             background=background,
-            patches=range(len(findings.samples.boxes)) if drawn and findings.samples is not None else pictured,
-            tiled=drawn,
+            patches=range(len(findings.samples.boxes)) if tiles and findings.samples is not None else pictured,
+            tiled=tiles is not None,
+            beside=beside,
         )
 
+    def _beside(
+        self,
+        slide: SlideRow,
+        findings: Findings,
+        links: Links,
+        rings: Sequence[Ring],
+        tiles: str | None,
+        notes: list[str],
+    ) -> Beside | None:
+        """What the other run found of a slide; why there is nothing of it goes to the notes."""
+        if self.against is None or self.beside is None:
+            return None
+        other = self.against.slides.get(slide.number)
+        if other is None:
+            notes.append(f"Nothing is beside this slide: {self.against.why[slide.number]}.")
+            return None
+        if other.folder is None:
+            notes.append(
+                f"Nothing is beside this slide: the other run has no result of it ({other.row.get('status')})."
+            )
+            return None
+        name = (
+            findings.samples.names[findings.told] if findings.samples is not None and findings.samples.names else None
+        )
+        try:
+            found = find(other, name, least={one.name: one.top for one in findings.layers})
+        except UsageError as exc:
+            notes.append(f"Nothing is beside this slide: {exc}.")
+            return None
+        if found.frame != findings.frame:
+            notes.append("Nothing is beside this slide: the other run has it at another size or resolution.")
+            return None
+        notes.extend(f"Of the other run: {one}" for one in found.missing)
+        theirs = Links(links.served, links.up, "o")
+        figure = partial(self.beside._figure, other, found, rings, theirs, tiles=tiles, target=BESIDE)
+        return Beside(self.beside.run, other, found, figure, theirs)
+
     def _figure(
-        self, slide: SlideRow, findings: Findings, rings: Sequence[Ring], links: Links, *, tiles: bool
+        self,
+        slide: SlideRow,
+        findings: Findings,
+        rings: Sequence[Ring],
+        links: Links,
+        *,
+        tiles: str | None,
+        target: str = TARGET,
     ) -> dict[str, object]:
         thumbnail = links.picture(slide.number, "overview.jpg") if findings.thumbnail is not None else None
         if thumbnail is not None and not links.served:  # browsers let no picture into a page's canvas from a file
             data = self.overview(slide, LARGE_PX)
             thumbnail = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" if data else None
-        address = links.picture(slide.number, "tile/{Z}/{X}/{Y}.jpg") if tiles else None
-        return figure_json(findings, rings, tiles=address, thumbnail=thumbnail)
+        return figure_json(findings, rings, tiles=tiles, thumbnail=thumbnail, target=target)
 
     def tile(self, number: int, zoom: int, column: int, row: int) -> bytes | None:
         """A tile as JPEG; None where it holds nothing of the slide. Where the slide lacks coarse levels and the run's

@@ -24,6 +24,18 @@ def viewed(slides_folder: Path, checkpoint: Path, tmp_path_factory: pytest.TempP
     return folder / "run"
 
 
+@pytest.fixture(scope="session")
+def second(viewed: Path, checkpoint: Path) -> Path:
+    """Another run of the same slides, which read fewer patches; nobody may change it."""
+    from pipeline.cohort.table import find_target
+    from pipeline.run.run import run_cohort
+    from pipeline.run.slide import RunSettings
+
+    settings = RunSettings(model=checkpoint, samples=8, seed=1, count_seen=True)
+    run_cohort(find_target(viewed.parent / "cohort.csv"), viewed.parent / "second", settings)
+    return viewed.parent / "second"
+
+
 @pytest.fixture
 def run(viewed: Path, tmp_path: Path) -> Path:
     """The same, to be spoilt; its slides stay where they are."""

@@ -26,7 +26,7 @@ def page_of(run: RunFolder, number: int, **how: Any) -> str:
     found = find(run.slides[number])
     patches = range(len(found.samples.boxes)) if found.samples is not None else ()
     said: dict[str, Any] = {"notes": (), "background": (255, 255, 255), "patches": patches}
-    return slide_page(run, run.slides[number], found, {}, SERVED, **{**said, **how})
+    return "".join(slide_page(run, run.slides[number], found, dict, SERVED, **{**said, **how}))
 
 
 def test_the_table_has_each_slide_its_prediction_label_and_error(viewed: Path) -> None:
