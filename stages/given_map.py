@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.geometry import Raster
+from stages.geometry import Box, Mpp, Raster
+from stages.slide.ome import read_ome
 
-SUFFIXES = (".npy", ".png", ".tif", ".tiff")
+SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".ome.tif", ".ome.tiff")
 ASPECT = 0.02
 """How far a map's aspect may be from the slide's beside the rounding of its own sides."""
 
@@ -19,16 +21,16 @@ class MapError(ValueError):
     """A map that is not there, or that cannot be one of this slide."""
 
 
-def find_map(folder: Path, slide_id: str) -> Path:
-    """The map of a slide in a folder of them: ``<slide_id>.npy``, ``.png``, ``.tif`` or ``.tiff``.
+def find_map(folder: Path, slide_id: str, suffixes: Sequence[str] = SUFFIXES) -> Path:
+    """The map of a slide in a folder of them: ``<slide_id>`` and one of these suffixes.
 
     Raises:
         MapError: there is none, or more than one.
     """
-    found = [path for suffix in SUFFIXES if (path := folder / f"{slide_id}{suffix}").is_file()]
+    found = [path for suffix in suffixes if (path := folder / f"{slide_id}{suffix}").is_file()]
     if len(found) != 1:
         told = " and ".join(path.name for path in found) or "none"
-        raise MapError(f"expected one map {slide_id}{SUFFIXES[0]}, .png or .tif in {folder}, found {told}")
+        raise MapError(f"expected one map {slide_id}{suffixes[0]}, {', '.join(suffixes[1:])} in {folder}, found {told}")
     return found[0]
 
 
@@ -57,6 +59,54 @@ def read_map(path: Path) -> NDArray[np.float64]:
     if not found.any():
         raise MapError(f"the map {path} is 0 everywhere: it does not say where to look")
     return found
+
+
+def stated_mpp(path: Path) -> Mpp | None:
+    """µm per pixel of a map as OME-TIFFs state them; None where none are.
+
+    Raises:
+        MapError: it cannot be read.
+    """
+    if not path.name.endswith((".tif", ".tiff")):
+        return None
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            images = read_ome(tiff.ome_metadata or "")
+    except (OSError, ValueError) as exc:
+        raise MapError(f"cannot read the map {path}: {exc}; give a file .npy, .png or .tif of one channel") from exc
+    return images[0].mpp if images else None
+
+
+def on_bounds(
+    values: NDArray[np.float64], stated: Mpp, *, level0: tuple[int, int], bounds: Box, mpp: Mpp, cells: Raster
+) -> NDArray[np.float64]:
+    """How much of a map that states its µm per pixel lies in each cell, (rows, columns): by them it covers the whole
+    slide, or what was scanned of it, as programs show it that crop slides to their bounds.
+
+    Args:
+        values: (H, W), see `read_map`.
+        stated: its µm per pixel.
+        level0, cells: see `on_cells`.
+        bounds: of what was scanned, level-0 pixels.
+        mpp: µm per level-0 pixel.
+
+    Raises:
+        MapError: it covers neither.
+    """
+    height, width = values.shape
+    own = np.array([width * stated.x / mpp.x, height * stated.y / mpp.y])
+    slack = np.array([stated.x / mpp.x, stated.y / mpp.y])  # sides are rounded to whole pixels
+    for corner, size in (((0, 0), level0), ((bounds.x, bounds.y), (bounds.width, bounds.height))):
+        if (np.abs(own - size) <= ASPECT * np.array(size) + slack).all():
+            scale_x, scale_y = (float(v) for v in slack)
+            return in_cells(values, Raster(*corner, scale_x, scale_y, width, height), cells)
+    raise MapError(
+        f"the map is of {own[0]:.0f} x {own[1]:.0f} level-0 px by its {stated} µm/px, the slide of {level0[0]} x "
+        f"{level0[1]} px, scanned are {bounds.width} x {bounds.height} px: it is another slide's, or states another "
+        "resolution; give one that covers either"
+    )
 
 
 def on_cells(values: NDArray[np.float64], *, level0: tuple[int, int], cells: Raster) -> NDArray[np.float64]:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from stages.encoder.exported import OnnxNetwork, normalisation, program_digest, said_beside
 from stages.geometry import Raster, ResolutionError, choose_level, physical_raster
-from stages.given_map import SUFFIXES, MapError, find_map, in_cells, on_cells, read_map
+from stages.given_map import SUFFIXES, MapError, find_map, in_cells, on_bounds, on_cells, read_map, stated_mpp
+from stages.given_places import SUFFIXES as PLACES
+from stages.given_places import places_on_cells, read_places
 from stages.slide.protocol import Slide
 from stages.slide.render import render_many
 
@@ -26,6 +28,8 @@ AROUND = 1 / 8
 """Of a tile's side: what a network sees around the part of a tile that it is asked about."""
 TILES = 8
 """That are read together."""
+MAPS = (*SUFFIXES, *PLACES)
+"""How the names of files end that hold a slide's map."""
 FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
@@ -38,11 +42,13 @@ class Prior:
             with ``#OUTPUT``.
         mpp: µm/px of the thumbnail that a network is given; None: what the file beside it says, else the attention's.
         channel: which of a network's channels says where to look, from 0; None: its only one.
+        measurement: which of QuPath's objects does; "": their only one.
     """
 
     place: Path
     mpp: float | None = None
     channel: int | None = None
+    measurement: str = ""
 
     @property
     def is_network(self) -> bool:
@@ -60,17 +66,19 @@ class Prior:
             self._network()
         elif self.mpp is not None or self.channel is not None:
             raise MapError(f"a resolution and a channel are for an .onnx network, and {self.place} is none: leave them")
-        elif not self.place.is_dir() and not (self.place.is_file() and self.place.suffix in SUFFIXES):
+        elif not self.place.is_dir() and not (self.place.is_file() and self.place.suffix in MAPS):
             raise MapError(f"no folder {self.place}; give the folder of the maps, one a slide, or an .onnx network")
 
     def of(self, slide_id: str) -> Prior:
         """What says it for one slide; see `find_map`."""
-        return replace(self, place=find_map(self.place, slide_id)) if self.place.is_dir() else self
+        return replace(self, place=find_map(self.place, slide_id, MAPS)) if self.place.is_dir() else self
 
     def digest(self) -> str:
         """SHA-256 of what it depends on beside the slide: a map's file; or the network, its scale and channel."""
         if not self.is_network:
-            return hashlib.sha256(self.place.read_bytes()).hexdigest()
+            digest = hashlib.sha256(self.place.read_bytes())
+            digest.update(self.measurement.encode("utf-8", "surrogateescape"))
+            return digest.hexdigest()
         said = sorted(said_beside(self._program).items())
         parts = (program_digest(self._program), _output(self.place), said, self.mpp, self.channel)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -96,12 +104,23 @@ class Prior:
             told = f"{network.name} has no positive value on any of the slide's tissue: it does not say where to look; "
             told += f"name another channel of its {network.channels}" if network.channels > 1 else "give another"
         else:
-            full = slide.facts.levels[0]
-            found = PriorMap(on_cells(read_map(self.place), level0=(full.width, full.height), cells=cells) * tissue)
+            found = PriorMap(self._given(slide, cells) * tissue)
             told = f"the map {self.place} is 0 on all of the slide's tissue: it does not say where to look"
         if not found.shares.sum() > 0:
             raise MapError(told)
         return replace(found, shares=found.shares / found.shares.sum())
+
+    def _given(self, slide: Slide, cells: Raster) -> NDArray[np.float64]:
+        """How much of a file's map lies in each cell."""
+        facts, full = slide.facts, slide.facts.levels[0]
+        level0 = full.width, full.height
+        if self.place.name.endswith(PLACES):
+            places = read_places(self.place, measurement=self.measurement, origin=facts.origin)
+            return places_on_cells(places, level0=level0, cells=cells)
+        values, stated = read_map(self.place), stated_mpp(self.place)
+        if stated is None:
+            return on_cells(values, level0=level0, cells=cells)
+        return on_bounds(values, stated, level0=level0, bounds=facts.bounds, mpp=facts.require_mpp(), cells=cells)
 
     @property
     def _program(self) -> Path:

@@ -90,6 +90,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "patches": (),
         "agreement": (),
         "given_map": (),
+        "given_places": (),
         "augmentation": (),
         "encoder": (
             *("patch_encoder", "built_in", "timm_models", "build", "card", "registry", "hub", "weights"),

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.lines import echo
+from pipeline.errors import UsageError
 from pipeline.progress import Progress
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `saccade run` wrote.")],
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder that `saccade run` wrote.")] = None,
     format: Annotated[
         str | None,
-        typer.Option(metavar="NAME[,NAME]", help="Which formats; without it, they are listed with what opens each."),
+        typer.Option(metavar="NAME[,NAME]", help="Names of formats; without it, they are listed with what opens each."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -28,7 +29,7 @@ def export(
 ) -> None:
     """Write a run for other programs.
 
-    QuPath: see docs/exports.md.
+    `saccade export` by itself lists the formats: what each holds, and what opens it.
     """
     if format is None:
         from pipeline.export.formats import FORMATS
@@ -36,6 +37,8 @@ def export(
         for name, one in FORMATS.items():
             echo(f"{name}\n  {one.holds}\n  {one.opened_by}")
         return
+    if run is None:
+        raise UsageError("RUN is missing: name the folder that `saccade run --out` wrote")
     from pipeline import commands
 
     names = [name.strip() for name in format.split(",") if name.strip()]

@@ -87,7 +87,7 @@ def run(
     prior: Annotated[
         Path | None,
         typer.Option(
-            help="Where to look: a folder of maps <slide>.npy, .png or .tif, or an .onnx network.",
+            help="Where to look: a folder of maps of slides, or an .onnx network.",
             rich_help_panel=REST,
         ),
     ] = None,

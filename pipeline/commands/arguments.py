@@ -63,9 +63,11 @@ def given_prior(place: AnyPath | None, mpp: float | None, channel: int | None) -
             raise UsageError(f"{name} must be {'more than 0' if value is mpp else '0 or more'}, found {value}")
     if place is None:
         return None
+    from stages.given_places import split_measurement
     from stages.prior import Prior
 
-    return Prior(Path(place), mpp, channel)
+    file, measurement = split_measurement(Path(place))
+    return Prior(file, mpp, channel, measurement)
 
 
 def memory_bytes(value: int | str | None) -> int | None:

@@ -28,7 +28,7 @@ def export(
 
     Args:
         run: the folder that `run` wrote.
-        format: one or more of "qupath"; docs/exports.md says what each holds and what opens it.
+        format: a name, such as "qupath", or several; docs/exports.md says what each holds and what opens it.
         out: where each format gets a folder of its name; default: `export` in the run's folder.
         only: names (`slide_id`) of the slides to export; default: all of the run.
         slides: folders that slides lie in by now, where they were moved: some formats hold what only the slide tells.

@@ -83,9 +83,10 @@ def run(
         mpp: µm per level-0 pixel of every slide for which the cohort table gives none.
         strict: refuse slides whose objective or TIFF tags contradict their resolution, instead of a warning.
         seed: see `predict`.
-        prior: folder of maps `<slide>.npy`, `.png` or `.tif` of where to look, one channel over the whole slide, or an
-            `.onnx` segmentation network that makes them of the thumbnail: half of each draw goes by them; the estimate
-            stays unbiased whatever they show.
+        prior: folder of maps of where to look: `<slide>.npy`, `.png` or `.tif`, one channel over the whole slide, `.h5`
+            of CLAM's attention scores, or `.geojson` of QuPath's objects, with `FOLDER#MEASUREMENT`; or an `.onnx`
+            segmentation network that makes them of the thumbnail. Half of each draw goes by them; the estimate stays
+            unbiased whatever they show.
         prior_mpp: µm/px of the thumbnail that such a network is given; default: what `NETWORK.onnx.json` says, else the
             model's own for its attention.
         prior_channel: its channel that shows where to look, from 0; default: its only one.

@@ -67,9 +67,10 @@ class AttentionConfig(Section):
     prior: Path | None = Field(
         default=None,
         strict=False,
-        description="Folder, relative to this file, of maps <slide>.npy, .png or .tif that somebody else made, one "
-        "channel over the whole slide, or an .onnx segmentation network that makes them of the thumbnail: half of each "
-        "draw goes by them, the rest by attention. What is estimated stays the same whatever they show; unset: "
+        description="Folder, relative to this file, of maps that somebody else made: <slide>.npy, .png or .tif, one "
+        "channel over the whole slide, .h5 of CLAM's attention scores, or .geojson of QuPath's objects, with "
+        "FOLDER#MEASUREMENT; or an .onnx segmentation network that makes them of the thumbnail. Half of each draw goes "
+        "by them, the rest by attention. What is estimated stays the same whatever they show; unset: "
         "attention alone.",
     )
     prior_mpp: float | None = Field(

@@ -16,6 +16,7 @@ from pipeline.config.wording import foremost, found, in_words, nearest
 from pipeline.errors import UsageError
 from stages.disk import read_regular, refusal
 from stages.encoder.registry import is_exported
+from stages.given_places import split_measurement
 
 _PATHS = (
     ("cohort", "table"),
@@ -61,7 +62,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     config = _load(path, overrides, Config)
     prior = config.attention.prior
-    if prior is not None and not (prior.is_dir() or is_exported(str(prior))):
+    if prior is not None and not (split_measurement(prior)[0].is_dir() or is_exported(str(prior))):
         raise UsageError(f"attention.prior: no folder or .onnx network {prior}; correct the path or leave it out")
     if config.cohort.bags is not None and not config.cohort.bags.is_dir():
         raise UsageError(f"cohort.bags: no folder {config.cohort.bags}; correct the path")

@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.model.spec import ModelSpec
 from pipeline.model.tiles import same_encoder
 from stages.amounts import counted
-from stages.bags.bag import BAG_SUFFIXES
+from stages.bags.bag import READ_SUFFIXES
 from stages.bags.bag_slide import open_bag
 from stages.bags.common import Tiles, most_have
 from stages.encoder.registry import UNNAMED
@@ -28,7 +28,7 @@ def are_bags(slides: Sequence[CohortSlide], config: Config) -> bool:
     Raises:
         UsageError: some are and others are not, or the model is none of bags.
     """
-    bags = [slide for slide in slides if slide.path.suffix.lower() in BAG_SUFFIXES]
+    bags = [slide for slide in slides if slide.path.suffix.lower() in READ_SUFFIXES]
     if not bags:
         return False
     if len(bags) < len(slides):

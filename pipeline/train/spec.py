@@ -19,6 +19,7 @@ from pipeline.task.task import WORDS, Task
 from pipeline.train.job import Job
 from pipeline.train.rates import default_rate
 from stages.given_map import MapError
+from stages.given_places import split_measurement
 from stages.prior import Prior
 from stages.pyramid.chunk_cache import ChunkCache, chunk_cache
 
@@ -186,7 +187,10 @@ def cache_in(config: Config) -> ChunkCache | None:
 def prior_in(config: Config) -> Prior | None:
     """What says where to draw, beside the model's attention."""
     told = config.attention
-    return None if told.prior is None else Prior(told.prior, told.prior_mpp, told.prior_channel)
+    if told.prior is None:
+        return None
+    place, measurement = split_measurement(told.prior)
+    return Prior(place, told.prior_mpp, told.prior_channel, measurement)
 
 
 def prior_of(job: Job, config: Config) -> dict[str, Any]:

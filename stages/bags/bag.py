@@ -1,8 +1,10 @@
-"""Bags of CLAM, TRIDENT and of our own runs: HDF5 with ``coords`` and ``features``, and what their attributes mean.
+"""Bags of CLAM, TRIDENT, torchmil and of our own runs: ``coords`` and ``features``, and what their attributes mean.
 
 TRIDENT writes both into one file, with the tiles' size as attributes of ``coords``. CLAM's features come without: their
-tiles' size is an attribute of ``coords`` in the file of the same name in its folder ``patches``. Which encoder made the
-features TRIDENT tells by the folder that it wrote them to, ``features_<encoder>``, we by an attribute of ``features``.
+tiles' size is an attribute of ``coords`` in the file of the same name in its folder ``patches``. torchmil's coordinates
+are in the file of the same name in the folder ``coords``, beside that of the features, and both may be ``.npy``. Which
+encoder made the features TRIDENT tells by the folder that it wrote them to, ``features_<encoder>``, we by an attribute
+of ``features``.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from stages.geometry import Mpp
 from stages.slide.facts import SlideError
 
 BAG_SUFFIXES = (".h5", ".hdf5")
+READ_SUFFIXES = (*BAG_SUFFIXES, ".npy")
+"""Of bags by their names; of others than `BAG_SUFFIXES` not every file is a bag."""
 _FEATURES_IN = "features_"
 
 
@@ -42,6 +46,7 @@ class Bag:
         mpp_level0: µm per level-0 pixel as the bag has it; None: it does not say.
         encoder: what made the features, as the bag calls it; None: it does not say.
         size_level0: (width, height) of the slide in level-0 pixels as the bag has it; (0, 0): it does not say.
+        coords_in: file of the coordinates; None: the same.
     """
 
     path: Path
@@ -53,6 +58,7 @@ class Bag:
     mpp_level0: Mpp | None = None
     encoder: str | None = None
     size_level0: tuple[int, int] = (0, 0)
+    coords_in: Path | None = None
 
     def __len__(self) -> int:
         return len(self.coords)
@@ -77,10 +83,10 @@ class Bag:
 def read_bag(
     path: Path, *, patches: Path | None = None, patch_px: int | None = None, patch_mpp: float | None = None
 ) -> Bag:
-    """Read a bag of CLAM, TRIDENT or ours.
+    """Read a bag of CLAM, TRIDENT, torchmil or ours.
 
     Args:
-        path: the HDF5 file of the features.
+        path: the file of the features.
         patches: file whose ``coords`` have the tiles' size, where the features' do not: CLAM's ``patches/<slide>.h5``;
             None: `find_patches` looks for it.
         patch_px, patch_mpp: pixels along a tile's side and their µm, where no file says.
@@ -91,7 +97,9 @@ def read_bag(
     """
     if path.suffix == ".pt":
         raise BagError(f"{path} has features only: give the bags with coordinates, CLAM's h5_files")
-    found = _datasets(path)
+    found, coords_in = _datasets(path), None
+    if "coords" not in found and (beside := path.parent.parent / "coords" / path.name).is_file() and beside != path:
+        found["coords"], coords_in = _datasets(beside)["coords"], beside
     for name in ("coords", "features"):
         if name not in found:
             have = ", ".join(found) or "nothing"
@@ -143,32 +151,54 @@ def read_bag(
         mpp_level0=_mpp_level0(path, told),
         encoder=_encoder(made),
         size_level0=(_whole(told.get("level0_width")), _whole(told.get("level0_height"))),
+        coords_in=coords_in,
     )
 
 
 def find_bag(folder: Path, names: Sequence[str]) -> Path:
     """The bag of a slide in a folder: the first of its names, each tried with the suffixes of bags, that is there; else
     what the last would be."""
-    paths = [folder / f"{name}{suffix}" for name in dict.fromkeys(names) for suffix in BAG_SUFFIXES]
-    return next((path for path in paths if path.exists()), paths[-len(BAG_SUFFIXES)])
+    paths = [folder / f"{name}{suffix}" for name in dict.fromkeys(names) for suffix in READ_SUFFIXES]
+    return next((path for path in paths if path.exists()), paths[-len(READ_SUFFIXES)])
 
 
 def find_patches(path: Path) -> Path | None:
     """CLAM's file of the same name in the folder ``patches`` beside the bag's own folder, or beside the folder of that;
     None where there is none."""
-    near = (above / "patches" / path.name for above in (path.parent.parent, path.parent.parent.parent))
+    name = f"{path.stem}.h5" if path.suffix == ".npy" else path.name
+    near = (above / "patches" / name for above in (path.parent.parent, path.parent.parent.parent))
     return next((file for file in near if file.is_file() and file != path), None)
 
 
-def _datasets(path: Path) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
+def read_features(path: Path) -> NDArray[Any]:
+    """All features of a bag, (N, D) or (1, N, D), as they are stored.
+
+    Raises:
+        OSError, RuntimeError, ValueError, KeyError: it is damaged by now.
+    """
+    if path.suffix == ".npy":
+        stored: NDArray[Any] = np.load(path, allow_pickle=False)
+        return stored
     import h5py
 
+    with h5py.File(path, "r") as file:
+        return np.asarray(file["features"][()])
+
+
+def _datasets(path: Path) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
     try:
         open_regular(path).close()  # whose errors say why
     except FileNotFoundError as exc:
         raise BagError(f"there is no bag {path}: write it, or correct the folder of the bags") from exc
     except OSError as exc:
         raise BagError(f"cannot read the bag {path}: {refusal(exc, path, writing=False)}") from exc
+    if path.suffix == ".npy":
+        try:
+            return {"coords" if path.parent.name == "coords" else "features": (np.load(path, allow_pickle=False), {})}
+        except (OSError, ValueError, EOFError) as exc:
+            raise BagError(f"{path} cannot be read as an array ({exc}): it is damaged; write the bag anew") from exc
+    import h5py
+
     try:
         with h5py.File(path, "r") as file:
             names = [name for name in ("coords", "features", "weight") if isinstance(file.get(name), h5py.Dataset)]

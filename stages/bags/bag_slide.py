@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.bags.bag import Bag, BagError, read_bag
+from stages.bags.bag import Bag, BagError, read_bag, read_features
 from stages.bags.grid import lay
 from stages.disk import Version, refuse_changed, version_of
 from stages.geometry import Box, Mpp, Raster
@@ -105,12 +105,9 @@ class BagSlide(Slide):
         return features
 
     def _read(self) -> NDArray[np.float32]:
-        import h5py
-
         try:
-            with h5py.File(self.facts.file, "r") as file:
-                stored = file["features"]
-                found = (stored[0] if stored.ndim == 3 else stored[()]).astype(np.float32)
+            stored = read_features(self.facts.file)
+            found = (stored[0] if stored.ndim == 3 else stored).astype(np.float32)
             if found.shape != self._shape:
                 raise ValueError(f"{found.shape} where {self._shape} were")
         except (OSError, RuntimeError, ValueError, KeyError) as exc:
@@ -172,6 +169,7 @@ def open_bag(path: Path, *, mpp: float | None = None) -> BagSlide:
     else:
         problem = check_mpp(own.x, own.y)
     told = repr((bag.patch_px, side, bag.mpp, bag.mpp_level0))  # which may stand in another file
+    others = () if bag.coords_in is None else (bag.coords_in,)
     facts = SlideFacts(
         path=path,
         vendor=VENDOR,
@@ -184,10 +182,10 @@ def open_bag(path: Path, *, mpp: float | None = None) -> BagSlide:
         background=(255, 255, 255),
         objective_power=None,
         associated=(),
-        fingerprint=fingerprint_of(path, {"openslide.quickhash-1": told}),
-        file_bytes=patiently(path.stat).st_size,
+        fingerprint=fingerprint_of(path, {"openslide.quickhash-1": told}, others),
+        file_bytes=sum(patiently(file.stat).st_size for file in (path, *others)),
         warnings=(f"{twice} of its {len(bag)} tiles are there twice: each counts once",) if twice else (),
-        revision=state_of(path, {}, ()),
+        revision=state_of(path, {}, others),
     )
     return BagSlide(override_mpp(facts, mpp), bag, rows, side)
 

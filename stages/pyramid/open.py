@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.bags.bag import BAG_SUFFIXES
+from stages.bags.bag import READ_SUFFIXES
 from stages.geometry import Box
 from stages.place import Place, Url, place, refusal_of
 from stages.pyramid.layout import LevelLayout
@@ -100,7 +100,7 @@ def open_pyramid(path: str | PathLike[str] | Place, *, mpp: float | None = None)
     elif not where.is_dir():
         if where.name.lower().endswith((".ozx", ".zarr.zip")):
             raise SlideError("a zipped OME-Zarr: unpack it into a folder and name that")
-        if where.name.lower().endswith((*BAG_SUFFIXES, ".pt")):
+        if where.name.lower().endswith((*READ_SUFFIXES, ".pt")):
             from stages.bags.bag_slide import open_bag  # h5py: for bags only
 
             return open_bag(where, mpp=mpp)

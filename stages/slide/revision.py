@@ -56,11 +56,14 @@ def revision_of(path: Path, companions: Sequence[Path] = (), *, listed: bool = F
 
     Args:
         path: the slide's file or folder.
-        companions: its other files, or folders that are all of it, beside it.
+        companions: its other files, or folders that are all of it.
         listed: whether any file of its folder may come to belong to it.
         seen: whether its fingerprint looks at every byte.
     """
-    names = (*(file.relative_to(path.parent).as_posix() for file in companions), *([LISTED] if listed else []))
+    names = (
+        *(Path(os.path.relpath(file, path.parent)).as_posix() for file in companions),
+        *([LISTED] if listed else []),
+    )
     found = patiently(lambda: list(_all_of(path, names)))
     return Revision(names, _touched(found), None if seen else _written(found))
 

@@ -49,7 +49,7 @@ def test_what_is_no_share_of_attention_is_refused(values: np.ndarray, said: str,
 
 
 def test_a_map_that_is_not_there_or_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MapError, match=r"expected one map s\.npy, \.png or \.tif in .* found none"):
+    with pytest.raises(MapError, match=r"expected one map s\.npy, \.png, \.tif, .* in .* found none"):
         find_map(tmp_path, "s")
     for name in ("s.npy", "s.png"):
         (tmp_path / name).touch()

@@ -138,3 +138,47 @@ def test_clams_lists_of_features_are_refused_for_want_of_coordinates(tmp_path: P
     (tmp_path / "s.pt").write_bytes(b"PK")
     with pytest.raises(SlideError, match="has features only: give the bags with coordinates, CLAM's h5_files"):
         open_pyramid(tmp_path / "s.pt")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".h5"])
+def test_torchmil_s_folders_are_the_same_slide(suffix: str, tmp_path: Path) -> None:
+    """Features and coordinates in a folder each; the tiles' size by CLAM's folder patches, as of CLAM's own bags."""
+    clam = open_pyramid(bag(tmp_path, "clam"), mpp=0.5)
+    for name, values in (("features", FEATURES), ("coords", corners_of(N))):
+        path = tmp_path / name / f"s{suffix}"
+        path.parent.mkdir()
+        if suffix == ".npy":
+            np.save(path, values)
+        else:
+            with h5py.File(path, "w") as file:
+                file[name] = values
+    path = tmp_path / "features" / f"s{suffix}"
+    slide = open_pyramid(path, mpp=0.5)
+    assert isinstance(slide, BagSlide)
+    assert isinstance(clam, BagSlide)
+    assert (slide.side, slide.patch_px, slide.cells) == (clam.side, clam.patch_px, clam.cells)
+    np.testing.assert_array_equal(slide.corners, clam.corners)
+    np.testing.assert_array_equal(slide.features(np.array([7, 0])), FEATURES[[7, 0]])
+    before = slide.facts.fingerprint
+    moved = corners_of(N) + SIDE
+    if suffix == ".npy":
+        np.save(tmp_path / "coords" / "s.npy", moved)
+    else:
+        with h5py.File(tmp_path / "coords" / "s.h5", "w") as file:
+            file["coords"] = moved
+    write_bag(tmp_path / "h5_files" / "s.h5", moved, FEATURES, "clam")
+    assert open_pyramid(path, mpp=0.5).facts.fingerprint != before  # other places are another slide
+
+
+def test_torchmil_s_features_alone_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()
+    np.save(tmp_path / "features" / "s.npy", FEATURES)
+    with pytest.raises(SlideError, match="has no dataset 'coords', found features"):
+        open_pyramid(tmp_path / "features" / "s.npy", mpp=0.5)
+    (tmp_path / "coords").mkdir()
+    np.save(tmp_path / "coords" / "s.npy", corners_of(N))
+    with pytest.raises(SlideError, match="nothing says how large a tile is"):
+        open_pyramid(tmp_path / "features" / "s.npy", mpp=0.5)
+    (tmp_path / "features" / "s.npy").write_bytes(b"torn")
+    with pytest.raises(SlideError, match="cannot be read as an array"):
+        open_pyramid(tmp_path / "features" / "s.npy", mpp=0.5)
