@@ -44,7 +44,10 @@ def blocks(page: str, language: str | None = None) -> list[Block]:
 
 def mentions(page: str) -> Iterator[str]:
     """Commands as prose has them, between backticks, and those of blocks."""
-    yield from re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL))
+    prose = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
+    yield from re.findall(
+        r"`([^`\n]+)`", re.sub(r"(?<!\n)\n(?!\n)", " ", prose)
+    )  # a command may go on in the next line
     for block in blocks(page, "sh"):
         yield from block.commands
 

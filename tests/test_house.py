@@ -344,6 +344,12 @@ def test_a_room_says_what_it_is_for_and_hands_out_its_names(room: str) -> None:
         assert getattr(defined, "__module__", room).startswith(room), name
 
 
+def test_the_page_of_the_house_has_every_room() -> None:
+    page = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    rooms = [f"{floor}/{room}" for floor, rooms in HOUSE.items() for room in rooms if (ROOT / floor / room).is_dir()]
+    assert [room for room in rooms if f"](../{room}) |" not in page] == []
+
+
 def test_the_readme_s_table_and_configuration_are_enough_to_train_on(tmp_path: Path) -> None:
     """Written to files as they are, with more rows of the same form, they pass all that a training asks of them."""
     blocks = dict(re.findall(r"```(csv|yaml)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))

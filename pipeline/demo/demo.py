@@ -92,7 +92,7 @@ def run_demo(out: Path, *, seed: int, say: Say) -> dict[str, Any]:
     write_json(out / "demo.json", figures)
     auroc = figures["auroc"]
     say(
-        f"\nunseen slides: AUROC {auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}], reading "
+        f"unseen slides: AUROC {auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}], reading "
         f"{figures['fraction_read']:.1%} of the tissue "
         f"({figures['bytes_read'] / figures['slide_bytes']:.1%} of the bytes); "
         f"attention inside lesions is {figures['attention_in_lesion']:.1f}x their share of the tissue"

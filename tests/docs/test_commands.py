@@ -15,6 +15,7 @@ from pages import LANGUAGES, PAGES, blocks, mentions, text_of
 
 ELSEWHERE = {
     "docs/api.md": {"": "tests/saccade/test_doctests.py"},
+    "docs/exports.md": {"": "tests/pipeline/export/test_docs.py"},
     "docs/study.md": {"": "tests/docs/test_study.py"},
     "docs/viewer.md": {"": "tests/pipeline/view/test_docs.py"},
     "docs/clusters.md": {"openssl req": "tests/test_clusters.py"},
@@ -34,6 +35,7 @@ NOT_RUN = {
         "saccade demo": "minutes: the same check runs it whole, from the wheel",
         "saccade distil": "tests/pipeline/distil/test_distil.py does, on bags; its configuration names the user's own",
         "saccade view": "it serves until Ctrl-C: tests/pipeline/view/test_docs.py",
+        "saccade export": "tests/pipeline/export/test_docs.py",
     },
     "docs/clusters.md": {
         "saccade run SLIDES --model M --out OUT --scheduler tcp://HOST:8786": "tests/pipeline/run/test_scheduler.py",
@@ -63,6 +65,11 @@ MEANT = {
     "cache/": "pyramids/",
 }
 """What stands for what a reader puts in."""
+QUICKLY = {
+    **{name: ["--workers", "0"] for name in ("check", "run", "cache")},  # other processes would load torch anew
+    "bench": ["--draws", "2"],
+}
+"""What is added to commands, which saves time and nothing else."""
 OTHERS = ("--nthreads", "--resources", "--memory-limit", "--no-crop", "--tails", "--show")
 """Options of dask, QuPath and scripts that a page names without their program."""
 SHORT = """
@@ -70,9 +77,9 @@ attention: {kind: learned}
 encoder: {name: small, dim: 8}
 view: {patch_px: 64}
 sampling: {samples: 8}
-training: {epochs: 1, batch_size: 4, calibration_slides: 2, device: cpu}
+training: {epochs: 1, warm_up: 0, folds: 2, batch_size: 4, calibration_slides: 2, device: cpu}
 """
-"""Makes a training take seconds: no pretrained encoder, one epoch."""
+"""Makes a training take seconds: no pretrained encoder, one epoch, two folds."""
 
 
 @pytest.fixture(scope="session")
@@ -119,8 +126,7 @@ def test_its_commands_run(page: str, at_desk: Path, checkpoint: Path) -> None:
     for line in left(page):
         program, *words = [MEANT.get(word, word) for word in shlex.split(line, comments=True)]
         assert program == "saccade", f"{page}: say in NOT_RUN why this is not run: {line}"
-        if words[0] in ("check", "run", "cache") and "--workers" not in words:
-            words += ["--workers", "0"]  # other processes load torch anew: tests/pipeline/run and the study's have them
+        words += [] if "--workers" in words else QUICKLY.get(words[0], [])
         assert not app(words, prog_name="saccade", standalone_mode=False), line
 
 
@@ -172,7 +178,7 @@ def test_commands_options_and_scripts_that_are_named_exist(page: str) -> None:
             assert all(f'"{flag}"' in source for flag in flags), f"{page}: no such option: {mention}"
         elif made := re.match(r"make ([\w-]+)$", mention):
             assert f"\n{made[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8"), f"{page}: no target: {mention}"
-        elif mention.startswith("--") and mention.split()[0] not in OTHERS:
+        elif mention.startswith("--") and mention.split()[0] not in OTHERS and "" not in ELSEWHERE.get(page, {}):
             assert any(flags <= one for one in options.values()), f"{page}: no command has {mention}"
 
 
