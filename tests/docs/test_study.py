@@ -60,6 +60,7 @@ def named() -> list[str]:
 @pytest.mark.slow
 def test_it_runs_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own configuration, each command in a process of its own; `test_commands.py` sees to their options."""
+    pytest.importorskip("torch")
     pytest.importorskip("bokeh")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", ""))))
     make_slides(tmp_path / "slides")
