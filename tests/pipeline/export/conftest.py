@@ -24,7 +24,7 @@ def ran(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_slide(folder / "odd.tif", tissue_pixels(1803, 2401), tile=240, factor=3, levels=3)
     write_slide(folder / f"{AWKWARD}.tif", tissue_pixels(700, 600))
     (folder / "text.svs").write_text("not a slide")
-    rows = [("bounded.scn", "p1", "tumour"), ("odd.tif", "p2", "normal"), (f"{AWKWARD}.tif", "p2", "")]
+    rows = [("bounded.scn", "p1", "tumour"), ("odd.tif", "p2", ""), (f"{AWKWARD}.tif", "p2", "normal")]
     rows += [("text.svs", "p3", "normal")]
     with (folder / "cohort.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("slide", "patient", "label"), *rows])
