@@ -6,6 +6,7 @@ pixel's centre is at a half, so that both are coordinates of edges, as OpenSlide
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,9 @@ def write_spatialdata(
         tables=tables,
     )
     folder.rmdir()  # SpatialData makes it itself, and takes an empty one for somebody's
-    store.write(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what its own libraries will do one day
+        store.write(folder)
 
 
 def _places(raster: Raster, mpp: Mpp) -> dict[str, Any]:
