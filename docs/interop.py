@@ -37,11 +37,11 @@ HEAD = """\
 
 # What opens where
 
-Everything that Saccade writes of a slide, opened by other people's readers, in processes that do not import Saccade. The
+Everything that Saccade writes of a slide, opened by other people's readers in processes that do not import Saccade. The
 slide is {width} x {height} px, which no level divides, and holds a dark square.
 
-- **At its place**: by its own scales and offsets the reader finds the square, or the cell of highest attention, where it
-  is in level-0 pixels, to within a pixel of what it opened.
+- **At its place**: by its own scales and offsets the reader finds the square, or the cell of highest attention, where
+  it is in level-0 pixels, to within a pixel of what it opened.
 - **Place lost**: what it opens is right, but it does not say where on the slide that lies.
 
 Made by `python docs/interop.py` on {when}. What needs a screen, such as QuPath, is not in it.

@@ -25,12 +25,16 @@ def dicom(found: SlideResult, places: Sequence[Path]) -> None:
     from stages.exports.dicom_map import SlideMap
 
     [folder], samples, told, unit = places, found.samples, found.told_classes, found.unit
+    _, *evidence = _maps(found).values()
     measurements = [Measurement("attention", "", samples.attention), Measurement("weight", "", samples.weights)]
     for c in told:
         name = f"contribution to {found.classes[c]}"
         measurements.append(Measurement(name, unit, samples.contributions[:, c]))
         measurements.append(Measurement(f"half-width of {name}", unit, samples.half_widths[:, c]))
-    evidence = found.evidence if found.evidence is not None else ()
+    maps = [
+        SlideMap(f"evidence-{c}", f"Evidence for {found.classes[c]}", unit, values)
+        for c, values in zip(told, evidence, strict=bool(evidence))
+    ]
     commit = found.commit
     write_dicom(
         folder,
@@ -41,7 +45,7 @@ def dicom(found: SlideResult, places: Sequence[Path]) -> None:
         name=found.slide_id,
         mpp=found.mpp,
         cells=found.cells,
-        maps=[SlideMap(f"evidence-{c}", f"Evidence for {found.classes[c]}", unit, evidence[c]) for c in told],
+        maps=maps,
         measurements=measurements,
         identity=Identity(
             (str(commit.get("fingerprint")), str(commit["key"])),
@@ -52,12 +56,19 @@ def dicom(found: SlideResult, places: Sequence[Path]) -> None:
 
 
 def _maps(found: SlideResult) -> dict[str, NDArray[np.floating]]:
-    """The maps of a slide by what they show."""
+    """The maps of a slide by what they show, attention first.
+
+    Raises:
+        ValueError: there is no number in some cell.
+    """
     from stages.overlay.attention_map import times_uniform
 
     maps: dict[str, NDArray[np.floating]] = {"attention, times uniform": times_uniform(found.attention, found.cells)}
     if found.evidence is not None:
         maps |= {f"evidence for {found.classes[c]}, {found.unit}": found.evidence[c] for c in found.told_classes}
+    for name, values in maps.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} is not a number somewhere: the model's output is not to be exported")
     return maps
 
 
