@@ -2,7 +2,7 @@
 
 A slide is made, with a dark square at a known place; a model whose attention is not even (and that has learned nothing)
 runs on it; the run is exported in every format, the slide is cached in every profile. Then each reader opens what is
-there, in a process that does not import Saccade, and says where it finds the square, or the cell of highest attention.
+there, in a process of its own, and says where it finds the square, or the cell of highest attention.
 
     python docs/interop.py [--python OTHER/bin/python ...] [--keep FOLDER]
 
@@ -37,7 +37,8 @@ HEAD = """\
 
 # What opens where
 
-Everything that Saccade writes of a slide, opened by other people's readers in processes that do not import Saccade. The
+Everything that Saccade writes of a slide, opened by other people's readers, which know nothing of Saccade but, where that
+is said, its codec. The
 slide is {width} x {height} px, which no level divides, and holds a dark square.
 
 - **At its place**: by its own scales and offsets the reader finds the square, or the cell of highest attention, where
@@ -155,7 +156,7 @@ def page(rows: Iterable[Mapping[str, str]]) -> str:
         if row["found"] in (PLACED, LOST):
             cells[row["found"]].append(reader)
         else:
-            cells[""].append(f"{reader}: {row['found']}")
+            cells[""].append(f"{reader}: {row['found'].removeprefix('does not open: ')}")
     lines = [
         f"| {what} | " + " | ".join(", ".join(c) for c in cells.values()) + " |" for what, cells in by_product.items()
     ]
