@@ -37,9 +37,8 @@ HEAD = """\
 
 # What opens where
 
-Everything that Saccade writes of a slide, opened by other people's readers, which know nothing of Saccade but, where that
-is said, its codec. The
-slide is {width} x {height} px, which no level divides, and holds a dark square.
+Everything that Saccade writes of a slide, opened by other people's readers, which know nothing of Saccade but, where
+that is said, its codec. The slide is {width} x {height} px, which no level divides, and holds a dark square.
 
 - **At its place**: by its own scales and offsets the reader finds the square, or the cell of highest attention, where
   it is in level-0 pixels, to within a pixel of what it opened.

@@ -87,9 +87,8 @@ def heat_map(found: SlideResult, places: Sequence[Path]) -> None:
     from stages.exports.heat_map import write_colours, write_ome_tiff
 
     maps, (floats, colours) = _maps(found), places
-    how = {"size": found.size, "mpp": found.mpp}
-    write_ome_tiff(floats, maps, found.raster, **how, name=found.slide_id)
-    write_colours(colours, next(iter(maps.values())), found.raster, **how)
+    write_ome_tiff(floats, maps, found.raster, size=found.size, mpp=found.mpp, name=found.slide_id)
+    write_colours(colours, next(iter(maps.values())), found.raster, size=found.size, mpp=found.mpp)
 
 
 def label_image(found: SlideResult, places: Sequence[Path]) -> None:

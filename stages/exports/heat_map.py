@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,9 @@ def write_ome_tiff(
     with tifffile.TiffWriter(path, ome=True) as tiff:  # no predictor: Bio-Formats knows none of floats
         for number, level in enumerate(levels):
             values = np.stack([on_raster(one, raster, level) for one in maps.values()]).astype(np.float32)
-            how = {"subifds": len(levels) - 1, "metadata": metadata} if number == 0 else {"subfiletype": 1}
+            how: dict[str, Any] = (
+                {"subifds": len(levels) - 1, "metadata": metadata} if number == 0 else {"subfiletype": 1}
+            )
             _write(tiff, values, level, mpp, photometric="minisblack", predictor=False, **how)
 
 
@@ -102,7 +104,7 @@ def write_colours(
             _write(tiff, rgb, level, mpp, photometric="rgb", predictor=2, metadata=None, subfiletype=int(number > 0))
 
 
-def _write(tiff: TiffWriter, pixels: NDArray[np.generic], level: Raster, mpp: Mpp, **how: object) -> None:
+def _write(tiff: TiffWriter, pixels: NDArray[np.generic], level: Raster, mpp: Mpp, **how: Any) -> None:
     tiff.write(
         pixels,
         tile=(TILE, TILE),
