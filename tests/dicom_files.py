@@ -24,6 +24,7 @@ def write_dicom(
     folder.mkdir(parents=True, exist_ok=True)
     for level in range(levels):
         shrink = 2**level
+        spacing = 0.0005 * shrink
         h, w = image.shape[0] // shrink, image.shape[1] // shrink
         part = image[: h * shrink, : w * shrink].reshape(h, shrink, w, shrink, 3).mean((1, 3)).round().astype(np.uint8)
         whole = np.pad(part, ((0, -h % tile), (0, -w % tile), (0, 0)), mode="edge")
@@ -41,6 +42,7 @@ def write_dicom(
         slide.StudyInstanceUID = slide.SeriesInstanceUID = slide.FrameOfReferenceUID = SERIES
         slide.DimensionOrganizationType = "TILED_FULL"
         slide.TotalPixelMatrixColumns, slide.TotalPixelMatrixRows = w, h
+        slide.ImagedVolumeWidth, slide.ImagedVolumeHeight, slide.ImagedVolumeDepth = w * spacing, h * spacing, 1.0
         slide.Columns = slide.Rows = tile
         slide.NumberOfFrames = len(frames)
         slide.NumberOfOpticalPaths = slide.TotalPixelMatrixFocalPlanes = 1
@@ -48,7 +50,7 @@ def write_dicom(
         slide.BitsAllocated = slide.BitsStored = 8
         slide.HighBit, slide.PixelRepresentation = 7, 0
         measures, shared = pydicom.Dataset(), pydicom.Dataset()
-        measures.PixelSpacing = [0.0005 * shrink] * 2
+        measures.PixelSpacing = [spacing] * 2
         shared.PixelMeasuresSequence = [measures]
         slide.SharedFunctionalGroupsSequence = [shared]
         if table == "extended":

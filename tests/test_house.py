@@ -129,7 +129,10 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             "evidence_picture",
             "gallery",
         ),
-        "exports": ("h5", "bags", "qupath"),
+        "exports": (
+            *("h5", "bags", "qupath", "heat_map", "label_image", "spatial"),
+            *("dicom_identity", "dicom_source", "dicom_map", "dicom_annotations", "dicom"),
+        ),
     },
     "pipeline": {
         "errors": (),
@@ -239,7 +242,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("against", "links", "figure", "page", "cuts", "cohort_page", "slide_page", "more", "more_page", "viewer"),
             *("static", "guarded", "answers", "server", "view"),
         ),
-        "export": ("slide_result", "formats", "format_folder", "export"),
+        "export": ("slide_result", "maps", "formats", "format_folder", "export"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "check": ("values", "sample", "need", "slide", "cohort", "tables", "check"),

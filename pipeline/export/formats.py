@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.cohort.files import folder_name
 from pipeline.errors import UsageError
+from pipeline.export.maps import dicom, heat_map, label_image, spatial
 from pipeline.export.slide_result import SlideResult
 
 if TYPE_CHECKING:
@@ -157,6 +158,34 @@ FORMATS = {
         ("features/{slide}.h5", "coords/{slide}.h5", "labels/{slide}.h5"),
         _torchmil,
         labelled=1,
+    ),
+    "ome-tiff": Format(
+        "Attention and evidence as a pyramidal OME-TIFF of floats, and attention's colours as a pyramidal RGB TIFF.",
+        "QuPath, Fiji, napari, tifffile, libvips; the colours in OpenSlide, too.",
+        ("{slide}.ome.tif", "{slide}.colours.tif"),
+        heat_map,
+    ),
+    "ome-zarr": Format(
+        "Attention and evidence as an OME-Zarr image, regions of high attention and the patches read as its labels.",
+        "napari, ngio, ngff-zarr, ome-zarr and whatever else reads OME-Zarr 0.5.",
+        ("{slide}.ome.zarr/",),
+        label_image,
+    ),
+    "spatialdata": Format(
+        "Thumbnail, maps, cells, regions and patches in pixels and in µm, with tables of what is known of each.",
+        "spatialdata.read_zarr, and with it squidpy, napari-spatialdata and the rest of scverse.",
+        ("{slide}.zarr/",),
+        spatial,
+        needs=("spatialdata",),
+        extra="spatialdata",
+    ),
+    "dicom": Format(
+        "Attention and evidence as parametric maps, the patches read and regions of high attention as annotations.",
+        "DICOM viewers and archives, beside a DICOM slide; highdicom, wsidicom.",
+        ("{slide}/",),
+        dicom,
+        needs=("highdicom",),
+        extra="dicom",
     ),
 }
 """By the name that users type."""

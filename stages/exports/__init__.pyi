@@ -3,5 +3,10 @@ from .bags import write_clam as write_clam
 from .bags import write_torchmil as write_torchmil
 from .bags import write_torchmil_label as write_torchmil_label
 from .bags import write_trident as write_trident
+from .dicom import write_dicom as write_dicom
 from .h5 import write_h5 as write_h5
+from .heat_map import write_colours as write_colours
+from .heat_map import write_ome_tiff as write_ome_tiff
+from .label_image import write_label_image as write_label_image
 from .qupath import write_qupath as write_qupath
+from .spatial import write_spatialdata as write_spatialdata

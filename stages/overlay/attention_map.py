@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,3 +39,12 @@ def under(raster: Raster, values: NDArray[Any], values_raster: Raster) -> NDArra
     i = np.floor(values_raster.from_level0(down)[:, 1]).astype(np.int64)
     inner = bordered[:, np.clip(j, -1, values_raster.width) + 1]
     return inner[np.clip(i, -1, values_raster.height) + 1]
+
+
+def on_raster(values: NDArray[Any], raster: Raster, target: Raster) -> NDArray[np.float64]:
+    """Values of cells (rows, cols) on another raster: under a pixel's centre, or their mean where it is larger than a
+    cell; 0 where there is no cell."""
+    parts = max(1, math.ceil(max(target.scale_x / raster.scale_x, target.scale_y / raster.scale_y) - 1e-6))
+    fine = under(target.divided(parts), np.asarray(values, np.float64), raster)
+    pooled: NDArray[np.float64] = fine.reshape(target.height, parts, target.width, parts).mean((1, 3))
+    return pooled

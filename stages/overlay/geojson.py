@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stages.geometry import Raster
 from stages.overlay.attention_map import Floats, times_uniform
-from stages.overlay.outlines import trace
+from stages.overlay.outlines import regions
 
 DIGITS = 6
 """Of a measurement, so that files stay small."""
@@ -60,18 +60,15 @@ def geojson(
     uniform = cells or np.count_nonzero(multiple)
     corner_level0 = np.array(origin, np.float64)
     features = []
-    from scipy import ndimage  # a rerun that finds all done writes none
-
-    regions, count = ndimage.label(multiple >= region_multiple)
-    outlines = trace(regions)
-    for n, part in enumerate(ndimage.find_objects(regions), 1):
-        rings = [attention_raster.to_level0(ring) - corner_level0 for ring in outlines[n - 1]]
-        inside = multiple[part][regions[part] == n]
+    found = list(regions(multiple >= region_multiple))
+    for n, region in enumerate(found, 1):
+        rings = [attention_raster.to_level0(ring) - corner_level0 for ring in region.rings]
+        inside = multiple[region.cells]
         features.append(
             feature(
                 rings,
                 "annotation",
-                f"Attention region {n} of {count}",
+                f"Attention region {n} of {len(found)}",
                 (f"Attention at least {region_multiple:g} times uniform", (253, 191, 17)),
                 {
                     "attention": float(inside.sum() / uniform),

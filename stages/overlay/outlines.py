@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,3 +69,26 @@ def trace(parts: NDArray[np.integer[Any]]) -> list[list[Ring]]:
         # each part's first ring starts at its leftmost corner, so it is the outer one
         found[number - 1].append(points[begin:end])
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Cells that touch along edges.
+
+    Attributes:
+        cells: (rows, columns) of each, as numpy takes indices.
+        rings: see `trace`, in corners of the whole grid.
+    """
+
+    cells: tuple[NDArray[np.intp], NDArray[np.intp]]
+    rings: list[Ring]
+
+
+def regions(chosen: NDArray[np.bool_]) -> Iterator[Region]:
+    """The regions that chosen cells (rows, cols) make, from top to bottom."""
+    from scipy import ndimage  # a rerun that finds all done outlines none
+
+    labels, _ = ndimage.label(chosen)
+    for number, (part, rings) in enumerate(zip(ndimage.find_objects(labels), trace(labels), strict=True), 1):
+        rows, columns = np.nonzero(labels[part] == number)
+        yield Region((rows + part[0].start, columns + part[1].start), rings)

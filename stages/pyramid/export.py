@@ -124,6 +124,7 @@ class _Export:
             for row in range(-(-layout.size[0] // layout.chunk[0])):
                 _chunk_path(layout, row, 0).parent.mkdir(parents=True, exist_ok=True)
             write_json(layout.folder / ".zarray", _array_metadata(layout, plan.facts))
+            write_json(layout.folder / ".zattrs", {"_ARRAY_DIMENSIONS": list("tczyx")})  # as xarray names axes of v2
 
     def is_whole(self, layout: LevelLayout, row: int, column: int, wanted: Sequence[bool]) -> bool:
         places = layout.chunks_in(row, column)

@@ -15,6 +15,10 @@ from pages import LANGUAGES, PAGES, blocks, mentions, text_of
 
 ELSEWHERE = {
     "docs/api.md": {"": "tests/saccade/test_doctests.py"},
+    "docs/dicom.md": {
+        "import highdicom": "tests/stages/exports/test_dicom.py",
+        "from wsidicom": "tests/stages/exports/test_dicom.py",
+    },
     "docs/exports.md": {"": "tests/pipeline/export/test_docs.py"},
     "docs/study.md": {"": "tests/docs/test_study.py"},
     "docs/viewer.md": {"": "tests/pipeline/view/test_docs.py"},
@@ -41,6 +45,10 @@ NOT_RUN = {
         "saccade run SLIDES --model M --out OUT --scheduler tcp://HOST:8786": "tests/pipeline/run/test_scheduler.py",
         "dask ": "`test_a_scheduler_and_a_worker_by_hand`, with the line after them",
         "saccade run SLIDES --model M --out OUT --scheduler sched.json": "the same",
+    },
+    "docs/dicom.md": {
+        "pip install": "installs from the network",
+        "saccade export": "needs highdicom: tests/pipeline/export/test_maps.py",
     },
     "docs/encoders.md": {
         "saccade encoders uni2-h --weights FOLDER": "gigabytes under a licence: tests/stages/encoder/ loads others",

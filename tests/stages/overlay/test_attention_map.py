@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.geometry import Raster
-from stages.overlay.attention_map import attention_image, times_uniform
+from stages.overlay.attention_map import attention_image, on_raster, times_uniform
 
 
 def test_attention_image_shows_the_cell_under_each_pixel_centre() -> None:
@@ -22,3 +22,11 @@ def test_attention_image_shows_the_cell_under_each_pixel_centre() -> None:
 
 def test_times_uniform_counts_only_cells_with_attention() -> None:
     assert np.allclose(times_uniform(np.array([[0.0, 0.25], [0.75, 0.0]])), [[0, 0.5], [1.5, 0]])
+
+
+def test_pixels_larger_than_cells_have_the_mean_over_them() -> None:
+    values = np.arange(24.0).reshape(4, 6)
+    cells = Raster(0, 0, 10, 10, 6, 4)
+    np.testing.assert_allclose(
+        on_raster(values, cells, Raster(0, 0, 20, 20, 3, 2)), values.reshape(2, 2, 3, 2).mean((1, 3))
+    )
