@@ -36,10 +36,7 @@ def write_slide_sheet(path: Path, commit: Mapping[str, Any], pictures: Sequence[
         f'<p class="notice">{escape(NOTICE)}</p>',
         _doubts(commit),
         _words(commit["words"]),
-        *(
-            f'<figure class="sheet"><a href="{file}"><img src="{data_uri(image)}" alt="{escape(what)}"></a></figure>'
-            for file, what, image in pictures
-        ),
+        *(_figure(*one) for one in pictures),
         f"<h2>In numbers</h2>{_values(row)}{_table(_reading(row))}",
         f"<h2>How it was made</h2>{_table(_origin(commit))}",
         '<p class="soft">In the same folder: <a href="overlay.jpg">overlay</a>, <a href="evidence.jpg">evidence</a>, '
@@ -47,6 +44,12 @@ def write_slide_sheet(path: Path, commit: Mapping[str, Any], pictures: Sequence[
         'where there is one, is in <a href="../../report.html">the report</a>.</p>',
     ]
     write_page(path, f"Saccade: {name}{of}", body, upright=True)
+
+
+def _figure(file: str, what: str, image: bytes) -> str:
+    """A picture, which leads to the file that has it larger."""
+    picture = f'<a href="{file}"><img src="{data_uri(image)}" alt="{escape(what)}"></a>'
+    return f'<figure class="sheet">{picture}<figcaption class="soft">{escape(what)}</figcaption></figure>'
 
 
 def _doubts(commit: Mapping[str, Any]) -> str:

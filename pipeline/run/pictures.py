@@ -25,7 +25,7 @@ from stages.overlay.attention_map import times_uniform
 from stages.overlay.evidence_picture import LOG_ODDS, evidence_page
 from stages.overlay.gallery import close_up, close_up_told
 from stages.overlay.jpeg import write_jpeg
-from stages.overlay.page import PICTURE_PX, Page, paged, preview
+from stages.overlay.page import PICTURE_PX, paged, preview
 from stages.overlay.picture import overlay_page
 from stages.prediction.kinds import INTERPOLATED
 from stages.tissue.thumbnail import Thumbnail
@@ -37,15 +37,12 @@ OVERLAY, EVIDENCE = "overlay.jpg", "evidence.jpg"
 PICTURES = frozenset({OVERLAY, EVIDENCE, PREVIEW, SHEET})
 SMALL = 6_000
 """Bytes that a preview may have, for a report holds those of many slides."""
-ON_SHEET = {OVERLAY: 80_000, EVIDENCE: 50_000, GALLERY: 70_000}
-"""Bytes that pictures of a sheet may have."""
-SHEET_PX, GALLERY_PX = (480, 480), 1000
-"""A map's longer side on a sheet, and the gallery's width."""
-HAMMING = Image.Resampling.HAMMING
-_SHOWS = {
-    OVERLAY: "the slide, and beside it where the model looked",
-    EVIDENCE: "what speaks for and against",
-    GALLERY: "the patches that say most",
+ON_SHEET = {OVERLAY: (1400, 110_000), EVIDENCE: (940, 60_000), GALLERY: (1000, 70_000)}
+"""Pixels that pictures of a sheet are wide at most, and bytes that they may have."""
+SHOWS = {
+    OVERLAY: "Where the model looked: colour is how likely a place was to be read. Squares: what was read.",
+    GALLERY: "The patches that say most; their numbers stand on the maps.",
+    EVIDENCE: "Orange speaks for it, blue against it: what a place by itself adds.",
 }
 PICTURES_VERSION = 3
 """Raised when a change to how they are drawn, other than of `drawn_by`, changes pictures."""
@@ -107,53 +104,49 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
     attention, cells = read_attention_zarr(folder / "attention.zarr")
     maps, origin, evidence_cells = read_evidence_zarr(folder / "evidence.zarr")
     gallery = _gallery(folder, commit)
-    shown: dict[str, Any] = {
-        "mpp_level0": mpp,
-        "insets": [] if gallery is None else close_up(gallery, commit["evidence"]["gallery"]),
-        "insets_told": close_up_told(told["class"], told.get("unit", LOG_ODDS)),
-    }
-
-    def overlay(**how: Any) -> Page:
-        return overlay_page(
-            thumbnail,
-            attention,
-            cells,
-            boxes,
-            title=told["overlay"],
-            cells=told.get("of_cells"),
-            top=scale.get("attention"),
-            alone=commit["evidence"]["gallery"] is None,
-            **{**shown, **how},
-        )
-
-    def evidence(**how: Any) -> Page:
-        return evidence_page(
-            thumbnail,
-            maps[told["column"]],
-            evidence_cells,
-            boxes,
-            name=told["class"],
-            interpolated=bool((origin == INTERPOLATED).any()),
-            title=told["evidence"],
-            unit=told.get("unit", LOG_ODDS),
-            top=scale.get("evidence"),
-            **{**shown, **how},
-        )
-
-    large = overlay(), evidence()
-    pictures = ((OVERLAY, large[0].image, None), (EVIDENCE, large[1].image, None), (PREVIEW, preview(large), SMALL))
-    for name, image, most in pictures:
+    insets = [] if gallery is None else close_up(gallery, commit["evidence"]["gallery"])
+    overlay = overlay_page(
+        thumbnail,
+        attention,
+        cells,
+        boxes,
+        title=told["overlay"],
+        mpp_level0=mpp,
+        cells=told.get("of_cells"),
+        top=scale.get("attention"),
+        insets=insets,
+        insets_told=close_up_told(told["class"], told.get("unit", LOG_ODDS)),
+        alone=commit["evidence"]["gallery"] is None,
+    )
+    evidence = evidence_page(
+        thumbnail,
+        maps[told["column"]],
+        evidence_cells,
+        boxes,
+        name=told["class"],
+        interpolated=bool((origin == INTERPOLATED).any()),
+        title=told["evidence"],
+        mpp_level0=mpp,
+        unit=told.get("unit", LOG_ODDS),
+        top=scale.get("evidence"),
+        insets=insets,
+    )
+    both = preview((overlay, evidence))
+    for name, image, most in ((OVERLAY, overlay.image, None), (EVIDENCE, evidence.image, None), (PREVIEW, both, SMALL)):
         with new_file(folder / name) as temporary:
             write_jpeg(temporary, image, most)
-    marked = {"sides": SHEET_PX, "insets_told": ""}  # whose numbers the gallery has
-    small = {OVERLAY: overlay(**marked).image, GALLERY: gallery, EVIDENCE: evidence(**marked).image}
-    if gallery is not None:
-        small[GALLERY] = gallery.resize((GALLERY_PX, round(gallery.height * GALLERY_PX / gallery.width)), HAMMING)
-    held = [
-        (name, _SHOWS[name], jpeg.encode(image, ON_SHEET[name])) for name, image in small.items() if image is not None
-    ]
+    pictures = {OVERLAY: overlay.above_notes, GALLERY: gallery, EVIDENCE: evidence.above_notes}
+    held = [(name, SHOWS[name], _on_sheet(name, image)) for name, image in pictures.items() if image is not None]
     with new_file(folder / SHEET) as temporary:
         write_slide_sheet(temporary, commit, held)
+
+
+def _on_sheet(name: str, picture: Image.Image) -> bytes:
+    """A picture as a sheet holds it, as JPEG."""
+    width, most = ON_SHEET[name]
+    if picture.width > width:
+        picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.HAMMING)
+    return jpeg.encode(picture, most, best=75)
 
 
 def _gallery(folder: Path, commit: Mapping[str, Any]) -> Image.Image | None:

@@ -15,7 +15,6 @@ from stages.overlay.insets import Inset
 from stages.overlay.page import (
     OWN_SCALE,
     PATIENT_SCALE,
-    PICTURE_PX,
     Page,
     colour_bar,
     footnote,
@@ -64,8 +63,6 @@ def evidence_page(
     unit: str = LOG_ODDS,
     top: float | None = None,
     insets: Sequence[Inset] = (),
-    insets_told: str = "",
-    sides: tuple[int, int] = PICTURE_PX,
 ) -> Page:
     """The evidence with title, scale bar and legend.
 
@@ -80,10 +77,9 @@ def evidence_page(
         mpp_level0: µm per level-0 pixel.
         unit: of the evidence; log-odds are coloured up to `LEAST` at least, others up to `LEAST_ELSE`.
         top: of slides that share a scale, the strongest evidence of either sign on any; None: the slide has its own.
-        insets, insets_told: see `stages.overlay.page.page`.
-        sides: of the picture's longer side, at least and at most, pixels.
+        insets: patches that are marked by their numbers in the slide's gallery.
     """
-    picture, raster = picture_of(thumbnail, mpp_level0, sides)
+    picture, raster = picture_of(thumbnail, mpp_level0)
     picture = greyed(picture)
     strongest = float(np.abs(evidence).max(initial=0.0)) if top is None else top
     strongest = max(LEAST if unit == LOG_ODDS else LEAST_ELSE, strongest)
@@ -104,7 +100,6 @@ def evidence_page(
         legend=legend,
         note=f"Orange speaks for {name}, blue against it: what a place by itself adds, in {unit}.{chance}{unread}",
         insets=insets,
-        insets_told=insets_told,
     )
 
 

@@ -28,19 +28,19 @@ def write_jpeg(path: Path, picture: Image.Image | NDArray[np.uint8], most: int |
     path.write_bytes(encode(picture, most))
 
 
-def encode(picture: Image.Image | NDArray[np.uint8], most: int | None = None) -> bytes:
-    """The file of `write_jpeg`."""
+def encode(picture: Image.Image | NDArray[np.uint8], most: int | None = None, best: int = 90) -> bytes:
+    """The file of `write_jpeg`, at no better a quality than ``best``."""
     pixels = np.ascontiguousarray(picture)  # of an array no copy; pillow would make one of four bytes a pixel
     count = pixels.shape[0] * pixels.shape[1]
-    large, first = count >= LARGE, 0
-    most = most or max(ALWAYS, round(count * BYTES_PER_PIXEL * (PLAIN if large else 1.0)))
+    large, first = count >= LARGE, 0.0
+    limit = most or max(ALWAYS, round(count * BYTES_PER_PIXEL * (PLAIN if large else 1.0)))
     for quality, size in SIZES.items():
-        if first * size > most:
-            continue  # would be too large again
+        if quality > best or first * size > limit:
+            continue  # which would be too large again
         # what fits at once needs no tables of its own, which take as long again
         tables = bool(first) and not large
         file = bytes(imagecodecs.jpeg8_encode(pixels, level=quality, subsampling="420", optimize=tables))
-        first = first or len(file)
-        if len(file) <= most:
+        first = first or len(file) / size
+        if len(file) <= limit:
             break
     return file

@@ -52,10 +52,17 @@ class Page:
     Attributes:
         image: RGB.
         place: left, upper, right and lower edge of the map in it, pixels.
+        notes: upper edge of what is below the legend: close-ups, and what is said of all.
     """
 
     image: Image.Image
     place: tuple[int, int, int, int]
+    notes: int
+
+    @property
+    def above_notes(self) -> Image.Image:
+        """The page down to the legend."""
+        return self.image.crop((0, 0, self.image.width, self.notes))
 
 
 Legend = Callable[[Image.Image, tuple[int, int], int], None]
@@ -68,20 +75,16 @@ def lay(picture: Image.Image, layer: NDArray[np.uint8]) -> None:
     picture.paste(colours, mask=colours)
 
 
-def picture_of(
-    thumbnail: Thumbnail, mpp_level0: Mpp, sides: tuple[int, int] = PICTURE_PX
-) -> tuple[Image.Image, Raster]:
+def picture_of(thumbnail: Thumbnail, mpp_level0: Mpp) -> tuple[Image.Image, Raster]:
     """The thumbnail as large as a page shows it, with square pixels, and their place."""
-    return paged(Image.fromarray(thumbnail.rgb), thumbnail.raster, mpp_level0, sides)
+    return paged(Image.fromarray(thumbnail.rgb), thumbnail.raster, mpp_level0)
 
 
-def paged(
-    picture: Image.Image, raster: Raster, mpp_level0: Mpp, sides: tuple[int, int] = PICTURE_PX
-) -> tuple[Image.Image, Raster]:
+def paged(picture: Image.Image, raster: Raster, mpp_level0: Mpp) -> tuple[Image.Image, Raster]:
     """`picture_of` a thumbnail that is a picture already."""
     left, upper, right, lower = raster.extent_level0
     across_um, down_um = (right - left) * mpp_level0.x, (lower - upper) * mpp_level0.y
-    longest = min(max(*picture.size, sides[0]), sides[1])
+    longest = min(max(*picture.size, PICTURE_PX[0]), PICTURE_PX[1])
     width, height = (max(1, round(longest * side / max(across_um, down_um))) for side in (across_um, down_um))
     shown = picture.resize((width, height), Image.Resampling.HAMMING)
     return shown, Raster(left, upper, (right - left) / width, (lower - upper) / height, width, height)
@@ -112,7 +115,7 @@ def page(
         note: what else there is to know of colours; what the interval is about is added.
         plain: the slide as it is, as large as the map, to stand beside it.
         insets: patches as they look close up, marked here and on the map.
-        insets_told: what is told of them; "" leaves them out but for their marks.
+        insets_told: what is told of them; "" leaves them out but for their marks, whose gallery is named instead.
     """
     boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
     pen = ImageDraw.Draw(picture)
@@ -126,6 +129,7 @@ def page(
     inner = page_width - 2 * MARGIN
     lines = wrapped(title, inner, TITLE)
     about = f"{INTERVAL} {RESEARCH}" if "[" in title else RESEARCH  # of what was read whole there is no interval
+    note += " Numbers: patches of the slide's gallery." if insets and not insets_told else ""
     beside = "" if plain is None else f"{'Above' if stacked else 'Left'}: the slide as it is. "
     said = [line for told in (f"{beside}{note}", about) for line in wrapped(told, inner, SMALL)]
     left, upper = (page_width - across) // 2, 18 + 20 * len(lines)
@@ -157,7 +161,7 @@ def page(
     lay_insets(image, (MARGIN, close + LINE * len(told)), close_up, inner)
     for n, line in enumerate(said):
         pen.text((MARGIN, end + LINE * (n + 1) - 4), line, fill=SOFT, font=pen_font(SMALL), anchor="ls")
-    return Page(image, (left, upper, left + width, below))
+    return Page(image, (left, upper, left + width, below), close)
 
 
 def preview(pages: Sequence[Page]) -> Image.Image:

@@ -21,7 +21,6 @@ from stages.overlay.jpeg import write_jpeg
 from stages.overlay.page import (
     OWN_SCALE,
     PATIENT_SCALE,
-    PICTURE_PX,
     Page,
     colour_bar,
     footnote,
@@ -96,7 +95,6 @@ def overlay_page(
     top: float | None = None,
     insets: Sequence[Inset] = (),
     insets_told: str = "",
-    sides: tuple[int, int] = PICTURE_PX,
     alone: bool = False,
 ) -> Page:
     """The overlay beside the slide as it is, with title, scale bar and legend.
@@ -112,10 +110,9 @@ def overlay_page(
         top: of slides that share a scale, the strongest attention on any, as `times_uniform` has it; None: the slide
             has its own.
         insets, insets_told: see `stages.overlay.page.page`.
-        sides: of either picture's longer side, at least and at most, pixels.
         alone: whether the slide is left out, as of a bag, which has no pixels to show.
     """
-    plain, raster = picture_of(thumbnail, mpp_level0, sides)
+    plain, raster = picture_of(thumbnail, mpp_level0)
     picture = plain.copy()
     strongest = _lay_attention(picture, raster, attention, attention_raster, cells, top)
 

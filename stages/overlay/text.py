@@ -29,7 +29,8 @@ def printable(text: str) -> str:
     return "".join(c if ord(c) in known else "?" for c in composed)
 
 
-def wrapped(text: str, width: float, size: float) -> list[str]:
+@lru_cache(maxsize=64)  # what is said of colours and intervals is the same on many pages
+def wrapped(text: str, width: float, size: float) -> tuple[str, ...]:
     """Printable text in lines at most ``width`` pixels wide, broken between words, or within one that is wider.
 
     Args:
@@ -50,7 +51,7 @@ def wrapped(text: str, width: float, size: float) -> list[str]:
             fits = next(n for n in range(len(line) - 1, 0, -1) if n == 1 or font.getlength(line[:n]) <= width)
             lines.append(line[:fits])
             line = line[fits:]
-    return [*lines, line] if line else lines
+    return (*lines, line) if line else tuple(lines)
 
 
 def shortened(text: str, width: float, size: float) -> str:
