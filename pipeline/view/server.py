@@ -78,6 +78,7 @@ async def serve(viewer: Viewer, listening: socket.socket, began: Callable[[str, 
             await asyncio.Event().wait()
         finally:
             server.stop()
+            await server.close_all_connections()
             viewer.more.close()
             pool.shutdown(wait=False, cancel_futures=True)
 

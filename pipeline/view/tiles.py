@@ -16,8 +16,8 @@ from stages.geometry import Raster
 from stages.slide.protocol import Slide
 from stages.slide.render import render
 
-KEPT_BYTES = 2**26
-"""Of encoded tiles that are kept: some 1 500."""
+KEPT_BYTES = 2**24
+"""Of encoded tiles that are kept: some 400, many screens full; browsers keep more."""
 OPEN_SLIDES = 4
 """Slides that are open at a time."""
 QUALITY = 90

@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from viewing import change_json, hostile, point_at, served
 
+from pipeline.refer.label_set import REFER
 from pipeline.view.run_folder import open_run
 from pipeline.view.static import write_pages
 from pipeline.view.viewer import Viewer
@@ -56,6 +58,14 @@ class Watched:
         found = "n => Bokeh.documents[0].get_model_by_name(n)"
         return self.page.evaluate(f"() => {{ const m = {found}; return {code}; }}")
 
+    def until(self, code: str) -> None:
+        """Wait for what JavaScript says; pages let nobody evaluate text, so that Playwright's own waiting fails."""
+        for _ in range(600):
+            if self.page.evaluate(code):
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"never: {code}")
+
     def settle(self) -> None:
         self.page.wait_for_load_state("networkidle")
         self.page.wait_for_timeout(400)
@@ -63,6 +73,14 @@ class Watched:
     def shot(self) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(self.page.locator("#figure").screenshot())) as image:
             return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def showing(watched: Watched, viewer: Viewer) -> Iterator[str]:
+    """The address of a server, which the page has left before it ends."""
+    with served(viewer) as address:
+        yield address
+        watched.page.goto("about:blank")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +103,7 @@ def watched(chromium: Any, request: pytest.FixtureRequest) -> Iterator[Watched]:
 
 
 def test_a_slide_is_drawn_from_its_tiles_down_to_level_0(watched: Watched, viewed: Path) -> None:
-    with served(Viewer(open_run(viewed))) as address:
+    with showing(watched, Viewer(open_run(viewed))) as address:
         watched.open(address)
         watched.page.click("td.name a")
         watched.page.wait_for_selector("body.slide[data-ready]")
@@ -112,7 +130,7 @@ def test_a_slide_is_drawn_from_its_tiles_down_to_level_0(watched: Watched, viewe
 
 
 def test_overlay_threshold_and_patches_react(watched: Watched, viewed: Path) -> None:
-    with served(Viewer(open_run(viewed))) as address:
+    with showing(watched, Viewer(open_run(viewed))) as address:
         watched.open(f"{address}s/0/")
         watched.settle()
         page, with_map = watched.page, watched.shot()
@@ -135,7 +153,7 @@ def test_overlay_threshold_and_patches_react(watched: Watched, viewed: Path) -> 
         page.keyboard.press("]")
         page.wait_for_selector("#patch:not([hidden])")
         assert watched.model("m('samples').selected.indices") == [0]
-        page.wait_for_function("document.getElementById('picture').naturalWidth > 0")
+        watched.until("document.getElementById('picture').naturalWidth > 0")
         assert "log-odds" in page.locator("#facts").inner_text()
         page.keyboard.press("Escape")
         assert not page.locator("#patch").is_visible()
@@ -157,7 +175,7 @@ def test_overlay_threshold_and_patches_react(watched: Watched, viewed: Path) -> 
 
 
 def test_the_table_sorts_cuts_down_and_keeps_its_order(watched: Watched, viewed: Path) -> None:
-    with served(Viewer(open_run(viewed))) as address:
+    with showing(watched, Viewer(open_run(viewed))) as address:
         watched.open(address)
         page = watched.page
         rows = "[...document.querySelectorAll('#slides tbody tr')].filter(r => !r.hidden)"
@@ -182,7 +200,7 @@ def test_the_table_sorts_cuts_down_and_keeps_its_order(watched: Watched, viewed:
 def test_the_table_is_cut_down_by_class_status_error_doubt_and_call(watched: Watched, run: Path) -> None:
     with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    for row, told in zip(rows, ("tumour", "referred", "normal", ""), strict=True):
+    for row, told in zip(rows, ("tumour", REFER, "normal", ""), strict=True):
         row["call"] = told
     chances = {"even": ".2", "odd": ".55", "plain": ".93"}
     for row in rows[:3]:
@@ -196,7 +214,7 @@ def test_the_table_is_cut_down_by_class_status_error_doubt_and_call(watched: Wat
         writer.writerows(rows)
     change_json(run / "run.json", lambda told: told["labels"]["even"].update(label="tumour", agrees=False))
     change_json(run / "run.json", lambda told: told["labels"]["odd"].update(label="normal", agrees=False))
-    with served(Viewer(open_run(run))) as address:
+    with showing(watched, Viewer(open_run(run))) as address:
         watched.open(address)
         page = watched.page
         rows_left = "[...document.querySelectorAll('#slides tbody tr')].filter(r => !r.hidden)"
@@ -237,7 +255,7 @@ def test_a_known_lesion_is_found_at_level_0(watched: Watched, run: Path, tmp_pat
     x, y, side = LESION
     image[y : y + side, x : x + side] = VIOLET
     point_at(run, "even", write_slide(tmp_path / "even.tif", image))
-    with served(Viewer(open_run(run))) as address:
+    with showing(watched, Viewer(open_run(run))) as address:
         watched.open(f"{address}s/0/")
         watched.page.keyboard.press("o")
         watched.page.keyboard.press("b")
@@ -267,7 +285,7 @@ def test_a_known_lesion_is_found_at_level_0(watched: Watched, run: Path, tmp_pat
 
 def test_more_is_read_where_it_is_asked_for(watched: Watched, viewed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in viewed.rglob("*")}
-    with served(Viewer(open_run(viewed))) as address:
+    with showing(watched, Viewer(open_run(viewed))) as address:
         page = watched.page
         watched.open(f"{address}s/0/")
         page.wait_for_selector("#more:not([hidden])")
@@ -295,7 +313,7 @@ def test_more_is_read_where_it_is_asked_for(watched: Watched, viewed: Path) -> N
         assert now > patches
         assert watched.model("m('places-source').data.left.length") == 1
         page.keyboard.press("]")  # a patch of those that are read by now
-        page.wait_for_function("document.getElementById('picture').naturalWidth > 0")
+        watched.until("document.getElementById('picture').naturalWidth > 0")
         assert "/more/1/" in page.locator("#picture").get_attribute("src")
         page.keyboard.press("Escape")
         assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
@@ -306,9 +324,9 @@ def test_more_is_read_where_it_is_asked_for(watched: Watched, viewed: Path) -> N
         page.keyboard.press("v")
         page.locator("#most").fill("4096")
         page.click("#read")
-        page.wait_for_function("document.getElementById('found').innerText.includes('Nothing is left to chance.')")
+        watched.until("document.getElementById('found').innerText.includes('Nothing is left to chance.')")
         page.click("#forget")
-        page.wait_for_function("document.getElementById('found').innerText === ''")
+        watched.until("document.getElementById('found').innerText === ''")
         assert watched.model("m('samples').data.left.length") == patches
         watched.settle()
         assert all(one.startswith((address, "data:")) for one in watched.asked)
@@ -316,7 +334,7 @@ def test_more_is_read_where_it_is_asked_for(watched: Watched, viewed: Path) -> N
 
 
 def test_two_runs_show_one_place_side_by_side(watched: Watched, viewed: Path, second: Path) -> None:
-    with served(Viewer(open_run(viewed), beside=open_run(second))) as address:
+    with showing(watched, Viewer(open_run(viewed), beside=open_run(second))) as address:
         page = watched.page
         watched.open(address)
         assert "Beside it:" in page.locator("header").inner_text()
@@ -354,7 +372,10 @@ def test_two_runs_show_one_place_side_by_side(watched: Watched, viewed: Path, se
                 pictures.append(np.asarray(image.convert("RGB"), float))
         height, width = (min(sides) for sides in zip(*(one.shape[:2] for one in pictures), strict=True))
         inner = (slice(height // 3, 2 * height // 3), slice(width // 3, 2 * width // 3))
-        assert np.abs(pictures[0][inner] - pictures[1][inner]).mean() < 6, "one slide, without maps"
+        shifts = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]  # halves of a screen may differ by a pixel
+        apart = [np.abs(pictures[0][inner] - np.roll(pictures[1], at, (0, 1))[inner]).mean() for at in shifts]
+        far = np.abs(pictures[0][inner] - np.roll(pictures[1], (9, 9), (0, 1))[inner]).mean()
+        assert min(apart) < far / 2, "one slide, without maps"
         page.keyboard.press("b")
         page.evaluate("Bokeh.documents[1].get_model_by_name('samples').selected.indices = [0]")
         page.wait_for_selector("#patch:not([hidden])")
@@ -369,7 +390,7 @@ def test_two_runs_show_one_place_side_by_side(watched: Watched, viewed: Path, se
 @pytest.mark.parametrize("how", [{"color_scheme": "dark"}, {"media": "print"}])
 def test_pages_fit_in_the_dark_and_on_paper(watched: Watched, viewed: Path, how: dict[str, Any]) -> None:
     watched.page.emulate_media(**how)
-    with served(Viewer(open_run(viewed))) as address:
+    with showing(watched, Viewer(open_run(viewed))) as address:
         for place in ("", "s/0/"):
             watched.open(f"{address}{place}")
             watched.settle()
@@ -396,7 +417,7 @@ def test_pages_open_from_a_file(watched: Watched, viewed: Path, tmp_path: Path) 
 
 def test_hostile_names_run_nothing(watched: Watched, run: Path) -> None:
     found = hostile(run)
-    with served(Viewer(found)) as address:
+    with showing(watched, Viewer(found)) as address:
         watched.page.on("dialog", lambda one: watched.complaints.append("a script of a name ran"))
         watched.open(address)
         assert '<script>alert("x")</script>' in watched.page.locator("h1").inner_text()

@@ -21,8 +21,9 @@ pytest.importorskip("bokeh")
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_its_commands_run(line: str, viewed: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_its_commands_run(line: str, viewed: Path, second: Path, checkpoint: Path, tmp_path: Path) -> None:
     shutil.copytree(viewed, tmp_path / "out")
+    shutil.copytree(second, tmp_path / "earlier")
     for folder in ("annotations", "moved/here"):
         (tmp_path / folder).mkdir(parents=True)
     shutil.copy(checkpoint, tmp_path / "moved" / "model.safetensors")
