@@ -214,9 +214,9 @@ def test_the_pictures_of_a_patients_slides_have_one_scale(cohort: Path, monkeypa
     for name, calls in drawn.items():
         draw = getattr(pictures, name)
 
-        def listening(*parts: Any, draw: Any = draw, calls: Any = calls, **said: Any) -> None:
-            calls.append({**said, "values": np.asarray(parts[2])})
-            draw(*parts, **said)
+        def listening(*parts: Any, draw: Any = draw, calls: Any = calls, **said: Any) -> Any:
+            calls.append({**said, "values": np.asarray(parts[1])})
+            return draw(*parts, **said)
 
         monkeypatch.setattr(pictures, name, listening)
     ran(cohort)
