@@ -77,17 +77,31 @@
       if (there.start !== start || there.end !== end) there.setv({ start, end });
     })));
   }
-  let last = null;
-  const resized = () => {
+  let last = null, held = null, waits = false;
+  const same = (one, other) => other !== null && one[0] === other[0] && one[1] === other[1];
+  const hold = () => { if (same(size(), last)) held = [...middle(), each()]; };  // Bokeh scales the ranges where the size changes
+  x_range.change.connect(hold);
+  y_range.change.connect(hold);
+  const settled = () => {
     const now = size();
-    if (now[0] < 2 || now[1] < 2 || (last && last[0] === now[0] && last[1] === now[1])) return;
-    if (last === null) fit(); else show(...middle(), (x_range.end - x_range.start) / last[0]);
+    if (now[0] < 2 || now[1] < 2 || same(now, last)) return;
+    const before = held;
     last = now;
+    if (before === null) fit(); else show(...before);
+    hold();
     moved();
+  };
+  const resized = () => {  // once both sides are known: what is set in between would be of neither
+    if (waits) return;
+    waits = true;
+    requestAnimationFrame(() => {
+      waits = false;
+      settled();
+    });
   };
   plot.properties.inner_width.change.connect(resized);
   plot.properties.inner_height.change.connect(resized);
-  resized();
+  settled();
   const figure = at("figure");
   figure.addEventListener("pointermove", event => {
     const box = figure.getBoundingClientRect(), scale = each();

@@ -387,6 +387,23 @@ def test_two_runs_show_one_place_side_by_side(watched: Watched, viewed: Path, se
         assert all(one.startswith((address, "data:")) for one in watched.asked)
 
 
+def test_a_window_of_another_size_distorts_nothing(watched: Watched, viewed: Path, second: Path) -> None:
+    code = (
+        "Bokeh.documents.map(d => d.get_model_by_name('plot')).map(p => "
+        "[(p.x_range.end - p.x_range.start) / p.inner_width, (p.y_range.end - p.y_range.start) / p.inner_height])"
+    )
+    with showing(watched, Viewer(open_run(viewed), beside=open_run(second))) as address:
+        watched.open(f"{address}s/0/")
+        watched.settle()
+        first = watched.page.evaluate(code)[0][0]
+        for size in ((900, 700), (1200, 500), (500, 800), (1400, 900)):
+            watched.page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+            watched.settle()
+            for across, down in watched.page.evaluate(code):
+                assert across == pytest.approx(down, rel=0.01), size  # halves may differ by a pixel
+                assert across == pytest.approx(first, rel=0.01), "nor does it zoom"
+
+
 @pytest.mark.parametrize("how", [{"color_scheme": "dark"}, {"media": "print"}])
 def test_pages_fit_in_the_dark_and_on_paper(watched: Watched, viewed: Path, how: dict[str, Any]) -> None:
     watched.page.emulate_media(**how)
