@@ -282,7 +282,7 @@ def test_a_slide_that_fails_since_it_is_another_has_no_result_of_the_former(
 def test_run_json_tells_what_each_stage_of_a_slide_took(
     slides_folder: Path, checkpoint: Path, tmp_path: Path, workers: int
 ) -> None:
-    """Of slides that this run worked on: their stages fill the time that their rows tell, and a rerun has none."""
+    """Of slides that this run worked on, in their order; a rerun has none."""
     cohort, settings = find_target(slides_folder), RunSettings(model=checkpoint)
     first = run_cohort(cohort, tmp_path / "out", settings, workers=workers)
     told = json.loads((tmp_path / "out" / "run.json").read_text())["stages"]
@@ -293,10 +293,9 @@ def test_run_json_tells_what_each_stage_of_a_slide_took(
             *("open", "look", "attend", "read and encode", "thumbnail"),
             *("attribute", "write", "draw pictures"),
         ]
-        after = ("write", "draw pictures")  # what a row's seconds leave out
-        counted = sum(one["seconds"] for name, one in stages.items() if name not in after)
-        assert 0.5 * row["seconds"] < counted < 1.5 * row["seconds"]
-        assert all(one["cpu_seconds"] >= 0 for one in stages.values())
+        assert all(one["seconds"] > 0 and one["cpu_seconds"] >= 0 for one in stages.values())
         assert stages["look"]["cpu_seconds"] > 0
+        inside = ("open", "look", "attend", "read and encode", "attribute")  # of what a row's seconds tell
+        assert sum(stages[name]["seconds"] for name in inside) <= row["seconds"] + 0.001 * len(inside)
     assert run_cohort(cohort, tmp_path / "out", settings, workers=workers).reused == 3
     assert json.loads((tmp_path / "out" / "run.json").read_text())["stages"] == {}
