@@ -27,8 +27,6 @@ def tell(found: SlidePrediction) -> dict[str, str]:
     comes from; ``not_read``: what was not looked at; ``unusual``: how the slide differs from those of the training, and
     what is doubtful about it.
     """
-    task = found.task
-    name = str(found.predicted) if task.kind == "classification" else task.statistics[task.column_of(found.predicted)]
     share = f"{found.patches_read} of {found.cells} patches with tissue, {found.fraction_read:.1%} of the tissue's area"
     sure = (
         "Every patch with tissue was read: nothing is left to chance, which does not mean that the model is right."
@@ -44,7 +42,7 @@ def tell(found: SlidePrediction) -> dict[str, str]:
         **_called(found),
         **_decided(found),
         "how_good": _sentence(good),
-        "evidence": _evidence(found, name),
+        "evidence": _evidence(found),
         "not_read": _not_read(found),
         "unusual": _unusual(found),
     }
@@ -110,10 +108,12 @@ def _decided(found: SlidePrediction) -> dict[str, str]:
     return {"decided": told}
 
 
-def _evidence(found: SlidePrediction, name: str) -> str:
+def _evidence(found: SlidePrediction) -> str:
+    """Of the same class as the pictures beside it, so that plus is orange there."""
     said = found.attribution
     task = found.task
-    column = task.statistics.index(name)
+    column = task.column_of(found.predicted)
+    name = task.statistics[column]
     patches = said.patches[:, column]
     order = np.argsort(-np.abs(patches))[:FEW]
     alone = f" (the strongest {len(order)} alone {_signed(patches[order].sum())})" if len(patches) > FEW else ""

@@ -42,9 +42,9 @@ ON_SHEET = {OVERLAY: (1400, 110_000), EVIDENCE: (940, 60_000), GALLERY: (1000, 7
 SHOWS = {
     OVERLAY: "Where the model looked: colour is how likely a place was to be read. Squares: what was read.",
     GALLERY: "The patches that say most; their numbers stand on the maps.",
-    EVIDENCE: "Orange speaks for it, blue against it: what a place by itself adds.",
+    EVIDENCE: "Orange speaks for {name}, blue against it: what a place by itself adds.",
 }
-PICTURES_VERSION = 3
+PICTURES_VERSION = 4
 """Raised when a change to how they are drawn, other than of `drawn_by`, changes pictures."""
 
 
@@ -136,7 +136,11 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
         with new_file(folder / name) as temporary:
             write_jpeg(temporary, image, most)
     pictures = {OVERLAY: overlay.above_notes, GALLERY: gallery, EVIDENCE: evidence.above_notes}
-    held = [(name, SHOWS[name], _on_sheet(name, image)) for name, image in pictures.items() if image is not None]
+    held = [
+        (name, SHOWS[name].replace("{name}", told["class"]), _on_sheet(name, image))
+        for name, image in pictures.items()
+        if image is not None
+    ]
     with new_file(folder / SHEET) as temporary:
         write_slide_sheet(temporary, commit, held)
 

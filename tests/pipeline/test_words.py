@@ -9,7 +9,9 @@ from pathlib import Path
 import saccade
 from pipeline.predict import Decision
 from pipeline.refer.label_set import LabelSet
+from pipeline.run.artefacts import told_name
 from pipeline.words import tell
+from stages.amounts import apart
 
 
 def test_it_says_what_is_about_reading_and_what_about_the_slide(slides_folder: Path, checkpoint: Path) -> None:
@@ -62,3 +64,12 @@ def test_reading_everything_leaves_nothing_open(slides_folder: Path, checkpoint:
     assert words["not_read"] == "All tissue was read at the patches' resolution."
     decided = tell(replace(found, decision=Decision("1", "below", 0.9999999999, 0.01)))["decided"]
     assert decided == "Settled: all the tissue was read, and the probability of '1' lies below 0.9999999999."
+
+
+def test_plus_speaks_for_the_class_whose_evidence_the_pictures_show(slides_folder: Path, checkpoint: Path) -> None:
+    found = saccade.predict(slides_folder / "even.tif", checkpoint, mpp=0.5)
+    first, second = found.values
+    for p in (0.2, 0.8):
+        predicted = replace(found, values={first: 1 - p, second: p})
+        assert f"plus speaks for {apart(told_name(predicted))})" in tell(predicted)["evidence"]
+        assert told_name(predicted) == second

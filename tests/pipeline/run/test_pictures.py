@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import shutil
@@ -54,6 +55,12 @@ def finished(slide: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 def out(finished: Path, tmp_path: Path) -> Path:
     """A finished result of each test's own."""
     return shutil.copytree(finished, tmp_path / "out")
+
+
+def test_the_sheet_names_the_class_that_orange_speaks_for(finished: Path) -> None:
+    told = json.loads((finished / "slides" / "s" / "prediction.json").read_text())["pictures"]["class"]
+    sheet = html.unescape((finished / "slides" / "s" / "slide.html").read_text())
+    assert f"Orange speaks for {told}, blue against it" in sheet
 
 
 @pytest.mark.skipif(not READ.exists(), reason="only Linux counts what a process reads")
