@@ -60,7 +60,7 @@ class SlidePrediction:
         fraction_read: share of the tissue that was read, 0 to 1.
         patch_cells: row-major indices (N,) of the cells whose patches were read.
         patch_boxes_level0: (N, 4) x, y, width, height of these patches in level-0 pixels.
-        patch_tissue: (N,), how much of each of these cells is tissue, 0 to 1; the rest is glass, pen or never scanned.
+        patch_tissue: (N,), how much of each of these patches is tissue, 0 to 1; the rest is glass, pen or not scanned.
         patch_weights: (N,), such that ``sum_n weight_n attention_n features_n`` is the slide's embedding.
         patch_features: (N, D).
         attribution: what each of these patches says for and against each class, in log-odds, and what the model knows
@@ -355,6 +355,7 @@ def prediction_of(
         decision, score, warnings: ``decision``, ``out_of_distribution`` and ``warnings`` of the prediction.
     """
     found, cells = sampled.prediction, sampled.cells
+    boxes = seen.reader.boxes_level0(cells)
     values = dict(zip(task_of(model.spec).values, found.values.tolist(), strict=True))
     ends = zip(found.low.tolist(), found.high.tolist(), strict=True)
     return SlidePrediction(
@@ -368,8 +369,8 @@ def prediction_of(
         cells=int(seen.tissue.sum()),
         fraction_read=float(seen.share.ravel()[cells].sum()),
         patch_cells=cells,
-        patch_boxes_level0=seen.reader.boxes_level0(cells),
-        patch_tissue=seen.filled.ravel()[cells],
+        patch_boxes_level0=boxes,
+        patch_tissue=seen.tissue_in(boxes),
         patch_weights=sampled.weights,
         patch_features=sampled.features,
         attribution=attribution,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -105,6 +106,18 @@ class Look:
     def share(self) -> NDArray[np.float64]:
         """Each cell's share of the slide's tissue, (rows, columns), summing to 1."""
         return np.asarray(self.filled / self.filled.sum())
+
+    def tissue_in(self, boxes_level0: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How much of each of these boxes (N, 4), x, y, width and height in level-0 pixels, is tissue: (N,), 0 to 1.
+
+        At the slide's edges a patch is moved inwards, so that its share is not that of its cell (`filled`).
+        """
+        if isinstance(self.slide, BagSlide):
+            return np.ones(len(boxes_level0))
+        mask, corners = self.mask, np.asarray(boxes_level0, np.float64).reshape(-1, 4)
+        first = self.thumbnail.raster.from_level0(corners[:, :2])
+        last = self.thumbnail.raster.from_level0(corners[:, :2] + corners[:, 2:])
+        return np.array([_covered(mask, *ends) for ends in zip(first, last, strict=True)], np.float64)
 
     @property
     def nbytes(self) -> int:
@@ -271,3 +284,15 @@ def _cost(slide: Slide, thumbnail: Thumbnail, given: PriorMap | None) -> ReadCou
 def _grown(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
     """A map of cells with zeros added below and on the right, up to whole regions."""
     return np.pad(values, [(0, want - have) for want, have in zip(shape, values.shape, strict=True)])
+
+
+def _covered(mask: NDArray[np.bool_], first: NDArray[np.float64], last: NDArray[np.float64]) -> float:
+    """The share of a box of a mask, from its (x, y) first to last edge, that is set; pixels cut by an edge in part."""
+    weights, parts = [], []
+    for low, high, size in zip(first, last, mask.shape[::-1], strict=True):
+        inside = np.arange(max(0, int(low)), min(size, math.ceil(high)))
+        weights.append(np.clip(np.minimum(inside + 1, high) - np.maximum(inside, low), 0.0, None))
+        parts.append(slice(inside[0], inside[-1] + 1) if len(inside) else slice(0))
+    across, down = weights
+    area = float(across.sum() * down.sum())
+    return float(down @ mask[parts[1], parts[0]] @ across) / area if area > 0 else 0.0

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from makers import saccade, small_slide
+from makers import saccade, small_slide, tissue_pixels, write_slide
 from models import TINY, save_untrained
 
 import pipeline.commands
@@ -101,3 +102,24 @@ def test_what_was_decided_is_told_in_words_of_its_own() -> None:
     assert decision_in_words(row) == "settled: P(at least 2) above 0.5 (risk 0.01)"
     row = {"decision": "survival_5 below", "survival_5": 0.2, "survival_5_low": 0.1, **told}
     assert decision_in_words(row) == "settled: survival_5 below 0.5 (risk 0.01)"
+
+
+def test_how_much_of_a_patch_is_tissue_is_told_of_the_patch_that_was_read_where_it_was_moved_in_from_an_edge(
+    tmp_path: Path,
+) -> None:
+    """Of tissue that ends at x = 804 and goes on to the lower edge, which no row of cells ends at."""
+    image = tissue_pixels(1500, 900, margin=0.0)
+    image[:, 804:] = 244
+    slide = write_slide(tmp_path / "slide.tif", image, compression="deflate")
+    model = save_untrained(tmp_path / "model.safetensors")
+    found = pipeline.commands.predict(slide, model, mpp=0.5, samples=10_000)
+    x, y, width, height = found.patch_boxes_level0.T
+    last = (
+        found.patch_cells // found.attention_raster.width == (found.patch_cells // found.attention_raster.width).max()
+    )
+    assert (y[last] + height[last] == 900).all()
+    assert (y[last] % height[last] != 0).all(), "these were moved"
+    tissue = np.clip((804 - x) / width, 0, 1)
+    assert found.patch_tissue == pytest.approx(tissue, abs=0.3)  # its border is found to a pixel of the thumbnail
+    assert (found.patch_tissue[tissue == 1] == 1).all()
+    assert (found.patch_tissue < 1).any()
