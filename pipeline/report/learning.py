@@ -47,8 +47,9 @@ def learning_of(model: Path) -> str:
         )
     return (
         f'<h2>How the model learned</h2><div class="plots">{"".join(plots)}</div><p class="soft">{told}Losses by '
-        "epoch, from the curve.csv beside the model; level: whoever knows the frequencies of labels and no more; "
-        "upright: the epoch that was kept.</p>"
+        "epoch, from the curve.csv beside the model: lower is better. Dashed across: the loss of a guess that knows "
+        "only how often each label occurs. Dashed upright: the epoch that was kept. Out of bag: slides of training, "
+        "judged only by members of the ensemble that were not fitted to them.</p>"
     )
 
 
