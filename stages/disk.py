@@ -64,8 +64,8 @@ def new_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
             flush(temporary)
         _rename(os.replace, temporary, path)
     except BaseException as exc:
-        if isinstance(exc, OSError) and exc.filename is None:
-            exc.filename = str(path)  # a full disk is met when there is a descriptor, not a name
+        if isinstance(exc, OSError):
+            _name(exc, path)
         with suppress(OSError):  # why it failed tells more
             temporary.unlink()
         raise
@@ -91,8 +91,17 @@ def new_folder(path: Path, *, ours: Callable[[Path], bool]) -> Iterator[Path]:
         yield temporary
         flush_tree(temporary)
         put_in_place(temporary, path, ours=ours)
+    except OSError as exc:
+        _name(exc, path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _name(exc: OSError, path: Path) -> None:
+    """Have an error say what was being written: a full disk is met when there is a descriptor, not a name."""
+    if exc.errno and exc.filename is None:
+        exc.filename = str(path)
 
 
 def resumable_folder(path: Path, key: str) -> Path:

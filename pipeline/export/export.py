@@ -11,7 +11,7 @@ from pipeline.errors import UsageError, reason_of
 from pipeline.export.format_folder import FormatFolder
 from pipeline.export.formats import Format, chosen_formats
 from pipeline.export.slide_result import read_result
-from pipeline.view.run_folder import RunFolder, SlideRow, open_run
+from pipeline.view.run_folder import AGAIN, RunFolder, SlideRow, open_run
 from stages.amounts import counted
 from stages.disk import FULL
 from stages.install import from_folder
@@ -87,9 +87,15 @@ def export_run(
     failed: dict[str, str] = {}
     without = []
     for done, slide in enumerate(wanted, 1):
-        if slide.folder is None:
+        if slide.folder is None and slide.row.get("status") == "ok":
+            failed[slide.name] = f"its folder in {run.folder / 'slides'} is gone: {AGAIN}"
+            told = f"FAILED: {failed[slide.name]}"
+        elif slide.folder is None:
             without.append(slide.name)
-            told = "skipped, the run has no result of it"
+            stale = [name for name, written_to in folders.items() if written_to.holds(slide.name)]
+            told = "skipped, the run has no result of it" + (
+                f"; what an earlier export wrote of it is still in {', '.join(stale)}" if stale else ""
+            )
         else:
             reasons = _export(run, slide, folders, slides)
             failed |= {slide.name: reasons} if reasons else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from contextlib import ExitStack
+from glob import escape
 from pathlib import Path
 
 from pipeline.export.formats import Format, Row, names
@@ -25,7 +26,7 @@ class FormatFolder:
 
     def __init__(self, path: Path, format: Format, claimed: Sequence[str]) -> None:
         self._path, self._format, self._claimed = path, format, set(claimed)
-        self._rows: list[Row] = []
+        self._rows: dict[str, Row | None] = {}
 
     @classmethod
     def of(cls, path: Path, format: Format, slides: Sequence[str]) -> FormatFolder:
@@ -60,8 +61,7 @@ class FormatFolder:
                 new = new_folder(place, ours=lambda path: True) if file.endswith("/") else new_file(place)
                 places.append(unfinished.enter_context(new))
             self._format.write(found, places)
-        row = self._format.row(found)
-        self._rows += [] if row is None else [row]
+        self._rows[found.slide_id] = self._format.row(found)
 
     def _claim(self, file: str) -> None:
         """Make sure that a file's place is ours; a folder whose name tells what is in it is so as a whole."""
@@ -73,13 +73,24 @@ class FormatFolder:
             self._claimed.add(first)
 
     def write_table(self) -> None:
-        """Write the table of the slides: those of this export, and of earlier ones into this folder."""
+        """Write the table of the slides: those of this export, and of earlier ones into this folder. A slide that was
+        none for it this time, as it has lost its label, has no row any more."""
         if self._format.table is None or not self._rows:
             return
         path = self._path / self._format.table
-        rows: dict[str, Row] = {}
+        rows: dict[str, Row | None] = {}
+        columns: Sequence[str] | None = None
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                rows = {row["slide_id"]: row for row in csv.DictReader(file) if row.get("slide_id")}
-        rows |= {str(row["slide_id"]): row for row in self._rows}
-        write_table(path, list(rows.values()))
+                reader = csv.DictReader(file)
+                rows = {row["slide_id"]: row for row in reader if row.get("slide_id")}
+                columns = reader.fieldnames
+        rows |= self._rows
+        kept = [row for row in rows.values() if row is not None]
+        if kept or columns is not None:
+            write_table(path, kept, None if kept else columns)
+
+    def holds(self, slide: str) -> bool:
+        """Whether an earlier export wrote something of a slide."""
+        anything = {"slide": escape(slide), "patches": "*", "encoder": "*"}
+        return any(True for file in self._format.files for _ in self._path.glob(file.format(**anything).rstrip("/")))

@@ -6,6 +6,7 @@ and whoever leaves them aside has the features of a few places, not of the slide
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,9 @@ def write_clam(h5: Path, pt: Path, patches: Patches) -> None:
     import torch
 
     _write_bag(h5, patches, {**patches.said, "save_path": "patches"})
-    torch.save(torch.from_numpy(patches.features), pt)
+    data = io.BytesIO()  # of a full disk torch says only that a position is unexpected
+    torch.save(torch.from_numpy(patches.features), data)
+    pt.write_bytes(data.getbuffer())
 
 
 def write_trident(coords: Path, features: Path, patches: Patches, *, folder: str) -> None:

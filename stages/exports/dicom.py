@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,9 @@ from stages.overlay.geojson import REGION_MULTIPLE
 from stages.overlay.outlines import regions
 from stages.slide.dicom_header import quiet
 from stages.slide.facts import SlideFacts
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 FIRST_SERIES = 1001
 """Number of the first series of ours in the study."""
@@ -73,10 +78,16 @@ def write_dicom(
         levels = source_levels(facts, name=name, mpp=mpp)
         for number, one in enumerate((first, *maps), FIRST_SERIES):
             for at, instance in enumerate(parametric_map(one, raster, levels, identity, number=number)):
-                instance.save_as(folder / f"{one.name}-{at}.dcm", enforce_file_format=True)
+                _save(instance, folder / f"{one.name}-{at}.dcm")
         if len(boxes_level0) or rings:  # a file without any would be none of DICOM's
             number = FIRST_SERIES + 1 + len(maps)
             annotations = bulk_annotations(
                 boxes_level0, measurements, rings, of_regions, levels[0], identity, number=number
             )
-            annotations.save_as(folder / "annotations.dcm", enforce_file_format=True)
+            _save(annotations, folder / "annotations.dcm")
+
+
+def _save(instance: Dataset, path: Path) -> None:
+    data = io.BytesIO()
+    instance.save_as(data, enforce_file_format=True)
+    path.write_bytes(data.getbuffer())  # what the disk says would reach us from pydicom without its number

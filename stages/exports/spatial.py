@@ -46,7 +46,8 @@ def write_spatialdata(
     Images: ``thumbnail`` and ``maps`` (c, y, x). Labels: ``cells``, the tissue's numbered from 1 on, row by row.
     Shapes: ``patches``, squares in the order of drawing, and ``regions`` of high attention. Tables: ``cells_table``,
     whose observations are the cells and variables the maps; ``patches_table``, with a column for each measurement and
-    the features as variables. Columns have names as SpatialData allows them; ``uns["saccade"]["columns"]`` says whose.
+    the features as variables. Columns, and what is in the prediction, have names as SpatialData allows them;
+    ``uns["saccade"]["columns"]`` says whose.
 
     Args:
         folder: the empty one.
@@ -185,8 +186,12 @@ def _table(
     from spatialdata.models import TableModel
 
     count = len(values)
+    prediction = dict(facts.get("prediction", {}))
+    keys = _columns(list(prediction))
+    told = {"prediction": dict(zip(keys, prediction.values(), strict=True))}
+    told["columns"] = dict(zip(keys, prediction, strict=True)) | facts.get("columns", {})
     frame = pd.DataFrame(dict(observed), index=[str(i) for i in range(1, count + 1)])
     frame["region"] = pd.Categorical([region] * count, categories=[region])
     frame["object"] = np.arange(1, count + 1)
-    table = AnnData(values, obs=frame, var=pd.DataFrame(index=list(names)), uns={"saccade": dict(facts)})
+    table = AnnData(values, obs=frame, var=pd.DataFrame(index=list(names)), uns={"saccade": {**facts, **told}})
     return TableModel.parse(table, region=region, region_key="region", instance_key="object")

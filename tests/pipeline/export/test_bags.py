@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import h5py
@@ -55,6 +56,19 @@ def test_clam_s_dataset_finds_table_tensors_and_coordinates(ran: Path, exported:
             np.testing.assert_array_equal(file["features"][:], features)
             np.testing.assert_array_equal(file["coords"][:], corners)
             assert file["coords"].dtype == np.int64
+
+
+def test_a_label_that_is_gone_leaves_clam_s_table(run: Path, tmp_path: Path) -> None:
+    """The run was told other labels since; slides of other exports keep their rows, an empty table its header."""
+    record = run / "run.json"
+    told = json.loads(record.read_text())
+    export_run(run, ["clam"], out=tmp_path)
+    for name, left in (("bounded", [AWKWARD_NAME]), (AWKWARD_NAME, [])):
+        del told["labels"][name]["label"]
+        record.write_text(json.dumps(told))
+        export_run(run, ["clam"], out=tmp_path, only=[name])
+        assert [row["slide_id"] for row in read_csv(tmp_path / "clam" / "slides.csv")] == left
+    assert (tmp_path / "clam" / "slides.csv").read_text() == "case_id,slide_id,label\n"
 
 
 def test_trident_reads_at_its_coordinates_what_the_features_were_made_of(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,6 +65,42 @@ def test_a_slide_that_cannot_be_written_leaves_the_others_alone(run: Path) -> No
     assert done.failed["odd"].startswith("samples.h5 of odd is missing or damaged: run the same `saccade run` again")
     assert "is not finished" in done.failed[AWKWARD_NAME]
     assert set(files(run / "export" / "qupath")) == {".saccade", "bounded.geojson"}
+
+
+def test_a_result_that_is_gone_is_a_failure(run: Path) -> None:
+    """The table has it, so that the run did have a result of it."""
+    shutil.rmtree(run / "slides" / "odd")
+    done = export_run(run, ["qupath"])
+    assert (done.written, list(done.failed), done.without) == (2, ["odd"], ("text",))
+    assert "slides is gone: run the same `saccade run` again" in done.failed["odd"]
+
+
+def test_what_an_earlier_export_left_of_a_slide_without_result_is_said(run: Path) -> None:
+    """Its file was spoilt since, and the run has taken its result back."""
+    assert export_run(run, ["clam", "trident", "qupath"]).written == 3
+    shutil.rmtree(run / "slides" / "odd")
+    table = run / "predictions.csv"
+    table.write_text(re.sub(r"(?m)^(odd,.*,)ok,", r"\1failed,", table.read_text()))
+    told: list[str] = []
+    done = export_run(run, ["clam", "trident", "torchmil"], progress=lambda done, total, line: told.append(line))
+    assert done.without == ("odd", "text")
+    said = "skipped, the run has no result of it"
+    assert [line for line in told if "skipped" in line] == [
+        f"odd: {said}; what an earlier export wrote of it is still in clam, trident",
+        f"text: {said}",
+    ]
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_full_disk_ends_it_in_a_line(run: Path, name: str, small_disk: Path) -> None:
+    """Whichever library met it; nothing unfinished stays."""
+    free = os.statvfs(small_disk)
+    (small_disk / "other").write_bytes(bytes((free.f_bavail - 2) * free.f_frsize))
+    with pytest.raises(OSError, match=r"space") as caught:
+        export_run(run, [name], out=small_disk / "x")
+    assert caught.value.errno == errno.ENOSPC
+    assert str(caught.value.filename).startswith(str(small_disk / "x" / name))
+    assert not list(small_disk.rglob(".saccade-*"))
 
 
 def test_a_map_that_is_no_number_somewhere_fails_and_leaves_what_was_there(run: Path) -> None:

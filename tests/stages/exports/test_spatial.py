@@ -38,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
         },
         features=np.arange(10.0).reshape(2, 5),
         thumbnail=(np.full((40, 50, 3), 7, np.uint8), _raster(0, 0, 100, 50, 40)),
-        facts={"slide": "s", "mpp": [0.5, 0.25], "prediction": {"predicted": "a/b"}},
+        facts={"slide": "s", "mpp": [0.5, 0.25], "prediction": {"predicted": "a/b", "prob_a/b": "0.7"}},
     )
     return spatialdata.read_zarr(folder)
 
@@ -96,7 +96,8 @@ def test_cells_and_their_table_belong_together(store: Any) -> None:
     assert float(row[:, "attention, times uniform"].X[0, 0]) == pytest.approx(multiple[SPOT])
     assert not numbers[20].any()
     assert (int(row.obs["row"].iloc[0]), int(row.obs["column"].iloc[0])) == SPOT
-    assert table.uns["saccade"]["prediction"]["predicted"] == "a/b"
+    assert table.uns["saccade"]["prediction"] == {"predicted": "a/b", "prob_a_b": "0.7"}
+    assert table.uns["saccade"]["columns"]["prob_a_b"] == "prob_a/b"
 
 
 def test_patches_have_what_they_say_and_their_features(store: Any) -> None:
