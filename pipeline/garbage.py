@@ -20,15 +20,19 @@ def alone() -> None:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def uncollected(*, once: bool = True) -> Iterator[None]:
     """Leave cyclic garbage alone in a block that makes many objects, nearly all of which stay: else all of them are
-    looked at again and again, a third of the time of imports, and of thousands of rows."""
+    looked at again and again, a third of the time of imports, and of thousands of rows.
+
+    Args:
+        once: whether the block is not run again and again; the garbage of one that is has to be found in the end.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if _alone:
+        if _alone and once:
             gc.freeze()
         if enabled:
             gc.enable()

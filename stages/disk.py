@@ -383,10 +383,18 @@ def temporary_folder() -> Iterator[Path]:
 
 def unnamed_file(nbytes: int) -> mmap.mmap | None:
     """So many bytes, zeros, in a temporary file that has no name, as memory that the system can write there and take
-    back; None where there is no room for it, or the system does not say so beforehand."""
+    back; None where there is no room for it, or the system does not say so beforehand, or half as many files are open
+    as this process may have: while it is mapped a file stays open."""
     if not hasattr(os, "posix_fallocate"):
         return None
+    import resource  # not on Windows
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError), tempfile.TemporaryFile() as file:
+        another = os.dup(file.fileno())  # what mapping will take: the lowest number that no open file has
+        os.close(another)
+        if most != resource.RLIM_INFINITY and 2 * another > most:
+            return None
         os.posix_fallocate(file.fileno(), 0, nbytes)  # writing to memory that has no place on a full disk kills
         return mmap.mmap(file.fileno(), nbytes)
     return None

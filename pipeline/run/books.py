@@ -175,7 +175,7 @@ class Books:
         """
         stay(self._out, self._place)
         began = time.monotonic()
-        with uncollected():
+        with uncollected(once=False):
             summary = self._write(ended)
         now = time.monotonic()
         self._due = now + max(OFTEN, (now - began) / SHARE)

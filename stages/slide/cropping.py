@@ -58,11 +58,14 @@ def decode_part(
     handle = _handle(library)
     corner = into.ctypes.data + top * into.strides[0] + left * into.strides[1]
     region = _Region(left, top, right - left, height - top)
-    return not (
+    failed = (
         library.tj3DecompressHeader(handle, stream, len(stream))
         or library.tj3SetCroppingRegion(handle, region)
         or library.tj3Decompress8(handle, stream, len(stream), corner, into.strides[0], _RGB)
     )
+    if failed:
+        del _of_thread.decoder  # after an error in the headers it would refuse every stream
+    return not failed
 
 
 def can_crop() -> bool:

@@ -52,3 +52,24 @@ def test_only_in_a_process_of_our_own_is_what_was_made_never_looked_at_again() -
     """A notebook's garbage would stay for good; a command's is gone with it."""
     done = subprocess.run([sys.executable, "-c", MADE], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == ["False", "True", "True"]  # the notebook, the command, and as it ends
+
+
+AGAIN = """
+import gc
+from pipeline.garbage import alone, uncollected
+
+alone()
+gc.collect()
+for _ in range(20):
+    with uncollected(once=False):
+        ring = []
+        ring.append(ring)
+    del ring
+print(gc.get_freeze_count(), gc.collect() >= 20)
+"""
+
+
+def test_garbage_of_what_is_done_again_and_again_is_found() -> None:
+    """A run writes its books after each slide: what each leaves would stay as long as it goes on."""
+    done = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["0", "True"]

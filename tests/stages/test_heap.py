@@ -109,3 +109,23 @@ def test_a_large_image_is_in_memory_where_the_disk_has_no_room(monkeypatch: pyte
     image[:] = 7
     assert (put_aside(image) == 7).all()
     assert large_image((3, 5)).shape == (3, 5)
+
+
+MANY = """
+import os, resource
+from stages.heap import LARGE_IMAGE, large_image
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+images = [large_image((LARGE_IMAGE,)) for _ in range(40)]
+for image in images:
+    image[:9] = 7
+with open(os.devnull) as first, open(os.devnull) as second:
+    print(len(os.listdir("/proc/self/fd")) < 30, all(image[8] == 7 for image in images))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
+def test_many_large_images_leave_files_for_others() -> None:
+    """Each holds one open, and a process may have a thousand or fewer: slides could not be opened any more."""
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]

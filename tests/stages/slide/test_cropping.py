@@ -144,3 +144,16 @@ def test_damage_is_told_of_wherever_it_lies(name: str) -> None:
         else:
             np.testing.assert_array_equal(found[part.slices], whole[part.slices])
     assert refused > 50
+
+
+def test_a_tile_whose_headers_are_damaged_does_not_keep_others_from_being_cropped() -> None:
+    """TurboJPEG's own state is lost with it: each part that its thread asks for would be decoded whole from then on."""
+    stream, colour, size = STREAMS["420 256 x 256"]
+    before, part, scan = jpeg.prefix(None, colour), Box(100, 90, 60, 50), stream.index(b"\xff\xda")
+    damaged = stream[: scan + 5] + b"\x09" + stream[scan + 6 :]  # a scan of a component that the frame has not
+
+    def cropped(stream: bytes) -> bool:
+        into = np.empty((size[1], size[0], 3), np.uint8)
+        return cropping.decode_part(before + stream[2:], size, (16, 16), part, into)
+
+    assert [cropped(one) for one in (stream, damaged, stream)] == [True, False, True]
