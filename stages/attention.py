@@ -28,8 +28,8 @@ BLOCK_PX = 96
 what lies around them, up to 14 pixels, twice."""
 
 TOGETHER = 2**17
-"""Pixels of such squares that are looked at together where no gradients are kept: half of it takes a fifth longer, twice
-of it no less time, and twice the memory."""
+"""Pixels of such squares that are looked at together where no gradients are kept: half of it takes a fifth longer,
+twice of it no less time, and twice the memory."""
 
 
 class ThumbnailAttention(nn.Module):

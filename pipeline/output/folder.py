@@ -59,7 +59,7 @@ def prepare_output(out: Path, *, names: Iterable[str] = (*RUN, *TRAINING)) -> No
         refuse_unwritable(out, names=names)
     except OSError as exc:
         why = refusal(exc, Path(exc.filename or out), writing=True)
-        raise UsageError(f"cannot write to {out}: {why}; or choose another --out") from exc
+        raise UsageError(f"cannot write to {out}: {why}; or choose another folder") from exc
 
 
 def refuse_unwritable(out: Path, *, names: Iterable[str]) -> None:
@@ -82,7 +82,7 @@ def refuse_unwritable(out: Path, *, names: Iterable[str]) -> None:
             error = OSError(code, os.strerror(code))
         else:
             continue
-        raise UsageError(f"cannot write to {out}: {refusal(error, here, writing=True)}; or choose another --out")
+        raise UsageError(f"cannot write to {out}: {refusal(error, here, writing=True)}; or choose another folder")
 
 
 def refuse_store(out: Path) -> None:
@@ -111,7 +111,7 @@ def refuse_foreign(out: Path, *, names: Iterable[str]) -> set[str] | None:
     if foreign:
         deleted = "" if os.path.lexists(out / MARK) else f", or whose folder's mark {MARK} was deleted"
         raise UsageError(
-            f"{out} already has a {foreign[0]!r} that saccade did not write{deleted}; choose an --out folder of its own"
+            f"{out} already has a {foreign[0]!r} that saccade did not write{deleted}; choose a folder of its own"
         )
     return ours
 

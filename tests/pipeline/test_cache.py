@@ -112,7 +112,7 @@ def test_a_read_only_disk_is_refused_at_once(slides: Path, small_disk: Path) -> 
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     done = saccade("cache", slides, "--out", small_disk)
     assert done.returncode == 2
-    assert "its file system is read-only: have it mounted for writing; or choose another --out" in done.stderr
+    assert "its file system is read-only: have it mounted for writing; or choose another folder" in done.stderr
 
 
 def test_what_failed_is_tried_again_and_last_or_alone(slides: Path, slides_folder: Path, tmp_path: Path) -> None:

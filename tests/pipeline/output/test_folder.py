@@ -28,7 +28,7 @@ def test_what_another_program_wrote_is_never_written_over(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(
         UsageError,
-        match=f"already has a '{name}' that saccade did not write, or whose folder's mark .* deleted; choose an --out",
+        match=f"already has a '{name}' that saccade did not write, or whose folder's mark .* deleted",
     ):
         prepare_output(tmp_path)
     assert names(tmp_path) == {name}
@@ -78,14 +78,14 @@ def test_what_a_user_puts_beside_is_not_taken_for_ours(tmp_path):
 def test_a_file_in_the_way_is_one_line_with_the_remedy(tmp_path):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UsageError, match=r"cannot write to .*; or choose another --out") as caught:
+        with pytest.raises(UsageError, match=r"cannot write to .*; or choose another folder") as caught:
             prepare_output(out)
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that refuses even its owner")
 def test_an_unwritable_folder_is_one_line_with_the_remedy():
-    with pytest.raises(UsageError, match=r"cannot write to /proc/self: .*; or choose another --out"):
+    with pytest.raises(UsageError, match=r"cannot write to /proc/self: .*; or choose another folder"):
         prepare_output(Path("/proc/self"))
 
 
@@ -99,12 +99,12 @@ def test_a_folder_that_is_shut_is_told_of_without_writing_as_by_writing(tmp_path
             with pytest.raises(UsageError) as caught:
                 refuse(out, names=["disk"])
             told.append(str(caught.value))
-        why = "its file system is read-only: have it mounted for writing; or choose another --out"
+        why = "its file system is read-only: have it mounted for writing; or choose another folder"
         assert told == [f"cannot write to {out}: {why}"] * 2
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_one_line_with_the_remedy(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UsageError, match=r"no permission to write to .*; or choose another --out"):
+    with pytest.raises(UsageError, match=r"no permission to write to .*; or choose another folder"):
         prepare_output(tmp_path)
