@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stages.passing import PASSING, UnreadableError, is_passing, patiently
+from stages.passing import PASSING, TOO_MANY_FILES, UnreadableError, is_passing, patiently
 
 PREFIX = ".saccade-"
 """How the name of everything unfinished begins."""
@@ -277,7 +277,7 @@ def refusal(error: OSError, path: Path, *, writing: bool) -> str:
         )
     if code == errno.EROFS:
         return "its file system is read-only: have it mounted for writing"
-    if code in (errno.EMFILE, errno.ENFILE):
+    if code in TOO_MANY_FILES:
         return "too many files are open: raise the limit (ulimit -n)"
     if code == errno.ENAMETOOLONG:
         return "the name is longer than the file system allows: choose a shorter one"

@@ -21,6 +21,9 @@ PASSING = frozenset(
 )
 """Errors by which a disk or a network says that it could not, not that there is nothing to be had."""
 
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+"""Errors by which a system says that this process, or all of them, may open no more."""
+
 _T = TypeVar("_T")
 
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from stages.disk import Version, open_regular, reading, refuse_changed, version_of
 from stages.geometry import Box
-from stages.passing import PASSING, UnreadableError, patiently
+from stages.passing import PASSING, TOO_MANY_FILES, UnreadableError, patiently
 from stages.slide.beyond import beyond_openslide, misread
 from stages.slide.companions import fingerprint_of
 from stages.slide.facts import Page, SlideError, SlideFacts, keep_levels, override_mpp, read_facts, unreadable
-from stages.slide.kinds import first_bytes, is_tiff, why_no_slide, why_unopened
+from stages.slide.kinds import first_bytes, is_tiff, says, why_no_slide, why_unopened
 from stages.slide.levels import Levels, find_levels
 from stages.slide.overlaps import more_doubt, overlap_doubt
 from stages.slide.protocol import Slide
@@ -215,8 +215,10 @@ class OpenSlideSlide(Slide):
             self._read_once(level, box, out)
         except openslide.OpenSlideError as exc:
             words = f"cannot read level {level} at ({box.x}, {box.y}): {exc}"
-            if _is_of_the_disk(exc):
+            if says(str(exc), *PASSING):
                 raise UnreadableError(f"{words}; the disk failed: try again later", passing=True) from exc
+            if says(str(exc), *TOO_MANY_FILES):
+                raise UnreadableError(f"{words}: raise the limit (ulimit -n)", passing=True) from exc
             raise SlideError(f"{words}; the file is damaged: copy or scan it again") from exc
 
     def _read_once(self, level: int, box: Box, out: NDArray[np.uint8]) -> None:
@@ -298,11 +300,6 @@ def _put_on_background(
     mixed = rgba[..., :3] * (alpha / 255.0) + np.array(background) * (1 - alpha / 255.0)
     out[:] = np.rint(mixed).astype(np.uint8)
     return out
-
-
-def _is_of_the_disk(error: Exception) -> bool:
-    """Whether OpenSlide passes on what the system answered."""
-    return any(os.strerror(code) in str(error) for code in PASSING)
 
 
 @functools.cache

@@ -6,8 +6,8 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from stages.disk import SpecialFileError, open_regular, reading
-from stages.passing import UnreadableError
+from stages.disk import SpecialFileError, open_regular, reading, refusal
+from stages.passing import TOO_MANY_FILES, UnreadableError
 from stages.slide.facts import SlideError
 from stages.slide.tiff import MAX_PAGES, describe_cut, open_tiff_file, quiet
 
@@ -61,7 +61,12 @@ def first_bytes(path: Path) -> bytes:
     except SpecialFileError as exc:
         raise SlideError(f"{exc.strerror}: give a file") from exc
     except OSError as exc:
-        raise SlideError(f"cannot be read: {exc.strerror}") from exc
+        raise SlideError(f"cannot be read: {refusal(exc, path, writing=False)}") from exc
+
+
+def says(said: str, *codes: int) -> bool:
+    """Whether a library passes on one of these answers of the system."""
+    return any(os.strerror(code) in said for code in codes)
 
 
 def why_no_slide(path: Path) -> str:
@@ -79,6 +84,8 @@ def why_unopened(path: Path, said: str) -> str:
     """Why a slide of a known format cannot be opened, where OpenSlide says so much, and what to do."""
     if said.startswith("Unsupported"):
         return f"{said}; export it from the scanner's program as OME-TIFF, or copy it again"
+    if says(said, *TOO_MANY_FILES):
+        return f"{said}: raise the limit (ulimit -n)"
     return describe_cut(path) or f"{said}; the file is damaged: copy it again"
 
 

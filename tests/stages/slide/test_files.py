@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -177,3 +179,43 @@ def test_all_slides_of_a_process_share_what_openslide_keeps_of_them(
         slide._open()
     assert len(given) >= 3
     assert len({id(cache) for cache in given}) == 1
+
+
+FEW_FILES = """
+import os, resource, sys
+from stages.geometry import Box
+from stages.slide.files import open_slide
+
+opened = open_slide(sys.argv[1])
+opened.read_boxes(0, [Box(0, 0, 64, 64)])
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+for free in range(6):
+    held = []
+    try:
+        while True:
+            held.append(os.dup(0))
+    except OSError:
+        pass
+    for _ in range(free):
+        os.close(held.pop())
+    said = "read"
+    try:
+        open_slide(sys.argv[1]).read_boxes(0, [Box(100, 100, 64, 64)])
+    except Exception as exc:
+        said = str(exc)
+    for file in held:
+        os.close(file)
+    print(said)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="it has no such limit")
+@pytest.mark.parametrize("compression", ["jpeg", "deflate"])
+def test_a_slide_is_not_called_damaged_where_too_many_files_are_open(tmp_path: Path, compression: str) -> None:
+    """However many more may be opened: what cannot be read for that says so, and how to mend it."""
+    path = write_slide(tmp_path / "a.tif", tissue_pixels(512, 512), compression=compression)
+    done = subprocess.run([sys.executable, "-c", FEW_FILES, str(path)], capture_output=True, text=True, check=True)
+    *refused, last = done.stdout.splitlines()
+    assert "too many" in refused[0].lower()
+    assert all(line == "read" or line.endswith("raise the limit (ulimit -n)") for line in refused)
+    assert last == "read"
