@@ -15,6 +15,7 @@ ALWAYS = 200_000
 """Bytes that any picture may have."""
 SIZES = {90: 1.0, 85: 0.84, 80: 0.73, 75: 0.65, 70: 0.59, 60: 0.5, 50: 0.43, 40: 0.37, 30: 0.3, 20: 0.23, 10: 0.15}
 """Qualities that are tried, the best first, and about how large each makes a file against the first."""
+WORST = min(SIZES)
 LARGE = 2**23
 """Pixels from which a picture is coded as it comes, by the standard's own tables. Better ones are known when all of its
 coefficients are, three bytes a pixel, and in three times the time..."""
@@ -24,7 +25,7 @@ PLAIN = 1.1
 
 def write_jpeg(path: Path, picture: Image.Image | NDArray[np.uint8], most: int | None = None) -> None:
     """Write a picture, RGB or (H, W, 3), to ``path`` as JPEG at the best quality that ``most`` bytes allow, whatever
-    the path's ending; None: as many as `BYTES_PER_PIXEL` gives."""
+    the path's ending, or else at the worst; None: as many as `BYTES_PER_PIXEL` gives."""
     path.write_bytes(encode(picture, most))
 
 
@@ -35,7 +36,7 @@ def encode(picture: Image.Image | NDArray[np.uint8], most: int | None = None, be
     large, first = count >= LARGE, 0.0
     limit = most or max(ALWAYS, round(count * BYTES_PER_PIXEL * (PLAIN if large else 1.0)))
     for quality, size in SIZES.items():
-        if quality > best or first * size > limit:
+        if quality > best or (first * size > limit and quality > WORST):
             continue  # which would be too large again
         # what fits at once needs no tables of its own, which take as long again
         tables = bool(first) and not large

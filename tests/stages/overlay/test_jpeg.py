@@ -50,3 +50,10 @@ def test_a_large_picture_is_as_good_as_a_small_one_for_little_more() -> None:
     small, large = encode(picture[:1800]), encode(picture)
     assert tables(large)[0][0] <= tables(small)[0][0]
     assert 0.6 * PLAIN < len(large) / (picture[..., 0].size * BYTES_PER_PIXEL) <= PLAIN
+
+
+def test_what_no_quality_makes_small_enough_has_the_worst() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
+    file = io.BytesIO()
+    noise.save(file, format="JPEG", quality=min(SIZES))
+    assert tables(encode(noise, most=1)) == tables(file.getvalue())
