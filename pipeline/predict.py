@@ -179,9 +179,14 @@ class SlidePrediction:
     def _called(self) -> str:
         return "" if self.label_set is None else f"; {self.label_set.in_words()}"
 
+    @property
+    def warned(self) -> tuple[str, ...]:
+        """What makes the prediction doubtful: of the slide, and of the model."""
+        of_model = None if self.quality is None else self.quality.warning
+        return (*self.warnings, *([of_model] if of_model else []))
+
     def _warned(self) -> str:
-        of_model = self.quality.warning if self.quality is not None else None
-        return "".join(f"; warning: {warning}" for warning in (*self.warnings, of_model) if warning)
+        return "".join(f"; warning: {warning}" for warning in self.warned)
 
     def in_words(self, name: str, *, of: str | None = None) -> str:
         """What is predicted with its interval, for a slide of this name.
@@ -252,7 +257,8 @@ class SlidePrediction:
             return figure
         title = self.in_words(self.slide.facts.path.name)
         alone = isinstance(self.slide, BagSlide)
-        return overlay_figure(*parts, title=title, mpp_level0=mpp, cells=self.patient_cells, alone=alone)
+        how: dict[str, Any] = {"title": title, "warned": self.warned, "mpp_level0": mpp, "alone": alone}
+        return overlay_figure(*parts, cells=self.patient_cells, **how)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pipeline.model.quality import Quality
 from pipeline.output.run_record import NOTICE
 from pipeline.report.embedded import data_uri
 from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show
@@ -52,10 +53,15 @@ def _figure(file: str, what: str, image: bytes) -> str:
     return f'<figure class="sheet">{picture}<figcaption class="soft">{escape(what)}</figcaption></figure>'
 
 
+def warned_of(commit: Mapping[str, Any]) -> list[str]:
+    """What makes a prediction doubtful, of the slide and of the model, as its commit mark has it."""
+    quality = None if commit.get("quality") is None else Quality.from_json(commit["quality"])
+    of_model = None if quality is None else quality.warning
+    return [str(one) for one in (*commit["row"].get("warnings", ()), of_model) if one]
+
+
 def _doubts(commit: Mapping[str, Any]) -> str:
-    """What makes the prediction doubtful."""
-    quality = commit.get("quality") or {}
-    lines = [str(one) for one in (*commit["row"].get("warnings", ()), quality.get("warning")) if one]
+    lines = warned_of(commit)
     if not lines:
         return ""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)

@@ -126,6 +126,7 @@ def write_evidence(folder: Path, slide_id: str, found: SlidePrediction) -> list[
         mpp=mpp,
         seen_mpp=found.spec.patch_mpp,
         unit=found.task.unit,
+        warned=found.warned,
     )
     with new_file(folder / GALLERY) as temporary:
         write_jpeg(temporary, picture)

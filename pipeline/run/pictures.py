@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.bags import read_boxes_level0
 from pipeline.output.slide_folder import GALLERY, PREVIEW, SHEET, THUMBNAIL
-from pipeline.report.slide_sheet import write_slide_sheet
+from pipeline.report.slide_sheet import warned_of, write_slide_sheet
 from stages.disk import new_file
 from stages.geometry import Mpp, Raster
 from stages.heap import give_back
@@ -44,7 +44,7 @@ SHOWS = {
     GALLERY: "The patches that say most; their numbers stand on the maps.",
     EVIDENCE: "Orange speaks for {name}, blue against it: what a place by itself adds.",
 }
-PICTURES_VERSION = 4
+PICTURES_VERSION = 5
 """Raised when a change to how they are drawn, other than of `drawn_by`, changes pictures."""
 
 
@@ -96,7 +96,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
         OSError, ValueError, KeyError, UsageError: something of it is missing or damaged.
     """
     give_back()  # what predicting the slide and writing its data took
-    told, mpp = commit["pictures"], Mpp(*commit["mpp"])
+    told, mpp, warned = commit["pictures"], Mpp(*commit["mpp"]), warned_of(commit)
     scale: Mapping[str, float] = told.get("scale", {})
     thumbnail = _thumbnail(folder / THUMBNAIL, Raster(*told["thumbnail"]), mpp)
     give_back()
@@ -117,6 +117,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
         insets=insets,
         insets_told=close_up_told(told["class"], told.get("unit", LOG_ODDS)),
         alone=commit["evidence"]["gallery"] is None,
+        warned=warned,
     )
     evidence = evidence_page(
         thumbnail,
@@ -130,6 +131,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
         unit=told.get("unit", LOG_ODDS),
         top=scale.get("evidence"),
         insets=insets,
+        warned=warned,
     )
     both = preview((overlay, evidence))
     for name, image, most in ((OVERLAY, overlay.image, None), (EVIDENCE, evidence.image, None), (PREVIEW, both, SMALL)):

@@ -63,6 +63,7 @@ def evidence_page(
     unit: str = LOG_ODDS,
     top: float | None = None,
     insets: Sequence[Inset] = (),
+    warned: Sequence[str] = (),
 ) -> Page:
     """The evidence with title, scale bar and legend.
 
@@ -78,6 +79,7 @@ def evidence_page(
         unit: of the evidence; log-odds are coloured up to `LEAST` at least, others up to `LEAST_ELSE`.
         top: of slides that share a scale, the strongest evidence of either sign on any; None: the slide has its own.
         insets: patches that are marked by their numbers in the slide's gallery.
+        warned: see `stages.overlay.page.page`.
     """
     picture, raster = picture_of(thumbnail, mpp_level0)
     picture = greyed(picture)
@@ -100,6 +102,7 @@ def evidence_page(
         legend=legend,
         note=f"Orange speaks for {name}, blue against it: what a place by itself adds, in {unit}.{chance}{unread}",
         insets=insets,
+        warned=warned,
     )
 
 

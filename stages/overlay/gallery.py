@@ -15,7 +15,7 @@ from stages.geometry import Mpp, Raster
 from stages.overlay.evidence_picture import AGAINST, FOR, LOG_ODDS
 from stages.overlay.insets import SHOWN as CLOSE_UP
 from stages.overlay.insets import SIDE, Inset, scale_bar
-from stages.overlay.text import pen_font, printable, signed, wrapped
+from stages.overlay.text import RED, pen_font, printable, shortened, signed, warning_lines, wrapped
 from stages.slide.protocol import Slide
 from stages.slide.render import render_many
 
@@ -97,6 +97,7 @@ def render_gallery(
     mpp: Mpp,
     seen_mpp: float,
     unit: str = LOG_ODDS,
+    warned: Sequence[str] = (),
 ) -> Image.Image:
     """A gallery: patches by contribution at full resolution, each with what it adds, and a scale bar.
 
@@ -110,6 +111,7 @@ def render_gallery(
         mpp: µm per level-0 pixel.
         seen_mpp: µm/px at which the model saw them.
         unit: of contributions.
+        warned: what makes the prediction doubtful, written in red below the title.
 
     Raises:
         SlideError: the slide cannot be read there.
@@ -122,8 +124,11 @@ def render_gallery(
     foot = corner(2, 0)[1] - HEAD
     page = Image.new("RGB", (width, foot + CAPTION + LINE * len(legend) + MARGIN), "white")
     pen, font = ImageDraw.Draw(page), pen_font(FONT)
-    for n, line in enumerate(wrapped(title, width - 2 * MARGIN, FONT)[:2]):
-        pen.text((MARGIN, 4 + n * LINE), line, fill="black", font=font)
+    inner = width - 2 * MARGIN
+    warning = warning_lines(warned, inner, FONT, 1)  # in the second line: where patches lie stays as it is
+    head = (shortened(title, inner, FONT),) if warning else wrapped(title, inner, FONT)[:2]
+    for n, (line, fill) in enumerate([*((line, "black") for line in head), *((line, RED) for line in warning)]):
+        pen.text((MARGIN, 4 + n * LINE), line, fill=fill, font=font)
     pixels = _pixels(slide, boxes, shown, SIDE)
     for row, (most, none, colour) in enumerate(
         (

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import Floats
 from stages.overlay.insets import Inset, draw_mark, insets_height, lay_insets, round_length
-from stages.overlay.text import pen_font, shortened, wrapped
+from stages.overlay.text import RED, pen_font, shortened, warning_lines, wrapped
 from stages.tissue.thumbnail import Thumbnail
 
 TITLE, TEXT, SMALL, SMALLEST = 15, 14, 12, 10
@@ -38,6 +38,8 @@ MARGIN, GAP, FOOT, LINE, LEAST_WIDTH = 20, 12, 86, 17, 680
 """
 PREVIEW_PX = 160
 """Along a map's longer side in a preview."""
+WARNED = 3
+"""Lines of warnings at most."""
 WIDE = 1.4
 """Pictures that are so many times as wide as high stand one above the other."""
 GLASS = 235
@@ -102,6 +104,7 @@ def page(
     plain: Image.Image | None = None,
     insets: Sequence[Inset] = (),
     insets_told: str = "",
+    warned: Sequence[str] = (),
 ) -> Page:
     """A map of a slide with the patches' outlines, title, scale bar and legend.
 
@@ -116,6 +119,7 @@ def page(
         plain: the slide as it is, as large as the map, to stand beside it.
         insets: patches as they look close up, marked here and on the map.
         insets_told: what is told of them; "" leaves them out but for their marks, whose gallery is named instead.
+        warned: what makes the prediction doubtful, written in red below the title.
     """
     boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
     pen = ImageDraw.Draw(picture)
@@ -127,12 +131,12 @@ def page(
     across = width if plain is None or stacked else 2 * width + GAP
     page_width = max(across + 2 * MARGIN, LEAST_WIDTH)
     inner = page_width - 2 * MARGIN
-    lines = wrapped(title, inner, TITLE)
+    lines, warnings = wrapped(title, inner, TITLE), warning_lines(warned, inner, TEXT, WARNED)
     about = f"{INTERVAL} {RESEARCH}" if "[" in title else RESEARCH  # of what was read whole there is no interval
     note += " Numbers: patches of the slide's gallery." if insets and not insets_told else ""
     beside = "" if plain is None else f"{'Above' if stacked else 'Left'}: the slide as it is. "
     said = [line for told in (f"{beside}{note}", about) for line in wrapped(told, inner, SMALL)]
-    left, upper = (page_width - across) // 2, 18 + 20 * len(lines)
+    left, upper = (page_width - across) // 2, 18 + 20 * len(lines) + LINE * len(warnings)
     first = (left, upper)
     if stacked:
         upper += height + GAP
@@ -147,6 +151,8 @@ def page(
     pen = ImageDraw.Draw(image)
     for n, line in enumerate(lines):
         pen.text((MARGIN, 24 + 20 * n), line, fill="black", font=pen_font(TITLE), anchor="ls")
+    for n, line in enumerate(warnings):
+        pen.text((MARGIN, 22 + 20 * len(lines) + LINE * n), line, fill=RED, font=pen_font(TEXT), anchor="ls")
     for shown, (x, y) in ((plain, first), (picture, (left, upper))):
         if shown is not None:
             pen.rectangle((x - 1, y - 1, x + width, y + height), outline=(191, 191, 191))

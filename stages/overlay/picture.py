@@ -96,6 +96,7 @@ def overlay_page(
     insets: Sequence[Inset] = (),
     insets_told: str = "",
     alone: bool = False,
+    warned: Sequence[str] = (),
 ) -> Page:
     """The overlay beside the slide as it is, with title, scale bar and legend.
 
@@ -109,7 +110,7 @@ def overlay_page(
         cells: see `times_uniform`.
         top: of slides that share a scale, the strongest attention on any, as `times_uniform` has it; None: the slide
             has its own.
-        insets, insets_told: see `stages.overlay.page.page`.
+        insets, insets_told, warned: see `stages.overlay.page.page`.
         alone: whether the slide is left out, as of a bag, which has no pixels to show.
     """
     plain, raster = picture_of(thumbnail, mpp_level0)
@@ -130,6 +131,7 @@ def overlay_page(
         plain=None if alone else plain,
         insets=insets,
         insets_told=insets_told,
+        warned=warned,
     )
 
 

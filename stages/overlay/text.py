@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from PIL import ImageFont
 
 MINUS = "\N{MINUS SIGN}"
+RED = (176, 0, 32)
+"""Of warnings."""
 OURS = frozenset(filter(str.isprintable, map(chr, range(256)))) | {MINUS, "…"}
 """Characters that need no look into the font, which shows them: of western European names, and what we write."""
 
@@ -62,6 +65,16 @@ def shortened(text: str, width: float, size: float) -> str:
     while text and font.getlength(f"{text}…") > width:
         text = text[:-1]
     return f"{text}…"
+
+
+def warning_lines(warnings: Sequence[str], width: float, size: float, most: int) -> tuple[str, ...]:
+    """What makes a prediction doubtful, for a picture of it, in at most so many lines, the last shortened; none of what
+    is not doubtful."""
+    if not warnings:
+        return ()
+    head = "Warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
+    lines = wrapped(f"{head}: {'; '.join(warnings)}", width, size)
+    return lines if len(lines) <= most else (*lines[: most - 1], shortened(" ".join(lines[most - 1 :]), width, size))
 
 
 def signed(value: float, half_width: float | None = None) -> str:

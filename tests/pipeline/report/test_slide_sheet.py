@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from reports import HOSTILE, JPEG, Page
 
+from pipeline.model.quality import Quality
 from pipeline.report.slide_sheet import write_slide_sheet
 
 
@@ -81,9 +82,9 @@ def test_its_pictures_are_in_it_and_nothing_may_run_or_load(tmp_path: Path) -> N
 
 
 def test_what_is_doubtful_stands_on_top(tmp_path: Path) -> None:
-    told = commit(row={"warnings": ["patches at an edge"]}, quality={"warning": "has not learned"})
+    told = commit(row={"warnings": ["patches at an edge"]}, quality=Quality("no", "at chance").to_json())
     text = sheet(tmp_path / "s1", told).text
-    assert text.index("has not learned") < text.index("first")
+    assert text.index("this model has not learned to tell its classes apart: at chance") < text.index("first")
     assert text.index("patches at an edge") < text.index("first")
 
 

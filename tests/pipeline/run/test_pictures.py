@@ -8,8 +8,10 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from makers import tissue_pixels, write_slide
+from PIL import Image
 
 import pipeline.run.slide
 from pipeline.cohort.table import find_target
@@ -61,6 +63,25 @@ def test_the_sheet_names_the_class_that_orange_speaks_for(finished: Path) -> Non
     told = json.loads((finished / "slides" / "s" / "prediction.json").read_text())["pictures"]["class"]
     sheet = html.unescape((finished / "slides" / "s" / "slide.html").read_text())
     assert f"Orange speaks for {told}, blue against it" in sheet
+
+
+def test_pictures_of_a_doubtful_result_warn_and_a_former_ones_are_drawn_anew_to_warn(
+    slide: Path, checkpoint: Path, out: Path
+) -> None:
+    def red(name: str) -> bool:
+        """Whether something in a picture's head is in red."""
+        with Image.open(out / "slides" / "s" / name) as image:
+            head = np.asarray(image)[:80].astype(int)
+        return bool((head[..., 0] - head[..., 1:].max(axis=2) > 90).any())
+
+    mark = out / "slides" / "s" / "prediction.json"
+    told = json.loads(mark.read_text())
+    pictures = ("overlay.jpg", "evidence.jpg")
+    for warnings in ([], ["it looks unlike the slides that the model was trained on"]):
+        former = told["pictures"] | {"drawn_by": "a former version"}
+        mark.write_text(json.dumps(told | {"row": told["row"] | {"warnings": warnings}, "pictures": former}))
+        assert reused(slide, out, checkpoint)
+        assert [red(name) for name in pictures] == [bool(warnings)] * 2
 
 
 @pytest.mark.skipif(not READ.exists(), reason="only Linux counts what a process reads")

@@ -10,7 +10,7 @@ from makers import tissue_pixels, write_slide
 from PIL import Image
 
 from stages.geometry import Raster
-from stages.overlay.gallery import Shown, caption, choose, close_up, corner, explained, render_gallery
+from stages.overlay.gallery import HEAD, Shown, caption, choose, close_up, corner, explained, render_gallery
 from stages.overlay.insets import SIDE
 from stages.overlay.picture import overlay_page
 from stages.slide.files import open_slide
@@ -61,6 +61,22 @@ def test_a_patch_smaller_than_its_place_is_enlarged_and_one_that_is_larger_reduc
     for one in shown:
         x, y = corner(one.row, one.column)
         assert np.asarray(picture.crop((x, y, x + SIDE, y + SIDE))).std() > 5
+
+
+def test_a_warning_stands_in_red_below_the_title_and_moves_no_patch(tmp_path: Path) -> None:
+    slide = open_slide(write_slide(tmp_path / "a.tif", tissue_pixels(900, 700), mpp=0.5))
+    boxes, shown = np.array([[400.0, 300, 64, 64]]), choose([1.0], [0.1])
+    how = said(slide, 1) | {"title": "a long name " * 50}
+    plain, warned = (
+        np.asarray(render_gallery(slide, boxes, shown, **how, warned=lines)).astype(int)
+        for lines in ((), ["it looks unlike " * 90])
+    )
+    upper = corner(0, 0)[1]
+    rows, columns = np.nonzero(warned[: upper - HEAD, :, 0] - warned[: upper - HEAD, :, 1] > 100)
+    assert len(rows)
+    assert columns.max() < warned.shape[1] - 4, "it is shortened"
+    assert not (plain[: upper - HEAD, :, 0] - plain[: upper - HEAD, :, 1] > 100).any()
+    assert np.array_equal(plain[upper - HEAD :], warned[upper - HEAD :])
 
 
 def test_a_slide_without_evidence_has_an_empty_gallery(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from PIL import Image, ImageDraw
 from skimage import color
 
 from stages.geometry import Box, Mpp, Raster, level_raster
-from stages.overlay.evidence_picture import AGAINST, FOR
+from stages.overlay.evidence_picture import AGAINST, FOR, evidence_page
 from stages.overlay.figure import overlay_figure
 from stages.overlay.geojson import geojson
 from stages.overlay.insets import Inset, round_length
-from stages.overlay.page import GAP, lay, picture_of
+from stages.overlay.page import GAP, WARNED, Page, lay, picture_of
 from stages.overlay.picture import COLOURS, coloured, draw_overlay, overlay_page
 from stages.patches import PatchReader
 from stages.slide.facts import SlideFacts
@@ -213,6 +213,28 @@ def test_a_long_title_stays_on_the_page(name: str) -> None:
     written = np.asarray(page.image.convert("L"))[: page.place[1] - 1] < 128
     assert not written[:, -10:].any()
     assert len(np.flatnonzero(np.diff(written.any(axis=1).astype(int)) == 1)) > 1  # lines
+
+
+def test_what_makes_a_prediction_doubtful_stands_in_red_below_the_title() -> None:
+    thumbnail = Thumbnail(np.full((9, 9, 3), 200, np.uint8), Raster(0, 0, 32, 32, 9, 9), 16.0)
+    how: dict[str, Any] = {"title": "t 0.50", "mpp_level0": Mpp(0.5, 0.5)}
+    parts = thumbnail, np.ones((1, 1)), Raster(0, 0, 288, 288, 1, 1), np.empty((0, 4))
+
+    def told(page: Page) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Where letters are black and where they are red, by row, above the picture."""
+        head = np.asarray(page.image)[: page.place[1] - 1].astype(int)
+        return (head.max(axis=2) < 100).any(axis=1), (head[..., 0] - head[..., 1] > 100).any(axis=1)
+
+    plain, warned = (overlay_page(*parts, **how, warned=lines) for lines in ((), ("it looks unlike", "pen " * 900)))
+    black, red = told(warned)
+    assert not told(plain)[1].any()
+    assert np.flatnonzero(black).max() < np.flatnonzero(red).min()
+    lines = np.flatnonzero(np.diff(red.astype(int)) == 1)
+    assert len(lines) == WARNED, "a long one is shortened"
+    assert not red[-4:].any()
+    assert (warned.image.height - plain.image.height) == warned.place[1] - plain.place[1]
+    evidence = evidence_page(*parts, **how, name="t", interpolated=False, warned=["it looks unlike"])
+    assert told(evidence)[1].any()
 
 
 def test_drawing_in_threads_gives_the_same_pictures(tmp_path: Path) -> None:
