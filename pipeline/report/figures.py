@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
@@ -36,6 +37,12 @@ def bytes_in_words(value: Any) -> str:
             return f"{found:.0f} B" if unit == "B" else f"{found:.3g} {unit}"
         found /= 1000
     return f"{found:,.3g} TB"
+
+
+def paragraphs(lines: Sequence[str]) -> str:
+    """A paragraph each; what stands between backticks is to be typed."""
+    text = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return re.sub("`([^`<]+)`", r"<code>\1</code>", text)
 
 
 def duration(seconds: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from pipeline.model.quality import ABOUT_READING, UNKNOWN, Quality
 from pipeline.output.table import decision_in_words
 from pipeline.refer.measure import parts_of, run_in_lines
-from pipeline.report.figures import MISSING, bytes_in_words, duration, moment, number, total, unit_of
+from pipeline.report.figures import MISSING, bytes_in_words, duration, moment, number, paragraphs, total, unit_of
 from pipeline.report.slides import is_unlike
 from stages.amounts import counted, size
 from stages.appearance import score_in_words
@@ -75,9 +74,9 @@ def trust(run: Mapping[str, Any]) -> str:
         lines.append(_encoder(run["encoder"]))
     held = _label_sets(refer["found"]) if refer.get("found") else ""
     if quality is None or quality.warning is None:
-        return f'<section class="trust">{_paragraphs(lines)}{held}</section>'
+        return f'<section class="trust">{paragraphs(lines)}{held}</section>'
     head = f'<h2 class="bad">Warning: {escape(quality.warning)}</h2>'
-    return f'<section class="failed trust">{head}{_paragraphs([*lines, NARROW])}{held}</section>'
+    return f'<section class="failed trust">{head}{paragraphs([*lines, NARROW])}{held}</section>'
 
 
 def seen(run: Mapping[str, Any]) -> str:
@@ -94,12 +93,6 @@ def seen(run: Mapping[str, Any]) -> str:
         f"<p>{escape(told)}: what the model says of them is no proof of how good it is, and {weight}. The table below "
         "can be cut down to them (Show: seen in the training).</p></section>"
     )
-
-
-def _paragraphs(lines: Sequence[str]) -> str:
-    """A paragraph each; what stands between backticks is to be typed."""
-    text = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    return re.sub("`([^`<]+)`", r"<code>\1</code>", text)
 
 
 def _label_sets(found: Mapping[str, Any]) -> str:

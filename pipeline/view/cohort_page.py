@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from pipeline.output.run_record import NOTICE
 from pipeline.output.slide_folder import THUMBNAIL
-from pipeline.report.figures import MISSING, number, show
+from pipeline.report.figures import MISSING, number, paragraphs, show
 from pipeline.task.task import Task
 from pipeline.view.against import Against
 from pipeline.view.cuts import Choices, classes_there, doubts_there, kinds_of, kinds_there, sureness_of
@@ -35,11 +36,13 @@ def cohort_page(run: RunFolder, links: Links, against: Against | None = None) ->
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in (*run.notes, *(against.notes if against else ())))
     beside = (
         f'<p class="soft">Beside it: {escape(against.run.title)} ({escape(str(against.run.folder))})</p>'
+        f"{paragraphs([against.run.how_good] if against.run.how_good else [])}"
         if against
         else ""
     )
+    good, notice = paragraphs([run.how_good] if run.how_good else []), f'<p class="soft">{escape(NOTICE)}</p>'
     content = (
-        f"<header><h1>{escape(run.title)}</h1>{beside}</header>{notes}"
+        f"<header><h1>{escape(run.title)}</h1>{good}{notice}{beside}</header>{notes}"
         f'<div class="tools"><label>Find <input id="find" type="search" placeholder="slide, patient, path"></label>'
         f"{_select('class', 'Predicted', classes_there(run))}{_select('kind', 'Show', kinds_there(run, against))}"
         f"{_select('sure', 'Doubt', doubts_there(run))}"

@@ -7,11 +7,13 @@ import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.model.quality import UNKNOWN, Quality
 from pipeline.output.documents import read_json
 from pipeline.output.folder import TRAINING
 from pipeline.output.slide_folder import COMMIT, read_commit
@@ -74,6 +76,15 @@ class RunFolder:
         """What was predicted by which model."""
         parts = [f"{word} {self.run[key]}" for word, key in (("of", "cohort"), ("by", "model")) if self.run.get(key)]
         return " ".join(["Run", *map(str, parts)]) if parts else f"Run {self.folder.name}"
+
+    @property
+    def how_good(self) -> str:
+        """How good the model was found to be, in a sentence; empty where the run does not say, or not in our words."""
+        if "quality" not in self.run:
+            return ""
+        with suppress(TypeError):
+            return UNKNOWN if self.run["quality"] is None else Quality.from_json(self.run["quality"]).in_words()
+        return ""
 
 
 def open_run(folder: Path) -> RunFolder:

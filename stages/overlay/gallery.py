@@ -127,8 +127,8 @@ def render_gallery(
     inner = width - 2 * MARGIN
     warning = warning_lines(warned, inner, FONT, 1)  # in the second line: where patches lie stays as it is
     head = (shortened(title, inner, FONT),) if warning else wrapped(title, inner, FONT)[:2]
-    for n, (line, fill) in enumerate([*((line, "black") for line in head), *((line, RED) for line in warning)]):
-        pen.text((MARGIN, 4 + n * LINE), line, fill=fill, font=font)
+    for n, line in enumerate((*head, *warning)):
+        pen.text((MARGIN, 4 + n * LINE), line, fill="black" if n < len(head) else RED, font=font)
     pixels = _pixels(slide, boxes, shown, SIDE)
     for row, (most, none, colour) in enumerate(
         (

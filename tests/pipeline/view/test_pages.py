@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from viewing import HOSTILE, data_in, hostile
 
+from pipeline.model.quality import UNKNOWN, Quality
+from pipeline.output.run_record import NOTICE
 from pipeline.view.cohort_page import cohort_page
 from pipeline.view.findings import find
 from pipeline.view.links import Links
@@ -46,6 +49,21 @@ def test_the_table_has_each_slide_its_prediction_label_and_error(viewed: Path) -
     others = [ranks[one.number] for one in run.slides if not one.wrong]
     assert min(wrong, default=9) > max(others), "what is wrong comes first"
     assert unescape(rows[3]).count(str(run.slides[3].row["error"])) == 2, "why it failed, in full where it is cut"
+
+
+def test_on_top_the_table_says_how_good_the_model_is_and_that_it_is_for_research(viewed: Path) -> None:
+    def top(**changes: Any) -> str:
+        """What stands above the table, as text."""
+        run = open_run(viewed)
+        page = cohort_page(replace(run, run={**run.run, **changes}), SERVED)
+        return unescape(re.sub("<[^>]*>", "", page[: page.index("<table")]))
+
+    found = Quality("yes", "", "test", 40, 30, 0.91, 0.83, 0.96)
+    assert found.in_words() in top(quality=found.to_json())
+    assert UNKNOWN in top()
+    assert UNKNOWN in top(quality=None)
+    assert "good" not in top(quality={"of": "a later version"})
+    assert NOTICE in top()
 
 
 def test_patches_have_their_numbers_and_the_gallery_the_strongest(viewed: Path) -> None:
