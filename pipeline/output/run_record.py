@@ -21,6 +21,12 @@ _PACKAGES = (
 )
 
 
+def title_of(run: Mapping[str, Any]) -> str:
+    """What was predicted by which model, as far as a run's record says; empty where it says nothing."""
+    by = f"predicted by the model '{run['model']}'" if run.get("model") else ""
+    return ", ".join(part for part in (str(run.get("cohort") or ""), by) if part)
+
+
 def write_run(path: Path, run: Mapping[str, Any]) -> None:
     """Write run.json: ``run`` and which versions on which machine made it."""
     write_json(path, {"program": "saccade", "notice": NOTICE, **run, "versions": versions(), "machine": machine()})

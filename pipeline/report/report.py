@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pipeline.output.run_record import NOTICE
+from pipeline.output.run_record import NOTICE, title_of
 from pipeline.report.embedded import previews, smaller
 from pipeline.report.figures import moment
 from pipeline.report.labels import against_labels
@@ -44,10 +44,10 @@ def write_report(
     task = TASKS[run.get("task", "classification")](tuple(run.get("classes") or ()), (), times)
     done = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
-    folder = path.parent
+    folder, title = path.parent, title_of(run) or "Report of a run"
     model = (run.get("settings") or {}).get("model")
     body = [
-        f"<h1>{escape(_title(run))}</h1>",
+        f"<h1>{escape(title)}</h1>",
         f'<p class="soft">{_when(run)}</p><p class="notice">{escape(NOTICE)}</p>',
         trust(run),
         seen(run),
@@ -60,13 +60,7 @@ def write_report(
         "" if model is None else learning_of(Path(model)),
         origin(run),
     ]
-    write_page(path, f"{_title(run)}: {counted(len(rows), run.get('unit', 'slide'))}", body, script=SCRIPT)
-
-
-def _title(run: Mapping[str, Any]) -> str:
-    """What was read by which model."""
-    parts = [f"{word} {run[key]}" for word, key in (("of", "cohort"), ("by", "model")) if run.get(key)]
-    return " ".join(["Saccade report", *parts])
+    write_page(path, f"Saccade: {title}: {counted(len(rows), run.get('unit', 'slide'))}", body, script=SCRIPT)
 
 
 def _when(run: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from stages.appearance import score_in_words
 from stages.place import told
 
 NARROW = "However narrow an interval is here, what lies in it may be no better than a guess."
+AGAIN = "; more than all, since a tile counts each time that it is read, for the thumbnail and for every patch on it"
 FEW = 10
 """Slides that are named on top."""
 
@@ -36,7 +37,9 @@ def cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]
     started, ended = moment(run, "started"), moment(run, "ended") or moment(run, "written")
     wall = (ended - started).total_seconds() if started and ended else None
     read, whole = number(run.get("bytes_read")), number(run.get("slide_bytes"))
-    share = f"{read / whole:.1%} of the slides' {bytes_in_words(whole)}" if read is not None and whole else ""
+    share = ""
+    if read is not None and whole:
+        share = f"{read / whole:.1%} of the slides' {bytes_in_words(whole)}" + (AGAIN if read > whole else "")
     reused, unit = int(number(run.get("reused")) or 0), run.get("unit", "slide")
     cards = [
         (f"{unit}s predicted", f"{len(done):,} of {len(done) + len(failed):,}", f"{reused:,} reused" if reused else ""),

@@ -282,7 +282,8 @@ class Books:
                 picture.save(temporary, format="JPEG", quality=85)
         with new_file(out / "report.html") as temporary:
             lines = [
-                {**row, **labels.get(row["slide_id"], {}), "gallery": _with_gallery(row, galleries)} for row in shown
+                {**row, **_labelled(labels.get(row["slide_id"], {})), "gallery": _with_gallery(row, galleries)}
+                for row in shown
             ]
             write_report(
                 temporary, lines, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
@@ -323,6 +324,11 @@ class Books:
             write_predictions(by_patient, people, task, PATIENT)
         else:
             by_patient.unlink(missing_ok=True)
+
+
+def _labelled(label: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report's row says of a label: without its patient, for a row that has one is a patient's."""
+    return {name: value for name, value in label.items() if name != "patient"}
 
 
 def _with_gallery(row: Mapping[str, Any], galleries: Mapping[str, Any]) -> bool | list[str]:

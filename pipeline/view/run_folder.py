@@ -16,6 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.model.quality import UNKNOWN, Quality
 from pipeline.output.documents import read_json
 from pipeline.output.folder import TRAINING
+from pipeline.output.run_record import title_of
 from pipeline.output.slide_folder import COMMIT, read_commit
 from pipeline.report.figures import number
 from pipeline.task.build import TASKS
@@ -74,8 +75,7 @@ class RunFolder:
     @property
     def title(self) -> str:
         """What was predicted by which model."""
-        parts = [f"{word} {self.run[key]}" for word, key in (("of", "cohort"), ("by", "model")) if self.run.get(key)]
-        return " ".join(["Run", *map(str, parts)]) if parts else f"Run {self.folder.name}"
+        return title_of(self.run) or f"Run {self.folder.name}"
 
     @property
     def how_good(self) -> str:

@@ -124,7 +124,7 @@ def test_rows_are_sorted_found_and_turned_over(chromium: Any, many: Path) -> Non
     opened.page.get_by_label("Filter").fill("")
     opened.choose("slides at a time", "500")
     assert len(opened.names()) == every
-    assert opened.page.title().startswith("Saccade report of")  # nobody took it
+    assert opened.page.title().startswith("Saccade: ")  # nobody took it
     assert opened.complaints == []
     assert [one for one in opened.asked if not one.startswith("data:")] == [many.as_uri()]
     opened.page.close()

@@ -221,10 +221,16 @@ def test_says_of_what_by_which_model_how_and_that_it_is_for_research(tmp_path: P
         ["n", "t"], cohort="c.csv", model="m", effective={"patches a slide": "20"}, versions={"torch": "2", "x": None}
     )
     text = report(tmp_path, [row("x", ["n", "t"])], about).text
-    assert text.count("Saccade report of c.csv by m") == 2
+    assert text.count("c.csv, predicted by the model 'm'") == 2
     assert "patches a slide 20" in text
     assert "versions torch 2 " in text
     assert "not a medical device" in text
+
+
+def test_more_bytes_than_the_slides_have_are_explained(tmp_path: Path) -> None:
+    for read, told in ((6_000_000, False), (600_000_000, False), (900_000_000, True)):
+        text = report(tmp_path, [row("x", ["n", "t"])], run(["n", "t"], bytes_read=read)).text
+        assert ("a tile counts each time that it is read" in text) is told
 
 
 def test_label_sets_against_labels_stand_in_a_table(tmp_path: Path) -> None:
