@@ -104,7 +104,8 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
     attention, cells = read_attention_zarr(folder / "attention.zarr")
     maps, origin, evidence_cells = read_evidence_zarr(folder / "evidence.zarr")
     gallery = _gallery(folder, commit)
-    insets = [] if gallery is None else close_up(gallery, commit["evidence"]["gallery"])
+    shown = commit["evidence"]["gallery"] or ()
+    insets = [] if gallery is None else close_up(gallery, shown)
     overlay = overlay_page(
         thumbnail,
         attention,
@@ -115,7 +116,7 @@ def draw_pictures(folder: Path, commit: Mapping[str, Any]) -> None:
         cells=told.get("of_cells"),
         top=scale.get("attention"),
         insets=insets,
-        insets_told=close_up_told(told["class"], told.get("unit", LOG_ODDS)),
+        insets_told=close_up_told(told["class"], told.get("unit", LOG_ODDS), others=len(insets) < len(shown)),
         alone=commit["evidence"]["gallery"] is None,
         warned=warned,
     )

@@ -186,11 +186,12 @@ def close_up(gallery: Image.Image, shown: Sequence[Mapping[str, Any]], most: int
     return found
 
 
-def close_up_told(name: str, unit: str) -> str:
-    """What is said above them."""
+def close_up_told(name: str, unit: str, others: bool) -> str:
+    """What is said above them; ``others``: whether the gallery shows more."""
+    rest = " The others are in gallery.jpg." if others else ""
     return (
         f"Close up, by their numbers on the map, the patches that say most: what each adds to {name}, in {unit}, "
-        "\N{PLUS-MINUS SIGN} half of its 95 % interval for tissue that was not read."
+        "\N{PLUS-MINUS SIGN} half of its 95 % interval for tissue that was not read." + rest
     )
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from makers import tissue_pixels, write_slide
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import pipeline.run.slide
 from pipeline.cohort.table import find_target
 from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
 from stages.overlay import evidence_picture, picture
+from stages.overlay.insets import SHOWN
 
 READ = Path("/proc/self/io")
 
@@ -82,6 +83,23 @@ def test_pictures_of_a_doubtful_result_warn_and_a_former_ones_are_drawn_anew_to_
         mark.write_text(json.dumps(told | {"row": told["row"] | {"warnings": warnings}, "pictures": former}))
         assert reused(slide, out, checkpoint)
         assert [red(name) for name in pictures] == [bool(warnings)] * 2
+
+
+def test_an_overlay_says_where_the_patches_are_that_are_not_close_up(
+    slide: Path, checkpoint: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = out / "slides" / "s" / "prediction.json"
+    told = json.loads(mark.read_text())
+    few = told["evidence"]["gallery"][:SHOWN]
+    many = [*few, *({**few[-1], "column": few[-1]["column"] + n} for n in range(1, SHOWN))]
+    said: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **how: said.append(text))
+    for gallery in (many, few):
+        former = {"pictures": told["pictures"] | {"drawn_by": "a former version"}}
+        mark.write_text(json.dumps(told | former | {"evidence": told["evidence"] | {"gallery": gallery}}))
+        said.clear()
+        assert reused(slide, out, checkpoint)
+        assert ("The others are in gallery.jpg." in " ".join(said)) is (gallery is many)
 
 
 @pytest.mark.skipif(not READ.exists(), reason="only Linux counts what a process reads")
