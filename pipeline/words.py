@@ -35,7 +35,7 @@ def tell(found: SlidePrediction) -> dict[str, str]:
         "unread tissue, not how often the model is right."
     )
     quality = found.quality
-    good = "How good the model is is not known." if quality is None else (quality.warning or quality.in_words())
+    good = "It is not known how good the model is." if quality is None else (quality.warning or quality.in_words())
     return {
         "what": f"{_what(found)}, from {share}.",
         "how_sure": sure,

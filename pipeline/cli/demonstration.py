@@ -15,7 +15,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("saccade-demo"),
     seed: Seed = 0,
 ) -> None:
-    """Make slides, train and predict, in a few minutes.
+    """Make slides, train and predict, in 5 to 20 minutes on two cores.
 
     The cohort is made from real stained tissue.
     """

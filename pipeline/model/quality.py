@@ -16,7 +16,7 @@ ABOUT_READING = (
 CHANCE = 0.5
 USEFUL = 0.8
 """AUROC that a model would be of use with: an interval that holds chance and this tells nothing, for want of slides."""
-UNKNOWN = "How good the model is is not known: its checkpoint does not say on which patients it was judged."
+UNKNOWN = "It is not known how good the model is: its checkpoint does not say on which patients it was judged."
 _LIMITS = (CHANCE, USEFUL)
 APART = 0.05
 """AUROC less balanced accuracy beyond which one half is not where the classes part."""
@@ -86,7 +86,7 @@ class Quality:
     def in_words(self) -> str:
         """How good the model is, in one sentence."""
         if self.score is None:
-            return f"How good the model is is not known: {self.reason}."
+            return f"It is not known how good the model is: {self.reason}."
         return f"How good the model is: {self.found}; {self.chance:g} is chance.{self._called()}"
 
     def _called(self) -> str:

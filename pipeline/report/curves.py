@@ -9,10 +9,11 @@ from typing import Any
 from pipeline.report.plots import Plot
 
 ABOUT = {
-    "calibration": "Bars: how many slides were said to be so probable; points: how many of them are, with the 95 % "
-    "interval.",
-    "benefit": "Net benefit: hits less false alarms, weighed by the odds of the threshold, per slide; thin: acting on "
-    "all, and on none.",
+    "calibration": "Calibration: a bar shows how many slides were given about that probability, a point which share of "
+    "them truly are of the class, with its 95 % interval.",
+    "benefit": "Net benefit, of acting on each slide whose probability reaches the threshold: true positives less "
+    "false positives, the latter weighed by the odds of the threshold, per slide. The thin lines are of acting on "
+    "every slide, and on none.",
 }
 _SHOWN = 6
 """Classes or labels that a plot shows at most: those that come first."""

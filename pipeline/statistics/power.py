@@ -14,6 +14,8 @@ from pipeline.statistics.intervals import Interval, Z, auroc_interval, concordan
 HALF_WIDTH = 0.05
 MOST = 1_000_000
 """Patients beyond which nobody looks."""
+NAMES = {"auroc": "AUROC", "c_index": "C-index", "pearson": "correlation"}
+"""Of metrics, in words."""
 
 
 def needed(metric: str, patients: int | None) -> dict[str, Any]:
@@ -75,11 +77,12 @@ def power_in_words(metrics: Mapping[str, Any]) -> str | None:
         return None
     if (score["high"] - score["low"]) / 2 <= told["half_width"]:
         return None
-    aim = f"an interval of the {told['metric']} of ± {told['half_width']:g}, were it to stay {score['value']:.2f}"
-    many = told["patients"]
-    if many is None:
-        return f"more than {MOST:,} patients would be needed for {aim}"
-    return f"about {many if many < 100 else round(many, 2 - len(str(many))):,} patients would give {aim}"
+    name, many = NAMES.get(told["metric"], told["metric"]), told["patients"]
+    about = f"about {many if many < 100 else round(many, 2 - len(str(many))):,}" if many else f"more than {MOST:,}"
+    return (
+        f"{about} patients are needed for a 95 % interval of the {name} as narrow as ± {told['half_width']:g}, if the "
+        f"{name} stays at {score['value']:.2f}"
+    )
 
 
 def _fewest(interval: Callable[[float], Interval], half_width: float) -> int | None:

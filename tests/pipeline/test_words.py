@@ -21,7 +21,7 @@ def test_it_says_what_is_about_reading_and_what_about_the_slide(slides_folder: P
     assert f"{found.patches_read} of {found.cells} patches with tissue" in words["what"]
     assert words["how_sure"].startswith("Reading all the tissue would, with 95 % confidence, give a probability ")
     assert words["how_sure"].endswith("This covers only the unread tissue, not how often the model is right.")
-    assert words["how_good"] == "How good the model is is not known."
+    assert words["how_good"] == "It is not known how good the model is."
     assert "on the thumbnail only" in words["not_read"]
     assert "is not known" in words["unusual"]
     warned = replace(found, out_of_distribution=2.5, warnings=("it is paler than any",))

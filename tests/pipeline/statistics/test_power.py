@@ -56,7 +56,8 @@ def test_it_is_said_where_an_interval_is_wider_and_only_there() -> None:
     many = few["patients_needed"]["patients"]
     assert 150 < many < 200
     assert power_in_words(few) == (
-        f"about {round(many, -1)} patients would give an interval of the auroc of ± 0.05, were it to stay 0.89"
+        f"about {round(many, -1)} patients are needed for a 95 % interval of the AUROC as narrow as ± 0.05, if the "
+        "AUROC stays at 0.89"
     )
     narrow = {"auroc": {"value": 0.9, "low": 0.87, "high": 0.92}, "patients_needed": few["patients_needed"]}
     assert power_in_words(narrow) is None
