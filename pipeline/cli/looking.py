@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,12 +60,13 @@ def view(
         return
     try:
         how: dict[str, Any] = {"slides": slides or (), "outlines": outlines, "model": model, "against": against}
-        view_run(run, port=port, browser=browser, **how, began=_began)
+        view_run(run, port=port, browser=browser, **how, began=partial(_began, opens=browser))
     except KeyboardInterrupt:  # how it ends
         sys.exit(exit_code())
 
 
-def _began(address: str) -> None:
+def _began(address: str, *, opens: bool) -> None:
     echo(address)
     sys.stdout.flush()
-    say("the address holds the key to this run: it is for this machine's user only; Ctrl-C ends it")
+    first = "if no browser opens, open this address in yours" if opens else "open this address in your browser"
+    say(f"{first}; Ctrl-C ends it (the address holds the key to this run: it is for this machine's user only)")

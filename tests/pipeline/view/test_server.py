@@ -213,7 +213,7 @@ def test_the_command_serves_until_it_is_ended_quietly(viewed: Path, ends: signal
     assert process.returncode == 128 + ends
     assert out == ""
     assert len(err.splitlines()) == 1
-    assert "Ctrl-C ends it" in err
+    assert err.startswith("open this address in your browser; Ctrl-C ends it ")
 
 
 @needs_bokeh
