@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import io
-import mmap
 import os
 import re
 import shutil
@@ -21,9 +20,12 @@ from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.passing import PASSING, TOO_MANY_FILES, UnreadableError, is_passing, patiently
+
+if TYPE_CHECKING:
+    import mmap
 
 PREFIX = ".saccade-"
 """How the name of everything unfinished begins."""
@@ -387,6 +389,7 @@ def unnamed_file(nbytes: int) -> mmap.mmap | None:
     as this process may have: while it is mapped a file stays open."""
     if not hasattr(os, "posix_fallocate"):
         return None
+    import mmap  # seldom wanted
     import resource  # not on Windows
 
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -222,7 +222,7 @@ def test_a_sharded_array_holds_the_tiles_as_they_are(stored: tuple[TiffTiles, Pa
 
 HIDDEN = """
 import importlib.metadata
-importlib.metadata.entry_points = lambda: importlib.metadata.EntryPoints()
+importlib.metadata.entry_points = lambda **_: importlib.metadata.EntryPoints()
 import stages.pyramid.codec
 """
 
