@@ -76,6 +76,7 @@ def serve(folder: Path, model: Path | None, samples: int) -> None:
 
     try:
         run: Any
+        import pipeline.predict as predict
         import pipeline.run.slide as run
         import stages.overlay.gallery as gallery
         from pipeline.cohort.table import find_target
@@ -84,7 +85,8 @@ def serve(folder: Path, model: Path | None, samples: int) -> None:
         from pipeline.model.spec import ModelSpec
         from pipeline.run.run import run_cohort
 
-        run.predict_slide = timed(run.predict_slide)
+        where = run if hasattr(run, "predict_slide") else predict  # later versions import it when they predict
+        where.predict_slide = timed(where.predict_slide)
         gallery.render_many = timed(gallery.render_many)
     except ImportError:  # as it was at 6ee006e
         import pipeline.batch as run
