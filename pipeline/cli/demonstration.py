@@ -15,7 +15,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("saccade-demo"),
     seed: Seed = 0,
 ) -> None:
-    """Make slides, train and predict, in 5 to 20 minutes on two cores.
+    """Make slides, train and predict: 5 to 20 minutes.
 
     The cohort is made from real stained tissue.
     """

@@ -46,7 +46,7 @@ def test_an_output_folder_that_cannot_be_is_refused(slides_folder: Path, tmp_pat
     (tmp_path / "file").write_text("in the way")
     done = saccade("cache", slides_folder, "--out", tmp_path / "file" / "out")
     assert done.returncode == 2
-    assert "choose another --out" in done.stderr
+    assert "choose another folder" in done.stderr
     assert (tmp_path / "file").read_text() == "in the way"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,9 @@ def artefacts(out: Path) -> dict[str, object]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in ("prediction.json", "samples.h5") and ".saccade-" not in str(path)
     }
+    if "slide.html" in found:  # tells how long it took, and when it was written
+        page = (folder / "slide.html").read_text(encoding="utf-8")
+        found["slide.html"] = re.sub(r"<code>(\d{4}-\d\d-\d\dT[\d:+]+|[\d.]+ s)</code>", "", page)
     if (folder / "samples.h5").exists():  # tells where it lies, too
         with h5py.File(folder / "samples.h5") as bag:
             found["samples.h5"] = {name: bag[name][:].tolist() for name in bag}
