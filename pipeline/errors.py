@@ -10,10 +10,11 @@ from pathlib import Path
 
 from stages.disk import refusal
 from stages.install import from_folder
+from stages.passing import TOO_MANY_FILES
 
 COMPUTING = ("torch", "torchmetrics", "lightning")
 """What all that computes with a model needs; the rest does without."""
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_EXHAUSTED = (*TOO_MANY_FILES, errno.ENOMEM)
 
 
 class UsageError(Exception):

@@ -115,6 +115,26 @@ def sampler_model(spec: ModelSpec = TINY, *, spread: float = 20) -> AttentionSam
     return model
 
 
+def drawing_model(spec: ModelSpec, seed: int = 1) -> AttentionSampler:
+    """A `sampler_model` of one or two levels, neither of whose attentions is even."""
+    torch.manual_seed(seed)
+    model = AttentionSampler(spec).eval()
+    for attention in (model.attention, model.inner):
+        if attention is not None:
+            torch.nn.init.normal_(attention.logit.weight, std=20)
+    torch.nn.init.normal_(model.head.weight, std=0.2)
+    return model
+
+
+def drawn_view(rows: int, columns: int, *, px: int = 4) -> View:
+    """A slide that is an array, of cells of ``px`` thumbnail pixels, with patches and regions."""
+    rng, cells = np.random.default_rng(0), rows * columns
+    rgb = rng.integers(0, 256, (px * rows, px * columns, 3), np.uint8)
+    patches = rng.integers(0, 256, (cells, 32, 32, 3), np.uint8) // rng.integers(1, 4, (cells, 1, 1, 3), np.uint8)
+    regions = rng.integers(0, 256, (cells // 9, 38, 38, 3), np.uint8)
+    return View(rgb, rng.random((rows, columns)) < 0.8, lambda cells: patches[cells], lambda found: regions[found])
+
+
 def randomly(model: EvidenceModel, *, seed: int = 1) -> EvidenceModel:
     """The same, all of whose numbers are random from now on."""
     generator = torch.Generator().manual_seed(seed)

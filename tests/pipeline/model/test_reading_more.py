@@ -9,45 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import TINY, frozen_model, frozen_view, sampler_model
+from models import TINY, drawing_model, drawn_view, frozen_model, frozen_view, sampler_model
 from numpy.typing import NDArray
 from scipy.stats import binom
 
 from pipeline.model.fold_ensemble import FoldEnsemble
 from pipeline.model.reading_more import ReadingMore, in_parts
-from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
-from pipeline.model.spec import ModelSpec
 from pipeline.model.values import Sampled, View
 
 ROWS, COLUMNS = 9, 12
 TWO_LEVELS = replace(TINY, attention_mpp=16.0, inner_mpp=4.0, region_cells=3, region_samples=3)
 
 
-def model_of(spec: ModelSpec, seed: int = 1) -> AttentionSampler:
-    torch.manual_seed(seed)
-    model = AttentionSampler(spec).eval()
-    for attention in (model.attention, model.inner):
-        if attention is not None:
-            torch.nn.init.normal_(attention.logit.weight, std=20)
-    torch.nn.init.normal_(model.head.weight, std=0.2)
-    return model
-
-
-def slide(*, px: int = 4) -> View:
-    rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 256, (px * ROWS, px * COLUMNS, 3), np.uint8)
-    patches = rng.integers(0, 256, (108, 32, 32, 3), np.uint8) // rng.integers(1, 4, (108, 1, 1, 3), np.uint8)
-    regions = rng.integers(0, 256, (12, 38, 38, 3), np.uint8)
-    return View(rgb, rng.random((ROWS, COLUMNS)) < 0.8, lambda cells: patches[cells], lambda found: regions[found])
-
-
 MODELS: dict[str, tuple[SlideModel, View]] = {
-    "thumbnail": (sampler_model(), slide()),
-    "blocks": (model_of(replace(TINY, block=2)), slide()),
+    "thumbnail": (sampler_model(), drawn_view(ROWS, COLUMNS)),
+    "blocks": (drawing_model(replace(TINY, block=2)), drawn_view(ROWS, COLUMNS)),
     "evidence": (frozen_model(), frozen_view(ROWS, COLUMNS)),
-    "ensemble": (FoldEnsemble([model_of(TINY, 1), model_of(TINY, 2)]), slide()),
-    "two levels": (model_of(TWO_LEVELS), slide(px=2)),
+    "ensemble": (FoldEnsemble([drawing_model(TINY, 1), drawing_model(TINY, 2)]), drawn_view(ROWS, COLUMNS)),
+    "two levels": (drawing_model(TWO_LEVELS), drawn_view(ROWS, COLUMNS, px=2)),
 }
 
 

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import TINY, frozen_model, frozen_view
+from models import TINY, drawing_model, drawn_view, frozen_model, frozen_view
 from scipy.stats import binom
 
 from pipeline.model.reading_on import look_totals
-from pipeline.model.sampler import AttentionSampler
 from pipeline.model.slide_model import SlideModel
 from pipeline.model.spec import ModelSpec
 from pipeline.model.values import View
@@ -24,33 +23,18 @@ from stages.prediction.stopping import Decide
 ROWS, COLUMNS = 9, 12
 
 
-def model_of(spec: ModelSpec) -> AttentionSampler:
-    torch.manual_seed(1)
-    model = AttentionSampler(spec).eval()
-    for attention in (model.attention, model.inner):
-        if attention is not None:
-            torch.nn.init.normal_(attention.logit.weight, std=20)
-    torch.nn.init.normal_(model.head.weight, std=0.2)
-    return model
-
-
-def slide(*, px: int = 4) -> View:
-    rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 256, (px * ROWS, px * COLUMNS, 3), np.uint8)
-    patches = rng.integers(0, 256, (108, 32, 32, 3), np.uint8) // rng.integers(1, 4, (108, 1, 1, 3), np.uint8)
-    regions = rng.integers(0, 256, (12, 38, 38, 3), np.uint8)
-    return View(rgb, rng.random((ROWS, COLUMNS)) < 0.8, lambda cells: patches[cells], lambda found: regions[found])
-
-
 TWO_LEVELS = replace(TINY, attention_mpp=16.0, inner_mpp=4.0, region_cells=3, region_samples=3)
 PRIOR = np.where(np.arange(ROWS * COLUMNS) % 5 == 0, 1.0, 0.0).reshape(ROWS, COLUMNS)
 MODELS: dict[str, tuple[SlideModel, View, dict[str, Any]]] = {
-    **{scheme: (model_of(TINY), slide(), {"scheme": scheme}) for scheme in ("systematic", "gumbel", "iid")},
-    "control": (model_of(replace(TINY, control=True)), slide(), {}),
-    "prior": (model_of(TINY), replace(slide(), prior=PRIOR / PRIOR.sum()), {}),
-    "blocks": (model_of(replace(TINY, block=2)), slide(), {}),
+    **{
+        scheme: (drawing_model(TINY), drawn_view(ROWS, COLUMNS), {"scheme": scheme})
+        for scheme in ("systematic", "gumbel", "iid")
+    },
+    "control": (drawing_model(replace(TINY, control=True)), drawn_view(ROWS, COLUMNS), {}),
+    "prior": (drawing_model(TINY), replace(drawn_view(ROWS, COLUMNS), prior=PRIOR / PRIOR.sum()), {}),
+    "blocks": (drawing_model(replace(TINY, block=2)), drawn_view(ROWS, COLUMNS), {}),
     "evidence": (frozen_model(), frozen_view(ROWS, COLUMNS), {}),
-    "two levels": (model_of(TWO_LEVELS), slide(px=2), {}),
+    "two levels": (drawing_model(TWO_LEVELS), drawn_view(ROWS, COLUMNS, px=2), {}),
 }
 
 
@@ -157,7 +141,7 @@ DECIDED: dict[str, tuple[ModelSpec, int]] = {
 def test_so_it_is_of_every_task(name: str) -> None:
     """Of labels one, of grades to reach one, of numbers the value, and the chance to be without an event."""
     spec, place = DECIDED[name]
-    model, view = model_of(spec), slide()
+    model, view = drawing_model(spec), drawn_view(ROWS, COLUMNS)
     every = np.flatnonzero(view.tissue)
     with read_once(model, view):
         generator = torch.Generator().manual_seed(6)
