@@ -30,7 +30,7 @@ from skimage import color, io
 from skimage.transform import downscale_local_mean
 
 from benchmarks.places import data_folder
-from pipeline.cohort.table import read_training_table
+from pipeline.cohort.training_table import read_training_table
 from pipeline.config import load_config
 from pipeline.demo.cohort import make_cohort
 from pipeline.model.look import look_at

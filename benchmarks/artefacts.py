@@ -79,7 +79,7 @@ def serve(folder: Path, model: Path | None, samples: int) -> None:
         import pipeline.predict as predict
         import pipeline.run.slide as run
         import stages.overlay.gallery as gallery
-        from pipeline.cohort.table import find_target
+        from pipeline.cohort.target import find_target
         from pipeline.model.checkpoint import save_model
         from pipeline.model.sampler import AttentionSampler
         from pipeline.model.spec import ModelSpec

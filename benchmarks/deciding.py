@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 from torch import Tensor
 
-from pipeline.cohort.table import CohortSlide, read_training_table
+from pipeline.cohort.cohort import CohortSlide
+from pipeline.cohort.training_table import read_training_table
 from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model
 from pipeline.model.look import look

@@ -25,7 +25,8 @@ import yaml
 
 from benchmarks.places import ROOT
 from benchmarks.real_tissue import CONFIG, DIRECTIONS, write_table
-from pipeline.cohort.table import CohortSlide, read_training_table
+from pipeline.cohort.cohort import CohortSlide
+from pipeline.cohort.training_table import read_training_table
 from pipeline.config import load_config, load_distil_config
 from pipeline.distil.distil import distil_cohort
 from pipeline.distil.fidelity import in_words

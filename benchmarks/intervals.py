@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.cohort.table import read_training_table
+from pipeline.cohort.training_table import read_training_table
 from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model
 from pipeline.model.look import look

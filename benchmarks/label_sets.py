@@ -27,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.places import ROOT
-from pipeline.cohort.table import CohortSlide, read_training_table
+from pipeline.cohort.cohort import CohortSlide
+from pipeline.cohort.training_table import read_training_table
 from pipeline.config import load_config
 from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.places import ROOT
-from pipeline.cohort.table import Cohort, CohortSlide, read_training_table
+from pipeline.cohort.cohort import Cohort, CohortSlide
+from pipeline.cohort.training_table import read_training_table
 from pipeline.config import load_config
 from pipeline.model.checkpoint import load_model
 from pipeline.model.look import look

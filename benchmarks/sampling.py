@@ -30,7 +30,7 @@ from benchmarks.paper.colon_folds import Trainer
 from benchmarks.paper.colon_images import load_colon
 from benchmarks.paper.config import ColonTask, read_task
 from benchmarks.places import data_folder
-from pipeline.cohort.table import read_training_table
+from pipeline.cohort.training_table import read_training_table
 from pipeline.model.checkpoint import load_model
 from pipeline.model.look import look
 from pipeline.model.reading import image

@@ -25,7 +25,8 @@ from typing import Any
 
 import torch
 
-from pipeline.cohort.table import Cohort, read_training_table
+from pipeline.cohort.cohort import Cohort
+from pipeline.cohort.training_table import read_training_table
 from pipeline.config import load_config
 from pipeline.demo.cohort import make_cohort
 from pipeline.model.regions import nested_draw, places

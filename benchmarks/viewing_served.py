@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from benchmarks.mosaic import make_mosaic
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.model.checkpoint import save_model
 from pipeline.model.sampler import AttentionSampler
 from pipeline.model.spec import ModelSpec

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.cohort.cohort import Cohort, CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.output.failures import NOTHING_FAILED, Failures
 from pipeline.output.folder import only_its_kind, prepare_output

@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 
 from pipeline.asked import check_budget, refuse_patients
+from pipeline.cohort.cohort import Cohort, CohortSlide
 from pipeline.cohort.labels import cells_of
 from pipeline.cohort.splits import refuse_twins
-from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device
 from pipeline.errors import UsageError
 from pipeline.model.build import keep_features

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.bench.bench import BenchSummary as BenchSummary
     from pipeline.cache import CacheSummary as CacheSummary
     from pipeline.check.values import CheckSummary as CheckSummary
-    from pipeline.cohort.table import Cohort as Cohort
+    from pipeline.cohort.cohort import Cohort as Cohort
     from pipeline.commands.benchmark import bench as bench
     from pipeline.commands.calibration import conformalize as conformalize
     from pipeline.commands.checking import check as check
@@ -52,7 +52,7 @@ _PLACES = {
     "pipeline.bench.bench": ("BenchSummary",),
     "pipeline.cache": ("CacheSummary",),
     "pipeline.check.values": ("CheckSummary",),
-    "pipeline.cohort.table": ("Cohort",),
+    "pipeline.cohort.cohort": ("Cohort",),
     "pipeline.commands.benchmark": ("bench",),
     "pipeline.commands.calibration": ("conformalize",),
     "pipeline.commands.checking": ("check",),

@@ -23,7 +23,7 @@ from makers import ROOT, tissue_pixels, write_slide
 from typer.main import get_command
 
 from pipeline.cli.assembly import app
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.run.workers import each
 
@@ -236,7 +236,7 @@ import sys
 from pathlib import Path
 from dasks import scheduler_in, worker
 from pipeline.cli.assembly import app
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.run.workers import each
 from jobs import work
 folder = Path({str(tmp_path)!r})

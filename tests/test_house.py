@@ -14,7 +14,7 @@ import pytest
 from makers import ROOT
 
 from pipeline.cohort.folds import check_folds
-from pipeline.cohort.table import read_training_table
+from pipeline.cohort.training_table import read_training_table
 from pipeline.config import load_config
 
 # Reading before writing, the flow's order: a room may import only rooms before it, a file only files before it.
@@ -154,7 +154,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("documents", "failures", "folder", "table", "run_record", "slide_folder", "attention_map", "bags", "log"),
         ),
         "cohort": (
-            *("files", "spelling", "rows", "columns", "given_splits", "table", "labels", "splits", "folds", "patients"),
+            *("files", "spelling", "rows", "columns", "given_splits", "cohort", "table", "target", "training_table"),
+            *("labels", "splits", "folds", "patients"),
         ),
         "stopwatch": (),
         "model": (

@@ -21,7 +21,8 @@ import tifffile
 
 from benchmarks.paper.colon_images import Colon, assign_folds, load_colon
 from benchmarks.places import data_folder
-from pipeline.cohort.table import Cohort, read_training_table
+from pipeline.cohort.cohort import Cohort
+from pipeline.cohort.training_table import read_training_table
 from pipeline.config import load_config
 from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort

@@ -14,9 +14,9 @@ from pipeline.bench.recommend import recommend
 from pipeline.bench.slide import BenchSettings, bench_slide
 from pipeline.bench.table import Person, in_words, table_of
 from pipeline.bench.ways import ways_of
+from pipeline.cohort.cohort import Cohort, CohortSlide
 from pipeline.cohort.labels import known_label, refuse_unknown_labels
 from pipeline.cohort.patients import refuse_two_labels
-from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError, is_exhaustion, reason_of
 from pipeline.model.build import keep_features
 from pipeline.model.checkpoint import load_model, refuse_ensemble

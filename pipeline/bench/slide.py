@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.bench.meter import Meter, Spent
 from pipeline.bench.ways import Way, read_by
 from pipeline.bench.whole import ReadWhole, read_whole
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.model.look import Look, look
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.documents import read_json, write_json

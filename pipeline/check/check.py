@@ -12,7 +12,7 @@ from pipeline.check.cohort import check_together, of_reading
 from pipeline.check.slide import CheckSettings, check_slide, failed_check, refuse_mpp
 from pipeline.check.tables import plain_line
 from pipeline.check.values import CheckSummary, Estimate, Finding, SlideCheck
-from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.cohort.cohort import Cohort, CohortSlide
 from pipeline.errors import UsageError, computing
 from pipeline.run.interrupt import finishing
 from pipeline.run.workers import each, suited
@@ -41,7 +41,7 @@ def check_cohort(
     Args:
         cohort: the slides.
         settings: how; the defaults where None.
-        faults, unsearched: what was wrong in reading the cohort: see `pipeline.cohort.table.examine_target`.
+        faults, unsearched: what was wrong in reading the cohort: see `pipeline.cohort.target.examine_target`.
         model: whose scales slides are checked for, and whose cost is estimated; None: no model is meant.
         config: of a training on the cohort, which is asked what it would refuse; None: labels are taken for classes.
         workers: processes; 0 works in this one, None is as many as suit the machine.

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from pipeline.check.values import Finding, Kind, SlideCheck
-from pipeline.cohort.table import Cohort, CohortSlide, leaks, lost_classes, unlabelled
+from pipeline.cohort.cohort import Cohort, CohortSlide
+from pipeline.cohort.training_table import leaks, lost_classes, unlabelled
 from stages.place import true_name
 
 NAMED = 3

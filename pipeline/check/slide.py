@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.check.sample import find_cut, sample_levels
 from pipeline.check.values import Finding, Kind, Need, SlideCheck
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.info import slow_or_partial
 from stages.bags.bag_slide import BagSlide

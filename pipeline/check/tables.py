@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.check.values import CheckSummary, Finding, SlideCheck
+from pipeline.cohort.cohort import Cohort
 from pipeline.cohort.files import folder_name, slide_stem
-from pipeline.cohort.table import Cohort
 from pipeline.output.table import write_table
 from stages.amounts import counted, duration
 from stages.geometry import Mpp

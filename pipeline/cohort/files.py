@@ -165,6 +165,11 @@ def folder_name(name: str) -> str:
     return raw[: _MAX_NAME_BYTES - 17].decode(errors="ignore") + "~" + hashlib.sha256(raw).hexdigest()[:16]
 
 
+def as_file_systems_see(name: str) -> str:
+    """A name as any file system tells it from others."""
+    return unicodedata.normalize("NFC", name.casefold())  # some of them fold case
+
+
 def finder(root: Path) -> Callable[[str, str], tuple[Place, str | None]]:
     """A function from a slide's name in a row to its path and, where it cannot be found, why and what to do."""
     by_stem: dict[Path, dict[str, list[Path]]] = {}  # of every folder that had to be searched

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.cohort.labels import refuse_one_sided
 from pipeline.cohort.splits import By, refuse_parted, sites_held_out, split_cohort, strata_of
-from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.task.task import Task
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.cohort.cohort import Cohort, CohortSlide
 from pipeline.cohort.spelling import are_amounts, column_key, is_number
-from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError
 from pipeline.task.build import TASKS
 from pipeline.task.task import Cells, Task

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.cohort.files import folder_name
 from pipeline.cohort.labels import cells_of, known_label
-from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.task.task import WORDS, Task
 

@@ -12,7 +12,7 @@ from pipeline.errors import computing
 
 if TYPE_CHECKING:
     from pipeline.bench.bench import BenchProgress, BenchSummary
-    from pipeline.cohort.table import Cohort
+    from pipeline.cohort.cohort import Cohort
 
 
 @computing()

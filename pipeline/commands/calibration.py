@@ -11,7 +11,7 @@ from pipeline.commands.slides import given_cohort
 from pipeline.errors import computing
 
 if TYPE_CHECKING:
-    from pipeline.cohort.table import Cohort
+    from pipeline.cohort.cohort import Cohort
     from pipeline.conformalize import ConformalSummary
 
 

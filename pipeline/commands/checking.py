@@ -64,7 +64,7 @@ def check(
     from pipeline.check.check import check_cohort
     from pipeline.check.slide import CheckSettings
     from pipeline.check.tables import write_findings, write_template
-    from pipeline.cohort.table import examine_target
+    from pipeline.cohort.target import examine_target
 
     unsearched: list[str] = []
     where, folder, config = place(target), None if root is None else Path(root), None

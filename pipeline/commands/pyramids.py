@@ -12,7 +12,7 @@ from stages.place import place
 
 if TYPE_CHECKING:
     from pipeline.cache import CacheProgress, CacheSummary, Ngff
-    from pipeline.cohort.table import Cohort
+    from pipeline.cohort.cohort import Cohort
     from pipeline.dry_run.outcome import DryRun
     from pipeline.run.run import Progress
     from stages.pyramid.plan import Wish

@@ -20,7 +20,7 @@ from pipeline.errors import UsageError, computing
 from pipeline.garbage import uncollected
 
 if TYPE_CHECKING:
-    from pipeline.cohort.table import Cohort
+    from pipeline.cohort.cohort import Cohort
     from pipeline.dry_run.outcome import DryRun
     from pipeline.run.books import RunSummary
     from pipeline.run.keys import RunSettings

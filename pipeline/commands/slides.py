@@ -12,7 +12,7 @@ from pipeline.errors import of_file
 from stages.place import place
 
 if TYPE_CHECKING:
-    from pipeline.cohort.table import Cohort
+    from pipeline.cohort.cohort import Cohort
     from stages.slide.protocol import Slide
 
 
@@ -64,7 +64,7 @@ def read_cohort(target: AnyPath, *, label: str = "label", root: AnyPath | None =
         >>> cohort.classes, [(slide.slide_id, slide.label) for slide in cohort.slides[:2]]
         (('a', 'b'), [('s0', 'a'), ('s1', 'b')])
     """
-    from pipeline.cohort.table import find_target
+    from pipeline.cohort.target import find_target
 
     return find_target(place(target), label=label, root=None if root is None else Path(root))
 

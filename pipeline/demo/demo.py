@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
-from pipeline.cohort.table import Cohort, CohortSlide, read_training_table
+from pipeline.cohort.cohort import Cohort, CohortSlide
+from pipeline.cohort.training_table import read_training_table
 from pipeline.config import load_config, override_config
 from pipeline.demo.cohort import make_cohort
 from pipeline.model.checkpoint import load_model

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.cohort.cohort import Cohort, CohortSlide
 from pipeline.cohort.files import slide_stem
-from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.config.distil import DistilConfig
 from pipeline.distil.bags import ALIKE, SlideBag, bag_view, refuse_other_encoder
 from pipeline.distil.fidelity import budgets, fidelity

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.check.need import estimate, geometry_of, need_of
 from pipeline.check.values import SlideCheck
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.model.slide_model import SlideModel
 from pipeline.output.slide_folder import read_commit
 from pipeline.run.keys import RunSettings

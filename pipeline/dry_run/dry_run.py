@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cache import CacheSettings, budgeted, check_store, open_for
-from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.cohort.cohort import Cohort, CohortSlide
 from pipeline.dry_run.outcome import DONE, EARLIER, FAILS, LEFT, STALE, TO_DO, TODO, DryRun
 from pipeline.errors import UsageError, reason_of
 from pipeline.output.failures import Failures

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.errors import reason_of
 from pipeline.model.label_calibration import LabelCalibration
 from pipeline.model.look import Look

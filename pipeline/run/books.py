@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.cohort.cohort import Cohort, CohortSlide
 from pipeline.cohort.labels import known_label
-from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.garbage import uncollected
 from pipeline.model.header import ENSEMBLE, MODEL, Knows, model_digest, told_of_encoder
 from pipeline.model.quality import Quality

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cohort.cohort import Cohort, CohortSlide
 from pipeline.cohort.labels import known_label
-from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.run.counting import Counted
 from pipeline.task.task import Task
 from stages.amounts import counted

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.cohort.labels import known_label
 from pipeline.cohort.patients import two_labelled
-from pipeline.cohort.table import CohortSlide
 from pipeline.model.header import Knows
 from pipeline.model.spec import Unit
 from pipeline.task.task import Task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.model.header import Knows
 from pipeline.model.spec import task_of
 from pipeline.output.slide_folder import read_commit, readers, slide_key

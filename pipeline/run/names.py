@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cohort.files import folder_name
-from pipeline.cohort.table import Cohort, CohortSlide, as_file_systems_see
+from pipeline.cohort.cohort import Cohort, CohortSlide
+from pipeline.cohort.files import as_file_systems_see, folder_name
 from pipeline.output.slide_folder import read_commit
 
 

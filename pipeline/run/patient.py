@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.errors import is_exhaustion, reason_of
 from pipeline.model.header import Knows, told_of_encoder
 from pipeline.model.spec import task_of

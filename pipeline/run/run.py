@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.asked import check_budget, check_prior, decision_of, refuse_patients
+from pipeline.cohort.cohort import Cohort, CohortSlide
 from pipeline.cohort.labels import refuse_unknown_labels
 from pipeline.cohort.patients import by_patient, slides_of
-from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.device import check_device, kind_of
 from pipeline.errors import UsageError
 from pipeline.garbage import uncollected

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.run.address import BACK_SECONDS, come_back, connected, find_scheduler
 from pipeline.run.crew import Crew, SchedulerGoneError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.asked import decision_of
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.garbage import uncollected
 from pipeline.model.header import Known, Knows, model_digest, read_known, told_of_encoder

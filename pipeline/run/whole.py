@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.output.slide_folder import altered
 from pipeline.run.artefacts import data_of
 from pipeline.run.pictures import PICTURES, drawn_by

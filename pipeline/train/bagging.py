@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.model.build import Ensemble
 from pipeline.model.exhaustive_model import ExhaustiveModel
 from pipeline.model.values import View

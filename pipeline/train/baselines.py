@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.config.attention import AttentionConfig
 from pipeline.model.look import Look
 from pipeline.model.reading import image

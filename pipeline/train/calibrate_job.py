@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.cohort.patients import slides_of
-from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.model.checkpoint import save_model
 from pipeline.model.slide_model import SlideModel

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.errors import UsageError, reason_of
 from pipeline.model.build import build_model
 from pipeline.model.exhaustive_model import ExhaustiveModel

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.cohort.folds import is_split
 from pipeline.cohort.patients import slides_of
-from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import ensemble_of, load_model, save_ensemble

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.cohort.patients import slides_of
-from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.model.build import Ensemble, build_model, keep_features

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.errors import reason_of
 from pipeline.model.joint import spared
 from pipeline.model.slide_model import SlideModel

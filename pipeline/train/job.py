@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.cohort.folds import deal_folds, held_out_of_all, hold_out, is_split
-from pipeline.cohort.table import CohortSlide
 from pipeline.config import Config
 from pipeline.model.checkpoint import save_model
 from pipeline.model.header import model_digest

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.model.spec import ModelSpec
 from pipeline.output.documents import plain
 from stages.slide.facts import SlideError, SlideFacts

@@ -6,10 +6,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from pipeline.cohort.cohort import Cohort
 from pipeline.cohort.labels import task_for
 from pipeline.cohort.patients import slides_of
 from pipeline.cohort.spelling import column_key
-from pipeline.cohort.table import Cohort, read_training_table
+from pipeline.cohort.training_table import read_training_table
 from pipeline.config import Config
 from pipeline.config.cohort import CohortConfig
 from pipeline.errors import UsageError

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from pipeline.cohort.cohort import Cohort
 from pipeline.cohort.folds import check_folds, is_split
 from pipeline.cohort.labels import dealt
 from pipeline.cohort.patients import by_patient, refuse_two_labels, slides_of
 from pipeline.cohort.splits import DEFAULT_FOLDS, refuse_twins
-from pipeline.cohort.table import Cohort
 from pipeline.config import Config
 from pipeline.device import check_devices, check_precision, find_device
 from pipeline.errors import UsageError

@@ -27,7 +27,7 @@ from benchmarks.mosaics.tiles import (
     read_image,
 )
 from benchmarks.tissue_mosaics import make_cohort
-from pipeline.cohort.table import read_training_table
+from pipeline.cohort.training_table import read_training_table
 from stages.geometry import Box, Mpp
 from stages.slide.files import open_slide
 

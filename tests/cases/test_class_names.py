@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from makers import tissue_pixels, write_config, write_slide
 
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.config import load_config
 from pipeline.errors import UsageError
 from pipeline.run.keys import RunSettings

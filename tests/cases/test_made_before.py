@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.info import describe
 from pipeline.model.checkpoint import load_model
 from pipeline.output.attention_map import read_attention_zarr

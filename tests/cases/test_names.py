@@ -9,7 +9,7 @@ import pytest
 from makers import tissue_pixels, write_config, write_slide
 
 from pipeline.cache import CacheSettings, cache_cohort
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.config import load_config
 from pipeline.output.attention_map import read_attention_zarr, write_attention_zarr
 from stages.geometry import Mpp, Raster

@@ -16,7 +16,8 @@ from makers import assert_same_pixels, saccade, tissue_pixels, write_slide
 
 from pipeline.cache import cache_cohort
 from pipeline.check import check_cohort
-from pipeline.cohort.table import find_target, read_table
+from pipeline.cohort.table import read_table
+from pipeline.cohort.target import find_target
 from pipeline.errors import UsageError
 from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from makers import tissue_pixels, write_slide
 
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.look import look
 from pipeline.predict import predict_slide

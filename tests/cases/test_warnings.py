@@ -11,7 +11,7 @@ from makers import APERIO, saccade, tissue_pixels, write_slide
 from models import TINY
 
 from pipeline.cache import CacheSettings, cache_cohort
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.model.sampler import AttentionSampler
 from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort

@@ -12,7 +12,7 @@ from makers import saccade, tissue_pixels, write_slide
 
 import stages.slide.companions
 from pipeline.cache import CacheSettings, Ngff, cache_cohort, verify_cohort
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.dry_run.dry_run import dry_cache_cohort
 from stages.place import Place, Url
 from stages.pyramid.record import read_record

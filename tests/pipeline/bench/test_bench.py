@@ -16,7 +16,7 @@ from models import TINY, exhaustive_model
 from PIL import Image
 
 from pipeline.bench.bench import BenchSummary, bench_cohort
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.sampler import AttentionSampler

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.check.cohort import check_together
 from pipeline.check.values import SlideCheck
-from pipeline.cohort.table import Cohort, CohortSlide
+from pipeline.cohort.cohort import Cohort, CohortSlide
 
 
 def found(

@@ -12,7 +12,7 @@ from makers import spoil, tissue_pixels, write_slide
 
 from pipeline.check.slide import CheckSettings, check_slide
 from pipeline.check.values import SlideCheck
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from stages.pyramid.cache import cache_pyramid
 from stages.pyramid.open import open_pyramid
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cohort.table import find_target, read_table, read_training_table
+from pipeline.cohort.table import read_table
+from pipeline.cohort.target import find_target
+from pipeline.cohort.training_table import read_training_table
 from pipeline.errors import UsageError
 
 SLIDES = 20

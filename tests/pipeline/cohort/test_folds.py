@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.cohort.folds import Fold, check_folds, deal_folds, held_out_of_all, hold_out
 from pipeline.cohort.splits import split_cohort
-from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 
 

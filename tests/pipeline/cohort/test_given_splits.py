@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cohort.given_splits import read_splits
-from pipeline.cohort.table import find_target, read_training_table
+from pipeline.cohort.target import find_target
+from pipeline.cohort.training_table import read_training_table
 from pipeline.errors import UsageError
 
 CLAM = ",train,val,test\n0,s0,s2,s3\n1,s1,,s4\n"

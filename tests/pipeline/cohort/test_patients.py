@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.cohort.cohort import Cohort, CohortSlide
 from pipeline.cohort.patients import by_patient, refuse_two_labels, slides_of, two_labelled
-from pipeline.cohort.table import Cohort, CohortSlide
 from pipeline.errors import UsageError
 from pipeline.task.build import TASKS
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cohort.rows import read_rows
-from pipeline.cohort.table import find_target, read_table
+from pipeline.cohort.table import read_table
+from pipeline.cohort.target import find_target
 from pipeline.errors import UsageError
 
 

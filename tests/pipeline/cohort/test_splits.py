@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.cohort.folds import check_folds
 from pipeline.cohort.splits import refuse_twins, split_cohort
-from pipeline.cohort.table import CohortSlide
 from pipeline.errors import UsageError
 
 

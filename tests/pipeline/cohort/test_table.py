@@ -12,8 +12,11 @@ import zarr
 from makers import small_slide
 
 from pipeline.cache import cache_cohort
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.cohort.files import find_slides
-from pipeline.cohort.table import CohortSlide, find_target, read_table, read_training_table
+from pipeline.cohort.table import read_table
+from pipeline.cohort.target import find_target
+from pipeline.cohort.training_table import read_training_table
 from pipeline.errors import UsageError
 from pipeline.output.attention_map import write_attention_zarr
 from pipeline.output.folder import prepare_output

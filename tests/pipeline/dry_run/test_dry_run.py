@@ -13,7 +13,7 @@ import pytest
 from makers import saccade, tissue_pixels, write_slide
 
 from pipeline.cache import CacheSettings, cache_cohort
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.dry_run.dry_run import dry_cache_cohort, dry_run_cohort
 from pipeline.dry_run.outcome import DryRun
 from pipeline.errors import UsageError

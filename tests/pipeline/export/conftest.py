@@ -15,7 +15,7 @@ from scn import write_scn
 @pytest.fixture(scope="session")
 def ran(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run; nobody may change it."""
-    from pipeline.cohort.table import find_target
+    from pipeline.cohort.target import find_target
     from pipeline.run.run import run_cohort
     from pipeline.run.slide import RunSettings
 

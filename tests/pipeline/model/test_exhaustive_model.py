@@ -15,7 +15,7 @@ from makers import striped_cohort, tissue_pixels, write_slide
 from models import EXHAUSTIVE, exhaustive_model
 
 from pipeline.asked import check_budget
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model

@@ -12,7 +12,7 @@ from enumeration import ENUMERATE, EXACT, features_for
 from makers import tissue_pixels, write_slide
 
 from pipeline import commands
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.config import load_config
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model

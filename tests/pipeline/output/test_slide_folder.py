@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from makers import AWKWARD, PowerCut, names
 
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.output.slide_folder import COMMIT, begin_slide, read_commit, slide_key, write_commit, write_thumbnail
 from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from makers import ROOT, saccade
 
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model
 from pipeline.model.header import model_digest
@@ -61,7 +61,7 @@ def test_the_table_is_true_whenever_a_run_is_killed(slides_folder: Path, checkpo
 import os, signal, sys
 sys.path[:0] = [{str(ROOT)!r}]
 from pathlib import Path
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.run import books
 from pipeline.run.run import run_cohort
 from pipeline.run.keys import RunSettings

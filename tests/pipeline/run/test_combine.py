@@ -14,7 +14,8 @@ from makers import tissue_pixels, write_slide
 from models import TINY, sampler_model
 from scipy.special import expit, logit, softmax
 
-from pipeline.cohort.table import CohortSlide, find_target
+from pipeline.cohort.cohort import CohortSlide
+from pipeline.cohort.target import find_target
 from pipeline.model.checkpoint import save_model
 from pipeline.run.combine import combined, patient_rows
 from pipeline.run.keys import RunSettings

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline import commands
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.run.combine import patient_metrics

@@ -16,7 +16,7 @@ import pipeline.run.run
 import pipeline.run.slide
 import saccade
 import stages.slide.companions
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.commands import dry_run
 from pipeline.run.keys import RunSettings
 from pipeline.run.run import RunSummary, run_cohort

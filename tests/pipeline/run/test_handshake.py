@@ -16,7 +16,7 @@ import pytest
 from dasks import scheduler_in, worker
 from distributed import Client
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.run import handshake as tested
 from pipeline.run.handshake import refuse_strangers

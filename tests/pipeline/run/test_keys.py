@@ -13,7 +13,7 @@ import torch
 from makers import tissue_pixels, write_slide
 
 import pipeline.run.keys
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort

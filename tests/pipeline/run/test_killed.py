@@ -15,7 +15,7 @@ import h5py
 import pytest
 from makers import ROOT, tissue_pixels, write_slide
 
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
 

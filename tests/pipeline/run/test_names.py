@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.commands import dry_run
 from pipeline.run.books import RunSummary
 from pipeline.run.keys import RunSettings

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.exits import ending
 from pipeline.run.keys import RunSettings
 from pipeline.run.outage import OUTAGE, outage_row

@@ -18,7 +18,8 @@ from models import FROZEN, TINY, frozen_model, sampler_model, tiny_backbone
 
 import saccade
 from pipeline.check.check import check_cohort
-from pipeline.cohort.table import Cohort, find_target
+from pipeline.cohort.cohort import Cohort
+from pipeline.cohort.target import find_target
 from pipeline.dry_run.dry_run import dry_run_cohort
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model

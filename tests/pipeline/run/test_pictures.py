@@ -14,7 +14,7 @@ from makers import tissue_pixels, write_slide
 from PIL import Image, ImageDraw
 
 import pipeline.run.slide
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
 from stages.overlay import evidence_picture, picture

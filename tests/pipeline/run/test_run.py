@@ -21,7 +21,7 @@ from images import FOREIGN, write_image
 from makers import ROOT, tissue_pixels, write_slide
 
 from pipeline.cache import cache_cohort
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.errors import UsageError
 from pipeline.model.checkpoint import load_model, save_model
 from pipeline.model.header import model_digest

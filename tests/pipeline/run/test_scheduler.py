@@ -15,7 +15,7 @@ from dasks import LIMIT, scheduler_in, worker
 from distributed import Client
 from jobs import lacks, pause_above, work
 
-from pipeline.cohort.table import CohortSlide
+from pipeline.cohort.cohort import CohortSlide
 from pipeline.errors import UsageError
 from pipeline.run import address as tested
 from pipeline.run import handshake

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli.entry import main
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.errors import UsageError
 from pipeline.output.failures import FOLDER
 from pipeline.output.failures import NOTHING_FAILED as NOTHING

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.cohort.labels import task_for
-from pipeline.cohort.table import read_training_table
+from pipeline.cohort.training_table import read_training_table
 from pipeline.errors import UsageError
 from pipeline.task.classes import Classes, Grades
 from pipeline.task.labels import Labels

@@ -11,7 +11,7 @@ import pytest
 from backbones import tiny
 from makers import striped_cohort
 
-from pipeline.cohort.table import read_training_table
+from pipeline.cohort.training_table import read_training_table
 from pipeline.config import Config, load_config
 from pipeline.errors import UsageError
 from pipeline.model.build import build_model

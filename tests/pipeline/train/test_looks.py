@@ -11,7 +11,8 @@ from makers import tissue_pixels, write_slide
 from models import TINY
 
 import stages.slide.companions
-from pipeline.cohort.table import Cohort, find_target
+from pipeline.cohort.cohort import Cohort
+from pipeline.cohort.target import find_target
 from pipeline.model.sampler import AttentionSampler
 from pipeline.train import looks
 from pipeline.train.looks import Looks

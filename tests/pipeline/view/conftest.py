@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture(scope="session")
 def viewed(slides_folder: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three slides, of which two are labelled, and of one file that is no slide; nobody may change it."""
-    from pipeline.cohort.table import find_target
+    from pipeline.cohort.target import find_target
     from pipeline.run.run import run_cohort
     from pipeline.run.slide import RunSettings
 
@@ -27,7 +27,7 @@ def viewed(slides_folder: Path, checkpoint: Path, tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def second(viewed: Path, checkpoint: Path) -> Path:
     """Another run of the same slides, which read fewer patches; nobody may change it."""
-    from pipeline.cohort.table import find_target
+    from pipeline.cohort.target import find_target
     from pipeline.run.run import run_cohort
     from pipeline.run.slide import RunSettings
 

@@ -121,7 +121,7 @@ def test_a_run_of_an_earlier_version_is_compared_as_far_as_it_goes(viewed: Path,
 
 
 def test_other_classes_are_told_and_what_both_tell_is_compared(viewed: Path, tmp_path: Path) -> None:
-    from pipeline.cohort.table import find_target
+    from pipeline.cohort.target import find_target
     from pipeline.run.run import run_cohort
     from pipeline.run.slide import RunSettings
 

@@ -12,7 +12,7 @@ import zarr
 from makers import tissue_pixels, write_slide
 from ome_zarr_models.v04.image import Image
 
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from stages.geometry import Box
 from stages.pyramid.export import export_ngff04
 from stages.pyramid.open import open_pyramid

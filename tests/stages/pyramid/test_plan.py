@@ -12,7 +12,7 @@ from makers import tissue_pixels, write_slide
 from numpy.typing import NDArray
 from ome_zarr_models.v05.image import Image
 
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.info import describe
 from stages.geometry import Box, Mpp, Raster, patch_rasters, physical_raster
 from stages.pyramid.cache import cache_pyramid, verify_pyramid
