@@ -16,7 +16,7 @@ the real slide, again and again) and of an NDPI, and beside OpenSlide cuCIM and 
 (`pip install cucim-cu12 fastslide`): CPU time on one thread, which other work on the machine changes little, then wall
 and CPU time on two. Each reads as it is quickest, as does `openslide, RGB`, whose pixels Pillow makes RGB of where
 `openslide` has them cut out by numpy. `whole tiles` and `parts` decode what is touched from memory into memory, each
-tile once for a block: all of it, as every reader without cropping must, or, with TurboJPEG, only what is asked for.
+tile once for a block: all of it, or, where `stages/slide/jpeg_parts.py` has its library, only what is asked for.
 
 Then opening at three sizes: OpenSlide's handle, `open_slide` (of which that handle is a part), its virtual pyramid,
 and the first read, which also compares tiles with OpenSlide. Then memory: by how much opening and reading raise a fresh
@@ -54,13 +54,14 @@ from benchmarks import costs
 from benchmarks.mosaic import SLIDE, make_mosaic, read_piece, repeat
 from benchmarks.places import data_folder
 from pipeline.model.reading import read_together
-from stages.geometry import Box, Raster, around
+from stages.geometry import Box, Raster
 from stages.patches import PatchReader
 from stages.pyramid.cache import cache_pyramid, open_pyramid
 from stages.pyramid.store import SlideStore
 from stages.sampling.walk import hilbert_position
-from stages.slide.cropping import can_crop
 from stages.slide.files import Slide, open_slide
+from stages.slide.jpeg_parts import Parts, Stream, is_installed
+from stages.slide.tiles import box_arrays
 
 SIDE = 256
 MPP = 0.25
@@ -155,7 +156,7 @@ def peers(path: Path, case: str, *, count: int, rounds: int) -> dict[str, Any]:
         fresh = reader if direct else replace(reader, slide=pickle.loads(pickle.dumps(slide)))
         return by_pipeline(fresh, cells, threads=threads)
 
-    found: dict[str, Any] = {"patches": len(cells), "crops": can_crop()}
+    found: dict[str, Any] = {"patches": len(cells), "compiled": is_installed()}
     for threads in (1, 2):
         handles = [openslide.OpenSlide(path) for _ in range(threads)]
         steps: dict[str, Callable[[], NDArray[np.uint8]]] = {
@@ -180,8 +181,9 @@ def peers(path: Path, case: str, *, count: int, rounds: int) -> dict[str, Any]:
         if direct:
             limits = {
                 "whole tiles": decoding(reader, cells, threads=threads),
-                "parts": decoding(reader, cells, threads=threads, parts=True),
             }
+            if is_installed():
+                limits["parts"] = decoding(reader, cells, threads=threads, parts=True)
         wall, cpu = time.perf_counter, time.process_time
         times = costs.interleaved({**steps, **limits}, wall, cpu, rounds=rounds)
         for place, clock in enumerate(("wall", "cpu")):
@@ -202,31 +204,38 @@ def decoding(
     grid = reader.slide.tiles(0)
     assert grid is not None
     rasters = reader.rasters(cells)
-    streams: list[list[tuple[bytes, int, int, Box]]] = []
+    blocks: list[tuple[list[Stream], list[list[int]], list[Box]]] = []
     for block in reader.blocks(cells):
-        touched: dict[tuple[int, int], list[Box]] = {}
+        touched: dict[tuple[int, int], list[int]] = {}
+        boxes: list[Box] = []
         for raster in (rasters[i] for i in block):
             left, top, right, bottom = raster.extent_level0
             whole = Box(int(left), int(top), math.ceil(right - 1e-6) - int(left), math.ceil(bottom - 1e-6) - int(top))
-            inside = whole.intersect(Box(0, 0, *grid.size))
-            rows, columns = grid.touched(inside)
+            boxes.append(whole.intersect(Box(0, 0, *grid.size)))
+            rows, columns = grid.touched(boxes[-1])
             for at in product(range(rows.start, rows.stop), range(columns.start, columns.stop)):
-                tile = grid.box(*at)
-                touched.setdefault(at, []).append(inside.intersect(tile).moved(-tile.x, -tile.y))
-        streams.append([(grid.stored(*at), *at, around(touched[at])) for at in sorted(touched)])
+                touched.setdefault(at, []).append(len(boxes) - 1)
+        blocks.append(
+            ([(at, grid.stored(*at)) for at in sorted(touched)], [touched[at] for at in sorted(touched)], boxes)
+        )
+    memory = {id(block): box_arrays(block[2]) for block in blocks}
 
-    def decode(block: list[tuple[bytes, int, int, Box]]) -> None:
+    def decode(block: tuple[list[Stream], list[list[int]], list[Box]]) -> None:
+        streams, touching, boxes = block
+        if parts:
+            assert all(Parts(grid.prefix, grid.tile, boxes, memory[id(block)]).decode(streams, touching))
+            return
         into = np.empty((grid.tile[1], grid.tile[0], 3), np.uint8)
-        for stream, row, column, part in block:
-            grid.decode(stream, row, column, into, part if parts else None)
+        for at, stream in streams:
+            grid.decode(stream, *at, into)
 
     def run() -> None:
         if threads == 1:
-            for block in streams:
+            for block in blocks:
                 decode(block)
             return
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(decode, streams))
+            list(pool.map(decode, blocks))
 
     return run
 

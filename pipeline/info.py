@@ -12,6 +12,7 @@ from stages.geometry import Box, Mpp
 from stages.place import Place, place
 from stages.pyramid.open import ZarrSlide, open_pyramid
 from stages.slide.facts import SlideError
+from stages.slide.jpeg_parts import is_installed
 from stages.slide.picture import VENDORS
 from stages.slide.protocol import Slide
 
@@ -40,6 +41,7 @@ def describe(path: str | PathLike[str] | Place, *, mpp: float | None = None, str
             "mpp": [true.x * level.scale_x, true.y * level.scale_y] if true else None,
             "tile": list(tile),
             "direct_tiles": slide.direct(index),
+            "jpeg_parts": is_installed() and bool((tiles := slide.tiles(index)) and tiles.prefix),
         }
         for index, (level, tile) in enumerate(zip(facts.levels, facts.tile_sizes, strict=True))
         if not bag

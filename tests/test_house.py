@@ -35,8 +35,8 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "sampling": ("walk", "designs", "blocks", "schemes", "draw", "estimate", "looks", "strata"),
         "slide": (
             *(
-                "cropping",
                 "jpeg",
+                "jpeg_parts",
                 "tiles",
                 "levels",
                 "resolution",

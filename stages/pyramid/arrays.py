@@ -136,9 +136,7 @@ class ArrayTiles(TileGrid):
         """As `TileGrid.coming`."""
         return tiles if self._ahead is None else self._ahead.through(tiles)
 
-    def pixels(
-        self, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
-    ) -> NDArray[np.uint8]:
+    def pixels(self, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.pixels`, as zarr decodes them: a chunk may be a whole plane, and is not copied."""
         return self._pixels(row, column) if self._ahead is None else self._ahead.take(row, column)
 
@@ -175,9 +173,7 @@ class ArrayTiles(TileGrid):
         """As `TileGrid.stored`, but decoded: chunks are zarr's, and a tile may be several of them."""
         return self.pixels(row, column).tobytes()
 
-    def decode(
-        self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
-    ) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""
         box = self.box(row, column)
         return np.frombuffer(data, np.uint8).reshape(box.height, box.width, 3)

@@ -89,9 +89,7 @@ class CachedTiles(TileGrid):
             self._cache.write(name, payload)
         return payload
 
-    def decode(
-        self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
-    ) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""
         box = self.box(row, column)
         shape = (box.height, box.width, 3)

@@ -18,7 +18,6 @@ import numpy as np
 from imagecodecs import zstd_decode
 from numpy.typing import NDArray
 
-from stages.geometry import Box
 from stages.place import Opened, Place, Url, each, reading, write
 from stages.pyramid.ahead import Ahead
 from stages.pyramid.layout import LevelLayout
@@ -67,7 +66,7 @@ class ShardTiles(TileGrid):
         self._lock = threading.Lock()
         self._open: OrderedDict[tuple[int, int], _Shard] = OrderedDict()
         if layout.jpeg is not None:
-            self._prefix = jpeg.prefix(layout.jpeg.tables, layout.jpeg.colour)
+            self.prefix = jpeg.prefix(layout.jpeg.tables, layout.jpeg.colour)
             self.scales = jpeg.scales(self.tile)
 
     @cached_property
@@ -114,13 +113,11 @@ class ShardTiles(TileGrid):
             raise ValueError("does not have the checksum that was written")
         return content
 
-    def decode(
-        self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
-    ) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""
         if self.jpeg is not None:
             try:
-                return jpeg.decode(data, self._prefix, self.tile, into=into, part=part)
+                return jpeg.decode(data, self.prefix, self.tile, into=into)
             except jpeg.JpegError as exc:  # its checksum says that it is what was copied
                 raise ValueError(f"does not decode, nor did it in the slide: {exc}") from exc
         try:
@@ -135,7 +132,7 @@ class ShardTiles(TileGrid):
     def reduced(self, data: bytes, scale: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.reduced`."""
         try:
-            return jpeg.decode(data, self._prefix, self.tile, scale=scale, into=into)
+            return jpeg.decode(data, self.prefix, self.tile, scale=scale, into=into)
         except jpeg.JpegError as exc:
             raise ValueError(f"does not decode: {exc}") from exc
 

@@ -16,9 +16,6 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from stages.geometry import Box
-from stages.slide.cropping import decode_part
-
 Colour = Literal["rgb", "ycbcr"]
 """What the three components of a stream are."""
 
@@ -30,8 +27,6 @@ _BARE = {0x00, 0x01, *range(0xD0, 0xDA)}
 _FRAMES = {marker for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC)}
 
 _SCAN = b"\xff\xda"
-_LONGEST_SCAN = 2 + 2 + 1 + 2 * 4 + 3
-"""Bytes of a scan's header with its marker: of four components."""
 
 _HOLE = bytes(128)
 """What a lost sector or an unfinished copy leaves. libjpeg takes it for coefficients and often finds its way back."""
@@ -76,7 +71,6 @@ def decode(
     *,
     scale: int = 1,
     into: NDArray[np.uint8] | None = None,
-    part: Box | None = None,
 ) -> NDArray[np.uint8]:
     """RGB (height, width, 3) of a tile, as libjpeg decodes it by default (accurate DCT, smooth upsampling of colour).
 
@@ -86,7 +80,6 @@ def decode(
         size: (width, height) that the file states; anything else in the stream is damage.
         scale: 1, or one of `scales`: each pixel then stands for a square of so many, about their mean.
         into: contiguous memory for the pixels, which is then what is returned.
-        part: what of them is asked for, where not all are: the others may be anything.
 
     Raises:
         JpegError: the stream is not a JPEG of this size, or the decoder warns of it.
@@ -98,10 +91,6 @@ def decode(
         raise JpegError(f"it holds {found[0]} x {found[1]} pixels, not the file's {size[0]} x {size[1]}")
     if _HOLE in stream and _is_hole(whole):
         raise JpegError(f"{len(_HOLE)} bytes or more of it are zero: a part of it was lost")
-    if scale == 1 and part is not None and into is not None:
-        unit = head.unit
-        if unit is not None and decode_part(whole, size, unit, part, into):
-            return into
     width, height = (-(-side // scale) for side in size)
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
@@ -146,25 +135,23 @@ class _Head(NamedTuple):
 
     Attributes:
         size: (width, height) of its frame; None where there is none.
-        unit: (width, height) in pixels of what its only scan is a sequence of; None of other kinds of streams.
         end: where the application segments at its beginning end.
     """
 
     size: tuple[int, int] | None
-    unit: tuple[int, int] | None
     end: int
 
 
 def _head(stream: bytes) -> _Head:
     """The tiles of a file begin alike: what one of them says is known of the next."""
-    head = _read_head(stream[: stream.find(_SCAN) + _LONGEST_SCAN])
+    head = _read_head(stream[: stream.find(_SCAN) + len(_SCAN)])
     # what looks like the scan's marker may be inside a segment
-    return _read_head.__wrapped__(stream) if head.unit is None else head
+    return _read_head.__wrapped__(stream) if head.size is None else head
 
 
 @lru_cache(maxsize=64)
 def _read_head(stream: bytes) -> _Head:
-    return _Head(_frame_size(stream), _unit(stream), _segments_end(stream))
+    return _Head(_frame_size(stream), _segments_end(stream))
 
 
 def _frame_size(stream: bytes) -> tuple[int, int] | None:
@@ -176,23 +163,6 @@ def _frame_size(stream: bytes) -> tuple[int, int] | None:
         if marker in _BARE:
             break
         at += 1 if marker == 0xFF else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-    return None
-
-
-def _unit(stream: bytes) -> tuple[int, int] | None:
-    at, components, unit = 2, 0, (8, 8)
-    while at + 12 <= len(stream) and stream[at] == 0xFF:
-        marker, end = stream[at + 1], at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-        if marker in (0xC0, 0xC1) and stream[at + 4] == 8:
-            components = stream[at + 9]
-            if components > 1:
-                factors = stream[at + 11 : end : 3]
-                unit = 8 * max(n >> 4 for n in factors), 8 * max(n & 15 for n in factors)
-        elif marker in _FRAMES:
-            return None
-        elif marker == 0xDA:
-            return unit if components == stream[at + 4] else None
-        at = end
     return None
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from stages.geometry import Box
 from stages.slide.jpeg import frame_size
 from stages.slide.overlaps import overlap_doubt
 from stages.slide.samples import Samples
@@ -170,8 +169,6 @@ class PlaneTiles(TileGrid):
     def _fits(self, width: int, height: int) -> bool:
         return 0 < width <= self.tile[0] and 0 < height <= self.tile[1]
 
-    def decode(
-        self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
-    ) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""
         return self.samples.rgb(self.samples_of(data, row, column))

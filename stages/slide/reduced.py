@@ -66,9 +66,7 @@ class ReducedTiles(TileGrid):
         """As `TileGrid.stored`."""
         return self._tiles.stored(row, column)
 
-    def decode(
-        self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
-    ) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""
         box, scale = self._tiles.box(row, column), self._scale
         if not box.width % scale and not box.height % scale:

@@ -22,7 +22,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from stages.disk import open_regular, open_to_read, read_at, reading, refuse_changed, version_of
-from stages.geometry import Box, Mpp
+from stages.geometry import Mpp
 from stages.passing import UnreadableError, patiently
 from stages.slide import jpeg
 from stages.slide.facts import Page
@@ -76,7 +76,7 @@ class TiffTiles(TileGrid):
         self.jpeg: jpeg.JpegTiles | None = None
         if page.compression == tifffile.COMPRESSION.JPEG:
             self.jpeg = jpeg.JpegTiles(page.jpegtables, _COLOURS[page.photometric])
-            self._prefix = jpeg.prefix(page.jpegtables, self.jpeg.colour)
+            self.prefix = jpeg.prefix(page.jpegtables, self.jpeg.colour)
             self.scales = jpeg.scales(self.tile)
         else:
             self._decode: Callable[..., Any] = page.decode
@@ -101,13 +101,11 @@ class TiffTiles(TileGrid):
             raise ValueError(f"ends after {len(data)} of {size} bytes: the file is truncated")
         return data
 
-    def decode(
-        self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
-    ) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `TileGrid.decode`."""
         try:
             if self.jpeg is not None:
-                return self._decode_jpeg(data, 1, into, part)
+                return self._decode_jpeg(data, 1, into)
             segment, _, _ = self._decode(data, row * self.byte_counts.shape[1] + column)
         except Exception as exc:  # codecs raise their own types; to the caller it is one thing: damage
             raise ValueError(f"does not decode: {exc}") from exc
@@ -121,17 +119,15 @@ class TiffTiles(TileGrid):
         except jpeg.JpegError as exc:
             raise ValueError(f"does not decode: {exc}") from exc
 
-    def _decode_jpeg(
-        self, data: bytes, scale: int, into: NDArray[np.uint8] | None, part: Box | None = None
-    ) -> NDArray[np.uint8]:
+    def _decode_jpeg(self, data: bytes, scale: int, into: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         """A tile at its own size: whole, or what the level's edge leaves of it, as some writers store those."""
         size = jpeg.frame_size(data)
         if size == self.tile:
-            return jpeg.decode(data, self._prefix, size, scale=scale, into=into, part=part)
+            return jpeg.decode(data, self.prefix, size, scale=scale, into=into)
         left = [full % side or side for full, side in zip(self.size, self.tile, strict=True)]
         if not all(n in (side, part) for n, side, part in zip(size, self.tile, left, strict=True)):
-            return jpeg.decode(data, self._prefix, self.tile, scale=scale, into=into, part=part)
-        return jpeg.decode(data, self._prefix, size, scale=scale)
+            return jpeg.decode(data, self.prefix, self.tile, scale=scale, into=into)
+        return jpeg.decode(data, self.prefix, size, scale=scale)
 
     def is_cropped(self, row: int, column: int) -> bool:
         """Whether a tile of plain pixels is stored without what lies beyond the level; libtiff reads on behind it."""

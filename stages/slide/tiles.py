@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.geometry import Box, around
+from stages.geometry import Box
+from stages.slide.jpeg_parts import AT_ONCE, BYTES_AT_ONCE, Parts, can_decode
+
+Place = tuple[int, int]
+"""A tile's row and column."""
 
 Background = tuple[int, int, int]
 WHITE: Background = (255, 255, 255)
@@ -54,12 +58,14 @@ class TileGrid(ABC):
         tile: (width, height) of a tile; the last column and row may reach past the level.
         byte_counts: compressed bytes of each tile, (tile rows, tile columns); 0 is a blank tile.
         scales: factors by which `reduced` can decode a tile smaller, largest first.
+        prefix: what stands before each stored tile to make it a JPEG stream (`jpeg.prefix`); empty where it makes none.
     """
 
     size: tuple[int, int]
     tile: tuple[int, int]
     byte_counts: NDArray[np.int64]
     scales: tuple[int, ...] = ()
+    prefix: bytes = b""
 
     @property
     def decoded_pixels(self) -> int:
@@ -75,16 +81,13 @@ class TileGrid(ABC):
         """
 
     @abstractmethod
-    def decode(
-        self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
-    ) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """RGB of a tile from its stored bytes; at least the part that lies inside the level.
 
         Args:
             data: as `stored` gives them.
             row, column: of the tile.
             into: memory of a whole tile, (height, width, 3), where the pixels may be put; whoever does returns it.
-            part: what of the tile is asked for, in its pixels; the others may be anything. By default all.
 
         Raises:
             ValueError: they do not decode.
@@ -115,21 +118,23 @@ class TileGrid(ABC):
         """Whether nothing is stored of a tile."""
         return not self.byte_counts[row, column]
 
-    def pixels(
-        self, row: int, column: int, into: NDArray[np.uint8] | None = None, part: Box | None = None
-    ) -> NDArray[np.uint8] | None:
+    def pixels(self, row: int, column: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8] | None:
         """RGB (height, width, 3) of a tile's part of the level, or None where it is blank.
 
         Args:
             row, column: of the tile.
-            into, part: see `decode`; fresh memory costs about as much as decoding a tile into it.
+            into: see `decode`; fresh memory costs about as much as decoding a tile into it.
 
         Raises:
             OSError, ValueError: it cannot be read or does not decode.
         """
         if self.is_blank(row, column):
             return None
-        found = self.decode(self.stored(row, column), row, column, into, part)
+        return self._decoded(self.stored(row, column), row, column, into)
+
+    def _decoded(self, data: bytes, row: int, column: int, into: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """A tile's part of the level, from its stored bytes."""
+        found = self.decode(data, row, column, into)
         (across, down), (right, bottom) = self.tile, self.size
         width, height = min(across, right - column * across), min(down, bottom - row * down)
         if found.shape == (height, width, 3):
@@ -175,7 +180,7 @@ class TileGrid(ABC):
         width, height = self.tile
         scratch = np.empty((height, width, 3), np.uint8)
         damage: dict[tuple[int, int], str] = {}
-        for row, column in self.coming(sorted(wanted)):
+        for (row, column), data in self._not_together(wanted, boxes, targets):
             users, x, y = wanted[row, column], column * width, row * height
             parts = [_part(boxes[i], x, y, width, height) for i in users]
             # a box that is a tile is decoded where it belongs
@@ -183,7 +188,7 @@ class TileGrid(ABC):
             same = (target for target in whole if target.shape == scratch.shape and target.flags.c_contiguous)
             into = next(same, scratch)
             try:
-                pixels = self.pixels(row, column, into, around(parts))
+                pixels = self.pixels(row, column, into) if data is None else self._decoded(data, row, column, into)
             except (OSError, ValueError) as exc:
                 damage[row, column] = str(exc)
                 continue
@@ -195,7 +200,44 @@ class TileGrid(ABC):
                 found = blank if pixels is None else pixels[part.slices]
                 target[top : top + part.height, left : left + part.width] = found
         if damage:
+            damage = dict(sorted(damage.items()))
             raise DamagedTilesError(damage, sorted({i for at in damage for i in wanted[at]}))
+
+    def _not_together(
+        self, wanted: dict[Place, list[int]], boxes: Sequence[Box], targets: Sequence[NDArray[np.uint8]]
+    ) -> Iterator[tuple[Place, bytes | None]]:
+        """Which of the wanted tiles are to be decoded one by one, and what is stored of each where that is read by now.
+
+        All others are in their targets when this ends: JPEG tiles that are plainly in order, decoded by `Parts`.
+
+        Args:
+            wanted: which of the boxes touch each tile.
+        """
+        coming = self.coming(sorted(wanted))
+        if not self.prefix or not can_decode(boxes, targets):
+            yield from ((place, None) for place in coming)
+            return
+        parts, read = Parts(self.prefix, self.tile, boxes, targets), dict[Place, bytes]()
+
+        def left() -> list[tuple[Place, bytes]]:
+            streams = list(read.items())
+            read.clear()
+            done = parts.decode(streams, [wanted[place] for place, _ in streams])
+            return [stream for stream, is_done in zip(streams, done, strict=True) if not is_done]
+
+        for row, column in coming:
+            try:
+                data = None if self.is_blank(row, column) else self.stored(row, column)
+            except (OSError, ValueError):  # said where it is read once more
+                data = None
+            if data is None:
+                yield (row, column), None
+                continue
+            read[row, column] = data
+            if len(read) == AT_ONCE or sum(map(len, read.values())) > BYTES_AT_ONCE:
+                yield from left()
+        if read:
+            yield from left()
 
 
 def _part(box: Box, x: int, y: int, width: int, height: int) -> Box:
