@@ -266,7 +266,8 @@ class Books:
             **({"labels": labels} if labels else {}),
         }
         people = patient_rows(list(zip(self._cohort.slides, rows, strict=True)), task) if several else []
-        self._write_tables(shown, people, task)
+        known = [{**row, **self._known(slide, task)} for slide, row in zip(self._cohort.slides, rows, strict=True)]
+        self._write_tables([*known, *earlier], people, task)
         if refer is None:
             (out / ABSTENTION).unlink(missing_ok=True)  # of a run that called
         else:
@@ -288,14 +289,14 @@ class Books:
             write_report(
                 temporary, lines, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
             )
-        for row in shown:
+        for row in known:
             row.pop("words", None)
         return RunSummary(
             len(rows),
             counts["ok"],
             counts["failed"],
             self.reused,
-            rows,
+            known,
             run["intervals"],
             told.metrics,
             told.not_counted,
@@ -311,6 +312,12 @@ class Books:
             unit,
             sum(row.get("left_out", 0) for _, row in done),
         )
+
+    def _known(self, slide: CohortSlide, task: Task) -> dict[str, Any]:
+        """What the table, or a barcode, says of a slide whatever is predicted: whose it is, and its label."""
+        cells = known_label(slide, task)
+        says = "patient" in self._cohort.columns or slide.patient != slide.slide_id
+        return {**({"patient": slide.patient} if says else {}), **({} if cells is None else task.label_row(cells))}
 
     def _write_tables(self, rows: list[dict[str, Any]], people: list[dict[str, Any]], task: Task) -> None:
         """What is predicted, by slide and by patient; a table that is of a run of the other unit goes."""
