@@ -93,8 +93,8 @@ class Kept:
             else:
                 continue
             raise UsageError(
-                f"{self._folder} has {name!r} of the run {record.get('folder')}, {why}: the two would mix; give another "
-                f"--out, or remove {self._folder}"
+                f"{self._folder} has {name!r} of the run {record.get('folder')}, {why}: the two would mix; give "
+                f"another --out, or remove {self._folder}"
             )
 
     def has(self, slide: str, source: Source) -> bool:
