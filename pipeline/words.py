@@ -158,7 +158,8 @@ def _unusual(found: SlidePrediction) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    told = f"{value:+.1f}"
+    return told.replace("-", "\N{MINUS SIGN}") if float(told) else told[1:]
 
 
 def _sentence(text: str) -> str:

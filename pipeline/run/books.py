@@ -229,6 +229,7 @@ class Books:
         shown = [*rows, *earlier]
         self._peaks.add(own_peak())
         now = datetime.now(UTC).isoformat(timespec="seconds")
+        of_model = model.quality and model.quality.warning
         run = {
             "command": list(self._command),
             "cohort": self._cohort.source.name,
@@ -241,7 +242,7 @@ class Books:
             "intervals": task.confidence,
             "encoder": told_of_encoder(model),
             "quality": model.quality and model.quality.to_json(),
-            "warning": model.quality and model.quality.warning,
+            "warning": of_model,
             "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
             "written": now,
             "ended": now if ended else None,  # of one that goes on, or was cut short
@@ -277,17 +278,28 @@ class Books:
         else:
             (out / METRICS).unlink(missing_ok=True)  # of a run with labels
         write_run(out / "run.json", run)
-        picture = cohort_gallery(out, galleries, seen_mpp=model.spec.patch_mpp, unit=task.unit)
+        picture = cohort_gallery(
+            out,
+            galleries,
+            seen_mpp=model.spec.patch_mpp,
+            unit=task.unit,
+            warned=[of_model] if of_model else [],
+            doubtful=[name for row in shown if row.get("warnings") for name in row.get("pictured", [row["slide_id"]])],
+        )
         if picture is not None:
             with new_file(out / GALLERY) as temporary:
-                picture.save(temporary, format="JPEG", quality=85)
+                picture.image.save(temporary, format="JPEG", quality=85)
         with new_file(out / "report.html") as temporary:
             lines = [
                 {**row, **_labelled(labels.get(row["slide_id"], {})), "gallery": _with_gallery(row, galleries)}
                 for row in shown
             ]
             write_report(
-                temporary, lines, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
+                temporary,
+                lines,
+                {**run, "versions": versions()},
+                gallery=None if picture is None else GALLERY,
+                cuts=() if picture is None else picture.cuts,
             )
         for row in known:
             row.pop("words", None)
