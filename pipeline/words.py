@@ -66,7 +66,9 @@ def _what_would(found: SlidePrediction) -> str:
     if task.chances:
         return "; ".join(f"for {apart(name)} {_between(*ends)}" for name, ends in found.intervals.items())
     parts = ((name, *map(number_in_words, ends)) for name, ends in found.intervals.items())
-    return "; ".join(f"a {name} between {low} and {high}" for name, low, high in parts)
+    return "; ".join(
+        f"{'a value' if name == 'value' else apart(name)} between {low} and {high}" for name, low, high in parts
+    )
 
 
 def _between(low: float, high: float) -> str:
@@ -158,7 +160,8 @@ def _unusual(found: SlidePrediction) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    told = f"{value:+.1f}"
+    return told.replace("-", "\N{MINUS SIGN}") if float(told) else told[1:]
 
 
 def _sentence(text: str) -> str:

@@ -243,7 +243,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
             *("against", "links", "figure", "page", "cuts", "cohort_page", "slide_page", "more", "more_page", "viewer"),
             *("static", "guarded", "answers", "server", "view"),
         ),
-        "export": ("slide_result", "maps", "formats", "format_folder", "export"),
+        "export": ("slide_result", "maps", "formats", "kept", "format_folder", "export"),
         "demo": ("scene", "textures", "texture_layers", "suspects", "painting", "cohort", "demo"),
         "info": (),
         "check": ("values", "sample", "need", "slide", "cohort", "tables", "check"),

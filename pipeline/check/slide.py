@@ -101,6 +101,12 @@ def _of_facts(slide: Slide, settings: CheckSettings) -> Iterator[Finding]:
         yield Finding("resolution", facts.mpp_problem or "its resolution is unknown")
     if facts.mpp_doubt is not None:
         yield Finding("resolution", facts.mpp_doubt, error=settings.strict)
+    if settings.model is None and facts.mpp is not None and min(facts.mpp.x, facts.mpp.y) > TISSUE_MPP:
+        words = (
+            f"its finest level has {facts.mpp} µm/px, at which no cell is seen: it may be a thumbnail or an overview, "
+            "then give the slide itself; or the file's resolution is wrong, then give the true one by --mpp"
+        )
+        yield Finding("resolution", words, error=False)
     for words in facts.warnings:
         kind: Kind = "levels" if words.startswith("level ") else "encoding"
         yield Finding("resolution" if "µm" in words else kind, words, error=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from pipeline.errors import UsageError, reason_of
 from pipeline.export.format_folder import FormatFolder
 from pipeline.export.formats import Format, chosen_formats
+from pipeline.export.kept import Source
 from pipeline.export.slide_result import read_result
 from pipeline.view.run_folder import AGAIN, RunFolder, SlideRow, open_run
 from stages.amounts import counted
@@ -29,7 +31,8 @@ class ExportSummary:
     Attributes:
         out: the folder, which has one for each format.
         formats: their names.
-        written: slides that were written in every format.
+        written: slides that were written, and are there in every format.
+        kept: slides that an earlier export wrote of the same in every format, which stayed as they were.
         failed: why others were not, by their names.
         without: slides that the run has no result of, so that there was nothing to export.
     """
@@ -37,6 +40,7 @@ class ExportSummary:
     out: Path
     formats: tuple[str, ...]
     written: int
+    kept: int
     failed: Mapping[str, str]
     without: tuple[str, ...]
 
@@ -44,6 +48,7 @@ class ExportSummary:
     def line(self) -> str:
         """It in a line."""
         parts = [f"{counted(self.written, 'slide')} written as {', '.join(self.formats)}"]
+        parts += [f"{self.kept} kept, which had been written of the same"] if self.kept else []
         parts += [f"{len(self.failed)} failed"] if self.failed else []
         parts += [f"{len(self.without)} without a result in this run"] if self.without else []
         return ", ".join(parts)
@@ -58,7 +63,7 @@ def export_run(
     slides: Sequence[Path] = (),
     progress: Progress = lambda done, total, line: None,
 ) -> ExportSummary:
-    """Write the slides of a run in other programs' formats.
+    """Write the slides of a run in other programs' formats; what is there already of the same, and whole, is kept.
 
     Args:
         folder: of the run.
@@ -69,7 +74,8 @@ def export_run(
         progress: told after each slide how many of how many are done, and a line about it.
 
     Raises:
-        UsageError: nothing was begun: there is no such run, format or slide, or something else is at ``out``.
+        UsageError: nothing was begun: there is no such run, format or slide, or something else, or of another run, is
+            at ``out``.
         ImportError: nothing was begun: a package is missing.
         OSError: the disk is full.
     """
@@ -82,10 +88,25 @@ def export_run(
     for name, format in formats.items():
         _refuse_missing(name, format)
     out = folder / FOLDER if out is None else out
-    with_results = [slide.name for slide in wanted if slide.folder is not None]
-    folders = {name: FormatFolder.of(out / name, format, with_results) for name, format in formats.items()}
+    sources = {slide.name: Source.of(run, slide) for slide in wanted if slide.folder is not None}
+    with ExitStack() as held:
+        folders = {
+            name: held.enter_context(FormatFolder.held(out / name, format, sources)) for name, format in formats.items()
+        }
+        return _export_slides(run, wanted, sources, folders, slides, out, progress)
+
+
+def _export_slides(
+    run: RunFolder,
+    wanted: Sequence[SlideRow],
+    sources: Mapping[str, Source | None],
+    folders: Mapping[str, FormatFolder],
+    slides: Sequence[Path],
+    out: Path,
+    progress: Progress,
+) -> ExportSummary:
     failed: dict[str, str] = {}
-    without = []
+    without, kept = [], 0
     for done, slide in enumerate(wanted, 1):
         if slide.folder is None and slide.row.get("status") == "ok":
             failed[slide.name] = f"its folder in {run.folder / 'slides'} is gone: {AGAIN}"
@@ -97,17 +118,26 @@ def export_run(
                 f"; what an earlier export wrote of it is still in {', '.join(stale)}" if stale else ""
             )
         else:
-            reasons = _export(run, slide, folders, slides)
+            source = sources[slide.name]
+            lacking = {name: one for name, one in folders.items() if not one.keeps(slide.name, source)}
+            reasons = _export(run, slide, source, lacking, slides) if lacking else ""
             failed |= {slide.name: reasons} if reasons else {}
-            told = f"FAILED: {reasons}" if reasons else "written"
+            kept += not lacking
+            told = f"FAILED: {reasons}" if reasons else "written" if lacking else "kept"
         progress(done, len(wanted), f"{slide.name}: {told}")
     for written_to in folders.values():
         written_to.write_table()
-    written = len(wanted) - len(failed) - len(without)
-    return ExportSummary(out, tuple(formats), written, failed, tuple(without))
+    written = len(wanted) - kept - len(failed) - len(without)
+    return ExportSummary(out, tuple(folders), written, kept, failed, tuple(without))
 
 
-def _export(run: RunFolder, slide: SlideRow, folders: Mapping[str, FormatFolder], slides: Sequence[Path]) -> str:
+def _export(
+    run: RunFolder,
+    slide: SlideRow,
+    source: Source | None,
+    folders: Mapping[str, FormatFolder],
+    slides: Sequence[Path],
+) -> str:
     """Write a slide; why some of it could not be, is returned: the others go on."""
     try:
         found = read_result(run, slide, slides)
@@ -116,7 +146,7 @@ def _export(run: RunFolder, slide: SlideRow, folders: Mapping[str, FormatFolder]
     reasons = []
     for name, folder in folders.items():
         try:
-            folder.write(found)
+            folder.write(found, source)
         except UsageError as exc:
             reasons.append(f"{name}: {exc}")
         except Exception as exc:

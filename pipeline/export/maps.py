@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from pipeline.view.run_folder import inner
 from pipeline.view.thumbnail import thumbnail_place
 from stages.geometry import Raster
 
+_HALF_WIDTH = "half-width of "
+
 
 def dicom(found: SlideResult, places: Sequence[Path]) -> None:
     """See `stages.exports.dicom.write_dicom`."""
@@ -24,16 +26,10 @@ def dicom(found: SlideResult, places: Sequence[Path]) -> None:
     from stages.exports.dicom_identity import Identity
     from stages.exports.dicom_map import SlideMap
 
-    [folder], samples, told, unit = places, found.samples, found.told_classes, found.unit
-    _, *evidence = _maps(found).values()
-    measurements = [Measurement("attention", "", samples.attention), Measurement("weight", "", samples.weights)]
-    for c in told:
-        name = f"contribution to {found.classes[c]}"
-        measurements.append(Measurement(name, unit, samples.contributions[:, c]))
-        measurements.append(Measurement(f"half-width of {name}", unit, samples.half_widths[:, c]))
+    [folder], (_, *evidence) = places, _maps(found).values()
     maps = [
-        SlideMap(f"evidence-{c}", f"Evidence for {found.classes[c]}", unit, values)
-        for c, values in zip(told, evidence, strict=bool(evidence))
+        SlideMap(f"evidence-{c}", f"Evidence for {found.classes[c]}", found.unit, values)
+        for c, values in zip(found.told_classes, evidence, strict=bool(evidence))
     ]
     commit = found.commit
     write_dicom(
@@ -41,12 +37,12 @@ def dicom(found: SlideResult, places: Sequence[Path]) -> None:
         found.open().facts,
         found.attention,
         found.raster,
-        samples.boxes,
+        found.samples.boxes,
         name=found.slide_id,
         mpp=found.mpp,
         cells=found.cells,
         maps=maps,
-        measurements=measurements,
+        measurements=[Measurement(*one) for one in _measurements(found)],
         identity=Identity(
             (str(commit.get("fingerprint")), str(commit["key"])),
             saccade_version(),
@@ -72,14 +68,24 @@ def _maps(found: SlideResult) -> dict[str, NDArray[np.floating]]:
     return maps
 
 
-def _measurements(found: SlideResult) -> dict[str, NDArray[np.float64]]:
-    """What is known of each patch by its name."""
-    samples, told = found.samples, found.told_classes
-    measurements = {"attention": samples.attention, "weight": samples.weights}
-    for c in told:
-        measurements[f"contribution to {found.classes[c]}, {found.unit}"] = samples.contributions[:, c]
-        measurements[f"half-width of contribution to {found.classes[c]}"] = samples.half_widths[:, c]
-    return measurements
+def _measurements(found: SlideResult) -> Iterator[tuple[str, str, NDArray[np.float64]]]:
+    """What is known of each patch: its name, its unit, "" where it has none, and the values."""
+    samples, unit = found.samples, found.unit
+    yield "attention", "", samples.attention
+    yield "weight", "", samples.weights
+    for c in found.told_classes:
+        name = f"contribution to {found.classes[c]}"
+        yield name, unit, samples.contributions[:, c]
+        yield f"{_HALF_WIDTH}{name}", unit, samples.half_widths[:, c]
+
+
+def _by_name(found: SlideResult) -> dict[str, NDArray[np.float64]]:
+    """The same for formats that hold no units: the name says it, but for half-widths, which are of what is named before
+    them."""
+    return {
+        f"{name}, {unit}" if unit and not name.startswith(_HALF_WIDTH) else name: values
+        for name, unit, values in _measurements(found)
+    }
 
 
 def heat_map(found: SlideResult, places: Sequence[Path]) -> None:
@@ -104,7 +110,7 @@ def label_image(found: SlideResult, places: Sequence[Path]) -> None:
         name=found.slide_id,
         multiple=next(iter(maps.values())),
         patch_cells=found.patch_cells,
-        measurements=_measurements(found),
+        measurements=_by_name(found),
     )
 
 
@@ -122,7 +128,7 @@ def spatial(found: SlideResult, places: Sequence[Path]) -> None:
         multiple=next(iter(maps.values())),
         told=found.told,
         patch_cells=found.patch_cells,
-        measurements=_measurements(found),
+        measurements=_by_name(found),
         features=found.features,
         thumbnail=_thumbnail(found),
         facts={

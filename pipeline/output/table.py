@@ -17,7 +17,7 @@ from stages.place import tellable, told
 
 PATHS = ("path", "slide")
 """Columns of where slides lie, see `stages.place.told`."""
-GIVEN = ("decided_at", "risk", "stated_error")
+GIVEN = ("decided_at", "risk", "stated_error", "label", "label_time")
 """Columns of what the user said, which are written as that, in all its digits."""
 
 
@@ -76,7 +76,8 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], task: Task,
 
     Last come the columns ``seen`` where the model was made with a slide, ``decision``, ``decided_at`` and ``risk``
     where something was to be decided, ``out_of_distribution`` where a slide has a score, ``call``, ``call_why``,
-    ``label_set`` and ``stated_error`` where slides are called, and ``warnings`` where a slide has any.
+    ``label_set`` and ``stated_error`` where slides are called, ``warnings`` where a slide has any, and ``patient`` and
+    the label's columns where they are known of one: a column of nothing would be one that a table lacks the values of.
     """
     lines = [
         {
@@ -92,6 +93,8 @@ def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]], task: Task,
     columns += ["out_of_distribution"] if any(row.get("out_of_distribution") is not None for row in rows) else []
     columns += CALLS if any("call" in row for row in rows) else []
     columns += ["warnings"] if any(line["warnings"] for line in lines) else []
+    known = [name for name in ("patient", *task.label_columns) if any(row.get(name) is not None for row in rows)]
+    columns += [name for name in known if name not in of]
     write_table(path, lines, columns)
 
 

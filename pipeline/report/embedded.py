@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -57,8 +58,13 @@ def previews(folder: Path, slides: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def smaller(file: Path) -> str | None:
-    """A picture as the page holds it; None where it cannot be read."""
+def smaller(file: Path, cuts: Sequence[int] = ()) -> list[str]:
+    """A picture as the page holds it, in parts one below the other, for paper cuts none; empty where it cannot be read.
+
+    Args:
+        file: the picture.
+        cuts: upper edges of all parts but the first, pixels of the picture.
+    """
     try:
         with Image.open(file) as image:
             share = min(1.0, GALLERY_PX / image.width)
@@ -66,10 +72,17 @@ def smaller(file: Path) -> str | None:
                 (round(image.width * share), max(1, round(image.height * share))), Image.Resampling.HAMMING
             )
     except (OSError, ValueError):
-        return None
+        return []
+    edges = [0, *(round(cut * share) for cut in cuts), shown.height]
+    parts = [shown.crop((0, upper, shown.width, lower)) for upper, lower in pairwise(edges) if upper < lower]
     for quality in (80, 65, 50, 35, 20):
-        held = io.BytesIO()
-        shown.save(held, "JPEG", quality=quality)
-        if held.tell() <= GALLERY_BYTES:
+        files = [_coded(part, quality) for part in parts]
+        if sum(map(len, files)) <= GALLERY_BYTES:
             break
-    return data_uri(held.getvalue())
+    return [data_uri(file) for file in files]
+
+
+def _coded(part: Image.Image, quality: int) -> bytes:
+    held = io.BytesIO()
+    part.save(held, "JPEG", quality=quality)
+    return held.getvalue()

@@ -22,7 +22,12 @@ SCRIPT = Path(__file__).with_name("report.js").read_text(encoding="utf-8")
 
 
 def write_report(
-    path: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], *, gallery: str | None = None
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    run: Mapping[str, Any],
+    *,
+    gallery: str | None = None,
+    cuts: Sequence[int] = (),
 ) -> None:
     """Write the report of a run, to lie beside its ``slides`` folder, with as many of its pictures as make it no larger
     than can be mailed.
@@ -39,6 +44,7 @@ def write_report(
             ``model``, their names; ``effective`` and ``versions``: settings as they came to be, and programs. What is
             missing is left out.
         gallery: the picture of the cohort's strongest patches, beside the report.
+        cuts: rows of its pixels before which a printed page may end, see `CohortGallery`.
     """
     times = tuple(run.get("times") or ())
     task = TASKS[run.get("task", "classification")](tuple(run.get("classes") or ()), (), times)
@@ -56,7 +62,7 @@ def write_report(
         failures(failed),
         against_labels(done, run.get("metrics") or {}, run.get("not_counted") or {}),
         slides_table(done, task, run.get("intervals"), previews(folder, by_urgency(done))),
-        gallery_section(gallery, None if gallery is None else smaller(folder / gallery)),
+        gallery_section(gallery, [] if gallery is None else smaller(folder / gallery, cuts)),
         "" if model is None else learning_of(Path(model)),
         origin(run),
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.model.quality import Quality
 from pipeline.output.run_record import NOTICE
+from pipeline.output.slide_folder import GALLERY
 from pipeline.report.embedded import data_uri
 from pipeline.report.figures import MISSING, bar, bytes_in_words, number, show
 from pipeline.report.page import write_page
@@ -49,7 +50,8 @@ def write_slide_sheet(path: Path, commit: Mapping[str, Any], pictures: Sequence[
 
 def _figure(file: str, what: str, image: bytes) -> str:
     """A picture, which leads to the file that has it larger."""
-    picture = f'<a href="{file}"><img src="{data_uri(image)}" alt="{escape(what)}"></a>'
+    kind = ' class="gallery"' if file == GALLERY else ""  # whose letters would be too small on a narrow screen
+    picture = f'<a{kind} href="{file}"><img src="{data_uri(image)}" alt="{escape(what)}"></a>'
     return f'<figure class="sheet">{picture}<figcaption class="soft">{escape(what)}</figcaption></figure>'
 
 

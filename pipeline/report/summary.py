@@ -157,21 +157,24 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def gallery_section(picture: str | None, held: str | None = None) -> str:
+def gallery_section(picture: str | None, held: Sequence[str] = ()) -> str:
     """The picture of the strongest patches, where there is one.
 
     Args:
         picture: its address.
-        held: what the page itself holds of it; None: nothing.
+        held: what the page itself holds of it, in parts; empty: nothing.
     """
     if picture is None:
         return ""
+    parts = "".join(
+        f'<img src="{one}" alt="{"" if n else "Patches with the largest contributions"}">'
+        for n, one in enumerate(held or [picture])
+    )
     return (
         '<h2>What speaks for and against</h2><p class="soft">Of the patches that were read, those with the largest '
         "contributions, in log-odds, over all slides: what the model goes by, which need not be what makes a "
         "diagnosis. Where less than three quarters of a patch are tissue, it says so: it may speak of the edge."
-        f'</p><p><a href="{picture}"><img class="gallery" src="{held or picture}" loading="lazy" '
-        'alt="Patches with the largest contributions"></a></p>'
+        f'</p><p><a class="gallery" href="{picture}">{parts}</a></p>'
     )
 
 

@@ -229,6 +229,7 @@ class Books:
         shown = [*rows, *earlier]
         self._peaks.add(own_peak())
         now = datetime.now(UTC).isoformat(timespec="seconds")
+        of_model = model.quality and model.quality.warning
         run = {
             "command": list(self._command),
             "cohort": self._cohort.source.name,
@@ -241,7 +242,7 @@ class Books:
             "intervals": task.confidence,
             "encoder": told_of_encoder(model),
             "quality": model.quality and model.quality.to_json(),
-            "warning": model.quality and model.quality.warning,
+            "warning": of_model,
             "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
             "written": now,
             "ended": now if ended else None,  # of one that goes on, or was cut short
@@ -266,7 +267,8 @@ class Books:
             **({"labels": labels} if labels else {}),
         }
         people = patient_rows(list(zip(self._cohort.slides, rows, strict=True)), task) if several else []
-        self._write_tables(shown, people, task)
+        known = [{**row, **self._known(slide, task)} for slide, row in zip(self._cohort.slides, rows, strict=True)]
+        self._write_tables([*known, *earlier], people, task)
         if refer is None:
             (out / ABSTENTION).unlink(missing_ok=True)  # of a run that called
         else:
@@ -276,26 +278,37 @@ class Books:
         else:
             (out / METRICS).unlink(missing_ok=True)  # of a run with labels
         write_run(out / "run.json", run)
-        picture = cohort_gallery(out, galleries, seen_mpp=model.spec.patch_mpp, unit=task.unit)
+        picture = cohort_gallery(
+            out,
+            galleries,
+            seen_mpp=model.spec.patch_mpp,
+            unit=task.unit,
+            warned=[of_model] if of_model else [],
+            doubtful=[name for row in shown if row.get("warnings") for name in row.get("pictured", [row["slide_id"]])],
+        )
         if picture is not None:
             with new_file(out / GALLERY) as temporary:
-                picture.save(temporary, format="JPEG", quality=85)
+                picture.image.save(temporary, format="JPEG", quality=85)
         with new_file(out / "report.html") as temporary:
             lines = [
                 {**row, **_labelled(labels.get(row["slide_id"], {})), "gallery": _with_gallery(row, galleries)}
                 for row in shown
             ]
             write_report(
-                temporary, lines, {**run, "versions": versions()}, gallery=GALLERY if picture is not None else None
+                temporary,
+                lines,
+                {**run, "versions": versions()},
+                gallery=None if picture is None else GALLERY,
+                cuts=() if picture is None else picture.cuts,
             )
-        for row in shown:
+        for row in known:
             row.pop("words", None)
         return RunSummary(
             len(rows),
             counts["ok"],
             counts["failed"],
             self.reused,
-            rows,
+            known,
             run["intervals"],
             told.metrics,
             told.not_counted,
@@ -311,6 +324,12 @@ class Books:
             unit,
             sum(row.get("left_out", 0) for _, row in done),
         )
+
+    def _known(self, slide: CohortSlide, task: Task) -> dict[str, Any]:
+        """What the table, or a barcode, says of a slide whatever is predicted: whose it is, and its label."""
+        cells = known_label(slide, task)
+        says = "patient" in self._cohort.columns or slide.patient != slide.slide_id
+        return {**({"patient": slide.patient} if says else {}), **({} if cells is None else task.label_row(cells))}
 
     def _write_tables(self, rows: list[dict[str, Any]], people: list[dict[str, Any]], task: Task) -> None:
         """What is predicted, by slide and by patient; a table that is of a run of the other unit goes."""

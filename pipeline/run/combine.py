@@ -67,7 +67,7 @@ def _within(ends: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
 
 def patient_rows(rows: Rows, task: Task) -> list[dict[str, Any]]:
     """A row of patients.csv for each patient, in the order of their first slides; one of whose slides has no
-    prediction says so, and is told from the others.
+    prediction says so, and is told from the others. The label is the slides', where theirs do not differ.
 
     Args:
         rows: slides with their rows of predictions.csv, whatever their status.
@@ -78,6 +78,8 @@ def patient_rows(rows: Rows, task: Task) -> list[dict[str, Any]]:
 
 def _row(patient: str, own: Rows, task: Task) -> dict[str, Any]:
     about = {"patient": patient, "slides": "; ".join(slide.slide_id for slide, _ in own)}
+    labels = {cells for slide, _ in own if (cells := known_label(slide, task)) is not None}
+    about |= task.label_row(labels.pop()) if len(labels) == 1 else {}
     done = [row for _, row in own if row["status"] == "ok"]
     rest = [(slide, row) for slide, row in own if row["status"] != "ok"]
     lost = "; ".join(f"{slide.slide_id} {row['status']}: {row['error']}".rstrip(": ") for slide, row in rest)

@@ -37,14 +37,14 @@ OVERLAY, EVIDENCE = "overlay.jpg", "evidence.jpg"
 PICTURES = frozenset({OVERLAY, EVIDENCE, PREVIEW, SHEET})
 SMALL = 6_000
 """Bytes that a preview may have, for a report holds those of many slides."""
-ON_SHEET = {OVERLAY: (1400, 110_000), EVIDENCE: (940, 60_000), GALLERY: (1000, 70_000)}
+ON_SHEET = {OVERLAY: (1400, 110_000), EVIDENCE: (940, 60_000), GALLERY: (1300, 100_000)}
 """Pixels that pictures of a sheet are wide at most, and bytes that they may have."""
 SHOWS = {
     OVERLAY: "Where the model looked: colour is how likely a place was to be read. Squares: what was read.",
     GALLERY: "The patches that say most; their numbers stand on the maps.",
     EVIDENCE: "Orange speaks for {name}, blue against it: what a place by itself adds.",
 }
-PICTURES_VERSION = 5
+PICTURES_VERSION = 6
 """Raised when a change to how they are drawn, other than of `drawn_by`, changes pictures."""
 
 

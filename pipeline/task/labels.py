@@ -72,8 +72,12 @@ class Labels(Task):
     def stratum(self, cells: Cells) -> str:
         return "".join("?" if math.isnan(one) else f"{one:.0f}" for one in self.target(cells))
 
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        return tuple(f"label_{name}" for name in self.names)
+
     def label_row(self, cells: Cells) -> dict[str, Any]:
-        return {f"label_{name}": one for name, one in zip(self.names, self.target(cells), strict=True)}
+        return dict(zip(self.label_columns, self.target(cells), strict=True))
 
     def label_in_words(self, cells: Cells) -> str:
         told = [name for name, one in zip(self.names, self.target(cells), strict=True) if one == 1]

@@ -92,9 +92,13 @@ class Survival(Task):
     def stratum(self, cells: Cells) -> str:
         return "event" if self.target(cells)[1] else "no event"
 
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        return ("label_time", "label_event")
+
     def label_row(self, cells: Cells) -> dict[str, Any]:
         time, event = self.target(cells)
-        return {"label_time": time, "label_event": int(event)}
+        return dict(zip(self.label_columns, (time, int(event)), strict=True))
 
     def label_in_words(self, cells: Cells) -> str:
         time, event = self.target(cells)

@@ -180,8 +180,13 @@ class Task:
         """What a slide is dealt out to folds by, as even as may be."""
         raise NotImplementedError
 
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """Columns of a table that hold a label."""
+        return ("label",)
+
     def label_row(self, cells: Cells) -> dict[str, Any]:
-        """A label's cells of a table."""
+        """A label's cells of a table, by `label_columns`."""
         return {"label": cells[0]}
 
     def label_in_words(self, cells: Cells) -> str:

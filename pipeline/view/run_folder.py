@@ -110,7 +110,9 @@ def open_run(folder: Path) -> RunFolder:
     rows = list(_rows_of_patients(folder, table) if patients else table)
     if not rows:
         raise UsageError(f"{folder} has no slide yet: wait until its run has predicted one, or {AGAIN}")
-    slides = tuple(_slide(i, folder, row, task, inner(run, "labels")) for i, row in enumerate(rows))
+    labels, unit = inner(run, "labels"), "patient" if patients else "slide_id"
+    told = [labels.get(str(row.get(unit) or row["slide_id"])) for row in rows]
+    slides = tuple(_slide(i, folder, row, task, told[i]) for i, row in enumerate(rows))
     return RunFolder(folder, run, task, slides, tuple(_notes(run, slides)))
 
 
@@ -184,7 +186,7 @@ def _task(kind: str, run: Mapping[str, Any], table: Sequence[Mapping[str, str]])
     return TASKS[kind](tuple(map(str, names)), (), tuple(run.get("times") or ()))
 
 
-def _slide(at: int, folder: Path, row: Mapping[str, Any], task: Task, labels: Mapping[str, Any]) -> SlideRow:
+def _slide(at: int, folder: Path, row: Mapping[str, Any], task: Task, told: Any) -> SlideRow:
     name = str(row["slide_id"])
     inside = name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
     own = folder / "slides" / name
@@ -194,7 +196,6 @@ def _slide(at: int, folder: Path, row: Mapping[str, Any], task: Task, labels: Ma
         found = number(row.get(column))
         if found is not None:
             values[value] = (found, number(row.get(f"{column}_low")), number(row.get(f"{column}_high")))
-    told = labels.get(str(row.get("patient") or name)) if "patient" in row else labels.get(name)
     told = told if isinstance(told, dict) else {}
     patient = row.get("patient") or told.get("patient")
     slide = SlideRow(at, name, own if has else None, row, values, patient=None if patient is None else str(patient))

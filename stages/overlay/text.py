@@ -13,6 +13,8 @@ from PIL import ImageFont
 MINUS = "\N{MINUS SIGN}"
 RED = (176, 0, 32)
 """Of warnings."""
+LEAST = 0.005
+"""Log-odds below this have no digit that is not 0 in two decimals."""
 OURS = frozenset(filter(str.isprintable, map(chr, range(256)))) | {MINUS, "…"}
 """Characters that need no look into the font, which shows them: of western European names, and what we write."""
 
@@ -78,9 +80,12 @@ def warning_lines(warnings: Sequence[str], width: float, size: float, most: int)
 
 
 def signed(value: float, half_width: float | None = None) -> str:
-    """Log-odds as ``+2.83 ± 0.15``, with a true minus sign; a half-width of None or without end is left out."""
-    told = f"{value:+.2f}".replace("-", MINUS)
-    return told if half_width is None or half_width == float("inf") else f"{told} ± {half_width:.2f}"
+    """Log-odds as ``+2.83 ± 0.15``, with a true minus sign, what would be 0.00 as ``+0.0021 ± 0.0004``; a half-width of
+    None or without end is left out."""
+    digits = 2 if abs(value) >= LEAST or value == 0 else 4
+    told = f"{value:+.{digits}f}"
+    told = told.replace("-", MINUS) if float(told) else told[1:]
+    return told if half_width is None or half_width == float("inf") else f"{told} ± {half_width:.{digits}f}"
 
 
 @lru_cache(maxsize=1)

@@ -101,7 +101,7 @@ def _what(path: Path, data: bytes) -> str | None:
         return "DICOM that is no VL Whole Slide Microscopy, or is damaged: export it as OME-TIFF, or copy it again"
     if is_tiff(path):
         return _damage(path)
-    return "a text file: name the slide itself" if _is_text(data) else None
+    return "a text file, whatever its name: name the slide itself, or take this one out" if _is_text(data) else None
 
 
 def _damage(path: Path) -> str:

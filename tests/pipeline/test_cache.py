@@ -139,7 +139,7 @@ def test_the_first_failure_ends_the_work_where_that_is_asked_for(slides: Path, t
     (slides / "bad.tif").write_text("no slide")
     errors = cache_cohort(find_target(slides), out, fail_fast=True, progress=lines).errors
     assert (list(errors), errors["odd"]) == (["bad", "odd", "plain"], "not tried: bad failed (--fail-fast)")
-    why = "not a whole-slide image, but a text file: name the slide itself"
+    why = "not a whole-slide image, but a text file, whatever its name: name the slide itself, or take this one out"
     assert lines.told[-1] == f"stopped at the first failure, bad: {why} (--fail-fast: 2 slides not tried)"
     assert not list(out.glob("*.zarr"))
 

@@ -30,6 +30,17 @@ def test_it_says_what_is_about_reading_and_what_about_the_slide(slides_folder: P
     assert not re.search(r"-\d", words["evidence"]), "a minus is a minus sign"
 
 
+def test_a_number_is_told_by_its_name_without_an_article(slides_folder: Path, checkpoint: Path) -> None:
+    found = saccade.predict(slides_folder / "even.tif", checkpoint, mpp=0.5)
+    for name, words in (("age, years", "age, years between 40 and 60"), ("value", "a value between 40 and 60")):
+        spec = replace(found.spec, task="regression", classes=(name,))
+        ends = {"values": {name: 50.0}, "intervals": {name: (40.0, 60.0)}}
+        parts = ("statistics", "constant", "patches", "unread")
+        said = replace(found.attribution, **{part: getattr(found.attribution, part)[..., :1] for part in parts})
+        other = replace(found, spec=spec, **ends, attribution=said)
+        assert f"give {words}. This" in tell(other)["how_sure"]
+
+
 def test_a_slide_that_looks_unlike_is_told_once_and_never_at_the_limit(slides_folder: Path, checkpoint: Path) -> None:
     found = saccade.predict(slides_folder / "even.tif", checkpoint, mpp=0.5)
     same = "it looks unlike the 40 slides that the model was trained on: paler (out-of-distribution score 1.02)"

@@ -35,6 +35,15 @@ def test_a_good_slide_is_measured_and_has_no_error(slides_folder: Path) -> None:
     assert found.tissue_mm2 == pytest.approx(0.283, rel=0.1)
 
 
+def test_a_slide_on_which_no_cell_is_seen_is_doubted_where_no_model_says_what_it_needs(tmp_path: Path) -> None:
+    """Most likely a picture that a scanner made of the whole slide; 4 µm/px is a scan all the same."""
+    for mpp, doubted in ((28.97, True), (4.0, False)):
+        found = checked(write_slide(tmp_path / f"{mpp}.tif", tissue_pixels(600, 500), mpp=mpp))
+        told = [one.words for one in found.findings if one.kind == "resolution"]
+        assert [one.startswith(f"its finest level has {mpp} µm/px") for one in told] == [True] * doubted
+        assert errors(found) == []
+
+
 def damaged(path: Path) -> Path:
     write_slide(path, tissue_pixels(1100, 900))
     spoil(path, 1, 5)  # level 1 has 3 x 2 tiles: the last one

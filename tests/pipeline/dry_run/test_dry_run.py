@@ -60,7 +60,8 @@ def test_a_dry_run_agrees_with_the_run_that_follows_and_writes_nothing(
     found = dry_run_cohort(find_target(slides), out, plain)
     assert told(found) == {
         "done": "done",
-        "failed": "failed earlier: not a whole-slide image, but a text file: name the slide itself",
+        "failed": "failed earlier: not a whole-slide image, but a text file, "
+        "whatever its name: name the slide itself, or take this one out",
         "gone": "stale: something of it is gone or damaged",
         "new": "to do",
         "none": "would fail: not a whole-slide image, but an empty file: copy it again",

@@ -7,16 +7,23 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from makers import saccade
+from makers import ROOT, saccade, tissue_pixels, write_slide
 
+from pipeline.cohort.table import find_target
 from pipeline.errors import UsageError
 from pipeline.export.export import export_run
 from pipeline.export.formats import FORMATS
+from pipeline.export.kept import RECORDS
+from pipeline.run.keys import RunSettings
+from pipeline.run.run import run_cohort
 from pipeline.view.run_folder import open_run
+from stages.lease import lease
 
 AWKWARD_NAME = "Fälle 12%0Aü, %22x%22.d"
 HERE = [name for name, one in FORMATS.items() if all(map(find_spec, one.needs)) and name != "spatialdata"]
@@ -25,8 +32,22 @@ DONE = {"bounded", "odd", AWKWARD_NAME}
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What is in a folder, by its path from there."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """What is in a folder, by its path from there, but for the records of what was exported."""
+    found = (path for path in folder.rglob("*") if path.is_file() and RECORDS not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When each file in it was written."""
+    return {name: (folder / name).stat().st_mtime_ns for name in files(folder)}
+
+
+@pytest.fixture(scope="module")
+def other(ran: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of some of the same slides with other settings."""
+    out = tmp_path_factory.mktemp("other") / "run"
+    run_cohort(find_target(ran.parent / "odd.tif"), out, RunSettings(model=checkpoint, seed=5))
+    return out
 
 
 def test_every_format_of_every_slide_that_has_a_result(run: Path) -> None:
@@ -130,9 +151,115 @@ def test_what_we_wrote_is_written_again_and_nothing_else_is_replaced(run: Path, 
     export_run(run, ["clam"], out=tmp_path / "ours", only=["odd"])
     (tmp_path / "ours" / "clam" / "h5_files" / "mine.h5").write_text("kept")
     (tmp_path / "ours" / "clam" / "h5_files" / "odd.h5").write_text("spoilt")
-    assert export_run(run, ["clam"], out=tmp_path / "ours").written == 3
+    done = export_run(run, ["clam"], out=tmp_path / "ours")
+    assert (done.written, done.kept) == (3, 0)
     assert (tmp_path / "ours" / "clam" / "h5_files" / "mine.h5").read_text() == "kept"
     assert (tmp_path / "ours" / "clam" / "h5_files" / "odd.h5").read_bytes().startswith(b"\x89HDF")
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_what_is_whole_and_current_is_kept(run: Path, name: str) -> None:
+    """Nothing of it is touched, but for the table of all; what was spoilt or is of another result is written again."""
+    assert export_run(run, [name]).kept == 0
+    folder = run / "export" / name
+    before, table = times(folder), FORMATS[name].table
+    done = export_run(run, [name])
+    assert (done.written, done.kept, done.failed, done.without) == (0, 3, {}, ("text",))
+    assert "0 slides written as" in done.line
+    assert "3 kept" in done.line
+    same = times(folder)
+    assert {file for file in before | same if before.get(file) != same.get(file)} <= {".saccade", table}
+    spoilt = next(
+        path for path in sorted(folder.rglob("*")) if path.is_file() and "odd" in str(path.relative_to(folder))
+    )
+    spoilt.write_bytes(b"")
+    commit = run / "slides" / "bounded" / "prediction.json"
+    commit.write_text(json.dumps(json.loads(commit.read_text()) | {"written": "2026-01-01T00:00:00+00:00"}))
+    told: list[str] = []
+    again = export_run(run, [name], progress=lambda done, total, line: told.append(line))
+    assert (again.written, again.kept) == (2, 1)
+    assert f"{AWKWARD_NAME}: kept" in told
+    assert spoilt.stat().st_size > 0
+
+
+def test_an_export_that_was_killed_goes_on(run: Path, tmp_path: Path) -> None:
+    """Outright, after its second slide: those are kept, with their rows, and nothing unfinished stays."""
+    code = """
+import os, sys
+from pathlib import Path
+from pipeline.export.export import export_run
+def told(done, total, line):
+    if done == 2:
+        os.kill(os.getpid(), 9)
+export_run(Path(sys.argv[1]), ["clam", "trident"], out=Path(sys.argv[2]), progress=told)
+"""
+    done = subprocess.run([sys.executable, "-c", code, run, tmp_path / "to"], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    assert not (tmp_path / "to" / "clam" / "slides.csv").exists()
+    [patches] = (tmp_path / "to" / "trident").glob("*/patches")
+    for folder in (tmp_path / "to" / "clam" / "h5_files", patches):
+        (folder / f".saccade-{'0' * 32}.h5").write_text("half of one")
+    again = export_run(run, ["clam", "trident"], out=tmp_path / "to")
+    assert (again.written, again.kept) == (1, 2)
+    assert not list((tmp_path / "to").rglob(".saccade-*"))
+    export_run(run, ["clam", "trident"], out=tmp_path / "whole")
+    for name in ("clam/slides.csv", "trident/slides.csv"):
+        assert (tmp_path / "to" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_another_run_is_not_mixed_into_an_export(run: Path, other: Path, tmp_path: Path) -> None:
+    """Of other settings, whether it has the same slides or others; nothing is written of it."""
+    to = tmp_path / "to"
+    for only in (["odd"], ["bounded"]):
+        shutil.rmtree(to, ignore_errors=True)
+        export_run(run, ["qupath", "clam"], out=to, only=only)
+        before = times(to)
+        with pytest.raises(
+            UsageError, match=rf"clam has '{only[0]}' of the run .*, which another model or other settings"
+        ):
+            export_run(other, ["clam"], out=to)
+        assert times(to) == before
+    assert export_run(other, ["clam"], out=tmp_path / "else").written == 1
+
+
+def test_runs_of_one_model_and_the_same_settings_may_lie_together(run: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """But not two slides of one name; a run that was moved is the same."""
+    slide, to = tmp_path / "more" / "even.tif", tmp_path / "to"
+    slide.parent.mkdir()
+    write_slide(slide, tissue_pixels(600, 700))
+    settings = RunSettings(model=checkpoint, count_seen=True)
+    run_cohort(find_target(slide), tmp_path / "second", settings)
+    assert export_run(run, ["qupath"], out=to).written == 3
+    assert export_run(tmp_path / "second", ["qupath"], out=to).written == 1
+    moved = run.rename(tmp_path / "moved")
+    assert export_run(moved, ["qupath"], out=to).kept == 3
+    slide = write_slide(slide.with_name("odd.tif"), tissue_pixels(640, 700))
+    run_cohort(find_target(slide), tmp_path / "third", settings)
+    with pytest.raises(UsageError, match=r"'odd' of the run .*, which is another slide of that name: the two would"):
+        export_run(tmp_path / "third", ["qupath"], out=to)
+
+
+def test_a_run_that_was_made_anew_replaces_its_own_export(run: Path, other: Path) -> None:
+    """With other settings; what it has no slide of any more would lie among the new ones, and is told of."""
+    export_run(run, ["qupath"], only=["odd"])
+    shutil.rmtree(run / "slides")
+    for name in ("slides", "predictions.csv", "run.json"):
+        (shutil.copytree if name == "slides" else shutil.copy)(other / name, run / name)
+    assert export_run(run, ["qupath"]).written == 1
+    record = run / "export" / "qupath" / RECORDS / "odd.json"
+    told = json.loads(record.read_text())
+    (record.parent / "gone.json").write_text(json.dumps(told | {"run": "of before"}))
+    with pytest.raises(UsageError, match=r"has 'gone' of the run .*give another --out, or remove .*qupath"):
+        export_run(run, ["qupath"])
+
+
+def test_another_export_is_not_joined(run: Path) -> None:
+    export_run(run, ["qupath"])
+    with (
+        lease(run / "export" / "qupath" / ".saccade-export"),
+        pytest.raises(UsageError, match="another export works into"),
+    ):
+        export_run(run, ["qupath"])
 
 
 def test_trident_s_folder_that_somebody_made_stays(run: Path, tmp_path: Path) -> None:

@@ -60,6 +60,9 @@ def test_ome_zarr_has_maps_and_labels_of_the_run(run: Path, name: str) -> None:
     assert set(np.flatnonzero(numbers)) == set(found.patch_cells)
     first = nodes["patches"].metadata["properties"][1]
     assert first["weight"] == pytest.approx(found.samples.weights[0])
+    c, said = found.told_classes[0], "contribution to tumour"
+    assert first[f"{said}, log-odds"] == pytest.approx(found.samples.contributions[0, c])
+    assert first[f"half-width of {said}"] == pytest.approx(found.samples.half_widths[0, c])
     moves = nodes["patches"].metadata["coordinateTransformations"][0][1]["translation"]
     raster, mpp = found.raster, found.mpp
     # the centre of the first cell, counted from that of the slide's first pixel
@@ -81,9 +84,13 @@ def test_dicom_has_attention_and_patches_of_the_run(run: Path, name: str) -> Non
     group = highdicom.ann.annread(folder / "annotations.dcm").get_annotation_groups()[0]
     boxes = np.array([[*outline[0], *(outline[2] - outline[0])] for outline in group.get_graphic_data("2D")])
     np.testing.assert_allclose(boxes, found.samples.boxes)
-    names, numbers, _ = group.get_measurements()
-    weight = [one.meaning for one in names].index("weight")
-    np.testing.assert_allclose(numbers[:, weight], found.samples.weights, rtol=1e-6)
+    names, numbers, units = group.get_measurements()
+    told = {name.meaning: (values, unit.meaning) for name, values, unit in zip(names, numbers.T, units, strict=True)}
+    c, said = found.told_classes[0], "contribution to tumour"
+    assert list(told) == ["attention", "weight", said, f"half-width of {said}"]
+    np.testing.assert_allclose(told["weight"][0], found.samples.weights, rtol=1e-6)
+    np.testing.assert_allclose(told[said][0], found.samples.contributions[:, c], rtol=1e-6)
+    assert [unit for _, unit in told.values()] == ["no units", "no units", "log-odds", "log-odds"]
 
 
 @pytest.mark.parametrize("name", ["ome-tiff", "ome-zarr"])

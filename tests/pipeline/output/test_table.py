@@ -50,6 +50,33 @@ def test_classes_whose_columns_collide_are_refused():
         prediction_columns(near)
 
 
+@pytest.mark.parametrize(
+    ("kind", "names", "labels", "cells", "told"),
+    [
+        ("classification", ("no", "yes"), (), ("yes",), {"label": "yes"}),
+        ("regression", ("value",), ("share",), ("1234567.25",), {"label": "1234567.25"}),
+        (
+            "multilabel",
+            ("a", "b", "c"),
+            ("a", "b", "c"),
+            ("1", None, "0"),
+            {"label_a": "1", "label_b": "", "label_c": "0"},
+        ),
+        ("survival", ("risk_score",), ("months", "dead"), ("12.5", "1"), {"label_time": "12.5", "label_event": "1"}),
+    ],
+)
+def test_labels_come_last_as_the_model_reads_them(tmp_path, kind, names, labels, cells, told):
+    """In all the digits that were given; a slide without one has empty cells."""
+    task = TASKS[kind](names, labels)
+    rows = [{"slide_id": "a", "patient": "p", **task.label_row(cells)}, {"slide_id": "b"}]
+    write_predictions(tmp_path / "t.csv", rows, task)
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert list(first)[-len(told) - 1 :] == ["patient", *told]
+    assert {name: first[name] for name in told} == told
+    assert not any(second[name] for name in told)
+
+
 def test_a_table_takes_its_columns_from_its_rows(tmp_path):
     write_table(tmp_path / "t.csv", [{"a": 1}, {"b": None, "a": 2.5}])
     assert (tmp_path / "t.csv").read_text() == "a,b\n1,\n2.5,\n"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pipeline.report.cohort_gallery import BELOW, LINE, MARGIN, SLIDE_MOST, cohort_gallery, strongest
+from pipeline.report.cohort_gallery import BELOW, LINE, MARGIN, SLIDE_MOST, CohortGallery, cohort_gallery, strongest
+from pipeline.report.embedded import smaller
+from pipeline.report.page import STYLE
+from pipeline.report.summary import gallery_section
 from stages.overlay.gallery import corner
 from stages.overlay.insets import SIDE
+from stages.overlay.text import RED
 
 
 def shown(*contributions: float, name: str = "tumour") -> list[dict[str, object]]:
@@ -46,11 +53,51 @@ def test_patches_are_cut_from_where_the_slides_gallery_has_them(tmp_path: Path) 
         Image.fromarray(page).save(tmp_path / "slides" / slide / "gallery.jpg", quality=95)
     picture = cohort_gallery(tmp_path, galleries, seen_mpp=0.5, unit="log-odds")
     assert picture is not None
-    pixels, step = np.asarray(picture).astype(int), SIDE + MARGIN
+    pixels, step = np.asarray(picture.image).astype(int), SIDE + MARGIN
     middles = [pixels[MARGIN + LINE + SIDE // 2, MARGIN + i * step + SIDE // 2, 0] for i in range(2)]
     assert np.allclose(middles, [100, 40], atol=3)  # b's 3.0, then a's 1.0
+    assert picture.cuts == (MARGIN + LINE + step + BELOW,), "above the second heading"
     below = MARGIN + (LINE + step + BELOW) + LINE + SIDE // 2
     assert abs(pixels[below, MARGIN + SIDE // 2, 0] - 70) <= 3
+
+
+def test_what_is_doubtful_is_red(tmp_path: Path) -> None:
+    """Of the model a line on top, of slides their names, and the legend says so."""
+    galleries = {"a": shown(1.0, -2.0), "b": shown(3.0)}
+
+    def picture(**how: Any) -> CohortGallery:
+        found = cohort_gallery(tmp_path, galleries, seen_mpp=0.5, unit="log-odds", **how)
+        assert found is not None
+        return found
+
+    def red(found: CohortGallery, left: int, upper: int, wide: int = SIDE) -> bool:
+        return bool((np.asarray(found.image)[upper : upper + LINE, left : left + wide] == RED).all(-1).any())
+
+    plain, doubtful = picture(), picture(doubtful=["a", "c"])
+    name, step = MARGIN + LINE + SIDE + LINE, SIDE + MARGIN
+    assert not red(plain, 0, 0, plain.image.width)
+    assert red(doubtful, MARGIN + step, name), "a's 1.0 is second"
+    assert not red(doubtful, MARGIN, name), "b has none"
+    warned = picture(warned=["the model may not have learned"])
+    assert red(warned, 0, MARGIN)
+    assert warned.cuts == tuple(cut + LINE for cut in plain.cuts)
+
+
+def test_parts_for_paper_are_the_picture(tmp_path: Path) -> None:
+    """A page is not cut within a row of patches: each row with its heading is a picture of its own in the report."""
+    rgb = np.broadcast_to(np.linspace(0, 255, 90)[:, None, None], (90, 120, 3)).astype(np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "whole.png")
+    parts = [
+        Image.open(io.BytesIO(base64.b64decode(one.partition(",")[2])))
+        for one in smaller(tmp_path / "whole.png", cuts=[30, 70])
+    ]
+    assert [part.size for part in parts] == [(120, 30), (120, 40), (120, 20)]
+    together = np.concatenate([np.asarray(part) for part in parts]).astype(int)
+    assert np.abs(together - rgb).mean() < 2
+    assert gallery_section("gallery.jpg", smaller(tmp_path / "whole.png", [30, 70])).count("<img ") == 3
+    assert "a.gallery img { break-inside: avoid; }" in STYLE.partition("@media print")[2]
+    assert smaller(tmp_path / "none.png") == []
+    assert 'src="gallery.jpg"' in gallery_section("gallery.jpg")
 
 
 def test_a_cohort_without_evidence_has_none(tmp_path: Path) -> None:

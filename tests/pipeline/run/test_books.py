@@ -25,6 +25,7 @@ from pipeline.run import books
 from pipeline.run.keys import RunSettings, run_digest
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import process_slide
+from pipeline.view.run_folder import open_run
 from stages.disk import PREFIX, new_file
 from stages.lease import lease
 
@@ -52,6 +53,36 @@ def test_runs_of_other_slides_add_to_the_table(slides_folder: Path, checkpoint: 
     assert (summary.kept, summary.others) == (0, 2)
     assert list(table(out)) == ["odd"]
     assert (out / "slides" / "plain" / "prediction.json").exists()
+
+
+def test_patient_and_label_are_in_the_table_as_far_as_this_run_knows_them(
+    slides_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Of a slide that fails as well; a table that comes later adds them, and a run without one has no such columns."""
+    out, last = tmp_path / "out", tmp_path / "cohort.csv"
+    (tmp_path / "text.svs").write_text("not a slide")
+    run(slides_folder / "odd.tif", out, checkpoint)
+    (without,) = table(out).values()
+    assert not {"patient", "label"} & without.keys()
+    one, other = load_model(checkpoint).spec.classes[:2]
+    rows = [(slides_folder / "odd.tif", "p1", other), (slides_folder / "even.tif", "p2", ""), ("text.svs", "p2", one)]
+    last.write_text("\n".join(["slide,patient,label", *(",".join(map(str, row)) for row in rows)]))
+    summary = run(last, out, checkpoint)
+    found = table(out)
+    assert summary.reused == 1
+    assert {name: (row["patient"], row["label"]) for name, row in found.items()} == {
+        "odd": ("p1", other),
+        "even": ("p2", ""),
+        "text": ("p2", one),
+    }
+    assert list(found["odd"])[: len(without)] == list(without), "columns are appended"
+    assert {key: found["odd"][key] for key in without} == without
+    assert [(row["patient"], row.get("label")) for row in summary.rows] == [("p1", other), ("p2", None), ("p2", one)]
+    assert "<h2>Slides</h2>" in (out / "report.html").read_text(encoding="utf-8")
+    shown = {slide.name: (slide.patient, slide.label) for slide in open_run(out).slides}
+    assert shown == {"odd": ("p1", other), "even": ("p2", None), "text": ("p2", None)}
+    run(slides_folder / "plain.tif", out, checkpoint)
+    assert not {"patient", "label"} & table(out)["odd"].keys(), "this run's table tells neither"
 
 
 def test_the_table_is_true_whenever_a_run_is_killed(slides_folder: Path, checkpoint: Path, tmp_path: Path) -> None:

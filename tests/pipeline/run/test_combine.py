@@ -116,6 +116,7 @@ def test_a_run_writes_them_where_the_table_tells_patients_with_several_slides(tm
     with (tmp_path / "out" / "patients.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["patient"], row["slides"]) for row in rows] == [("p", "s0; s1"), ("q", "s2"), ("r", "s3; s4")]
+    assert [row["label"] for row in rows] == ["a", "b", "b"]
     report = (tmp_path / "out" / "report.html").read_text()
     assert "<h2>Slides</h2>" in report
     assert "<strong>s0</strong>" in report, "a row is of a slide, and is called so"

@@ -47,7 +47,11 @@ def test_a_second_slide_of_a_name_is_refused_and_costs_the_first_no_row(
     second.write_text("no slide")
     run(first, out, checkpoint)
     good = (str(first), "ok", "")
-    no_slide = (str(second), "failed", "not a whole-slide image, but a text file: name the slide itself")
+    no_slide = (
+        str(second),
+        "failed",
+        "not a whole-slide image, but a text file, whatever its name: name the slide itself, or take this one out",
+    )
     for target in (second, slides_folder / "odd.tif"):
         run(target, out, checkpoint)
         assert rows(out) == [good, no_slide]

@@ -66,7 +66,7 @@ def ran(cohort: Path, *, unit: str = "patient", table: str = "cohort.csv", **how
 
 def table_of(cohort: Path, name: str = "patients.csv") -> dict[str, dict[str, str]]:
     with (cohort / "out" / name).open() as file:
-        return {row.get("patient") or row["slide_id"]: row for row in csv.DictReader(file)}
+        return {row.get("slide_id") or row["patient"]: row for row in csv.DictReader(file)}
 
 
 def record(cohort: Path, *parts: str) -> dict[str, Any]:

@@ -43,4 +43,7 @@ def test_lines_are_no_wider_than_the_page_and_lose_nothing(text: str) -> None:
 def test_numbers_have_a_minus_sign_and_the_same_digits() -> None:
     assert signed(-0.0879, 0.15) == "\N{MINUS SIGN}0.09 ± 0.15"
     assert signed(2.8, 0.0) == "+2.80 ± 0.00"
+    assert signed(-0.003, 0.001) == "\N{MINUS SIGN}0.0030 ± 0.0010", "not minus nothing"
+    assert signed(-1e-9, 0.0) == "0.0000 ± 0.0000"
+    assert signed(0.0, 0.0) == "0.00 ± 0.00"
     assert signed(2.8, None) == signed(2.8, float("inf")) == "+2.80"

@@ -36,7 +36,10 @@ KINDS = {
     "cohort.xlsx": (workbook(), r"a ZIP archive, as workbooks and documents are too"),
     "empty.svs": (b"", r"an empty file: copy it again"),
     "zeros.svs": (bytes(5000), r"a file of zeros, as a copy that broke off leaves"),
-    "text.svs": (b"slide,label\na.svs,1\n" * 90, r"a text file: name the slide itself"),
+    "text.svs": (
+        b"slide,label\na.svs,1\n" * 90,
+        r"a text file, whatever its name: name the slide itself, or take this one out",
+    ),
     "words.svs": ("Schnitt für Ä 組織 ".encode() * 90, r"a text file"),
     "page.ndpi": (b"<!doctype HTML><p>Sign in", r"a web page, as a download that failed leaves"),
     "lfs.svs": (b"version https://git-lfs.github.com/spec/v1\noid", r"Git LFS pointer.*git lfs pull"),
