@@ -79,29 +79,27 @@ def stated_mpp(path: Path) -> Mpp | None:
     return images[0].mpp if images else None
 
 
-def on_bounds(
-    values: NDArray[np.float64], stated: Mpp, *, level0: tuple[int, int], bounds: Box, mpp: Mpp, cells: Raster
-) -> NDArray[np.float64]:
-    """How much of a map that states its µm per pixel lies in each cell, (rows, columns): by them it covers the whole
-    slide, or what was scanned of it, as programs show it that crop slides to their bounds.
+def by_mpp(shape: tuple[int, ...], stated: Mpp, *, level0: tuple[int, int], bounds: Box, mpp: Mpp) -> Raster:
+    """Where the pixels of a map lie that states its µm per pixel: by them it covers the whole slide, or what was
+    scanned of it, as programs show it that crop slides to their bounds.
 
     Args:
-        values: (H, W), see `read_map`.
+        shape: (H, W) of the map.
         stated: its µm per pixel.
-        level0, cells: see `on_cells`.
+        level0: see `edge_to_edge`.
         bounds: of what was scanned, level-0 pixels.
         mpp: µm per level-0 pixel.
 
     Raises:
         MapError: it covers neither.
     """
-    height, width = values.shape
+    height, width = shape
     own = np.array([width * stated.x / mpp.x, height * stated.y / mpp.y])
     slack = np.array([stated.x / mpp.x, stated.y / mpp.y])  # sides are rounded to whole pixels
     for corner, size in (((0, 0), level0), ((bounds.x, bounds.y), (bounds.width, bounds.height))):
         if (np.abs(own - size) <= ASPECT * np.array(size) + slack).all():
             scale_x, scale_y = (float(v) for v in slack)
-            return in_cells(values, Raster(*corner, scale_x, scale_y, width, height), cells)
+            return Raster(*corner, scale_x, scale_y, width, height)
     raise MapError(
         f"the map is of {own[0]:.0f} x {own[1]:.0f} level-0 px by its {stated} µm/px, the slide of {level0[0]} x "
         f"{level0[1]} px, scanned are {bounds.width} x {bounds.height} px: it is another slide's, or states another "
@@ -109,20 +107,17 @@ def on_bounds(
     )
 
 
-def on_cells(values: NDArray[np.float64], *, level0: tuple[int, int], cells: Raster) -> NDArray[np.float64]:
-    """How much of a map lies in each cell, (rows, columns).
-
-    The map covers all of level 0, edge to edge; its values are taken as constant in each of its pixels.
+def edge_to_edge(shape: tuple[int, ...], *, level0: tuple[int, int]) -> Raster:
+    """Where the pixels of a map lie that covers all of level 0.
 
     Args:
-        values: (H, W), see `read_map`.
+        shape: (H, W) of the map.
         level0: width and height of the slide in level-0 pixels.
-        cells: their raster, in level-0 pixels.
 
     Raises:
         MapError: the map's sides do not have the slide's aspect.
     """
-    (height, width), (across, down) = values.shape, level0
+    (height, width), (across, down) = shape, level0
     # a side may be rounded by a pixel
     off = abs(math.log(width / height) - math.log(across / down))
     if off > ASPECT + 1 / width + 1 / height:
@@ -130,11 +125,11 @@ def on_cells(values: NDArray[np.float64], *, level0: tuple[int, int], cells: Ras
             f"the map is of {width} x {height} px, aspect {width / height:.4g}, the slide of {across} x {down} px, "
             f"aspect {across / down:.4g}: give a map that covers the whole slide, and nothing else"
         )
-    return in_cells(values, Raster(0, 0, across / width, down / height, width, height), cells)
+    return Raster(0, 0, across / width, down / height, width, height)
 
 
 def in_cells(values: NDArray[np.float64], pixels: Raster, cells: Raster) -> NDArray[np.float64]:
-    """How much of values (H, W), none negative, that lie on ``pixels`` lies in each cell, (rows, columns)."""
+    """How much of values (H, W), none negative, constant in each of ``pixels``, lies in each cell, (rows, columns)."""
     total = np.zeros((pixels.height + 1, pixels.width + 1))
     total[1:, 1:] = values.cumsum(0).cumsum(1)
     place = cells.within(pixels)

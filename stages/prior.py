@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from stages.encoder.exported import OnnxNetwork, normalisation, program_digest, said_beside
 from stages.geometry import Raster, ResolutionError, choose_level, physical_raster
-from stages.given_map import SUFFIXES, MapError, find_map, in_cells, on_bounds, on_cells, read_map, stated_mpp
-from stages.given_places import SUFFIXES as PLACES
-from stages.given_places import places_on_cells, read_places
+from stages.given import MAPS, Ground, read_given
+from stages.given_map import MapError, find_map, in_cells
 from stages.slide.protocol import Slide
 from stages.slide.render import render_many
 
@@ -28,8 +27,6 @@ AROUND = 1 / 8
 """Of a tile's side: what a network sees around the part of a tile that it is asked about."""
 TILES = 8
 """That are read together."""
-MAPS = (*SUFFIXES, *PLACES)
-"""How the names of files end that hold a slide's map."""
 FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
@@ -104,23 +101,12 @@ class Prior:
             told = f"{network.name} has no positive value on any of the slide's tissue: it does not say where to look; "
             told += f"name another channel of its {network.channels}" if network.channels > 1 else "give another"
         else:
-            found = PriorMap(self._given(slide, cells) * tissue)
+            given = read_given(self.place, Ground.of(slide.facts), measurement=self.measurement)
+            found = PriorMap(given.on(cells) * tissue)
             told = f"the map {self.place} is 0 on all of the slide's tissue: it does not say where to look"
         if not found.shares.sum() > 0:
             raise MapError(told)
         return replace(found, shares=found.shares / found.shares.sum())
-
-    def _given(self, slide: Slide, cells: Raster) -> NDArray[np.float64]:
-        """How much of a file's map lies in each cell."""
-        facts, full = slide.facts, slide.facts.levels[0]
-        level0 = full.width, full.height
-        if self.place.name.endswith(PLACES):
-            places = read_places(self.place, measurement=self.measurement, origin=facts.origin)
-            return places_on_cells(places, level0=level0, cells=cells)
-        values, stated = read_map(self.place), stated_mpp(self.place)
-        if stated is None:
-            return on_cells(values, level0=level0, cells=cells)
-        return on_bounds(values, stated, level0=level0, bounds=facts.bounds, mpp=facts.require_mpp(), cells=cells)
 
     @property
     def _program(self) -> Path:

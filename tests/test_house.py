@@ -91,6 +91,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         "agreement": (),
         "given_map": (),
         "given_places": (),
+        "given": (),
         "augmentation": (),
         "encoder": (
             *("patch_encoder", "built_in", "timm_models", "build", "card", "registry", "hub", "weights"),
@@ -240,7 +241,19 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "view": (
             *("frame", "tiles", "outlines", "layers", "samples", "thumbnail", "run_folder", "findings", "pixels"),
-            *("against", "links", "figure", "page", "cuts", "cohort_page", "slide_page", "more", "more_page", "viewer"),
+            *(
+                "given_maps",
+                "against",
+                "links",
+                "figure",
+                "page",
+                "cuts",
+                "cohort_page",
+                "slide_page",
+                "more",
+                "more_page",
+                "viewer",
+            ),
             *("static", "guarded", "answers", "server", "view"),
         ),
         "export": ("slide_result", "maps", "formats", "kept", "format_folder", "export"),

@@ -29,6 +29,14 @@ def view(
     outlines: Annotated[
         Path | None, typer.Option(help="Folder of outlines to show, <slide_id>.geojson, as QuPath writes them.")
     ] = None,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="NAME=FOLDER",
+            help="Folder of maps that somebody else made, one a slide, as --prior of run takes them; several.",
+        ),
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="Folder of another run of the same slides, which is shown beside this one.")
     ] = None,
@@ -44,8 +52,10 @@ def view(
 
     Its slides with attention, evidence, and the patches that were read; on this machine only, until Ctrl-C.
     """
+    from pipeline.view.given_maps import named_maps
     from pipeline.view.view import make_viewer, view_run
 
+    given = named_maps(maps or ())
     if static is not None:
         if port is not None:
             raise UsageError("--static serves nothing: leave --port out")
@@ -53,14 +63,15 @@ def view(
             raise UsageError("--static writes the pages of one run: leave --against out")
         from pipeline.view.static import write_pages
 
-        viewer = make_viewer(run, slides or (), outlines)
+        viewer = make_viewer(run, slides or (), outlines, maps=given)
         with Progress("writing") as progress:
             first = write_pages(viewer, static, lambda done, total: progress(done, total, None))
         echo(str(first))
         return
     try:
-        how: dict[str, Any] = {"slides": slides or (), "outlines": outlines, "model": model, "against": against}
-        view_run(run, port=port, browser=browser, **how, began=partial(_began, opens=browser))
+        how: dict[str, Any] = {"slides": slides or (), "outlines": outlines, "maps": given}
+        how |= {"model": model, "against": against, "began": partial(_began, opens=browser)}
+        view_run(run, port=port, browser=browser, **how)
     except KeyboardInterrupt:  # how it ends
         sys.exit(exit_code())
 

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from pipeline.errors import UsageError
 from pipeline.output.attention_map import read_attention_zarr, read_evidence_zarr
 from pipeline.output.bags import read_patches
-from pipeline.output.documents import read_json
 from pipeline.output.slide_folder import read_commit
 from pipeline.report.figures import number
 from pipeline.task.task import Task
 from pipeline.view.pixels import find_slide, open_slide_of
 from pipeline.view.run_folder import AGAIN, RunFolder, SlideRow, inner
-from pipeline.view.samples import Samples, read_samples
+from pipeline.view.samples import Samples, origin_of, read_samples
 from stages.geometry import Mpp, Raster
 from stages.slide.facts import SlideError
 from stages.slide.protocol import Slide
@@ -147,7 +146,7 @@ def read_result(run: RunFolder, slide: SlideRow, folders: Sequence[Path] = ()) -
         path=path,
         size=samples.size,
         mpp=samples.mpp,
-        origin=_origin(folder, commit, attributes),
+        origin=origin_of(folder, commit, samples.bounds),
         attention=attention,
         raster=raster,
         cells=int(pictures.get("of_cells") or np.count_nonzero(attention)),
@@ -163,14 +162,3 @@ def read_result(run: RunFolder, slide: SlideRow, folders: Sequence[Path] = ()) -
         encoder=encoder,
         folders=tuple(folders),
     )
-
-
-def _origin(folder: Path, commit: Mapping[str, Any], attributes: Mapping[str, Any]) -> tuple[int, int]:
-    """The point that QuPath counts from: versions before it was in the commit mark told it in overlay.geojson, or told
-    the bounds alone."""
-    if "origin_level0" in commit:
-        x, y = commit["origin_level0"]
-        return int(x), int(y)
-    told = inner(read_json(folder / "overlay.geojson") or {}, "saccade").get("origin_level0")
-    x, y = told or (commit.get("bounds_level0") or attributes.get("bounds_level0", (0, 0)))[:2]
-    return int(x), int(y)

@@ -70,7 +70,7 @@ def figure_json(
     thumbnail: str | None,
     target: str = TARGET,
 ) -> dict[str, Any]:
-    """What Bokeh's page script draws into an element. Its models have names: ``attention``, ``evidence``, ``patches``,
+    """What Bokeh's page script draws into an element. Its models have names: those of maps, ``patches``,
     ``marks``, ``outlines``, ``places`` and ``chosen`` are renderers, ``<map>-colours`` the maps' colours, ``samples``
     the patches' source, and ``places-source`` and ``chosen-source`` those of where more is read, or may be.
 

@@ -15,9 +15,10 @@ from pipeline.output.slide_folder import read_commit
 from pipeline.view.frame import Frame
 from pipeline.view.layers import Layer, attention_layer, evidence_layer
 from pipeline.view.run_folder import AGAIN, SlideRow, inner
-from pipeline.view.samples import Samples, read_samples
+from pipeline.view.samples import Samples, origin_of, read_samples
 from pipeline.view.thumbnail import thumbnail_place
 from stages.geometry import Mpp, Raster
+from stages.given import Ground
 
 _DAMAGED = (OSError, KeyError, ValueError, TypeError, UsageError)
 
@@ -29,6 +30,7 @@ class Findings:
     Attributes:
         frame: where it lies on the screen.
         mpp: µm per level-0 pixel; None where nobody says.
+        ground: what says where maps of others lie on it; None where ``samples`` are not there, which tell it.
         layers: its maps; the first is shown.
         samples: the patches that were read; None where they are not there.
         cells: how many cells attention is over; None where there is no map.
@@ -40,6 +42,7 @@ class Findings:
 
     frame: Frame
     mpp: Mpp | None
+    ground: Ground | None
     layers: Sequence[Layer]
     samples: Samples | None
     cells: int | None
@@ -103,9 +106,13 @@ def find(
     thumbnail = thumbnail_place(folder, pictures)
     size = samples.size if samples is not None else _size([layer.raster for layer in layers], thumbnail)
     mpp = Mpp(*map(float, commit["mpp"])) if commit.get("mpp") else samples.mpp if samples is not None else None
+    ground = None
+    if samples is not None:
+        ground = Ground(samples.size, samples.bounds, origin_of(folder, commit, samples.bounds), mpp)
     return Findings(
         frame=Frame.of(*size, mpp),
         mpp=mpp,
+        ground=ground,
         layers=layers,
         samples=samples,
         cells=many,

@@ -15,6 +15,8 @@ from stages.overlay.evidence_picture import AGAINST, FOR, LEAST, LEAST_ELSE, LOG
 from stages.overlay.picture import COLOURS, OPACITY
 
 STEPS = 256
+PEAKED = 10
+"""Means that a map's highest value may be, at most, and be told from 0 up."""
 
 Colour = tuple[int, int, int, float]
 """Red, green, blue, and the opacity as a share of what the user asks for."""
@@ -25,7 +27,8 @@ class Layer:
     """A map.
 
     Attributes:
-        name: "attention" or "evidence".
+        name: "attention", "evidence", or "given-0" and so on of one that somebody else made.
+        label: what it is called.
         title: what it shows.
         steps: (rows, cols) uint8, the colour of each cell.
         raster: of the cells.
@@ -36,6 +39,7 @@ class Layer:
     """
 
     name: str
+    label: str
     title: str
     steps: NDArray[np.uint8]
     raster: Raster
@@ -56,16 +60,45 @@ def attention_layer(attention: NDArray[np.floating], raster: Raster, cells: int 
     """
     multiple = times_uniform(attention, cells)
     top = max(least, float(multiple.max(initial=0.0)))
+    title = "attention, in multiples of even attention"
+    return _multiples(multiple, raster, top, name="attention", label="attention", title=title)
+
+
+def given_layer(values: NDArray[np.floating], raster: Raster, *, name: str, label: str) -> Layer:
+    """A map (rows, cols) that somebody else made, none negative and not all 0: in its own values from 0 to the highest;
+    where few of them are high, as of shares of attention, in multiples of the mean of those above 0, log scale."""
+    top, mean = float(values.max()), float(values[values > 0].mean())
+    if top > PEAKED * mean:
+        title = f"{label}, in multiples of its mean where it is not 0"
+        return _multiples(values / mean, raster, top / mean, name=name, label=label, title=title)
+    ticks = [(1, "0"), (1 + (STEPS - 2) // 2, f"{top / 2:.3g}"), (STEPS - 1, f"{top:.3g}")]
+    return _rising(values / top, values > 0, raster, top, ticks, name=name, label=label, title=f"{label}, as given")
+
+
+def _multiples(multiple: NDArray[np.floating], raster: Raster, top: float, **names: str) -> Layer:
+    """Multiples on a log scale from 1, below which nothing is shown."""
     height = np.log(np.clip(multiple, 1.0, top)) / math.log(top)
-    steps = np.where(multiple > 1.0, 1 + np.rint(height * (STEPS - 2)), 0).astype(np.uint8)
+    ticks = [(1 + round((STEPS - 2) * share), f"{top**share:.3g}\N{MULTIPLICATION SIGN}") for share in (0, 0.5, 1)]
+    return _rising(height, multiple > 1.0, raster, top, ticks, **names)
+
+
+def _rising(
+    height: NDArray[np.floating],
+    shown: NDArray[np.bool_],
+    raster: Raster,
+    top: float,
+    ticks: Sequence[tuple[int, str]],
+    **names: str,
+) -> Layer:
+    """Heights from 0 to 1 in the colours of attention, the more opaque the higher, where they are shown."""
+    steps = np.where(shown, 1 + np.rint(height * (STEPS - 2)), 0).astype(np.uint8)
     low, high = OPACITY
     at, ramp = np.linspace(0, 1, len(COLOURS)), np.array(COLOURS, float)
     colours: list[Colour] = [(0, 0, 0, 0.0)]
     for share in np.linspace(0, 1, STEPS - 1):
         red, green, blue = (round(float(np.interp(share, at, ramp[:, k]))) for k in range(3))
         colours.append((red, green, blue, (low + (high - low) * float(share)) / high))
-    ticks = [(1 + round((STEPS - 2) * share), f"{top**share:.3g}\N{MULTIPLICATION SIGN}") for share in (0, 0.5, 1)]
-    return Layer("attention", "attention, in multiples of even attention", steps, raster, colours, ticks, False, top)
+    return Layer(steps=steps, raster=raster, colours=colours, ticks=ticks, signed=False, top=top, **names)
 
 
 def evidence_layer(
@@ -84,4 +117,4 @@ def evidence_layer(
     digits = max(0, 1 - math.floor(math.log10(top)))
     marks = [(1, -top), (1 + round(half), 0.0), (STEPS - 1, top)]
     ticks = [(step, f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if value else "0") for step, value in marks]
-    return Layer("evidence", f"{unit} per cell, for {name}", steps, raster, colours, ticks, True, top)
+    return Layer("evidence", "evidence", f"{unit} per cell, for {name}", steps, raster, colours, ticks, True, top)

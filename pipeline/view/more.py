@@ -97,6 +97,7 @@ class Since:
             half_widths=told.attribution.patch_half_widths,
             unit=told.task.unit,
             size=(facts.levels[0].width, facts.levels[0].height),
+            bounds=facts.bounds,
             mpp=facts.require_mpp(),
         )
 

@@ -123,10 +123,8 @@ def slide_page(
 
 
 def _told_of_layers(findings: Findings) -> list[dict[str, Any]]:
-    return [
-        {"name": one.name, "title": one.title, "colours": one.colours, "ticks": one.ticks, "signed": one.signed}
-        for one in findings.layers
-    ]
+    told = ("name", "label", "title", "colours", "ticks", "signed")
+    return [{name: getattr(one, name) for name in told} for one in findings.layers]
 
 
 def _told_of_other(beside: Beside, tiled: bool) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from pipeline.errors import UsageError
 from pipeline.model.header import find_model
@@ -24,6 +25,7 @@ def view_run(
     outlines: Path | None = None,
     model: Path | None = None,
     against: Path | None = None,
+    maps: Mapping[str, Path] = MappingProxyType({}),
     began: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serve a run on loopback until `KeyboardInterrupt`.
@@ -36,13 +38,14 @@ def view_run(
         outlines: folder of outlines to show, ``<slide>.geojson``.
         model: where the run's model lies by now, to read more.
         against: folder of another run, which is shown beside it.
+        maps: folders of maps that somebody else made, by the names that they are shown by.
         began: told the address, once it answers.
 
     Raises:
-        UsageError: there is no such run, folder or model, or the port is taken.
+        UsageError: there is no such run, folder, map or model, or the port is taken.
         ImportError: bokeh is missing.
     """
-    viewer = make_viewer(folder, slides, outlines, model, against)
+    viewer = make_viewer(folder, slides, outlines, model, against, maps)
     from pipeline.view.server import listen, serve  # tornado comes with bokeh
 
     def told(address: str, once: str) -> None:
@@ -59,11 +62,12 @@ def make_viewer(
     outlines: Path | None = None,
     model: Path | None = None,
     against: Path | None = None,
+    maps: Mapping[str, Path] = MappingProxyType({}),
 ) -> Viewer:
     """What shows a run; arguments as `view_run` has them.
 
     Raises:
-        UsageError: there is no such run, folder or model.
+        UsageError: there is no such run, folder, map or model.
         ImportError: bokeh is missing.
     """
     import_bokeh()
@@ -74,4 +78,4 @@ def make_viewer(
     if model is not None and not find_model(model).is_file():
         raise UsageError(f"--model: there is no {model}: name one that is there, or leave --model out")
     beside = open_run(against) if against is not None else None
-    return Viewer(open_run(folder), slides, outlines, model, beside)
+    return Viewer(open_run(folder), slides, outlines, model, beside, maps)

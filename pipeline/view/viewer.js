@@ -142,11 +142,11 @@
     }));
     at("legend").textContent = `${layer.title}; ${other ? "one scale for both runs" : "this slide's own scale"}`;
   };
-  const choices = [...data.layers.map(layer => layer.name), "none"].map((name, i) => {
+  const choices = [...data.layers.map(layer => layer.label), "none"].map((name, i) => {
     const label = document.createElement("label"), input = document.createElement("input");
     Object.assign(input, { type: "radio", name: "layer", value: name, checked: i === (chosen ?? 0) });
     input.addEventListener("change", () => {
-      on = name !== "none";
+      on = i < data.layers.length;
       if (on) chosen = i;
       paint();
     });

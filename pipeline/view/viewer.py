@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import UsageError
@@ -15,6 +17,8 @@ from pipeline.view.cohort_page import cohort_page
 from pipeline.view.figure import BESIDE, BOKEH, TARGET, bokeh_script, figure_json
 from pipeline.view.findings import Findings, find
 from pipeline.view.frame import SIDE, Frame
+from pipeline.view.given_maps import GivenMaps
+from pipeline.view.layers import Layer
 from pipeline.view.links import Links
 from pipeline.view.more import More
 from pipeline.view.more_page import more_state
@@ -50,11 +54,15 @@ class Viewer:
         outlines: folder of outlines to show, ``<slide>.geojson``.
         model: where the run's model lies by now, to read more; None: where the run had it.
         beside: another run that it is compared with.
+        maps: folders of maps that somebody else made, by the names that they are shown by.
 
     Attributes:
         more: what is read of its slides when somebody asks for it.
         beside: another run that it is compared with; None: nothing.
         against: how that compares; None: nothing does.
+
+    Raises:
+        UsageError: a folder of maps has none of this run's slides.
     """
 
     def __init__(
@@ -64,12 +72,15 @@ class Viewer:
         outlines: Path | None = None,
         model: Path | None = None,
         beside: RunFolder | None = None,
+        maps: Mapping[str, Path] = MappingProxyType({}),
     ) -> None:
         self.run = run
         self.against = compare(run, beside) if beside is not None else None
         self.beside = Viewer(beside, folders) if beside is not None else None
         self.more = More(run, lambda slide: open_slide_of(slide, folders), model)
         self._folders, self._outlines = folders, outlines
+        self._maps = GivenMaps(maps)
+        self._maps.check(run.slides)
         self._tiles = Tiles(self._open)
 
     def slide(self, number: int) -> SlideRow | None:
@@ -106,22 +117,19 @@ class Viewer:
         Raises:
             UsageError: nothing of it can be shown.
         """
-        findings, notes, rings = find(slide, told), [], []
-        origin, background, tiles = (0, 0), WHITE, None
+        findings: Findings = find(slide, told)
+        notes: list[str] = []
+        background, tiles = WHITE, None
         try:
-            facts = self._tiles.slide(slide.number).facts
-            origin, background = facts.origin, facts.background
+            background = self._tiles.slide(slide.number).facts.background
             tiles = links.picture(slide.number, "tile/{Z}/{X}/{Y}.jpg") if links.served else None
         except SlideError as exc:
             notes.append(f"{exc}. What is shown is what the run kept.")
-        if self._outlines is not None:
-            try:
-                rings = read_outlines(self._outlines / f"{slide.name}.geojson", origin)
-            except UsageError as exc:
-                notes.append(f"{exc}.")
-        beside = self._beside(slide, findings, links, rings, tiles, notes)
+        rings, given = self._of_others(slide, findings, notes)
+        beside = self._beside(slide, findings, links, rings, tiles, given, notes)
         if beside is not None:  # both maps have the colours of one scale
             findings = find(slide, told, least={one.name: one.top for one in beside.findings.layers})
+        findings = replace(findings, layers=[*findings.layers, *given])
         return slide_page(
             self.run,
             slide,
@@ -135,6 +143,24 @@ class Viewer:
             beside=beside,
         )
 
+    def _of_others(
+        self, slide: SlideRow, findings: Findings, notes: list[str]
+    ) -> tuple[Sequence[Ring], Sequence[Layer]]:
+        """Outlines and maps of a slide that somebody else made; why one is not shown goes to the notes."""
+        rings: list[Ring] = []
+        if findings.ground is None:
+            if self._outlines is not None or self._maps.folders:
+                notes.append("Outlines and maps of others are not shown, for samples.h5 would tell where they lie.")
+            return rings, []
+        if self._outlines is not None:
+            try:
+                rings = read_outlines(self._outlines / f"{slide.name}.geojson", findings.ground.origin)
+            except UsageError as exc:
+                notes.append(f"{exc}.")
+        found = list(self._maps.of(slide, findings.ground))
+        notes.extend(one for one in found if isinstance(one, str))
+        return rings, [one for one in found if isinstance(one, Layer)]
+
     def _beside(
         self,
         slide: SlideRow,
@@ -142,6 +168,7 @@ class Viewer:
         links: Links,
         rings: Sequence[Ring],
         tiles: str | None,
+        given: Sequence[Layer],
         notes: list[str],
     ) -> Beside | None:
         """What the other run found of a slide; why there is nothing of it goes to the notes."""
@@ -168,6 +195,7 @@ class Viewer:
             notes.append("Nothing is beside this slide: the other run has it at another size or resolution.")
             return None
         notes.extend(f"Of the other run: {one}" for one in found.missing)
+        found = replace(found, layers=[*found.layers, *given])
         theirs = Links(links.served, links.up, "o")
         figure = partial(self.beside._figure, other, found, rings, theirs, tiles=tiles, target=BESIDE)
         return Beside(self.beside.run, other, found, figure, theirs)

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from stages.geometry import Raster
-from stages.given_map import MapError, find_map, on_cells, read_map
+from stages.given_map import MapError, edge_to_edge, find_map, in_cells, read_map
 
 
 def raster(width: int, height: int, scale: float) -> Raster:
@@ -61,18 +61,18 @@ def test_a_map_of_another_aspect_is_refused_with_both() -> None:
     with pytest.raises(
         MapError, match=r"map is of 40 x 30 px, aspect 1\.333, the slide of 3000 x 4000 px, aspect 0\.75"
     ):
-        on_cells(np.ones((30, 40)), level0=(3000, 4000), cells=raster(3, 4, 1000))
-    on_cells(np.ones((31, 40)), level0=(4000, 3000), cells=raster(4, 3, 1000))  # a side that was rounded up
+        edge_to_edge((30, 40), level0=(3000, 4000))
+    edge_to_edge((31, 40), level0=(4000, 3000))  # a side that was rounded up
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 7])
 def test_a_cell_has_what_lies_in_it(side: int) -> None:
     """Whatever the two grids are: compared with the same map and cells on a grid of the finest common pixels."""
     values = np.random.default_rng(side).random((3 * side, 4 * side))
-    found = on_cells(values, level0=(4200, 3150), cells=raster(4, 3, 1050))
+    found = in_cells(values, edge_to_edge(values.shape, level0=(4200, 3150)), raster(4, 3, 1050))
     np.testing.assert_allclose(found, values.reshape(3, side, 4, side).sum((1, 3)))
     # cells that do not meet the map's pixels: each of those counts by its part
-    other = on_cells(values, level0=(4200, 3150), cells=raster(6, 5, 700))
+    other = in_cells(values, edge_to_edge(values.shape, level0=(4200, 3150)), raster(6, 5, 700))
     fine = np.repeat(np.repeat(values, 30, 0), 30, 1) / 900  # level 0 in steps of 35 / side
     step = 20 * side
     padded = np.pad(fine, ((0, 5 * step - 90 * side), (0, 0)))

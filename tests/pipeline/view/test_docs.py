@@ -24,8 +24,10 @@ pytest.importorskip("bokeh")
 def test_its_commands_run(line: str, viewed: Path, second: Path, checkpoint: Path, tmp_path: Path) -> None:
     shutil.copytree(viewed, tmp_path / "out")
     shutil.copytree(second, tmp_path / "earlier")
-    for folder in ("annotations", "moved/here"):
+    for folder in ("annotations", "moved/here", "heatmaps", "objects"):
         (tmp_path / folder).mkdir(parents=True)
+    for name in ("heatmaps/even.npy", "objects/even.geojson"):
+        (tmp_path / name).touch()
     shutil.copy(checkpoint, tmp_path / "moved" / "model.safetensors")
     program, *args = shlex.split(line.replace("/moved", "moved"))
     assert program == "saccade"
