@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.abc
 import os
 import subprocess
@@ -60,6 +61,13 @@ if find_spec("torch"):
     torch.set_num_threads(1)
 else:
     sys.meta_path.append(_NoTorch())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: garbage is looked for among what tests make, which is far less."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

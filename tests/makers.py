@@ -17,6 +17,7 @@ import pytest
 import skimage.data
 import tifffile
 from numpy.typing import NDArray
+from warm import LIMIT, run_warm
 
 from stages.geometry import Box, Mpp, Raster, patch_rasters, physical_raster
 from stages.pyramid.open import ZarrSlide
@@ -194,9 +195,17 @@ def spoil(path: Path, page: int, index: int) -> None:
         file.write(np.random.default_rng(0).bytes(size))
 
 
-def saccade(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.cli", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+def saccade(*args: object, cwd: Path | None = None, fresh: bool = False) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own.
+
+    Args:
+        fresh: whether that process is to import everything by itself; else it is forked off one that has.
+    """
+    arguments = list(map(str, args))
+    if hasattr(os, "fork") and not fresh:
+        return run_warm(arguments, cwd)
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=LIMIT)
 
 
 Pixels = NDArray[np.float64]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from makers import saccade
 from PIL import Image
 
 pytestmark = pytest.mark.realdata
@@ -24,15 +23,10 @@ REFUSED = {
 }
 
 
-def saccade(*args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.cli", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def out(shared_data: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("real") / "run"
-    done = saccade("run", shared_data / "slides", "--model", checkpoint, "--out", out)
+    done = saccade("run", shared_data / "slides", "--model", checkpoint, "--out", out, "--workers", 0)
     assert done.returncode == 1, done.stderr
     assert "2 of 8 slides predicted" in done.stdout
     return out

@@ -18,6 +18,11 @@ from stages.place import Place, Url
 from stages.pyramid.record import read_record
 
 
+def cache(slides: Path, out: Path, *more: object) -> subprocess.CompletedProcess[str]:
+    """By one process, which is what most need."""
+    return saccade("cache", slides, "--out", out, "--workers", 0, *more)
+
+
 @pytest.fixture
 def slides(slides_folder: Path, tmp_path: Path) -> Path:
     """Two slides: one of JPEG tiles, one not."""
@@ -36,7 +41,7 @@ def test_profiles_and_verification(slides: Path, tmp_path: Path) -> None:
     assert done.stderr.count("B/s)") == 2
     profiles = {path.name: read_record(path).profile for path in out.glob("*.zarr")}
     assert profiles == {"odd.ome.zarr": "native", "plain.ome.zarr": "portable"}
-    verified = saccade("cache", slides, "--out", out, "--verify")
+    verified = cache(slides, out, "--verify")
     assert verified.returncode == 0, verified.stderr
     assert verified.stderr.count("every chunk is as it was written") == 2
 
@@ -45,7 +50,7 @@ def test_profiles_and_verification(slides: Path, tmp_path: Path) -> None:
         data = bytearray(shard.read_bytes())
         data[len(data) // 2] ^= 1
         shard.write_bytes(data)
-    damaged = saccade("cache", slides, "--out", out, "--verify")
+    damaged = cache(slides, out, "--verify")
     assert damaged.returncode == 1
     assert damaged.stderr.count("is damaged: level 0, tile (") == 2
     assert damaged.stderr.count("delete it and run `saccade cache` again") == 2
@@ -54,17 +59,17 @@ def test_profiles_and_verification(slides: Path, tmp_path: Path) -> None:
 def test_verification_knows_a_missing_and_an_outdated_pyramid(slides: Path, tmp_path: Path) -> None:
     """A slide replaced under its cache is seen, and the next run makes the pyramid anew."""
     out = tmp_path / "out"
-    missing = saccade("cache", slides, "--out", out, "--verify")
+    missing = cache(slides, out, "--verify")
     assert missing.returncode == 1
     assert missing.stderr.count("there is no pyramid") == 2
     assert not out.exists()
-    assert saccade("cache", slides, "--out", out).returncode == 0
+    assert cache(slides, out).returncode == 0
     write_slide(slides / "odd.tif", tissue_pixels(500, 400), levels=1)
-    outdated = saccade("cache", slides, "--out", out, "--verify")
+    outdated = cache(slides, out, "--verify")
     assert outdated.returncode == 1
     assert "was made of other content than" in outdated.stderr
-    assert saccade("cache", slides, "--out", out).returncode == 0
-    assert saccade("cache", slides, "--out", out, "--verify").returncode == 0
+    assert cache(slides, out).returncode == 0
+    assert cache(slides, out, "--verify").returncode == 0
 
 
 @pytest.mark.slow
@@ -75,12 +80,12 @@ def test_portable_everything_and_export(slides: Path, tmp_path: Path) -> None:
         (["--ngff", "0.4", "--profile", "native"], "leave --profile native out"),
         (["--ngff", "0.4", "--verify"], "leave one of them out"),
     ):
-        done = saccade("cache", slides, "--out", out, *wrong)
+        done = cache(slides, out, *wrong)
         assert (done.returncode, out.exists()) == (2, False)
         assert words in done.stderr
-    assert saccade("cache", slides, "--out", out, "--profile", "portable", "--all").returncode == 0
+    assert cache(slides, out, "--profile", "portable", "--all").returncode == 0
     assert {(read_record(path).profile, read_record(path).kept) for path in out.glob("*.zarr")} == {("portable", "all")}
-    assert saccade("cache", slides, "--out", tmp_path / "old", "--ngff", "0.4").returncode == 0
+    assert cache(slides, tmp_path / "old", "--ngff", "0.4").returncode == 0
     names = sorted(path.name for path in (tmp_path / "old").glob("*.zarr"))
     assert names == ["odd.ngff04.ome.zarr", "plain.ngff04.ome.zarr"]
 
@@ -90,17 +95,17 @@ def test_a_full_disk_ends_the_run_with_one_line(slides: Path, small_disk: Path) 
     for number in range(3):
         shutil.copy(slides / "plain.tif", slides / f"z{number}.tif")
     # as much as that is allowed, but not there
-    done = saccade("cache", slides, "--out", small_disk, "--workers", "0", "--disk", "1GB")
+    done = cache(slides, small_disk, "--disk", "1GB")
     assert done.returncode == 1
     assert done.stderr.count("the disk is full") == 1
     assert "plain: failed: " in done.stderr
     assert "3 other slides not tried" in done.stderr
-    assert saccade("cache", slides / "odd.tif", "--out", small_disk, "--verify").returncode == 0
+    assert cache(slides / "odd.tif", small_disk, "--verify").returncode == 0
 
 
 def test_a_pyramid_that_may_not_fit_is_not_begun(slides: Path, small_disk: Path) -> None:
     """One true line for it, by its pixels; the other one fits."""
-    done = saccade("cache", slides, "--out", small_disk)
+    done = cache(slides, small_disk)
     assert done.returncode == 1
     assert "plain: failed: its pyramid may take up to 8.45 MB, and of the disk" in done.stderr
     assert "how much it may take" in done.stderr
@@ -110,7 +115,7 @@ def test_a_pyramid_that_may_not_fit_is_not_begun(slides: Path, small_disk: Path)
 def test_a_read_only_disk_is_refused_at_once(slides: Path, small_disk: Path) -> None:
     """One line, and nothing started."""
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    done = saccade("cache", slides, "--out", small_disk)
+    done = cache(slides, small_disk)
     assert done.returncode == 2
     assert "its file system is read-only: have it mounted for writing; or choose another folder" in done.stderr
 

@@ -29,7 +29,7 @@ def test_train_says_where_the_model_is_and_exits_1_when_slides_were_left_out(tmp
     write_config(tmp_path, dim=16, more=CONFIG)
     (tmp_path / "cohort.csv").write_text("\n".join(rows))
     command = ("train", tmp_path / "config.yaml", "--out", tmp_path / "out", "--set", "training.epochs=1")
-    done = saccade(*command)
+    done = saccade(*command, fresh=True)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "out" / "model.safetensors") in done.stdout
     assert (tmp_path / "out" / "model.safetensors").exists()
@@ -47,7 +47,7 @@ def test_train_says_where_the_model_is_and_exits_1_when_slides_were_left_out(tmp
 def test_run_exits_1_when_a_slide_failed_and_predicts_the_others(checkpoint: Path, tmp_path: Path) -> None:
     write_slide(tmp_path / "slides" / "good.tif", tissue_pixels(600, 600))
     (tmp_path / "slides" / "bad.svs").write_text("not a slide")
-    done = saccade("run", tmp_path / "slides", "--model", checkpoint, "--out", tmp_path / "out")
+    done = saccade("run", tmp_path / "slides", "--model", checkpoint, "--out", tmp_path / "out", "--workers", 0)
     assert done.returncode == 1, done.stderr
     assert "1 of 2 slides predicted" in done.stdout
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:

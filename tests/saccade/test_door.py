@@ -50,6 +50,7 @@ def test_a_star_import_and_dir_give_every_public_name() -> None:
     assert set(namespace) - {"__builtins__"} == set(saccade.__all__) == set(dir(saccade))
 
 
+@pytest.mark.slow
 def test_type_checkers_see_every_public_name(tmp_path: Path) -> None:
     source = tmp_path / "user.py"
     names = [name for name in saccade.__all__ if name != "__version__"]
@@ -108,8 +109,9 @@ def test_predict_finds_what_run_finds_to_the_last_bit(examples: Path, settings: 
 
 
 def test_run_and_the_command_write_the_same_table(examples: Path) -> None:
-    saccade.run("slides", "model.safetensors", out="called")
+    saccade.run("slides", "model.safetensors", out="called", workers=0)
     command = [sys.executable, "-m", "saccade", "run", "slides", "--model", "model.safetensors", "--out", "typed"]
+    command += ["--workers", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, check=True, capture_output=True, env=environment, timeout=300)
 
@@ -158,8 +160,8 @@ def test_what_the_command_line_refuses_is_refused(examples: Path, settings: dict
 
 def test_run_takes_the_cohort_that_was_read(examples: Path) -> None:
     cohort = saccade.read_cohort("slides")
-    assert saccade.run(cohort, "model.safetensors", out="results").ok == 3
-    assert saccade.cache(cohort, out="pyramids").failed == 0
+    assert saccade.run(cohort, "model.safetensors", out="results", workers=0).ok == 3
+    assert saccade.cache(cohort, out="pyramids", workers=0).failed == 0
 
 
 class Tags(HTMLParser):
@@ -239,8 +241,8 @@ def test_names_are_text_whatever_they_hold(examples: Path) -> None:
     pages = [prediction._repr_html_(), prediction.slide._repr_html_()]
     (examples / "bad" / EVIL).parent.mkdir()
     (examples / "bad" / EVIL).write_text("not a slide")
-    pages += [saccade.cache("bad", out="pyramids")._repr_html_()]
-    pages += [saccade.run("bad", "model.safetensors", out="results")._repr_html_()]
+    pages += [saccade.cache("bad", out="pyramids", workers=0)._repr_html_()]
+    pages += [saccade.run("bad", "model.safetensors", out="results", workers=0)._repr_html_()]
     for page in pages:
         shown = Tags(page)
         assert set(shown.tags) <= SHOWN
@@ -290,7 +292,7 @@ def test_training_and_caching_say_what_came_of_it(examples: Path) -> None:
     assert "auroc" in summary._repr_html_()
     assert "1 a, 1 b" in summary._repr_html_()  # its slides, class by class
     (examples / "slides" / "bad.svs").write_text("not a slide")
-    cached = saccade.cache("slides", out="pyramids")
+    cached = saccade.cache("slides", out="pyramids", workers=0)
     assert (cached.total, cached.failed, list(cached.errors)) == (4, 1, ["bad"])
     assert "not a whole-slide image" in cached.errors["bad"]
 

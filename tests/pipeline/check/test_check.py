@@ -72,7 +72,7 @@ def test_a_template_lists_each_slide_once_and_is_a_cohort_table(hospital: Path, 
 
 
 def test_the_command_answers_in_json_and_by_its_exit_code(hospital: Path, tmp_path: Path) -> None:
-    done = saccade("check", hospital, "--json", "--csv", tmp_path / "c.csv", "--workers", "2")
+    done = saccade("check", hospital, "--json", "--csv", tmp_path / "c.csv", "--workers", "1")
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
     assert told["counts"]["error"] == 1

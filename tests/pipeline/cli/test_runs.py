@@ -26,7 +26,9 @@ def test_run_reads_on_until_it_is_sure_enough(slides_folder: Path, checkpoint: P
         assert row[f"prob_{name}_high"] - row[f"prob_{name}"] <= 1e-5
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_who_ends_a_run_keeps_what_is_done_and_hears_how_to_go_on(
     slides_folder: Path, checkpoint: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -65,6 +67,6 @@ def test_who_ends_a_run_keeps_what_is_done_and_hears_how_to_go_on(
     assert f"ended: interrupted{'' if code == 130 else f' by {number.name}'}; the same command goes on" in last
     with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
         assert {row["status"] for row in csv.DictReader(file)} <= {"ok", "waiting"}
-    again = saccade(*command[3:])
+    again = saccade(*command[3:-1], 0)
     assert again.returncode == 0, again.stderr
     assert "(0 already done)" not in again.stdout

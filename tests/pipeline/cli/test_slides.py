@@ -51,12 +51,12 @@ def test_an_output_folder_that_cannot_be_is_refused(slides_folder: Path, tmp_pat
 
 
 def test_cache_then_cache_again(slides_folder: Path, tmp_path: Path) -> None:
-    first = saccade("cache", slides_folder, "--out", tmp_path / "cache")
+    first = saccade("cache", slides_folder, "--out", tmp_path / "cache", "--workers", 0)
     assert first.returncode == 0, first.stderr
     names = sorted(path.name for path in (tmp_path / "cache").glob("*.zarr"))
     assert names == ["even.ome.zarr", "odd.ome.zarr", "plain.ome.zarr"]
     assert "vendor" in saccade("info", tmp_path / "cache" / "odd.ome.zarr").stdout
-    assert saccade("cache", slides_folder, "--out", tmp_path / "cache").returncode == 0
+    assert saccade("cache", slides_folder, "--out", tmp_path / "cache", "--workers", 0).returncode == 0
 
 
 def test_cache_reports_bad_slides_and_does_the_rest(slides_folder: Path, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_cache_reports_bad_slides_and_does_the_rest(slides_folder: Path, tmp_pat
     folder.mkdir()
     (folder / "good.tif").write_bytes((slides_folder / "even.tif").read_bytes())
     (folder / "bad.svs").write_text("not a slide")
-    done = saccade("cache", folder, "--out", tmp_path / "cache")
+    done = saccade("cache", folder, "--out", tmp_path / "cache", "--workers", 0)
     assert done.returncode == 1
     assert "bad: failed: not a whole-slide image" in done.stderr
     assert (tmp_path / "cache" / "good.ome.zarr").is_dir()

@@ -128,6 +128,7 @@ def test_another_run_with_other_settings_is_refused_while_one_works(
     assert run(slides_folder / "plain.tif", out, checkpoint).reused == 1
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_kind_share_the_work(slides_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     """Each slide is predicted by one of them, and both tables have all."""
     out = tmp_path / "out"
@@ -176,7 +177,7 @@ def test_the_command_names_a_pipe_and_does_not_wait_for_it(
     os.mkfifo(tmp_path / "stuck.tif")
     slides = [tmp_path / "stuck.tif", *slides_folder.iterdir()]
     (tmp_path / "cohort.csv").write_text("\n".join(["slide", *map(str, slides)]))
-    done = saccade("run", tmp_path / "cohort.csv", "--model", checkpoint, "--out", tmp_path / "out")
+    done = saccade("run", tmp_path / "cohort.csv", "--model", checkpoint, "--out", tmp_path / "out", "--workers", 0)
     assert done.returncode == 1, done.stderr
     found = table(tmp_path / "out")
     assert {name for name, row in found.items() if row["status"] == "ok"} == {"even", "odd", "plain"}
@@ -309,7 +310,7 @@ def test_a_slide_that_fails_since_it_is_another_has_no_result_of_the_former(
     assert sorted(folder.rglob("*")) == (before if left is None else kept)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_run_json_tells_what_each_stage_of_a_slide_took(
     slides_folder: Path, checkpoint: Path, tmp_path: Path, workers: int
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,42 +21,26 @@ from pipeline.run.keys import RunSettings
 from pipeline.run.run import run_cohort
 
 KILLED = """
-import itertools, os, shutil, signal, sys
-import pipeline.cli.entry, pipeline.commands.runs, pipeline.report.report, pipeline.run.run
+import os, shutil, signal, sys
+import pipeline.cli.entry
 
-earlier, outs, *command = sys.argv[1:]
-
-def run_until(renames, out):
-    left = renames
-    def counted(rename):
-        def wrapped(*args, **options):
-            nonlocal left
-            rename(*args, **options)
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return wrapped
-    os.replace, os.rename = counted(os.replace), counted(os.rename)
-    sys.argv = ["saccade", *command, "--out", out]
-    pipeline.cli.entry.main()
-
-for renames in itertools.count(1):
-    out = os.path.join(outs, str(renames))
-    shutil.copytree(earlier, out)
-    # a copy of this process that has imported everything and started no thread
-    child = os.fork()
-    if child == 0:
-        try:
-            run_until(renames, out)
-        except SystemExit as exc:
-            os._exit(exc.code)
-        os._exit(9)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status):
-        sys.exit(os.waitstatus_to_exitcode(status))
+killed_after, out, snapshots, *command = sys.argv[1:]
+renames = 0
+def counted(rename):
+    def wrapped(*args, **options):
+        global renames
+        rename(*args, **options)
+        renames += 1
+        shutil.copytree(out, os.path.join(snapshots, str(renames)))
+        if renames == int(killed_after):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return wrapped
+os.replace, os.rename = counted(os.replace), counted(os.rename)
+sys.argv = ["saccade", *command, "--out", out]
+pipeline.cli.entry.main()
 """
-"""Runs one command again and again over copies of an earlier result, each time killed one rename later, until it ends
-by itself."""
+"""Runs a command over an earlier result and keeps, after each rename, what lies there: what a process that were killed
+then would leave, as one is after so many (0: none is)."""
 
 
 def artefacts(out: Path) -> dict[str, object]:
@@ -94,15 +79,31 @@ def earlier(slide: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFact
     return out
 
 
+def run_until(killed_after: int, slide: Path, out: Path, checkpoint: Path, snapshots: Path) -> int:
+    """The exit code of a process that runs, and is killed after so many renames."""
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, killed_after, out, snapshots, "run", slide, "--model", checkpoint]
+    command += ["--seed", "0"]
+    return subprocess.run(list(map(str, command)), capture_output=True, cwd=ROOT, env=env, timeout=300).returncode
+
+
 @pytest.fixture(scope="module")
 def killed(slide: Path, earlier: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Output folders of runs that were killed after one, two, three ... renames; the last run ended by itself."""
-    outs = tmp_path_factory.mktemp("killed")
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED, earlier, outs, "run", slide, "--model", checkpoint, "--seed", "0"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=env, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return sorted(outs.iterdir(), key=lambda out: int(out.name))
+    """What lay in the output folder after one, two, three ... renames, and at the end."""
+    folder = tmp_path_factory.mktemp("killed")
+    out = Path(shutil.copytree(earlier, folder / "out"))
+    assert run_until(0, slide, out, checkpoint, folder / "snapshots") == 0
+    return [*sorted((folder / "snapshots").iterdir(), key=lambda out: int(out.name)), out]
+
+
+def test_a_process_that_is_killed_leaves_what_lay_there(
+    slide: Path, earlier: Path, killed: list[Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    after = next(i for i, out in enumerate(killed) if commit(out) is None) + 3
+    out = Path(shutil.copytree(earlier, tmp_path / "out"))
+    assert run_until(after, slide, out, checkpoint, tmp_path / "snapshots") == -signal.SIGKILL
+    assert artefacts(out) == artefacts(killed[after - 1])
+    assert commit(out) is None
 
 
 def test_a_commit_mark_stands_for_all_artefacts_of_its_result(earlier: Path, killed: list[Path]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 from images import FOREIGN, write_image
+from jobs import die_on_cut
 from makers import ROOT, tissue_pixels, write_slide
 
 from pipeline.cache import cache_cohort
@@ -188,16 +188,10 @@ def test_a_worker_that_dies_takes_only_its_own_slide(mixed: Path) -> None:
     """A decoder's crash cannot be caught; the slide fails, the others go on in a new worker."""
     cohort = find_target(mixed)
     jobs = [(slide,) for slide in cohort.slides]
-    found = dict(each(_die_on_cut, jobs, workers=1, scheduler=None))
+    found = dict(each(die_on_cut, jobs, workers=1, scheduler=None))
     assert [row["status"] for slide, row in found.items() if slide.slide_id == "cut"] == ["failed"]
     assert all(row["status"] == "ok" for slide, row in found.items() if slide.slide_id != "cut")
     assert len(found) == len(jobs)
-
-
-def _die_on_cut(slide: Any) -> dict[str, Any]:
-    if slide.slide_id == "cut":
-        os._exit(11)
-    return {"slide_id": slide.slide_id, "status": "ok"}
 
 
 def test_a_scheduler_by_address(mixed: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
