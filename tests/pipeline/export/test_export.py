@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from makers import ROOT, saccade, tissue_pixels, write_slide
 
-from pipeline.cohort.table import find_target
+from pipeline.cohort.target import find_target
 from pipeline.errors import UsageError
 from pipeline.export.export import export_run
 from pipeline.export.formats import FORMATS
