@@ -150,3 +150,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root may mount a small disk")
     yield place
     subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture(scope="module")  # while it is there, no test of its thread can run a loop of its own
+def chromium() -> Iterator[Any]:
+    """A browser; see `browsing.NEEDED` for what it takes."""
+    from browsing import started
+
+    with started() as browser:
+        yield browser

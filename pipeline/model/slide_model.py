@@ -300,6 +300,10 @@ class SlideModel(nn.Module):
         weights = torch.zeros(log_attention.numel(), dtype=torch.float64, device=cells.device)
         weights.index_add_(0, drawn.cells[0], drawn.draw.weights[0])
         adds, own, spread = self._parts(drawn, features, torch.searchsorted(cells, drawn.cells[0]), len(cells))
+        before = ~torch.isin(cells, drawn.cells[0])
+        if before.any():  # with two levels, what only an earlier draw read
+            said = attention.say(cells[before], torch.stack([known[cell] for cell in cells[before].tolist()]))
+            own[before] = log_attention[cells[before]].double().exp()[:, None] * said.double().mean(1)
         return Sampled(
             log_attention,
             cells.cpu().numpy(),

@@ -64,8 +64,7 @@ class SlidePage(Guarded):
     async def get(self, _: str, number: str) -> None:
         """The page, or one that says why there is none."""
         slide, links = self.slide(number), Links(served=True, up="../../")
-        of = self.get_query_argument("of", "")
-        told = int(of) if of.isdecimal() and len(of) < 6 else None
+        told = self.asked_number("of")
         try:
             parts = await self.work(lambda: self.viewer.page_parts(slide, links, told=told))
         except UsageError as exc:
@@ -135,9 +134,8 @@ class MorePatches(Guarded):
 
     async def get(self, _: str, number: str) -> None:
         """How it stands."""
-        slide, of = self.slide(number), self.get_query_argument("of", "")
-        told = int(of) if of.isdecimal() and len(of) < 6 else None
-        state = await self.work(lambda: self.viewer.more_state(slide, told))
+        slide, told, shown = self.slide(number), self.asked_number("of"), self.asked_number("shown")
+        state = await self.work(lambda: self.viewer.more_state(slide, told, shown or 0))
         if state is not None:
             self.answer(state)
 

@@ -70,6 +70,11 @@ class Guarded(RequestHandler):
             raise HTTPError(404)
         return found
 
+    def asked_number(self, name: str) -> int | None:
+        """A whole number in the query of an address; None where there is none."""
+        said = self.get_query_argument(name, "")
+        return int(said) if said.isdecimal() and len(said) < 6 else None
+
     def picture(self, data: bytes, kind: str = "image/jpeg", *, kept: bool = True) -> None:
         """Answer with a picture, which the browser may keep for as long as this server runs."""
         self.set_header("Content-Type", kind)

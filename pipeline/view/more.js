@@ -1,7 +1,7 @@
 // Reading more of a slide: choose a place, ask the server for it, show how the prediction has moved.
 const readMore = ({ data, at, model, told, at_event, in_view }) => {
   const [fx, fy, width, height] = data.frame;
-  const own = { ...Object.fromEntries(["patches", "gallery", "told", "unit"].map(name => [name, data[name]])), columns: model("samples")?.data };
+  const own = { ...Object.fromEntries(["patches", "gallery", "told", "unit"].map(name => [name, data[name]])), columns: model("samples")?.data, maps: [] };
   const places = model("places-source"), chosen = model("chosen-source");
   const squares = boxes => ({
     left: boxes.map(b => b[0] * fx), right: boxes.map(b => (b[0] + b[2]) * fx),
@@ -41,8 +41,8 @@ const readMore = ({ data, at, model, told, at_event, in_view }) => {
   const view = () => { if (!at("asking").hidden) choose(...in_view()); };
 
   // -- the server
-  const address = `${data.more}?of=${data.of}`;
   const ask = async (method, body) => {
+    const address = `${data.more}?of=${data.of}&shown=${shown}`;
     const head = body ? { "Content-Type": "application/json" } : {};
     const answer = await fetch(address, { method, headers: head, body: body && JSON.stringify(body), cache: "no-store" });
     return { status: answer.status, told: answer.headers.get("Content-Type")?.startsWith("application/json") ? await answer.json() : {} };
@@ -55,6 +55,7 @@ const readMore = ({ data, at, model, told, at_event, in_view }) => {
     at("more").hidden = false;
     at("why").hidden = !state.why;
     at("why").textContent = state.why ?? "";
+    at("keys-more").hidden = Boolean(state.why);
     const going = state.job !== null && !state.job.error;
     at("asking").hidden = Boolean(state.why) || going;
     at("going").hidden = !going;

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from pipeline.task.task import Task
 from pipeline.view.figure import patch_columns
-from pipeline.view.findings import find
+from pipeline.view.findings import Findings, find
+from pipeline.view.layers import evidence_layer
 from pipeline.view.links import Links
 from pipeline.view.more import MOST, USUAL, More, Since
 from pipeline.view.page import values_html
@@ -17,7 +21,9 @@ from pipeline.view.slide_page import told_of_patches
 from stages.amounts import counted
 
 
-def more_state(run: RunFolder, slide: SlideRow, more: More, links: Links, told: int | None) -> dict[str, Any]:
+def more_state(
+    run: RunFolder, slide: SlideRow, more: More, links: Links, told: int | None, shown: int = 0
+) -> dict[str, Any]:
     """How reading more of a slide stands, for the page's script.
 
     Args:
@@ -25,6 +31,7 @@ def more_state(run: RunFolder, slide: SlideRow, more: More, links: Links, told: 
         more: of the run.
         links: of the slide's page.
         told: see `pipeline.view.findings.find`.
+        shown: after how many times the page shows what was found: that is not told again.
     """
     job, since = more.job, more.since(slide)
     state: dict[str, Any] = {"why": more.why_not(slide), "usual": USUAL, "most": MOST, "job": None, "found": None}
@@ -38,7 +45,8 @@ def more_state(run: RunFolder, slide: SlideRow, more: More, links: Links, told: 
             "error": job.error,
         }
     if since is not None:
-        state["found"] = _found(run, slide, since, links, told)
+        times = len(since.boxes)
+        state["found"] = {"times": times} if times == shown else _found(run, slide, since, links, told)
     return state
 
 
@@ -51,6 +59,7 @@ def _found(run: RunFolder, slide: SlideRow, since: Since, links: Links, told: in
         "html": change_html(run.task, slide, since),
         "boxes": [list(box) for box in since.boxes],
         "columns": patch_columns(samples, findings.frame, findings.told),
+        "maps": _maps(since, findings),
         **told_of_patches(
             samples,
             findings.told,
@@ -58,6 +67,29 @@ def _found(run: RunFolder, slide: SlideRow, since: Since, links: Links, told: in
             lambda i: links.picture(slide.number, f"more/{times}/{i}.jpg"),
         ),
     }
+
+
+def _maps(since: Since, findings: Findings) -> list[dict[str, Any]]:
+    """The maps that are others by now: of evidence, unless that was told from more than is known here (see `redrawn`).
+    Colours stand for what they stood for, as far as they reach."""
+    former = next((one for one in findings.layers if one.name == "evidence"), None)
+    if former is None or not redrawn(since):
+        return []
+    assert since.found is not None
+    told, samples = since.found.prediction, since.samples
+    assert samples is not None
+    cells = told.attribution.cells[:, findings.told].reshape(told.attention.shape)
+    name = samples.names[findings.told]
+    now = evidence_layer(cells, told.attention_raster, name=name, unit=samples.unit, least=former.top)
+    steps = base64.b64encode(np.flipud(now.steps).tobytes()).decode()
+    return [{"name": now.name, "title": f"{now.title}, with all that was read", "ticks": now.ticks, "steps": steps}]
+
+
+def redrawn(since: Since) -> bool:
+    """Whether the map of evidence is drawn anew: what a cell by itself says does not go by how it was drawn. Of models
+    that look twice the run knew attention inside the regions that it had opened, which nobody opens again here."""
+    assert since.found is not None
+    return since.found.prediction.spec.inner_mpp is None
 
 
 def change_html(task: Task, slide: SlideRow, since: Since) -> str:
@@ -88,6 +120,9 @@ def change_html(task: Task, slide: SlideRow, since: Since) -> str:
             else f"This interval has {100 * found.confidence:.3g} % confidence, so that those of all times that you "
             "read on hold together with 95 %."
         ),
+        "The map of evidence is drawn anew, of all that was read; attention is as it was."
+        if redrawn(since)
+        else "Maps are the run's, as they were before.",
         *told.warnings,
     ]
     words = "".join(f"<p>{escape(line)}</p>" for line in lines)

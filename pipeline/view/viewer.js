@@ -113,6 +113,20 @@
   });
 
   // -- maps: one of 256 colours a cell, so that opacity and threshold are another list of colours
+  const own = data.layers.map(({ name, title, ticks }) => ({ name, title, ticks, steps: null }));  // as the run has them
+  const pixels = name => model(name).data_source.data.image[0];
+  const redraw = maps => {  // others by now; all that are not named are the run's
+    for (const layer of own) {
+      const now = maps.find(map => map.name === layer.name) ?? layer;
+      if (now !== layer && layer.steps === null) layer.steps = Uint8Array.from(pixels(layer.name));
+      if (layer.steps === null) continue;
+      pixels(layer.name).set(now === layer ? layer.steps : Uint8Array.from(atob(now.steps), one => one.charCodeAt(0)));
+      model(layer.name).data_source.change.emit();
+      const { title, ticks } = now;
+      Object.assign(data.layers.find(one => one.name === layer.name), { title, ticks });
+    }
+    if (data.layers.length) paint();
+  };
   const opacity = at("opacity"), threshold = at("threshold");
   let chosen = data.layers.length ? 0 : null, on = true;
   const strength = (layer, step) => layer.signed ? 2 * Math.abs(step - 128) : step;
@@ -252,6 +266,7 @@
     close();
     for (const name of ["patches", "gallery", "told", "unit"]) data[name] = told[name];
     if (source) source.data = told.columns;
+    redraw(told.maps);
     fill();
     moved();
   };
@@ -280,6 +295,9 @@
     b: () => at("boxes").click(), r: () => more?.draw(), v: () => more?.view(), "]": () => step(1), "[": () => step(-1), Escape: close,
     "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2), 0: fit, 1: full,
   };
+  at("keys-slides").hidden = order.length < 2;
+  at("keys-maps").hidden = !data.layers.length;
+  at("keys-patches").hidden = !data.patches.length;
   document.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input:not([type=range]):not([type=radio]):not([type=checkbox])")) return;
     const act = keys[event.key];

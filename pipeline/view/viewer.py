@@ -256,9 +256,9 @@ class Viewer:
             return None
         return self._tiles.region(slide.number, patch_raster(self._frame(slide.number), boxes[number].tolist()))
 
-    def more_state(self, slide: SlideRow, told: int | None) -> dict[str, object]:
+    def more_state(self, slide: SlideRow, told: int | None, shown: int = 0) -> dict[str, object]:
         """How reading more of a slide stands, for its page; see `pipeline.view.more_page.more_state`."""
-        return more_state(self.run, slide, self.more, Links(served=True, up="../../"), told)
+        return more_state(self.run, slide, self.more, Links(served=True, up="../../"), told, shown)
 
     def patch_since(self, slide: SlideRow, times: int, number: int) -> bytes | None:
         """The same of those that were read since the run, as they were numbered after so many times; None where there

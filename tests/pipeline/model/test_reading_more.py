@@ -93,6 +93,28 @@ def test_what_patches_add_sums_up_to_the_prediction(name: str) -> None:
         assert float(told.spread.sum()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_what_a_cell_says_by_itself_does_not_go_by_how_it_was_drawn(name: str) -> None:
+    """What a map of evidence is drawn from: of a cell that was read it is what reading everything tells of it."""
+    model, view = MODELS[name]
+    whole = model.sample(view, generator=torch.Generator(), samples=view.tissue.size)
+    exact = dict(zip(whole.cells.tolist(), whole.own, strict=True))
+    found, reading = started(model, view)
+    how: dict[str, Any] = {"elsewhere": 12, "generator": torch.Generator().manual_seed(3)}
+    for most in (4, 40):
+        told = reading.read(around(strongest(found), 2), most=most, **how)
+        of_opened = [  # with two levels attention is known there only
+            i
+            for i, cell in enumerate(told.cells.tolist())
+            if model.inner is None or cell // COLUMNS // 3 * (COLUMNS // 3) + cell % COLUMNS // 3 in reading.opened
+        ]
+        assert len(of_opened) > 3
+        for i in of_opened:
+            torch.testing.assert_close(told.own[i], exact[int(told.cells[i])], rtol=1e-5, atol=1e-7)
+        assert (told.own.abs().sum(1) > 0).all(), "nothing that was read says nothing, drawn last or not"
+
+
 @pytest.mark.parametrize(
     "name", ["thumbnail", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "thumbnail")]
 )

@@ -4,49 +4,26 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import NEEDED, Watched
 from PIL import Image
 
 from pipeline.report.report import write_report
 from pipeline.report.slide_sheet import WORDS, write_slide_sheet
 from pipeline.report.slides import PAGE
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("playwright") is None, reason="playwright is not installed"),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
-    pytest.mark.filterwarnings("default"),
-]
+pytestmark = [pytest.mark.slow, *NEEDED]
 HOSTILE = "</script><script>document.title = 'taken'</script>\"'\n<img src=x onerror=\"document.title = 'taken'\">"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Opened:
-    """A report in a page, with all that it asked for and complained of."""
+class Opened(Watched):
+    """A report in a page."""
 
     def __init__(self, chromium: Any, report: Path, **how: Any) -> None:
-        self.page = chromium.new_page(**how)
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda one: self.asked.append(one.url))
-        self.page.on("console", lambda one: self.complaints.append(one.text))
-        self.page.on("pageerror", lambda one: self.complaints.append(str(one)))
+        super().__init__(chromium, **how)
         self.page.goto(report.as_uri())
 
     def names(self) -> list[str]:

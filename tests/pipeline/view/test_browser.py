@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,90 +13,30 @@ from typing import Any
 import numpy as np
 import openslide
 import pytest
+from browsing import NEEDED, Watched, showing
 from makers import tissue_pixels, write_slide
-from numpy.typing import NDArray
 from PIL import Image
-from viewing import change_json, hostile, point_at, served
+from viewing import change_json, hostile, point_at
 
+from pipeline.output.attention_map import read_evidence_zarr, write_evidence_zarr
 from pipeline.refer.label_set import REFER
 from pipeline.view.run_folder import open_run
 from pipeline.view.static import write_pages
 from pipeline.view.viewer import Viewer
+from stages.geometry import Mpp
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("bokeh") is None, reason="bokeh is not installed"),
-    pytest.mark.skipif(find_spec("playwright") is None, reason="playwright is not installed"),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
-    pytest.mark.filterwarnings("default"),
+    *NEEDED,
 ]
-
-
-class Watched:
-    """A page, with all that it asked for and complained of."""
-
-    def __init__(self, page: Any) -> None:
-        self.page, self.asked, self.complaints = page, [], []
-        page.on("request", lambda one: self.asked.append(one.url))
-        page.on("console", lambda one: self.complaints.append(one.text) if one.type in ("error", "warning") else None)
-        page.on("pageerror", lambda one: self.complaints.append(str(one)))
-        page.on("requestfailed", self.failed)
-
-    def failed(self, request: Any) -> None:
-        if request.failure != "net::ERR_ABORTED":  # a tile of a page that was left
-            self.complaints.append(f"{request.failure}: {request.url}")
-
-    def open(self, address: str) -> None:
-        self.page.goto(address)
-        self.page.wait_for_selector("body[data-ready]")
-
-    def model(self, code: str) -> Any:
-        """What JavaScript says of Bokeh's models, which ``m`` finds by their names."""
-        found = "n => Bokeh.documents[0].get_model_by_name(n)"
-        return self.page.evaluate(f"() => {{ const m = {found}; return {code}; }}")
-
-    def until(self, code: str) -> None:
-        """Wait for what JavaScript says; pages let nobody evaluate text, so that Playwright's own waiting fails."""
-        for _ in range(600):
-            if self.page.evaluate(code):
-                return
-            self.page.wait_for_timeout(100)
-        raise AssertionError(f"never: {code}")
-
-    def settle(self) -> None:
-        self.page.wait_for_load_state("networkidle")
-        self.page.wait_for_timeout(400)
-
-    def shot(self) -> NDArray[np.uint8]:
-        with Image.open(io.BytesIO(self.page.locator("#figure").screenshot())) as image:
-            return np.asarray(image.convert("RGB"))
-
-
-@contextmanager
-def showing(watched: Watched, viewer: Viewer) -> Iterator[str]:
-    """The address of a server, which the page has left before it ends."""
-    with served(viewer) as address:
-        yield address
-        watched.page.goto("about:blank")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=[1400, 480])
 def watched(chromium: Any, request: pytest.FixtureRequest) -> Iterator[Watched]:
-    page = chromium.new_page(viewport={"width": request.param, "height": 900})
-    found = Watched(page)
+    found = Watched(chromium, viewport={"width": request.param, "height": 900})
     yield found
-    page.close()
+    found.page.close()
     assert found.complaints == []
 
 
@@ -283,13 +221,21 @@ def test_a_known_lesion_is_found_at_level_0(watched: Watched, run: Path, tmp_pat
             assert np.abs(shown[row + dy, column + dx] - VIOLET).max() > 40, (dx, dy)
 
 
-def test_more_is_read_where_it_is_asked_for(watched: Watched, viewed: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in viewed.rglob("*")}
-    with showing(watched, Viewer(open_run(viewed))) as address:
+def test_more_is_read_where_it_is_asked_for(watched: Watched, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.view.layers.LEAST", 1e-9)  # an untrained model says next to nothing
+    evidence, told_from, raster = read_evidence_zarr(run / "slides/even/evidence.zarr")
+    classes, mpp = ["normal", "tumour"], Mpp(0.5, 0.5)
+    write_evidence_zarr(run / "slides/even/evidence.zarr", 0 * evidence, told_from, raster, classes=classes, mpp=mpp)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with showing(watched, Viewer(open_run(run))) as address:
         page = watched.page
         watched.open(f"{address}s/0/")
         page.wait_for_selector("#more:not([hidden])")
         patches = watched.model("m('samples').data.left.length")
+        drawn = "[...m('evidence').data_source.data.image[0]]"
+        of_run, legend = watched.model(drawn), "document.getElementById('legend').innerText"
+        page.keyboard.press("e")
+        assert "with all that was read" not in page.evaluate(legend)
         box = page.locator("#figure").bounding_box()
         assert page.locator("#read").is_disabled()
         page.keyboard.press("r")
@@ -311,6 +257,9 @@ def test_more_is_read_where_it_is_asked_for(watched: Watched, viewed: Path) -> N
         assert "97.5 % confidence" in told
         now = watched.model("m('samples').data.left.length")
         assert now > patches
+        changed = watched.model(drawn)
+        assert changed != of_run, "the map of evidence is drawn anew"
+        assert "with all that was read" in page.evaluate(legend)
         assert watched.model("m('places-source').data.left.length") == 1
         page.keyboard.press("]")  # a patch of those that are read by now
         watched.until("document.getElementById('picture').naturalWidth > 0")
@@ -320,6 +269,7 @@ def test_more_is_read_where_it_is_asked_for(watched: Watched, viewed: Path) -> N
         page.reload()
         page.wait_for_selector("#found table")
         assert watched.model("m('samples').data.left.length") == now, "it is kept as long as the server runs"
+        assert watched.model(drawn) == changed
         page.keyboard.press("0")
         page.keyboard.press("v")
         page.locator("#most").fill("4096")
@@ -328,9 +278,11 @@ def test_more_is_read_where_it_is_asked_for(watched: Watched, viewed: Path) -> N
         page.click("#forget")
         watched.until("document.getElementById('found').innerText === ''")
         assert watched.model("m('samples').data.left.length") == patches
+        assert watched.model(drawn) == of_run
+        assert "with all that was read" not in page.evaluate(legend)
         watched.settle()
         assert all(one.startswith((address, "data:")) for one in watched.asked)
-    assert {path: path.stat().st_mtime_ns for path in viewed.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
 def test_two_runs_show_one_place_side_by_side(watched: Watched, viewed: Path, second: Path) -> None:
@@ -429,6 +381,8 @@ def test_pages_open_from_a_file(watched: Watched, viewed: Path, tmp_path: Path) 
     watched.page.wait_for_selector("body.slide[data-ready]")
     watched.settle()
     assert watched.shot().std() > 10, "the thumbnail is drawn"
+    assert not watched.page.locator("#keys-more").is_visible(), "nothing can be read where no server is"
+    assert watched.page.locator("#keys-patches").is_visible()
     assert all(one.startswith((first.parent.as_uri(), "data:")) for one in watched.asked)
 
 

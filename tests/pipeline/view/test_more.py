@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -74,8 +75,9 @@ def read(address: str, box: list[float], most: int = MOST) -> dict[str, Any]:
 
 
 def test_a_place_is_read_then_everything_which_is_the_model_that_reads_everything(
-    shown: tuple[str, Viewer], viewed: Path, checkpoint: Path
+    shown: tuple[str, Viewer], viewed: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pipeline.view.layers.LEAST", 1e-9)  # an untrained model says next to nothing
     address, viewer = shown
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in viewed.rglob("*")}
     at = f"{address}s/0/more"
@@ -100,6 +102,21 @@ def test_a_place_is_read_then_everything_which_is_the_model_that_reads_everythin
     assert get(picture)[0] == 200
     assert get(picture.replace("/more/1/", "/more/2/"))[0] == 404
     assert get(picture.replace("/0.jpg", "/99999.jpg"))[0] == 404
+    [evidence] = found["maps"]
+    read_by_run = samples.cells
+    steps = np.frombuffer(base64.b64decode(evidence["steps"]), np.uint8).reshape(exact.attention.shape)[::-1]
+    cells = exact.attribution.cells[:, -1].reshape(exact.attention.shape)
+    top = float(np.abs(exact.attribution.cells[read_by_run]).max())
+    since = viewer.more.since(viewer.run.slides[0])
+    assert since is not None
+    assert since.samples is not None
+    read_by_now = since.samples.cells
+    expected = 1 + 127 * (1 + cells.flat[read_by_now] / top)
+    assert len(read_by_now) > len(samples.cells)
+    assert np.abs(steps.flat[read_by_now] - expected).max() < 2, "each patch says what it says by itself"
+    assert len(set(steps.flat[read_by_now].tolist())) > 8
+    known = ask(f"{at}?shown=1", "GET")[1]["found"]
+    assert known == {"times": 1}, "what the page shows is not told again"
     state = read(at, EVERYTHING)
     assert len(state["found"]["patches"]) == exact.cells
     assert all(patch["weight"] == 1 for patch in state["found"]["patches"])
