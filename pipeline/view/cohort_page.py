@@ -36,7 +36,7 @@ def cohort_page(run: RunFolder, links: Links, against: Against | None = None) ->
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in (*run.notes, *(against.notes if against else ())))
     beside = (
         f'<p class="soft">Beside it: {escape(against.run.title)} ({escape(str(against.run.folder))})</p>'
-        f"{paragraphs([against.run.how_good] if against.run.how_good else [])}"
+        f"{paragraphs([against.run.how_good] if against.run.how_good not in ('', run.how_good) else [])}"
         if against
         else ""
     )
@@ -100,9 +100,7 @@ def _row(
     failed = row.get("status") != "ok"
     status = escape(str(row.get("status") or MISSING))
     why = row.get("error") if failed else "" if here else "its results are gone"
-    warnings = row.get("warnings") or ""
-    warned = "; ".join(warnings) if isinstance(warnings, list) else str(warnings)
-    for words, kind in ((why, "bad"), (warned, "soft")):
+    for words, kind in ((why, "bad"), (slide.warned, "soft")):
         status += (
             f'<small class="{kind} clip" title="{escape(str(words))}">{escape(str(words))}</small>' if words else ""
         )
@@ -150,7 +148,8 @@ def _beside(
     else:
         both = [one for one in shown if one[0] in other.values]
         said = values_html(other, task, both, named=len(shown) > 1)
-        said += f"<small>predicted {escape(str(other.row.get('predicted')))}</small>" if task.chances else ""
+        predicted = other.row.get("predicted") if task.chances else None
+        said += f"<small>predicted {escape(str(predicted))}</small>" if predicted else ""
         key = f"{other.values[name][0]:.9g}" if name in other.values else "-1"
     words = MISSING if apart is None else f"{apart:+.2g}".replace("-", "\N{MINUS SIGN}")
     return {

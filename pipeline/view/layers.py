@@ -72,14 +72,16 @@ def given_layer(values: NDArray[np.floating], raster: Raster, *, name: str, labe
         title = f"{label}, in multiples of its mean where it is not 0"
         return _multiples(values / mean, raster, top / mean, name=name, label=label, title=title)
     ticks = [(1, "0"), (1 + (STEPS - 2) // 2, f"{top / 2:.3g}"), (STEPS - 1, f"{top:.3g}")]
-    return _rising(values / top, values > 0, raster, top, ticks, name=name, label=label, title=f"{label}, as given")
+    clear = (0.0, 1.0)  # what is next to nothing is next to not shown
+    names = {"name": name, "label": label, "title": f"{label}, as given"}
+    return _rising(values / top, values > 0, raster, top, ticks, clear, **names)
 
 
 def _multiples(multiple: NDArray[np.floating], raster: Raster, top: float, **names: str) -> Layer:
     """Multiples on a log scale from 1, below which nothing is shown."""
     height = np.log(np.clip(multiple, 1.0, top)) / math.log(top)
     ticks = [(1 + round((STEPS - 2) * share), f"{top**share:.3g}\N{MULTIPLICATION SIGN}") for share in (0, 0.5, 1)]
-    return _rising(height, multiple > 1.0, raster, top, ticks, **names)
+    return _rising(height, multiple > 1.0, raster, top, ticks, OPACITY, **names)
 
 
 def _rising(
@@ -88,11 +90,12 @@ def _rising(
     raster: Raster,
     top: float,
     ticks: Sequence[tuple[int, str]],
+    opacity: tuple[float, float],
     **names: str,
 ) -> Layer:
     """Heights from 0 to 1 in the colours of attention, the more opaque the higher, where they are shown."""
     steps = np.where(shown, 1 + np.rint(height * (STEPS - 2)), 0).astype(np.uint8)
-    low, high = OPACITY
+    low, high = opacity
     at, ramp = np.linspace(0, 1, len(COLOURS)), np.array(COLOURS, float)
     colours: list[Colour] = [(0, 0, 0, 0.0)]
     for share in np.linspace(0, 1, STEPS - 1):

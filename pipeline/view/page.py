@@ -63,6 +63,12 @@ def label_html(slide: SlideRow) -> str:
     return escape(slide.label) + ("<small>wrong</small>" if slide.wrong else "")
 
 
+def sentence(words: str) -> str:
+    """Words with a capital at first, unless the first is a path."""
+    first = words.partition(" ")[0]
+    return words if set(first) & set("/\\.") else words[:1].upper() + words[1:]
+
+
 def in_page(data: Any) -> str:
     """JSON as it may stand in a page: nothing in it can end the element that holds it."""
     text = json.dumps(plain(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -71,7 +77,7 @@ def in_page(data: Any) -> str:
 
 def refusal_page(title: str, words: str, links: Links) -> str:
     """A page that says why there is nothing to show."""
-    content = f'<header><h1>{escape(title)}</h1></header><p class="note">{escape(words)}</p>'
+    content = f'<header><h1>{escape(title)}</h1></header><p class="note">{escape(sentence(words))}</p>'
     content += f'<p><a href="{links.cohort}">All slides</a></p>'
     return page(title, content, links, scripts=(), kind="refusal")
 

@@ -53,6 +53,12 @@ class SlideRow:
     off: float | None = None
     patient: str | None = None
 
+    @property
+    def warned(self) -> str:
+        """What makes its prediction doubtful; empty where nothing is said to."""
+        said = self.row.get("warnings") or ""
+        return "; ".join(map(str, said)) if isinstance(said, list) else str(said)
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
@@ -159,6 +165,8 @@ def _table(folder: Path) -> list[dict[str, str]]:
             raise UsageError(
                 f"{folder / name} has no columns {first} and status, so that it is no table of a run: {AGAIN}"
             )
+        if rows and None in rows[-1].values():  # the number that it ends with may be another one
+            raise UsageError(f"{folder / name} ends within a row: copy it again, whole, or {AGAIN}")
         return [{k: v or "" for k, v in row.items() if k is not None} for row in rows]
     return []
 

@@ -13,7 +13,7 @@ from pipeline.task.task import Task
 from pipeline.view.figure import BOKEH
 from pipeline.view.findings import Findings
 from pipeline.view.links import Links
-from pipeline.view.page import in_page, label_html, own, page, values_html
+from pipeline.view.page import in_page, label_html, own, page, sentence, values_html
 from pipeline.view.run_folder import RunFolder, SlideRow
 from pipeline.view.samples import Samples
 from stages.overlay.gallery import choose
@@ -95,16 +95,17 @@ def slide_page(
         "more": links.picture(slide.number, "more") if links.served and tiled else None,
     }
     missing = [*notes, *findings.missing]
-    shown_notes = "".join(f'<p class="note">{escape(note[:1].upper() + note[1:])}</p>' for note in missing)
+    shown_notes = "".join(f'<p class="note">{escape(sentence(note))}</p>' for note in missing)
     lines = "".join(f"<p>{escape(findings.words[name])}</p>" for name in WORDS if name in findings.words)
     words = f'<section class="told"><details open><summary>in words</summary>{lines}</details></section>'
     label = f'<p class="label{" bad" if slide.wrong else ""}">Label: {label_html(slide)}</p>' if slide.label else ""
+    warned = f'<p class="doubt">{escape(sentence(slide.warned))}</p>' if slide.warned else ""
     content = TEMPLATE.substitute(
         cohort=links.cohort,
         name=escape(slide.name),
         notes=shown_notes,
         predicted=_predicted(slide, run.task) + values_html(slide, run.task, shown, named=True),
-        label=label + ("" if beside is None else _other_html(slide, beside)),
+        label=warned + label + ("" if beside is None else _other_html(slide, beside)),
         this=escape(f"this run: {run.folder.name}"),
         other="" if beside is None else escape(f"the other run: {beside.run.folder.name}"),
         first=_first(slide, findings, links),

@@ -60,7 +60,7 @@
   };
     const moved = () => {
     const scale = each(), bar = at("scale");
-    const length = nice(110 * scale * (unit ?? 1));
+    const length = nice(160 * scale * (unit ?? 1));
     bar.style.width = `${length / (scale * (unit ?? 1))}px`;
     bar.textContent = unit === null ? `${length} px` : length >= 1000 ? `${length / 1000} mm` : `${length} µm`;
     for (const pane of panes) {  // where the boxes are not seen themselves
@@ -79,7 +79,10 @@
   }
   let last = null, held = null, waits = false;
   const same = (one, other) => other !== null && one[0] === other[0] && one[1] === other[1];
-  const hold = () => { if (same(size(), last)) held = [...middle(), each()]; };  // Bokeh scales the ranges where the size changes
+  const hold = () => {  // Bokeh scales the ranges where the size changes, to nothing where there was none
+    const now = [...middle(), each()];
+    if (same(size(), last) && now.every(Number.isFinite)) held = now;
+  };
   x_range.change.connect(hold);
   y_range.change.connect(hold);
   const settled = () => {

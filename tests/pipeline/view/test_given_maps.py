@@ -21,7 +21,7 @@ from pipeline.view.given_maps import GivenMaps, named_maps
 from pipeline.view.layers import STEPS, Layer
 from pipeline.view.links import Links
 from pipeline.view.run_folder import open_run
-from pipeline.view.static import write_pages
+from pipeline.view.view import make_viewer
 from pipeline.view.viewer import Viewer
 
 pytest.importorskip("bokeh")
@@ -171,7 +171,7 @@ def test_what_is_not_of_the_slide_is_refused_in_one_true_line(viewed: Path, tmp_
 
 
 def test_a_page_has_them_beside_the_run_s_own_and_so_have_pages_without_a_server(
-    viewed: Path, maps: dict[str, Path], tmp_path: Path
+    viewed: Path, maps: dict[str, Path]
 ) -> None:
     viewer = Viewer(open_run(viewed), maps=maps)
     with served(viewer) as address:
@@ -180,8 +180,7 @@ def test_a_page_has_them_beside_the_run_s_own_and_so_have_pages_without_a_server
     assert [layer["label"] for layer in data_in(page)["layers"]] == ["attention", "evidence", *FORMS]
     assert [layer["label"] for layer in data_in(other)["layers"]] == ["attention", "evidence"]
     assert other.count("is not shown: expected one map") == len(FORMS), "what a slide lacks is said"
-    write_pages(viewer, tmp_path / "pages")
-    written = data_in((tmp_path / "pages/slide-0.html").read_text(encoding="utf-8"))
+    written = data_in(viewer.page(viewer.run.slides[0], Links(served=False)))
     assert [layer["label"] for layer in written["layers"]] == ["attention", "evidence", *FORMS]
     assert json.dumps(written["figure"]).count("given-3-colours") == 1
 
@@ -281,9 +280,11 @@ def test_folders_without_any_map_of_the_run_are_refused_before_anything_is_shown
         ("other/somebody.npy", "is a file, expected a folder of maps"),
         ("other", "no slide of the run has a map in"),
     ):
-        done = saccade("view", viewed, "--map", f"a={tmp_path / place}", "--static", tmp_path / "pages")
-        assert done.returncode == 2
-        assert done.stderr.startswith("saccade: error: --map a: "), done.stderr
-        assert words in done.stderr
-        assert done.stderr.count("\n") == 1
+        with pytest.raises(UsageError, match="^--map a: ") as told:
+            make_viewer(viewed, maps={"a": tmp_path / place})
+        assert words in str(told.value)
+        assert "\n" not in str(told.value)
+    done = saccade("view", viewed, "--map", f"a={tmp_path / 'other'}", "--static", tmp_path / "pages")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("saccade: error: --map a: no slide of the run has a map in"), done.stderr
     assert not (tmp_path / "pages").exists()

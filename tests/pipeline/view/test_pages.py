@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from dataclasses import replace
@@ -18,11 +19,18 @@ from pipeline.output.run_record import NOTICE
 from pipeline.view.cohort_page import cohort_page
 from pipeline.view.findings import find
 from pipeline.view.links import Links
-from pipeline.view.page import in_page
+from pipeline.view.page import in_page, sentence
 from pipeline.view.run_folder import RunFolder, open_run
 from pipeline.view.slide_page import slide_page
+from pipeline.view.viewer import Viewer
 
 SERVED = Links(served=True)
+
+
+def test_sentences_begin_with_a_capital_but_paths_stay_what_they_are() -> None:
+    assert sentence("the slide is gone") == "The slide is gone"
+    for path in ("moved/a.tif", "a.tif", "C:\\a", "./a"):
+        assert sentence(f"{path} is another slide") == f"{path} is another slide"
 
 
 def page_of(run: RunFolder, number: int, **how: Any) -> str:
@@ -105,3 +113,18 @@ def test_data_in_a_page_cannot_end_its_element() -> None:
     text = in_page(told)
     assert not set(text) & set("<>&\u2028")
     assert json.loads(text) == told | {"nan": None}
+
+
+def test_what_makes_a_prediction_doubtful_stands_below_it_on_the_slide_s_page(run: Path) -> None:
+    with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["warnings"] = "it looks unlike the <slides> of the training"
+    with (run / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    viewer = Viewer(open_run(run))
+    doubted, plain = (viewer.page(viewer.run.slides[i], Links(served=False)) for i in (0, 1))
+    assert '<p class="doubt">It looks unlike the &lt;slides&gt; of the training</p>' in doubted
+    assert doubted.index("doubt") < doubted.index('id="overlay"')
+    assert 'class="doubt"' not in plain

@@ -53,6 +53,8 @@ def test_what_is_no_run_is_told_in_one_line_with_the_remedy(run: Path, tmp_path:
     (tableless / "predictions.csv").unlink()
     foreign = Path(shutil.copytree(run, tmp_path / "foreign"))
     (foreign / "predictions.csv").write_text("a,b\n1,2\n")
+    short = Path(shutil.copytree(run, tmp_path / "short"))
+    (short / "predictions.csv").write_bytes((short / "predictions.csv").read_bytes()[:-60])
     newer = Path(shutil.copytree(run, tmp_path / "newer"))
     change_json(newer / "run.json", lambda told: told.update(task="dreaming"))
     for folder, words in {
@@ -65,6 +67,7 @@ def test_what_is_no_run_is_told_in_one_line_with_the_remedy(run: Path, tmp_path:
         "cut": "run.json of .* is damaged",
         "tableless": "has no slide yet",
         "foreign": "has no columns slide_id and status",
+        "short": r"predictions\.csv ends within a row",
         "newer": "predicts 'dreaming', which this version does not know",
         "run/slides/even": "is one slide of a run: name the run",
     }.items():
