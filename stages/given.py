@@ -67,7 +67,8 @@ class GivenMap:
         return in_cells(self.values, self.raster, cells)
 
     def drawn(self, most: int) -> tuple[NDArray[np.float64], Raster]:
-        """Its values as pixels, at most so many along a side, and where these lie: its own, or means of them.
+        """Its values as pixels, at most so many along a side, and where these lie: its own, or means of them; places on
+        half as many, for they are drawn finer still.
 
         Raises:
             MapError: it reaches beyond the slide.
@@ -75,7 +76,7 @@ class GivenMap:
         if self.raster is not None and max(self.raster.shape) <= most:
             assert not isinstance(self.values, Places), "places have no raster"
             return self.values, self.raster
-        scale = max(1.0, max(self.level0) / most)
+        scale = max(1.0, max(self.level0) / (most if self.raster is not None else most / 2))
         width, height = (math.ceil(round(side / scale, 6)) for side in self.level0)
         pixels = Raster(0, 0, scale, scale, width, height)
         of_each = 1.0 if self.raster is None else self.raster.scale_x * self.raster.scale_y / scale**2

@@ -280,7 +280,7 @@ def test_folders_without_any_map_of_the_run_are_refused_before_anything_is_shown
         ("other/somebody.npy", "is a file, expected a folder of maps"),
         ("other", "no slide of the run has a map in"),
     ):
-        with pytest.raises(UsageError, match="^--map a: ") as told:
+        with pytest.raises(UsageError, match=r"^--map a: ") as told:
             make_viewer(viewed, maps={"a": tmp_path / place})
         assert words in str(told.value)
         assert "\n" not in str(told.value)
