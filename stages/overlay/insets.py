@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from stages.geometry import Raster
+from stages.overlay.attention_map import Floats
 from stages.overlay.text import pen_font
 
 SHOWN = 6
@@ -39,14 +41,54 @@ class Inset:
     colour: tuple[int, int, int]
 
 
-def draw_mark(pen: ImageDraw.ImageDraw, raster: Raster, inset: Inset, size: tuple[int, int]) -> None:
-    """Write an inset's mark beside its patch on a map of (width, height) pixels."""
-    x, y, w, _ = inset.box_level0
-    right, upper = np.rint(raster.from_level0(np.array([x + w, y]))).astype(int).tolist()
-    font, told = pen_font(LETTERS), inset.mark
-    wide = math.ceil(font.getlength(told))
-    at = (min(right + 4, size[0] - wide - 2), max(upper - 6, 1))
-    pen.text(at, told, fill="black", font=font, stroke_width=2, stroke_fill="white")
+def draw_marks(
+    pen: ImageDraw.ImageDraw, raster: Raster, insets: Sequence[Inset], boxes_level0: Floats, size: tuple[int, int]
+) -> None:
+    """Write insets' marks beside their patches, each where it covers least of other patches and of marks.
+
+    Args:
+        pen: draws on the map.
+        raster: its pixels' place.
+        insets: in the order in which they choose their places.
+        boxes_level0: (N, 4), x, y, width, height of all patches that are outlined.
+        size: width and height of the map, pixels.
+    """
+    taken, font = _on_map(raster, boxes_level0), pen_font(LETTERS)
+    for inset in insets:
+        [own] = _on_map(raster, [inset.box_level0])
+        places = _around(own, math.ceil(font.getlength(inset.mark)), size)
+        others = taken[(taken != own).any(1)]
+        place = places[_covered(places, others).argmin()]  # of equal ones the first
+        pen.text(tuple(place[:2]), inset.mark, fill="black", font=font, stroke_width=2, stroke_fill="white")
+        taken = np.vstack([taken, place])
+
+
+def _on_map(raster: Raster, boxes_level0: ArrayLike) -> Floats:
+    """Left, upper, right and lower edge (N, 4) of boxes, pixels of the map."""
+    boxes = np.asarray(boxes_level0, np.float64).reshape(-1, 4)
+    corners = raster.from_level0(boxes[:, :2]), raster.from_level0(boxes[:, :2] + boxes[:, 2:])
+    return np.rint(np.hstack(corners))
+
+
+def _around(own: Floats, wide: int, size: tuple[int, int]) -> Floats:
+    """Places (P, 4) of a mark so many pixels wide around its patch and, last, on it; the best first."""
+    left, upper, right, lower = own.tolist()
+    high, x, y = LETTERS + 3, (left + right - wide) / 2, (upper + lower - LETTERS) / 2
+    above, below, before, after = upper - high - 2, lower + 2, left - wide - 5, right + 4
+    sides = [(after, upper - 6), (before, upper - 6), (x, above), (x, below), (after, y), (before, y)]
+    corners = [(after, above), (before, above), (after, below), (before, below)]
+    found = np.array([*sides, *corners, (x, y)])
+    found = np.clip(found, 1, [max(1, size[0] - wide - 2), max(1, size[1] - high)])
+    return np.hstack([found, found + np.array([wide, high])])
+
+
+def _covered(places: Floats, others: Floats) -> Floats:
+    """How many pixels of others (N, 4) each place (P, 4) covers."""
+    across, down = (
+        np.minimum(places[:, None, i + 2], others[:, i + 2]) - np.maximum(places[:, None, i], others[:, i])
+        for i in (0, 1)
+    )
+    return np.asarray((across.clip(0) * down.clip(0)).sum(1))
 
 
 def insets_height(insets: Sequence[Inset], width: int) -> int:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import Floats
-from stages.overlay.insets import Inset, draw_mark, insets_height, lay_insets, round_length
+from stages.overlay.insets import Inset, draw_marks, insets_height, lay_insets, round_length
 from stages.overlay.text import RED, pen_font, shortened, warning_lines, wrapped
 from stages.tissue.thumbnail import Thumbnail
 
@@ -124,8 +124,7 @@ def page(
     boxes = np.asarray(patch_boxes_level0, np.float64).reshape(-1, 4)
     pen = ImageDraw.Draw(picture)
     outline(pen, raster, boxes)
-    for inset in insets:
-        draw_mark(pen, raster, inset, picture.size)
+    draw_marks(pen, raster, insets, boxes, picture.size)
     width, height = picture.size
     stacked = plain is not None and width > WIDE * height
     across = width if plain is None or stacked else 2 * width + GAP

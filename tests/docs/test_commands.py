@@ -16,8 +16,8 @@ from pages import LANGUAGES, PAGES, blocks, mentions, text_of
 ELSEWHERE = {
     "docs/api.md": {"": "tests/saccade/test_doctests.py"},
     "docs/dicom.md": {
-        "import highdicom": "tests/stages/exports/test_dicom.py",
-        "from wsidicom": "tests/stages/exports/test_dicom.py",
+        "import highdicom": "tests/pipeline/export/test_docs.py",
+        "from wsidicom": "tests/pipeline/export/test_docs.py",
     },
     "docs/exports.md": {"": "tests/pipeline/export/test_docs.py"},
     "docs/study.md": {"": "tests/docs/test_study.py"},
