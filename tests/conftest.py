@@ -59,6 +59,7 @@ if find_spec("torch"):
 
     # The tests' tensors are small: threads gain nothing, and on a busy machine each waits for the other.
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that are started, too, such as those of xdist
 else:
     sys.meta_path.append(_NoTorch())
 

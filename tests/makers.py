@@ -17,7 +17,7 @@ import pytest
 import skimage.data
 import tifffile
 from numpy.typing import NDArray
-from warm import LIMIT, run_warm
+from warm import COMMAND, EVERYTHING, LIMIT, run_warm
 
 from stages.geometry import Box, Mpp, Raster, patch_rasters, physical_raster
 from stages.pyramid.open import ZarrSlide
@@ -203,7 +203,7 @@ def saccade(*args: object, cwd: Path | None = None, fresh: bool = False) -> subp
     """
     arguments = list(map(str, args))
     if hasattr(os, "fork") and not fresh:
-        return run_warm(arguments, cwd)
+        return run_warm(EVERYTHING, COMMAND, arguments, cwd=cwd)
     command = [sys.executable, "-m", "pipeline.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=LIMIT)
 
@@ -354,7 +354,7 @@ MEMORY_MB = 64
 
 
 ATTEMPT = """
-import json, sys
+import json, sys, warnings
 from stages.geometry import Box
 from stages.slide.facts import SlideError
 from stages.slide.files import open_slide
@@ -366,8 +366,9 @@ def attempt(act):
     except SlideError as exc:
         return f"SlideError: {exc}"
 
+warnings.simplefilter("error")
 told = []
-path = json.load(sys.stdin)
+path = json.loads(sys.argv[1])
 
 def opening():
     global slide
@@ -380,7 +381,7 @@ if told[0] == "ok":
         for x, y in ((0, 0), (level.width - width, level.height - height)):
             told.append(attempt(lambda: slide.read_level(i, Box(x, y, width, height))))
         told.append(attempt(lambda: slide.tile_bytes(i).sum()))
-# getrusage would begin with what the parent held
+# getrusage would tell of what the parent held at its most
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps([told, int(peak.split()[1]) / 1024]))
 """
@@ -388,14 +389,12 @@ print(json.dumps([told, int(peak.split()[1]) / 1024]))
 
 def attempt(path: Path) -> tuple[list[str], float]:
     """What comes of opening and reading a file, "ok" or the error, and the process's peak memory in MB."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", ATTEMPT],
-        input=json.dumps(str(path)),
-        capture_output=True,
-        text=True,
-        timeout=TIME_LIMIT,
-        cwd=ROOT,
-    )
+    arguments = [json.dumps(str(path))]
+    if hasattr(os, "fork"):
+        done = run_warm("import stages.slide.files", ATTEMPT, arguments, cwd=ROOT, limit=TIME_LIMIT)
+    else:
+        command = [sys.executable, "-c", ATTEMPT, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     told, memory = json.loads(done.stdout)
     return told, memory

@@ -78,23 +78,33 @@ OTHER_VAL = ("tests/pipeline/train/test_train.py::test_other_slides_to_calibrate
 
 MUTANTS = (
     # what a slide's result depends on
-    Mutant("run key without mpp", '"mpp": mpp,', "", RUN_KEYS),
-    Mutant("run key without tolerance", '"tolerance": settings.tolerance,', "", RUN_KEYS),
+    Mutant("run key without mpp", '"mpp": mpp,\n        **({} if prior', "**({} if prior", RUN_KEYS),
+    Mutant(
+        "run key without tolerance",
+        '"tolerance": settings.tolerance,\n        "scheme": settings.scheme or',
+        '"scheme": settings.scheme or',
+        RUN_KEYS,
+    ),
     Mutant("run key without the decision", '{"decide": asdict(decide)}', "{}", RUN_KEYS),
     Mutant("run key without scheme", '"scheme": settings.scheme or model.spec.scheme,', "", RUN_KEYS),
-    Mutant("run key without seed", '"seed": settings.seed,', "", RUN_KEYS),
+    Mutant("run key without seed", '"seed": settings.seed,\n        **({} if decide', "**({} if decide", RUN_KEYS),
     Mutant("run key without samples", '"samples": settings.samples if', '"samples": None if True or', RUN_KEYS),
     Mutant("run key without the model's digest", '"model": digest,', "", RUN_KEYS),
     Mutant("run key without the results' version", '"version": RESULTS_VERSION,', "", RUN_KEYS),
     Mutant("run key without the slide's content", "[fingerprint, parts]", "[parts]", RUN_KEYS),
     Mutant("draws ignore the seed", 'f"{seed}:{self.', 'f"{0}:{self.', RUN_KEYS),
-    Mutant("draws ignore the slide's content", 'f"{seed}:{self.slide.facts.fingerprint}"', 'f"{seed}"', RUN_KEYS),
+    Mutant("draws ignore the slide's content", "{self.slide.facts.fingerprint}{later}", "{later}", RUN_KEYS),
     Mutant("--scheme ignored", "scheme=settings.scheme,", "scheme=None,", RUN_KEYS),
-    Mutant("--mpp ignored", "mpp = slide.mpp if slide.mpp is not None else settings.mpp", "mpp = slide.mpp", RUN_KEYS),
+    Mutant(
+        "--mpp ignored",
+        "open_pyramid(slide.path, mpp=slide.mpp if slide.mpp is not None else settings.mpp)",
+        "open_pyramid(slide.path, mpp=slide.mpp)",
+        RUN_KEYS,
+    ),
     Mutant(
         "--mpp before the table",
-        "slide.mpp if slide.mpp is not None else settings.mpp",
-        "settings.mpp if settings.mpp is not None else slide.mpp",
+        "open_pyramid(slide.path, mpp=slide.mpp if slide.mpp is not None else settings.mpp)",
+        "open_pyramid(slide.path, mpp=settings.mpp if settings.mpp is not None else slide.mpp)",
         RUN_KEYS,
     ),
     # what is unlike the slides of the training
@@ -105,7 +115,12 @@ MUTANTS = (
     Mutant("strays widen the cohort", "cut = np.clip(away, -CUT * spread, CUT * spread)", "cut = away", APPEARANCE),
     Mutant("a slide among its own cohort", "np.delete(values, i, 0)", "values", APPEARANCE),
     Mutant("warnings that a rerun forgets", 'row["warnings"] = list(found.warnings)', "pass", UNLIKE),
-    Mutant("numbers of another meaning compared", 'if told.get("version") != VERSION:', "if not told:", CHECKPOINT),
+    Mutant(
+        "numbers of another meaning compared",
+        'told is None or told.get("version") != VERSION:',
+        "told is None:",
+        CHECKPOINT,
+    ),
     # what a model depends on
     Mutant("training key without labels", 'slide.label,\n            "mpp"', 'None,\n            "mpp"', TRAIN_KEYS),
     Mutant(
@@ -121,7 +136,7 @@ MUTANTS = (
         TRAIN_KEYS,
     ),
     Mutant("training key without roles", '"role": part,', '"role": "train",', TRAIN_KEYS),
-    Mutant("training key without content", "fingerprints.get(slide.slide_id),", '"",', TRAIN_KEYS),
+    Mutant("training key without content", "**content_of(facts.get(slide.slide_id)),", "", TRAIN_KEYS),
     Mutant(
         "training key without the encoder's weights",
         "None if weights is None else _content(weights),",
@@ -132,26 +147,28 @@ MUTANTS = (
     Mutant("training key without the training section", 'settings={**settings, "train', 'settings={"train', TRAIN_KEYS),
     Mutant(
         "training key with the device",
-        '        "device",\n        "members",',
-        '        "members",',
+        '"calibration_slides", "device", "devices"}',
+        '"calibration_slides", "devices"}',
         TRAIN_KEYS,
     ),
     Mutant("a finished model is lost", "        keep_aside(job)\n", "        pass\n", LEFT_OUT),
     Mutant(
         "a slide that failed is tried again", "if i not in self.lost]\n        while", "]\n        while", STAYS_OUT
     ),
-    Mutant("what was left out is forgotten", "dict(self._slides.lost)\n", "{}\n", STAYS_OUT),
+    Mutant("what was left out is forgotten", '["left_out"] = self._slides.told', '["left_out"] = {}', STAYS_OUT),
     Mutant("files stay open", "self._kept[oldest].at_rest()", "self._kept[oldest]", LOOKS),
     # intervals
-    Mutant("--tolerance without the Bonferroni share", "confidence=1 - 0.05 / ", "confidence=0.95 or ", INTERVALS),
+    Mutant(
+        "--tolerance without the Bonferroni share", "confidence=1 - 0.05 / len(totals)", "confidence=0.95", INTERVALS
+    ),
     Mutant("--decide without each look's share of the risk", "2 * self.risk / looks", "2 * self.risk", STOPPING),
     Mutant("earlier reads do not count", "0.0 if afresh else sum(shares[r + 1 :])", "0.0", TOGETHER),
     Mutant("shares that ignore what is left", "v = a.square() * (1 - before)", "v = a.square() * 1", TOGETHER),
     Mutant("intervals at 90 %", "0.5 + alone / 2", "0.475 + alone / 2", PREDICT),
     Mutant("intervals without the cohort's rule", "calibration=self.calibration, ", "calibration=None, ", INTERVALS),
     Mutant("intervals calibrated to 90 %", "torch.quantile(away, confidence)", "torch.quantile(away, 0.9)", CALIBRATE),
-    Mutant("intervals of each class alone", "(1 - confidence) / classes if", "(1 - confidence) if", PREDICT),
-    Mutant("calibrated to each class alone", "_told_by(errors)].amax(1)", "_told_by(errors)].flatten()", JOINT),
+    Mutant("intervals of each class alone", "(1 - confidence) / evidence.statements", "(1 - confidence)", PREDICT),
+    Mutant("calibrated to each class alone", "_told_by(evidence)].amax(1)", "_told_by(evidence)].flatten()", JOINT),
     Mutant("few draws worth more than they are", "if not self.fitted:", "if False:", PREDICT),
     Mutant("patches of a region count one by one", "if not taken.regions:", "if True:", REGIONS),
     Mutant(
@@ -161,19 +178,21 @@ MUTANTS = (
         PREDICT,
     ),
     Mutant("regions padded with glass", "side + 2 * model.inner.around, ", "side, ", REGIONS),
-    Mutant("calibrated on slides of the training", "in (*val, *job.train)", "in job.train", OTHER_VAL),
+    Mutant("calibrated on slides of the training", "in (*job.val, *job.train)", "in job.train", OTHER_VAL),
     Mutant(
         "slopes of many classes replaced by equal shares",
-        "torch.softmax(others, -1)",
-        "(others > -torch.inf).double() / (z.shape[-1] - 1)",
+        "torch.softmax(rivals(logits), -1)",
+        "(rivals(logits) > -torch.inf).to(logits) / (self.outputs - 1)",
         WEIGH,
     ),
-    Mutant("slopes over the wrong axis", "torch.softmax(others, -1)", "torch.softmax(others, -2)", WEIGH),
-    Mutant("probabilities of the classes each alone", "torch.softmax(z, 0)", "torch.sigmoid(z)", PREDICT),
+    Mutant(
+        "slopes over the wrong axis", "torch.softmax(rivals(logits), -1)", "torch.softmax(rivals(logits), -2)", WEIGH
+    ),
+    Mutant("probabilities of the classes each alone", "torch.softmax(logits, -1)", "torch.sigmoid(logits)", PREDICT),
     Mutant(
         "metrics' intervals over slides, not patients",
-        "np.asarray(patients), return_inverse=True)[1]",
-        "range(len(patients)), return_inverse=True)[1]",
+        "return np.unique(np.asarray(patients), return_inverse=True)[1]",
+        "return np.unique(range(len(patients)), return_inverse=True)[1]",
         METRICS,
     ),
     # what lies on the disk
@@ -190,8 +209,13 @@ MUTANTS = (
         "    write_thumbnail(folder / THUMBNAIL",
         KILLED,
     ),
-    Mutant("an earlier commit mark stays", "(folder / COMMIT).unlink(missing_ok=True)", "pass", KILLED),
-    Mutant("any commit mark will do", 'commit["key"] == key', "True", KILLED),
+    Mutant(
+        "an earlier commit mark stays",
+        "(folder / COMMIT).unlink(missing_ok=True)\n    for name in FORMER",
+        "for name in FORMER",
+        KILLED,
+    ),
+    Mutant("any commit mark will do", 'commit["key"] == found.key', "True", KILLED),
     Mutant("checkpoint without calibration", "if model.calibration is not None:", "if False:", CALIBRATE),
     Mutant("GeoJSON ignores the bounds", "np.array([bounds.x, bounds.y])", "np.zeros(2)", PICTURE),
     # training
@@ -205,11 +229,11 @@ MUTANTS = (
     Mutant("control variate's loss dropped", " + found.control_error", "", FIT),
     Mutant(
         "patches not turned",
-        "None if self._augmentation is None else partial(self._augmentation, generator=generator)",
-        "None",
+        '"augment": self._augmentation,',
+        '"augment": None,',
         FIT,
     ),
-    Mutant("a fold learns what it is judged on", "if fold_of[s.slide_id] != k", "if True", FOLDS),
+    Mutant("a fold learns what it is judged on", "if fold_of[slide.slide_id] != number)", "if True)", FOLDS),
     Mutant(
         "a patient's slides in two folds",
         "fold_of[slide.patient] for slide in slides",
@@ -226,10 +250,15 @@ MUTANTS = (
     ),
     Mutant("cells are tissue from a fifth on", "min_fraction: float = 0.1", "min_fraction: float = 0.2", ATTENTION),
     # what scripts go by
-    Mutant("train exits 0 with slides left out", "1 if summary.excluded else 0", "0", TRAIN_EXIT),
+    Mutant(
+        "train exits 0 with slides left out",
+        "metrics: {out / 'metrics.json'}\")\n    raise typer.Exit(1 if summary.excluded else 0)",
+        "metrics: {out / 'metrics.json'}\")\n    raise typer.Exit(0)",
+        TRAIN_EXIT,
+    ),
     Mutant(
         "run exits 0 with failures",
-        "report:      {out / 'report.html'}\")\n    raise typer.Exit(1 if summary.failed else 0)",
+        "report:      {out / 'report.html'}\")\n    raise typer.Exit(1 if summary.failed or summary.left_out else 0)",
         "report:      {out / 'report.html'}\")\n    raise typer.Exit(0)",
         RUN_EXIT,
     ),

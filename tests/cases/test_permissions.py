@@ -74,6 +74,7 @@ def test_models_and_what_training_keeps(slides_folder: Path, tmp_path: Path, uma
     assert any(path.endswith(".ckpt") for path in seen)
 
 
+@pytest.mark.slow
 def test_the_demos_cohort(tmp_path: Path, umask: int) -> None:
     make_cohort(tmp_path / "cohort", slides=16, size=512, workers=1)
     found = modes(tmp_path / "cohort")

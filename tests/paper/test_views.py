@@ -104,13 +104,16 @@ def trained(scheme: str, epochs: int) -> tuple[torch.Tensor, float]:
     return predict_sampler(model, squares, range(100, 140), samples=3, seed=0, draws=3), loss
 
 
+@pytest.mark.slow
 def test_the_product_learns_where_to_look() -> None:
     probabilities, loss = trained("systematic", 20)
     assert (probabilities.argmax(1) == torch.arange(40) % 2).float().mean() >= 0.95
     assert loss < 0.3
 
 
-@pytest.mark.parametrize("scheme", ["gumbel", "iid", "topk"])
+@pytest.mark.parametrize(
+    "scheme", ["gumbel", *(pytest.param(name, marks=pytest.mark.slow) for name in ("iid", "topk"))]
+)
 def test_training_is_the_same_twice(scheme: str) -> None:
     assert torch.equal(trained(scheme, 1)[0], trained(scheme, 1)[0])
 

@@ -33,7 +33,8 @@ def examples_of(name: str) -> list[doctest.DocTest]:
 
 
 @pytest.mark.parametrize("name", ["", *NAMES])
-def test_its_examples_run(name: str, examples: Path) -> None:
+def test_its_examples_run(name: str, examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.run.workers.MOST_SUITED", 1)  # each process loads torch anew
     failures: list[str] = []
     for test in examples_of(name):
         runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)

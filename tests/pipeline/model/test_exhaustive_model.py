@@ -97,7 +97,7 @@ def test_how_to_draw_is_no_question_to_it(given: dict[str, None]) -> None:
     check_budget(replace(EXHAUSTIVE, head="mean"), samples=None, scheme=None)
 
 
-@pytest.mark.parametrize("head", ["evidence", "gated"])
+@pytest.mark.parametrize("head", ["evidence", pytest.param("gated", marks=pytest.mark.slow)])
 def test_it_trains_like_the_others_and_encodes_no_patch_twice(
     head: str, cohort: Path, tmp_path: Path, tiny: object
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,18 @@ SLIDES = {"a1": "p", "a2": "p", "a3": "p", "b": "q", "c1": "r", "c2": "r"}
 """Whose slides there are."""
 
 
-@pytest.fixture
-def cohort(tmp_path: Path) -> Path:
+def write_cohort(folder: Path) -> Path:
     lines = ["slide,patient,label"]
     for i, (name, patient) in enumerate(SLIDES.items()):
-        write_slide(tmp_path / f"{name}.tif", tissue_pixels(300 + 8 * i, 320, margin=0.1), tile=128, levels=2, factor=4)
+        write_slide(folder / f"{name}.tif", tissue_pixels(300 + 8 * i, 320, margin=0.1), tile=128, levels=2, factor=4)
         lines.append(f"{name}.tif,{patient},{'a' if patient == 'p' else 'b'}")
-    (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
-    return tmp_path
+    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    return write_cohort(tmp_path)
 
 
 def checkpoint(folder: Path, *, unit: str = "patient", **changes: Any) -> Path:
@@ -62,6 +67,19 @@ def ran(cohort: Path, *, unit: str = "patient", table: str = "cohort.csv", **how
     settings = RunSettings(checkpoint(cohort, unit=unit), device="cpu", samples=how.pop("samples", None))
     found: Cohort = find_target(cohort / table)
     return run_cohort(found, cohort / "out", settings, **how)
+
+
+@pytest.fixture(scope="module")
+def run_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cohort = write_cohort(tmp_path_factory.mktemp("run"))
+    assert ran(cohort).ok == 3
+    return cohort
+
+
+@pytest.fixture
+def done(run_before: Path, tmp_path: Path) -> Path:
+    """A cohort that was run, to go on with."""
+    return shutil.copytree(run_before, tmp_path, dirs_exist_ok=True)
 
 
 def table_of(cohort: Path, name: str = "patients.csv") -> dict[str, dict[str, str]]:
@@ -122,56 +140,52 @@ def test_a_row_a_patient_and_each_slide_with_its_share_of_the_draw(cohort: Path)
     assert "3 patients" in report
 
 
-def test_the_prediction_is_that_of_the_joint_view_and_of_one_slide_that_of_a_model_of_slides(cohort: Path) -> None:
-    ran(cohort)
+def test_the_prediction_is_that_of_the_joint_view_and_of_one_slide_that_of_a_model_of_slides(done: Path) -> None:
     model = sampler_model(replace(TINY, classes=("a", "b"), patch_mpp=0.5, attention_mpp=4.0))
     looks = sorted(
-        (look(cohort / f"{name}.tif", model) for name in ("c1", "c2")), key=lambda one: one.slide.facts.fingerprint
+        (look(done / f"{name}.tif", model) for name in ("c1", "c2")), key=lambda one: one.slide.facts.fingerprint
     )
     everything = model.sample(
         joint_view([one.view for one in looks], 3), generator=torch.Generator(), samples=10**6
     ).prediction
-    row = record(cohort, "patients", "r")["row"]
+    row = record(done, "patients", "r")["row"]
     assert row["prob_b_low"] <= float(everything.values[1]) <= row["prob_b_high"]
-    (cohort / "out").rename(cohort / "of-patients")
-    ran(cohort, unit="slide")
-    slide = record(cohort, "slides", "b")
-    patient = json.loads((cohort / "of-patients" / "patients" / "q" / "prediction.json").read_text())
+    (done / "out").rename(done / "of-patients")
+    ran(done, unit="slide")
+    slide = record(done, "slides", "b")
+    patient = json.loads((done / "of-patients" / "patients" / "q" / "prediction.json").read_text())
     for name in ("prob_a", "prob_b", "prob_b_low", "prob_b_high", "patches_read", "fraction_read", "bytes_read"):
         assert slide["row"][name] == patient["row"][name], name
 
 
-def test_nothing_depends_on_the_order_of_the_table_and_nothing_is_done_twice(cohort: Path) -> None:
-    ran(cohort)
-    before = table_of(cohort)
-    assert ran(cohort).reused == 3
-    first, *others = (cohort / "cohort.csv").read_text().splitlines()
-    (cohort / "turned.csv").write_text("\n".join([first, *others[::-1]]) + "\n")
-    assert ran(cohort, table="turned.csv").reused == 3
-    (cohort / "out").rename(cohort / "earlier")
-    ran(cohort, table="turned.csv")
-    after = table_of(cohort)
+def test_nothing_depends_on_the_order_of_the_table_and_nothing_is_done_twice(done: Path) -> None:
+    before = table_of(done)
+    assert ran(done).reused == 3
+    first, *others = (done / "cohort.csv").read_text().splitlines()
+    (done / "turned.csv").write_text("\n".join([first, *others[::-1]]) + "\n")
+    assert ran(done, table="turned.csv").reused == 3
+    (done / "out").rename(done / "earlier")
+    ran(done, table="turned.csv")
+    after = table_of(done)
     for patient, row in before.items():
         assert {**row, "seconds": ""} == {**after[patient], "seconds": ""}
     # what changes is done again, and only that
-    write_slide(cohort / "a2.tif", tissue_pixels(340, 300, margin=0.1), tile=128, levels=2, factor=4)
-    (cohort / "out" / "slides" / "c1" / "samples.h5").unlink()
-    told = dry_run_cohort(
-        find_target(cohort / "cohort.csv"), cohort / "out", RunSettings(checkpoint(cohort), device="cpu")
-    )
+    write_slide(done / "a2.tif", tissue_pixels(340, 300, margin=0.1), tile=128, levels=2, factor=4)
+    (done / "out" / "slides" / "c1" / "samples.h5").unlink()
+    told = dry_run_cohort(find_target(done / "cohort.csv"), done / "out", RunSettings(checkpoint(done), device="cpu"))
     assert {row["slide_id"]: row["status"] for row in told.rows} == {"p": "stale", "q": "done", "r": "stale"}
-    assert ran(cohort).reused == 1
-    assert (cohort / "out" / "slides" / "c1" / "samples.h5").exists()
+    assert ran(done).reused == 1
+    assert (done / "out" / "slides" / "c1" / "samples.h5").exists()
     # and patients of an earlier run stay in the table
-    (cohort / "some.csv").write_text("\n".join([first, *others[3:4]]) + "\n")
-    assert ran(cohort, table="some.csv").kept == 2
-    rows = table_of(cohort)
+    (done / "some.csv").write_text("\n".join([first, *others[3:4]]) + "\n")
+    assert ran(done, table="some.csv").kept == 2
+    rows = table_of(done)
     assert set(rows) == {"p", "q", "r"}
     assert not any("earlier run" in row["warnings"] for row in rows.values())
     # with a word where a slide of theirs is another by now
-    write_slide(cohort / "c1.tif", tissue_pixels(350, 300, margin=0.1), tile=128, levels=2, factor=4)
-    assert ran(cohort, table="some.csv").stale == 1
-    assert "its slide c1 may have changed since" in table_of(cohort)["r"]["warnings"]
+    write_slide(done / "c1.tif", tissue_pixels(350, 300, margin=0.1), tile=128, levels=2, factor=4)
+    assert ran(done, table="some.csv").stale == 1
+    assert "its slide c1 may have changed since" in table_of(done)["r"]["warnings"]
 
 
 def test_a_slide_that_fails_is_named_and_a_patient_of_whom_none_is_left_fails(cohort: Path) -> None:
@@ -254,20 +268,20 @@ def test_memory_is_what_all_slides_of_a_patient_take(cohort: Path) -> None:
     assert run_cohort(find_target(cohort / "cohort.csv"), cohort / "out", settings).failed == 0
 
 
-def test_what_a_check_foretells_is_one_draw_a_patient(cohort: Path) -> None:
-    found = check_cohort(find_target(cohort / "cohort.csv"), model=checkpoint(cohort)).estimate
+def test_what_a_check_foretells_is_one_draw_a_patient(done: Path) -> None:
+    found = check_cohort(find_target(done / "cohort.csv"), model=checkpoint(done)).estimate
     assert found is not None
-    rows = ran(cohort).rows
+    rows = ran(done).rows
     read = sum(row["patches_read"] for row in rows)
     assert read == pytest.approx(found.patches[0], abs=len(SLIDES))  # shares are rounded up
     assert "patches a patient" in found.how
 
 
-def test_in_python_a_patient_is_predicted_as_a_run_does(cohort: Path) -> None:
-    model = saccade.load_model(checkpoint(cohort))
-    rows = {row["patient"]: row for row in ran(cohort).rows}
+def test_in_python_a_patient_is_predicted_as_a_run_does(done: Path) -> None:
+    model = saccade.load_model(checkpoint(done))
+    rows = {row["patient"]: row for row in ran(done).rows}
     for patient in ("p", "q"):
-        paths = [cohort / f"{name}.tif" for name, whose in SLIDES.items() if whose == patient][::-1]
+        paths = [done / f"{name}.tif" for name, whose in SLIDES.items() if whose == patient][::-1]
         found = saccade.predict_patient([saccade.open_slide(paths[0]), *paths[1:]], model)
         assert isinstance(found, saccade.PatientPrediction)
         assert list(found.slides) == [path.stem for path in paths]

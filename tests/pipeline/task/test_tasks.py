@@ -111,7 +111,10 @@ def test_a_task_is_learnt_predicted_and_told(cohort: Path, tmp_path: Path, kind:
     assert (again.reused, len(again.rows)) == (len(RUN), len(RUN))
 
 
-@pytest.mark.parametrize("kind", TOLD)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow) if kind in ("ordinal", "discrete_survival") else kind for kind in TOLD],
+)
 def test_a_frozen_encoders_members_learn_it_too(cohort: Path, tmp_path: Path, kind: str) -> None:
     lite0_file()
     metrics = trained(cohort, tmp_path / "model", kind, FROZEN, 4)

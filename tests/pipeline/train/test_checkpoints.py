@@ -91,14 +91,27 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+@pytest.fixture(scope="module")
+def interrupted(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that was killed at the end of its last epoch."""
+    out = tmp_path_factory.mktemp("interrupted")
+    with pytest.raises(KilledError):
+        train_cohort(config(cohort), out, say=killed_at("epoch 3/"))
+    return out
+
+
 @pytest.mark.parametrize("harm", [flip, cut, empty])
 @pytest.mark.parametrize("both", [False, True])
 def test_a_damaged_checkpoint_costs_its_epoch(
-    cohort: Path, whole: dict[str, bytes], tmp_path: Path, harm: Callable[[Path], None], both: bool
+    cohort: Path,
+    whole: dict[str, bytes],
+    interrupted: Path,
+    tmp_path: Path,
+    harm: Callable[[Path], None],
+    both: bool,
 ) -> None:
     """Or all of them, where the other one is damaged, too; and is told in one line."""
-    with pytest.raises(KilledError):
-        train_cohort(config(cohort), tmp_path, say=killed_at("epoch 3/"))
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
     (begun,) = tmp_path.glob("training-*.json")
     last, other = checkpoints.written(begun.with_suffix(".ckpt"))
     harm(last)
