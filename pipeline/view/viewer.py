@@ -92,8 +92,7 @@ class Viewer:
         return open_slide_of(self.run.slides[number], self._folders)
 
     def _frame(self, number: int) -> Frame:
-        facts = self._tiles.slide(number).facts
-        return Frame.of(facts.levels[0].width, facts.levels[0].height, facts.mpp)
+        return Frame.of_slide(self._tiles.slide(number).facts)
 
     def cohort(self, links: Links) -> str:
         """The page of all slides."""
@@ -121,8 +120,10 @@ class Viewer:
         notes: list[str] = []
         background, tiles = WHITE, None
         try:
-            background = self._tiles.slide(slide.number).facts.background
-            tiles = links.picture(slide.number, "tile/{Z}/{X}/{Y}.jpg") if links.served else None
+            facts = self._tiles.slide(slide.number).facts
+            background = facts.background
+            if links.served:
+                tiles = Frame.of_slide(facts), links.picture(slide.number, "tile/{Z}/{X}/{Y}.jpg")
         except SlideError as exc:
             notes.append(f"{exc}. What is shown is what the run kept.")
         rings, given = self._of_others(slide, findings, notes)
@@ -167,7 +168,7 @@ class Viewer:
         findings: Findings,
         links: Links,
         rings: Sequence[Ring],
-        tiles: str | None,
+        tiles: tuple[Frame, str] | None,
         given: Sequence[Layer],
         notes: list[str],
     ) -> Beside | None:
@@ -207,7 +208,7 @@ class Viewer:
         rings: Sequence[Ring],
         links: Links,
         *,
-        tiles: str | None,
+        tiles: tuple[Frame, str] | None,
         target: str = TARGET,
     ) -> dict[str, object]:
         thumbnail = links.picture(slide.number, "overview.jpg") if findings.thumbnail is not None else None
