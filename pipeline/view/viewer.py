@@ -39,8 +39,8 @@ PATCH_PX = 2 * SIDE
 """Pixels along a side of a patch's picture, at most: others are shown coarser than level 0."""
 SMALL_PX = 160
 """Of the pictures in the table."""
-MOST_PIXELS = 2**25
-"""Of a slide's level that a tile is read from: a third of a second; levels that are 8 times apart need half of it."""
+MOST_PIXELS = 128
+"""Of a slide's level that are read for a pixel of the screen: levels that are 8 times apart need half of it."""
 LARGE_PX = 2048
 """Of the picture below a slide's tiles, or in their place."""
 
@@ -286,9 +286,9 @@ class Viewer:
 
 
 def level_pixels(slide: Slide, raster: Raster) -> float:
-    """Pixels of the slide's level that lie under a raster, whether they are decoded smaller or not."""
-    level = slide.facts.levels[choose_level(slide.facts.levels, raster)]
-    return raster.width * raster.height * (raster.scale_x / level.scale_x) * (raster.scale_y / level.scale_y)
+    """Pixels of the slide's level that lie under a pixel of a raster, whether they are decoded smaller or not."""
+    place = raster.within(slide.facts.levels[choose_level(slide.facts.levels, raster)])
+    return place.scale_x * place.scale_y
 
 
 def patch_raster(frame: Frame, box: Sequence[float]) -> Raster:

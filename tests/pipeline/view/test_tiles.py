@@ -59,7 +59,8 @@ def test_where_a_zoom_is_a_level_tiles_are_the_slide_s_own_bytes(slides_folder: 
     slide = open_pyramid(slides_folder / "even.tif")
     tiles, frame = Tiles(lambda number: slide), Frame.of_slide(slide.facts)
     assert (frame.side, frame.top) == (256, 3)
-    for zoom, level in ((3, 0), (1, 1)):
+    assert [one.scale_x for one in slide.facts.levels] == [1, 2, 4]
+    for zoom, level in ((3, 0), (2, 1), (1, 2)):
         own = slide.tiles(level)
         assert own is not None
         stored, found = own.stored(0, 1), tiles.tile(0, frame, zoom, 1, 0)
