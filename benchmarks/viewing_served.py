@@ -41,7 +41,7 @@ from pipeline.model.sampler import AttentionSampler
 from pipeline.model.spec import ModelSpec
 from pipeline.run.run import run_cohort
 from pipeline.run.slide import RunSettings
-from pipeline.view.frame import SIDE, Frame
+from pipeline.view.frame import Frame
 from stages.pyramid.open import open_pyramid
 
 ROOT = Path(__file__).parents[1]
@@ -138,7 +138,7 @@ def over_tiles(address: str, pid: int, frame: Frame, count: int, warm_up: int) -
     rng = np.random.default_rng(0)
     places = []
     for zoom in rng.integers(0, frame.top + 1, count).tolist():
-        across, down = (max(1, int(side / 2 ** (frame.top - zoom) // SIDE)) for side in frame.size)
+        across, down = (max(1, int(side / 2 ** (frame.top - zoom) // frame.side)) for side in frame.size)
         places.append((zoom, int(rng.integers(across)), int(rng.integers(down))))
     ends = [warm_up, *np.linspace(warm_up, count, 11).astype(int)[1:].tolist()]
     seen, begin = [], 0
@@ -162,7 +162,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(Path(folder), args.gigapixels)
         facts = open_pyramid(Path(folder) / "mosaic.svs").facts
-        frame = Frame.of(facts.levels[0].width, facts.levels[0].height, facts.mpp)
+        frame = Frame.of_slide(facts)
         with served(run) as (address, pid):
             told["by_requests_s"] = round(median(seen_by_requests(address, args.clicks)), 3)
             print(f"page, scripts and picture by requests: {told['by_requests_s']} s", flush=True)

@@ -63,6 +63,7 @@ HOUSE: dict[str, dict[str, tuple[str, ...]]] = {
                 "reduced",
                 "area_means",
                 "render",
+                "standalone",
             ),
         ),
         "bags": ("bag", "grid", "bag_slide", "common"),

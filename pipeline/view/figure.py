@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.view.findings import Findings
-from pipeline.view.frame import SIDE, Frame
+from pipeline.view.frame import Frame
 from pipeline.view.outlines import Ring
 from pipeline.view.samples import Samples
 from stages.install import from_folder
@@ -66,7 +66,7 @@ def figure_json(
     findings: Findings,
     outlines: Sequence[Ring],
     *,
-    tiles: str | None,
+    tiles: tuple[Frame, str] | None,
     thumbnail: str | None,
     target: str = TARGET,
 ) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def figure_json(
     Args:
         findings: of the slide.
         outlines: rings of level-0 corners.
-        tiles: address of tiles with {Z}, {X} and {Y}; None where the slide cannot be read.
+        tiles: how they are counted, and their address with {Z}, {X} and {Y}; None where the slide cannot be read.
         thumbnail: address of the thumbnail.
         target: the element that it goes into.
     """
@@ -107,7 +107,7 @@ def figure_json(
             url=[thumbnail], x=left, y=upper, w=right - left, h=upper - lower, anchor="top_left", level="image"
         )
     if tiles is not None:
-        plot.add_tile(tile_source(bokeh, frame, tiles), smoothing=True, level="image")
+        plot.add_tile(tile_source(bokeh, *tiles), smoothing=True, level="image")
     for number, layer in enumerate(findings.layers):
         left, lower, right, upper = frame.extent(layer.raster)
         hidden = ["#00000000"] * len(layer.colours)  # until the page's script has said how much is shown
@@ -145,7 +145,7 @@ def tile_source(bokeh: Any, frame: Frame, address: str) -> Any:
     It shows a tile over up to twice as many screen pixels as it is wide by the source; so its tiles are said to be half
     as wide as they are, and nothing is shown coarser than the screen.
     """
-    half = SIDE // 2
+    half = frame.side // 2
     coarsest = 2.0 ** (frame.top + 1)
     # rows are counted from above: Bokeh counts y from the lower end of zoom 0, which lies this far below the corner
     return bokeh.models.WMTSTileSource(

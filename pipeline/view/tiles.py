@@ -15,6 +15,7 @@ from pipeline.view.frame import Frame
 from stages.geometry import Raster
 from stages.slide.protocol import Slide
 from stages.slide.render import render
+from stages.slide.standalone import stored_jpeg
 
 KEPT_BYTES = 2**24
 """Of encoded tiles that are kept: some 400, many screens full; browsers keep more."""
@@ -84,7 +85,7 @@ class Tiles:
             return self._slides.get(number, lambda: self._opened(number))
 
     def tile(self, number: int, frame: Frame, zoom: int, column: int, row: int) -> bytes | None:
-        """A tile of a slide as JPEG; None where it holds nothing of it.
+        """A tile of a slide as JPEG, the slide's own where it is just that; None where it holds nothing of it.
 
         Raises:
             SlideError: the slide cannot be read there.
@@ -94,7 +95,7 @@ class Tiles:
             return None
         slide = self.slide(number)
         key = (number, slide.facts.fingerprint, zoom, column, row)
-        return self._tiles.get(key, lambda: jpeg(render(slide, raster)))
+        return self._tiles.get(key, lambda: stored_jpeg(slide, raster) or jpeg(render(slide, raster, quick=True)))
 
     def region(self, number: int, raster: Raster) -> bytes:
         """A raster of a slide as JPEG; not kept.

@@ -39,8 +39,8 @@ PATCH_PX = 2 * SIDE
 """Pixels along a side of a patch's picture, at most: others are shown coarser than level 0."""
 SMALL_PX = 160
 """Of the pictures in the table."""
-MOST_PIXELS = 2**25
-"""Of a slide's level that a tile is read from: a third of a second; levels that are 8 times apart need half of it."""
+MOST_PIXELS = 128
+"""Of a slide's level that are read for a pixel of the screen: levels that are 8 times apart need half of it."""
 LARGE_PX = 2048
 """Of the picture below a slide's tiles, or in their place."""
 
@@ -92,8 +92,7 @@ class Viewer:
         return open_slide_of(self.run.slides[number], self._folders)
 
     def _frame(self, number: int) -> Frame:
-        facts = self._tiles.slide(number).facts
-        return Frame.of(facts.levels[0].width, facts.levels[0].height, facts.mpp)
+        return Frame.of_slide(self._tiles.slide(number).facts)
 
     def cohort(self, links: Links) -> str:
         """The page of all slides."""
@@ -121,8 +120,10 @@ class Viewer:
         notes: list[str] = []
         background, tiles = WHITE, None
         try:
-            background = self._tiles.slide(slide.number).facts.background
-            tiles = links.picture(slide.number, "tile/{Z}/{X}/{Y}.jpg") if links.served else None
+            facts = self._tiles.slide(slide.number).facts
+            background = facts.background
+            if links.served:
+                tiles = Frame.of_slide(facts), links.picture(slide.number, "tile/{Z}/{X}/{Y}.jpg")
         except SlideError as exc:
             notes.append(f"{exc}. What is shown is what the run kept.")
         rings, given = self._of_others(slide, findings, notes)
@@ -167,7 +168,7 @@ class Viewer:
         findings: Findings,
         links: Links,
         rings: Sequence[Ring],
-        tiles: str | None,
+        tiles: tuple[Frame, str] | None,
         given: Sequence[Layer],
         notes: list[str],
     ) -> Beside | None:
@@ -207,7 +208,7 @@ class Viewer:
         rings: Sequence[Ring],
         links: Links,
         *,
-        tiles: str | None,
+        tiles: tuple[Frame, str] | None,
         target: str = TARGET,
     ) -> dict[str, object]:
         thumbnail = links.picture(slide.number, "overview.jpg") if findings.thumbnail is not None else None
@@ -285,9 +286,9 @@ class Viewer:
 
 
 def level_pixels(slide: Slide, raster: Raster) -> float:
-    """Pixels of the slide's level that lie under a raster, whether they are decoded smaller or not."""
-    level = slide.facts.levels[choose_level(slide.facts.levels, raster)]
-    return raster.width * raster.height * (raster.scale_x / level.scale_x) * (raster.scale_y / level.scale_y)
+    """Pixels of the slide's level that lie under a pixel of a raster, whether they are decoded smaller or not."""
+    place = raster.within(slide.facts.levels[choose_level(slide.facts.levels, raster)])
+    return place.scale_x * place.scale_y
 
 
 def patch_raster(frame: Frame, box: Sequence[float]) -> Raster:

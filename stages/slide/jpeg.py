@@ -84,8 +84,7 @@ def decode(
     Raises:
         JpegError: the stream is not a JPEG of this size, or the decoder warns of it.
     """
-    head = _head(stream)
-    whole = before + _body(stream, head.end)
+    head, whole = _head(stream), complete(stream, before)
     if head.size != size:
         found = frame_size(stream)
         raise JpegError(f"it holds {found[0]} x {found[1]} pixels, not the file's {size[0]} x {size[1]}")
@@ -108,6 +107,18 @@ def decode(
     if pixels.shape != (height, width, 3):
         raise JpegError(f"it decodes to {pixels.shape}, expected {height} x {width} x 3")
     return pixels if into is None else into
+
+
+def complete(stream: bytes, before: bytes) -> bytes:
+    """A tile's stream with its file's tables and colours in front, in the place of what it says of colours itself.
+
+    Args:
+        stream, before: see `decode`.
+
+    Raises:
+        JpegError: it is none.
+    """
+    return before + _body(stream, _head(stream).end)
 
 
 def scales(size: tuple[int, int]) -> tuple[int, ...]:

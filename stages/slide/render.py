@@ -67,11 +67,11 @@ class _Source:
         return down, area_weights(place.x - box.x, place.scale_x, place.width, box.width)
 
 
-def _sources(slide: Slide, rasters: Sequence[Raster]) -> list[_Source]:
+def _sources(slide: Slide, rasters: Sequence[Raster], quick: bool = False) -> list[_Source]:
     """The source of each of some rasters of one scale."""
     levels = slide.facts.levels
     index = choose_level(levels, rasters[0])
-    scale = choose_scale(slide, index, rasters[0])
+    scale = choose_scale(slide, index, rasters[0], quick=quick)
     grid = reduced_raster(levels[index], scale) if scale > 1 else levels[index]
     sources = []
     for raster in rasters:
@@ -84,17 +84,22 @@ def _sources(slide: Slide, rasters: Sequence[Raster]) -> list[_Source]:
     return sources
 
 
-def render(slide: Slide, raster: Raster) -> NDArray[np.uint8]:
+def render(slide: Slide, raster: Raster, *, quick: bool = False) -> NDArray[np.uint8]:
     """RGB (height, width, 3) of the slide on the raster's own pixels, averaged by area.
 
     Memory is that of the result plus one block of the source and a band of the result, whatever the slide's size; every
     tile of the source is read once.
 
+    Args:
+        slide, raster: what is rendered.
+        quick: for eyes alone: tiles are decoded smaller wherever that can be; see `choose_scale`.
+
     Raises:
         ResolutionError: the raster is finer than the slide.
         SlideError: the slide cannot be read there.
     """
-    pixels: NDArray[np.uint8] = render_many(slide, [raster])[0]
+    pixels = np.empty((*raster.shape, 3), np.uint8)
+    render_into(slide, [raster], [pixels], quick=quick)
     return pixels
 
 
@@ -105,17 +110,19 @@ def render_many(slide: Slide, rasters: Sequence[Raster]) -> NDArray[np.uint8]:
     return out
 
 
-def render_into(slide: Slide, rasters: Sequence[Raster], out: Sequence[NDArray[np.uint8]]) -> None:
+def render_into(
+    slide: Slide, rasters: Sequence[Raster], out: Sequence[NDArray[np.uint8]], *, quick: bool = False
+) -> None:
     """Fill ``out``, a (height, width, 3) for each of some rasters of one shape and scale, which are read together.
 
     Every tile is read once where a raster's `source_pixels` are at most ``BLOCK_SIDE**2``; memory is then that of the
-    sources. Larger rasters are read one after the other.
+    sources. Larger rasters are read one after the other. ``quick``: see `render`.
 
     Raises:
         ResolutionError: the rasters are finer than the slide.
         SlideError: the slide cannot be read there; caused by `DamagedTilesError` where it is known which tiles.
     """
-    sources = _sources(slide, rasters)
+    sources = _sources(slide, rasters, quick)
     boxes = [source.box for source in sources]
     if all(source.same_grid() for source in sources):
         _read_padded(slide, sources[0], boxes, out)

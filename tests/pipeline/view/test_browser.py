@@ -63,7 +63,7 @@ def test_a_slide_is_drawn_from_its_tiles_down_to_level_0(watched: Watched, viewe
         error = np.abs(shown[inside] - theirs[inside]).mean()
         assert error < 0.5 * np.abs(shown[inside] - np.roll(theirs, 9, (0, 1))[inside]).mean()
         assert error < 12
-        assert any("/tile/2/" in one for one in watched.asked), "level 0 was asked for"
+        assert any("/tile/3/" in one for one in watched.asked), "level 0 was asked for"
         assert all(one.startswith((address, "data:")) for one in watched.asked)
 
 

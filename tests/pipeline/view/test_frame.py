@@ -47,11 +47,27 @@ def test_no_tile_is_finer_than_the_slide_and_pixels_are_square_in_micrometres() 
     assert frame.size == (4000, 2000)
 
 
+@pytest.mark.parametrize(
+    ("tile", "side"),
+    [
+        *[((240, 240), 240), ((256, 256), 256), ((1024, 1024), 1024), ((512, 256), SIDE)],
+        *[((128, 128), SIDE), ((2048, 2048), SIDE), ((255, 255), SIDE), ((40_000, 1), SIDE)],
+    ],
+)
+def test_tiles_are_the_slide_s_own_where_these_are_squares_of_a_sensible_size(tile: tuple[int, int], side: int) -> None:
+    frame = Frame.of(10_000, 7_000, None, tile)
+    assert frame.side == side
+    found = frame.tile(frame.top, 3, 2)
+    assert found is not None
+    assert (found.x, found.y, found.scale_x, found.width, found.height) == (3 * side, 2 * side, 1, side, side)
+
+
+@pytest.mark.parametrize("side", [240, SIDE])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_tile_lies_where_bokeh_shows_it(size: tuple[int, int]) -> None:
+def test_a_tile_lies_where_bokeh_shows_it(size: tuple[int, int], side: int) -> None:
     """By the formulas of its MercatorTileSource, `get_tile_meter_bounds` and `tms_to_wmts`."""
     pytest.importorskip("bokeh")
-    frame = Frame.of(*size, None)
+    frame = Frame.of(*size, None, (side, side))
     source = tile_source(import_bokeh(), frame, "{Z}/{X}/{Y}")
     for zoom in range(frame.top + 1):
         resolution = source.initial_resolution / 2**zoom

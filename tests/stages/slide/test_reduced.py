@@ -137,6 +137,21 @@ def test_only_where_it_is_worth_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert choose_scale(other, 0, thumbnail(other, 32)) == 1
 
 
+@pytest.mark.parametrize("options", [{"subsampling": (2, 2)}, {"subsampling": (1, 1), "tile": 240}])
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_for_eyes_it_is_always_where_the_grids_coincide(tmp_path: Path, scale: int, options: dict[str, Any]) -> None:
+    """Of small levels, and at twice the level's pixels: off by far less than encoding the picture as JPEG."""
+    slide = open_slide(write_slide(tmp_path / "a.tif", tissue_pixels(1203, 1405, margin=0.1), levels=1, **options))
+    raster = thumbnail(slide, scale)
+    assert choose_scale(slide, 0, raster) == 1
+    assert choose_scale(slide, 0, raster, quick=True) == scale
+    off = np.abs(render(slide, raster, quick=True).astype(float) - render(slide, raster))
+    assert 0 < off.mean() < 0.5
+    assert off.max() <= 30
+    beside = thumbnail(slide, scale, x=1.0)
+    np.testing.assert_array_equal(render(slide, beside, quick=True), render(slide, beside))
+
+
 def test_scales_divide_the_tile() -> None:
     sides = (240, 256, 244, 250, 255)
     assert [jpeg.scales((side, 256)) for side in sides] == [(8, 4, 2), (8, 4, 2), (4, 2), (2,), ()]
