@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from stages.pyramid.copying import averaged
 from stages.pyramid.open import open_pyramid
 from stages.pyramid.plan import STEP, Wish
 from stages.slide.files import open_slide
+from stages.slide.jpeg_parts import Parts
 
 
 def means(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -71,8 +73,15 @@ def test_each_tile_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(stages.pyramid.layout, "SHARD_SIDE", shard)
     slide = open_slide(write_slide(tmp_path / "a.tif", tissue_pixels(1301, 1203), levels=1, tile=tile))
     slide.read_level(0, Box(0, 0, 10, 10))  # opened and compared with OpenSlide
-    decode, calls = stages.slide.jpeg.decode, []
+    decode, together, calls = stages.slide.jpeg.decode, Parts.decode, list[int]()
+
+    def noted(self: Parts, *asked: Any) -> list[bool]:
+        done = together(self, *asked)
+        calls.extend([1] * sum(done))
+        return done
+
     monkeypatch.setattr(stages.slide.jpeg, "decode", lambda *args, **more: (calls.append(1), decode(*args, **more))[1])
+    monkeypatch.setattr(Parts, "decode", noted)
     slide.read_level(0, Box(0, 0, 10, 10))
     assert len(calls) == 1
     calls.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -229,14 +229,14 @@ def test_a_spoilt_tile_is_a_slide_error(tmp_path: Path) -> None:
 def test_tiles_that_differ_from_openslide_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One grey level off in one channel, and OpenSlide reads that slide for good."""
     path = write_slide(tmp_path / "a.tif", tissue_pixels(512, 512), levels=2)
-    decode = TiffTiles.pixels
+    read = TiffTiles.read_many
 
-    def slightly_off(self: TiffTiles, row: int, column: int, *options: Any) -> Any:
-        pixels = decode(self, row, column, *options).copy()
-        pixels[7, 7, 1] ^= 1
-        return pixels
+    def slightly_off(self: TiffTiles, boxes: Sequence[Box], **options: Any) -> Any:
+        found = read(self, boxes, **options)
+        found[0][7, 7, 1] ^= 1
+        return found
 
-    monkeypatch.setattr(TiffTiles, "pixels", slightly_off)
+    monkeypatch.setattr(TiffTiles, "read_many", slightly_off)
     slide = open_slide(path)
     whole = Box(0, 0, 512, 512)
     assert [slide.direct(level) for level in (0, 1)] == [False, False]
