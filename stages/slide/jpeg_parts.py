@@ -66,11 +66,12 @@ class Parts:
         """
         (width, height), count = self._tile, len(streams)
         pointers = (ctypes.c_char_p * count)(*(stream for _, stream in streams))
-        tiles, first = np.empty((count, 6), np.int64), 0
+        rows, first = list[tuple[int, ...]](), 0
+        for ((row, column), stream), boxes in zip(streams, touching, strict=True):
+            rows.append((0, len(stream), column * width, row * height, first, len(boxes)))
+            first += len(boxes)
+        tiles = np.array(rows, np.int64)
         tiles[:, 0] = np.frombuffer(memoryview(pointers), np.int64)
-        for i, ((row, column), stream) in enumerate(streams):
-            tiles[i, 1:] = len(stream), column * width, row * height, first, len(touching[i])
-            first += len(touching[i])
         users = np.fromiter(chain.from_iterable(touching), np.int64, first)
         done = np.zeros(count, np.uint8)
         library = _library()

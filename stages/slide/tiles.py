@@ -217,11 +217,9 @@ class TileGrid(ABC):
         if not self.prefix or not can_decode(boxes, targets):
             yield from ((place, None) for place in coming)
             return
-        parts, read = Parts(self.prefix, self.tile, boxes, targets), dict[Place, bytes]()
+        parts, streams, size = Parts(self.prefix, self.tile, boxes, targets), list[tuple[Place, bytes]](), 0
 
         def left() -> list[tuple[Place, bytes]]:
-            streams = list(read.items())
-            read.clear()
             done = parts.decode(streams, [wanted[place] for place, _ in streams])
             return [stream for stream, is_done in zip(streams, done, strict=True) if not is_done]
 
@@ -233,10 +231,12 @@ class TileGrid(ABC):
             if data is None:
                 yield (row, column), None
                 continue
-            read[row, column] = data
-            if len(read) == AT_ONCE or sum(map(len, read.values())) > BYTES_AT_ONCE:
+            streams.append(((row, column), data))
+            size += len(data)
+            if len(streams) == AT_ONCE or size > BYTES_AT_ONCE:
                 yield from left()
-        if read:
+                streams, size = [], 0
+        if streams:
             yield from left()
 
 
