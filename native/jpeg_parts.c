@@ -23,10 +23,6 @@
 
 enum { BLOCK = 8, COMPONENTS = 3, LINES = 8, HOLE = 128, LONGEST = 65500 };
 
-/* Bytes that follow a stream, from an end marker on: libjpeg takes its time where fewer than 512 for each block of a
-   unit are left, of which a unit has ten at most. */
-enum { BEYOND = 512 * 10 };
-
 /* A box of the level, in its pixels, and the memory of its RGB: `height` lines, `stride` bytes apart. */
 typedef struct {
   int64_t x, y, width, height;
@@ -228,11 +224,12 @@ static void decode_rgb(struct jpeg_decompress_struct *jpeg, const Box *part, uin
   }
 }
 
-/* Whether the tile's pixels are in its boxes now; `BEYOND` bytes follow its stream. */
+/* Whether the tile's pixels are in its boxes now. Nothing may follow its stream: libjpeg reads the last bytes that it has
+   in another way, which tells of more damage, and the plain path counts on that. */
 static int decode_tile(const uint8_t *stream, int64_t length, int width, int height, const Tile *tile, const Box *boxes,
                        const int64_t *users, uint8_t *lines) {
   struct jpeg_decompress_struct decoder, *jpeg = &decoder; /* of this tile alone: tables would be the next one's, too */
-  struct jpeg_source_mgr source = {stream, (size_t)(length + BEYOND), nothing, end, pass_over, jpeg_resync_to_restart,
+  struct jpeg_source_mgr source = {stream, (size_t)length, nothing, end, pass_over, jpeg_resync_to_restart,
                                    nothing};
   Failure failure;
   memset(jpeg, 0, sizeof *jpeg);
@@ -263,7 +260,7 @@ static int decode_tile(const uint8_t *stream, int64_t length, int width, int hei
     decode_part(jpeg, width, height, &all, tile, boxes, users, lines);
   jpeg_finish_decompress(jpeg);
   jpeg_destroy_decompress(jpeg);
-  return source.next_input_byte <= stream + length; /* else the end is ours */
+  return 1;
 }
 
 /* Decode tiles of one size into boxes.
@@ -284,7 +281,7 @@ void decode_parts_1(const uint8_t *before, int64_t before_length, int64_t width,
     if (users[i] < 0 || users[i] >= boxes_count) return;
   for (int64_t i = 0; i < tiles_count; i++) longest = at_least(longest, tiles[i].length);
   uint8_t *lines = malloc((size_t)(LINES * (width + BLOCK) * COMPONENTS));
-  uint8_t *stream = malloc((size_t)(before_length + longest + BEYOND));
+  uint8_t *stream = malloc((size_t)(before_length + longest));
   if (lines && stream) {
     memcpy(stream, before, (size_t)before_length);
     for (int64_t i = 0; i < tiles_count; i++) {
@@ -294,9 +291,6 @@ void decode_parts_1(const uint8_t *before, int64_t before_length, int64_t width,
       if (!begin || has_hole(tile->stream, tile->length)) continue;
       int64_t length = before_length + tile->length - begin;
       memcpy(stream + before_length, tile->stream + begin, (size_t)(tile->length - begin));
-      memset(stream + length, 0, BEYOND);
-      stream[length] = 0xFF;
-      stream[length + 1] = JPEG_EOI;
       done[i] = (uint8_t)decode_tile(stream, length, (int)width, (int)height, tile, boxes, users, lines);
     }
   }
