@@ -9,7 +9,7 @@ even to be tissue.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,14 +62,27 @@ Classes = NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Matter:
+class Part:
     """Connected pixels of one class of colour.
 
     Attributes:
-        box: rows and columns around it, with a margin.
+        box: rows and columns around it.
         own: (h, w) within that box.
         colour: its class.
         pixels: how many.
+    """
+
+    box: tuple[slice, slice]
+    own: Mask
+    colour: int
+    pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Matter(Part):
+    """What there is to say of them.
+
+    Attributes:
         unevenness: median relative deviation of its density within 3 x 3 pixels.
         density: median optical density, of the channel that absorbs most.
         contrast: upper quartile of the same over that of the tissue.
@@ -77,10 +90,6 @@ class Matter:
         even_width: share of it that a disc of 0.4 times its width covers.
     """
 
-    box: tuple[slice, slice]
-    own: Mask
-    colour: int
-    pixels: int
     unevenness: float
     density: float
     contrast: float
@@ -127,14 +136,15 @@ def find_foreign(density: Density, mask: Mask, fill: Mask, mpp: float) -> Mask:
     del own, solid
     if not main.any():
         return mask.copy()
-    found = _matters(classes, seen, inner, main, tissue, mpp)
-    del inner
-    hue = seen.usual_chroma(main) if found else np.zeros(2, np.float32)
-    usual = {colour: seen.usual_chroma(classes == colour) for colour in {m.colour for m in found}}
+    parts = list(_parts(classes, tissue, mpp))
+    usual, hues = seen.usual(classes, tissue, {part.colour for part in parts})
+    found = [_matter(part, seen, inner, usual) for part in parts]
+    del inner, parts
+    hue = hues.pop(tissue)
     for _ in range(2):  # what touches foreign matter lies on glass as well
         judged = foreign.copy()
         rims = [_rim(m, mask, foreign, fill, main) for m in found]
-        for colour, its in usual.items():
+        for colour, its in hues.items():
             alike = [(m, free, bound) for m, (free, bound) in zip(found, rims, strict=True) if m.colour == colour]
             grey = bool(np.hypot(*its) < APART < np.hypot(*hue))
             for m in _foreign_ones(alike, grey):
@@ -176,7 +186,7 @@ class Colours:
         mean within 3 x 3 pixels (h, w)."""
         (wide, rows), (long, columns) = (_widened(side, most) for side, most in zip(box, self.shape, strict=True))
         density = self.density(wide, long)
-        texture = _texture(density.mean(axis=0))[rows, columns]
+        texture = _texture(density.sum(axis=0) / np.float32(3))[rows, columns]
         density = density[:, rows, columns]
         return density, np.maximum(density.max(axis=0), 0), texture
 
@@ -195,15 +205,28 @@ class Colours:
         columns = slice(0, self.shape[1])
         return masked(lambda rows: np.maximum(self.density(rows, columns).max(axis=0), 0), where)
 
-    def usual_chroma(self, where: Mask) -> Floats:
-        """Median chroma (2,) of some pixels."""
-        count = int(np.count_nonzero(where))
-        both = Sample(1, count), Sample(1, count)
-        for rows in (strip.rows for strip in strips(where.shape)):
-            if where[rows].any():
-                for one, values in zip(both, self.chroma(rows), strict=True):
-                    one.add(values[where[rows]])
-        return np.array([np.median(one.values, overwrite_input=True) for one in both], np.float32)
+    def usual(self, classes: Classes, tissue: int, others: Collection[int]) -> tuple[float, dict[int, Floats]]:
+        """Upper quartile of the tissue's density of the channel that absorbs most, and median chroma (2,) of its class
+        and of others; 0 where there are none to compare it with."""
+        if not others:
+            return 0.0, {tissue: np.zeros(2, np.float32)}
+        pixels = sizes(classes, int(classes.max()) + 1)
+        strengths = Sample(1, int(pixels[tissue]))
+        colours = {k: (Sample(1, int(pixels[k])), Sample(1, int(pixels[k]))) for k in (*others, tissue)}
+        for rows in (strip.rows for strip in strips(self.shape)):
+            if not classes[rows].any():
+                continue
+            density = self.density(rows, slice(0, self.shape[1]))
+            seen = chroma(density)
+            for k, both in colours.items():
+                own = classes[rows] == k
+                if k == tissue:
+                    strengths.add(np.maximum(density.max(axis=0), 0)[own])
+                for some, values in zip(both, seen, strict=True):
+                    some.add(values[own])
+        medians = {k: [np.median(one.values, overwrite_input=True) for one in both] for k, both in colours.items()}
+        quartile = float(np.percentile(strengths.values, 75, overwrite_input=True))
+        return max(0.05, quartile), {k: np.array(both, np.float32) for k, both in medians.items()}
 
 
 def _widened(side: slice, most: int) -> tuple[slice, slice]:
@@ -345,34 +368,34 @@ def _quantile_within(
     return count > math.floor(at) and bool(within(float(np.percentile(values(), 100 * q))))
 
 
-def _matters(classes: Classes, seen: Colours, inner: Mask, main: Mask, tissue: int, mpp: float) -> list[Matter]:
-    """The connected parts of every class but the tissue's, which ``main`` has."""
-    others, found = [k for k in range(1, int(classes.max()) + 1) if k != tissue], []
-    usual = max(0.05, float(np.percentile(seen.strengths(main), 75, overwrite_input=True))) if others else 0.0
-    for k in others:
+def _parts(classes: Classes, tissue: int, mpp: float) -> Iterator[Part]:
+    """The connected parts of every class but the tissue's that are large enough to be judged."""
+    for k in range(1, int(classes.max()) + 1):
+        if k == tissue:
+            continue
         parts, n = ndimage.label(classes == k, SQUARE)
         pixels = sizes(parts, n + 1)
         for part, where in enumerate(ndimage.find_objects(parts), 1):
-            if pixels[part] * mpp**2 < LEAST_UM2:
-                continue
-            box, own = (where[0], where[1]), parts[where] == part
-            core = inner[where][own]
-            strength, texture = seen.of(own, box)
-            width, covered = _widths(own)
-            found.append(
-                Matter(
-                    box=box,
-                    own=own,
-                    colour=k,
-                    pixels=int(pixels[part]),
-                    unevenness=float(np.median(texture[core] if core.sum() >= 8 else texture)),
-                    density=float(np.median(strength)),
-                    contrast=float(np.percentile(strength, 75)) / usual,
-                    length=float(pixels[part] / width**2),
-                    even_width=covered,
-                )
-            )
-    return found
+            if pixels[part] * mpp**2 >= LEAST_UM2:
+                yield Part((where[0], where[1]), parts[where] == part, k, int(pixels[part]))
+
+
+def _matter(part: Part, seen: Colours, inner: Mask, usual: float) -> Matter:
+    """What there is to say of a part beside the tissue, whose density's upper quartile is the ``usual``."""
+    core = inner[part.box][part.own]
+    strength, texture = seen.of(part.own, part.box)
+    width, covered = _widths(part.own)
+    return Matter(
+        part.box,
+        part.own,
+        part.colour,
+        part.pixels,
+        unevenness=float(np.median(texture[core] if core.sum() >= 8 else texture)),
+        density=float(np.median(strength)),
+        contrast=float(np.percentile(strength, 75)) / usual,
+        length=float(part.pixels / width**2),
+        even_width=covered,
+    )
 
 
 def _widths(own: Mask) -> tuple[float, float]:

@@ -22,9 +22,9 @@ from stages.heap import give_back, put_aside
 from stages.tissue.background import Surface, brightest, through
 from stages.tissue.fill import RINGING, find_fill
 from stages.tissue.foreign import GRID_UM, find_foreign
-from stages.tissue.morphology import dilated, opened, squared
+from stages.tissue.morphology import dilated, opened, runs_along, squared, stretched
 from stages.tissue.signal import ABOVE, BETWEEN, Signal, enlarged
-from stages.tissue.strips import Sample, by_strips, chosen, sizes, strips
+from stages.tissue.strips import by_strips, strips
 from stages.tissue.thumbnail import Thumbnail
 
 MIN_OBJECT_UM2 = 10_000.0
@@ -325,23 +325,15 @@ def _of_one_tint(rgb: NDArray[np.uint8], grey: Floats, seeds: Mask) -> Mask:
     alike = seeds.copy()
     bright = seeds & (grey >= np.percentile(grey[seeds], 95, overwrite_input=True))
     middle = float(np.median(grey[bright], overwrite_input=True))
-    count = int(np.count_nonzero(bright))
     for c in (0, 2):
-
-        def tint(rows: slice, c: int = c) -> Floats:
-            away = rgb[rows, :, c].astype(np.float32)
-            away -= rgb[rows, :, 1]
-            away /= np.maximum(grey[rows], 1) / middle
-            return np.asarray(ndimage.uniform_filter(away, 3))
-
-        tints = Sample(1, count)
+        tint = np.empty(seeds.shape, np.float32)
         for strip in strips(seeds.shape, halo=1):
-            if bright[strip.rows].any():
-                tints.add(tint(strip.around)[strip.own][bright[strip.rows]])
-        usual = np.median(tints.values, overwrite_input=True)
-        for strip in strips(seeds.shape, halo=1):
-            if alike[strip.rows].any():
-                alike[strip.rows] &= np.abs(tint(strip.around)[strip.own] - usual) < TINT
+            away = rgb[strip.around, :, c].astype(np.float32)
+            away -= rgb[strip.around, :, 1]
+            away /= np.maximum(grey[strip.around], 1) / middle
+            tint[strip.rows] = ndimage.uniform_filter(away, 3)[strip.own]
+        tint -= np.median(tint[bright], overwrite_input=True)
+        alike &= np.abs(tint, out=tint) < TINT
     return alike if alike.sum() > 0.05 * seeds.sum() else seeds
 
 
@@ -379,10 +371,14 @@ def _islands(mask: Rows, shape: tuple[int, ...], pixels: float) -> Mask:
     """The 4-connected parts of the mask that have fewer than ``pixels`` pixels."""
 
     def found(rows: slice) -> Mask:
-        parts, count = ndimage.label(mask(rows))
-        small = sizes(parts, count + 1) < pixels
-        small[0] = False
-        return chosen(parts, small)
+        own = mask(rows)
+        parts, count = ndimage.label(own)
+        starts, lengths = runs_along(own)
+        part = parts.ravel()[starts]  # of each run: there are far fewer of them than pixels
+        small = np.bincount(part, lengths, count + 1) < pixels
+        islands = np.zeros(own.shape, bool)
+        islands.ravel()[stretched(starts[small[part]], lengths[small[part]])] = True
+        return islands
 
     # what reaches from a strip across the halo, or farther, has a pixel in each of its rows
     return by_strips(found, shape, halo=math.ceil(pixels))

@@ -67,3 +67,20 @@ def runs(mask: Mask, length: int) -> Mask:
         grown[:, step:] |= before[:, :-step]
         done += step
     return grown
+
+
+def runs_along(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where runs along a mask's (H, W) rows start, as numbers (N,) of pixels in row-major order, and their lengths."""
+    width = mask.shape[1] + 1
+    framed = np.zeros((mask.shape[0], width), bool)  # with a column between any two rows
+    framed[:, 1:] = mask
+    flat = np.append(framed, False)
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    starts = edges[::2]
+    return starts - starts // width, edges[1::2] - starts
+
+
+def stretched(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All pixels (M,) of runs that start somewhere (N,) and are so long (N,), run by run."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from stages.tissue.morphology import dilated, eroded, opened, runs, squared
+from stages.tissue.morphology import dilated, eroded, opened, runs, runs_along, squared, stretched
 
 Act = Callable[[NDArray[np.bool_], int], NDArray[np.bool_]]
 
@@ -50,3 +50,16 @@ def test_a_mask_of_any_size_is_as_ndimage_has_it(ours: Act, plain: Act, share: f
             for one in (mask, np.asfortranarray(mask)):
                 np.testing.assert_array_equal(ours(one, reach), plain(mask, reach))
                 np.testing.assert_array_equal(one, kept)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.97, 1.0])
+def test_runs_along_the_rows_are_the_mask(share: float) -> None:
+    """All of it, no run across two rows or beside another; and long ones are what `runs` keeps."""
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (1, 30), (30, 1), (3, 5), (33, 40)):
+        mask = rng.random(shape) < share
+        starts, lengths = runs_along(mask)
+        assert (starts // shape[1] == (starts + lengths - 1) // shape[1]).all()
+        np.testing.assert_array_equal(stretched(starts, lengths), np.flatnonzero(mask))
+        long = lengths >= 3
+        np.testing.assert_array_equal(stretched(starts[long], lengths[long]), np.flatnonzero(runs(mask, 3)))
