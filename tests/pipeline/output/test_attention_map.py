@@ -74,11 +74,15 @@ def test_what_a_user_put_into_a_map_is_not_replaced_with_it(tmp_path):
 
 
 def test_what_zarr_wrote_is_read_as_well_and_damage_is_told(tmp_path):
-    path, raster = tmp_path / "attention.zarr", Raster(0, 0, 1, 1, 3, 2)
-    write_attention_zarr(path, np.ones((2, 3)), raster, mpp=MPP)
+    path, raster = tmp_path / "attention.zarr", Raster(0, 0, 1, 1, 30, 20)
+    write_attention_zarr(path, np.linspace(0, 1, 600).reshape(20, 30), raster, mpp=MPP)
     chunk = path / "0" / "c" / "0" / "0"
-    chunk.write_bytes(chunk.read_bytes()[:-3])
-    with pytest.raises(ValueError, match="damaged"):
-        read_attention_zarr(path)
-    zarr.create_array(path / "0", data=np.full((2, 3), 7, np.float32), chunks=(1, 2), overwrite=True)
-    assert read_attention_zarr(path)[0].sum() == 42
+    whole = chunk.read_bytes()
+    size = (20 * 30 * 4).to_bytes(4, "little")
+    for damaged in (b"", whole[:-3], whole.replace(size, b"\xff" * 4, 1), whole[:20] + b"\xff" * (len(whole) - 20)):
+        assert damaged != whole
+        chunk.write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged"):
+            read_attention_zarr(path)
+    zarr.create_array(path / "0", data=np.full((20, 30), 7, np.float32), chunks=(1, 2), overwrite=True)
+    assert read_attention_zarr(path)[0].sum() == 4200
