@@ -39,6 +39,7 @@ COMMAND = "import sys; from pipeline.cli import main; main()"
 def call(checkout: Path, *arguments: object, profile: bool = False, code: int = 0) -> tuple[str, float, float]:
     """What the command says, which ends with an exit code; wall and processor seconds."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "100"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # where it is set, every command would compile all of its code
     python = [sys.executable, "-W", "ignore", *(["-m", "cProfile", "-s", "cumulative"] if profile else [])]
     with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
         script.write(COMMAND)
