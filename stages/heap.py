@@ -7,6 +7,7 @@ import math
 import mmap
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,15 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
 KEPT = 2**26
 """Bytes that stay this process's where steps take and free the same again and again."""
+SLACK = 2**25
+"""Bytes that freed memory may come to before it is handed back."""
 LARGE_IMAGE = 2**24
 """Bytes from which an image lies in a file: some 20 x 20 mm at 8 µm/px."""
 LARGEST = 2**25
 """Of one piece, in bytes: glibc allows no more."""
+
+_least = [-SLACK]
+"""The least that this process held since it last handed back what was freed, then included."""
 
 
 def large_image(shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -34,13 +40,25 @@ def large_image(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 def give_back(*images: NDArray[np.uint8]) -> None:
     """Hand what was freed back to the system, in a few milliseconds, and `put_aside` images.
 
-    After a thumbnail of 24 million pixels was looked at, some 100 MB lie between what is still in use.
+    After a thumbnail of 24 million pixels was looked at, some 100 MB lie between what is still in use. Where this
+    process holds less than `SLACK` more than it did since the last time, what was freed stays: steps of small slides
+    take about as much each, and the system would clear it again for each.
     """
-    trim = _of_glibc("malloc_trim")
-    if trim is not None:
-        trim(ctypes.c_size_t(0))
     for image in images:
         put_aside(image)
+    trim, held = _of_glibc("malloc_trim"), _held()
+    if trim is not None and not 0 < held < _least[0] + SLACK:
+        trim(ctypes.c_size_t(0))
+        _least[0] = held = _held()
+    _least[0] = min(_least[0], held)
+
+
+def _held() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return 0
 
 
 def put_aside(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -28,6 +28,18 @@ give_back()
 print(before - held())
 """
 
+LITTLE = """
+from stages.heap import SLACK, _held, give_back
+
+give_back()
+for bytes_freed in (SLACK // 2, 2 * SLACK):
+    blocks = [bytearray(2**14) for _ in range(bytes_freed // 2**14)]
+    before = _held()
+    del blocks[:-1]  # the last one stands above all others
+    give_back()
+    print((before - _held()) / bytes_freed)
+"""
+
 
 STEPS = """
 import resource
@@ -53,6 +65,14 @@ def test_what_was_freed_below_what_is_in_use_is_given_back() -> None:
     """100 MB of small blocks, of which one is left."""
     done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
     assert float(done.stdout) > 80
+
+
+@glibc
+def test_little_that_was_freed_stays_for_what_takes_as_much_again() -> None:
+    done = subprocess.run([sys.executable, "-c", LITTLE], capture_output=True, text=True, check=True)
+    little, much = map(float, done.stdout.split())
+    assert little < 0.1
+    assert much > 0.8
 
 
 @glibc
