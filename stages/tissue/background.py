@@ -57,8 +57,9 @@ def brightest(values: Image, seeds: Mask) -> Mask:
     y = values[place].astype(np.float64)
     weights, spread = np.ones(len(y)), 1.0
     coefficients = _solve(basis, y, weights)
-    for step in range(30):
-        residual = y - basis @ coefficients
+    step = 0
+    while step < 30:
+        residual, before = y - basis @ coefficients, weights
         if step < 20:
             weights = np.where(residual > 0, 0.95, 0.05)
         else:
@@ -67,7 +68,11 @@ def brightest(values: Image, seeds: Mask) -> Mask:
             weights = (np.abs(residual) < 3 * spread).astype(np.float64)
         if weights.sum() < basis.shape[1]:
             break
+        if np.array_equal(weights, before):  # and so would the other steps of this kind find them
+            step = 20 if step < 20 else 30
+            continue
         coefficients = _solve(basis, y, weights)
+        step += 1
 
     def settled(rows: slice) -> Mask:
         away = values[rows] - _evaluate(coefficients, seeds.shape, rows)

@@ -24,7 +24,7 @@ from stages.tissue.fill import RINGING, find_fill
 from stages.tissue.foreign import GRID_UM, find_foreign
 from stages.tissue.morphology import dilated, opened, runs_along, squared, stretched
 from stages.tissue.signal import ABOVE, BETWEEN, Signal, enlarged
-from stages.tissue.strips import by_strips, strips
+from stages.tissue.strips import Sample, by_strips, strips
 from stages.tissue.thumbnail import Thumbnail
 
 MIN_OBJECT_UM2 = 10_000.0
@@ -325,15 +325,18 @@ def _of_one_tint(rgb: NDArray[np.uint8], grey: Floats, seeds: Mask) -> Mask:
     alike = seeds.copy()
     bright = seeds & (grey >= np.percentile(grey[seeds], 95, overwrite_input=True))
     middle = float(np.median(grey[bright], overwrite_input=True))
+    count = int(np.count_nonzero(seeds))
     for c in (0, 2):
-        tint = np.empty(seeds.shape, np.float32)
+        some = Sample(1, count)  # of the seeds alone: memory is theirs
         for strip in strips(seeds.shape, halo=1):
-            away = rgb[strip.around, :, c].astype(np.float32)
-            away -= rgb[strip.around, :, 1]
-            away /= np.maximum(grey[strip.around], 1) / middle
-            tint[strip.rows] = ndimage.uniform_filter(away, 3)[strip.own]
-        tint -= np.median(tint[bright], overwrite_input=True)
-        alike &= np.abs(tint, out=tint) < TINT
+            if seeds[strip.rows].any():
+                away = rgb[strip.around, :, c].astype(np.float32)
+                away -= rgb[strip.around, :, 1]
+                away /= np.maximum(grey[strip.around], 1) / middle
+                some.add(ndimage.uniform_filter(away, 3)[strip.own][seeds[strip.rows]])
+        tints = some.values
+        tints -= np.median(tints[bright[seeds]], overwrite_input=True)
+        alike[seeds] &= np.abs(tints, out=tints) < TINT
     return alike if alike.sum() > 0.05 * seeds.sum() else seeds
 
 
