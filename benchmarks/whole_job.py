@@ -11,7 +11,9 @@ start, and medians are given. The rows:
 - openslide: the same beside a loop of OpenSlide's `read_region` over the tissue's patches, without an encoder, of which
   `--tiles` spread over the slide are read and scaled up to all;
 - lazyslide: the same with ResNet-18 beside LazySlide, which encodes every tile of the tissue that it finds (PYTHON is
-  one that has it and timm); `of_all_cells`: its encoding scaled up to the tissue that is found here;
+  one that has it and timm), as they are, of 128 px, as they are encoded here; `of_all_cells`: its encoding scaled up
+  to the tissue that is found here. `enlarged`: with tiles enlarged to the 224 px that the network was made for, as
+  LazySlide does by itself, of which every eighth is encoded and scaled up to all;
 - memory: MB at the peak at 0.1, 1.5 and 6 gigapixels (`benchmarks.memory`);
 - growth: processor seconds at 0.1 and 6 gigapixels of a whole command with its start, without what goes over each pixel
   of the thumbnail: the stages look (read it, find its tissue), attend (the network) and thumbnail (how each cell looks,
@@ -54,6 +56,8 @@ from benchmarks.rerun import MADE, call
 from pipeline.demo.cohort import make_cohort
 
 LARGE, PATCHES = 1.6, 100
+EVERY = 8
+"""Of how many enlarged tiles LazySlide encodes one."""
 OF_PIXELS = ("look", "attend", "thumbnail")
 """Stages that go over the thumbnail's pixels."""
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -85,16 +89,20 @@ if not hasattr(torch.ops.torchvision, "nms"):  # a torchvision that was built fo
     operators = torch.library.Library("torchvision", "DEF")
     operators.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
     operators.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-import lazyslide, timm, wsidata
+import lazyslide, wsidata
+from lazyslide.models.base import TimmModel
 from torchvision.transforms.v2 import Compose, Normalize, ToDtype, ToImage
 wsi = wsidata.open_wsi(sys.argv[1], store=sys.argv[2])
 lazyslide.pp.find_tissues(wsi)
 lazyslide.pp.tile_tissues(wsi, int(sys.argv[3]), mpp=float(sys.argv[4]))
-model = timm.create_model("resnet18", pretrained=False, num_classes=0)
+model, every = TimmModel("resnet18", pretrained=False), int(sys.argv[5])
+count = len(wsi.shapes["tiles"])
 as_it_is = Compose([ToImage(), ToDtype(torch.float32, scale=True), Normalize([0.5] * 3, [0.5] * 3)])
+into = as_it_is if every == 1 else model.get_transform()
+wsi.shapes["tiles"] = wsi.shapes["tiles"].iloc[::every].reset_index(drop=True)
 before = time.process_time()
-lazyslide.tl.feature_extraction(wsi, model.eval(), model_name="resnet18", transform=as_it_is, device="cpu")
-print(len(wsi.shapes["tiles"]), time.process_time() - before)
+lazyslide.tl.feature_extraction(wsi, model.model, model_name="resnet18", transform=into, device="cpu")
+print(count, (time.process_time() - before) * count / len(wsi.shapes["tiles"]), time.process_time() - before)
 """
 
 
@@ -250,23 +258,28 @@ def lazyslide(job: Job) -> dict[str, Any]:
     if model is None:
         return {"timm": "not installed"}
 
-    every: list[tuple[int, float]] = []
+    found: list[tuple[int, float]] = []
 
-    def whole() -> float:
+    def whole(every: int = 1) -> float:
         store = job.folder / "lazyslide.zarr"
         subprocess.run(["rm", "-rf", str(store)], check=True)
-        said, seconds = _measured([job.peer, "-c", LAZYSLIDE, slide, store, SPEC.patch_px, SPEC.patch_mpp])
-        tiles, encoding = said.split()[-2:]
-        every.append((int(tiles), float(encoding)))
-        return seconds
+        said, seconds = _measured([job.peer, "-c", LAZYSLIDE, slide, store, SPEC.patch_px, SPEC.patch_mpp, every])
+        tiles, encoding, spent = map(float, said.split()[-3:])
+        found.append((int(tiles), encoding))
+        return seconds - spent + encoding
 
     ways = {"here": lambda: job.run(slide, "--samples", PATCHES, model=model), "lazyslide": whole}
     told = job.beside(ways, first=0)
-    tiles, encoding = every[-1]
     (prediction,) = (job.folder / "out" / "slides").glob("*/prediction.json")
     cells = json.loads(prediction.read_text())["row"]["cells"]
-    same = told["lazyslide_cpu_s"] + encoding * (cells / tiles - 1)
-    return told | {"tiles": tiles, "cells": cells, "of_all_cells_over_here": round(same / told["here_cpu_s"], 2)}
+    told |= {"tiles": found[-1][0], "cells": cells}
+    for name, seconds in (("lazyslide", told["lazyslide_cpu_s"]), ("enlarged", whole(EVERY))):
+        tiles, encoding = found[-1]
+        of_all_cells = seconds + encoding * (cells / tiles - 1)
+        told[f"{name}_cpu_s"] = round(seconds, 2)
+        told[f"{name}_over_here"] = round(seconds / told["here_cpu_s"], 2)
+        told[f"{name}_of_all_cells_over_here"] = round(of_all_cells / told["here_cpu_s"], 2)
+    return told
 
 
 def save_encoder(path: str, name: str) -> None:
