@@ -273,8 +273,8 @@ def lazyslide(job: Job) -> dict[str, Any]:
     (prediction,) = (job.folder / "out" / "slides").glob("*/prediction.json")
     cells = json.loads(prediction.read_text())["row"]["cells"]
     told |= {"tiles": found[-1][0], "cells": cells}
-    for name, seconds in (("lazyslide", told["lazyslide_cpu_s"]), ("enlarged", whole(EVERY))):
-        tiles, encoding = found[-1]
+    seen = {"lazyslide": (told["lazyslide_cpu_s"], *found[-1]), "enlarged": (whole(EVERY), *found[-1])}
+    for name, (seconds, tiles, encoding) in seen.items():
         of_all_cells = seconds + encoding * (cells / tiles - 1)
         told[f"{name}_cpu_s"] = round(seconds, 2)
         told[f"{name}_over_here"] = round(seconds / told["here_cpu_s"], 2)
