@@ -17,6 +17,8 @@ def test_what_never_ends_is_given_some_seconds(number: signal.Signals, monkeypat
     monkeypatch.setattr(interrupt, "GRACE_SECONDS", 0.1)
     told: list[str] = []
     before = signal.getsignal(number)
+    if before == signal.SIG_IGN:
+        pytest.skip(f"whoever started the tests ignores {number.name}")
 
     def work() -> None:
         with interruptible(), finishing(told.append) as stop:

@@ -26,6 +26,8 @@ def work(name: str, folder: str = "") -> str:
     if name == "crash once" and not os.path.exists(f"{folder}/{name}"):
         Path(folder, name).touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if name.startswith("slow"):
+        time.sleep(0.3)
     if name == "hang":
         time.sleep(1000)
     if name == "stuck":  # where no signal but one helps
@@ -96,7 +98,7 @@ def test_the_limit_follows_what_is_typical() -> None:
 def test_once_stopped_what_is_in_flight_is_finished_and_no_more_is_begun(tmp_path: Path) -> None:
     stop = threading.Event()
     found = []
-    for ended in each_in_processes(work, [(str(i), "") for i in range(50)], count=1, stop=stop):
+    for ended in each_in_processes(work, [(f"slow {i}", "") for i in range(50)], count=1, stop=stop):
         found.append(ended)
         stop.set()
     assert 1 <= len(found) <= 3
