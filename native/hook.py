@@ -25,32 +25,37 @@ FUNCTION = "decode_parts_1"
 
 def compile_library(target: Path) -> str | None:
     """Make the library; or say in a line why there is none."""
-
-    def flags(name: str) -> list[str]:
-        return shlex.split(os.environ.get(name, ""))
-
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    if shutil.which(compiler[0]) is None:
-        return f"no C compiler ({compiler[0]})"
-    command = [
-        *compiler,
-        "-O2",
-        "-fPIC",
-        "-shared",
-        *flags("CPPFLAGS"),
-        *flags("CFLAGS"),
-        str(SOURCE),
-        "-o",
-        str(target),
-    ]
-    done = subprocess.run([*command, *flags("LDFLAGS"), "-ljpeg"], capture_output=True, text=True, check=False)
+    try:
+        compiler, *_ = command = _command(target)
+    except ValueError as exc:
+        return f"CC, CPPFLAGS, CFLAGS or LDFLAGS cannot be read: {exc}"
+    if shutil.which(compiler) is None:
+        return f"no C compiler ({compiler})"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as exc:
+        return f"{compiler} does not run: {exc}"
     if done.returncode:
-        return next((line for line in done.stderr.splitlines() if "error" in line), f"{compiler[0]} failed")
+        return next((line for line in done.stderr.splitlines() if "error" in line), f"{compiler} failed")
     try:
         getattr(ctypes.CDLL(str(target)), FUNCTION)
     except (OSError, AttributeError) as exc:
         return f"it does not load: {exc}"
     return None
+
+
+def _command(target: Path) -> list[str]:
+    """What compiles the library; a variable that is empty says as little as one that is missing."""
+    compiler, preprocessor, flags, linker = (
+        shlex.split(os.environ.get(name, "")) for name in ("CC", "CPPFLAGS", "CFLAGS", "LDFLAGS")
+    )
+    return [
+        *(compiler or ["cc"]),
+        *("-O2", "-fPIC", "-shared"),
+        *(*preprocessor, *flags),
+        *(str(SOURCE), "-o", str(target)),
+        *(*linker, "-ljpeg"),
+    ]
 
 
 class CompileJpegParts(BuildHookInterface[Any]):

@@ -163,7 +163,12 @@ class TileGrid(ABC):
 
         Raises:
             DamagedTilesError: tiles cannot be read or do not decode; all others were tried.
+            ValueError: a box reaches out of the level, where tiles hold anything.
         """
+        level = Box(0, 0, *self.size)
+        for box in boxes:
+            if box.intersect(level) != box:
+                raise ValueError(f"{box} is not inside the level's {level.width} x {level.height} pixels")
         targets = box_arrays(boxes) if out is None else list(out)
         with _ONE_AT_A_TIME if self.decoded_pixels > HUGE else contextlib.nullcontext():
             self._fill(boxes, blank, targets)

@@ -132,6 +132,21 @@ def test_any_jpeg_slide_reads_as_openslide_shows_it(
                 np.testing.assert_array_equal(slide.read_level(level, box), shown)
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "width", "height"),
+    [(295, 0, 10, 10), (0, 195, 10, 10), (300, 200, 5, 5), (-5, 0, 10, 10), (0, -5, 10, 10), (0, 0, 301, 200)],
+)
+@pytest.mark.parametrize("encoding", ["ycbcr 4:2:0", "deflate"])
+def test_a_box_that_reaches_out_of_the_level_is_refused(
+    tmp_path: Path, encoding: str, x: int, y: int, width: int, height: int
+) -> None:
+    """Tiles hold something there, and those before the first row would be the last row's."""
+    slide = open_slide(write_slide(tmp_path / "a.tif", tissue_pixels(300, 200, margin=0), **ENCODINGS[encoding]))
+    assert slide.direct(0)
+    with pytest.raises(ValueError, match=r"is not inside the level's 300 x 200 pixels"):
+        slide.read_boxes(0, [Box(0, 0, 300, 200), Box(x, y, width, height)])
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (255, 257), (256, 256), (17, 1025)])
 def test_levels_of_any_size_read_to_their_edges(tmp_path: Path, width: int, height: int) -> None:
     """A level smaller than a tile, a pixel short of one or a pixel past it."""
