@@ -18,6 +18,7 @@ from pipeline.output.documents import read_json
 from pipeline.output.folder import TRAINING
 from pipeline.output.run_record import title_of
 from pipeline.output.slide_folder import COMMIT, read_commit
+from pipeline.output.table import as_meant
 from pipeline.report.figures import number
 from pipeline.task.build import TASKS
 from pipeline.task.task import Task
@@ -167,7 +168,7 @@ def _table(folder: Path) -> list[dict[str, str]]:
             )
         if rows and None in rows[-1].values():  # the number that it ends with may be another one
             raise UsageError(f"{folder / name} ends within a row: copy it again, whole, or {AGAIN}")
-        return [{k: v or "" for k, v in row.items() if k is not None} for row in rows]
+        return [{k: as_meant(v or "") for k, v in row.items() if k is not None} for row in rows]
     return []
 
 

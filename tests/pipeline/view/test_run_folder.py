@@ -13,6 +13,7 @@ from makers import ROOT
 from viewing import change_json
 
 from pipeline.errors import UsageError
+from pipeline.output.table import write_table
 from pipeline.view.findings import find
 from pipeline.view.pixels import open_slide_of
 from pipeline.view.run_folder import RunFolder, open_run
@@ -86,6 +87,16 @@ def test_a_run_that_goes_on_or_lost_results_says_so(run: Path) -> None:
     assert any("results of 1 slide are not in the folder" in note for note in found.notes)
     assert by_name(found)["odd"].folder is None
     assert by_name(found)["even"].folder == run / "slides" / "even"
+
+
+def test_what_a_table_keeps_spreadsheets_from_computing_is_read_as_it_was_meant(run: Path) -> None:
+    table = run / "predictions.csv"
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    write_table(table, [{**row, "predicted": "+ve", "patient": "=7"} for row in rows])
+    assert "'+ve" in table.read_text(encoding="utf-8")
+    slide = open_run(run).slides[0]
+    assert (slide.row["predicted"], slide.patient) == ("+ve", "=7")
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../../etc", "/etc", "a/b", "a\\b", "a\0b", "slides/../.."])
