@@ -118,6 +118,8 @@ def open_run(folder: Path) -> RunFolder:
     if not rows:
         raise UsageError(f"{folder} has no slide yet: wait until its run has predicted one, or {AGAIN}")
     labels, unit = inner(run, "labels"), "patient" if patients else "slide_id"
+    if patients:  # they go by their folders there, whose names are other ones where a file cannot be called so
+        labels |= {str(one["patient"]): one for one in labels.values() if isinstance(one, dict) and "patient" in one}
     told = [labels.get(str(row.get(unit) or row["slide_id"])) for row in rows]
     slides = tuple(_slide(i, folder, row, task, told[i]) for i, row in enumerate(rows))
     return RunFolder(folder, run, task, slides, tuple(_notes(run, slides)))

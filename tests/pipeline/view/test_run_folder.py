@@ -99,6 +99,21 @@ def test_what_a_table_keeps_spreadsheets_from_computing_is_read_as_it_was_meant(
     assert (slide.row["predicted"], slide.patient) == ("+ve", "=7")
 
 
+def test_patients_have_their_labels_whatever_they_are_called(run: Path) -> None:
+    """As case numbers with a slash, which no folder can have; and each is there once."""
+    write_table(run / "patients.csv", [{"patient": "=7", "status": "ok"}, {"patient": "21/7", "status": "ok"}])
+    (run / "predictions.csv").unlink()
+    told = {"%3D7": {"patient": "=7", "label": "tumour"}, "21%2F7": {"patient": "21/7", "label": "normal"}}
+    change_json(run / "run.json", lambda it: it.update(unit="patient", labels=told))
+    for name, patient in {"even": "=7", "odd": "21/7", "plain": "21/7"}.items():
+        change_json(run / "slides" / name / "prediction.json", lambda it, whose=patient: it.update(patient=whose))
+    found = open_run(run)
+    assert {one.name: (one.patient, one.label) for one in found.slides} == {
+        "even": ("=7", "tumour"), "odd": ("21/7", "normal"), "plain": ("21/7", "normal"),
+    }  # fmt: skip
+    assert not found.notes
+
+
 @pytest.mark.parametrize("name", ["..", ".", "", "../../etc", "/etc", "a/b", "a\\b", "a\0b", "slides/../.."])
 def test_a_table_that_names_other_folders_leads_nowhere(run: Path, name: str) -> None:
     with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
