@@ -42,7 +42,7 @@ def read_map(path: Path) -> NDArray[np.float64]:
     """
     try:
         values = _values(path)
-    except (OSError, ValueError) as exc:
+    except Exception as exc:  # Pillow, tifffile and codecs raise their own types; to the caller it is one thing
         raise MapError(f"cannot read the map {path}: {exc}; give a file .npy, .png or .tif of one channel") from exc
     if values.ndim != 2 or not values.size or values.dtype.kind not in "buif":
         raise MapError(

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.cohort.cohort import Cohort, CohortSlide
-from pipeline.cohort.spelling import are_amounts, column_key, is_number
+from pipeline.cohort.spelling import are_amounts, column_key, is_number, near_equal
 from pipeline.errors import UsageError
 from pipeline.task.build import TASKS
 from pipeline.task.task import Cells, Task
@@ -139,9 +139,11 @@ def refuse_unknown_labels(cohort: Cohort, task: Task, model: Path, *, without: s
         given = {cells_of(slide, task)[0] for slide in cohort.slides}
         unknown = sorted({label for label in given if label is not None} - set(task.names))
         if unknown:
+            alike = [pair for pair in near_equal([*task.names, unknown[0]]) if unknown[0] in pair]
+            meant = "write it as the model does, if {!r} and {!r} are one; else ".format(*alike[0]) if alike else ""
             raise UsageError(
                 f"the cohort has the label {unknown[0]!r}, but {model} was trained for {', '.join(task.names)}: "
-                f"use the model of this task, or a table without a label column {without}"
+                f"{meant}use the model of this task, or a table without a label column {without}"
             )
         return
     for slide in cohort.slides:

@@ -121,3 +121,8 @@ def _cell(column: str, value: Any) -> str:
     text = "" if value is None else told(str(value)) if column in PATHS else tellable(str(value))
     # names of slides are harmless already (see `folder_name`), and stay what they are for whoever joins tables by them
     return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text
+
+
+def as_meant(cell: str) -> str:
+    """A cell of a table that `write_table` wrote, without the apostrophe that keeps a spreadsheet from computing it."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell, 1) else cell

@@ -18,6 +18,7 @@ from pipeline.output.documents import read_json
 from pipeline.output.folder import TRAINING
 from pipeline.output.run_record import title_of
 from pipeline.output.slide_folder import COMMIT, read_commit
+from pipeline.output.table import as_meant
 from pipeline.report.figures import number
 from pipeline.task.build import TASKS
 from pipeline.task.task import Task
@@ -117,6 +118,8 @@ def open_run(folder: Path) -> RunFolder:
     if not rows:
         raise UsageError(f"{folder} has no slide yet: wait until its run has predicted one, or {AGAIN}")
     labels, unit = inner(run, "labels"), "patient" if patients else "slide_id"
+    if patients:  # they go by their folders there, whose names are other ones where a file cannot be called so
+        labels |= {str(one["patient"]): one for one in labels.values() if isinstance(one, dict) and "patient" in one}
     told = [labels.get(str(row.get(unit) or row["slide_id"])) for row in rows]
     slides = tuple(_slide(i, folder, row, task, told[i]) for i, row in enumerate(rows))
     return RunFolder(folder, run, task, slides, tuple(_notes(run, slides)))
@@ -167,7 +170,7 @@ def _table(folder: Path) -> list[dict[str, str]]:
             )
         if rows and None in rows[-1].values():  # the number that it ends with may be another one
             raise UsageError(f"{folder / name} ends within a row: copy it again, whole, or {AGAIN}")
-        return [{k: v or "" for k, v in row.items() if k is not None} for row in rows]
+        return [{k: as_meant(v or "") for k, v in row.items() if k is not None} for row in rows]
     return []
 
 

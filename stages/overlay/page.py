@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from stages.geometry import Mpp, Raster
 from stages.overlay.attention_map import Floats
 from stages.overlay.insets import Inset, draw_marks, insets_height, lay_insets, round_length
-from stages.overlay.text import RED, pen_font, shortened, warning_lines, wrapped
+from stages.overlay.text import RED, pen_font, printable, shortened, warning_lines, wrapped
 from stages.tissue.thumbnail import Thumbnail
 
 TITLE, TEXT, SMALL, SMALLEST = 15, 14, 12, 10
@@ -222,7 +222,7 @@ def colour_bar(
     lay(bar, np.repeat(layer[None], 14, axis=0))
     image.paste(bar, (left, upper + 30))
     pen = ImageDraw.Draw(image)
-    size = TEXT if pen_font(TEXT).getlength(title) <= width else SMALL
+    size = TEXT if pen_font(TEXT).getlength(printable(title)) <= width else SMALL
     first, *others = wrapped(title, width, size)
     lines = [first, shortened(" ".join(others), width, size)] if others else [first]
     for line, below in zip(lines[::-1], (23, 11), strict=False):

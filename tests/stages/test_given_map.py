@@ -48,6 +48,18 @@ def test_what_is_no_share_of_attention_is_refused(values: np.ndarray, said: str,
         read_map(tmp_path / "s.npy")
 
 
+def test_a_file_that_no_reader_takes_is_refused_whatever_it_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty file is an EOFError to NumPy, a picture of too many pixels an error of Pillow's own."""
+    (tmp_path / "s.npy").touch()
+    Image.new("L", (40, 30), 5).save(tmp_path / "s.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for name in ("s.npy", "s.png"):
+        with pytest.raises(MapError, match="cannot read the map"):
+            read_map(tmp_path / name)
+
+
 def test_a_map_that_is_not_there_or_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MapError, match=r"expected one map s\.npy, \.png, \.tif, .* in .* found none"):
         find_map(tmp_path, "s")

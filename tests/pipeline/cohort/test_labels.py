@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.cohort.folds import check_folds, deal_folds
-from pipeline.cohort.labels import dealt
+from pipeline.cohort.labels import dealt, refuse_unknown_labels
+from pipeline.cohort.target import find_target
 from pipeline.config import load_config
 from pipeline.errors import UsageError
+from pipeline.task.build import TASKS
 from pipeline.train.spec import configured_cohort, configured_task
 
 TIMED = "{table: t.csv, time: OS, event: dead}"
@@ -132,3 +134,13 @@ def test_a_class_that_one_patient_has_to_train_on_is_a_doubt(tmp_path: Path) -> 
     cells = [f"{'b' if i in (0, 9) else 'a'},{'train' if i < 7 else 'test'}" for i in ROWS]
     (line,) = check(tmp_path, "{table: t.csv}", "label,split", cells)
     assert line.startswith("split train has a single patient of class 'b'")
+
+
+def test_a_label_that_a_model_writes_otherwise_is_refused_with_how(tmp_path: Path) -> None:
+    """As 0.0 of a table in which labels are missing, which pandas wrote as numbers."""
+    table = tmp_path / "t.csv"
+    (tmp_path / "s.tif").touch()
+    for label, said in (("0.0", "write it as the model does, if '0' and '0.0' are one; else use"), ("2", "1: use")):
+        table.write_text(f"slide,label\ns.tif,{label}\n")
+        with pytest.raises(UsageError, match=said):
+            refuse_unknown_labels(find_target(table), TASKS["classification"](("0", "1")), Path("m"))

@@ -13,7 +13,7 @@ from makers import AWKWARD
 
 from pipeline.cohort.table import read_table
 from pipeline.errors import UsageError
-from pipeline.output.table import prediction_columns, write_predictions, write_table
+from pipeline.output.table import as_meant, prediction_columns, write_predictions, write_table
 from pipeline.task.build import TASKS
 from pipeline.task.classes import Classes
 
@@ -92,6 +92,8 @@ def test_no_cell_is_a_formula(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["text"] for row in rows] == [*(f"'{text}" for text in texts[:5]), *texts[5:]]
     assert {row["number"] for row in rows} == {"-1.5"}
+    assert [as_meant(row["text"]) for row in rows] == texts
+    assert as_meant("'quoted' by hand") == "'quoted' by hand"
 
 
 @pytest.mark.parametrize("name", [b"a\x1b[31m.tif", b"caf\xe9.tif", b"100% \xc3\xa9.tif", b"\xc2\x9b31m%41\n.tif"])

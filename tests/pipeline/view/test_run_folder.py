@@ -13,6 +13,7 @@ from makers import ROOT
 from viewing import change_json
 
 from pipeline.errors import UsageError
+from pipeline.output.table import write_table
 from pipeline.view.findings import find
 from pipeline.view.pixels import open_slide_of
 from pipeline.view.run_folder import RunFolder, open_run
@@ -86,6 +87,31 @@ def test_a_run_that_goes_on_or_lost_results_says_so(run: Path) -> None:
     assert any("results of 1 slide are not in the folder" in note for note in found.notes)
     assert by_name(found)["odd"].folder is None
     assert by_name(found)["even"].folder == run / "slides" / "even"
+
+
+def test_what_a_table_keeps_spreadsheets_from_computing_is_read_as_it_was_meant(run: Path) -> None:
+    table = run / "predictions.csv"
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    write_table(table, [{**row, "predicted": "+ve", "patient": "=7"} for row in rows])
+    assert "'+ve" in table.read_text(encoding="utf-8")
+    slide = open_run(run).slides[0]
+    assert (slide.row["predicted"], slide.patient) == ("+ve", "=7")
+
+
+def test_patients_have_their_labels_whatever_they_are_called(run: Path) -> None:
+    """As case numbers with a slash, which no folder can have; and each is there once."""
+    write_table(run / "patients.csv", [{"patient": "=7", "status": "ok"}, {"patient": "21/7", "status": "ok"}])
+    (run / "predictions.csv").unlink()
+    told = {"%3D7": {"patient": "=7", "label": "tumour"}, "21%2F7": {"patient": "21/7", "label": "normal"}}
+    change_json(run / "run.json", lambda it: it.update(unit="patient", labels=told))
+    for name, patient in {"even": "=7", "odd": "21/7", "plain": "21/7"}.items():
+        change_json(run / "slides" / name / "prediction.json", lambda it, whose=patient: it.update(patient=whose))
+    found = open_run(run)
+    assert {one.name: (one.patient, one.label) for one in found.slides} == {
+        "even": ("=7", "tumour"), "odd": ("21/7", "normal"), "plain": ("21/7", "normal"),
+    }  # fmt: skip
+    assert not found.notes
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../../etc", "/etc", "a/b", "a\\b", "a\0b", "slides/../.."])
