@@ -71,7 +71,9 @@ class CompileJpegParts(BuildHookInterface[Any]):
         if why is not None:
             self.app.display_warning(f"JPEG tiles will be decoded whole, as {SOURCE.name} was not compiled: {why}")
         elif version == "editable":
-            shutil.copy(made, place)
+            new = place.with_suffix(".new")
+            shutil.copy(made, new)
+            new.replace(place)  # in one step: half a library would end Python where it is loaded
         else:
             build_data["force_include"][str(made)] = PLACE
             build_data["pure_python"] = False
