@@ -14,7 +14,7 @@ from pipeline.report.labels import against_labels
 from pipeline.report.learning import learning_of
 from pipeline.report.page import write_page
 from pipeline.report.slides import by_urgency, slides_table
-from pipeline.report.summary import cards, failures, gallery_section, origin, seen, trust, unlike
+from pipeline.report.summary import cards, failures, gallery_section, not_tried, origin, seen, trust, unlike
 from pipeline.task.build import TASKS
 from stages.amounts import counted
 
@@ -34,10 +34,11 @@ def write_report(
 
     Args:
         path: the HTML file.
-        rows: a dict for each slide, keyed as the columns of predictions.csv; a failed slide needs only ``slide_id``,
-            ``path``, ``status`` and ``error``; a predicted one has its ``words`` and ``warnings``, too, and where it is
-            known its ``label``, with ``not_counted``: why the metrics leave it out. Of a model of patients a dict for
-            each of them, with ``patient`` and the names of its slides that have folders, ``pictured``.
+        rows: a dict for each slide, keyed as the columns of predictions.csv; one that failed, or was not tried, needs
+            only ``slide_id``, ``path``, ``status`` and ``error``; a predicted one has its ``words`` and ``warnings``,
+            too, and where it is known its ``label``, with ``not_counted``: why the metrics leave it out. Of a model of
+            patients a dict for each of them, with ``patient`` and the names of its slides that have folders,
+            ``pictured``.
         run: as in run.json: ``task``, ``classes``, ``times``, ``intervals``, ``command``, ``settings``, ``started``,
             ``written``, ``ended``, ``reused``, ``bytes_read``, ``slide_bytes``, ``metrics`` (name -> ``{"value", "low",
             "high"}``), ``not_counted`` and ``quality``, of the model, None where it is not known; ``cohort`` and
@@ -49,7 +50,8 @@ def write_report(
     times = tuple(run.get("times") or ())
     task = TASKS[run.get("task", "classification")](tuple(run.get("classes") or ()), (), times)
     done = [row for row in rows if row["status"] == "ok"]
-    failed = [row for row in rows if row["status"] != "ok"]
+    failed = [row for row in rows if row["status"] == "failed"]
+    waiting = [row for row in rows if row["status"] not in ("ok", "failed")]
     folder, title = path.parent, title_of(run) or "Report of a run"
     model = (run.get("settings") or {}).get("model")
     body = [
@@ -58,8 +60,9 @@ def write_report(
         trust(run),
         seen(run),
         unlike(done),
-        cards(done, failed, run),
+        cards(done, failed, waiting, run),
         failures(failed),
+        not_tried(waiting),
         against_labels(done, run.get("metrics") or {}, run.get("not_counted") or {}),
         slides_table(done, task, run.get("intervals"), previews(folder, by_urgency(done))),
         gallery_section(gallery, [] if gallery is None else smaller(folder / gallery, cuts)),

@@ -31,7 +31,12 @@ def _decided(done: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     return [("slides decided", f"{found.total() - open_ones:,} of {found.total():,}", words)] if found else []
 
 
-def cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> str:
+def cards(
+    done: Sequence[Mapping[str, Any]],
+    failed: Sequence[Mapping[str, Any]],
+    waiting: Sequence[Mapping[str, Any]],
+    run: Mapping[str, Any],
+) -> str:
     """What was done, in figures."""
     fractions = [f for f in (number(row.get("fraction_read")) for row in done) if f is not None]
     started, ended = moment(run, "started"), moment(run, "ended") or moment(run, "written")
@@ -41,8 +46,10 @@ def cards(done: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]
     if read is not None and whole:
         share = f"{read / whole:.1%} of the slides' {bytes_in_words(whole)}" + (AGAIN if read > whole else "")
     reused, unit = int(number(run.get("reused")) or 0), run.get("unit", "slide")
+    beside = [f"{reused:,} reused"] * bool(reused) + [f"{len(waiting):,} not tried"] * bool(waiting)
+    of = len(done) + len(failed) + len(waiting)
     cards = [
-        (f"{unit}s predicted", f"{len(done):,} of {len(done) + len(failed):,}", f"{reused:,} reused" if reused else ""),
+        (f"{unit}s predicted", f"{len(done):,} of {of:,}", ", ".join(beside)),
         (f"{unit}s failed", f"{len(failed):,}", "each attempted again on a rerun" if failed else ""),
         ("patches read", f"{total(done, 'patches_read'):,.0f}", f"of {total(done, 'cells'):,.0f} with tissue"),
         (
@@ -143,18 +150,32 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> str:
     """Which slides failed, and why."""
     if not rows:
         return ""
-    unit = unit_of(rows[0])
+    head = f'<h2 class="bad">{counted(len(rows), unit_of(rows[0]))} failed</h2>'
+    return f'<section class="failed">{head}{_reasons(rows)}</section>'
+
+
+def not_tried(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many slides were not tried, and what is known of them from before."""
+    if not rows:
+        return ""
+    head = f"<h2>{counted(len(rows), unit_of(rows[0]))} not tried</h2>"
+    known = [row for row in rows if row.get("error")]
+    why = (
+        "The run has not come to them yet, or was stopped before it did, or tried again only what had failed. The same "
+        "command without --retry-failed goes on with them."
+    )
+    return f"<section>{head}<p>{why}</p>{_reasons(known) if known else ''}</section>"
+
+
+def _reasons(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = "".join(
         f'<tr><td class="name">{escape(str(row["slide_id"]))}'
         f"<small>{escape(told(str(row.get('path', ''))))}</small></td>"
         f"<td>{escape(str(row.get('error') or 'no reason was recorded'))}</td></tr>"
         for row in rows
     )
-    return (
-        f'<section class="failed"><h2 class="bad">{counted(len(rows), unit)} failed</h2><div class="wide"><table>'
-        f'<thead><tr><th scope="col">{unit}</th><th scope="col">reason</th></tr></thead><tbody>{lines}</tbody></table>'
-        "</div></section>"
-    )
+    head = f'<tr><th scope="col">{unit_of(rows[0])}</th><th scope="col">reason</th></tr>'
+    return f'<div class="wide"><table><thead>{head}</thead><tbody>{lines}</tbody></table></div>'
 
 
 def gallery_section(picture: str | None, held: Sequence[str] = ()) -> str:

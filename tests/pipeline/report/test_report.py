@@ -141,6 +141,20 @@ def test_says_what_the_run_did(tmp_path: Path) -> None:
         assert said in text, said
 
 
+def test_what_was_not_tried_is_not_said_to_have_failed(tmp_path: Path) -> None:
+    """As in the report of a run that is going on, or was stopped."""
+    waiting = [{**failed(name, why), "status": "waiting"} for name, why in (("a", ""), ("b", "failed before: torn"))]
+    text = report(tmp_path, [row("one", ["n", "t"]), *waiting], run(["n", "t"])).text
+    for said in (
+        "1 of 3 1 reused, 2 not tried",
+        "slides failed 0",
+        "2 slides not tried",
+        "b /cohort/b failed before: torn",
+    ):
+        assert said in text, said
+    assert "no reason" not in text
+
+
 def test_bars_show_value_and_interval_to_scale(tmp_path: Path) -> None:
     changes = {"prob_t": 0.25, "prob_t_low": 0.0, "prob_t_high": 1.0}
     page = report(tmp_path, [row("x", ["n", "t"], **changes)], run(["n", "t"]))
