@@ -45,6 +45,12 @@ def test_other_programs_find_the_map_where_it_lies_on_the_slide(tmp_path):
     assert translation.translation == [(-2 + 31.5) * 0.25, (100 + 63.5) * 0.5]
 
 
+def test_values_are_shuffled_as_what_they_are(tmp_path):
+    """As zarr.json says of them; a Blosc chunk's fourth byte is its values' size."""
+    write_attention_zarr(tmp_path / "attention.zarr", np.ones((3, 5)), Raster(0, 0, 8, 8, 5, 3), mpp=MPP)
+    assert (tmp_path / "attention.zarr" / "0" / "c" / "0" / "0").read_bytes()[3] == 4
+
+
 def test_an_attention_map_larger_than_its_chunks(tmp_path):
     attention = np.random.default_rng(0).random((3, 2500))
     write_attention_zarr(tmp_path / "a.zarr", attention, Raster(0, 0, 1, 1, 2500, 3), mpp=MPP)
