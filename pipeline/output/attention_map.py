@@ -100,9 +100,8 @@ def _write_array(folder: Path, values: NDArray[Any]) -> None:
     kind, chunk = values.dtype, folder.joinpath("c", *["0"] * values.ndim)
     chunk.parent.mkdir(parents=True)
     (folder / "zarr.json").write_text(json.dumps(_metadata(values.shape, kind)), encoding="utf-8")
-    little: Any = np.ascontiguousarray(
-        values, kind.newbyteorder("<")
-    )  # of mere bytes it would not know the values' size
+    # an array, for of mere bytes Blosc would not know the values' size
+    little: Any = np.ascontiguousarray(values, kind.newbyteorder("<"))
     chunk.write_bytes(imagecodecs.blosc_encode(little, level=5, compressor="zstd", shuffle="shuffle"))
 
 
